@@ -1,0 +1,52 @@
+"""What a data source yields: samples of messages, whose content is text and pictures."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from PIL import Image
+
+from chiasm.views import Size
+
+
+class Picture(ABC):
+    """A picture that is opened when it is needed.
+
+    key: hash of what determines the pixels, for the feature and code caches.
+    """
+
+    key: str
+    size: Size
+
+    @abstractmethod
+    def open(self) -> Image.Image:
+        """The picture as RGB; raises DataError naming the picture if that cannot be done."""
+
+
+Role = Literal["system", "user", "assistant", "document"]
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn. Pictures of an assistant are written by the model, all others are read.
+
+    What an assistant says is learnt; of a `document` (plain text, no chat) all text is learnt.
+    """
+
+    role: Role
+    content: tuple[str | Picture, ...]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One document for training or one question for evaluation.
+
+    name: says where the sample comes from, for errors ("sample 1042 of products.jsonl").
+    truth: what a metric needs to judge an answer (question type, scene, ...).
+    """
+
+    name: str
+    messages: tuple[Message, ...]
+    truth: dict[str, Any] = field(default_factory=dict)

@@ -1,0 +1,80 @@
+"""How hidden states of the language model become a picture: targets, losses, sampling."""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from chiasm.losses import Loss
+from chiasm.parts import Part
+
+
+@dataclass(frozen=True)
+class SpanLayout:
+    """How a written picture stands in the sequence, known before a pixel is read.
+
+    opens, exposed: the attention rule at each of its positions (see `chiasm.sequence`).
+    rows: offsets, from the picture's first position, of the hidden states that predict it; -1 is the position
+        just before it (the marker that begins a picture).
+    """
+
+    opens: tuple[bool, ...]
+    exposed: tuple[bool, ...]
+    rows: tuple[int, ...]
+
+    @property
+    def length(self) -> int:
+        return len(self.opens)
+
+
+class Span(NamedTuple):
+    """What stands at the positions of written pictures, and what their hidden states shall predict."""
+
+    embeddings: Float[Tensor, "n k d"]
+    targets: Tensor  # first two axes: picture, row of `SpanLayout.rows`
+
+
+class Step(Protocol):
+    """Drives the language model with its key-value cache, behind prompts that end with the begin marker.
+
+    start: hidden states of the begin marker, one a row. With guidance the rows are doubled: first all that
+        follow their prompt, then, in the same order, those that follow the empty prompt.
+    """
+
+    start: Float[Tensor, "r d"]
+
+    def __call__(self, embeddings: Float[Tensor, "r s d"]) -> Float[Tensor, "r s d"]: ...
+
+
+class ImageHead(Part, nn.Module, slot="image_head"):
+    """Interface. Built as `ImageHead(width, codebook_size, grid, *, options)`.
+
+    unconditional: share of training pictures that follow an empty prompt, for guidance (0 = never).
+    """
+
+    unconditional: float
+
+    @abstractmethod
+    def layout(self) -> SpanLayout: ...
+
+    @abstractmethod
+    def prepare(self, codes: Int[Tensor, "n gh gw"]) -> Span: ...
+
+    @abstractmethod
+    def losses(self, hidden: Float[Tensor, "n m d"], span: Span) -> dict[str, Loss]:
+        """Losses by name, from the hidden states at `SpanLayout.rows`."""
+
+    @abstractmethod
+    def sample(
+        self,
+        step: Step,
+        *,
+        guidance: float,
+        temperature: float,
+        top_k: int,
+        generator: torch.Generator | None,
+    ) -> Int[Tensor, "n gh gw"]:
+        """Codes of n pictures. guidance 1 = none (then r = n rows), else r = 2 n; temperature 0 = greedy."""

@@ -1,0 +1,196 @@
+"""How a name in a recipe becomes a part: registration, options and building.
+
+A slot is an abstract class (`class Connector(Part, slot="connector")`); a part is a subclass with a name
+(`class MLP(Connector, name="mlp")`). A part's options are the keyword-only arguments of its constructor and
+are defined nowhere else; what the builder wires, such as widths, is positional.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+import re
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, ClassVar, get_args, get_origin
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from chiasm.errors import RecipeError, nearest
+
+# The slots in the order in which data passes through them, and the package that holds each one's parts.
+SLOTS = {
+    "data": "chiasm.data",
+    "views": "chiasm.views",
+    "encoder": "chiasm.encoders",
+    "connector": "chiasm.connectors",
+    "language": "chiasm.language",
+    "routing": "chiasm.routing",
+    "image_tokenizer": "chiasm.tokenizers",
+    "image_head": "chiasm.heads",
+    "image_decoder": "chiasm.decoders",
+}
+
+_registry: dict[str, dict[str, type[Part]]] = {slot: {} for slot in SLOTS}
+
+
+class Part:
+    """Base of everything a recipe can name. Subclass a slot's interface with `name=...` to register a part."""
+
+    slot: ClassVar[str] = ""
+    name: ClassVar[str] = ""
+
+    def __init_subclass__(cls, *, slot: str | None = None, name: str | None = None, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        if slot is not None:
+            cls.slot = slot
+        if name is None:
+            return
+        known = _registry[cls.slot].get(name)
+        if known is not None and known.__qualname__ != cls.__qualname__:
+            raise RecipeError(
+                f"{cls.slot} {name!r} is defined twice: {_place(known)} and {_place(cls)}; rename one of them"
+            )
+        cls.name = name
+        _registry[cls.slot][name] = cls
+
+
+@dataclass(frozen=True)
+class Option:
+    """One keyword-only argument of a part's constructor."""
+
+    name: str
+    annotation: Any
+    default: Any  # inspect.Parameter.empty when the option is required
+    help: str
+
+    @property
+    def required(self) -> bool:
+        return self.default is inspect.Parameter.empty
+
+    @property
+    def type(self) -> str:
+        text = inspect.formatannotation(self.annotation)
+        return re.sub(r"\b(?:typing|chiasm\.[\w.]+)\.(?=\w)", "", text)
+
+
+def names(slot: str) -> list[str]:
+    """The names of all parts of a slot."""
+    _discover(slot)
+    return sorted(_registry[slot])
+
+
+def lookup(slot: str, name: str) -> type[Part]:
+    """The part class that `name` stands for in `slot`; raises RecipeError with the nearest name."""
+    _discover(slot)
+    try:
+        return _registry[slot][name]
+    except KeyError:
+        raise RecipeError(f"there is no {slot} {name!r}{nearest(name, _registry[slot])}") from None
+
+
+def options(part: type[Part]) -> dict[str, Option]:
+    """A part's options by name, in the order of its signature."""
+    docs = _argument_docs(part)
+    signature = inspect.signature(part.__init__, eval_str=True)
+    return {
+        p.name: Option(p.name, p.annotation, p.default, docs.get(p.name, ""))
+        for p in signature.parameters.values()
+        if p.kind is inspect.Parameter.KEYWORD_ONLY
+    }
+
+
+def check(slot: str, spec: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Validate `{type: NAME, option: value, ...}` and return it with every option's value spelled out.
+
+    `where` is the dotted place in the recipe, used in messages. Raises RecipeError.
+    """
+    if not isinstance(spec, Mapping) or "type" not in spec:
+        raise RecipeError(f"{where} must be a mapping with a 'type', as in {{type: {_example(slot)}}}; got {spec!r}")
+    part = lookup(slot, spec["type"])
+    known = options(part)
+    resolved: dict[str, Any] = {"type": spec["type"]}
+    for key in spec:
+        if key != "type" and key not in known:
+            raise RecipeError(f"{slot} {part.name!r} has no option {key!r}{nearest(key, known)} (at {where}.{key})")
+    for option in known.values():
+        if option.name in spec:
+            resolved[option.name] = _check_value(option, spec[option.name], f"{where}.{option.name}")
+        elif option.required:
+            raise RecipeError(f"{slot} {part.name!r} needs the option {option.name!r} ({option.type}) at {where}")
+        else:
+            resolved[option.name] = option.default
+    return resolved
+
+
+def build(slot: str, spec: Mapping[str, Any], *wiring: Any, where: str | None = None) -> Any:
+    """Construct the part that `spec` describes; `wiring` are its positional arguments (widths and the like)."""
+    resolved = check(slot, spec, where or slot)
+    part = lookup(slot, resolved.pop("type"))
+    known = options(part)
+    built = {key: _build_nested(known[key].annotation, value, key) for key, value in resolved.items()}
+    return part(*wiring, **built)
+
+
+def _check_value(option: Option, value: Any, where: str) -> Any:
+    nested = _nested_slot(option.annotation)
+    if nested and value is not None:
+        if isinstance(value, list):
+            return [check(nested, item, f"{where}.{i}") for i, item in enumerate(value)]
+        return check(nested, value, where)
+    try:
+        adapter = TypeAdapter(option.annotation, config=ConfigDict(arbitrary_types_allowed=True))
+        return adapter.validate_python(value, strict=None)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise RecipeError(f"{where} is {value!r}: {problem['msg'].lower()} (expected {option.type})") from None
+
+
+def _build_nested(annotation: Any, value: Any, where: str) -> Any:
+    nested = _nested_slot(annotation)
+    if nested is None or value is None:
+        return value
+    if isinstance(value, list):
+        return [build(nested, item, where=f"{where}.{i}") for i, item in enumerate(value)]
+    return build(nested, value, where=where)
+
+
+def _nested_slot(annotation: Any) -> str | None:
+    """The slot whose parts an option takes: `Encoder`, `Encoder | None` or `list[Encoder]`, else None."""
+    if inspect.isclass(annotation) and issubclass(annotation, Part):
+        return annotation.slot
+    if get_origin(annotation) in (list, types.UnionType):
+        return next(filter(None, map(_nested_slot, get_args(annotation))), None)
+    return None
+
+
+@cache
+def _discover(slot: str) -> None:
+    """Import every module of the slot's package, so that each part in it registers itself."""
+    if slot not in SLOTS:
+        raise RecipeError(f"there is no slot {slot!r}{nearest(slot, SLOTS)}")
+    package = importlib.import_module(SLOTS[slot])
+    for module in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
+        importlib.import_module(module.name)
+
+
+def _argument_docs(part: type[Part]) -> dict[str, str]:
+    """`name: text` entries under `Args:` in the docstrings of the class and its constructor."""
+    docs: dict[str, str] = {}
+    for text in (inspect.getdoc(part), inspect.getdoc(part.__init__)):
+        block = re.search(r"^Args:\n((?:[ \t]+.*\n?|\n)+)", text or "", re.MULTILINE)
+        if block:
+            entries = re.findall(r"^ {4}(\w+): (.+(?:\n {5,}.+)*)", block.group(1), re.MULTILINE)
+            docs |= {name: re.sub(r"\s+", " ", entry) for name, entry in entries}
+    return docs
+
+
+def _example(slot: str) -> str:
+    return next(iter(names(slot)), "NAME")
+
+
+def _place(part: type[Part]) -> str:
+    return f"{part.__module__}.{part.__qualname__}"
