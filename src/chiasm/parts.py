@@ -57,6 +57,13 @@ class Part:
         cls.name = name
         _registry[cls.slot][name] = cls
 
+    def standalone(self) -> dict[str, Any]:
+        """Options that rebuild the part's structure without the checkpoint it was made from.
+
+        They are saved with a trained model, so that loading it needs nothing but its own folder.
+        """
+        return {}
+
 
 @dataclass(frozen=True)
 class Option:

@@ -1,0 +1,242 @@
+"""The one attention rule, symbolic until a kernel needs it, plugged into transformers.
+
+`Layout` is the rule. On CPU it becomes one scaled-dot-product call for each group of documents of like
+length; on CUDA a FlexAttention block mask. While a key-value cache is in use it is a small dense mask.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache, cached_property
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface
+
+from chiasm.errors import ChiasmError
+
+NAME = "chiasm"  # of the attention implementation in transformers' registry
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """Which position may look at which, over all keys so far.
+
+    queries: how many of the last positions are queries (None: all of them); fewer with a key-value cache.
+    """
+
+    documents: Int[Tensor, "b t"]
+    opens: Bool[Tensor, "b t"]
+    exposed: Bool[Tensor, "b t"]
+    queries: int | None = None
+
+    @staticmethod
+    def causal(rows: int, length: int, device: torch.device | str = "cpu") -> Layout:
+        """One causal document a row."""
+        ones = torch.ones(rows, length, dtype=torch.bool, device=device)
+        return Layout(torch.zeros(rows, length, dtype=torch.long, device=device), ones, ones)
+
+    @cached_property
+    def blocks(self) -> Int[Tensor, "b t"]:
+        return self.opens.long().cumsum(1)
+
+    @cached_property
+    def allowed(self) -> Bool[Tensor, "b q t"]:
+        """The rule written out; the definition that every kernel must equal."""
+        first = self.documents.shape[1] - (self.queries or self.documents.shape[1])
+        query = (self.documents[:, first:, None], self.blocks[:, first:, None])
+        key = (self.documents[:, None], self.blocks[:, None])
+        same_document = (query[0] == key[0]) & (key[0] >= 0)
+        return same_document & (key[1] <= query[1]) & (self.exposed[:, None] | (key[1] == query[1]))
+
+    def extended(self, other: Layout) -> Layout:
+        """This layout followed by `other`, whose positions are the queries."""
+        pairs = ((self.documents, other.documents), (self.opens, other.opens), (self.exposed, other.exposed))
+        return Layout(*(torch.cat(pair, 1) for pair in pairs), queries=other.documents.shape[1])
+
+    @cached_property
+    def groups(self) -> list[Group]:
+        """Documents of like length, gathered from all rows, for one call each."""
+        return _groups(self)
+
+    @cached_property
+    def dense_mask(self) -> Bool[Tensor, "b 1 q t"]:
+        """`allowed`, with padding queries looking at themselves so that no softmax is empty."""
+        allowed = self.allowed
+        first = allowed.shape[2] - allowed.shape[1]
+        itself = torch.eye(allowed.shape[2], dtype=torch.bool, device=allowed.device)[first:]
+        return (allowed | itself)[:, None]
+
+    @cached_property
+    def block_mask(self) -> Any:
+        """FlexAttention's form of the rule."""
+        from torch.nn.attention.flex_attention import create_block_mask
+
+        documents, blocks, exposed = self.documents, self.blocks, self.exposed
+
+        def rule(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+            same_document = (documents[b, q] == documents[b, k]) & (documents[b, k] >= 0)
+            seen = exposed[b, k] | (blocks[b, k] == blocks[b, q])
+            return same_document & (blocks[b, k] <= blocks[b, q]) & seen
+
+        rows, length = documents.shape
+        return create_block_mask(rule, rows, None, length, length, device=documents.device)
+
+    def longest(self) -> int:
+        """Length of the longest document, in positions."""
+        return max((int(group.lengths.max()) for group in self.groups), default=0)
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """n documents of at most m positions.
+
+    index: flat positions of each document, its end padded with its own first position.
+    real: False at that padding.
+    mask: None when all are causal (padding stands at the end, where no causal query looks).
+    """
+
+    index: Int[Tensor, "n m"]
+    real: Bool[Tensor, "n m"]
+    lengths: Int[Tensor, "n"]
+    mask: Bool[Tensor, "n 1 m m"] | None
+
+
+def _groups(layout: Layout) -> list[Group]:
+    rows, length = layout.documents.shape
+    # Rows are joined end to end, so that each document has an id of its own; padding keeps a negative one.
+    row_offset = torch.arange(rows, device=layout.documents.device)[:, None] * (length + 1)
+    ids = torch.where(layout.documents >= 0, layout.documents + row_offset, -1).flatten()
+    order = torch.argsort(ids, stable=True)
+    order = order[int((ids < 0).sum()) :]
+    _, counts = torch.unique_consecutive(ids[order], return_counts=True)
+    starts = counts.cumsum(0) - counts
+    causal_position = (layout.opens & layout.exposed).flatten()
+    buckets: dict[tuple[int, bool], list[int]] = {}
+    sums = F.pad(causal_position[order].long().cumsum(0), (1, 0))
+    causal = (sums[starts + counts] - sums[starts] == counts).tolist()
+    for document, (count, is_causal) in enumerate(zip(counts.tolist(), causal, strict=True)):
+        buckets.setdefault((_bucket(count), is_causal), []).append(document)
+    groups = []
+    for (_, is_causal), members in sorted(buckets.items()):
+        lengths = counts[members]
+        steps = torch.arange(int(lengths.max()), device=order.device)
+        real = steps < lengths[:, None]
+        index = order[starts[members][:, None] + torch.where(real, steps, 0)]
+        groups.append(Group(index, real, lengths, None if is_causal else _mask(layout, index, real)))
+    return groups
+
+
+def _bucket(length: int) -> int:
+    """Lengths that share a call: within an eighth of each other, so that little of it is padding."""
+    step = max(4, 1 << max(0, length.bit_length() - 4))
+    return -(-length // step) * step
+
+
+def _mask(layout: Layout, index: Int[Tensor, "n m"], real: Bool[Tensor, "n m"]) -> Bool[Tensor, "n 1 m m"]:
+    documents = torch.where(real, 0, -1)
+    opens = layout.opens.flatten()[index]
+    exposed = layout.exposed.flatten()[index]
+    return Layout(documents, opens, exposed).dense_mask
+
+
+def by_document(
+    query: Float[Tensor, "b h t e"],
+    key: Float[Tensor, "b g t e"],
+    value: Float[Tensor, "b g t e"],
+    layout: Layout,
+    scale: float | None = None,
+) -> Float[Tensor, "b t h e"]:
+    """Attention as one call for each group of documents of like length; padding comes out as zero."""
+    flat = [tensor.transpose(1, 2).flatten(0, 1) for tensor in (query, key, value)]
+    out = query.new_zeros(flat[0].shape[0], flat[0].shape[1], value.shape[-1])
+    for group in layout.groups:
+        q, k, v = (tensor[group.index].transpose(1, 2) for tensor in flat)
+        answer = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=group.mask, is_causal=group.mask is None, scale=scale, enable_gqa=q.shape[1] != k.shape[1]
+        )
+        real = group.real.flatten().nonzero()[:, 0]
+        rows = answer.transpose(1, 2).flatten(0, 1)[real]
+        out = out.index_copy(0, group.index.flatten()[real], rows.to(out.dtype))
+    return out.view(query.shape[0], query.shape[2], *out.shape[1:])
+
+
+def dense(
+    query: Float[Tensor, "b h q e"],
+    key: Float[Tensor, "b g t e"],
+    value: Float[Tensor, "b g t e"],
+    layout: Layout,
+    scale: float | None = None,
+) -> Float[Tensor, "b q h e"]:
+    """Attention with the rule written out as a mask: for key-value caches, and as the reference."""
+    answer = F.scaled_dot_product_attention(
+        query, key, value, attn_mask=layout.dense_mask, scale=scale, enable_gqa=query.shape[1] != key.shape[1]
+    )
+    return answer.transpose(1, 2)
+
+
+def flex(
+    query: Float[Tensor, "b h t e"],
+    key: Float[Tensor, "b g t e"],
+    value: Float[Tensor, "b g t e"],
+    layout: Layout,
+    scale: float | None = None,
+) -> Float[Tensor, "b t h e"]:
+    """FlexAttention, for CUDA."""
+    kernel = _flex_kernel(query.device.type)
+    answer = kernel(
+        query, key, value, block_mask=layout.block_mask, scale=scale, enable_gqa=query.shape[1] != key.shape[1]
+    )
+    return answer.transpose(1, 2)
+
+
+@cache
+def _flex_kernel(device: str) -> Any:
+    from torch.nn.attention.flex_attention import flex_attention
+
+    return torch.compile(flex_attention, dynamic=True) if device == "cuda" else flex_attention
+
+
+def attend(
+    module: nn.Module,
+    query: Float[Tensor, "b h q e"],
+    key: Float[Tensor, "b g t e"],
+    value: Float[Tensor, "b g t e"],
+    attention_mask: None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    layout: Layout | None = None,
+    sliding_window: int | None = None,
+    **kwargs: Any,
+) -> tuple[Float[Tensor, "b q h e"], None]:
+    """transformers' attention interface. Raises ChiasmError for a mechanism that the rule does not cover."""
+    _refuse_unknown(module, layout, kwargs)
+    assert layout is not None
+    if layout.queries is not None:
+        kernel = dense
+        span = layout.documents.shape[1]
+    else:
+        kernel = flex if query.device.type == "cuda" else by_document
+        span = layout.documents.shape[1] if sliding_window is None else layout.longest()
+    if sliding_window is not None and span > sliding_window:
+        raise ChiasmError(
+            f"a document of {span} positions exceeds the sliding window of {sliding_window} of "
+            f"{type(module).__name__}; shorten the documents"
+        )
+    return kernel(query, key, value, layout, scaling), None
+
+
+def _refuse_unknown(module: nn.Module, layout: Layout | None, kwargs: dict[str, Any]) -> None:
+    name = type(module).__name__
+    if layout is None:
+        raise ChiasmError(f"{name} does not hand its keyword arguments to the attention function; it cannot be used")
+    for mechanism in ("softcap", "s_aux"):
+        if kwargs.get(mechanism) is not None:
+            raise ChiasmError(f"{name} needs {mechanism!r} in its attention, which is not supported")
+
+
+AttentionInterface.register(NAME, attend)
+AttentionMaskInterface.register(NAME, lambda *args, **kwargs: None)

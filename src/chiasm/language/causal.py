@@ -1,0 +1,122 @@
+"""Any causal language model of transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
+
+from chiasm.attention import NAME, Layout
+from chiasm.errors import CheckpointError, ChiasmError, RecipeError
+from chiasm.language import Language
+from chiasm.language.text import TextTokenizer
+
+
+class Causal(Language, name="causal"):
+    """A causal language model of transformers, from a configuration (from scratch) or a checkpoint.
+
+    Args:
+        checkpoint: a folder, a hub name, or `package:NAME/file`; a .gguf file is dequantized once and cached.
+        config: transformers' configuration with its `model_type`, for a model from scratch; the vocabulary
+            size follows from the tokenizer.
+        tokenizer: folder or hub name of a tokenizer; without one it comes from the checkpoint, or is trained.
+        vocabulary: most tokens of a tokenizer trained on the recipe's own texts.
+    """
+
+    def __init__(
+        self,
+        texts: Iterable[str] = (),
+        draws: bool = False,
+        *,
+        checkpoint: str | None = None,
+        config: dict[str, Any] | None = None,
+        tokenizer: str | None = None,
+        vocabulary: int = 4096,
+    ):
+        super().__init__()
+        if (checkpoint is None) == (config is None):
+            raise RecipeError("language 'causal' needs either a 'checkpoint' or a 'config' (from scratch), not both")
+        folder = None if checkpoint is None else _folder(checkpoint)
+        if tokenizer or folder:
+            self.tokenizer = TextTokenizer.load(tokenizer or folder)  # type: ignore[arg-type]
+        else:
+            self.tokenizer = TextTokenizer.train(texts, vocabulary)
+        if draws:
+            self.tokenizer.add_draw()
+        self.inner = _load(folder) if folder else _from_config(config or {}, len(self.tokenizer))
+        if len(self.tokenizer) > self.inner.get_input_embeddings().num_embeddings:
+            self.inner.resize_token_embeddings(len(self.tokenizer), mean_resizing=False)
+        self.width = self.inner.get_input_embeddings().embedding_dim
+        self.context = getattr(self.inner.config, "max_position_embeddings", 1 << 20)
+
+    def standalone(self) -> dict[str, Any]:
+        config = self.inner.config.to_diff_dict() | {"model_type": self.inner.config.model_type}
+        return {"checkpoint": None, "config": _plain(config)}
+
+    def embed(self, ids: Int[Tensor, "*s"]) -> Float[Tensor, "*s d"]:
+        return self.inner.get_input_embeddings()(ids)
+
+    def forward(
+        self,
+        embeddings: Float[Tensor, "b t d"],
+        positions: Int[Tensor, "b t"],
+        layout: Layout,
+        cache: Any | None = None,
+    ) -> Float[Tensor, "b t d"]:
+        return self.inner.base_model(
+            inputs_embeds=embeddings,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=cache is not None,
+            layout=layout,
+        ).last_hidden_state
+
+    def logits(self, hidden: Float[Tensor, "*s d"]) -> Float[Tensor, "*s v"]:
+        logits = self.inner.get_output_embeddings()(hidden)
+        cap = getattr(self.inner.config, "final_logit_softcapping", None)
+        return logits if cap is None else cap * torch.tanh(logits / cap)
+
+    def new_cache(self) -> DynamicCache:
+        return DynamicCache(config=self.inner.config)
+
+
+def _from_config(config: dict[str, Any], vocabulary: int) -> Any:
+    if "model_type" not in config:
+        raise RecipeError("language 'causal': its config needs a 'model_type', such as llama")
+    options = {key: value for key, value in config.items() if key != "model_type"}
+    try:
+        built = AutoConfig.for_model(config["model_type"], **{"vocab_size": vocabulary, **options})
+        return AutoModelForCausalLM.from_config(built, attn_implementation=NAME)
+    except (ValueError, TypeError, KeyError) as error:
+        raise RecipeError(f"language 'causal': transformers refuses this config: {error}") from None
+
+
+def _load(folder: Path) -> Any:
+    try:
+        return AutoModelForCausalLM.from_pretrained(folder, attn_implementation=NAME, dtype=torch.float32)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"no language model can be read from {folder}: {error}") from None
+
+
+def _folder(checkpoint: str) -> Path:
+    """The folder of a checkpoint in transformers' layout."""
+    from chiasm.language.gguf import dequantized
+    from chiasm.weights import resolve
+
+    path = resolve(checkpoint)
+    if path.suffix == ".gguf":
+        return dequantized(path)
+    if not path.is_dir():
+        raise ChiasmError(f"{checkpoint} is a file; a language model needs a folder or a .gguf file")
+    return path
+
+
+def _plain(config: dict[str, Any]) -> dict[str, Any]:
+    """Without what belongs to this machine and this run."""
+    dropped = ("transformers_version", "_name_or_path", "architectures", "dtype", "_attn_implementation")
+    return {key: value for key, value in config.items() if key not in dropped}

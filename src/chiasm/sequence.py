@@ -1,0 +1,241 @@
+"""Documents of text, pictures read and pictures written, packed into rows under one attention rule.
+
+With `block = cumsum(opens)`, a query may look at a key iff they are of one document, `block[key] <=
+block[query]`, and `exposed[key]` or `block[key] == block[query]`. A token that opens a block of its own and is
+exposed is causal; tokens that share a block see each other; a block that is not exposed is private.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, fields, replace
+from enum import IntEnum
+from itertools import pairwise
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from chiasm.attention import Layout
+from chiasm.data.sample import Picture
+from chiasm.errors import DataError
+
+IGNORE = -100  # the label of a position without a text loss
+PADDING = -1  # the document of a position that holds nothing
+
+
+class Kind(IntEnum):
+    """What stands at a position."""
+
+    TEXT = 0
+    READ = 1  # a token of a picture that the model looks at
+    WRITTEN = 2  # a token of a picture that the model makes
+
+
+@dataclass(frozen=True)
+class Slot:
+    """The positions of one picture in a document: [start, start + length)."""
+
+    picture: Picture
+    kind: Kind
+    start: int
+    length: int
+
+
+@dataclass
+class Document:
+    """One document as columns of equal length, before it is packed. `labels` are already shifted."""
+
+    name: str
+    ids: list[int] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+    kinds: list[int] = field(default_factory=list)
+    opens: list[bool] = field(default_factory=list)
+    exposed: list[bool] = field(default_factory=list)
+    slots: list[Slot] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def add_text(self, ids: Sequence[int], *, learn: bool) -> None:
+        """Append text, causal; with `learn`, each of its tokens is predicted by the position before it."""
+        for token in ids:
+            if learn and self.labels:
+                self.labels[-1] = token
+            self._add(token, Kind.TEXT, True, True)
+
+    def add_picture(
+        self, picture: Picture, kind: Kind, placeholder: int, opens: Sequence[bool], exposed: Sequence[bool]
+    ) -> None:
+        """Append the positions of a picture; `opens` and `exposed` are the attention rule at each of them."""
+        self.slots.append(Slot(picture, kind, len(self), len(opens)))
+        for first, shown in zip(opens, exposed, strict=True):
+            self._add(placeholder, kind, first, shown)
+
+    def check(self, context: int) -> Document:
+        """Raise DataError, naming the sample, if the columns disagree or the document is too long."""
+        if len(self) > context:
+            raise DataError(
+                f"{self.name} has {len(self)} tokens but the context is {context}; shorten it or raise the context"
+            )
+        lengths = {column: len(getattr(self, column)) for column in ("ids", "labels", "kinds", "opens", "exposed")}
+        if len(set(lengths.values())) != 1:
+            raise DataError(f"{self.name}: columns of different lengths {lengths}")
+        marked = sum(kind != Kind.TEXT for kind in self.kinds)
+        filled = sum(slot.length for slot in self.slots)
+        if marked != filled:
+            raise DataError(f"{self.name} has {marked} image positions but its pictures fill {filled}")
+        return self
+
+    def _add(self, token: int, kind: Kind, opens: bool, exposed: bool) -> None:
+        self.ids.append(token)
+        self.labels.append(IGNORE)
+        self.kinds.append(int(kind))
+        self.opens.append(opens)
+        self.exposed.append(exposed)
+
+
+@dataclass
+class ReadImages:
+    """Pictures to look at.
+
+    groups: pixels (n 3 h w) or, when `encoded`, features (n gh gw c), one tensor for each size.
+    places: flat positions (row * t + column) that visual tokens fill.
+    sources: for each place, the row in the table of all visual tokens, group by group, view by view.
+    tokens: how many visual tokens a view of each group was promised to make.
+    """
+
+    groups: list[Tensor]
+    encoded: bool
+    places: Int[Tensor, "s"]
+    sources: Int[Tensor, "s"]
+    tokens: list[int]
+
+
+@dataclass
+class WrittenImages:
+    """Pictures to make.
+
+    targets: codes (n gh gw) when `encoded`, else pixels (n 3 h w).
+    starts: flat position of each picture's first place.
+    """
+
+    targets: Tensor
+    encoded: bool
+    starts: Int[Tensor, "n"]
+
+
+Moved = TypeVar("Moved")
+
+
+@dataclass
+class PackedBatch:
+    """b rows of t positions; see the module's first lines for the rule in `opens` and `exposed`."""
+
+    ids: Int[Tensor, "b t"]  # image positions hold a placeholder
+    labels: Int[Tensor, "b t"]  # already shifted, IGNORE = no text loss
+    positions: Int[Tensor, "b t"]  # restart at every document
+    documents: Int[Tensor, "b t"]  # PADDING = nothing stands here
+    kinds: Int[Tensor, "b t"]
+    opens: Bool[Tensor, "b t"]
+    exposed: Bool[Tensor, "b t"]
+    read: ReadImages | None = None
+    written: WrittenImages | None = None
+
+    @property
+    def layout(self) -> Layout:
+        return Layout(self.documents, self.opens, self.exposed)
+
+    @property
+    def real(self) -> int:
+        """Positions that are not padding."""
+        return int((self.documents != PADDING).sum())
+
+    def to(self, device: torch.device | str) -> PackedBatch:
+        return _moved(self, device)
+
+
+def _moved(value: Moved, device: torch.device | str) -> Moved:
+    changed: dict[str, Any] = {}
+    for each in fields(value):  # type: ignore[arg-type]
+        item = getattr(value, each.name)
+        if isinstance(item, Tensor):
+            changed[each.name] = item.to(device, non_blocking=True)
+        elif isinstance(item, list) and item and isinstance(item[0], Tensor):
+            changed[each.name] = [tensor.to(device, non_blocking=True) for tensor in item]
+        elif isinstance(item, ReadImages | WrittenImages):
+            changed[each.name] = _moved(item, device)
+    return replace(value, **changed)  # type: ignore[type-var]
+
+
+class Packer:
+    """Fills rows with documents, first fit, within a budget of tokens and of pictures a row."""
+
+    def __init__(self, rows: int, length: int, pictures: int | None = None):
+        self.length = length
+        self.pictures = pictures
+        self.rows: list[list[Document]] = [[] for _ in range(rows)]
+        self._tokens = [0] * rows
+        self._pictures = [0] * rows
+
+    def offer(self, document: Document) -> bool:
+        """Put the document into the first row with room; False if there is none (the batch is full)."""
+        if len(document) > self.length:
+            raise DataError(
+                f"{document.name} has {len(document)} tokens but a row holds {self.length}; "
+                "raise the stage's 'length' or shorten the sample"
+            )
+        for r, row in enumerate(self.rows):
+            pictures = self._pictures[r] + len(document.slots)
+            crowded = self.pictures is not None and pictures > self.pictures and row
+            if self._tokens[r] + len(document) <= self.length and not crowded:
+                row.append(document)
+                self._tokens[r] += len(document)
+                self._pictures[r] = pictures
+                return True
+        return False
+
+    def pack(self) -> tuple[PackedBatch, list[tuple[int, Slot]]]:
+        """The rows as a batch without pictures, and each picture's flat start with its slot."""
+        return pack(self.rows, self.length)
+
+
+def pack(rows: Sequence[Sequence[Document]], length: int | None = None) -> tuple[PackedBatch, list[tuple[int, Slot]]]:
+    """Lay documents side by side in rows of `length` positions (default: that of the longest row)."""
+    length = length or max((sum(map(len, row)) for row in rows), default=0)
+    shape = (len(rows), length)
+    columns = {
+        "ids": np.zeros(shape, np.int64),
+        "labels": np.full(shape, IGNORE, np.int64),
+        "positions": np.zeros(shape, np.int64),
+        "documents": np.full(shape, PADDING, np.int64),
+        "kinds": np.zeros(shape, np.int64),
+        "opens": np.ones(shape, bool),
+        "exposed": np.ones(shape, bool),
+    }
+    slots: list[tuple[int, Slot]] = []
+    for r, row in enumerate(rows):
+        bounds = np.cumsum([0, *map(len, row)]).tolist()
+        for d, (document, (start, end)) in enumerate(zip(row, pairwise(bounds), strict=True)):
+            for name in ("ids", "labels", "kinds", "opens", "exposed"):
+                columns[name][r, start:end] = getattr(document, name)
+            columns["positions"][r, start:end] = np.arange(end - start)
+            columns["documents"][r, start:end] = d
+            slots += [(r * length + start + slot.start, slot) for slot in document.slots]
+    return PackedBatch(**{name: torch.from_numpy(column) for name, column in columns.items()}), slots
+
+
+def fill(
+    embeddings: Float[Tensor, "b t d"], places: Int[Tensor, "s"], values: Float[Tensor, "s d"]
+) -> Float[Tensor, "b t d"]:
+    """The embeddings with `values` at the flat positions `places`."""
+    flat = embeddings.flatten(0, 1).index_copy(0, places, values.to(embeddings.dtype))
+    return flat.view_as(embeddings)
+
+
+def spans(mask: Sequence[bool]) -> Iterator[tuple[int, int]]:
+    """[start, end) of every run of True."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], np.asarray(mask, bool), [False]]).astype(np.int8)))
+    yield from ((int(a), int(b)) for a, b in edges.reshape(-1, 2))
