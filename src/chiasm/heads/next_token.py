@@ -1,0 +1,158 @@
+"""Pictures as codes predicted one after another in raster order."""
+
+from __future__ import annotations
+
+import torch
+from einops import rearrange
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+
+from chiasm.errors import ChiasmError, RecipeError
+from chiasm.heads import ImageHead, Span, SpanLayout, Step
+from chiasm.losses import Loss
+
+
+class NextToken(ImageHead, name="next_token"):
+    """Next-token prediction over image codes with a vocabulary of their own (LlamaGen, arXiv 2406.06525).
+
+    Every code opens an attention block of its own, so codes are seen causally, as words are. A code's
+    embedding carries a learned embedding of its cell, which tells the language model which cell comes next;
+    the marker that begins a picture always predicts the first cell. Text can never hold image codes nor an image words:
+    embedding and output layer are separate from the language model's.
+
+    Args:
+        unconditional: share of training pictures that follow an empty prompt, for guidance (0 = never).
+        weight: weight of the image loss beside the text loss.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        codebook_size: int,
+        grid: tuple[int, int],
+        *,
+        unconditional: float = 0.1,
+        weight: float = 1.0,
+    ):
+        super().__init__()
+        if not 0 <= unconditional < 1:
+            raise RecipeError(
+                f"image_head 'next_token': unconditional is {unconditional}; it must be in [0, 1)"
+            )
+        self.codebook_size, self.grid = codebook_size, grid
+        self.unconditional, self.weight = unconditional, weight
+        self.codes = nn.Embedding(codebook_size, width)
+        self.cells = nn.Embedding(grid[0] * grid[1], width)
+        self.output = nn.Linear(width, codebook_size, bias=False)
+        for layer in (self.codes, self.cells, self.output):
+            nn.init.normal_(layer.weight, std=0.02)
+
+    def layout(self) -> SpanLayout:
+        count = self.cells.num_embeddings
+        return SpanLayout(opens=(True,) * count, exposed=(True,) * count, rows=tuple(range(-1, count - 1)))
+
+    def prepare(self, codes: Int[Tensor, "n gh gw"]) -> Span:
+        """Embeddings to read at the codes' positions; raises ChiasmError on codes of another tokenizer."""
+        if tuple(codes.shape[1:]) != tuple(self.grid):
+            raise ChiasmError(
+                f"codes of shape {tuple(codes.shape)} given to an image head of grid {self.grid}"
+            )
+        if codes.numel() and not (codes.min() >= 0 and codes.max() < self.codebook_size):
+            raise ChiasmError(
+                f"codes from {int(codes.min())} to {int(codes.max())} given to an image head of "
+                f"{self.codebook_size} codes (0 to {self.codebook_size - 1})"
+            )
+        flat = rearrange(codes, "n gh gw -> n (gh gw)")
+        return Span(self._embed(flat, first=0), flat)
+
+    def losses(self, hidden: Float[Tensor, "n m d"], span: Span) -> dict[str, Loss]:
+        logits = rearrange(self.output(hidden).float(), "n m k -> (n m) k")
+        terms = functional.cross_entropy(logits, span.targets.flatten(), reduction="none")
+        return {"image": Loss.of(terms, self.weight)}
+
+    @torch.no_grad()
+    def sample(
+        self,
+        step: Step,
+        *,
+        guidance: float = 1.0,
+        temperature: float = 1.0,
+        top_k: int = 0,
+        generator: torch.Generator | None = None,
+    ) -> Int[Tensor, "n gh gw"]:
+        """Codes of n pictures, drawn cell by cell.
+
+        The last code is not given to `step`; whoever goes on after the picture does that.
+
+        Args:
+            guidance: 1 = none, else `without + guidance * (with - without)` the prompt, in logits.
+            temperature: 0 = always the likeliest code.
+            top_k: draw among the k likeliest codes; 0 = all.
+            generator: source of the draws; the same seed gives the same codes.
+
+        Raises:
+            ChiasmError: when guidance is asked of a head that never saw an empty prompt.
+        """
+        if guidance != 1 and self.unconditional == 0:
+            raise ChiasmError(
+                f"guidance {guidance} needs a head trained with empty prompts, but its 'unconditional' is 0: "
+                "use guidance 1 or train with unconditional > 0"
+            )
+        rows = len(step.start)
+        if guidance != 1 and rows % 2:
+            raise ChiasmError(
+                f"guidance needs a row with and a row without each prompt, but there are {rows} rows"
+            )
+        pictures = rows if guidance == 1 else rows // 2
+        prefix = torch.zeros(pictures, 0, dtype=torch.long, device=step.start.device)
+        codes = self._continue(step, prefix, guidance, temperature, top_k, generator)
+        return rearrange(codes, "n (gh gw) -> n gh gw", gh=self.grid[0])
+
+    def _continue(
+        self,
+        step: Step,
+        codes: Int[Tensor, "n m"],
+        guidance: float,
+        temperature: float,
+        top_k: int,
+        generator: torch.Generator | None,
+    ) -> Int[Tensor, "n k"]:
+        """Complete pictures whose first m codes are known and not yet given to `step`."""
+        known, hidden = 0, step.start
+        while codes.shape[1] < self.cells.num_embeddings:
+            if codes.shape[1] > known:
+                unread = self._embed(codes[:, known:], first=known)
+                hidden = step(unread if guidance == 1 else torch.cat([unread, unread]))[:, -1]
+                known = codes.shape[1]
+            logits = guided(self.output(hidden).float(), guidance)
+            code = draw(logits, temperature, top_k, generator)
+            codes = torch.cat([codes, code[:, None]], 1)
+        return codes
+
+    def _embed(self, codes: Int[Tensor, "n m"], first: int) -> Float[Tensor, "n m d"]:
+        """Embeddings of the codes of the cells `first`, `first + 1`, ..."""
+        return self.codes(codes) + self.cells.weight[first : first + codes.shape[1]]
+
+
+def guided(logits: Float[Tensor, "r k"], guidance: float) -> Float[Tensor, "n k"]:
+    """Classifier-free guidance (arXiv 2207.12598): the first half of the rows follows a prompt."""
+    if guidance == 1:
+        return logits
+    conditional, unconditional = logits.chunk(2)
+    return unconditional + guidance * (conditional - unconditional)
+
+
+def draw(
+    logits: Float[Tensor, "n k"], temperature: float, top_k: int, generator: torch.Generator | None
+) -> Int[Tensor, " n"]:
+    """One code a row: the likeliest at temperature 0, else drawn among the `top_k` likeliest (0 = all)."""
+    if temperature == 0:
+        return logits.argmax(-1)
+    if 0 < top_k < logits.shape[-1]:
+        least = logits.topk(top_k).values[:, -1:]
+        logits = logits.masked_fill(logits < least, -torch.inf)
+    chances = torch.softmax(logits / temperature, -1)
+    if generator is not None:
+        return torch.multinomial(chances.to(generator.device), 1, generator=generator)[:, 0].to(logits.device)
+    return torch.multinomial(chances, 1)[:, 0]

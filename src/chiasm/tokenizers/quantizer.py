@@ -1,0 +1,170 @@
+"""Vector quantization with a codebook that follows the encoder by moving averages and stays alive.
+
+The codebook is no parameter: each code is the moving average of the vectors that chose it (VQ-VAE,
+arXiv 1711.00937, appendix A; VQ-VAE-2, arXiv 1906.00446). A code that no vector chooses would never move
+again, and a codebook of such codes is collapsed, the commonest complaint about image tokenizers. Two things
+prevent it: the codes start as cluster centres of the first batch, and a code unused for a while is moved to
+a vector of the current batch, drawn in proportion to how badly the codebook represents it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from einops import rearrange
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+
+_CLUSTER_ROUNDS = 10
+_LOOKUP_ELEMENTS = 2**24  # distances held at once: 64 MiB in fp32
+
+
+class Quantized(NamedTuple):
+    """Vectors replaced by their nearest codes.
+
+    vectors: the codes' vectors, through which gradients pass straight to the input.
+    codes: index of each vector's code.
+    commitment: squared distance of each input element from its code; its gradient moves the input only.
+    """
+
+    vectors: Float[Tensor, "n h w c"]
+    codes: Int[Tensor, "n h w"]
+    commitment: Float[Tensor, "n h w c"]
+
+
+class VectorQuantizer(nn.Module):
+    """A codebook learnt by exponential moving averages. Its arithmetic is fp32 whatever the autocast.
+
+    In training mode every forward pass updates it, after the look-up. All of its state is in buffers and its
+    random draws come from torch's global generator, so a restored run continues bit for bit.
+
+    Args:
+        codebook_size: number of codes.
+        width: length of a code's vector.
+        decay: share of the moving averages that each batch keeps.
+        revive_after: batches without a use after which a code is moved to a vector of the batch; 0 = never.
+        cosine: compare directions: vectors and codes have length 1.
+    """
+
+    def __init__(
+        self,
+        codebook_size: int,
+        width: int,
+        *,
+        decay: float = 0.99,
+        revive_after: int = 20,
+        cosine: bool = False,
+        epsilon: float = 1e-5,
+        window: int = 100,
+    ):
+        super().__init__()
+        self.decay, self.epsilon, self.cosine = decay, epsilon, cosine
+        self.revive_after, self.window = revive_after, window
+        vectors = self._on_sphere(torch.randn(codebook_size, width))
+        self.vectors: Tensor
+        self.counts: Tensor
+        self.sums: Tensor
+        self.frequency: Tensor
+        self.last_use: Tensor
+        self.last_revival: Tensor
+        self.batches: Tensor
+        self.register_buffer("vectors", vectors)
+        self.register_buffer("counts", torch.ones(codebook_size))  # moving average of uses a batch
+        self.register_buffer("sums", vectors.clone())  # moving average of the sum of a code's vectors
+        self.register_buffer("frequency", torch.zeros(codebook_size))  # as counts, untouched by revival
+        # When (in batches, starting at 1) each code was last chosen and last revived.
+        long_ago = torch.full((codebook_size,), -window)
+        self.register_buffer("last_use", long_ago)
+        self.register_buffer("last_revival", long_ago.clone())
+        self.register_buffer("batches", torch.tensor(0))
+
+    def forward(self, inputs: Float[Tensor, "n h w c"]) -> Quantized:
+        with torch.autocast(inputs.device.type, enabled=False):
+            inputs = self._on_sphere(inputs.float())
+            flat = rearrange(inputs.detach(), "n h w c -> (n h w) c")
+            learning = self.training and len(flat) > 0
+            if learning and self.batches == 0:
+                self._start_from(flat)
+            codes = self.nearest(flat)
+            vectors = self.vectors[codes].view_as(inputs)
+            if learning:
+                self._update(flat, codes)
+            straight_through = inputs + (vectors - inputs).detach()
+            return Quantized(straight_through, codes.view(inputs.shape[:-1]), (inputs - vectors).square())
+
+    @torch.no_grad()
+    def encode(self, inputs: Float[Tensor, "n h w c"]) -> Int[Tensor, "n h w"]:
+        """The nearest codes, without learning from them."""
+        with torch.autocast(inputs.device.type, enabled=False):
+            flat = rearrange(self._on_sphere(inputs.float()), "n h w c -> (n h w) c")
+            return self.nearest(flat).view(inputs.shape[:-1])
+
+    def nearest(self, flat: Float[Tensor, "m c"]) -> Int[Tensor, " m"]:
+        """Index of the code nearest to each vector; of several equally near, the first."""
+        # |x - e|^2 without |x|^2, which is the same for every code.
+        lengths = self.vectors.square().sum(1)
+        rows = max(1, _LOOKUP_ELEMENTS // len(self.vectors))
+        chunks = [torch.addmm(lengths, part, self.vectors.T, alpha=-2).argmin(1) for part in flat.split(rows)]
+        return torch.cat(chunks) if chunks else flat.new_zeros(0, dtype=torch.long)
+
+    def health(self) -> dict[str, float]:
+        """Share of codes used and number of codes revived in the last `window` batches; perplexity of use."""
+        recent = self.batches - self.window
+        share = self.frequency / self.frequency.sum().clamp(min=self.epsilon)
+        return {
+            "codebook_use": float((self.last_use > recent).float().mean()),
+            "perplexity": float(torch.special.entr(share).sum().exp()),
+            "revived": float((self.last_revival > recent).sum()),
+        }
+
+    @torch.no_grad()
+    def _start_from(self, flat: Float[Tensor, "m c"]) -> None:
+        """Make the codes cluster centres (k-means) of the first batch."""
+        size = len(self.vectors)
+        repeats = -(-size // len(flat))
+        order = torch.cat([torch.randperm(len(flat), device=flat.device) for _ in range(repeats)])
+        self.vectors.copy_(flat[order[:size]])
+        for _ in range(_CLUSTER_ROUNDS):
+            uses, sums = self._gather(flat, self.nearest(flat))
+            centres = torch.where(uses[:, None] > 0, sums / uses[:, None].clamp(min=1), self.vectors)
+            self.vectors.copy_(self._on_sphere(centres))
+        self.counts.copy_(uses.clamp(min=1))
+        self.sums.copy_(self.vectors * self.counts[:, None])
+
+    @torch.no_grad()
+    def _update(self, flat: Float[Tensor, "m c"], codes: Int[Tensor, " m"]) -> None:
+        errors = (flat - self.vectors[codes]).square().sum(1)
+        uses, sums = self._gather(flat, codes)
+        self.batches += 1
+        self.last_use[uses > 0] = self.batches
+        self.frequency.lerp_(uses, 1 - self.decay)
+        self.counts.lerp_(uses, 1 - self.decay)
+        self.sums.lerp_(sums, 1 - self.decay)
+        # Laplace smoothing: a code that is hardly used must not divide by zero.
+        total = self.counts.sum()
+        smoothed = (self.counts + self.epsilon) / (total + len(self.counts) * self.epsilon) * total
+        self.vectors.copy_(self._on_sphere(self.sums / smoothed[:, None]))
+        if self.revive_after:
+            self._revive(flat, errors)
+
+    def _revive(self, flat: Float[Tensor, "m c"], errors: Float[Tensor, " m"]) -> None:
+        idle = self.batches - torch.maximum(self.last_use, self.last_revival).clamp(min=0)
+        dead = (idle >= self.revive_after).nonzero().squeeze(1)[: len(flat)]
+        if len(dead) == 0:
+            return
+        chosen = torch.multinomial(errors + self.epsilon, len(dead))
+        self.vectors[dead] = flat[chosen]
+        # The weight of one use: the code moves freely to the vectors that choose it next.
+        self.counts[dead] = 1.0
+        self.sums[dead] = flat[chosen]
+        self.last_revival[dead] = self.batches
+
+    def _gather(self, flat: Tensor, codes: Tensor) -> tuple[Float[Tensor, " k"], Float[Tensor, "k c"]]:
+        """How often each code was chosen, and the sum of the vectors that chose it."""
+        uses = torch.bincount(codes, minlength=len(self.vectors)).to(flat.dtype)
+        return uses, torch.zeros_like(self.vectors).index_add_(0, codes, flat)
+
+    def _on_sphere(self, vectors: Float[Tensor, "... c"]) -> Float[Tensor, "... c"]:
+        return functional.normalize(vectors, dim=-1) if self.cosine else vectors
