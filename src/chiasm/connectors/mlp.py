@@ -1,0 +1,30 @@
+from itertools import pairwise
+
+from einops import rearrange
+from jaxtyping import Float
+from pydantic import PositiveInt
+from torch import Tensor, nn
+
+from chiasm.connectors import Connector
+
+
+class MLP(Connector, name="mlp"):
+    """LLaVA-1.5's projector: linear layers with GELU between them (arXiv 2310.03744).
+
+    Args:
+        depth: linear layers.
+    """
+
+    def __init__(self, in_width: int, out_width: int, *, depth: PositiveInt = 2):
+        super().__init__()
+        widths = [in_width] + [out_width] * depth
+        layers: list[nn.Module] = [nn.Linear(*widths[:2])]
+        for pair in pairwise(widths[1:]):
+            layers += [nn.GELU(), nn.Linear(*pair)]
+        self.layers = nn.Sequential(*layers)
+
+    def tokens(self, grid: tuple[int, int]) -> int:
+        return grid[0] * grid[1]
+
+    def forward(self, grid: Float[Tensor, "n gh gw c"]) -> Float[Tensor, "n k d"]:
+        return self.layers(rearrange(grid, "n gh gw c -> n (gh gw) c"))

@@ -1,0 +1,36 @@
+from einops import rearrange
+from jaxtyping import Float
+from pydantic import PositiveInt
+from torch import Tensor, nn
+
+from chiasm.connectors import Connector
+from chiasm.errors import RecipeError
+
+
+class PixelShuffle(Connector, name="pixel_shuffle"):
+    """InternVL-1.5's connector: blocks of neighbouring features become one token (arXiv 2404.16821).
+
+    A block's features are joined on channels in the order row, column, channel (as in InternVL's second layout
+    and in Idefics3), then LayerNorm, linear, GELU, linear.
+
+    Args:
+        factor: side of a block in features; a token stands for `factor` squared of them.
+    """
+
+    def __init__(self, in_width: int, out_width: int, *, factor: PositiveInt = 2):
+        super().__init__()
+        self.factor = factor
+        width = in_width * factor**2
+        self.norm = nn.LayerNorm(width)
+        self.layers = nn.Sequential(nn.Linear(width, out_width), nn.GELU(), nn.Linear(out_width, out_width))
+
+    def tokens(self, grid: tuple[int, int]) -> int:
+        rows, columns = grid
+        if rows % self.factor or columns % self.factor:
+            raise RecipeError(f"connector 'pixel_shuffle' cannot cut a {rows}x{columns} grid by {self.factor}")
+        return (rows // self.factor) * (columns // self.factor)
+
+    def forward(self, grid: Float[Tensor, "n gh gw c"]) -> Float[Tensor, "n k d"]:
+        self.tokens((grid.shape[1], grid.shape[2]))
+        f = self.factor
+        return self.layers(self.norm(rearrange(grid, "n (gh a) (gw b) c -> n (gh gw) (a b c)", a=f, b=f)))

@@ -1,0 +1,34 @@
+from einops import rearrange
+from jaxtyping import Float
+from pydantic import PositiveInt
+from torch import Tensor
+
+from chiasm.encoders import Encoder
+from chiasm.errors import RecipeError
+
+
+class Patches(Encoder, name="patches"):
+    """No encoder, as in Fuyu-8B: the feature of a patch is its pixels, (x - 0.5) / 0.5 (www.adept.ai/blog/fuyu-8b).
+
+    Channels stand in the order row, column, colour (red, green, blue), as in Fuyu's checkpoint.
+
+    Args:
+        patch_size: side of a patch in pixels.
+    """
+
+    def __init__(self, *, patch_size: PositiveInt = 16):
+        super().__init__()
+        self.patch_size = patch_size
+        self.width = 3 * patch_size**2
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        if height % self.patch_size or width % self.patch_size:
+            raise RecipeError(
+                f"encoder 'patches' cannot cut {height}x{width} pixels into patches of {self.patch_size}; "
+                f"choose a size of view that {self.patch_size} divides"
+            )
+        return height // self.patch_size, width // self.patch_size
+
+    def forward(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n gh gw c"]:
+        rows, columns = self.grid(*pixels.shape[-2:])
+        return rearrange((pixels - 0.5) / 0.5, "n c (gh p) (gw q) -> n gh gw (p q c)", gh=rows, gw=columns)

@@ -1,0 +1,88 @@
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from pydantic import PositiveInt
+from torch import Tensor, nn
+from torch.nn import functional
+
+from chiasm.encoders import Encoder
+from chiasm.errors import RecipeError
+
+
+class ViT(Encoder, name="vit"):
+    """A vision transformer from scratch, without a class token (arXiv 2010.11929).
+
+    Pre-norm blocks with GELU and a final LayerNorm; a learned 2-D table of positions, interpolated (bicubic,
+    antialias) for pictures of another size than `size`.
+
+    Args:
+        patch_size: side of a patch in pixels.
+        width: channels of a feature.
+        depth: blocks.
+        heads: attention heads; they must divide `width`.
+        mlp_ratio: hidden width of a block's MLP over `width`.
+        size: side in pixels of the pictures whose table of positions is learned.
+    """
+
+    def __init__(
+        self,
+        *,
+        patch_size: PositiveInt = 16,
+        width: PositiveInt = 192,
+        depth: PositiveInt = 6,
+        heads: PositiveInt = 3,
+        mlp_ratio: float = 4.0,
+        size: PositiveInt = 224,
+    ):
+        super().__init__()
+        if width % heads:
+            raise RecipeError(f"encoder 'vit': {heads} heads do not divide the width {width}")
+        self.patch_size = patch_size
+        self.width = width
+        self.patchify = nn.Conv2d(3, width, patch_size, patch_size)
+        self.positions = nn.Parameter(torch.empty(1, width, *self.grid(size, size)))
+        nn.init.trunc_normal_(self.positions, std=0.02)
+        self.blocks = nn.Sequential(*(Block(width, heads, round(width * mlp_ratio)) for _ in range(depth)))
+        self.norm = nn.LayerNorm(width)
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        if height % self.patch_size or width % self.patch_size:
+            raise RecipeError(
+                f"encoder 'vit' cannot cut {height}x{width} pixels into patches of {self.patch_size}; "
+                f"choose a size of view that {self.patch_size} divides"
+            )
+        return height // self.patch_size, width // self.patch_size
+
+    def forward(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n gh gw c"]:
+        rows, columns = self.grid(*pixels.shape[-2:])
+        x = self.patchify((pixels - 0.5) / 0.5) + self._positions(rows, columns)
+        x = self.norm(self.blocks(rearrange(x, "n c gh gw -> n (gh gw) c")))
+        return rearrange(x, "n (gh gw) c -> n gh gw c", gh=rows)
+
+    def _positions(self, rows: int, columns: int) -> Float[Tensor, "1 c gh gw"]:
+        if self.positions.shape[-2:] == (rows, columns):
+            return self.positions
+        return functional.interpolate(
+            self.positions, (rows, columns), mode="bicubic", antialias=True, align_corners=False
+        )
+
+
+class Block(nn.Module):
+    """Attention and MLP, each behind a LayerNorm and beside a skip connection."""
+
+    def __init__(self, width: int, heads: int, hidden: int):
+        super().__init__()
+        self.heads = heads
+        self.attention_norm = nn.LayerNorm(width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        self.mlp_norm = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
+
+    def forward(self, x: Float[Tensor, "n s c"]) -> Float[Tensor, "n s c"]:
+        x = x + self._attend(self.attention_norm(x))
+        return x + self.mlp(self.mlp_norm(x))
+
+    def _attend(self, x: Float[Tensor, "n s c"]) -> Float[Tensor, "n s c"]:
+        q, k, v = rearrange(self.qkv(x), "n s (three h d) -> three n h s d", three=3, h=self.heads)
+        return self.out(rearrange(functional.scaled_dot_product_attention(q, k, v), "n h s d -> n s (h d)"))

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from pydantic import PositiveInt
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.hooks import RemovableHandle
+
+from chiasm.errors import RecipeError
+from chiasm.routing import Routing
+
+
+class LoRA(Routing, name="lora"):
+    """Low-rank updates beside linear layers of the language model: W x + (alpha / rank) B A x (arXiv 2106.09685).
+
+    B starts at zero, so that an untrained update changes nothing. The same update for tokens of every kind.
+
+    Args:
+        rank: width of the bottleneck between A and B.
+        alpha: the update is scaled by alpha / rank.
+        targets: names of the linear layers, or the ends of their names; 'all-linear' is every one but the
+            language-model head.
+    """
+
+    def __init__(
+        self,
+        language: nn.Module,
+        *,
+        rank: PositiveInt = 16,
+        alpha: float = 32.0,
+        targets: list[str] | Literal["all-linear"] = "all-linear",
+    ):
+        super().__init__()
+        # Tuples in a list, so that the language model does not become a submodule of its routing.
+        self._attached: list[tuple[nn.Linear, LowRank, RemovableHandle]] = []
+        self.updates = nn.ModuleDict()
+        for name, layer in _chosen(language, targets).items():
+            update = LowRank(layer, rank, alpha / rank)
+            self.updates[name.replace(".", "/")] = update  # a module's name cannot contain a dot
+            self._attached.append((layer, update, layer.register_forward_hook(update.add)))
+
+    def merge(self) -> None:
+        """Add the updates to the language model's weights and detach them; B is zero again afterwards."""
+        with torch.no_grad():
+            for layer, update, hook in self._attached:
+                layer.weight.copy_(layer.weight.float() + update.scale * (update.b.float() @ update.a.float()))
+                update.b.zero_()
+                hook.remove()
+        self._attached = []
+
+
+class LowRank(nn.Module):
+    """The update of one linear layer."""
+
+    def __init__(self, layer: nn.Linear, rank: int, scale: float):
+        super().__init__()
+        self.scale = scale
+        self.a = nn.Parameter(layer.weight.new_empty(rank, layer.in_features))
+        self.b = nn.Parameter(layer.weight.new_zeros(layer.out_features, rank))
+        nn.init.kaiming_uniform_(self.a, a=math.sqrt(5))
+
+    def forward(self, x: Float[Tensor, "*s i"]) -> Float[Tensor, "*s o"]:
+        return self.scale * functional.linear(functional.linear(x.to(self.a.dtype), self.a), self.b)
+
+    def add(self, layer: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> Tensor:
+        return output + self(arguments[0]).to(output.dtype)
+
+
+def _chosen(language: nn.Module, targets: list[str] | str) -> dict[str, nn.Linear]:
+    tables = {id(m.weight) for m in language.modules() if isinstance(m, nn.Embedding)}
+    known = {
+        name: module
+        for name, module in language.named_modules()
+        # A weight tied to the embedding table is a language-model head.
+        if isinstance(module, nn.Linear) and id(module.weight) not in tables
+    }
+    if isinstance(targets, str):
+        return {name: layer for name, layer in known.items() if not name.endswith("lm_head")}
+    ends = tuple("." + target for target in targets)
+    idle = [target for target, end in zip(targets, ends) if not any(f".{name}".endswith(end) for name in known)]
+    if idle or not targets:
+        endings = sorted({name.rpartition(".")[2] for name in known})
+        raise RecipeError(
+            f"routing 'lora' found no linear layer for targets {idle}; the language model has: {', '.join(endings)}"
+        )
+    return {name: layer for name, layer in known.items() if f".{name}".endswith(ends)}

@@ -1,0 +1,69 @@
+"""The pixels of a view."""
+
+import math
+
+import numpy as np
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from chiasm.views import View
+
+# Zero for an encoder that normalises by (x - 0.5) / 0.5, and near the mean colour of photographs for the others.
+GREY = (127, 127, 127)
+WHITE = (255, 255, 255)
+
+
+def cut(
+    picture: Image.Image, view: View, *, padding: tuple[int, int, int] = GREY
+) -> Float[Tensor, "3 h w"]:
+    """The part of a picture that a view looks at: RGB in [0, 1], bicubic with antialiasing.
+
+    padding: colour (0 to 255) of what lies beyond the picture. What is transparent is seen on white.
+    """
+    image = _opaque(picture)
+    left, top, right, bottom = view.box
+    # One axis after the other, as PIL does inside. The padded axis comes last, so that a picture of 10x20000
+    # is never blown up to 20000x20000.
+    if left < 0 or right > image.width:
+        image = _resize_rows(image, top, bottom, view.size.height, padding)
+        image = _resize_columns(image, left, right, view.size.width, padding)
+    else:
+        image = _resize_columns(image, left, right, view.size.width, padding)
+        image = _resize_rows(image, top, bottom, view.size.height, padding)
+    return rearrange(torch.from_numpy(np.array(image)), "h w c -> c h w").contiguous().float() / 255
+
+
+def _resize_columns(
+    image: Image.Image, left: float, right: float, width: int, padding: tuple[int, int, int]
+) -> Image.Image:
+    before, after = max(0, math.ceil(-left)), max(0, math.ceil(right - image.width))
+    if before or after:
+        canvas = Image.new("RGB", (before + image.width + after, image.height), padding)
+        canvas.paste(image, (before, 0))
+        image = canvas
+    box = (left + before, 0, right + before, image.height)
+    return image.resize((width, image.height), Image.Resampling.BICUBIC, box=box)
+
+
+def _resize_rows(
+    image: Image.Image, top: float, bottom: float, height: int, padding: tuple[int, int, int]
+) -> Image.Image:
+    before, after = max(0, math.ceil(-top)), max(0, math.ceil(bottom - image.height))
+    if before or after:
+        canvas = Image.new("RGB", (image.width, before + image.height + after), padding)
+        canvas.paste(image, (0, before))
+        image = canvas
+    box = (0, top + before, image.width, bottom + before)
+    return image.resize((image.width, height), Image.Resampling.BICUBIC, box=box)
+
+
+def _opaque(picture: Image.Image) -> Image.Image:
+    if picture.mode == "RGB":
+        return picture
+    if not picture.has_transparency_data:
+        return picture.convert("RGB")
+    layer = picture.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", layer.size, (*WHITE, 255)), layer).convert("RGB")

