@@ -1,0 +1,191 @@
+"""Samples to documents, and packed documents to batches with their pictures.
+
+The data side knows of a model only its `Contract`: how many positions a picture takes, from its size alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from chiasm.cache import TensorCache
+from chiasm.connectors import Connector
+from chiasm.data.sample import Message, Picture, Sample
+from chiasm.encoders import Encoder
+from chiasm.errors import ChiasmError, DataError
+from chiasm.heads import SpanLayout
+from chiasm.language.text import TextTokenizer
+from chiasm.sequence import Document, Kind, PackedBatch, ReadImages, Slot, WrittenImages
+from chiasm.views import Size, View, Views
+from chiasm.views.cut import cut
+
+
+@dataclass(frozen=True)
+class Contract:
+    """What the data side must know of a model."""
+
+    tokenizer: TextTokenizer
+    context: int
+    views: Views | None = None
+    encoder: Encoder | None = None
+    connector: Connector | None = None
+    span: SpanLayout | None = None
+    written_size: Size | None = None
+
+    def read_views(self, size: Size, where: str) -> list[tuple[View, int]]:
+        """The views of a picture and how many visual tokens each will make."""
+        if self.views is None or self.encoder is None or self.connector is None:
+            raise DataError(f"{where} shows a picture, but this model has no encoder")
+        try:
+            return [
+                (view, self.connector.tokens(self.encoder.grid(*view.size))) for view in self.views.split(size)
+            ]
+        except ChiasmError as error:
+            raise DataError(f"{where}: {error}") from None
+
+
+def document(contract: Contract, sample: Sample, *, prompt: bool = False, unconditional: bool = False) -> Document:
+    """A sample as one document.
+
+    prompt: the last message is the user's, and an answer is asked for.
+    unconditional: what stands before a written picture is dropped, for classifier-free guidance.
+    Raises DataError naming the sample.
+    """
+    if unconditional:
+        return _unconditional(contract, sample)
+    made = Document(sample.name)
+    try:
+        runs = contract.tokenizer.runs(sample.messages, prompt=prompt)
+    except DataError as error:
+        raise DataError(f"{sample.name}: {error}") from None
+    for run in runs:
+        if run.picture is None:
+            made.add_text(contract.tokenizer.encode(run.text), learn=run.learn)
+        elif run.learn:
+            _add_written(contract, made, run.picture)
+        else:
+            length = sum(tokens for _, tokens in contract.read_views(run.picture.size, sample.name))
+            causal = [True] * length
+            made.add_picture(run.picture, Kind.READ, contract.tokenizer.end, causal, causal)
+    return made.check(contract.context)
+
+
+def draw_prompt(contract: Contract, sample: Sample, *, unconditional: bool = False) -> Document:
+    """The document that ends with the marker behind which a picture is written."""
+    if unconditional:
+        made = Document(f"{sample.name} (empty prompt)")
+        made.add_text([contract.tokenizer.begin], learn=False)
+    else:
+        made = document(contract, sample, prompt=True)
+    made.add_text([contract.tokenizer.draw], learn=False)
+    return made.check(contract.context)
+
+
+def writes_picture(sample: Sample) -> bool:
+    return any(m.role == "assistant" and any(isinstance(c, Picture) for c in m.content) for m in sample.messages)
+
+
+def _unconditional(contract: Contract, sample: Sample) -> Document:
+    made = Document(f"{sample.name} (empty prompt)")
+    made.add_text([contract.tokenizer.begin], learn=False)
+    for message in sample.messages:
+        for item in message.content:
+            if message.role == "assistant" and isinstance(item, Picture):
+                _add_written(contract, made, item, learn=False)
+    return made.check(contract.context)
+
+
+def _add_written(contract: Contract, made: Document, picture: Picture, *, learn: bool = True) -> None:
+    if contract.span is None:
+        raise DataError(f"{made.name} writes a picture, but this model has no image head")
+    made.add_text([contract.tokenizer.draw], learn=learn)
+    made.add_picture(picture, Kind.WRITTEN, contract.tokenizer.end, contract.span.opens, contract.span.exposed)
+
+
+class PictureReader:
+    """Opens the pictures of a batch: as pixels, or as cached features and codes where those exist."""
+
+    def __init__(self, contract: Contract, features: TensorCache | None = None, codes: TensorCache | None = None):
+        self.contract = contract
+        self.features = features
+        self.codes = codes
+
+    def attach(self, batch: PackedBatch, slots: Sequence[tuple[int, Slot]]) -> PackedBatch:
+        """Put the pictures of `slots` (flat start, slot) into the batch."""
+        read = [(start, slot) for start, slot in slots if slot.kind == Kind.READ]
+        written = [(start, slot) for start, slot in slots if slot.kind == Kind.WRITTEN]
+        batch.read = self._read(read) if read else None
+        batch.written = self._written(written) if written else None
+        return batch
+
+    def _read(self, slots: Sequence[tuple[int, Slot]]) -> ReadImages:
+        """Each different picture once, its views grouped by size."""
+        pictures = {slot.picture.key: slot.picture for _, slot in slots}
+        views = {key: self.contract.read_views(p.size, f"picture {key}") for key, p in pictures.items()}
+        sizes = sorted({(view.size, tokens) for each in views.values() for view, tokens in each})
+        groups: list[list[tuple[Picture, View]]] = [[] for _ in sizes]
+        rows: dict[tuple[str, int], tuple[int, int]] = {}  # view -> its group and its place in the group
+        for key, each in views.items():
+            for v, (view, tokens) in enumerate(each):
+                g = sizes.index((view.size, tokens))
+                rows[key, v] = (g, len(groups[g]))
+                groups[g].append((pictures[key], view))
+        counts = [tokens for _, tokens in sizes]
+        offsets = [sum(len(groups[h]) * counts[h] for h in range(g)) for g in range(len(groups))]
+        places, sources = [], []
+        for start, slot in slots:
+            places.append(torch.arange(start, start + slot.length))
+            for v in range(len(views[slot.picture.key])):
+                g, n = rows[slot.picture.key, v]
+                first = offsets[g] + n * counts[g]
+                sources.append(torch.arange(first, first + counts[g]))
+        return ReadImages(
+            groups=[self._views(group) for group in groups],
+            encoded=self.features is not None,
+            places=torch.cat(places),
+            sources=torch.cat(sources),
+            tokens=counts,
+        )
+
+    def _views(self, views: Sequence[tuple[Picture, View]]) -> Tensor:
+        if self.features is None:
+            return torch.stack([cut(picture.open(), view) for picture, view in views])
+        return torch.stack(_cached(self.features, [view_key(picture, view) for picture, view in views]))
+
+    def _written(self, slots: Sequence[tuple[int, Slot]]) -> WrittenImages:
+        starts = torch.tensor([start for start, _ in slots])
+        pictures = [slot.picture for _, slot in slots]
+        if self.codes is not None:
+            return WrittenImages(torch.stack(_cached(self.codes, [p.key for p in pictures])), True, starts)
+        return WrittenImages(torch.stack([self.target(picture) for picture in pictures]), False, starts)
+
+    def target(self, picture: Picture) -> Tensor:
+        """Pixels (3 h w) of a picture at the image tokenizer's size."""
+        assert self.contract.written_size is not None
+        height, width = picture.size
+        return cut(picture.open(), View((0, 0, width, height), self.contract.written_size))
+
+
+def view_key(picture: Picture, view: View) -> str:
+    """Key of a view's features in the cache."""
+    box = ",".join(f"{edge:g}" for edge in view.box)
+    return f"{picture.key}/{box}/{view.size.height}x{view.size.width}"
+
+
+def _cached(cache: TensorCache, keys: Sequence[str]) -> list[Tensor]:
+    found = cache.load(keys)
+    missing = [key for key, tensor in zip(keys, found, strict=True) if tensor is None]
+    if missing:
+        raise DataError(f"the cache lacks {len(missing)} pictures, the first of them {missing[0]}; prepare it first")
+    return [tensor for tensor in found if tensor is not None]
+
+
+def prompt_of(sample: Sample) -> Sample:
+    """The sample without its last answer."""
+    messages: tuple[Message, ...] = sample.messages
+    return Sample(sample.name, messages[:-1] if messages[-1].role == "assistant" else messages, sample.truth)
+
+

@@ -1,0 +1,218 @@
+"""The slots wired together: what a recipe's `model` section becomes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from chiasm import parts
+from chiasm.connectors import Connector
+from chiasm.data.documents import Contract
+from chiasm.data.sample import Message
+from chiasm.decoders import ImageDecoder
+from chiasm.encoders import Encoder
+from chiasm.errors import ChiasmError, DataError
+from chiasm.heads import ImageHead, Span
+from chiasm.language import Language
+from chiasm.losses import Loss
+from chiasm.routing import Routing, routed
+from chiasm.sequence import IGNORE, PackedBatch, ReadImages, WrittenImages, fill
+from chiasm.tokenizers import ImageTokenizer
+from chiasm.views import Size, Views
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from chiasm.generation import Reply
+    from chiasm.recipe import Sampling
+
+
+class Model(nn.Module):
+    """A model that sees, if it has an encoder, and draws, if it has an image head.
+
+    Submodules are the slots, under the names that a recipe gives them, so that `encoder.*`, `language.*` and so
+    on name the parameters of each part in a checkpoint.
+    """
+
+    views: Views | None
+    encoder: Encoder | None
+    connector: Connector | None
+    language: Language
+    routing: Routing
+    image_tokenizer: ImageTokenizer | None
+    image_head: ImageHead | None
+    image_decoder: ImageDecoder | None
+
+    def __init__(self, spec: Mapping[str, Mapping[str, Any]], *, texts: Iterable[str] = (), seed: int = 0):
+        """Build every slot of a resolved `model` section.
+
+        texts: what a text tokenizer is trained on, where the recipe has none. seed: of the initial weights; each
+        slot draws from its own, so that models that share a part share its initial values.
+        """
+        super().__init__()
+        self.spec = {slot: dict(options) for slot, options in spec.items()}
+
+        def build(slot: str, *wiring: Any) -> Any:
+            if slot not in spec:
+                return None
+            torch.manual_seed(_seed(seed, slot))
+            return parts.build(slot, spec[slot], *wiring, where=f"model.{slot}")
+
+        self.views = build("views")
+        self.encoder = build("encoder")
+        self.language = build("language", texts, "image_head" in spec)
+        if self.language is None:
+            raise ChiasmError("a model needs a language slot")
+        if self.encoder is not None:
+            self.connector = build("connector", self.encoder.width, self.language.width)
+        else:
+            self.connector = None
+        self.routing = build("routing", self.language)
+        self.image_tokenizer = build("image_tokenizer")
+        self.image_head = self.image_decoder = None
+        if self.image_tokenizer is not None:
+            tokenizer = self.image_tokenizer
+            self.image_head = build("image_head", self.language.width, tokenizer.codebook_size, tokenizer.grid)
+            self.image_decoder = build("image_decoder", tokenizer)
+        if self.views is not None:
+            self.contract.read_views(Size(64, 64), "the recipe")  # a size no part can take is an error now
+
+    @property
+    def sees(self) -> bool:
+        return self.encoder is not None
+
+    @property
+    def draws(self) -> bool:
+        return self.image_head is not None
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    @property
+    def contract(self) -> Contract:
+        """What the data side needs to know of this model."""
+        size = self.image_tokenizer.size if self.image_tokenizer is not None else None
+        return Contract(
+            tokenizer=self.language.tokenizer,
+            context=self.language.context,
+            views=self.views,
+            encoder=self.encoder,
+            connector=self.connector,
+            span=self.image_head.layout() if self.image_head is not None else None,
+            written_size=Size(size, size) if size is not None else None,
+        )
+
+    def slots(self) -> dict[str, Any]:
+        """The parts by slot, in the order in which data passes through them."""
+        return {slot: getattr(self, slot) for slot in parts.SLOTS if getattr(self, slot, None) is not None}
+
+    def standalone(self) -> dict[str, dict[str, Any]]:
+        """The `model` section with which this model is rebuilt from its own folder alone."""
+        built = self.slots()
+        return {slot: self.spec[slot] | built[slot].standalone() for slot in self.spec if slot in built}
+
+    def train_only(self, slots: Iterable[str]) -> None:
+        """Let the named slots learn; freeze all others, and put them in evaluation mode."""
+        chosen = set(slots)
+        for slot, part in self.slots().items():
+            if isinstance(part, nn.Module):
+                part.train(slot in chosen)
+                part.requires_grad_(slot in chosen)
+
+    def losses(self, batch: PackedBatch) -> dict[str, Loss]:
+        """Losses by name: `text`, those of the image head, and those of the routing."""
+        embeddings = self.language.embed(batch.ids)
+        if batch.read is not None:
+            embeddings = fill(embeddings, batch.read.places, self.look(batch.read)[batch.read.sources])
+        span = None
+        if batch.written is not None:
+            span, embeddings = self._write(batch.written, embeddings)
+        hidden = self._read(batch, embeddings)
+        losses: dict[str, Loss] = {}
+        rows = batch.labels != IGNORE
+        if bool(rows.any()):
+            losses["text"] = _text_loss(self.language.logits(hidden[rows]), batch.labels[rows])
+        if span is not None and batch.written is not None:
+            assert self.image_head is not None
+            offsets = torch.tensor(self.image_head.layout().rows, device=hidden.device)
+            at = batch.written.starts[:, None] + offsets
+            losses |= self.image_head.losses(hidden.flatten(0, 1)[at], span)
+        return losses
+
+    def look(self, read: ReadImages) -> Float[Tensor, "s d"]:
+        """All visual tokens of the pictures read, one after another; raises DataError if a part breaks its word."""
+        if self.encoder is None or self.connector is None:
+            raise DataError("the batch shows pictures, but this model has no encoder")
+        tables = []
+        for group, promised in zip(read.groups, read.tokens, strict=True):
+            visual = self.connector(group if read.encoded else self.encode(group))
+            if visual.shape[1] != promised:
+                raise DataError(
+                    f"connector {self.connector.name!r} made {visual.shape[1]} tokens of a grid of "
+                    f"{tuple(group.shape[1:3])} but promised {promised}"
+                )
+            tables.append(rearrange(visual, "n k d -> (n k) d"))
+        return torch.cat(tables)
+
+    def encode(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n gh gw c"]:
+        """Features of the encoder; without a graph when it is frozen."""
+        assert self.encoder is not None
+        learns = any(parameter.requires_grad for parameter in self.encoder.parameters())
+        with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
+            return self.encoder(pixels)
+
+    def codes(self, written: WrittenImages) -> Int[Tensor, "n gh gw"]:
+        """Codes of the pictures to write."""
+        assert self.image_tokenizer is not None
+        if written.encoded:
+            return written.targets
+        with torch.no_grad():
+            return self.image_tokenizer.encode(written.targets)
+
+    def _write(
+        self, written: WrittenImages, embeddings: Float[Tensor, "b t d"]
+    ) -> tuple[Span, Float[Tensor, "b t d"]]:
+        if self.image_head is None:
+            raise DataError("the batch writes pictures, but this model has no image head")
+        span = self.image_head.prepare(self.codes(written))
+        length = span.embeddings.shape[1]
+        places = written.starts[:, None] + torch.arange(length, device=written.starts.device)
+        values = rearrange(span.embeddings, "n k d -> (n k) d")
+        return span, fill(embeddings, places.flatten(), values)
+
+    def _read(self, batch: PackedBatch, embeddings: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
+        with routed(batch.kinds):
+            return self.language(embeddings, batch.positions, batch.layout)
+
+    # What users call; the loops stand in chiasm.generation.
+
+    def chat(self, messages: Sequence[Message | Mapping[str, Any]] | str, **options: Any) -> Reply:
+        """Answer a conversation, in words and, if the model draws, pictures; see `chiasm.generation.chat`."""
+        from chiasm.generation import chat
+
+        return chat(self, messages, **options)
+
+    def generate(self, prompt: str | Sequence[str], **options: Any) -> list[Image.Image]:
+        """Draw a picture for each prompt; see `chiasm.generation.generate`."""
+        from chiasm.generation import generate
+
+        return generate(self, prompt, **options)
+
+    sampling: Sampling | None = None  # defaults of `chat` and `generate`, from the recipe
+
+
+def _text_loss(logits: Float[Tensor, "m v"], labels: Int[Tensor, "m"]) -> Loss:
+    terms = F.cross_entropy(logits.float(), labels, reduction="sum")
+    return Loss(terms, torch.tensor(float(labels.numel()), device=labels.device))
+
+
+def _seed(seed: int, slot: str) -> int:
+    return int.from_bytes(hashlib.sha256(f"{seed}/{slot}".encode()).digest()[:4], "big")

@@ -1,0 +1,298 @@
+"""What a recipe is: YAML, checked against the signatures of the parts it names, complete when resolved."""
+
+from __future__ import annotations
+
+import copy
+import os
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from chiasm import parts
+from chiasm.errors import RecipeError, nearest
+
+MODEL_SLOTS = tuple(slot for slot in parts.SLOTS if slot != "data")
+SEEING = ("views", "encoder", "connector")  # all of them, or none
+DRAWING = ("image_tokenizer", "image_head", "image_decoder")
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Stage(Strict):
+    """One stage of training; what `train` does not name is frozen.
+
+    A stage that trains the image tokenizer trains it alone, on the pictures of its data.
+    """
+
+    name: str
+    train: dict[str, float] = Field(description="peak learning rate of each slot that is trained")
+    data: dict[str, float] = Field(description="share of each data source, by samples")
+    steps: int = Field(gt=0, description="optimiser steps")
+    rows: int = Field(8, gt=0, description="rows of a packed batch; of an image tokenizer's stage, pictures")
+    length: int = Field(512, gt=0, description="positions of a row")
+    pictures: int | None = Field(None, gt=0, description="most pictures of a row")
+    accumulate: int = Field(1, gt=0, description="batches of one optimiser step")
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup: float = Field(0.03, ge=0, le=1, description="share of the steps in which the rate rises")
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = Field(0.0, ge=0)
+    clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
+    weights: dict[str, float] = Field({}, description="weight of a loss by its name; 1 where not named")
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+
+
+class Checkpoints(Strict):
+    every: int = Field(200, gt=0, description="steps between checkpoints; the end of a stage is always one")
+    keep: int = Field(2, gt=0, description="how many of the last are kept, beside the best")
+
+
+class Sampling(Strict):
+    """How answers and pictures are drawn from the model."""
+
+    guidance: float = Field(1.0, ge=1, description="classifier-free guidance of pictures; 1 = none")
+    temperature: float = Field(1.0, ge=0, description="of pictures; 0 = greedy")
+    top_k: int = Field(0, ge=0, description="codes a picture may choose from at each place; 0 = all")
+    answer_tokens: int = Field(64, gt=0, description="most tokens of an answer")
+
+
+class Evaluation(Strict):
+    """What `chiasm eval` measures."""
+
+    data: str | None = Field(None, description="data source of the held-out samples; none = no evaluation")
+    questions: int = Field(600, ge=0)
+    pictures: int = Field(128, ge=0)
+    text: int = Field(300, ge=0, description="questions told in words only")
+
+
+class Recipe(Strict):
+    """A model, its data and the stages of its training."""
+
+    name: str
+    about: str = ""
+    seed: int = 0
+    model: dict[str, dict[str, Any]]
+    data: dict[str, dict[str, Any]]
+    stages: tuple[Stage, ...]
+    checkpoints: Checkpoints = Checkpoints()
+    sampling: Sampling = Sampling()
+    evaluation: Evaluation = Evaluation()
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110)
+
+    def save(self, path: Path) -> None:
+        """Write the complete recipe, replacing the file atomically."""
+        write_text(path, self.to_yaml())
+
+    def differs_from(self, other: Recipe) -> list[str]:
+        """Dotted keys in which the two recipes differ."""
+        mine, theirs = _flat(self.model_dump(mode="json")), _flat(other.model_dump(mode="json"))
+        return sorted(key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file so that a reader, or a crash, sees the old one or the new one and nothing between."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.chmod(draft, 0o644)
+        os.replace(draft, path)
+    except BaseException:
+        Path(draft).unlink(missing_ok=True)
+        raise
+
+
+def load_recipe(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = (), *, tiny: bool = False) -> Recipe:
+    """Read, overlay, check and complete a recipe.
+
+    source: a path, the name of a recipe that comes with Chiasm, or the recipe as a mapping.
+    overrides: `dotted.key=value`, the value in YAML (`model.connector.depth=3`, `stages.align.steps=10`).
+    tiny: apply the recipe's `tiny` overlay first.
+    Raises RecipeError, with the nearest name for an unknown one.
+    """
+    raw = copy.deepcopy(dict(source)) if isinstance(source, Mapping) else _read(find_recipe(source))
+    overlay = raw.pop("tiny", None)
+    if tiny:
+        if overlay is None:
+            raise RecipeError(f"recipe {raw.get('name', source)!r} has no 'tiny' overlay")
+        raw = merge(raw, overlay)
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals or not key:
+            raise RecipeError(f"override {override!r} is not of the form dotted.key=value")
+        raw = merge(raw, _nested(key.split("."), _parse(value, override)))
+    return resolve(raw)
+
+
+def resolve(raw: Mapping[str, Any]) -> Recipe:
+    """Check a raw recipe and spell out every default; raises RecipeError."""
+    _check_keys(raw, Recipe, "the recipe")
+    for section, model in (("checkpoints", Checkpoints), ("sampling", Sampling), ("evaluation", Evaluation)):
+        _check_keys(raw.get(section, {}), model, section)
+    for stage in _sequence(raw.get("stages", []), "stages"):
+        _check_keys(stage, Stage, f"stage {stage.get('name', '?')!r}" if isinstance(stage, Mapping) else "a stage")
+    try:
+        recipe = Recipe.model_validate(raw)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(map(str, problem["loc"]))
+        raise RecipeError(f"{where}: {problem['msg'].lower()}") from None
+    _check_model(recipe.model)
+    model = {slot: parts.check(slot, spec, f"model.{slot}") for slot, spec in _completed(recipe.model).items()}
+    data = {name: parts.check("data", spec, f"data.{name}") for name, spec in recipe.data.items()}
+    recipe = recipe.model_copy(update={"model": model, "data": data})
+    _check_stages(recipe)
+    return recipe
+
+
+def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
+    """`overlay` laid over `base`, key by key.
+
+    A part that changes its `type` starts afresh; a list of named mappings can be overlaid by name or by index.
+    """
+    merged = dict(base)
+    for key, value in overlay.items():
+        old = merged.get(key)
+        if isinstance(value, Mapping) and isinstance(old, list | tuple):
+            merged[key] = _merge_list(list(old), value, key)
+        elif isinstance(value, Mapping) and isinstance(old, Mapping):
+            changed = "type" in value and value["type"] != old.get("type")
+            merged[key] = dict(value) if changed else merge(old, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def find_recipe(source: str | Path) -> Path:
+    """The file of a recipe given by path or by name; raises RecipeError."""
+    path = Path(source)
+    if path.suffix in (".yaml", ".yml") or path.exists():
+        if path.is_dir():
+            path = path / "recipe.yaml"
+        if not path.is_file():
+            raise RecipeError(f"there is no recipe at {path}")
+        return path
+    shipped = recipes()
+    if str(source) not in shipped:
+        raise RecipeError(f"there is no recipe {str(source)!r}{nearest(str(source), shipped)}")
+    return shipped[str(source)]
+
+
+def recipes() -> dict[str, Path]:
+    """The recipes that come with Chiasm, by name."""
+    package = Path(__file__).parent
+    folder = next(filter(Path.is_dir, (package / "recipes", package.parents[1] / "recipes")), None)
+    return {} if folder is None else {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path} is not YAML: {error}") from None
+    if not isinstance(raw, dict):
+        raise RecipeError(f"{path} must hold a mapping with 'name', 'model', 'data' and 'stages'")
+    return raw
+
+
+def _parse(value: str, override: str) -> Any:
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise RecipeError(f"the value of override {override!r} is not YAML") from None
+    if isinstance(parsed, str):  # YAML 1.1 takes 1e-3 for a string
+        try:
+            return float(parsed)
+        except ValueError:
+            return parsed
+    return parsed
+
+
+def _nested(keys: Sequence[str], value: Any) -> dict[str, Any]:
+    for key in reversed(keys):
+        value = {key: value}
+    return value
+
+
+def _merge_list(items: list[Any], overlay: Mapping[str, Any], where: str) -> list[Any]:
+    places = {item["name"]: i for i, item in enumerate(items) if isinstance(item, Mapping) and "name" in item}
+    for key, value in overlay.items():
+        index = places.get(key, int(key) if str(key).isdigit() else None)
+        if index is None or index >= len(items):
+            raise RecipeError(f"{where} has no item {key!r}{nearest(str(key), places)}")
+        items[index] = merge(items[index], value) if isinstance(value, Mapping) else value
+    return items
+
+
+def _check_keys(raw: Any, model: type[BaseModel], where: str) -> None:
+    if not isinstance(raw, Mapping):
+        raise RecipeError(f"{where} must be a mapping, not {raw!r}")
+    for key in raw:
+        if key not in model.model_fields:
+            raise RecipeError(f"{where} has no key {key!r}{nearest(str(key), model.model_fields)}")
+    for key, field in model.model_fields.items():
+        if field.is_required() and key not in raw:
+            raise RecipeError(f"{where} lacks the key {key!r}")
+
+
+def _sequence(value: Any, where: str) -> Iterable[Any]:
+    if not isinstance(value, list | tuple):
+        raise RecipeError(f"{where} must be a list, not {value!r}")
+    return value
+
+
+def _check_model(model: Mapping[str, Any]) -> None:
+    for slot in model:
+        if slot not in MODEL_SLOTS:
+            raise RecipeError(f"model has no slot {slot!r}{nearest(slot, MODEL_SLOTS)}")
+    for group in (SEEING, DRAWING[:2]):
+        missing = [slot for slot in group if slot not in model]
+        if missing and len(missing) < len(group):
+            raise RecipeError(f"model lacks {', '.join(missing)}: {', '.join(group)} belong together")
+
+
+def _completed(model: Mapping[str, Any]) -> dict[str, Any]:
+    """The slots in the order in which data passes, with what goes without saying."""
+    model = dict(model)
+    if "language" in model:
+        model.setdefault("routing", {"type": "shared"})
+    if "image_tokenizer" in model:
+        model.setdefault("image_decoder", {"type": "tokenizer"})
+    return {slot: model[slot] for slot in MODEL_SLOTS if slot in model}
+
+
+def _check_stages(recipe: Recipe) -> None:
+    trainable = [slot for slot in recipe.model if slot != "views"]
+    for stage in recipe.stages:
+        where = f"stage {stage.name!r}"
+        for slot in stage.train:
+            if slot not in trainable:
+                raise RecipeError(f"{where} trains {slot!r}, which the model has not{nearest(slot, trainable)}")
+        if "image_tokenizer" in stage.train and len(stage.train) > 1:
+            others = ", ".join(slot for slot in stage.train if slot != "image_tokenizer")
+            raise RecipeError(f"{where} trains the image tokenizer beside {others}; give it a stage of its own")
+        for name in stage.data:
+            if name not in recipe.data:
+                raise RecipeError(f"{where} uses the data {name!r}, which is not defined{nearest(name, recipe.data)}")
+    held_out = recipe.evaluation.data
+    if held_out is not None and held_out not in recipe.data:
+        raise RecipeError(f"evaluation uses the data {held_out!r}, which is not defined{nearest(held_out, recipe.data)}")
+    stages = [stage.name for stage in recipe.stages]
+    if len(set(stages)) < len(stages):
+        raise RecipeError(f"two stages have one name: {', '.join(stages)}")
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(value, Mapping) and value:
+        return {k: v for key, item in value.items() for k, v in _flat(item, f"{prefix}{key}.").items()}
+    if isinstance(value, list) and value and isinstance(value[0], Mapping):
+        return {k: v for i, item in enumerate(value) for k, v in _flat(item, f"{prefix}{i}.").items()}
+    return {prefix[:-1]: value}
