@@ -7,6 +7,7 @@ key in two shards holds the same tensor, so either will do. Recipes and runs sha
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -132,7 +133,8 @@ class TensorCache:
                 os.fsync(file.fileno())
             os.replace(temporary, self.folder / name)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                temporary.unlink()
             raise ChiasmError(self._write_failure(error, len(content))) from error
         self._shard_of |= dict.fromkeys(self._unwritten, name)
         self._known.add(name)
@@ -143,7 +145,7 @@ class TensorCache:
             return self._unwritten[key].clone()
         while name := self._shard_of.get(key):
             try:
-                return self._shard(name).get_tensor(key)
+                return self._shard(name).get_tensor(key).clone()  # not a view of the mapped file
             except (SafetensorError, OSError) as error:
                 self._forget(name, error)
                 self._refresh(force=True)

@@ -18,8 +18,8 @@ class NextToken(ImageHead, name="next_token"):
 
     Every code opens an attention block of its own, so codes are seen causally, as words are. A code's
     embedding carries a learned embedding of its cell, which tells the language model which cell comes next;
-    the marker that begins a picture always predicts the first cell. Text can never hold image codes nor an image words:
-    embedding and output layer are separate from the language model's.
+    the marker that begins a picture always predicts the first cell. Embedding and output layer are separate
+    from the language model's, so text can never hold image codes, nor a picture words.
 
     Args:
         unconditional: share of training pictures that follow an empty prompt, for guidance (0 = never).

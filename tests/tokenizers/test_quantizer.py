@@ -1,0 +1,135 @@
+"""The codebook's arithmetic, checked against loops written out, and what keeps it alive."""
+
+import pytest
+import torch
+from torch.nn import functional
+
+from chiasm.tokenizers.quantizer import VectorQuantizer
+
+
+def grids(count=6, width=3, seed=0):
+    return torch.randn(count, 2, 2, width, generator=torch.Generator().manual_seed(seed))
+
+
+def test_every_vector_gets_its_nearest_code():
+    quantizer = VectorQuantizer(7, 3).eval()
+    inputs = grids()
+    found = quantizer(inputs)
+    for place, vector in enumerate(inputs.view(-1, 3)):
+        distances = [float((vector - code).square().sum()) for code in quantizer.vectors]
+        assert found.codes.flatten()[place] == distances.index(min(distances))
+    assert torch.allclose(found.vectors, quantizer.vectors[found.codes])
+    assert torch.allclose(found.commitment, (inputs - quantizer.vectors[found.codes]).square())
+
+
+def test_the_cosine_codebook_looks_at_direction_only():
+    quantizer = VectorQuantizer(7, 3, cosine=True).train()
+    inputs = grids()
+    quantizer(inputs)
+    found = quantizer.eval()(inputs)
+    assert torch.equal(found.codes, quantizer(5 * inputs).codes)
+    similar = functional.normalize(inputs, dim=-1) @ functional.normalize(quantizer.vectors, dim=-1).T
+    assert torch.equal(found.codes, similar.argmax(-1))
+    assert torch.allclose(quantizer.vectors.norm(dim=1), torch.ones(7))
+
+
+def test_a_look_up_in_parts_finds_the_same(monkeypatch):
+    quantizer = VectorQuantizer(7, 3)
+    inputs = grids()
+    whole = quantizer.encode(inputs)
+    monkeypatch.setattr("chiasm.tokenizers.quantizer._LOOKUP_ELEMENTS", 7 * 5)
+    assert torch.equal(quantizer.encode(inputs), whole)
+
+
+def test_the_moving_averages_equal_a_loop():
+    decay, epsilon, size = 0.9, 1e-5, 5
+    quantizer = VectorQuantizer(size, 3, decay=decay, revive_after=0, epsilon=epsilon).train()
+    quantizer(grids(seed=1))  # starts the codebook
+    counts, sums, codes = (t.double() for t in (quantizer.counts, quantizer.sums, quantizer.vectors))
+    for seed in range(2, 6):
+        inputs = grids(seed=seed)
+        quantizer(inputs)
+        hits, totals = [0.0] * size, [torch.zeros(3).double() for _ in range(size)]
+        for vector in inputs.double().view(-1, 3):
+            chosen = int((vector - codes).square().sum(1).argmin())
+            hits[chosen] += 1
+            totals[chosen] = totals[chosen] + vector
+        for i in range(size):
+            counts[i] = decay * counts[i] + (1 - decay) * hits[i]
+            sums[i] = decay * sums[i] + (1 - decay) * totals[i]
+        all_uses = counts.sum()
+        for i in range(size):
+            codes[i] = sums[i] / ((counts[i] + epsilon) / (all_uses + size * epsilon) * all_uses)
+        assert torch.allclose(quantizer.vectors.double(), codes, atol=1e-5)
+
+
+def test_gradients_pass_straight_through_and_never_reach_the_codebook():
+    quantizer = VectorQuantizer(7, 3).train()
+    inputs = grids().requires_grad_()
+    (3 * quantizer(inputs).vectors).sum().backward()
+    assert torch.equal(inputs.grad, torch.full_like(inputs, 3.0))
+    assert list(quantizer.parameters()) == []
+
+
+def test_autocast_does_not_touch_the_codebook():
+    inputs = grids(50)
+    plain, cast = VectorQuantizer(16, 3), VectorQuantizer(16, 3)
+    cast.load_state_dict(plain.state_dict())
+    torch.manual_seed(0)
+    expected = plain.train()(inputs)
+    torch.manual_seed(0)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = cast.train()(inputs)
+    assert torch.equal(found.codes, expected.codes)
+    assert all(torch.equal(a, b) for a, b in zip(plain.state_dict().values(), cast.state_dict().values()))
+
+
+def test_it_starts_from_the_first_batch():
+    clusters = torch.tensor([[5.0, 5], [5, -5], [-5, 5], [-5, -5]])
+    inputs = (clusters.repeat(40, 1) + 0.1 * torch.randn(160, 2)).view(40, 2, 2, 2)
+    quantizer = VectorQuantizer(16, 2).train()
+    assert quantizer(inputs).commitment.mean() < 0.02
+    assert torch.cdist(clusters, quantizer.vectors).min(1).values.max() < 0.3
+
+
+def test_a_codebook_larger_than_the_first_batch_can_start():
+    quantizer = VectorQuantizer(100, 3).train()
+    assert quantizer(grids()).commitment.max() < 1e-10
+
+
+@pytest.mark.parametrize(("revive_after", "alive"), [(0, False), (10, True)])
+def test_a_codebook_left_behind_by_its_encoder_lives_only_with_revival(revive_after, alive):
+    torch.manual_seed(0)
+    quantizer = VectorQuantizer(64, 4, revive_after=revive_after).train()
+    for _ in range(5):
+        quantizer(0.1 * torch.randn(32, 4, 4, 4))  # all encodings lie close together at first
+    assert quantizer.health()["codebook_use"] > 0.9
+    for _ in range(200):
+        error = quantizer(torch.randn(32, 4, 4, 4) + 10).commitment.mean()  # then the encoder moves on
+    health = quantizer.health()
+    assert (health["codebook_use"] > 0.9) == alive
+    assert (health["perplexity"] > 32) == alive
+    assert bool((quantizer.last_revival > 5).any()) == alive
+    assert (error < 0.5) == alive
+
+
+def test_looking_does_not_change_it():
+    quantizer = VectorQuantizer(7, 3).train()
+    quantizer(grids())
+    before = {name: value.clone() for name, value in quantizer.state_dict().items()}
+    quantizer.encode(grids(seed=1))
+    quantizer.eval()(grids(seed=2))
+    quantizer.train()(grids(0))
+    assert all(torch.equal(value, before[name]) for name, value in quantizer.state_dict().items())
+
+
+def test_health_counts_recent_use():
+    quantizer = VectorQuantizer(4, 1, window=10, revive_after=0).train()
+    places = torch.tensor([0.0, 1, 2, 3]).view(1, 2, 2, 1)
+    quantizer(places)
+    assert quantizer.health()["codebook_use"] == 1
+    assert quantizer.health()["perplexity"] == pytest.approx(4)
+    for _ in range(10):
+        quantizer(places[:, :1])
+    assert quantizer.health()["codebook_use"] == 0.5
+    assert 2 < quantizer.health()["perplexity"] < 4
