@@ -1,0 +1,70 @@
+"""The world in Chinese."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from chiasm.data.world.phrases import Phrases
+from chiasm.data.world.scene import Scene
+
+_ROWS = {1: "", 2: "上下", 3: "上中下"}
+_COLUMNS = {1: "", 2: "左右", 3: "左中右"}
+_SIDES = {"left": "左边", "right": "右边", "above": "上方", "below": "下方"}
+
+
+class Chinese(Phrases):
+    """Short sentences, one a fact."""
+
+    language = "zh"
+    yes, no = "是", "不是"
+    there, not_there = "有", "没有"
+    describe = "描述这张图。"
+    read = "图中写了什么?"
+    then, next_pair = "变成", "那么这张图变成什么?"
+
+    def cell(self, cell: int, grid: tuple[int, int]) -> str:
+        return _cell(cell, *grid)
+
+    def caption(self, scene: Scene) -> str:
+        return ",".join(f"{self.cell(t.cell, scene.grid)}是{self.name(t.emoji)}" for t in scene.things) + "。"
+
+    def draw(self, scene: Scene) -> str:
+        return f"画图:{self.caption(scene)}"
+
+    def what(self, cell: str) -> str:
+        return f"{cell}是什么?"
+
+    def where(self, name: str) -> str:
+        return f"{name}在哪里?"
+
+    def count(self, name: str) -> str:
+        return f"图中有几个{name}?"
+
+    def exist(self, name: str) -> str:
+        return f"图中有{name}吗?"
+
+    def choice(self, one: str, other: str) -> str:
+        return f"图中有的是{one}还是{other}?"
+
+    def relation(self, one: str, direction: str, other: str) -> str:
+        return f"{one}在{other}的{_SIDES[direction]}吗?"
+
+    def remove(self, name: str) -> str:
+        return f"去掉{name}。"
+
+    def replace(self, name: str, other: str) -> str:
+        return f"把{name}换成{other}。"
+
+    def move(self, name: str, cell: str) -> str:
+        return f"把{name}移到{cell}。"
+
+
+@cache
+def _cell(cell: int, rows: int, columns: int) -> str:
+    row, column = divmod(cell, columns)
+    if rows > 3 or columns > 3:
+        return f"第{row + 1}行第{column + 1}列"
+    name = _COLUMNS[columns][column : column + 1] + _ROWS[rows][row : row + 1]
+    if rows == 3 and row == 1:  # 左中, 正中, 右中; but 左上, 中上
+        return {"左": "左中", "右": "右中"}.get(name[:1], "正中")
+    return name or "正中"

@@ -1,0 +1,84 @@
+"""Changes of a scene: one thing removed, replaced or moved; alone (`edit`) or shown by an example (`analogy`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from chiasm.data.world.composer import Composer, Draft
+from chiasm.data.world.dice import Dice
+from chiasm.data.world.phrases import Phrases
+from chiasm.data.world.scene import Scene
+
+
+@dataclass(frozen=True)
+class Edit:
+    """kind: remove, replace or move. text: the instruction."""
+
+    kind: str
+    text: str
+    before: Scene
+    after: Scene
+
+
+@dataclass(frozen=True)
+class Analogy:
+    """`example` shows a change of one emoji, `before` is another scene with that emoji, `after` its answer."""
+
+    kind: str
+    example: tuple[Scene, Scene]
+    before: Scene
+    after: Scene
+
+
+def edit(draft: Draft, composer: Composer, say: Phrases, dice: Dice) -> Edit:
+    """One change of the scene, of a thing that occurs once. Every kind that the scene allows is as likely."""
+    before = draft.scene
+    thing = dice.pick(before.single)
+    others = [other for other in before.things if other is not thing]
+    name = say.name(thing.emoji)
+    kind = dice.pick(_kinds(draft))
+    if kind == "remove":
+        return Edit(kind, say.remove(name), before, before.holding(others))
+    if kind == "replace":
+        other = dice.pick(draft.absent)
+        after = before.holding([*others, replace(thing, emoji=other)])
+        return Edit(kind, say.replace(name, say.name(other)), before, after)
+    cell = dice.pick(before.free)
+    after = before.holding([*others, replace(thing, cell=cell)])
+    return Edit(kind, say.move(name, say.cell(cell, before.grid)), before, after)
+
+
+def analogy(draft: Draft, composer: Composer, dice: Dice) -> Analogy:
+    """The same change of the same emoji in two scenes: the scene itself is the question, a second the example.
+
+    The second scene has the same emoji in other cells; a move ends in the same cell in both.
+    """
+    before = draft.scene
+    thing = dice.pick(before.single)
+    shuffled = dice.sample(range(before.cells), len(before.things))
+    members = [composer.place(t.emoji, cell, dice) for t, cell in zip(before.things, shuffled)]
+    twin = members[before.things.index(thing)]
+    example = before.holding(members)
+    common = sorted(set(before.free) & set(example.free))
+    kinds = [kind for kind in _kinds(draft) if kind != "move" or common]
+    kind = dice.pick(kinds)
+    other = dice.pick(draft.absent)
+    cell = dice.pick(common) if common else 0
+
+    def change(scene: Scene, changed) -> Scene:
+        kept = [other for other in scene.things if other is not changed]
+        if kind == "remove":
+            return scene.holding(kept)
+        new = replace(changed, emoji=other) if kind == "replace" else replace(changed, cell=cell)
+        return scene.holding([*kept, new])
+
+    return Analogy(kind, (example, change(example, twin)), before, change(before, thing))
+
+
+def _kinds(draft: Draft) -> list[str]:
+    kinds = ["replace"]
+    if len(draft.scene.things) > 1:
+        kinds.append("remove")
+    if draft.scene.free:
+        kinds.append("move")
+    return kinds

@@ -1,0 +1,236 @@
+"""The data source `world`: every scene with its captions, questions, edits and drawings as documents."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from hashlib import blake2b
+from typing import Any
+
+from chiasm.data import Message, Picture, Sample, Source
+from chiasm.data.world.assets import Emoji, Language, assets_version, emoji_set
+from chiasm.data.world.composer import SPARE, TINTS, Composer, Draft
+from chiasm.data.world.dice import Dice
+from chiasm.data.world.edits import analogy, edit
+from chiasm.data.world.phrases import phrases
+from chiasm.data.world.questions import QUESTIONS, Question
+from chiasm.data.world.render import ScenePicture, TextPicture
+from chiasm.data.world.scene import Scene
+from chiasm.data.world.splits import Split
+from chiasm.data.world.styles import STYLES
+from chiasm.errors import DataError, nearest
+
+# Raised when the same options would give other samples, so that caches and records are not mistaken.
+VERSION = 1
+DEFAULT_TASKS = {**dict.fromkeys(QUESTIONS, 1), "draw": 1, "words": 1}
+
+# content of the user, content of the assistant, what the truth says beside the task
+Document = tuple[tuple[str | Picture, ...], tuple[str | Picture, ...], dict[str, Any]]
+
+
+class World(Source, name="world"):
+    """The built-in world: emoji on a grid, with exact ground truth for everything that is said about them.
+
+    A group is a scene; each of its samples is a document of its own, so that no question sees another one's answer.
+
+    Args:
+        emoji: how many emoji scenes are made of, 1 to 1,914; the first ones look least alike.
+        unseen: how many further emoji the split `emoji` is made of.
+        grid: rows and columns.
+        canvas: height and width of pictures that are read, in pixels.
+        drawn_canvas: height and width of pictures that are written, in pixels.
+        objects: fewest and most things in a scene; the largest count asked is one less, and at most 4.
+        jitter: variation of place and size within the cell, 0 (none) to 1.
+        drawn_jitter: the share of that variation which is kept in pictures that are written, 0 to 1.
+        tints: how many colours the ground may have, 1 to 8.
+        scenes: number of scenes.
+        split: train, or what is held out: combination, emoji or style.
+        held_out: share of the pairs of emoji that never meet in training; the same for all splits of a study.
+        styles: drawing styles of every split but `style`.
+        unseen_styles: drawing styles of the split `style`.
+        language: en or zh.
+        tasks: how many documents of each task a scene gives (fewer where a scene cannot be asked so many):
+            what, where, count, exist, choice, relation, caption, draw, edit, analogy, read, words.
+        seed: other scenes for another seed; what is held out stays the same.
+    """
+
+    def __init__(
+        self,
+        *,
+        emoji: int = 32,
+        unseen: int = 16,
+        grid: int = 3,
+        canvas: int = 192,
+        drawn_canvas: int = 96,
+        objects: tuple[int, int] = (2, 5),
+        jitter: float = 1.0,
+        drawn_jitter: float = 1.0,
+        tints: int = 8,
+        scenes: int = 8000,
+        split: Split = "train",
+        held_out: float = 0.1,
+        styles: tuple[str, ...] = ("plain",),
+        unseen_styles: tuple[str, ...] = ("flat", "line", "grey", "mirror"),
+        language: Language = "en",
+        tasks: dict[str, int] = DEFAULT_TASKS,
+        seed: int = 0,
+    ):
+        self.options = {key: value for key, value in locals().items() if key not in ("self", "__class__")}
+        self._check(**self.options)
+        self.split, self.canvas, self.drawn_canvas, self.seed = split, canvas, drawn_canvas, seed
+        self.scenes, self.tasks, self.drawn_jitter = scenes, dict(tasks), drawn_jitter
+        self.say = phrases(language)
+        self.grid = (grid, grid)
+        self.emoji: tuple[Emoji, ...] = (
+            emoji_set(emoji + unseen)[emoji:] if split == "emoji" else emoji_set(emoji)
+        )
+        self.styles = tuple(unseen_styles if split == "style" else styles)
+        self.composer = Composer(
+            split, self.emoji, self.grid, tuple(objects), held_out, self.styles, jitter, tints, seed
+        )  # fmt: skip
+
+    def __len__(self) -> int:
+        return self.scenes
+
+    def __getitem__(self, index: int) -> list[Sample]:
+        if not 0 <= index < self.scenes:
+            raise IndexError(f"the world has scenes 0 to {self.scenes - 1}; scene {index} was asked for")
+        draft = self.composer.draft(index)
+        return [
+            Sample(
+                f"scene {index} of world({self.split}), {'question ' * (task in QUESTIONS)}{task} {number}",
+                (Message("user", user), Message("assistant", assistant)),
+                {
+                    "task": task,
+                    "split": self.split,
+                    "language": self.say.language,
+                    "scene": draft.scene,
+                    **truth,
+                },
+            )
+            for task, count in self.tasks.items()
+            if count > 0
+            for number, (user, assistant, truth) in enumerate(self._documents(task, draft, index, count), 1)
+        ]
+
+    def scene(self, index: int) -> Scene:
+        """The description of scene `index`."""
+        return self.composer.draft(index).scene
+
+    @cached_property
+    def fingerprint(self) -> str:  # type: ignore[override]
+        record = f"world {VERSION} {sorted(self.options.items())} {assets_version()}"
+        return blake2b(record.encode(), digest_size=16).hexdigest()
+
+    def _documents(self, task: str, draft: Draft, index: int, count: int) -> Iterator[Document]:
+        # Its own dice a task: what one task throws does not change another one's questions.
+        dice = Dice(task, self.seed, self.split, index)
+        if task not in QUESTIONS:
+            yield from TASKS[task](self, draft, dice, count)
+            return
+        picture = ScenePicture(draft.scene, self.canvas)
+        for asked in QUESTIONS[task](draft, self.say, dice, count):
+            yield (picture, asked.text), (asked.answer,), _truth(asked)
+
+    def _caption(self, draft: Draft, dice: Dice, count: int) -> Iterator[Document]:
+        caption = self.say.caption(draft.scene)
+        for _ in range(count):
+            yield (ScenePicture(draft.scene, self.canvas), self.say.describe), (caption,), {"answer": caption}
+
+    def _draw(self, draft: Draft, dice: Dice, count: int) -> Iterator[Document]:
+        for _ in range(count):
+            yield (self.say.draw(draft.scene),), (self._drawn(draft.scene),), {}
+
+    def _edit(self, draft: Draft, dice: Dice, count: int) -> Iterator[Document]:
+        for _ in range(count):
+            made = edit(draft, self.composer, self.say, dice)
+            truth = {"kind": made.kind, "scene": made.after, "before": made.before}
+            yield (ScenePicture(made.before, self.canvas), made.text), (self._drawn(made.after),), truth
+
+    def _analogy(self, draft: Draft, dice: Dice, count: int) -> Iterator[Document]:
+        for _ in range(count):
+            made = analogy(draft, self.composer, dice)
+            first, second, third = (
+                ScenePicture(scene, self.canvas) for scene in (*made.example, made.before)
+            )
+            truth = {"kind": made.kind, "scene": made.after, "before": made.before, "example": made.example}
+            yield (first, self.say.then, second, self.say.next_pair, third), (self._drawn(made.after),), truth
+
+    def _read(self, draft: Draft, dice: Dice, count: int) -> Iterator[Document]:
+        for _ in range(count):
+            # English in any language: PIL's built-in font has no Chinese letters.
+            lines = tuple(one.english for one in dice.sample(self.emoji, 1 + dice.below(2)))
+            answer = " ".join(lines)
+            picture = TextPicture(lines, self.canvas, TINTS[dice.below(self.composer.tints)])
+            yield (picture, self.say.read), (answer,), {"answer": answer}
+
+    def _words(self, draft: Draft, dice: Dice, count: int) -> Iterator[Document]:
+        caption = self.say.caption(draft.scene)
+        for task in dice.sample(list(QUESTIONS), count):
+            for asked in QUESTIONS[task](draft, self.say, dice, 1):
+                yield (f"{caption} {asked.text}",), (asked.answer,), _truth(asked)
+
+    def _drawn(self, scene: Scene) -> ScenePicture:
+        return ScenePicture(scene.calmed(self.drawn_jitter), self.drawn_canvas)
+
+    @staticmethod
+    def _check(**given: Any) -> None:
+        low, high = given["objects"]
+        cells = given["grid"] ** 2
+        rules = {
+            f"emoji is {given['emoji']}; it must be at least {high + SPARE}, the things of a scene and {SPARE} "
+            "to ask about": given["emoji"] >= high + SPARE,
+            f"unseen is {given['unseen']}; the split `emoji` needs at least {high + SPARE}": given["split"]
+            != "emoji"
+            or given["unseen"] >= high + SPARE,
+            f"objects is {[low, high]}; it must be a rising pair of at least 1 and at most {cells} "
+            f"(the cells of the grid)": 1 <= low <= high <= cells,
+            "the split `combination` needs objects of at least 2": given["split"] != "combination"
+            or low >= 2,
+            f"canvas is {given['canvas']} and drawn_canvas {given['drawn_canvas']}; both must have 8 pixels a cell "
+            "or more": min(given["canvas"], given["drawn_canvas"]) >= 8 * given["grid"],
+            "jitter and drawn_jitter must be between 0 and 1": 0 <= given["jitter"] <= 1
+            and 0 <= given["drawn_jitter"] <= 1,
+            f"tints is {given['tints']}; it must be 1 to {len(TINTS)}": 1 <= given["tints"] <= len(TINTS),
+            f"held_out is {given['held_out']}; it must be above 0 and at most 0.5": 0
+            < given["held_out"]
+            <= 0.5,
+            f"scenes is {given['scenes']}; it must be at least 1": given["scenes"] >= 1,
+            f"tasks.count is {given['tasks'].get('count')}; a scene gives one counting question, or none": given[
+                "tasks"
+            ].get("count", 0)
+            <= 1,
+        }
+        for problem, holds in rules.items():
+            if not holds:
+                raise DataError(f"world: {problem}")
+        for task in given["tasks"]:
+            if task not in QUESTIONS and task not in TASKS:
+                raise DataError(f"world has no task {task!r}{nearest(task, [*QUESTIONS, *TASKS])}")
+        for style in (*given["styles"], *given["unseen_styles"]):
+            if style not in STYLES:
+                raise DataError(f"world has no style {style!r}{nearest(style, STYLES)}")
+        shared = set(given["styles"]) & set(given["unseen_styles"])
+        if shared:
+            raise DataError(
+                f"world: {sorted(shared)} is in styles and in unseen_styles; it cannot be held out"
+            )
+
+
+def _truth(asked: Question) -> dict[str, Any]:
+    """answer_class: what "always the commonest answer" counts: the answer, or which of the two names of a choice."""
+    answer_class = asked.answer
+    if asked.type == "choice":
+        answer_class = ("first", "second")[asked.choices.index(asked.answer)]
+    truth = {"type": asked.type, "question": asked.text, "answer": asked.answer, "choices": asked.choices}
+    return {**truth, "answer_class": answer_class}
+
+
+TASKS: dict[str, Callable[[World, Draft, Dice, int], Iterator[Document]]] = {
+    "caption": World._caption,
+    "draw": World._draw,
+    "edit": World._edit,
+    "analogy": World._analogy,
+    "read": World._read,
+    "words": World._words,
+}
