@@ -9,7 +9,12 @@ __all__ = ["Message", "Picture", "Sample", "Source"]
 
 
 class Source(Part, slot="data"):
-    """Interface: groups of samples by index. Random access makes shuffling and exact resumption trivial."""
+    """Interface: groups of samples by index. Random access makes shuffling and exact resumption trivial.
+
+    skipped: records left out because they cannot be used; reported when training begins.
+    """
+
+    skipped: int = 0
 
     @abstractmethod
     def __len__(self) -> int:
