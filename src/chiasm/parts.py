@@ -15,7 +15,7 @@ import types
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, ClassVar, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Union, get_args, get_origin
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
@@ -50,7 +50,7 @@ class Part:
         if name is None:
             return
         known = _registry[cls.slot].get(name)
-        if known is not None and known.__qualname__ != cls.__qualname__:
+        if known is not None and _place(known) != _place(cls):
             raise RecipeError(
                 f"{cls.slot} {name!r} is defined twice: {_place(known)} and {_place(cls)}; rename one of them"
             )
@@ -80,7 +80,8 @@ class Option:
 
     @property
     def type(self) -> str:
-        text = inspect.formatannotation(self.annotation)
+        constrained = get_origin(self.annotation) is Annotated  # PositiveInt is told as int
+        text = inspect.formatannotation(get_args(self.annotation)[0] if constrained else self.annotation)
         return re.sub(r"\b(?:typing|chiasm\.[\w.]+)\.(?=\w)", "", text)
 
 
@@ -117,12 +118,14 @@ def check(slot: str, spec: Mapping[str, Any], where: str) -> dict[str, Any]:
     """
     if not isinstance(spec, Mapping) or "type" not in spec:
         raise RecipeError(f"{where} must be a mapping with a 'type', as in {{type: {_example(slot)}}}; got {spec!r}")
+    if not isinstance(spec["type"], str):
+        raise RecipeError(f"{where}.type must be a name; got {spec['type']!r}")
     part = lookup(slot, spec["type"])
     known = options(part)
     resolved: dict[str, Any] = {"type": spec["type"]}
     for key in spec:
         if key != "type" and key not in known:
-            raise RecipeError(f"{slot} {part.name!r} has no option {key!r}{nearest(key, known)} (at {where}.{key})")
+            raise RecipeError(f"{slot} {part.name!r} has no option {key!r}{nearest(str(key), known)} (at {where}.{key})")
     for option in known.values():
         if option.name in spec:
             resolved[option.name] = _check_value(option, spec[option.name], f"{where}.{option.name}")
@@ -169,7 +172,7 @@ def _nested_slot(annotation: Any) -> str | None:
     """The slot whose parts an option takes: `Encoder`, `Encoder | None` or `list[Encoder]`, else None."""
     if inspect.isclass(annotation) and issubclass(annotation, Part):
         return annotation.slot
-    if get_origin(annotation) in (list, types.UnionType):
+    if get_origin(annotation) in (list, types.UnionType, Union):
         return next(filter(None, map(_nested_slot, get_args(annotation))), None)
     return None
 

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import inspect
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -102,9 +104,10 @@ def _load(folder: Path, reference: str) -> nn.Module:
 
     try:
         settings = _without_masks(AutoConfig.from_pretrained(folder))
-        model, info = AutoModel.from_pretrained(
-            folder, config=settings, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
-        )
+        with _quiet():
+            model, info = AutoModel.from_pretrained(
+                folder, config=settings, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
+            )
     except (OSError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"transformers cannot load a vision model from {reference}: {error}") from error
     tops = tuple(f"{name}." for name, _ in model.named_children())
@@ -116,6 +119,22 @@ def _load(folder: Path, reference: str) -> nn.Module:
     if said:
         raise CheckpointError(f"{reference} does not fit {type(model).__name__}: {'; '.join(said)}")
     return model
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' progress bar and its report of left-over tensors, which are judged here."""
+    from transformers.utils import logging
+
+    verbosity, shows = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if shows:
+            logging.enable_progress_bar()
 
 
 def _from_scratch(config: dict[str, Any]) -> nn.Module:

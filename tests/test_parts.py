@@ -1,0 +1,103 @@
+import re
+from typing import Optional
+
+import pytest
+from pydantic import PositiveInt
+
+from chiasm import parts
+from chiasm.connectors import Connector
+from chiasm.encoders import Encoder
+from chiasm.errors import RecipeError
+from chiasm.parts import Part
+
+
+@pytest.fixture
+def registry(monkeypatch):
+    """Parts defined by a test are forgotten after it."""
+    copy = {slot: dict(parts._registry[slot]) for slot in parts.SLOTS if parts._discover(slot) is None}
+    monkeypatch.setattr(parts, "_registry", copy)
+
+
+def refused(spec, slot="connector"):
+    with pytest.raises(RecipeError) as caught:
+        parts.check(slot, spec, f"model.{slot}")
+    return str(caught.value)
+
+
+def test_an_unknown_option_is_answered_with_the_nearest_one():
+    said = refused({"type": "mlp", "dept": 3})
+    assert said.startswith("connector 'mlp' has no option 'dept'; did you mean 'depth'?")
+
+
+def test_an_unknown_part_is_answered_with_the_nearest_one():
+    assert refused({"type": "pixel_shufle"}) == "there is no connector 'pixel_shufle'; did you mean 'pixel_shuffle'?"
+
+
+def test_a_wrong_value_is_named_with_its_place():
+    assert "model.connector.depth is 'deep'" in refused({"type": "mlp", "depth": "deep"})
+    said = refused({"type": "mlp", "depth": 0})
+    assert "greater than 0" in said
+    assert said.endswith("(expected int)")
+
+
+@pytest.mark.parametrize("spec", [None, [], "mlp", {}, {"type": None}, {"type": 3}, {"type": ["mlp"]}])
+def test_what_is_no_description_of_a_part_is_a_sentence(spec):
+    assert "model.connector" in refused(spec)
+
+
+def test_a_key_that_is_no_string_is_a_sentence():
+    assert "has no option True" in refused({"type": "mlp", True: 1})
+
+
+def test_check_spells_out_every_option():
+    assert parts.check("connector", {"type": "mlp"}, "connector") == {"type": "mlp", "depth": 2}
+
+
+def test_options_have_types_defaults_and_the_docstring_as_help():
+    option = parts.options(parts.lookup("connector", "mlp"))["depth"]
+    assert (option.type, option.default, option.help) == ("int", 2, "linear layers.")
+
+
+@pytest.mark.parametrize("slot", ["views", "encoder", "connector", "routing"])
+def test_every_option_of_a_part_is_explained(slot):
+    for name in parts.names(slot):
+        part = parts.lookup(slot, name)
+        assert part.__doc__, f"{slot} {name} has no docstring"
+        assert [o.name for o in parts.options(part).values() if not o.help] == [], f"{slot} {name}"
+
+
+def test_a_name_means_one_part_also_for_classes_of_equal_names(registry):
+    with pytest.raises(RecipeError, match=re.escape("connector 'mlp' is defined twice")):
+        type("MLP", (Connector,), {"__module__": "elsewhere", "__qualname__": "MLP"}, name="mlp")
+
+
+def test_a_class_that_is_defined_again_replaces_itself(registry):
+    for _ in range(2):
+        type("Mine", (Connector,), {"__module__": "notebook", "__qualname__": "Mine"}, name="mine")
+    assert "mine" in parts.names("connector")
+
+
+def test_a_required_option_is_asked_for(registry):
+    class Needy(Connector, name="needy"):
+        def __init__(self, in_width: int, out_width: int, *, rank: PositiveInt):
+            super().__init__()
+
+    assert refused({"type": "needy"}) == "connector 'needy' needs the option 'rank' (int) at model.connector"
+
+
+def test_an_option_may_be_a_part_or_several(registry):
+    class Nested(Connector, name="nested"):
+        def __init__(self, in_width: int, out_width: int, *, one: Optional[Encoder], many: list[Encoder]):  # noqa: UP045
+            super().__init__()
+            self.one, self.many = one, many
+
+    patches = {"type": "patches", "patch_size": 4}
+    part = parts.build("connector", {"type": "nested", "one": patches, "many": [patches, patches]}, 1, 2)
+    assert [encoder.patch_size for encoder in (part.one, *part.many)] == [4, 4, 4]
+    assert parts.build("connector", {"type": "nested", "one": None, "many": []}, 1, 2).one is None
+    assert "model.connector.many.0" in refused({"type": "nested", "one": None, "many": [{"type": "patches", "patch_size": -1}]})
+
+
+def test_positional_arguments_are_wiring_and_no_options():
+    assert "in_width" not in parts.options(parts.lookup("connector", "mlp"))
+    assert issubclass(parts.lookup("connector", "mlp"), Part)
