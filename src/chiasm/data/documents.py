@@ -47,11 +47,14 @@ class Contract:
             raise DataError(f"{where}: {error}") from None
 
 
-def document(contract: Contract, sample: Sample, *, prompt: bool = False, unconditional: bool = False) -> Document:
+def document(
+    contract: Contract, sample: Sample, *, prompt: bool = False, unconditional: bool = False, blind: bool = False
+) -> Document:
     """A sample as one document.
 
     prompt: the last message is the user's, and an answer is asked for.
     unconditional: what stands before a written picture is dropped, for classifier-free guidance.
+    blind: pictures that are read are left out, for the control of an evaluation.
     Raises DataError naming the sample.
     """
     if unconditional:
@@ -66,7 +69,7 @@ def document(contract: Contract, sample: Sample, *, prompt: bool = False, uncond
             made.add_text(contract.tokenizer.encode(run.text), learn=run.learn)
         elif run.learn:
             _add_written(contract, made, run.picture)
-        else:
+        elif not blind:
             length = sum(tokens for _, tokens in contract.read_views(run.picture.size, sample.name))
             causal = [True] * length
             made.add_picture(run.picture, Kind.READ, contract.tokenizer.end, causal, causal)
