@@ -1,0 +1,159 @@
+"""Which emoji stand where in a picture, found by matching templates: exact, and without any trained network.
+
+Every emoji of the set is looked for in every cell, over sizes and places, by normalised correlation of colour: the
+template is laid on the picture's own ground, both have their mean taken away, and a match is 1 at best. Pictures are
+brought to `CELL` pixels a cell first, which is what makes the blur of an image tokenizer matter little.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from numpy.lib.stride_tricks import sliding_window_view
+from PIL import Image
+
+from chiasm.data.world.assets import Emoji, artwork
+from chiasm.data.world.scene import Scene
+
+CELL = 16  # pixels a cell at which templates are compared
+SIDES = (11, 12, 13, 14, 15)  # sizes of a thing in those pixels: 0.7 to 0.9 of a cell
+BLURS = (0.5, 1.0, 2.0)  # how soft the templates are: standard deviations in those pixels
+MARGIN = 1  # pixels of ground that a template has round it
+SLACK = 2  # how many pixels a thing may stand outside its cell
+THRESHOLD = 0.78
+
+
+@dataclass(frozen=True)
+class Reading:
+    """cells: the emoji of every cell in reading order, or None. scores: the best correlation of every cell."""
+
+    cells: tuple[Emoji | None, ...]
+    scores: tuple[float, ...]
+
+    @property
+    def found(self) -> int:
+        return sum(emoji is not None for emoji in self.cells)
+
+
+class Checker:
+    """Reads pictures of scenes.
+
+    emoji: what may stand in a cell. grid: rows, columns. styles: drawing styles to look for.
+    threshold: the correlation from which a cell holds something.
+    """
+
+    def __init__(
+        self,
+        emoji: Sequence[Emoji],
+        *,
+        grid: tuple[int, int] = (3, 3),
+        styles: Sequence[str] = ("plain",),
+        threshold: float = THRESHOLD,
+    ):
+        self.grid = grid
+        self.threshold = threshold
+        self.emoji = [one for one in emoji for _ in styles]
+        self._templates = [
+            (side, *_templates(emoji, styles, side, blur)) for side in SIDES for blur in BLURS
+        ]
+
+    def read(self, picture: Image.Image | Any) -> Reading:
+        """Read a PIL picture, or an array or tensor `3 h w` in [0, 1], of any size."""
+        pixels = _small(picture, self.grid)
+        ground, share = _ground(pixels)
+        padded = np.pad(pixels - ground[:, None, None], ((0, 0), *[(SLACK + MARGIN,) * 2] * 2))
+        best = np.full((self.grid[0] * self.grid[1], len(self.emoji)), -1.0, dtype=np.float32)
+        for side in SIDES:
+            templates = np.concatenate(
+                [colour - alpha * ground[:, None, None] for s, colour, alpha in self._templates if s == side]
+            )
+            match = self._match(padded, templates.reshape(len(templates), 3, -1), side)
+            np.maximum(best, match.reshape(len(match), len(BLURS), -1).max(1), out=best)
+        top = best.argmax(1)
+        scores = best[np.arange(len(best)), top]
+        cells = tuple(self.emoji[i] if score >= self.threshold else None for i, score in zip(top, scores))
+        return Reading(cells, tuple(scores.tolist()))
+
+    def _match(self, padded: np.ndarray, templates: np.ndarray, side: int) -> np.ndarray:
+        """Best correlation of every template in every cell, at this size."""
+        window = side + 2 * MARGIN
+        places = CELL - side + 1 + 2 * SLACK
+        rows, columns = self.grid
+        windows = sliding_window_view(padded, (window, window), axis=(1, 2))
+        starts = (np.arange(rows)[:, None] * CELL + np.arange(places)).ravel()
+        lefts = (np.arange(columns)[:, None] * CELL + np.arange(places)).ravel()
+        patches = windows[:, starts[:, None], lefts[None]].transpose(1, 2, 0, 3, 4)
+        patches = patches.reshape(len(starts) * len(lefts), 3, window * window)
+        patches = patches - patches.mean(2, keepdims=True)
+        templates = templates - templates.mean(2, keepdims=True)
+        flat_patches, flat_templates = patches.reshape(len(patches), -1), templates.reshape(len(templates), -1)
+        patch_norm = np.sqrt((flat_patches**2).sum(1))
+        template_norm = np.sqrt((flat_templates**2).sum(1))
+        product = flat_patches @ flat_templates.T
+        # A faint ghost of an emoji is not an emoji: its contrast must be a third of what is asked.
+        score = product / (template_norm * np.maximum(patch_norm[:, None], template_norm / 3))
+        score = score.reshape(rows, places, columns, places, -1)
+        return score.max(axis=(1, 3)).reshape(rows * columns, -1)
+
+
+def score(found: Sequence[Emoji | None], scene: Scene) -> dict[str, float]:
+    """What of the asked scene was found, each between 0 and 1, and how many cells that is.
+
+    object: share of the asked things whose emoji stands anywhere (each found one counts once). count: 1 if as many
+    things were found as asked. place: share of the asked things that stand in their cell. all: 1 if exactly the
+    asked scene was found. cells_right, cells_asked: `place` as numbers to be summed over pictures.
+    """
+    asked = {thing.cell: thing.emoji for thing in scene.things}
+    anywhere = Counter(asked.values()) & Counter(emoji for emoji in found if emoji is not None)
+    right = sum(found[cell] == emoji for cell, emoji in asked.items())
+    return {
+        "object": anywhere.total() / len(asked),
+        "count": float(sum(emoji is not None for emoji in found) == len(asked)),
+        "place": right / len(asked),
+        "all": float(all(found[cell] == asked.get(cell) for cell in range(scene.cells))),
+        "cells_right": right,
+        "cells_asked": len(asked),
+    }
+
+
+def _small(picture: Image.Image | Any, grid: tuple[int, int]) -> Float[np.ndarray, "3 h w"]:
+    """The picture at `CELL` pixels a cell."""
+    if not isinstance(picture, Image.Image):
+        array = picture.detach().float().cpu().numpy() if hasattr(picture, "detach") else np.asarray(picture)
+        picture = Image.fromarray((array.clip(0, 1) * 255).round().astype(np.uint8).transpose(1, 2, 0))
+    size = (grid[1] * CELL, grid[0] * CELL)
+    small = picture.convert("RGB").resize(size, Image.Resampling.BICUBIC)
+    return np.asarray(small, dtype=np.float32).transpose(2, 0, 1) / 255
+
+
+def _ground(pixels: Float[np.ndarray, "3 h w"]) -> tuple[Float[np.ndarray, "3"], float]:
+    """The commonest colour and the share of the picture that has it.
+
+    It is the median of the pixels in the fullest of 8 x 8 x 8 boxes of colours.
+    """
+    flat = pixels.reshape(3, -1)
+    levels = (flat * 7.999).astype(np.int64)
+    boxes = levels[0] * 64 + levels[1] * 8 + levels[2]
+    ground = np.median(flat[:, boxes == np.bincount(boxes).argmax()], axis=1)
+    return ground, float((np.abs(flat - ground[:, None]).max(0) < 0.08).mean())
+
+
+def _templates(
+    emoji: Sequence[Emoji], styles: Sequence[str], side: int, blur: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Colour times alpha, `n 3 window window`, and alpha, `n 1 window window`, of every emoji in every style."""
+    drawn = [artwork(one, style, side) for one in emoji for style in styles]
+    pixels = np.stack([np.asarray(one, dtype=np.float32) for one in drawn]).transpose(0, 3, 1, 2) / 255
+    pixels = np.pad(pixels, ((0, 0), (0, 0), (MARGIN, MARGIN), (MARGIN, MARGIN)))
+    pixels = np.concatenate([pixels[:, :3] * pixels[:, 3:], pixels[:, 3:]], axis=1)
+    if blur:
+        reach = np.arange(pixels.shape[-1])
+        kernel = np.exp(-((reach[:, None] - reach[None]) ** 2) / (2 * blur**2))
+        kernel = (kernel / kernel.sum(0).max()).astype(np.float32)
+        pixels = kernel @ pixels @ kernel
+    return pixels[:, :3], pixels[:, 3:]
