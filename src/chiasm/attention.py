@@ -6,6 +6,9 @@ length; on CUDA a FlexAttention block mask. While a key-value cache is in use it
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any
@@ -19,6 +22,18 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from chiasm.errors import ChiasmError
 
 NAME = "chiasm"  # of the attention implementation in transformers' registry
+
+_current: ContextVar[Layout | None] = ContextVar("layout", default=None)
+
+
+@contextmanager
+def attending(layout: Layout) -> Iterator[None]:
+    """Within this context, models that do not hand keyword arguments down to their attention find the layout."""
+    token = _current.set(layout)
+    try:
+        yield
+    finally:
+        _current.reset(token)
 
 
 @dataclass(frozen=True, eq=False)
@@ -213,8 +228,10 @@ def attend(
     **kwargs: Any,
 ) -> tuple[Float[Tensor, "b q h e"], None]:
     """transformers' attention interface. Raises ChiasmError for a mechanism that the rule does not cover."""
-    _refuse_unknown(module, layout, kwargs)
-    assert layout is not None
+    layout = layout or _current.get()
+    if layout is None:
+        raise ChiasmError(f"{type(module).__name__} was called without a layout")
+    _refuse_unknown(module, kwargs)
     if layout.queries is not None:
         kernel = dense
         span = layout.documents.shape[1]
@@ -229,13 +246,10 @@ def attend(
     return kernel(query, key, value, layout, scaling), None
 
 
-def _refuse_unknown(module: nn.Module, layout: Layout | None, kwargs: dict[str, Any]) -> None:
-    name = type(module).__name__
-    if layout is None:
-        raise ChiasmError(f"{name} does not hand its keyword arguments to the attention function; it cannot be used")
+def _refuse_unknown(module: nn.Module, kwargs: dict[str, Any]) -> None:
     for mechanism in ("softcap", "s_aux"):
         if kwargs.get(mechanism) is not None:
-            raise ChiasmError(f"{name} needs {mechanism!r} in its attention, which is not supported")
+            raise ChiasmError(f"{type(module).__name__} needs {mechanism!r} in its attention, which is not supported")
 
 
 AttentionInterface.register(NAME, attend)

@@ -117,7 +117,9 @@ def check(slot: str, spec: Mapping[str, Any], where: str) -> dict[str, Any]:
     `where` is the dotted place in the recipe, used in messages. Raises RecipeError.
     """
     if not isinstance(spec, Mapping) or "type" not in spec:
-        raise RecipeError(f"{where} must be a mapping with a 'type', as in {{type: {_example(slot)}}}; got {spec!r}")
+        raise RecipeError(
+            f"{where} must be a mapping with a 'type', as in {{type: {_example(slot)}}}; got {spec!r}"
+        )
     if not isinstance(spec["type"], str):
         raise RecipeError(f"{where}.type must be a name; got {spec['type']!r}")
     part = lookup(slot, spec["type"])
@@ -125,12 +127,16 @@ def check(slot: str, spec: Mapping[str, Any], where: str) -> dict[str, Any]:
     resolved: dict[str, Any] = {"type": spec["type"]}
     for key in spec:
         if key != "type" and key not in known:
-            raise RecipeError(f"{slot} {part.name!r} has no option {key!r}{nearest(str(key), known)} (at {where}.{key})")
+            raise RecipeError(
+                f"{slot} {part.name!r} has no option {key!r}{nearest(str(key), known)} (at {where}.{key})"
+            )
     for option in known.values():
         if option.name in spec:
             resolved[option.name] = _check_value(option, spec[option.name], f"{where}.{option.name}")
         elif option.required:
-            raise RecipeError(f"{slot} {part.name!r} needs the option {option.name!r} ({option.type}) at {where}")
+            raise RecipeError(
+                f"{slot} {part.name!r} needs the option {option.name!r} ({option.type}) at {where}"
+            )
         else:
             resolved[option.name] = option.default
     return resolved
@@ -156,7 +162,9 @@ def _check_value(option: Option, value: Any, where: str) -> Any:
         return adapter.validate_python(value, strict=None)
     except ValidationError as error:
         problem = error.errors()[0]
-        raise RecipeError(f"{where} is {value!r}: {problem['msg'].lower()} (expected {option.type})") from None
+        raise RecipeError(
+            f"{where} is {value!r}: {problem['msg'].lower()} (expected {option.type})"
+        ) from None
 
 
 def _build_nested(annotation: Any, value: Any, where: str) -> Any:

@@ -37,6 +37,9 @@ class Stage(Strict):
     rows: int = Field(8, gt=0, description="rows of a packed batch; of an image tokenizer's stage, pictures")
     length: int = Field(512, gt=0, description="positions of a row")
     pictures: int | None = Field(None, gt=0, description="most pictures of a row")
+    blind: float = Field(
+        0.0, ge=0, lt=1, description="share of questions read without their pictures, so that the blind control is fair"
+    )
     accumulate: int = Field(1, gt=0, description="batches of one optimiser step")
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     warmup: float = Field(0.03, ge=0, le=1, description="share of the steps in which the rate rises")

@@ -7,7 +7,7 @@ exposed is causal; tokens that share a block see each other; a block that is not
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from enum import IntEnum
 from itertools import pairwise
@@ -235,7 +235,3 @@ def fill(
     return flat.view_as(embeddings)
 
 
-def spans(mask: Sequence[bool]) -> Iterator[tuple[int, int]]:
-    """[start, end) of every run of True."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], np.asarray(mask, bool), [False]]).astype(np.int8)))
-    yield from ((int(a), int(b)) for a, b in edges.reshape(-1, 2))

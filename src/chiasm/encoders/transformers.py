@@ -23,7 +23,11 @@ OPENAI = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.275777
 # By `model_type`; IMAGENET for all others (DINOv2, ViT-MAE, DeiT ...).
 NORMALISATION = {"clip_vision_model": OPENAI, "siglip_vision_model": HALF, "vit": HALF}
 
-FINAL_NORMS = ("post_layernorm", "layernorm", "norm")  # what CLIP and SigLIP, the ViTs, and newer families call it
+FINAL_NORMS = (
+    "post_layernorm",
+    "layernorm",
+    "norm",
+)  # what CLIP and SigLIP, the ViTs, and newer families call it
 POOLERS = ("pooler", "head")
 
 
@@ -94,7 +98,9 @@ class Transformers(Encoder, name="transformers"):
         if self.class_token == "drop":
             return features
         if hidden.shape[1] == rows * columns:
-            raise RecipeError(f"{self.model.config.model_type} has no class token to join; use class_token: drop")
+            raise RecipeError(
+                f"{self.model.config.model_type} has no class token to join; use class_token: drop"
+            )
         return torch.cat([features, repeat(hidden[:, 0], "n c -> n gh gw c", gh=rows, gw=columns)], dim=-1)
 
 
@@ -106,16 +112,28 @@ def _load(folder: Path, reference: str) -> nn.Module:
         settings = _without_masks(AutoConfig.from_pretrained(folder))
         with _quiet():
             model, info = AutoModel.from_pretrained(
-                folder, config=settings, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
+                folder,
+                config=settings,
+                dtype=torch.float32,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
             )
     except (OSError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"transformers cannot load a vision model from {reference}: {error}") from error
     tops = tuple(f"{name}." for name, _ in model.named_children())
     prefixes = {"", f"{model.base_model_prefix}.", "vision_model."}
-    surplus = [k for k in info["unexpected_keys"] if any(k.startswith(tuple(p + t for t in tops)) for p in prefixes)]
+    surplus = [
+        k for k in info["unexpected_keys"] if any(k.startswith(tuple(p + t for t in tops)) for p in prefixes)
+    ]
     missing = [key for key in info["missing_keys"] if key.split(".")[0] not in POOLERS]
-    problems = {"missing": missing, "left over": surplus, "of another shape": [k[0] for k in info["mismatched_keys"]]}
-    said = [f"{len(keys)} {problem}: {', '.join(sorted(keys)[:10])}" for problem, keys in problems.items() if keys]
+    problems = {
+        "missing": missing,
+        "left over": surplus,
+        "of another shape": [k[0] for k in info["mismatched_keys"]],
+    }
+    said = [
+        f"{len(keys)} {problem}: {', '.join(sorted(keys)[:10])}" for problem, keys in problems.items() if keys
+    ]
     if said:
         raise CheckpointError(f"{reference} does not fit {type(model).__name__}: {'; '.join(said)}")
     return model
@@ -142,7 +160,9 @@ def _from_scratch(config: dict[str, Any]) -> nn.Module:
 
     try:
         options = dict(config)
-        return AutoModel.from_config(_without_masks(AutoConfig.for_model(options.pop("model_type"), **options)))
+        return AutoModel.from_config(
+            _without_masks(AutoConfig.for_model(options.pop("model_type"), **options))
+        )
     except (KeyError, ValueError) as error:
         raise RecipeError(f"transformers has no vision model for the config {config}: {error}") from error
 
@@ -160,7 +180,9 @@ def _trim(model: nn.Module, layer: int) -> nn.Module:
     found = [m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == depth]
     norm = next((name for name in FINAL_NORMS if hasattr(model, name)), None)
     if not found or norm is None:
-        raise RecipeError(f"{type(model).__name__} is not a plain vision transformer; encoder 'transformers' needs one")
+        raise RecipeError(
+            f"{type(model).__name__} is not a plain vision transformer; encoder 'transformers' needs one"
+        )
     if not -depth - 1 <= layer <= depth:
         raise RecipeError(f"layer {layer} of a {type(model).__name__} of {depth} blocks does not exist")
     del found[0][layer if layer >= 0 else depth + 1 + layer :]

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
 
-from chiasm.attention import NAME, Layout
+from chiasm.attention import NAME, Layout, attending
 from chiasm.errors import CheckpointError, ChiasmError, RecipeError
 from chiasm.language import Language
 from chiasm.language.text import TextTokenizer
@@ -68,13 +68,14 @@ class Causal(Language, name="causal"):
         layout: Layout,
         cache: Any | None = None,
     ) -> Float[Tensor, "b t d"]:
-        return self.inner.base_model(
-            inputs_embeds=embeddings,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=cache is not None,
-            layout=layout,
-        ).last_hidden_state
+        with attending(layout):
+            return self.inner.base_model(
+                inputs_embeds=embeddings,
+                position_ids=positions,
+                past_key_values=cache,
+                use_cache=cache is not None,
+                layout=layout,
+            ).last_hidden_state
 
     def logits(self, hidden: Float[Tensor, "*s d"]) -> Float[Tensor, "*s v"]:
         logits = self.inner.get_output_embeddings()(hidden)

@@ -47,7 +47,9 @@ class LoRA(Routing, name="lora"):
         """Add the updates to the language model's weights and detach them; B is zero again afterwards."""
         with torch.no_grad():
             for layer, update, hook in self._attached:
-                layer.weight.copy_(layer.weight.float() + update.scale * (update.b.float() @ update.a.float()))
+                layer.weight.copy_(
+                    layer.weight.float() + update.scale * (update.b.float() @ update.a.float())
+                )
                 update.b.zero_()
                 hook.remove()
         self._attached = []
@@ -81,7 +83,9 @@ def _chosen(language: nn.Module, targets: list[str] | str) -> dict[str, nn.Linea
     if isinstance(targets, str):
         return {name: layer for name, layer in known.items() if not name.endswith("lm_head")}
     ends = tuple("." + target for target in targets)
-    idle = [target for target, end in zip(targets, ends) if not any(f".{name}".endswith(end) for name in known)]
+    idle = [
+        target for target, end in zip(targets, ends) if not any(f".{name}".endswith(end) for name in known)
+    ]
     if idle or not targets:
         endings = sorted({name.rpartition(".")[2] for name in known})
         raise RecipeError(

@@ -16,9 +16,7 @@ GREY = (127, 127, 127)
 WHITE = (255, 255, 255)
 
 
-def cut(
-    picture: Image.Image, view: View, *, padding: tuple[int, int, int] = GREY
-) -> Float[Tensor, "3 h w"]:
+def cut(picture: Image.Image, view: View, *, padding: tuple[int, int, int] = GREY) -> Float[Tensor, "3 h w"]:
     """The part of a picture that a view looks at: RGB in [0, 1], bicubic with antialiasing.
 
     padding: colour (0 to 255) of what lies beyond the picture. What is transparent is seen on white.

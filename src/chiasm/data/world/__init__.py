@@ -1,19 +1,25 @@
-"""The built-in world: scenes of emoji with exact ground truth for whatever is asked, said or drawn about them."""
+"""The built-in world: scenes of emoji with exact ground truth for whatever is asked, said or drawn."""
 
 from chiasm.data.world.assets import Emoji, emoji_set, find_emoji
+from chiasm.data.world.checker import Checker, Reading, score
 from chiasm.data.world.render import ScenePicture, TextPicture, masks, render
 from chiasm.data.world.scene import Scene, Thing
+from chiasm.data.world.sheet import contact_sheet
 from chiasm.data.world.source import World
 
 __all__ = [
+    "Checker",
     "Emoji",
+    "Reading",
     "Scene",
     "ScenePicture",
     "TextPicture",
     "Thing",
     "World",
+    "contact_sheet",
     "emoji_set",
     "find_emoji",
     "masks",
     "render",
+    "score",
 ]

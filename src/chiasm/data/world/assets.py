@@ -82,8 +82,8 @@ def _all_emoji() -> tuple[Emoji, ...]:
     return _unique_names(known)
 
 
-# Unicode blocks of single things: food, nature and activities; animals and objects; vehicles; later additions.
-_THINGS = (range(0x1F32D, 0x1F400), range(0x1F400, 0x1F500), range(0x1F680, 0x1F700), range(0x1F900, 0x1FB00))
+# Unicode blocks of single things: food, nature, activities; animals, objects; vehicles; later additions.
+_THINGS = (range(0x1F32D, 0x1F500), range(0x1F680, 0x1F700), range(0x1F900, 0x1FB00))
 
 
 def _order(code: str) -> tuple[bool, bool, list[int]]:
@@ -97,7 +97,7 @@ def _curated(entry: str) -> Emoji:
 
 
 def _unique_names(known: list[Emoji]) -> tuple[Emoji, ...]:
-    """The same emoji, a repeated name followed by a number ("flag 2"), so that a name stands for one thing."""
+    """The same emoji, a repeated name followed by a number, so that a name stands for one thing."""
     seen: dict[str, int] = {}
 
     def unique(name: str) -> str:

@@ -1,8 +1,8 @@
 """Which emoji stand where in a picture, found by matching templates: exact, and without any trained network.
 
-Every emoji of the set is looked for in every cell, over sizes and places, by normalised correlation of colour: the
-template is laid on the picture's own ground, both have their mean taken away, and a match is 1 at best. Pictures are
-brought to `CELL` pixels a cell first, which is what makes the blur of an image tokenizer matter little.
+Every emoji of the set is looked for in every cell, over sizes, places and blurs, by normalised correlation of
+colour: the template is laid on the picture's own ground, both have their mean taken away, and a match is 1 at best.
+Pictures are brought to `CELL` pixels a cell first, so that the blur of an image tokenizer matters little.
 """
 
 from __future__ import annotations
@@ -22,15 +22,18 @@ from chiasm.data.world.scene import Scene
 
 CELL = 16  # pixels a cell at which templates are compared
 SIDES = (11, 12, 13, 14, 15)  # sizes of a thing in those pixels: 0.7 to 0.9 of a cell
-BLURS = (0.5, 1.0, 2.0)  # how soft the templates are: standard deviations in those pixels
+# How soft the templates are (standard deviations in those pixels), and what a match with a softer one is docked:
+# soft spots of colour look like one another, so they must match better. Measured on photographs.
+BLURS = {0.5: 0.0, 1.0: 0.04, 2.0: 0.1}
 MARGIN = 1  # pixels of ground that a template has round it
 SLACK = 2  # how many pixels a thing may stand outside its cell
 THRESHOLD = 0.78
+PLAIN = 0.2  # the least share of a picture of a scene that is plain ground; noise has less
 
 
 @dataclass(frozen=True)
 class Reading:
-    """cells: the emoji of every cell in reading order, or None. scores: the best correlation of every cell."""
+    """cells: the emoji of every cell in reading order, or None. scores: the best match of every cell, at most 1."""
 
     cells: tuple[Emoji | None, ...]
     scores: tuple[float, ...]
@@ -44,7 +47,8 @@ class Checker:
     """Reads pictures of scenes.
 
     emoji: what may stand in a cell. grid: rows, columns. styles: drawing styles to look for.
-    threshold: the correlation from which a cell holds something.
+    threshold: the match from which a cell holds something.
+    A picture without a plain ground is no scene: nothing is found in it.
     """
 
     def __init__(
@@ -58,9 +62,7 @@ class Checker:
         self.grid = grid
         self.threshold = threshold
         self.emoji = [one for one in emoji for _ in styles]
-        self._templates = [
-            (side, *_templates(emoji, styles, side, blur)) for side in SIDES for blur in BLURS
-        ]
+        self._templates = [(side, *_templates(emoji, styles, side, blur)) for side in SIDES for blur in BLURS]
 
     def read(self, picture: Image.Image | Any) -> Reading:
         """Read a PIL picture, or an array or tensor `3 h w` in [0, 1], of any size."""
@@ -73,10 +75,12 @@ class Checker:
                 [colour - alpha * ground[:, None, None] for s, colour, alpha in self._templates if s == side]
             )
             match = self._match(padded, templates.reshape(len(templates), 3, -1), side)
-            np.maximum(best, match.reshape(len(match), len(BLURS), -1).max(1), out=best)
+            match = match.reshape(len(match), len(BLURS), -1) - np.array(list(BLURS.values()))[:, None]
+            np.maximum(best, match.max(1), out=best)
         top = best.argmax(1)
         scores = best[np.arange(len(best)), top]
-        cells = tuple(self.emoji[i] if score >= self.threshold else None for i, score in zip(top, scores))
+        seen = (share >= PLAIN) & (scores >= self.threshold)
+        cells = tuple(self.emoji[i] if there else None for i, there in zip(top, seen))
         return Reading(cells, tuple(scores.tolist()))
 
     def _match(self, padded: np.ndarray, templates: np.ndarray, side: int) -> np.ndarray:
@@ -91,7 +95,10 @@ class Checker:
         patches = patches.reshape(len(starts) * len(lefts), 3, window * window)
         patches = patches - patches.mean(2, keepdims=True)
         templates = templates - templates.mean(2, keepdims=True)
-        flat_patches, flat_templates = patches.reshape(len(patches), -1), templates.reshape(len(templates), -1)
+        flat_patches, flat_templates = (
+            patches.reshape(len(patches), -1),
+            templates.reshape(len(templates), -1),
+        )
         patch_norm = np.sqrt((flat_patches**2).sum(1))
         template_norm = np.sqrt((flat_templates**2).sum(1))
         product = flat_patches @ flat_templates.T
@@ -131,7 +138,7 @@ def _small(picture: Image.Image | Any, grid: tuple[int, int]) -> Float[np.ndarra
     return np.asarray(small, dtype=np.float32).transpose(2, 0, 1) / 255
 
 
-def _ground(pixels: Float[np.ndarray, "3 h w"]) -> tuple[Float[np.ndarray, "3"], float]:
+def _ground(pixels: Float[np.ndarray, "3 h w"]) -> tuple[Float[np.ndarray, 3], float]:
     """The commonest colour and the share of the picture that has it.
 
     It is the median of the pixels in the fullest of 8 x 8 x 8 boxes of colours.

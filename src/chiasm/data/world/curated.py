@@ -1,3 +1,4 @@
+# ruff: noqa: E501, as Chinese letters count twice
 """The order in which emoji enter the world: the first ones are things that look least like each other.
 
 Each entry is `symbol english chinese`: short names of one word, in place of Unicode's longer ones ("dog face").

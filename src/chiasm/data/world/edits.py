@@ -1,4 +1,4 @@
-"""Changes of a scene: one thing removed, replaced or moved; alone (`edit`) or shown by an example (`analogy`)."""
+"""Changes of a scene: a thing removed, replaced or moved; told (`edit`) or shown by an example (`analogy`)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Edit:
 
 @dataclass(frozen=True)
 class Analogy:
-    """`example` shows a change of one emoji, `before` is another scene with that emoji, `after` its answer."""
+    """`example` shows a change of one emoji, `before` is another scene with it, `after` its answer."""
 
     kind: str
     example: tuple[Scene, Scene]
@@ -49,7 +49,7 @@ def edit(draft: Draft, composer: Composer, say: Phrases, dice: Dice) -> Edit:
 
 
 def analogy(draft: Draft, composer: Composer, dice: Dice) -> Analogy:
-    """The same change of the same emoji in two scenes: the scene itself is the question, a second the example.
+    """The same change of the same emoji in two scenes: the draft's is the question, another the example.
 
     The second scene has the same emoji in other cells; a move ends in the same cell in both.
     """

@@ -54,7 +54,7 @@ class English(Phrases):
         return f"Remove the {name}."
 
     def replace(self, name: str, other: str) -> str:
-        return f"Replace the {name} by {_a(other)}."
+        return f"Replace the {name} with {_a(other)}."
 
     def move(self, name: str, cell: str) -> str:
         return f"Move the {name} to the {cell}."

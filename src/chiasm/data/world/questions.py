@@ -1,8 +1,8 @@
 """Questions about a scene whose answers are exact, well-posed and not to be guessed without looking.
 
-Nothing in a question's words tells its answer: yes and no are tossed before the question is made, counts are uniform
-over scenes, cells are uniform, and what is asked about but is not there comes from the same distribution as what is
-(`composer.Draft.absent`).
+Nothing in a question's words tells its answer: yes and no are tossed before the question is made, counts are
+uniform over scenes, cells are uniform, and what is asked about but is not there comes from the same distribution as
+what is (`composer.Draft.absent`).
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def choice(draft: Draft, say: Phrases, dice: Dice, n: int) -> list[Question]:
 
 
 def relation(draft: Draft, say: Phrases, dice: Dice, n: int) -> list[Question]:
-    """Is one left of, right of, above or below the other? Half of the time it is; else it is on the other side."""
+    """Is one left of, right of, above or below the other? Half of the time; else it is on the other side."""
     scene = draft.scene
     pairs = [(a, b) for a in scene.single for b in scene.single if a is not b]
     questions = []

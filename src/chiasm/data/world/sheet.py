@@ -48,7 +48,9 @@ class _Sheet:
     def __init__(self, world: World, n: int):
         self.world, self.n = world, min(n, len(world))
         chinese = world.say.language == "zh"
-        self.font_file = next((path for path in CHINESE_FONTS if Path(path).is_file()), None) if chinese else None
+        self.font_file = (
+            next((path for path in CHINESE_FONTS if Path(path).is_file()), None) if chinese else None
+        )
         self.missing_font = chinese and self.font_file is None
         self.say = phrases("en") if self.missing_font else world.say
         self.sheet = Image.new("RGB", (WIDTH, self._height()), (250, 250, 252))
@@ -80,7 +82,12 @@ class _Sheet:
         )
         self._text((GAP, 62), facts, 15, PALE)
         if self.missing_font:
-            self._text((GAP, 82), "No font with Chinese letters was found here: worded in English.", 15, (190, 60, 40))
+            self._text(
+                (GAP, 82),
+                "No font with Chinese letters was found here: worded in English.",
+                15,
+                (190, 60, 40),
+            )
         return 110
 
     def _card(self, index: int, left: int, top: int) -> None:
@@ -91,8 +98,8 @@ class _Sheet:
             self.pen.rectangle((x, y, left + box[2], top + box[3]), outline=BLUE, width=1)
             name = self.say.name(thing.emoji)
             width = self.pen.textlength(name, self._font(11))
-            self.pen.rectangle((x, y - 6, x + width + 6, y + 8), fill=BLUE)
-            self._text((x + 3, y - 6), name, 11, (255, 255, 255))
+            self.pen.rectangle((x, y - 13, x + width + 6, y + 1), fill=BLUE)
+            self._text((x + 3, y - 13), name, 11, (255, 255, 255))
         y = top + SIDE + 6
         for line in self._wrapped(self.say.caption(scene), SIDE, 13)[:4]:
             self._text((left, y), line, 13)
@@ -126,7 +133,9 @@ class _Sheet:
             self._picture(made.before, left, top)
             self._picture(made.after, left + SIDE + GAP, top)
             y = top + SIDE // 2
-            self.pen.polygon([(left + SIDE + 6, y - 8), (left + SIDE + 6, y + 8), (left + SIDE + 20, y)], fill=PALE)
+            self.pen.polygon(
+                [(left + SIDE + 6, y - 8), (left + SIDE + 6, y + 8), (left + SIDE + 20, y)], fill=PALE
+            )
             self._text((left, top + SIDE + 8), made.text, 15)
         return top + SIDE + 52
 

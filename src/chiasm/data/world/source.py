@@ -9,16 +9,15 @@ from typing import Any
 
 from chiasm.data import Message, Picture, Sample, Source
 from chiasm.data.world.assets import Emoji, Language, assets_version, emoji_set
-from chiasm.data.world.composer import SPARE, TINTS, Composer, Draft
+from chiasm.data.world.composer import TINTS, Composer, Draft
 from chiasm.data.world.dice import Dice
 from chiasm.data.world.edits import analogy, edit
+from chiasm.data.world.options import check_options
 from chiasm.data.world.phrases import phrases
 from chiasm.data.world.questions import QUESTIONS, Question
 from chiasm.data.world.render import ScenePicture, TextPicture
 from chiasm.data.world.scene import Scene
 from chiasm.data.world.splits import Split
-from chiasm.data.world.styles import STYLES
-from chiasm.errors import DataError, nearest
 
 # Raised when the same options would give other samples, so that caches and records are not mistaken.
 VERSION = 1
@@ -31,7 +30,8 @@ Document = tuple[tuple[str | Picture, ...], tuple[str | Picture, ...], dict[str,
 class World(Source, name="world"):
     """The built-in world: emoji on a grid, with exact ground truth for everything that is said about them.
 
-    A group is a scene; each of its samples is a document of its own, so that no question sees another one's answer.
+    A group is a scene; each of its samples is a document of its own, so that no question
+    sees the answer of another.
 
     Args:
         emoji: how many emoji scenes are made of, 1 to 1,914; the first ones look least alike.
@@ -76,7 +76,7 @@ class World(Source, name="world"):
         seed: int = 0,
     ):
         self.options = {key: value for key, value in locals().items() if key not in ("self", "__class__")}
-        self._check(**self.options)
+        check_options(self.options, known_tasks=[*QUESTIONS, *TASKS])
         self.split, self.canvas, self.drawn_canvas, self.seed = split, canvas, drawn_canvas, seed
         self.scenes, self.tasks, self.drawn_jitter = scenes, dict(tasks), drawn_jitter
         self.say = phrases(language)
@@ -86,7 +86,7 @@ class World(Source, name="world"):
         )
         self.styles = tuple(unseen_styles if split == "style" else styles)
         self.composer = Composer(
-            split, self.emoji, self.grid, tuple(objects), held_out, self.styles, jitter, tints, seed
+            split, self.emoji, self.grid, objects, held_out, self.styles, jitter, tints, seed
         )  # fmt: skip
 
     def __len__(self) -> int:
@@ -173,52 +173,9 @@ class World(Source, name="world"):
     def _drawn(self, scene: Scene) -> ScenePicture:
         return ScenePicture(scene.calmed(self.drawn_jitter), self.drawn_canvas)
 
-    @staticmethod
-    def _check(**given: Any) -> None:
-        low, high = given["objects"]
-        cells = given["grid"] ** 2
-        rules = {
-            f"emoji is {given['emoji']}; it must be at least {high + SPARE}, the things of a scene and {SPARE} "
-            "to ask about": given["emoji"] >= high + SPARE,
-            f"unseen is {given['unseen']}; the split `emoji` needs at least {high + SPARE}": given["split"]
-            != "emoji"
-            or given["unseen"] >= high + SPARE,
-            f"objects is {[low, high]}; it must be a rising pair of at least 1 and at most {cells} "
-            f"(the cells of the grid)": 1 <= low <= high <= cells,
-            "the split `combination` needs objects of at least 2": given["split"] != "combination"
-            or low >= 2,
-            f"canvas is {given['canvas']} and drawn_canvas {given['drawn_canvas']}; both must have 8 pixels a cell "
-            "or more": min(given["canvas"], given["drawn_canvas"]) >= 8 * given["grid"],
-            "jitter and drawn_jitter must be between 0 and 1": 0 <= given["jitter"] <= 1
-            and 0 <= given["drawn_jitter"] <= 1,
-            f"tints is {given['tints']}; it must be 1 to {len(TINTS)}": 1 <= given["tints"] <= len(TINTS),
-            f"held_out is {given['held_out']}; it must be above 0 and at most 0.5": 0
-            < given["held_out"]
-            <= 0.5,
-            f"scenes is {given['scenes']}; it must be at least 1": given["scenes"] >= 1,
-            f"tasks.count is {given['tasks'].get('count')}; a scene gives one counting question, or none": given[
-                "tasks"
-            ].get("count", 0)
-            <= 1,
-        }
-        for problem, holds in rules.items():
-            if not holds:
-                raise DataError(f"world: {problem}")
-        for task in given["tasks"]:
-            if task not in QUESTIONS and task not in TASKS:
-                raise DataError(f"world has no task {task!r}{nearest(task, [*QUESTIONS, *TASKS])}")
-        for style in (*given["styles"], *given["unseen_styles"]):
-            if style not in STYLES:
-                raise DataError(f"world has no style {style!r}{nearest(style, STYLES)}")
-        shared = set(given["styles"]) & set(given["unseen_styles"])
-        if shared:
-            raise DataError(
-                f"world: {sorted(shared)} is in styles and in unseen_styles; it cannot be held out"
-            )
-
 
 def _truth(asked: Question) -> dict[str, Any]:
-    """answer_class: what "always the commonest answer" counts: the answer, or which of the two names of a choice."""
+    """answer_class: what "always the commonest answer" counts: the answer, or which name of a choice."""
     answer_class = asked.answer
     if asked.type == "choice":
         answer_class = ("first", "second")[asked.choices.index(asked.answer)]

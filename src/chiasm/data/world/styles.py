@@ -56,7 +56,7 @@ STYLES: dict[str, Callable[[Image.Image], Image.Image]] = {
 
 def _edges(channel: Image.Image) -> Image.Image:
     """Morphological gradient of one channel: how much it changes within a pixel's neighbourhood."""
-    padded = ImageOps.expand(channel, 1, fill=channel.getpixel((0, 0)))
+    padded = ImageOps.expand(channel, 1, fill=int(channel.getextrema()[0]))
     gradient = ImageChops.difference(
         padded.filter(ImageFilter.MaxFilter(3)), padded.filter(ImageFilter.MinFilter(3))
     )

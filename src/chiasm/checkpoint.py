@@ -1,0 +1,201 @@
+"""Models in folders: complete, atomic, and read without executing anything from them.
+
+A folder holds `recipe.yaml` (the resolved recipe), `parts.json` (with which the model is rebuilt without the
+checkpoints it was made from, and which tensors are one and the same), `model.safetensors` and `tokenizer/`.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from chiasm.errors import CheckpointError
+from chiasm.weights import load_into, read_tensors
+
+if TYPE_CHECKING:
+    from chiasm.model import Model
+    from chiasm.recipe import Recipe
+
+FILES = ("recipe.yaml", "parts.json", "model.safetensors")
+
+
+def save_model(model: Model, recipe: Recipe, folder: str | Path) -> Path:
+    """Write a model and its recipe; the folder appears whole, or not at all.
+
+    Raises CheckpointError when it cannot be written (a full disk); what stood there before then stays.
+    """
+    with whole_folder(Path(folder)) as draft:
+        write_model(model, recipe, draft)
+    return Path(folder)
+
+
+def load_model(folder: str | Path, device: torch.device | str = "cpu") -> Model:
+    """The model of a checkpoint, or of a training run: its final model, else its last checkpoint.
+
+    Raises CheckpointError that names what is missing, left over or of another shape.
+    """
+    from chiasm.model import Model
+    from chiasm.recipe import load_recipe
+
+    folder = find_checkpoint(folder)
+    recipe = load_recipe(folder / "recipe.yaml")
+    record = read_json(folder / "parts.json")
+    try:
+        spec, tied = record["model"], record["tied"]
+        kinds = {slot: options["type"] for slot, options in spec.items()}
+    except (KeyError, TypeError, AttributeError):
+        raise CheckpointError(f"{folder / 'parts.json'} does not describe a model") from None
+    if kinds != {slot: options["type"] for slot, options in recipe.model.items()}:
+        raise CheckpointError(f"{folder} mixes two checkpoints: parts.json and recipe.yaml name different parts")
+    spec["language"] |= {"tokenizer": str(folder / "tokenizer")}
+    model = Model(spec, seed=recipe.seed)
+    tensors = read_tensors(folder / "model.safetensors")
+    for name, original in tied.items():
+        if original in tensors:
+            tensors.setdefault(name, tensors[original])
+    load_into(model, tensors, folder / "model.safetensors")
+    model.sampling = recipe.sampling
+    return model.to(device).eval()
+
+
+def find_checkpoint(folder: str | Path) -> Path:
+    """The folder with the model in a checkpoint's or a run's folder; raises CheckpointError."""
+    folder = Path(folder)
+    places = [folder, folder / "final", *reversed(training_checkpoints(folder))]
+    for place in places:
+        if all((place / name).is_file() for name in FILES):
+            return place
+    if not folder.is_dir():
+        raise CheckpointError(f"there is no folder {folder}")
+    if any((folder / name).is_file() for name in FILES[1:]):
+        missing = ", ".join(name for name in FILES if not (folder / name).is_file())
+        raise CheckpointError(f"the checkpoint {folder} lacks {missing}")
+    raise CheckpointError(f"{folder} holds no checkpoint: neither {', '.join(FILES)} nor a training run's checkpoints")
+
+
+def training_checkpoints(run: Path) -> list[Path]:
+    """The training checkpoints of a run, oldest first."""
+    found = [path.parent for path in (run / "checkpoints").glob("[!.]*/state.json")]
+    return sorted(found, key=lambda folder: _order(read_json(folder / "state.json")))
+
+
+def write_model(model: Model, recipe: Recipe, folder: Path) -> None:
+    """Write the files of a model into an existing folder."""
+    tensors, tied = _untied(model.state_dict())
+    spec = model.standalone()
+    spec["language"] |= {"tokenizer": None}  # it stands in the folder itself
+    recipe.save(folder / "recipe.yaml")
+    write_json(folder / "parts.json", {"model": spec, "tied": tied})
+    write_tensors(folder / "model.safetensors", tensors)
+    model.language.tokenizer.save(folder / "tokenizer")
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    safetensors.torch.save_file(plain, path)
+
+
+def write_json(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from None
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A draft folder that becomes `folder` when the block ends, and vanishes when it fails."""
+    draft = folder.with_name(f".{folder.name}.draft")
+    old = folder.with_name(f".{folder.name}.old")
+    try:
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(parents=True)
+        yield draft
+        for path in draft.rglob("*"):
+            _sync(path)
+        _sync(draft)
+        if folder.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            os.rename(folder, old)
+        os.rename(draft, folder)
+        _sync(folder.parent)
+        shutil.rmtree(old, ignore_errors=True)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(_write_failure(folder, error)) from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def remove_drafts(folder: Path) -> None:
+    """Remove what a killed process left half-written in `folder`."""
+    for path in (*folder.glob(".*.draft"), *folder.glob(".*.old")):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder so that nobody ever sees half of it."""
+    hidden = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(hidden, ignore_errors=True)
+    os.rename(folder, hidden)
+    shutil.rmtree(hidden, ignore_errors=True)
+
+
+def _untied(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Each tensor once, and the further names of those that have several."""
+    first: dict[tuple[Any, ...], str] = {}
+    tensors: dict[str, Tensor] = {}
+    tied: dict[str, str] = {}
+    for name, tensor in state.items():
+        place = (tensor.device, tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride())
+        original = first.setdefault(place, name) if tensor.numel() else name
+        if original == name:
+            tensors[name] = tensor
+        else:
+            tied[name] = original
+    return tensors, tied
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _order(state: Mapping[str, Any]) -> tuple[int, int]:
+    return state["stage"], state["step"]
+
+
+def _write_failure(folder: Path, error: Exception) -> str:
+    number = error.errno if isinstance(error, OSError) else _os_error(error)
+    if number not in (errno.ENOSPC, errno.EDQUOT):
+        return f"the checkpoint {folder} cannot be written: {error}"
+    place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    free = shutil.disk_usage(place).free / 2**20
+    return (
+        f"the disk is full ({free:.0f} MiB free): the checkpoint {folder} was not written; "
+        "make room and start again with the same command"
+    )
+
+
+def _os_error(error: Exception) -> int | None:
+    """The number in the text of an error of the safetensors library, which has no other place for it."""
+    found = re.search(r"os error (\d+)", str(error))
+    return int(found.group(1)) if found else None

@@ -1,0 +1,1 @@
+"""Measuring a trained model: tasks with their controls, statistics, cost and the report."""

@@ -1,0 +1,125 @@
+"""What a model costs: parameters, image tokens, FLOPs, time and memory."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from collections.abc import Callable, Sequence
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+
+from chiasm.data.documents import PictureReader, document, prompt_of, writes_picture
+from chiasm.data.sample import Sample
+from chiasm.evaluation.subject import ModelSubject, expected, pictures_read
+from chiasm.generation import Session
+from chiasm.model import Model
+from chiasm.recipe import Recipe
+
+ANSWERS = 9  # answered one at a time for the median
+DRAWINGS = 3
+
+
+def cost(
+    subject: ModelSubject, recipe: Recipe, samples: Sequence[Sample], metrics: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
+    """Parameters, image tokens, FLOPs, median times of one at a time (seconds), peak memory (bytes), training.
+
+    samples: some held-out ones, of which the first that fit are measured. metrics: the lines of metrics.jsonl.
+    """
+    model = subject.model
+    asked = [s for s in samples if pictures_read(s) and expected(s) and not writes_picture(s)] if model.sees else []
+    drawn = [s for s in samples if writes_picture(s) and not pictures_read(s)] if model.draws else []
+    told: dict[str, Any] = {"parameters": parameters(model, recipe)}
+    told |= {"image_tokens": {}, "flops": {}, "seconds": {}}
+    if asked:
+        picture = pictures_read(asked[0])[0]
+        views = model.contract.read_views(picture.size, asked[0].name)
+        told["image_tokens"]["read"] = sum(tokens for _, tokens in views)
+        told["flops"]["question"] = flops(lambda: _read(model, asked[0]))
+        told["seconds"]["answer"] = _seconds([lambda s=s: subject.answer([s]) for s in asked[:ANSWERS]])
+    if drawn:
+        assert model.contract.span is not None
+        told["image_tokens"]["written"] = model.contract.span.length
+        told["flops"]["picture"] = flops(lambda: subject.draw(drawn[:1], seed=0))
+        draws = [lambda s=s: subject.draw([s], seed=0) for s in drawn[:DRAWINGS]]
+        told["seconds"]["picture"] = _seconds(draws)
+    told["peak_memory"] = peak_memory()
+    told["threads"] = torch.get_num_threads()
+    told["training"] = training(metrics)
+    return told
+
+
+def parameters(model: Model, recipe: Recipe) -> dict[str, Any]:
+    """Numbers of parameters: all, those that some stage trains, and by slot."""
+    ever = {slot for stage in recipe.stages for slot in stage.train}
+    slots, trained, seen = {}, 0, set()
+    for slot, part in model.slots().items():
+        if not isinstance(part, nn.Module):
+            continue
+        own = {id(p): p.numel() for p in part.parameters() if id(p) not in seen}
+        seen |= own.keys()
+        if own:
+            slots[slot] = sum(own.values())
+            trained += slots[slot] if slot in ever else 0
+    return {"total": sum(slots.values()), "trainable": trained, "by_slot": slots}
+
+
+def flops(run: Callable[[], Any]) -> int:
+    """Floating-point operations of matrix products, convolutions and attention; a multiply-add is two."""
+    attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    counter = FlopCounterMode(display=False, custom_mapping={attention: _attention_flops})
+    with counter:
+        run()
+    return int(counter.get_total_flops())
+
+
+def peak_memory() -> int:
+    """Most memory that this process has held so far, in bytes; of the accelerator where there is one."""
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return int(torch.cuda.max_memory_allocated())
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024
+
+
+def training(metrics: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Time (seconds), tokens and steps of the training, as far as its metrics say."""
+    told: dict[str, Any] = {}
+    stages: dict[str, dict[str, Any]] = {}
+    for line in metrics:
+        if "stage" in line and "step" in line:
+            stage = stages.setdefault(str(line["stage"]), {"steps": 0})
+            stage["steps"] = max(stage["steps"], int(line["step"]))
+    if stages:
+        told["stages"] = stages
+    for name, keys in {"seconds": ("time", "seconds", "elapsed"), "tokens": ("tokens", "tokens_seen")}.items():
+        values = [float(line[key]) for line in metrics for key in keys if isinstance(line.get(key), int | float)]
+        if values:
+            told[name] = max(values)
+    return told
+
+
+@torch.inference_mode()
+def _read(model: Model, sample: Sample) -> None:
+    asked = document(model.contract, prompt_of(sample), prompt=True)
+    model.language.logits(Session(model, [asked], PictureReader(model.contract)).last)
+
+
+def _seconds(runs: Sequence[Callable[[], Any]]) -> float:
+    """Median time of a run; the first warms up and is not counted, unless it is the only one."""
+    times = []
+    for run in runs:
+        begin = perf_counter()
+        run()
+        times.append(perf_counter() - begin)
+    return median(times[1:] or times)
+
+
+def _attention_flops(
+    query: tuple[int, ...], key: tuple[int, ...], value: tuple[int, ...], *args: Any, out_shape: Any = None, **_: Any
+) -> int:
+    return sdpa_flop_count(query, key, value)

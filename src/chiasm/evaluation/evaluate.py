@@ -1,0 +1,141 @@
+"""`chiasm eval`: run every task on a trained model and leave eval.json, samples.json and report.html in its folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from PIL import Image
+
+from chiasm import parts
+from chiasm.data import Source
+from chiasm.data.sample import Sample
+from chiasm.errors import ChiasmError, RecipeError
+from chiasm.evaluation.cost import cost
+from chiasm.evaluation.subject import ModelSubject
+from chiasm.evaluation.tasks import Exam, NotApplicable, tasks
+from chiasm.recipe import Recipe, load_recipe, write_text
+
+OVERRIDABLE = ("evaluation", "sampling", "data")
+SAMPLES = "samples"  # folder of the pictures that the report shows
+
+
+def evaluate(
+    folder: str | Path,
+    *,
+    overrides: Sequence[str] = (),
+    only: Iterable[str] = (),
+    say: Callable[[str], None] = lambda line: None,
+    report: bool = True,
+) -> dict[str, Any]:
+    """Measure the model of a run's folder and write what was found beside it.
+
+    overrides: `dotted.key=value` within the recipe's evaluation, sampling and data (`evaluation.questions=100`).
+    only: names of tasks, if not all. say: is told what is going on.
+    Returns what eval.json holds. Raises RecipeError for an override of anything else, CheckpointError for a folder
+    without a model.
+    """
+    from chiasm.checkpoint import load_model
+    from chiasm.evaluation.report import write_report
+
+    folder = Path(folder)
+    for override in overrides:
+        section = override.split(".", 1)[0].split("=", 1)[0]
+        if section not in OVERRIDABLE:
+            raise RecipeError(
+                f"override {override!r} would change the model that was trained; an evaluation can change "
+                f"{', '.join(OVERRIDABLE)}"
+            )
+    recipe = load_recipe(folder, overrides)
+    source = held_out(recipe)
+    results, samples, pictures = examine(
+        ModelSubject(load_model(folder), recipe.sampling), source, recipe, read_metrics(folder), only=only, say=say
+    )
+    results["overrides"] = list(overrides)
+    save(folder, results, samples, pictures)
+    if report:
+        say(f"report: {write_report(folder)}")
+    return results
+
+
+def held_out(recipe: Recipe) -> Source:
+    """The recipe's source of held-out samples; raises RecipeError if it names none."""
+    name = recipe.evaluation.data
+    if name is None:
+        raise RecipeError(f"recipe {recipe.name!r} says nothing about evaluation; set evaluation.data to a source")
+    return parts.build("data", recipe.data[name], where=f"data.{name}")
+
+
+def examine(
+    subject: ModelSubject,
+    source: Source,
+    recipe: Recipe,
+    metrics: Sequence[dict[str, Any]] = (),
+    *,
+    only: Iterable[str] = (),
+    say: Callable[[str], None] = lambda line: None,
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, Image.Image]]:
+    """What eval.json and samples.json hold, and the pictures of the report by file name."""
+    exam = Exam(subject, source, recipe.evaluation, recipe.seed)
+    known, chosen = tasks(), list(only)
+    for name in chosen:
+        if name not in known:
+            raise ChiasmError(f"there is no evaluation task {name!r}; known: {', '.join(known)}")
+    results: dict[str, Any] = {"tasks": {}, "left_out": {}}
+    samples: dict[str, Any] = {}
+    pictures: dict[str, Image.Image] = {}
+    seconds: dict[str, float] = {}
+    for name in chosen or known:
+        begin = perf_counter()
+        try:
+            outcome = known[name].run(exam)
+        except NotApplicable as reason:
+            results["left_out"][name] = str(reason)
+            say(f"{name}: left out, {reason}")
+            continue
+        seconds[name] = perf_counter() - begin
+        results["tasks"][name] = outcome.scores
+        samples[name] = outcome.samples
+        pictures |= outcome.pictures
+        low, high = outcome.scores["ci"]
+        say(f"{name}: {outcome.scores['score']:.1%} [{low:.1%}, {high:.1%}] in {seconds[name]:.0f} s")
+    results["cost"] = cost(subject, recipe, _some(source), metrics)
+    results["cost"]["seconds"]["evaluation"] = seconds
+    results |= {"seed": recipe.seed, "data": recipe.evaluation.data, "fingerprint": source.fingerprint}
+    return results, samples, pictures
+
+
+def save(
+    folder: Path, results: dict[str, Any], samples: dict[str, Any], pictures: dict[str, Image.Image]
+) -> None:
+    """Write eval.json last, so that whoever sees it finds the rest."""
+    kept = folder / SAMPLES
+    kept.mkdir(parents=True, exist_ok=True)
+    for old in kept.glob("*.webp"):
+        old.unlink()
+    for name, picture in pictures.items():
+        picture.convert("RGB").save(kept / name, quality=90, method=4)
+    write_text(folder / "samples.json", json.dumps(samples, ensure_ascii=False, indent=1))
+    write_text(folder / "eval.json", json.dumps(results, ensure_ascii=False, indent=2))
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl; a line that a crash cut short is passed over."""
+    path = folder / "metrics.jsonl"
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            value = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if isinstance(value, dict):
+            lines.append(value)
+    return lines
+
+
+def _some(source: Source, groups: int = 20) -> list[Sample]:
+    return [sample for index in islice(range(len(source)), groups) for sample in source[index]]

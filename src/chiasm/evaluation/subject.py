@@ -1,0 +1,143 @@
+"""What is examined: answers to questions and pictures to prompts, in batches."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import torch
+from PIL import Image
+
+from chiasm import generation
+from chiasm.data.documents import PictureReader, document, draw_prompt, prompt_of
+from chiasm.data.sample import Picture, Sample
+from chiasm.model import Model
+from chiasm.recipe import Sampling
+from chiasm.sequence import Document
+
+POSITIONS = 16_384  # positions of one batch of questions
+ROWS = 128  # most questions of a batch
+PICTURES = 64  # most pictures drawn at a time
+
+
+class Subject(ABC):
+    """Interface of whatever can be examined: a model of Chiasm, or another system with the same abilities."""
+
+    sees: bool
+    draws: bool
+
+    @abstractmethod
+    def answer(self, samples: Sequence[Sample], *, blind: bool = False) -> list[str]:
+        """The answer to each sample's last question; `blind`: without the pictures."""
+
+    @abstractmethod
+    def draw(self, samples: Sequence[Sample], *, seed: int) -> list[Image.Image]:
+        """The picture that each sample asks for."""
+
+    @abstractmethod
+    def reconstruct(self, pictures: Sequence[Picture]) -> list[Image.Image]:
+        """The pictures after the image tokenizer's encoding and decoding."""
+
+
+class ModelSubject(Subject):
+    """A model with its recipe's sampling settings. Answers are greedy."""
+
+    def __init__(self, model: Model, sampling: Sampling):
+        self.model = model.eval()
+        self.sampling = sampling
+        self.sees, self.draws = model.sees, model.draws
+
+    def answer(self, samples: Sequence[Sample], *, blind: bool = False) -> list[str]:
+        asked = [document(self.model.contract, prompt_of(s), prompt=True, blind=blind) for s in samples]
+        reader = PictureReader(self.model.contract)
+        tokens = self._room(samples)
+        said = [""] * len(samples)
+        for batch in _batches(asked):
+            made = generation.answers(
+                self.model, [samples[i] for i in batch], tokens=tokens, reader=reader,
+                documents=[asked[i] for i in batch],
+            )  # fmt: skip
+            for i, text in zip(batch, made, strict=True):
+                said[i] = text
+        return said
+
+    def draw(self, samples: Sequence[Sample], *, seed: int) -> list[Image.Image]:
+        generator = torch.Generator(self.model.device).manual_seed(seed)
+        prompts = [draw_prompt(self.model.contract, prompt_of(sample)) for sample in samples]
+        made: list[Image.Image] = []
+        for start in range(0, len(prompts), PICTURES):
+            codes = generation.draw(
+                self.model,
+                prompts[start : start + PICTURES],
+                guidance=self.sampling.guidance,
+                temperature=self.sampling.temperature,
+                top_k=self.sampling.top_k,
+                generator=generator,
+            )
+            made += generation.to_pictures(generation.decode(self.model, codes, generator))
+        return made
+
+    @torch.inference_mode()
+    def reconstruct(self, pictures: Sequence[Picture]) -> list[Image.Image]:
+        assert self.model.image_tokenizer is not None
+        reader = PictureReader(self.model.contract)
+        made: list[Image.Image] = []
+        for start in range(0, len(pictures), PICTURES):
+            pixels = torch.stack([reader.target(picture) for picture in pictures[start : start + PICTURES]])
+            codes = self.model.image_tokenizer.encode(pixels.to(self.model.device))
+            made += generation.to_pictures(generation.decode(self.model, codes))
+        return made
+
+    def _room(self, samples: Sequence[Sample]) -> int:
+        """Tokens after which an answer cannot be right any more: two beyond the longest expected one."""
+        longest = max((len(self.model.language.tokenizer.encode(expected(s))) for s in samples), default=0)
+        return min(self.sampling.answer_tokens, longest + 2)
+
+
+def expected(sample: Sample) -> str:
+    """The answer in words that ends a sample; empty if it ends otherwise."""
+    last = sample.messages[-1]
+    return "".join(c for c in last.content if isinstance(c, str)) if last.role == "assistant" else ""
+
+
+def question(sample: Sample) -> str:
+    """The words of a sample's last question."""
+    asked = prompt_of(sample).messages[-1]
+    return " ".join(item.strip() for item in asked.content if isinstance(item, str))
+
+
+def pictures_read(sample: Sample) -> list[Picture]:
+    """The pictures that a sample shows to the model."""
+    return [c for m in sample.messages if m.role != "assistant" for c in m.content if isinstance(c, Picture)]
+
+
+def with_pictures(sample: Sample, other: dict[str, Picture]) -> Sample:
+    """The sample with each picture that is read replaced by the one named by its key."""
+    messages = tuple(
+        m
+        if m.role == "assistant"
+        else replace(m, content=tuple(other[c.key] if isinstance(c, Picture) else c for c in m.content))
+        for m in sample.messages
+    )
+    return replace(sample, messages=messages)
+
+
+def _batches(documents: Sequence[Document]) -> Iterator[list[int]]:
+    """Indices of documents of like length; those that show one picture stand together, so it is encoded once."""
+
+    def order(i: int) -> tuple[int, str, int]:
+        length = len(documents[i])
+        slots = documents[i].slots
+        return (sum(s.length for s in slots), slots[0].picture.key, length) if slots else (0, "", length)
+
+    batch: list[int] = []
+    longest = 0
+    for i in sorted(range(len(documents)), key=order):
+        longest = max(longest, len(documents[i]))
+        if batch and (len(batch) == ROWS or longest * (len(batch) + 1) > POSITIONS):
+            yield batch
+            batch, longest = [], len(documents[i])
+        batch.append(i)
+    if batch:
+        yield batch

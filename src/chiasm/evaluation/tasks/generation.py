@@ -1,0 +1,155 @@
+"""Pictures drawn from words, judged by an exact checker."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from PIL import Image
+
+from chiasm.data.documents import writes_picture
+from chiasm.data.sample import Picture, Sample
+from chiasm.evaluation.statistics import Estimate, clustered
+from chiasm.evaluation.subject import pictures_read, question
+from chiasm.evaluation.tasks import Exam, NotApplicable, Outcome, Task
+
+MEASURES = ("object", "count", "place", "all")
+SHOWN = 24  # pictures in the report's grid
+PROMPTS = 12  # of which several pictures are drawn
+SAME = 4  # pictures of one prompt
+ROWS = 4  # prompts whose pictures the report shows
+
+
+class Generation(Task):
+    """Held-out captions drawn and read back cell by cell.
+
+    object: share of the asked things found anywhere. place: share found in the cell they were asked for.
+    count: share of pictures with as many things as asked. all: share of pictures that are exactly the asked scene.
+    reconstruction: the true pictures through the image tokenizer alone, the ceiling of whatever writes its codes.
+    """
+
+    name = "generation"
+
+    def run(self, exam: Exam) -> Outcome:
+        if not exam.subject.draws:
+            raise NotApplicable("the model has no image head")
+        items = exam.collect(_wanted, exam.sizes.pictures)
+        if not items:
+            raise NotApplicable("the held-out data asks for no picture that can be checked, or none were asked for")
+        samples = [item.sample for item in items]
+        drawn = exam.subject.draw(samples, seed=exam.seed)
+        rebuilt = exam.subject.reconstruct([_written(sample) for sample in samples])
+        checker = _checker(exam.source, samples[0].truth["scene"])
+        readings = [checker.read(picture).cells for picture in drawn]
+        judged = _judge(readings, samples)
+        ceiling = _judge([checker.read(picture).cells for picture in rebuilt], samples)
+        several, spread = _diversity(exam, samples)
+        place = judged["place"]
+        scores: dict[str, Any] = {name: judged[name].value for name in MEASURES}
+        scores |= {"score": place.value, "ci": place.interval, "n": len(samples)}
+        scores |= {"intervals": {name: judged[name].interval for name in MEASURES}, "cells": place.n}
+        scores |= {"smallest_effect": place.smallest_effect, "diversity": spread}
+        scores["reconstruction"] = {name: ceiling[name].value for name in MEASURES}
+        shown, pictures = _shown(samples, drawn, rebuilt, readings)
+        return Outcome(scores, {"drawn": shown, "several": _name(several, pictures)}, pictures)
+
+
+def diversity(groups: Sequence[Sequence[Image.Image]]) -> float:
+    """How much pictures of one prompt differ, relative to pictures of different prompts; 0 = not at all, at most 1.
+
+    The mean absolute difference of pixels over all pairs of one group, over that of pairs from different groups.
+    """
+    arrays = [[np.asarray(p.convert("RGB"), dtype=np.float32) / 255 for p in group] for group in groups]
+    within = [_apart(a, b) for group in arrays for a, b in combinations(group, 2)]
+    between = [
+        _apart(a, b) for one, other in combinations(arrays, 2) for a, b in zip(one, other, strict=False)
+    ]
+    if not within or not between or np.mean(between) == 0:
+        return 0.0
+    return float(min(1.0, np.mean(within) / np.mean(between)))
+
+
+def _apart(one: Float[np.ndarray, "h w 3"], other: Float[np.ndarray, "h w 3"]) -> float:
+    return float(np.abs(one - other).mean())
+
+
+def _wanted(sample: Sample) -> bool:
+    return writes_picture(sample) and not pictures_read(sample) and "scene" in sample.truth
+
+
+def _written(sample: Sample) -> Picture:
+    return next(c for c in sample.messages[-1].content if isinstance(c, Picture))
+
+
+def _checker(source: Any, scene: Any) -> Any:
+    """The checker of the built-in world; raises NotApplicable for a source without one."""
+    if not hasattr(source, "emoji"):
+        raise NotApplicable(f"the data source {source.name!r} has no checker of pictures")
+    from chiasm.data.world.checker import Checker
+
+    return Checker(source.emoji, grid=scene.grid, styles=source.styles)
+
+
+def _judge(readings: Sequence[Sequence[Any]], samples: Sequence[Sample]) -> dict[str, Estimate]:
+    """Each measure over all pictures: of things, `object` and `place`; of pictures, `count` and `all`."""
+    from chiasm.data.world.checker import score
+
+    each = [score(cells, sample.truth["scene"]) for cells, sample in zip(readings, samples, strict=True)]
+    judged = {}
+    for name in MEASURES:
+        values: list[float] = []
+        clusters: list[int] = []
+        for i, found in enumerate(each):
+            things = round(found["cells_asked"]) if name in ("object", "place") else 1
+            values += [found[name]] * things
+            clusters += [i] * things
+        judged[name] = clustered(values, clusters)
+    return judged
+
+
+def _diversity(exam: Exam, samples: Sequence[Sample]) -> tuple[dict[str, list[Image.Image]], float]:
+    """Several pictures of each of some prompts, and how much they differ."""
+    prompts = list({question(sample): sample for sample in samples}.items())[:PROMPTS]
+    repeated = [sample for _, sample in prompts for _ in range(SAME)]
+    drawn = exam.subject.draw(repeated, seed=exam.seed + 1)
+    groups = [drawn[i : i + SAME] for i in range(0, len(drawn), SAME)]
+    return dict(zip((text for text, _ in prompts), groups, strict=True)), diversity(groups)
+
+
+def _shown(
+    samples: Sequence[Sample],
+    drawn: Sequence[Image.Image],
+    rebuilt: Sequence[Image.Image],
+    readings: Sequence[Sequence[Any]],
+) -> tuple[list[dict[str, Any]], dict[str, Image.Image]]:
+    """The first pictures for the report; the samples stand in random order already."""
+    shown, pictures = [], {}
+    for i, (sample, cells) in enumerate(zip(samples[:SHOWN], readings, strict=False)):
+        scene = sample.truth["scene"]
+        language = sample.truth.get("language", "en")
+        asked = {thing.cell: thing.emoji.name(language) for thing in scene.things}
+        found = [None if emoji is None else emoji.name(language) for emoji in cells]
+        files = {"drawn": f"drawn-{i}.webp", "true": f"true-{i}.webp", "rebuilt": f"rebuilt-{i}.webp"}
+        pictures |= {
+            files["drawn"]: drawn[i],
+            files["rebuilt"]: rebuilt[i],
+            files["true"]: _written(sample).open(),
+        }
+        grid = [{"asked": asked.get(cell), "found": found[cell]} for cell in range(scene.cells)]
+        shown.append({"prompt": question(sample), **files, "columns": scene.grid[1], "cells": grid})
+    return shown, pictures
+
+
+def _name(
+    several: dict[str, list[Image.Image]], pictures: dict[str, Image.Image]
+) -> list[dict[str, Any]]:
+    """File names for the pictures of the first prompts, which are added to `pictures`."""
+    told = []
+    for row, (prompt, group) in enumerate(list(several.items())[:ROWS]):
+        names = [f"several-{row}-{i}.webp" for i in range(len(group))]
+        pictures |= dict(zip(names, group, strict=True))
+        told.append({"prompt": prompt, "pictures": names})
+    return told

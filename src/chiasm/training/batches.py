@@ -1,0 +1,185 @@
+"""The batches of a stage: packed documents, or pictures for an image tokenizer; and their making ahead of time."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from chiasm.data import Picture, Sample, Source
+from chiasm.data.documents import Contract, PictureReader, document, reads_picture, writes_picture
+from chiasm.errors import DataError
+from chiasm.recipe import Stage
+from chiasm.sequence import Document, PackedBatch, Packer, Slot
+from chiasm.training.mixture import Mixture, Origin, chance
+
+Batch = TypeVar("Batch")
+Made = TypeVar("Made", covariant=True)
+
+
+class Batches(Protocol[Made]):
+    """An endless row of batches with a position that can be told and found again, exactly."""
+
+    def next(self) -> Made: ...
+
+    def state(self) -> dict[str, Any]: ...
+
+    def restore(self, state: Mapping[str, Any]) -> None: ...
+
+
+class DocumentBatches:
+    """Packed batches of a stage's documents.
+
+    Which documents lose their prompt (for classifier-free guidance) or their pictures (`blind`) depends on the
+    seed and the document alone.
+
+    Args:
+        unconditional: share of the documents that write a picture which follow an empty prompt.
+        reader: opens the pictures.
+    """
+
+    def __init__(
+        self,
+        contract: Contract,
+        sources: Mapping[str, Source],
+        stage: Stage,
+        *,
+        seed: int,
+        unconditional: float = 0.0,
+        reader: PictureReader | None = None,
+        rank: int = 0,
+        world: int = 1,
+    ):
+        self.contract, self.stage, self.unconditional = contract, stage, unconditional
+        self.reader = reader or PictureReader(contract)
+        self.key = f"{seed}/{stage.name}"
+        self.mixture: Mixture[Sample] = Mixture(sources, stage.data, self.key, lambda group: group, rank, world)
+        self.state, self.restore = self.mixture.state, self.mixture.restore
+
+    def next(self) -> PackedBatch:
+        batch, slots = self.pack()
+        return self.reader.attach(batch, slots)
+
+    def pack(self) -> tuple[PackedBatch, list[tuple[int, Slot]]]:
+        """The next batch, and the pictures to attach to it (flat start, slot)."""
+        packer = Packer(self.stage.rows, self.stage.length, self.stage.pictures)
+        while packer.offer(self._document(*self.mixture.peek())):
+            self.mixture.advance()
+        return packer.pack()
+
+    def _document(self, origin: Origin, sample: Sample) -> Document:
+        writes = writes_picture(sample)
+        key = (self.key, origin.source, origin.epoch, origin.group, origin.number)
+        return document(
+            self.contract,
+            sample,
+            unconditional=writes and chance("unconditional", *key) < self.unconditional,
+            blind=not writes and reads_picture(sample) and chance("blind", *key) < self.stage.blind,
+        )
+
+
+class PictureBatches:
+    """Batches of pictures at an image tokenizer's size: those that a group writes, else those that it reads."""
+
+    def __init__(
+        self,
+        contract: Contract,
+        sources: Mapping[str, Source],
+        stage: Stage,
+        *,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+    ):
+        self.reader = PictureReader(contract)
+        self.rows = stage.rows
+        key = f"{seed}/{stage.name}"
+        self.mixture: Mixture[Picture] = Mixture(sources, stage.data, key, pictures_of, rank, world)
+        self.state, self.restore = self.mixture.state, self.mixture.restore
+
+    def next(self) -> Float[Tensor, "n 3 h w"]:
+        taken = []
+        for _ in range(self.rows):
+            taken.append(self.reader.target(self.mixture.peek()[1]))
+            self.mixture.advance()
+        return torch.stack(taken)
+
+
+def pictures_of(group: list[Sample]) -> list[Picture]:
+    """The different pictures that a group writes; if it writes none, those that it reads."""
+    written: dict[str, Picture] = {}
+    read: dict[str, Picture] = {}
+    for sample in group:
+        for message in sample.messages:
+            found = written if message.role == "assistant" else read
+            found.update({item.key: item for item in message.content if isinstance(item, Picture)})
+    return list((written or read).values())
+
+
+class Taken(NamedTuple, Generic[Batch]):
+    """A batch, the position behind it, and the seconds that were waited for it."""
+
+    batch: Batch
+    state: dict[str, Any]
+    waited: float
+
+
+class Ahead(Generic[Batch]):
+    """Makes batches in a thread while the model works on the last one; a context manager.
+
+    Resuming stays exact because every batch carries the position behind itself.
+    """
+
+    def __init__(self, batches: Batches[Batch], depth: int = 2):
+        self._batches = batches
+        self._ready: queue.Queue[tuple[Batch, dict[str, Any]] | BaseException] = queue.Queue(depth)
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._make, name="batches", daemon=True)
+
+    def __enter__(self) -> Ahead[Batch]:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopped.set()
+        while self._thread.is_alive():
+            try:
+                self._ready.get(timeout=0.05)
+            except queue.Empty:
+                continue
+        self._thread.join()
+
+    def take(self) -> Taken[Batch]:
+        """The next batch; raises what making it raised."""
+        began = time.perf_counter()
+        made = self._ready.get()
+        if isinstance(made, BaseException):
+            raise made
+        return Taken(*made, time.perf_counter() - began)
+
+    def _make(self) -> None:
+        try:
+            while not self._stopped.is_set():
+                batch = self._batches.next()
+                self._ready.put((batch, self._batches.state()))
+        except BaseException as error:
+            self._ready.put(error)
+
+
+def texts(sources: Mapping[str, Source], groups: int = 2000) -> list[str]:
+    """Texts of the first groups of each source, for training a tokenizer."""
+    found = []
+    for name, source in sources.items():
+        for index in range(min(groups, len(source))):
+            for sample in source[index]:
+                for message in sample.messages:
+                    found += [item for item in message.content if isinstance(item, str)]
+        if len(source) == 0:
+            raise DataError(f"data source {name!r} is empty; there is nothing to train on")
+    return found

@@ -1,0 +1,130 @@
+"""The order in which a stage sees its data: a function of a few integers, so that any point of it can be found again."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+
+from chiasm.data import Sample, Source
+from chiasm.errors import DataError
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where an item comes from: item `number` of a group, in one epoch."""
+
+    source: str
+    epoch: int
+    group: int
+    number: int
+
+
+class Mixture(Generic[Item]):
+    """Items of several sources by their shares, without end; every epoch of a source in an order of its own.
+
+    The items of a group follow one another. The next group is of the source that lags furthest behind its share.
+    With several ranks, rank r takes the groups r, r + world, ... of each source's order.
+
+    Args:
+        sources: the data sources by name.
+        shares: how much of the items each source gives.
+        key: names the order (seed and stage).
+        items: what to make of a group.
+    """
+
+    def __init__(
+        self,
+        sources: Mapping[str, Source],
+        shares: Mapping[str, float],
+        key: str,
+        items: Callable[[list[Sample]], Sequence[Item]],
+        rank: int = 0,
+        world: int = 1,
+    ):
+        self.sources = {name: sources[name] for name, share in shares.items() if share > 0}
+        self.shares = {name: shares[name] for name in self.sources}
+        if not self.sources:
+            raise DataError("no data source has a share above 0; there is nothing to train on")
+        for name, source in self.sources.items():
+            if len(source) == 0:
+                raise DataError(f"data source {name!r} is empty; there is nothing to train on")
+        self.key, self.items, self.rank, self.world = key, items, rank, world
+        self._order = lru_cache(maxsize=2 * len(self.sources))(self._shuffled)
+        self._open: tuple[int, int, Sequence[Item]] | None = None  # epoch, group and items of the group begun
+        self.restore({"taken": {}, "groups": {}, "current": None, "offset": 0})
+
+    def state(self) -> dict[str, Any]:
+        """The position, for `restore`."""
+        return {
+            "taken": dict(self._taken),
+            "groups": dict(self._groups),
+            "current": self._current,
+            "offset": self._offset,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on exactly where `state` was asked for."""
+        self._taken: dict[str, int] = dict.fromkeys(self.sources, 0) | dict(state["taken"])
+        self._groups: dict[str, int] = dict.fromkeys(self.sources, 0) | dict(state["groups"])
+        self._current: str | None = state["current"]
+        self._offset: int = state["offset"]
+        self._open = None
+
+    def peek(self) -> tuple[Origin, Item]:
+        """The next item; the same one until `advance`."""
+        if self._open is None:
+            self._open = self._begin()
+        assert self._current is not None
+        epoch, group, items = self._open
+        return Origin(self._current, epoch, group, self._offset), items[self._offset]
+
+    def advance(self) -> None:
+        """Step behind the item that `peek` showed."""
+        assert self._open is not None and self._current is not None
+        self._taken[self._current] += 1
+        self._offset += 1
+        if self._offset >= len(self._open[2]):
+            self._finish()
+
+    def _begin(self) -> tuple[int, int, Sequence[Item]]:
+        """Load the group begun, or the next that has items."""
+        fruitless = 0
+        while True:
+            if self._current is None:
+                self._current = min(self.sources, key=lambda name: self._taken[name] / self.shares[name])
+            source = self.sources[self._current]
+            epoch, place = divmod(self.rank + self.world * self._groups[self._current], len(source))
+            group = int(self._order(self._current, epoch)[place])
+            items = self.items(source[group])
+            if len(items):
+                return epoch, group, items
+            fruitless += 1
+            if fruitless > len(source):
+                raise DataError(f"data source {self._current!r} has {len(source)} groups but nothing to train on in them")
+            self._finish()
+
+    def _finish(self) -> None:
+        assert self._current is not None
+        self._groups[self._current] += 1
+        self._current, self._offset, self._open = None, 0, None
+
+    def _shuffled(self, name: str, epoch: int) -> np.ndarray:
+        return np.random.default_rng(number(self.key, name, epoch)).permutation(len(self.sources[name]))
+
+
+def number(*key: Any) -> int:
+    """64 bits that depend on the key alone."""
+    digest = hashlib.blake2b("/".join(map(str, key)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big")
+
+
+def chance(*key: Any) -> float:
+    """A number in [0, 1) that depends on the key alone."""
+    return number(*key) / 2**64

@@ -1,0 +1,99 @@
+"""Text tokenizers and chat templates."""
+
+import pytest
+from PIL import Image
+
+from chiasm.data.files import PictureInMemory
+from chiasm.data.sample import Message
+from chiasm.errors import ChiasmError, CheckpointError, DataError
+from chiasm.language.text import TextTokenizer
+
+TEXTS = ["What is at the top left?", "Where is the dog?", "a dog at the top left", "yes", "no"] * 20
+
+
+@pytest.fixture
+def tokenizer() -> TextTokenizer:
+    return TextTokenizer.train(TEXTS, 400)
+
+
+def said(role: str, *content) -> Message:
+    return Message(role, content)
+
+
+def test_any_text_survives_a_round_trip(tokenizer):
+    for text in ("Where is the dog?", "  two  spaces\n", "你好,世界", "émoji 🐶", "<|draft|>"):
+        assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+def test_only_answers_and_their_end_are_learnt(tokenizer):
+    runs = tokenizer.runs([said("user", "Where?"), said("assistant", "left"), said("user", "So?"), said("assistant", "no")])
+    assert [(run.text, run.learn) for run in runs] == [
+        ("<|begin|>Where?<|answer|>", False),
+        ("left<|end|>", True),
+        ("So?<|answer|>", False),
+        ("no<|end|>", True),
+    ]
+
+
+def test_pictures_stand_where_they_were_put(tokenizer):
+    picture = PictureInMemory(Image.new("RGB", (2, 2)))
+    runs = tokenizer.runs([said("user", "before ", picture, " after"), said("assistant", picture)])
+    assert [(run.text, run.picture is not None, run.learn) for run in runs] == [
+        ("<|begin|>before ", False, False),
+        ("", True, False),
+        (" after<|answer|>", False, False),
+        ("", True, True),
+        ("<|end|>", False, True),
+    ]
+
+
+def test_a_prompt_is_the_beginning_of_the_whole(tokenizer):
+    question, answer = said("user", "Where?"), said("assistant", "left")
+    prompt = tokenizer.runs([question], prompt=True)
+    assert prompt == tokenizer.runs([question, answer])[: len(prompt)]
+
+
+def test_of_a_document_all_text_is_learnt(tokenizer):
+    runs = tokenizer.runs([said("document", "plain words")])
+    assert [(run.text, run.learn) for run in runs] == [("<|begin|>", False), ("plain words<|end|>", True)]
+    with pytest.raises(DataError, match="must stand alone"):
+        tokenizer.runs([said("document", "a"), said("document", "b")])
+
+
+def test_special_markers_are_one_token_each(tokenizer):
+    with pytest.raises(ChiasmError, match="no image head"):
+        _ = tokenizer.draw
+    tokenizer.add_draw()
+    assert len(tokenizer.encode("<|begin|>")) == 1
+    assert tokenizer.draw == len(tokenizer) - 1
+
+
+def test_saved_and_loaded_it_is_the_same(tokenizer, tmp_path):
+    tokenizer.add_draw()
+    tokenizer.save(tmp_path)
+    again = TextTokenizer.load(tmp_path)
+    assert (again.begin, again.end, again.draw, len(again)) == (
+        tokenizer.begin, tokenizer.end, tokenizer.draw, len(tokenizer))  # fmt: skip
+    assert again.runs([said("user", "Where?")], prompt=True) == tokenizer.runs([said("user", "Where?")], prompt=True)
+
+
+def test_a_folder_without_a_tokenizer_is_a_clear_error(tmp_path):
+    with pytest.raises(CheckpointError, match="no tokenizer can be read from"):
+        TextTokenizer.load(tmp_path)
+
+
+def test_a_chat_template_of_a_pretrained_model_gives_its_very_ids(tokenizer):
+    """With ChatML, the pieces put together equal what transformers renders, with and without a system turn."""
+    tokenizer.inner.chat_template = (
+        "{% if messages[0]['role'] != 'system' %}<|im_start|>system\nBe kind.<|im_end|>\n{% endif %}"
+        "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    tokenizer.inner.add_special_tokens({"extra_special_tokens": ["<|im_start|>", "<|im_end|>"]})
+    tokenizer.inner.eos_token = "<|im_end|>"
+    tokenizer = TextTokenizer(tokenizer.inner)
+    messages = [said("user", "Where?"), said("assistant", "left")]
+    runs = tokenizer.runs(messages)
+    turns = [{"role": m.role, "content": m.content[0]} for m in messages]
+    assert "".join(run.text for run in runs) == tokenizer.inner.apply_chat_template(turns, tokenize=False)
+    assert [run.text for run in runs if run.learn] == ["left<|im_end|>"]

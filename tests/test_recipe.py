@@ -1,0 +1,110 @@
+"""Recipes: merging, overriding, checking, completing."""
+
+import pytest
+import yaml
+
+from chiasm.errors import RecipeError
+from chiasm.recipe import load_recipe, merge, recipes, write_text
+
+
+def test_resolving_spells_out_every_option_and_is_stable(tiny):
+    recipe = load_recipe(tiny)
+    assert recipe.model["connector"] == {"type": "mlp", "depth": 2}
+    assert recipe.model["routing"] == {"type": "shared"}
+    assert load_recipe(yaml.safe_load(recipe.to_yaml())) == recipe
+
+
+def test_override_by_dotted_key_and_stage_name(tiny):
+    recipe = load_recipe(tiny, ["model.connector.depth=3", "stages.joint.train.language=1e-4", "stages.0.steps=9"])
+    assert recipe.model["connector"]["depth"] == 3
+    assert recipe.stages[1].train["language"] == 1e-4
+    assert recipe.stages[0].steps == 9
+
+
+def test_changing_a_type_drops_the_options_of_the_old_one(tiny):
+    tiny["model"]["connector"]["depth"] = 3
+    assert load_recipe(tiny, ["model.connector.type=linear"]).model["connector"] == {"type": "linear"}
+
+
+def test_tiny_overlay_is_laid_over_and_needed(tiny):
+    tiny["tiny"] = {"stages": {"joint": {"steps": 1}}}
+    assert load_recipe(tiny, tiny=True).stages[1].steps == 1
+    assert load_recipe(tiny).stages[1].steps == 6
+    del tiny["tiny"]
+    with pytest.raises(RecipeError, match="no 'tiny' overlay"):
+        load_recipe(tiny, tiny=True)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.connector.dept=3", "connector 'mlp' has no option 'dept'; did you mean 'depth'?"),
+        ("model.conector.depth=3", "model has no slot 'conector'; did you mean 'connector'?"),
+        ("model.connector.type=mpl", "there is no connector 'mpl'; did you mean 'mlp'?"),
+        ("model.connector.depth=many", "model.connector.depth is 'many'"),
+        ("stages.joint.stps=3", "stage 'joint' has no key 'stps'; did you mean 'steps'?"),
+        ("stages.jont.steps=3", "stages has no item 'jont'; did you mean 'joint'?"),
+        ("stages.joint.steps=0", "greater than 0"),
+        ("stages.joint.train.encodr=1", "trains 'encodr', which the model has not; did you mean 'encoder'?"),
+        ("stages.joint.train.image_tokenizer=1", "give it a stage of its own"),
+        ("stages.joint.data.wold=1", "uses the data 'wold', which is not defined; did you mean 'world'?"),
+        ("evaluation.data=heldout", "did you mean 'held-out'?"),
+        ("sed=1", "the recipe has no key 'sed'; did you mean 'seed'?"),
+        ("seed", "not of the form dotted.key=value"),
+    ],
+)
+def test_a_wrong_word_is_an_error_with_the_nearest_name(tiny, override, message):
+    with pytest.raises(RecipeError) as error:
+        load_recipe(tiny, [override])
+    assert message in str(error.value)
+
+
+def test_slots_that_belong_together_are_missed(tiny):
+    del tiny["model"]["connector"]
+    with pytest.raises(RecipeError, match="model lacks connector"):
+        load_recipe(tiny)
+
+
+def test_unknown_recipe_names_the_nearest():
+    with pytest.raises(RecipeError, match="did you mean 'quickstart'"):
+        load_recipe("quickstrat")
+
+
+def test_a_file_that_is_no_mapping_is_refused(tmp_path):
+    path = tmp_path / "x.yaml"
+    path.write_text("- 1\n")
+    with pytest.raises(RecipeError, match="must hold a mapping"):
+        load_recipe(path)
+    path.write_text("a: [1\n")
+    with pytest.raises(RecipeError, match="is not YAML"):
+        load_recipe(path)
+
+
+def test_merge_leaves_its_arguments_alone():
+    base = {"a": {"b": 1}, "c": [{"name": "x", "v": 1}]}
+    assert merge(base, {"a": {"d": 2}, "c": {"x": {"v": 2}}}) == {"a": {"b": 1, "d": 2}, "c": [{"name": "x", "v": 2}]}
+    assert base == {"a": {"b": 1}, "c": [{"name": "x", "v": 1}]}
+
+
+def test_differences_are_named_by_dotted_key(tiny):
+    one, other = load_recipe(tiny), load_recipe(tiny, ["seed=1", "model.connector.depth=3"])
+    assert one.differs_from(other) == ["model.connector.depth", "seed"]
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    write_text(path, "old")
+    monkeypatch.setattr("os.replace", lambda *a: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        write_text(path, "new")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("name", sorted(recipes()))
+def test_every_shipped_recipe_resolves_also_tiny(name):
+    recipe = load_recipe(name)
+    assert recipe.about, "a recipe says what it is and which paper it follows"
+    raw = yaml.safe_load(recipes()[name].read_text(encoding="utf-8"))
+    if "tiny" in raw:
+        load_recipe(name, tiny=True)
