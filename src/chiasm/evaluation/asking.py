@@ -20,7 +20,9 @@ class Asked:
     cluster: int
     question: str
     answer: str
-    kind: str  # of the answer, where the words differ from question to question (first or second of two names)
+    kind: (
+        str  # of the answer, where the words differ from question to question (first or second of two names)
+    )
     said: dict[str, str] = field(default_factory=dict)
     picture: str | None = None
 

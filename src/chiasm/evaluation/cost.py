@@ -32,7 +32,11 @@ def cost(
     samples: some held-out ones, of which the first that fit are measured. metrics: the lines of metrics.jsonl.
     """
     model = subject.model
-    asked = [s for s in samples if pictures_read(s) and expected(s) and not writes_picture(s)] if model.sees else []
+    asked = (
+        [s for s in samples if pictures_read(s) and expected(s) and not writes_picture(s)]
+        if model.sees
+        else []
+    )
     drawn = [s for s in samples if writes_picture(s) and not pictures_read(s)] if model.draws else []
     told: dict[str, Any] = {"parameters": parameters(model, recipe)}
     told |= {"image_tokens": {}, "flops": {}, "seconds": {}}
@@ -96,8 +100,13 @@ def training(metrics: Sequence[dict[str, Any]]) -> dict[str, Any]:
             stage["steps"] = max(stage["steps"], int(line["step"]))
     if stages:
         told["stages"] = stages
-    for name, keys in {"seconds": ("time", "seconds", "elapsed"), "tokens": ("tokens", "tokens_seen")}.items():
-        values = [float(line[key]) for line in metrics for key in keys if isinstance(line.get(key), int | float)]
+    for name, keys in {
+        "seconds": ("time", "seconds", "elapsed"),
+        "tokens": ("tokens", "tokens_seen"),
+    }.items():
+        values = [
+            float(line[key]) for line in metrics for key in keys if isinstance(line.get(key), int | float)
+        ]
         if values:
             told[name] = max(values)
     return told
@@ -120,6 +129,11 @@ def _seconds(runs: Sequence[Callable[[], Any]]) -> float:
 
 
 def _attention_flops(
-    query: tuple[int, ...], key: tuple[int, ...], value: tuple[int, ...], *args: Any, out_shape: Any = None, **_: Any
+    query: tuple[int, ...],
+    key: tuple[int, ...],
+    value: tuple[int, ...],
+    *args: Any,
+    out_shape: Any = None,
+    **_: Any,
 ) -> int:
     return sdpa_flop_count(query, key, value)

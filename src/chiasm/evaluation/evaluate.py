@@ -53,7 +53,12 @@ def evaluate(
     recipe = load_recipe(folder, overrides)
     source = held_out(recipe)
     results, samples, pictures = examine(
-        ModelSubject(load_model(folder), recipe.sampling), source, recipe, read_metrics(folder), only=only, say=say
+        ModelSubject(load_model(folder), recipe.sampling),
+        source,
+        recipe,
+        read_metrics(folder),
+        only=only,
+        say=say,
     )
     results["overrides"] = list(overrides)
     save(folder, results, samples, pictures)
@@ -66,7 +71,9 @@ def held_out(recipe: Recipe) -> Source:
     """The recipe's source of held-out samples; raises RecipeError if it names none."""
     name = recipe.evaluation.data
     if name is None:
-        raise RecipeError(f"recipe {recipe.name!r} says nothing about evaluation; set evaluation.data to a source")
+        raise RecipeError(
+            f"recipe {recipe.name!r} says nothing about evaluation; set evaluation.data to a source"
+        )
     return parts.build("data", recipe.data[name], where=f"data.{name}")
 
 

@@ -38,7 +38,9 @@ class Generation(Task):
             raise NotApplicable("the model has no image head")
         items = exam.collect(_wanted, exam.sizes.pictures)
         if not items:
-            raise NotApplicable("the held-out data asks for no picture that can be checked, or none were asked for")
+            raise NotApplicable(
+                "the held-out data asks for no picture that can be checked, or none were asked for"
+            )
         samples = [item.sample for item in items]
         drawn = exam.subject.draw(samples, seed=exam.seed)
         rebuilt = exam.subject.reconstruct([_written(sample) for sample in samples])
@@ -143,9 +145,7 @@ def _shown(
     return shown, pictures
 
 
-def _name(
-    several: dict[str, list[Image.Image]], pictures: dict[str, Image.Image]
-) -> list[dict[str, Any]]:
+def _name(several: dict[str, list[Image.Image]], pictures: dict[str, Image.Image]) -> list[dict[str, Any]]:
     """File names for the pictures of the first prompts, which are added to `pictures`."""
     told = []
     for row, (prompt, group) in enumerate(list(several.items())[:ROWS]):

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from chiasm.data.sample import Picture, Sample
 from chiasm.data.documents import writes_picture
+from chiasm.data.sample import Picture, Sample
 from chiasm.evaluation.asking import Asked, ask, told
 from chiasm.evaluation.subject import expected, pictures_read, with_pictures
 from chiasm.evaluation.tasks import Exam, Item, NotApplicable, Outcome, Task
