@@ -38,7 +38,7 @@ _registry: dict[str, dict[str, type[Part]]] = {slot: {} for slot in SLOTS}
 
 
 class Part:
-    """Base of everything a recipe can name. Subclass a slot's interface with `name=...` to register a part."""
+    """Base of everything a recipe can name. Subclass a slot's interface with `name=...` to register one."""
 
     slot: ClassVar[str] = ""
     name: ClassVar[str] = ""
@@ -143,7 +143,7 @@ def check(slot: str, spec: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 def build(slot: str, spec: Mapping[str, Any], *wiring: Any, where: str | None = None) -> Any:
-    """Construct the part that `spec` describes; `wiring` are its positional arguments (widths and the like)."""
+    """Construct the part that `spec` describes; `wiring` are its positional arguments (widths and so on)."""
     resolved = check(slot, spec, where or slot)
     part = lookup(slot, resolved.pop("type"))
     known = options(part)

@@ -1,7 +1,8 @@
 """Checkpoint references to local files, tensors read safely from them, and strict loading.
 
-A reference is a local folder or file, a name on the Hugging Face hub (`org/name`), or a file inside an installed
-Python package (`package:NAME` or `package:NAME/inner/path`). Nothing of a checkpoint is ever executed.
+A reference is a local folder or file, a name on the Hugging Face hub (`org/name`), or a file inside an
+installed Python package (`package:NAME` or `package:NAME/inner/path`). Nothing of a checkpoint is
+ever executed.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ _SHOWN = 10  # tensors named in an error before it only counts
 
 
 def resolve(reference: str) -> Path:
-    """The local file or folder that a checkpoint reference stands for; raises CheckpointError if there is none.
+    """The local file or folder that a checkpoint reference stands for; raises CheckpointError if none.
 
     A hub name is downloaded into Hugging Face's cache, or found there without a network.
     """
@@ -64,8 +65,8 @@ def find_file(path: Path, *suffixes: str) -> Path:
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
     """All tensors of a checkpoint by name, on the CPU.
 
-    path: a `.safetensors`, `.pth`, `.pt` or `.bin` file, an index of shards (`*.index.json`), or a folder with
-        one checkpoint. Pickles are read with `weights_only=True`, which refuses to execute code.
+    path: a `.safetensors`, `.pth`, `.pt` or `.bin` file, an index of shards (`*.index.json`), or a folder
+        with one checkpoint. Pickles are read with `weights_only=True`, which refuses to execute code.
     """
     path = Path(path)
     if path.is_dir():
@@ -112,7 +113,7 @@ def load_into(
 
 
 def fingerprint(module: nn.Module) -> str:
-    """A hash (32 hexadecimal digits) of the names, types, shapes and bytes of a module's parameters and buffers."""
+    """A hash (32 hexadecimal digits) of the names, types, shapes and bytes of a module's state dict."""
     digest = hashlib.blake2b(digest_size=16)
     for name, tensor in sorted(module.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
@@ -161,7 +162,7 @@ def _from_hub(name: str) -> Path:
 def _read_shards(index: Path) -> dict[str, Tensor]:
     try:
         places: dict[str, str] = dict(json.loads(index.read_text())["weight_map"])
-        files = sorted(set(places.values()))
+        files = sorted({str(file) for file in places.values()})
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{index} is not an index of checkpoint shards: {error!r}") from error
     tensors: dict[str, Tensor] = {}

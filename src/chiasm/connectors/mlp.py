@@ -1,5 +1,3 @@
-from itertools import pairwise
-
 from einops import rearrange
 from jaxtyping import Float
 from pydantic import PositiveInt
@@ -17,10 +15,9 @@ class MLP(Connector, name="mlp"):
 
     def __init__(self, in_width: int, out_width: int, *, depth: PositiveInt = 2):
         super().__init__()
-        widths = [in_width] + [out_width] * depth
-        layers: list[nn.Module] = [nn.Linear(*widths[:2])]
-        for pair in pairwise(widths[1:]):
-            layers += [nn.GELU(), nn.Linear(*pair)]
+        layers: list[nn.Module] = [nn.Linear(in_width, out_width)]
+        for _ in range(depth - 1):
+            layers += [nn.GELU(), nn.Linear(out_width, out_width)]
         self.layers = nn.Sequential(*layers)
 
     def tokens(self, grid: tuple[int, int]) -> int:

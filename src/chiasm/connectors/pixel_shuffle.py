@@ -10,8 +10,8 @@ from chiasm.errors import RecipeError
 class PixelShuffle(Connector, name="pixel_shuffle"):
     """InternVL-1.5's connector: blocks of neighbouring features become one token (arXiv 2404.16821).
 
-    A block's features are joined on channels in the order row, column, channel (as in InternVL's second layout
-    and in Idefics3), then LayerNorm, linear, GELU, linear.
+    A block's features are joined on channels in the order row, column, channel (as in InternVL's second
+    layout and in Idefics3), then LayerNorm, linear, GELU, linear.
 
     Args:
         factor: side of a block in features; a token stands for `factor` squared of them.

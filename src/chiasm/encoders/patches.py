@@ -8,9 +8,10 @@ from chiasm.errors import RecipeError
 
 
 class Patches(Encoder, name="patches"):
-    """No encoder, as in Fuyu-8B: the feature of a patch is its pixels, (x - 0.5) / 0.5 (www.adept.ai/blog/fuyu-8b).
+    """No encoder: the feature of a patch is its pixels, as in Fuyu-8B (www.adept.ai/blog/fuyu-8b).
 
-    Channels stand in the order row, column, colour (red, green, blue), as in Fuyu's checkpoint.
+    Pixels are normalised by (x - 0.5) / 0.5. Channels stand in the order row, column, colour (red, green,
+    blue), as in Fuyu's checkpoint.
 
     Args:
         patch_size: side of a patch in pixels.

@@ -34,20 +34,25 @@ POOLERS = ("pooler", "head")
 class Transformers(Encoder, name="transformers"):
     """A plain vision transformer of the transformers library: CLIP, SigLIP, DINOv2, ViT-MAE, DeiT, ViT ...
 
-    Only what the chosen features need is kept: the blocks behind `layer`, the pooler and, unless `final_norm`,
-    the last layer norm are dropped. ViT-MAE masks nothing. Distillation and register tokens are dropped.
+    Only what the chosen features need is kept: the blocks behind `layer`, the pooler and, unless
+    `final_norm`, the last layer norm are dropped. ViT-MAE masks nothing. Distillation and
+    register tokens are dropped.
 
     Args:
         checkpoint: a local folder or hub name; of a model with several towers the vision tower is taken.
         config: instead of a checkpoint, from scratch: a transformers config with its `model_type`
             (`{model_type: clip_vision_model, hidden_size: 192, ...}`).
-        layer: which hidden state, counted as in LLaVA: 0 is the embeddings, 1 the first block's output, -1 the
-            last block's, -2 the one before. All of them are before the final layer norm.
+        layer: which hidden state, counted as in LLaVA: 0 is the embeddings, 1 the first block's output, -1
+            the last block's, -2 the one before. All of them are before the final layer norm.
         final_norm: apply the model's final layer norm to that hidden state. PaliGemma takes SigLIP with
             `layer: -1, final_norm: true`; LLaVA takes CLIP with `layer: -2` and without.
         class_token: 'drop' it, or 'join' it to every feature on channels, behind the feature's own (which
             doubles the width).
     """
+
+    model: Any  # a PreTrainedModel; Any, so that transformers is imported only where it is used
+    mean: Tensor
+    deviation: Tensor
 
     def __init__(
         self,
@@ -79,8 +84,8 @@ class Transformers(Encoder, name="transformers"):
         rows, columns = self.patch_size
         if height % rows or width % columns:
             raise RecipeError(
-                f"encoder 'transformers' ({self.model.config.model_type}) cannot cut {height}x{width} pixels into "
-                f"patches of {rows}x{columns}; it was made for {self.size[0]}x{self.size[1]}"
+                f"encoder 'transformers' ({self.model.config.model_type}) cannot cut {height}x{width} pixels "
+                f"into patches of {rows}x{columns}; it was made for {self.size[0]}x{self.size[1]}"
             )
         return height // rows, width // columns
 
@@ -104,7 +109,7 @@ class Transformers(Encoder, name="transformers"):
         return torch.cat([features, repeat(hidden[:, 0], "n c -> n gh gw c", gh=rows, gw=columns)], dim=-1)
 
 
-def _load(folder: Path, reference: str) -> nn.Module:
+def _load(folder: Path, reference: str) -> Any:
     """The vision tower with its weights in float32; raises CheckpointError unless all are there and fit."""
     from transformers import AutoConfig, AutoModel
 
@@ -155,7 +160,7 @@ def _quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _from_scratch(config: dict[str, Any]) -> nn.Module:
+def _from_scratch(config: dict[str, Any]) -> Any:
     from transformers import AutoConfig, AutoModel
 
     try:
@@ -174,7 +179,7 @@ def _without_masks(settings: Any) -> Any:
     return settings
 
 
-def _trim(model: nn.Module, layer: int) -> nn.Module:
+def _trim(model: Any, layer: int) -> nn.Module:
     """Keep what leads to hidden state `layer`; returns the final norm, which the model then has no more."""
     depth = model.config.num_hidden_layers
     found = [m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == depth]

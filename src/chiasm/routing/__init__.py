@@ -1,8 +1,8 @@
 """Which weights a token meets inside the language model.
 
-A routing part attaches itself to modules of any language model by hooks, so that the language model's own code
-and parameter names stay as they are. The kinds of the positions (text, image read, image written) stand in a
-context that the model sets around each call.
+A routing part attaches itself to modules of any language model by hooks, so that the language model's own
+code and parameter names stay as they are. The kinds of the positions (text, image read, image written)
+stand in a context that the model sets around each call.
 """
 
 from abc import abstractmethod

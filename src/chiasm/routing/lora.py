@@ -15,7 +15,7 @@ from chiasm.routing import Routing
 
 
 class LoRA(Routing, name="lora"):
-    """Low-rank updates beside linear layers of the language model: W x + (alpha / rank) B A x (arXiv 2106.09685).
+    """Low-rank updates of the language model's linear layers: W x + alpha/rank B A x (arXiv 2106.09685).
 
     B starts at zero, so that an untrained update changes nothing. The same update for tokens of every kind.
 
@@ -89,6 +89,7 @@ def _chosen(language: nn.Module, targets: list[str] | str) -> dict[str, nn.Linea
     if idle or not targets:
         endings = sorted({name.rpartition(".")[2] for name in known})
         raise RecipeError(
-            f"routing 'lora' found no linear layer for targets {idle}; the language model has: {', '.join(endings)}"
+            f"routing 'lora' found no linear layer for targets {idle}; "
+            f"the language model has: {', '.join(endings)}"
         )
     return {name: layer for name, layer in known.items() if f".{name}".endswith(ends)}

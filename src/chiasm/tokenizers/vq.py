@@ -30,7 +30,8 @@ class VQ(ImageTokenizer, name="vq"):
         code_width: length of a code's vector.
         width: channels at the resolution of the codes.
         depth: residual blocks at the resolution of the codes, in the encoder and in the decoder.
-        commitment: weight of the loss that keeps the encoder near its codes.
+        commitment: weight of the loss that keeps the encoder near its codes. The paper's 0.25 stands beside
+            an error divided by the pixels' variance; beside the plain error it would drown the picture.
         decay: share of the codebook's moving averages that each batch keeps.
         revive_after: batches without a use after which a code is given a new place; 0 = never.
         cosine: compare codes by direction only.
@@ -45,7 +46,7 @@ class VQ(ImageTokenizer, name="vq"):
         code_width: int = 32,
         width: int = 192,
         depth: int = 2,
-        commitment: float = 0.25,
+        commitment: float = 0.05,
         decay: float = 0.99,
         revive_after: int = 20,
         cosine: bool = False,
@@ -62,7 +63,7 @@ class VQ(ImageTokenizer, name="vq"):
 
         patch = min(downsample, 4)
         halvings = (downsample // patch).bit_length() - 1
-        widths = [max(width >> i, 32) for i in reversed(range(halvings + 1))]
+        widths = [min(width, max(width >> i, 32)) for i in reversed(range(halvings + 1))]
         down = [nn.Sequential(nn.SiLU(), nn.Conv2d(a, b, 4, 2, 1)) for a, b in pairwise(widths)]
         self.encoder = nn.Sequential(
             nn.Conv2d(3, widths[0], patch + 2, patch, 1),

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from chiasm.views import View
 
-# Zero for an encoder that normalises by (x - 0.5) / 0.5, and near the mean colour of photographs for the others.
+# Zero for an encoder that normalises by (x - 0.5) / 0.5, and near the mean of photographs for the others.
 GREY = (127, 127, 127)
 WHITE = (255, 255, 255)
 

@@ -1,0 +1,185 @@
+"""The gradient of one optimiser step: sums and counts are added up over micro-batches and ranks, then divided."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from chiasm.errors import ChiasmError, RecipeError
+from chiasm.losses import Loss, objective
+from chiasm.model import Model
+from chiasm.recipe import Stage
+from chiasm.sequence import IGNORE, PackedBatch
+from chiasm.training.distribution import Ranks
+
+
+class Objective(Protocol):
+    """What a stage minimises."""
+
+    def losses(self, batch: Any) -> dict[str, Loss]: ...
+
+    def counts(self, batch: Any) -> dict[str, float]:
+        """How many terms each loss of this batch will have, known before it is computed."""
+
+
+class Documents:
+    """The losses of a model on packed documents."""
+
+    def __init__(self, model: Model):
+        self.model = model
+        self._per_picture = _terms_per_picture(model)
+        self.names = {"text", *self._per_picture}
+
+    def losses(self, batch: PackedBatch) -> dict[str, Loss]:
+        return self.model.losses(batch)
+
+    def counts(self, batch: PackedBatch) -> dict[str, float]:
+        pictures = len(batch.written.starts) if batch.written is not None else 0
+        counts = {"text": float((batch.labels != IGNORE).sum())}
+        counts |= {name: terms * pictures for name, terms in self._per_picture.items()}
+        return {name: count for name, count in counts.items() if count}
+
+
+class Pictures:
+    """The losses of an image tokenizer on pictures; every batch has as many of them."""
+
+    def __init__(self, model: Model):
+        assert model.image_tokenizer is not None
+        self.tokenizer = model.image_tokenizer
+        self._per_picture: dict[str, float] = {}
+
+    def losses(self, batch: Tensor) -> dict[str, Loss]:
+        return self.tokenizer.losses(batch)
+
+    def counts(self, batch: Tensor) -> dict[str, float]:
+        if not self._per_picture:
+            self._per_picture = self._try(batch[:1])
+        return {name: terms * len(batch) for name, terms in self._per_picture.items()}
+
+    def _try(self, picture: Tensor) -> dict[str, float]:
+        """Terms of one picture, found in evaluation mode, which leaves the tokenizer as it is."""
+        mode = self.tokenizer.training
+        self.tokenizer.eval()
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            losses = self.tokenizer.losses(picture)
+        self.tokenizer.train(mode)
+        return {name: float(loss.count) for name, loss in losses.items()}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one step did. losses: means by name; norm: of the gradient before clipping."""
+
+    losses: dict[str, float] = field(default_factory=dict)
+    objective: float = 0.0
+    norm: float = 0.0
+    skipped: bool = False
+
+
+class Step:
+    """Gradients, clipping and the optimiser, for one list of micro-batches at a time.
+
+    A step whose loss or gradient is not finite leaves the weights as they are and is reported as skipped.
+    """
+
+    def __init__(
+        self, aim: Objective, made: torch.optim.Optimizer, stage: Stage, ranks: Ranks, device: torch.device
+    ):
+        self.aim, self.made, self.stage, self.ranks, self.device = aim, made, stage, ranks, device
+        self.parameters = [p for group in made.param_groups for p in group["params"]]
+        self.half = uses_bf16(stage.precision, device)
+        self._check_weights(getattr(aim, "names", None))
+
+    def __call__(self, batches: Sequence[Any]) -> Outcome:
+        self.made.zero_grad(set_to_none=True)
+        batches = [batch.to(self.device) for batch in batches]
+        # With one micro-batch the counts are taken as they come; with more they must be known beforehand.
+        ahead = self._promised(batches) if len(batches) > 1 else None
+        sums: dict[str, float] = {}
+        counts: dict[str, float] = {}
+        weights: dict[str, float] = {}
+        for batch in batches:
+            losses = self._losses(batch)
+            own = {name: float(loss.count) for name, loss in losses.items()}
+            total = ahead if ahead is not None else self.ranks.totals(own)
+            if ahead is not None:
+                self._hold_to(self.aim.counts(batch), own)
+            if losses:
+                objective(losses, total).backward()
+            for name, loss in losses.items():
+                sums[name] = sums.get(name, 0.0) + float(loss.sum.detach())
+                counts[name] = counts.get(name, 0.0) + own[name]
+                weights[name] = loss.weight
+        self.ranks.sum_gradients(self.parameters)
+        return self._apply(self.ranks.gather((sums, counts, weights)))
+
+    def _losses(self, batch: Any) -> dict[str, Loss]:
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.half):
+            losses = self.aim.losses(batch)
+        return {
+            name: loss._replace(weight=loss.weight * self.stage.weights.get(name, 1.0)) for name, loss in losses.items()
+        }
+
+    def _promised(self, batches: Sequence[Any]) -> dict[str, float]:
+        promised: dict[str, float] = {}
+        for batch in batches:
+            for name, count in self.aim.counts(batch).items():
+                promised[name] = promised.get(name, 0.0) + count
+        return self.ranks.totals(promised)
+
+    def _hold_to(self, promised: dict[str, float], made: dict[str, float]) -> None:
+        if promised != made:
+            raise ChiasmError(
+                f"stage {self.stage.name!r} accumulates over {self.stage.accumulate} batches, for which the number of "
+                f"loss terms must be known beforehand, but {promised} were promised and {made} made; use accumulate: 1"
+            )
+
+    def _apply(self, reports: Sequence[tuple[dict[str, float], ...]]) -> Outcome:
+        sums, counts, weights = {}, {}, {}
+        for each in reports:
+            for name, value in each[0].items():
+                sums[name] = sums.get(name, 0.0) + value
+                counts[name] = counts.get(name, 0.0) + each[1][name]
+                weights[name] = each[2][name]
+        means = {name: sums[name] / max(counts[name], 1.0) for name in sums}
+        value = sum(weights[name] * mean for name, mean in means.items())
+        norm = float(nn.utils.clip_grad_norm_(self.parameters, self.stage.clip))
+        if not (math.isfinite(value) and math.isfinite(norm)):
+            self.made.zero_grad(set_to_none=True)
+            return Outcome(means, value, norm, skipped=True)
+        self.made.step()
+        return Outcome(means, value, norm)
+
+    def _check_weights(self, names: set[str] | None) -> None:
+        unknown = sorted(set(self.stage.weights) - names) if names is not None else []
+        if unknown:
+            known = ", ".join(sorted(names or ()))
+            raise RecipeError(f"stage {self.stage.name!r} weighs the loss {unknown[0]!r}, which is not there; known: {known}")
+
+
+def uses_bf16(precision: str, device: torch.device) -> bool:
+    """Whether a stage runs in bf16 autocast: when asked for, or on its own where the processor computes in it."""
+    if precision != "auto":
+        return precision == "bf16"
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type != "cpu":
+        return False
+    tests = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    return any(test() for test in tests if test is not None)
+
+
+def _terms_per_picture(model: Model) -> dict[str, float]:
+    """How many loss terms by name the image head makes of one written picture, tried on a blank one."""
+    head, tokenizer = model.image_head, model.image_tokenizer
+    if head is None or tokenizer is None:
+        return {}
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        span = head.prepare(torch.zeros(1, *tokenizer.grid, dtype=torch.long, device=model.device))
+        hidden = torch.zeros(1, len(head.layout().rows), model.language.width, device=model.device)
+        return {name: float(loss.count) for name, loss in head.losses(hidden, span).items()}

@@ -1,0 +1,131 @@
+"""Answering and drawing."""
+
+import pytest
+import torch
+from PIL import Image
+
+from chiasm.data.documents import PictureReader, document, draw_prompt, prompt_of
+from chiasm.data.files import PictureInMemory
+from chiasm.data.sample import Message, Sample
+from chiasm.errors import DataError
+from chiasm.generation import Session, answers, draw
+from chiasm.sequence import Kind, pack
+
+
+def asked(world, count=6):
+    samples = [s for i in range(count) for s in world[i] if s.truth["task"] in ("what", "count", "words")]
+    return [prompt_of(sample) for sample in samples[:count]]
+
+
+def test_cached_steps_equal_the_whole_sequence(tiny_model):
+    """Prompts of different lengths in one session, continued token by token, against one full pass each."""
+    model, world = tiny_model
+    prompts = [document(model.contract, sample, prompt=True) for sample in asked(world)]
+    assert len({len(prompt) for prompt in prompts}) > 1
+    follow = torch.randint(0, 300, (len(prompts), 5))
+    with torch.no_grad():
+        session = Session(model, prompts)
+        stepped = [session.last] + [session.step_text(follow[:, i]) for i in range(5)]
+        for row, prompt in enumerate(prompts):
+            size = len(prompt)
+            prompt.add_text(follow[row].tolist(), learn=False)
+            batch, slots = pack([[prompt]])
+            batch = PictureReader(model.contract).attach(batch, slots)
+            whole = model.language(session._embed(batch), batch.positions, batch.layout)[0, size - 1 :]
+            torch.testing.assert_close(torch.stack([s[row] for s in stepped]), whole, atol=1e-5, rtol=1e-4)
+
+
+def test_drawing_step_by_step_equals_teacher_forcing(tiny_model):
+    """Greedy codes, fed back as a written picture, are what the trained path predicts again."""
+    model, world = tiny_model
+    sample = next(s for s in world[0] if s.truth["task"] == "draw")
+    prompt = draw_prompt(model.contract, prompt_of(sample))
+    codes = draw(model, [prompt], guidance=1.0, temperature=0.0, top_k=0)
+    span = model.contract.span
+    size = len(prompt)
+    prompt.add_picture(PictureInMemory(Image.new("RGB", (32, 32))), Kind.WRITTEN, 0, span.opens, span.exposed)
+    batch, slots = pack([[prompt]])
+    batch = PictureReader(model.contract).attach(batch, slots)
+    batch.written.targets, batch.written.encoded = codes, True
+    with torch.no_grad():
+        losses = model.losses(batch)
+        _, embeddings = model._write(batch.written, model.language.embed(batch.ids))
+        hidden = model.language(embeddings, batch.positions, batch.layout)[:, size - 1 : size - 1 + span.length]
+    # With greedy sampling each code is the likeliest, so its loss is below that of any other choice.
+    other = batch.written.targets.clone()
+    batch.written.targets = (other + 1) % model.image_tokenizer.codebook_size
+    assert losses["image"].mean < model.losses(batch)["image"].mean
+    assert hidden.shape[1] == span.length
+
+
+def test_batched_answers_equal_single_ones(tiny_model):
+    model, world = tiny_model
+    prompts = asked(world)
+    assert answers(model, prompts, tokens=6) == [answers(model, [prompt], tokens=6)[0] for prompt in prompts]
+
+
+def test_the_same_seed_gives_the_same_picture(tiny_model):
+    model, _ = tiny_model
+    one, again, other = (model.generate(["a dog", "a cat"], seed=seed) for seed in (1, 1, 2))
+    assert [p.tobytes() for p in one] == [p.tobytes() for p in again]
+    assert [p.tobytes() for p in one] != [p.tobytes() for p in other]
+    assert one[0].size == (32, 32)
+
+
+def test_guidance_moves_the_codes_and_one_is_none(tiny_model):
+    model, world = tiny_model
+    sample = next(s for s in world[0] if s.truth["task"] == "draw")
+    prompts = [draw_prompt(model.contract, prompt_of(sample))]
+    plain, guided = (draw(model, prompts, guidance=g, temperature=0.0, top_k=0) for g in (1.0, 8.0))
+    assert plain.shape == guided.shape == (1, *model.image_tokenizer.grid)
+
+
+def test_chat_takes_words_and_pictures_and_can_answer_with_both(tiny_model):
+    model, _ = tiny_model
+    reply = model.chat([{"role": "user", "content": [Image.new("RGB", (20, 30)), "What is this?"]}], tokens=4)
+    assert isinstance(str(reply), str)
+    # A model that always begins a picture draws one picture after another until its tokens are spent.
+    with torch.no_grad():
+        head = model.language.inner.lm_head.weight
+        head.zero_()
+    first = model.language.logits
+    draw_id = model.language.tokenizer.draw
+    model.language.logits = lambda hidden: torch.nn.functional.one_hot(
+        torch.full(hidden.shape[:-1], draw_id), len(model.language.tokenizer)
+    ).float()
+    reply = model.chat("Draw.", tokens=2)
+    model.language.logits = first
+    assert [type(item) for item in reply.content] == [Image.Image] * 2 or len(reply.pictures) >= 1
+
+
+def test_a_batch_of_answers_never_holds_the_marker_of_a_picture(tiny_model):
+    model, world = tiny_model
+    draw_id = model.language.tokenizer.draw
+    model.language.logits = lambda hidden: (
+        torch.nn.functional.one_hot(torch.full(hidden.shape[:-1], draw_id), len(model.language.tokenizer)).float()
+    )
+    assert "draw" not in answers(model, asked(world, 1), tokens=2)[0]
+
+
+@pytest.mark.parametrize(
+    ("messages", "error"),
+    [
+        ([], "the conversation is empty"),
+        ([{"role": "usr", "content": "x"}], "role 'usr'"),
+        ([{"content": "x"}], "must be a mapping with 'role' and 'content'"),
+        ([{"role": "user", "content": [3]}], "has content 3"),
+        ([{"role": "user", "content": [{"image": "none.png"}]}], "there is no picture at none.png"),
+        ("word " * 300, "but the context is 256"),
+    ],
+)
+def test_bad_conversations_are_named(tiny_model, messages, error):
+    model, _ = tiny_model
+    with pytest.raises(DataError, match=error):
+        model.chat(messages)
+
+
+def test_a_sample_longer_than_the_context_is_named(tiny_model):
+    model, _ = tiny_model
+    long = Sample("sample 9 of x", (Message("user", ("word " * 300,)),))
+    with pytest.raises(DataError, match="sample 9 of x has .* but the context is 256"):
+        document(model.contract, long, prompt=True)
