@@ -30,7 +30,10 @@ def test_an_unknown_option_is_answered_with_the_nearest_one():
 
 
 def test_an_unknown_part_is_answered_with_the_nearest_one():
-    assert refused({"type": "pixel_shufle"}) == "there is no connector 'pixel_shufle'; did you mean 'pixel_shuffle'?"
+    assert (
+        refused({"type": "pixel_shufle"})
+        == "there is no connector 'pixel_shufle'; did you mean 'pixel_shuffle'?"
+    )
 
 
 def test_a_wrong_value_is_named_with_its_place():
@@ -95,7 +98,9 @@ def test_an_option_may_be_a_part_or_several(registry):
     part = parts.build("connector", {"type": "nested", "one": patches, "many": [patches, patches]}, 1, 2)
     assert [encoder.patch_size for encoder in (part.one, *part.many)] == [4, 4, 4]
     assert parts.build("connector", {"type": "nested", "one": None, "many": []}, 1, 2).one is None
-    assert "model.connector.many.0" in refused({"type": "nested", "one": None, "many": [{"type": "patches", "patch_size": -1}]})
+    assert "model.connector.many.0" in refused(
+        {"type": "nested", "one": None, "many": [{"type": "patches", "patch_size": -1}]}
+    )
 
 
 def test_positional_arguments_are_wiring_and_no_options():
