@@ -1,8 +1,8 @@
 """Which emoji stand where in a picture, found by matching templates: exact, and without any trained network.
 
 Every emoji of the set is looked for in every cell, over sizes, places and blurs, by normalised correlation of
-colour: the template is laid on the picture's own ground, both have their mean taken away, and a match is 1 at best.
-Pictures are brought to `CELL` pixels a cell first, so that the blur of an image tokenizer matters little.
+colour: the template is laid on the picture's own ground, both have their mean taken away, and a match is 1 at
+best. Pictures are brought to `CELL` pixels a cell first, so that an image tokenizer's blur matters little.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from chiasm.data.world.scene import Scene
 
 CELL = 16  # pixels a cell at which templates are compared
 SIDES = (11, 12, 13, 14, 15)  # sizes of a thing in those pixels: 0.7 to 0.9 of a cell
-# How soft the templates are (standard deviations in those pixels), and what a match with a softer one is docked:
-# soft spots of colour look like one another, so they must match better. Measured on photographs.
+# How soft the templates are (standard deviations in those pixels), and what a match with a softer one is docked,
+# as soft spots of colour look like one another. Measured on photographs.
 BLURS = {0.5: 0.0, 1.0: 0.04, 2.0: 0.1}
 MARGIN = 1  # pixels of ground that a template has round it
 SLACK = 2  # how many pixels a thing may stand outside its cell
@@ -33,7 +33,7 @@ PLAIN = 0.2  # the least share of a picture of a scene that is plain ground; noi
 
 @dataclass(frozen=True)
 class Reading:
-    """cells: the emoji of every cell in reading order, or None. scores: the best match of every cell, at most 1."""
+    """cells: the emoji of every cell in reading order, or None. scores: the best match of every cell."""
 
     cells: tuple[Emoji | None, ...]
     scores: tuple[float, ...]
@@ -111,9 +111,11 @@ class Checker:
 def score(found: Sequence[Emoji | None], scene: Scene) -> dict[str, float]:
     """What of the asked scene was found, each between 0 and 1, and how many cells that is.
 
-    object: share of the asked things whose emoji stands anywhere (each found one counts once). count: 1 if as many
-    things were found as asked. place: share of the asked things that stand in their cell. all: 1 if exactly the
-    asked scene was found. cells_right, cells_asked: `place` as numbers to be summed over pictures.
+    object: share of the asked things whose emoji stands anywhere (each found one counts once).
+    count: 1 if as many things were found as asked.
+    place: share of the asked things that stand in their cell.
+    all: 1 if exactly the asked scene was found.
+    cells_right, cells_asked: `place` as numbers to be summed over pictures.
     """
     asked = {thing.cell: thing.emoji for thing in scene.things}
     anywhere = Counter(asked.values()) & Counter(emoji for emoji in found if emoji is not None)
@@ -153,7 +155,7 @@ def _ground(pixels: Float[np.ndarray, "3 h w"]) -> tuple[Float[np.ndarray, 3], f
 def _templates(
     emoji: Sequence[Emoji], styles: Sequence[str], side: int, blur: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Colour times alpha, `n 3 window window`, and alpha, `n 1 window window`, of every emoji in every style."""
+    """Colour times alpha, `n 3 window window`, and alpha, `n 1 window window`, of all emoji and styles."""
     drawn = [artwork(one, style, side) for one in emoji for style in styles]
     pixels = np.stack([np.asarray(one, dtype=np.float32) for one in drawn]).transpose(0, 3, 1, 2) / 255
     pixels = np.pad(pixels, ((0, 0), (0, 0), (MARGIN, MARGIN), (MARGIN, MARGIN)))

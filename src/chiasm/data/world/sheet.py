@@ -107,7 +107,7 @@ class _Sheet:
         y += 5
         for question, answer in self._questions(index)[: (top + CARD - y) // 17]:
             self._text((left, y), question, 13, PALE)
-            x = left + self.pen.textlength(question + "  ", self._font(13))
+            x = left + round(self.pen.textlength(question + "  ", self._font(13)))
             self._text((x, y), answer, 13, GREEN)
             y += 17
 

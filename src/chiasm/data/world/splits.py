@@ -1,7 +1,7 @@
 """Which scenes are kept out of training.
 
-A *combination* is an unordered pair of different emoji that stand in one scene. A stable hash of the two, without
-any seed, sends a share of all pairs to the held-out side, and then:
+A *combination* is an unordered pair of different emoji that stand in one scene. A stable hash of the two,
+without any seed, sends a share of all pairs to the held-out side, and then:
 
 - `train`: no two things of the scene are a held-out pair, nor emoji that its questions only mention.
 - `combination`: at least one pair of the scene is held out, so that the scene's set of emoji never occurs in

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 from PIL import Image, ImageChops, ImageFilter, ImageOps
 
 INK = (40, 40, 46)
@@ -56,7 +57,7 @@ STYLES: dict[str, Callable[[Image.Image], Image.Image]] = {
 
 def _edges(channel: Image.Image) -> Image.Image:
     """Morphological gradient of one channel: how much it changes within a pixel's neighbourhood."""
-    padded = ImageOps.expand(channel, 1, fill=int(channel.getextrema()[0]))
+    padded = ImageOps.expand(channel, 1, fill=np.asarray(channel).min().item())
     gradient = ImageChops.difference(
         padded.filter(ImageFilter.MaxFilter(3)), padded.filter(ImageFilter.MinFilter(3))
     )
