@@ -22,8 +22,8 @@ from chiasm.data.world.scene import Scene
 
 CELL = 16  # pixels a cell at which templates are compared
 SIDES = (11, 12, 13, 14, 15)  # sizes of a thing in those pixels: 0.7 to 0.9 of a cell
-# How soft the templates are (standard deviations in those pixels), and what a match with a softer one is docked,
-# as soft spots of colour look like one another. Measured on photographs.
+# How soft the templates are (standard deviations in those pixels), and what a match with a softer one is
+# docked, as soft spots of colour look like one another. Measured on photographs.
 BLURS = {0.5: 0.0, 1.0: 0.04, 2.0: 0.1}
 MARGIN = 1  # pixels of ground that a template has round it
 SLACK = 2  # how many pixels a thing may stand outside its cell

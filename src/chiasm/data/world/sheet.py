@@ -70,7 +70,7 @@ class _Sheet:
     def _height(self) -> int:
         cards = -(-self.n // COLUMNS) * (CARD + GAP)
         emoji = -(-len(self.world.emoji[:144]) // 24) * 46
-        return 104 + cards + (SIDE + 98) + (150 + 84) + (emoji + 60)
+        return 114 + cards + (SIDE + 98) + (150 + 84) + (emoji + 60)
 
     def _head(self) -> int:
         world = self.world
@@ -88,7 +88,7 @@ class _Sheet:
                 15,
                 (190, 60, 40),
             )
-        return 110
+        return 120
 
     def _card(self, index: int, left: int, top: int) -> None:
         scene = self.world.scene(index)

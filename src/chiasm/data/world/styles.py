@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
 from PIL import Image, ImageChops, ImageFilter, ImageOps
 
 INK = (40, 40, 46)
@@ -31,9 +30,9 @@ def line(picture: Image.Image) -> Image.Image:
     """Ink outlines on white, the way of a colouring book."""
     alpha = picture.getchannel("A")
     on_white = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
-    red, green, blue = (_edges(channel) for channel in on_white.split())
+    red, green, blue = (_edges(channel, 255) for channel in on_white.split())
     inner = ImageChops.lighter(ImageChops.lighter(red, green), blue)
-    edges = ImageChops.lighter(inner, _edges(alpha)).point(lambda value: min(255, value * 3))
+    edges = ImageChops.lighter(inner, _edges(alpha, 0)).point(lambda value: min(255, value * 3))
     paper = Image.new("RGB", picture.size, "white")
     paper.paste(INK, mask=edges)
     return Image.merge("RGBA", (*paper.split(), ImageChops.lighter(alpha, edges)))
@@ -55,9 +54,9 @@ STYLES: dict[str, Callable[[Image.Image], Image.Image]] = {
 }
 
 
-def _edges(channel: Image.Image) -> Image.Image:
+def _edges(channel: Image.Image, outside: int) -> Image.Image:
     """Morphological gradient of one channel: how much it changes within a pixel's neighbourhood."""
-    padded = ImageOps.expand(channel, 1, fill=np.asarray(channel).min().item())
+    padded = ImageOps.expand(channel, 1, fill=outside)
     gradient = ImageChops.difference(
         padded.filter(ImageFilter.MaxFilter(3)), padded.filter(ImageFilter.MinFilter(3))
     )
