@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import distributed, multiprocessing
 from torch.nn import functional
 
 from chiasm.tokenizers.quantizer import VectorQuantizer
@@ -133,3 +134,44 @@ def test_health_counts_recent_use():
         quantizer(places[:, :1])
     assert quantizer.health()["codebook_use"] == 0.5
     assert 2 < quantizer.health()["perplexity"] < 4
+
+
+def learn_on_a_rank(rank, folder, world, batches):
+    torch.set_num_threads(1)
+    torch.manual_seed(rank)
+    if world > 1:
+        distributed.init_process_group(
+            "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world
+        )
+    quantizer = VectorQuantizer(16, 3, revive_after=3).train()
+    quantizer.load_state_dict(torch.load(folder / "start.pt"))
+    for batch in batches:
+        quantizer(batch.tensor_split(world)[rank])
+    torch.save(quantizer.state_dict(), folder / f"{world}-{rank}.pt")
+    if world > 1:
+        distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("counts", [(6, 6), (6, 1)])
+def test_two_ranks_learn_the_codebook_of_one(tmp_path, counts):
+    """Of a batch of one grid the second rank gets nothing, and takes part all the same."""
+    started = VectorQuantizer(16, 3).train()
+    started(grids())
+    torch.save(started.state_dict(), tmp_path / "start.pt")
+    batches = [grids(count, seed=seed) for seed, count in enumerate(counts, 1)]
+    multiprocessing.spawn(learn_on_a_rank, (tmp_path, 2, batches), nprocs=2)
+    learn_on_a_rank(0, tmp_path, 1, batches)
+    first, second, alone = (torch.load(tmp_path / f"{name}.pt") for name in ("2-0", "2-1", "1-0"))
+    for name, value in first.items():
+        assert torch.equal(value, second[name])
+        assert torch.allclose(value, alone[name])
+
+
+@pytest.mark.slow
+def test_two_ranks_start_and_revive_the_same_codes(tmp_path):
+    torch.save(VectorQuantizer(16, 3).state_dict(), tmp_path / "start.pt")
+    multiprocessing.spawn(learn_on_a_rank, (tmp_path, 2, [grids(), *[grids(1)] * 5]), nprocs=2)
+    first, second = (torch.load(tmp_path / f"{name}.pt") for name in ("2-0", "2-1"))
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
+    assert (first["last_revival"] > 0).any()

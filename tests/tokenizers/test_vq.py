@@ -78,7 +78,7 @@ def test_losses_are_sums_over_elements():
     assert losses["reconstruction"].count == 3 * 3 * 16 * 16
     assert torch.allclose(losses["reconstruction"].sum, (error.abs() + error**2).sum(), rtol=1e-4)
     assert losses["commitment"].count == 3 * 4 * 4 * 8
-    assert losses["commitment"].weight == 0.25
+    assert losses["commitment"].weight == 0.05
 
 
 def test_every_parameter_gets_a_gradient():

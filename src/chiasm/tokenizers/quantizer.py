@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from einops import rearrange
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.nn import functional
 
 _CLUSTER_ROUNDS = 10
@@ -38,7 +38,8 @@ class VectorQuantizer(nn.Module):
     """A codebook learnt by exponential moving averages. Its arithmetic is fp32 whatever the autocast.
 
     In training mode every forward pass updates it, after the look-up. All of its state is in buffers and its
-    random draws come from torch's global generator, so a restored run continues bit for bit.
+    random draws come from torch's global generator, so a restored run continues bit for bit. Ranks learn one
+    codebook together: in training all must call it equally often, be it with no vectors.
 
     Args:
         codebook_size: number of codes.
@@ -84,7 +85,7 @@ class VectorQuantizer(nn.Module):
         with torch.autocast(inputs.device.type, enabled=False):
             inputs = self._on_sphere(inputs.float())
             flat = rearrange(inputs.detach(), "n h w c -> (n h w) c")
-            learning = self.training and len(flat) > 0
+            learning = self.training and (len(flat) > 0 or _in_company())
             if learning and self.batches == 0:
                 self._start_from(flat)
             codes = self.nearest(flat)
@@ -123,9 +124,11 @@ class VectorQuantizer(nn.Module):
     def _start_from(self, flat: Float[Tensor, "m c"]) -> None:
         """Make the codes cluster centres (k-means) of the first batch."""
         size = len(self.vectors)
-        repeats = -(-size // len(flat))
-        order = torch.cat([torch.randperm(len(flat), device=flat.device) for _ in range(repeats)])
-        self.vectors.copy_(flat[order[:size]])
+        if len(flat) > 0:
+            repeats = -(-size // len(flat))
+            order = torch.cat([torch.randperm(len(flat), device=flat.device) for _ in range(repeats)])
+            self.vectors.copy_(flat[order[:size]])
+        self.vectors.copy_(_of_first_rank(self.vectors))
         for _ in range(_CLUSTER_ROUNDS):
             uses, sums = self._gather(flat, self.nearest(flat))
             centres = torch.where(uses[:, None] > 0, sums / uses[:, None].clamp(min=1), self.vectors)
@@ -151,20 +154,40 @@ class VectorQuantizer(nn.Module):
 
     def _revive(self, flat: Float[Tensor, "m c"], errors: Float[Tensor, " m"]) -> None:
         idle = self.batches - torch.maximum(self.last_use, self.last_revival).clamp(min=0)
-        dead = (idle >= self.revive_after).nonzero().squeeze(1)[: len(flat)]
+        dead = (idle >= self.revive_after).nonzero().squeeze(1)
         if len(dead) == 0:
             return
-        chosen = torch.multinomial(errors + self.epsilon, len(dead))
-        self.vectors[dead] = flat[chosen]
+        places = self.vectors[dead]
+        if len(flat) > 0:
+            chosen = torch.multinomial(errors + self.epsilon, len(dead), replacement=len(dead) > len(flat))
+            places = flat[chosen]
+        places = _of_first_rank(places)
+        self.vectors[dead] = places
         # The weight of one use: the code moves freely to the vectors that choose it next.
         self.counts[dead] = 1.0
-        self.sums[dead] = flat[chosen]
+        self.sums[dead] = places
         self.last_revival[dead] = self.batches
 
     def _gather(self, flat: Tensor, codes: Tensor) -> tuple[Float[Tensor, " k"], Float[Tensor, "k c"]]:
-        """How often each code was chosen, and the sum of the vectors that chose it."""
+        """How often each code was chosen, and the sum of the vectors that chose it, on all ranks."""
         uses = torch.bincount(codes, minlength=len(self.vectors)).to(flat.dtype)
-        return uses, torch.zeros_like(self.vectors).index_add_(0, codes, flat)
+        sums = torch.zeros_like(self.vectors).index_add_(0, codes, flat)
+        if _in_company():
+            distributed.all_reduce(uses)
+            distributed.all_reduce(sums)
+        return uses, sums
 
     def _on_sphere(self, vectors: Float[Tensor, "... c"]) -> Float[Tensor, "... c"]:
         return functional.normalize(vectors, dim=-1) if self.cosine else vectors
+
+
+def _in_company() -> bool:
+    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
+
+
+def _of_first_rank(tensor: Tensor) -> Tensor:
+    """What rank 0 holds, on every rank."""
+    if _in_company():
+        tensor = tensor.contiguous()
+        distributed.broadcast(tensor, 0)
+    return tensor
