@@ -96,6 +96,13 @@ def test_any_size_goes(size):
     assert part(torch.rand(1, 3, *size)).shape == (1, *part.grid(*size), part.width)
 
 
+def test_a_pretrained_encoder_is_rebuilt_without_the_package():
+    part, pixels = encoder(), torch.rand(1, 3, 64, 64)
+    other = encoder(**part.standalone())
+    other.load_state_dict(part.state_dict())
+    assert torch.equal(part(pixels), other(pixels))
+
+
 def test_training_does_not_move_the_statistics():
     part = encoder().train()
     before = {key: value.clone() for key, value in part.state_dict().items()}

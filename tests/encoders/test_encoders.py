@@ -1,12 +1,17 @@
 """What every registered encoder must do, and what the small ones compute."""
 
+import copy
+import json
+
 import pytest
 import torch
 from safetensors.torch import load, save
 from torch.nn import functional
 
 from chiasm import parts
+from chiasm.cache import fingerprint
 from chiasm.errors import RecipeError
+from chiasm.weights import load_into
 
 # Options that make a part small enough for a test, or that it cannot do without.
 SMALL = {
@@ -56,6 +61,15 @@ def test_a_saved_encoder_is_bit_equal_when_loaded(name):
 
 
 @pytest.mark.parametrize("name", parts.names("encoder"))
+def test_an_encoder_is_rebuilt_without_its_checkpoint(name):
+    part, pixels = encoder(name).eval(), torch.rand(2, 3, 32, 32)
+    options = json.loads(json.dumps({**SMALL.get(name, {}), **part.standalone()}))
+    other = parts.build("encoder", {"type": name, **options}).eval()
+    load_into(other, part.state_dict(), "here")
+    assert torch.equal(part(pixels), other(pixels))
+
+
+@pytest.mark.parametrize("name", parts.names("encoder"))
 def test_an_encoder_is_the_same_in_training_and_in_evaluation(name):
     """No dropout and no moving statistics by default: cached features stay right."""
     part, pixels = encoder(name), torch.rand(2, 3, 32, 32)
@@ -74,6 +88,23 @@ def test_a_size_that_cannot_be_cut_into_patches_is_a_sentence(name):
         encoder(name).grid(30, 32)
     with pytest.raises(RecipeError, match="cannot cut 30x32 pixels into patches of 8"):
         encoder(name)(torch.rand(1, 3, 30, 32))
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("patches", {"patch_size": 16}),
+        ("vit", {"heads": 2}),
+        ("efficientnet_lite", {"strides": [32, 16]}),
+        ("transformers", {"class_token": "join"}),
+    ],
+)
+def test_encoders_that_compute_something_else_share_no_cache(name, change):
+    """Also where their tensors are equal: what is not in the state dict stands in the printed module."""
+    part, other = encoder(name), encoder(name, **change)
+    other.load_state_dict(part.state_dict())
+    assert fingerprint(part) != fingerprint(other)
+    assert fingerprint(part) == fingerprint(copy.deepcopy(part))
 
 
 def test_patches_are_the_pixels_in_the_order_row_column_colour():

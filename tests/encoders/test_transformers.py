@@ -6,6 +6,7 @@ import transformers
 
 from chiasm import parts
 from chiasm.errors import CheckpointError, RecipeError
+from chiasm.weights import load_into
 
 SMALL = {
     "hidden_size": 24,
@@ -146,6 +147,22 @@ def test_the_preprocessor_beside_the_checkpoint_says_how_to_normalise(family):
     part = encoder(folder)
     assert part.mean.flatten().tolist() == pytest.approx([0.1, 0.2, 0.3])
     assert part.deviation.flatten().tolist() == [1, 2, 4]
+
+
+@torch.no_grad()
+def test_a_loaded_encoder_is_rebuilt_without_its_checkpoint(family):
+    folder, pixels = family[0], torch.rand(1, 3, 48, 32)
+    (folder / "preprocessor_config.json").write_text(
+        json.dumps({"image_mean": [0.1, 0.2, 0.3], "image_std": [1, 2, 4]})
+    )
+    part = encoder(folder, layer=-2, final_norm=True)
+    options = json.loads(json.dumps(part.standalone()))
+    other = parts.build(
+        "encoder", {"type": "transformers", "layer": -2, "final_norm": True, **options}
+    ).eval()
+    load_into(other, part.state_dict(), "here")
+    assert torch.equal(other(pixels), part(pixels))
+    assert str(folder) not in json.dumps(options)
 
 
 @pytest.mark.parametrize("name", ["CLIP", "Siglip"])

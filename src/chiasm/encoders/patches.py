@@ -30,6 +30,9 @@ class Patches(Encoder, name="patches"):
             )
         return height // self.patch_size, width // self.patch_size
 
+    def extra_repr(self) -> str:
+        return f"patch_size={self.patch_size}"
+
     def forward(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n gh gw c"]:
         rows, columns = self.grid(*pixels.shape[-2:])
         return rearrange((pixels - 0.5) / 0.5, "n c (gh p) (gw q) -> n gh gw (p q c)", gh=rows, gw=columns)

@@ -70,15 +70,21 @@ class Transformers(Encoder, name="transformers"):
         self.model = _load(folder, str(checkpoint)) if folder is not None else _from_scratch(config or {})
         norm = _trim(self.model, layer)
         self.final_norm = norm if final_norm else nn.Identity()
+        self.layer = layer
         self.class_token = class_token
         settings = self.model.config
         self.patch_size = _pair(settings.patch_size)
         self.size = _pair(settings.image_size)
         self.width = settings.hidden_size * (2 if class_token == "join" else 1)
         mean, deviation = _normalisation(folder, settings.model_type)
-        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
-        self.register_buffer("deviation", torch.tensor(deviation).view(3, 1, 1), persistent=False)
+        # Saved with the weights, because the preprocessor's file is not.
+        self.register_buffer("mean", torch.tensor(mean).float().view(3, 1, 1))
+        self.register_buffer("deviation", torch.tensor(deviation).float().view(3, 1, 1))
         self._accepts = inspect.signature(self.model.forward).parameters.keys()
+
+    def standalone(self) -> dict[str, Any]:
+        settings = self.model.config
+        return {"checkpoint": None, "config": settings.to_diff_dict() | {"model_type": settings.model_type}}
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         rows, columns = self.patch_size
@@ -88,6 +94,9 @@ class Transformers(Encoder, name="transformers"):
                 f"into patches of {rows}x{columns}; it was made for {self.size[0]}x{self.size[1]}"
             )
         return height // rows, width // columns
+
+    def extra_repr(self) -> str:
+        return f"layer={self.layer}, class_token={self.class_token}"
 
     def forward(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n gh gw c"]:
         rows, columns = self.grid(*pixels.shape[-2:])

@@ -79,6 +79,9 @@ class Block(nn.Module):
         self.mlp_norm = nn.LayerNorm(width)
         self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
 
+    def extra_repr(self) -> str:
+        return f"heads={self.heads}"
+
     def forward(self, x: Float[Tensor, "n s c"]) -> Float[Tensor, "n s c"]:
         x = x + self._attend(self.attention_norm(x))
         return x + self.mlp(self.mlp_norm(x))
