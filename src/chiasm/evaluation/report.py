@@ -1,0 +1,174 @@
+"""report.html: everything that was found about a run, in one file that needs nothing else."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from chiasm.evaluation import plots
+from chiasm.evaluation.evaluate import SAMPLES, read_metrics
+from chiasm.evaluation.verdict import verdict
+from chiasm.recipe import load_recipe, write_text
+
+FORMATS = {".webp": "image/webp", ".png": "image/png", ".jpg": "image/jpeg"}
+# Numbers of a metrics line that are not curves.
+NOT_CURVES = ("step", "time", "seconds", "elapsed", "epoch", "stage_index")
+MEANINGS = {
+    "object": "share of the asked things that stand anywhere in the picture",
+    "place": "share of the asked things that stand in the cell they were asked for",
+    "count": "share of the pictures with as many things as asked",
+    "all": "share of the pictures that are exactly the asked scene",
+}
+
+
+def write_report(folder: str | Path) -> Path:
+    """Write report.html from what an evaluation left in a run's folder, and return its path."""
+    folder = Path(folder)
+    path = folder / "report.html"
+    write_text(path, render(folder))
+    return path
+
+
+def render(folder: Path) -> str:
+    """The report of a run's folder as HTML."""
+    results = _json(folder / "eval.json")
+    samples = _json(folder / "samples.json")
+    recipe = load_recipe(folder)
+    run = _json(folder / "run.json")
+    environment = Environment(
+        loader=PackageLoader("chiasm.evaluation", "templates"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    environment.filters |= {
+        "percent": percent, "number": plots.number, "seconds": seconds, "bytes": plain_bytes, "dots": plots.score_plot
+    }  # fmt: skip
+    environment.globals |= {"mark": plots.legend_mark, "state": cell_state, "faults": faults}
+    return environment.get_template("report.html.j2").render(
+        recipe=recipe,
+        recipe_yaml=recipe.to_yaml(),
+        tasks=results.get("tasks", {}),
+        left_out=results.get("left_out", {}),
+        cost=results.get("cost", {}),
+        verdict=verdict(results.get("tasks", {})),
+        meanings=MEANINGS,
+        samples=samples,
+        picture=lambda name: data_uri(folder / SAMPLES / name),
+        stages=curves(read_metrics(folder)),
+        record=flattened({**run, "evaluation": _about(results)}),
+        commands=commands(folder, run, results),
+        css=Markup(environment.get_template("report.css").render()),
+    )
+
+
+def curves(metrics: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """For each stage, its curves by name; losses first."""
+    stages: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    for line in metrics:
+        step = line.get("step")
+        if not isinstance(step, int | float):
+            continue
+        series = stages.setdefault(str(line.get("stage", "training")), {})
+        for name, value in _numbers(line):
+            if name.rsplit(".", 1)[-1] not in NOT_CURVES:
+                series.setdefault(name, []).append((float(step), value))
+    return [
+        {
+            "name": stage,
+            "curves": [
+                {"name": name, "last": plots.number(points[-1][1]), "svg": plots.curve(name, *zip(*points))}
+                for name, points in sorted(series.items(), key=lambda item: ("loss" not in item[0], item[0]))
+                if len(points) > 1 and len({value for _, value in points}) > 1
+            ],
+        }
+        for stage, series in stages.items()
+    ]
+
+
+def cell_state(cell: Mapping[str, str | None]) -> str:
+    """What became of one cell of a drawn picture: right, wrong, missing, extra, or empty as asked."""
+    asked, found = cell["asked"], cell["found"]
+    if asked is None:
+        return "empty" if found is None else "extra"
+    if found is None:
+        return "missing"
+    return "right" if asked == found else "wrong"
+
+
+def faults(cells: Sequence[Mapping[str, str | None]]) -> list[str]:
+    """What the checker found otherwise than asked, in words."""
+    said = {
+        "wrong": "{asked} drawn as {found}",
+        "missing": "{asked} not recognised",
+        "extra": "{found} too many",
+    }
+    states = [(cell_state(cell), cell) for cell in cells]
+    return [said[state].format(**cell) for state, cell in states if state in said]
+
+
+def commands(folder: Path, run: Mapping[str, Any], results: Mapping[str, Any]) -> list[str]:
+    """How to repeat the run and its evaluation."""
+    command = run.get("command")
+    trained = " ".join(command) if isinstance(command, list) else command or f"chiasm train {folder}/recipe.yaml"
+    overrides = "".join(f" {override}" for override in results.get("overrides", []))
+    return [str(trained), f"chiasm eval {folder}{overrides}"]
+
+
+def flattened(record: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """A nested record as dotted keys and texts."""
+    flat: dict[str, str] = {}
+    for key, value in record.items():
+        if isinstance(value, Mapping):
+            flat |= flattened(value, f"{prefix}{key}.")
+        elif value is not None:
+            flat[f"{prefix}{key}"] = " ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return flat
+
+
+def data_uri(path: Path) -> str:
+    return f"data:{FORMATS[path.suffix]};base64,{base64.b64encode(path.read_bytes()).decode()}"
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.1f}"
+
+
+def seconds(value: float) -> str:
+    """A time in the unit that suits it."""
+    if value < 1:
+        return f"{1000 * value:.3g} ms"
+    if value < 120:
+        return f"{value:.3g} s"
+    minutes, rest = divmod(round(value), 60)
+    return f"{minutes} min {rest} s" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def plain_bytes(value: float) -> str:
+    return f"{value / 1e9:.2f} GB" if value >= 1e9 else f"{value / 1e6:.0f} MB"
+
+
+def _about(results: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: results[key] for key in ("data", "fingerprint", "seed", "overrides") if results.get(key)}
+
+
+def _numbers(line: Mapping[str, Any], prefix: str = "") -> list[tuple[str, float]]:
+    """The finite numbers of a metrics line by dotted name."""
+    found: list[tuple[str, float]] = []
+    for key, value in line.items():
+        if isinstance(value, Mapping):
+            found += _numbers(value, f"{prefix}{key}.")
+        elif isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf"):
+            found.append((f"{prefix}{key}", float(value)))
+    return found
+
+
+def _json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}

@@ -1,0 +1,56 @@
+"""What may honestly be said of a model in one or two sentences, from its scores and their intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+LEAK = 0.05  # by how much blind answers may beat the commonest one before the questions are called leaky
+
+
+def verdict(tasks: Mapping[str, Mapping[str, Any]]) -> str:
+    """Sentences on seeing, guessing and drawing; only what the intervals support."""
+    sentences = []
+    if "questions" in tasks:
+        sentences += _seeing(tasks["questions"])
+    if "generation" in tasks:
+        sentences += _drawing(tasks["generation"])
+    if not sentences and "text" in tasks:
+        low, high = tasks["text"]["ci"]
+        sentences.append(f"It answers {low:.0%} to {high:.0%} of the questions told in words.")
+    return " ".join(sentences) or "Nothing was measured."
+
+
+def _seeing(scores: Mapping[str, Any]) -> list[str]:
+    score, blind, common = scores["score"], scores["blind"], scores["commonest"]
+    guess = max(scores.get("blind_ci", [0, blind])[1], common)
+    said = []
+    if scores["ci"][0] > guess:
+        said.append(
+            f"It answers from the pictures: {score:.0%} right, against {blind:.0%} when it cannot see them and "
+            f"{common:.0%} for always giving the commonest answer."
+        )
+    else:
+        said.append(
+            f"It is not shown to look: {score:.0%} of its answers are right, and guessing reaches "
+            f"{max(blind, common):.0%}."
+        )
+    if scores.get("blind_ci", [blind])[0] > common + LEAK:
+        said.append("The questions leak: without a picture it beats the commonest answer.")
+    types = scores.get("by_type", {})
+    if len(types) > 1:
+        name, worst = min(types.items(), key=lambda item: item[1]["score"])
+        said.append(f"Its weakest type is “{name}”, at {worst['score']:.0%}.")
+    return said
+
+
+def _drawing(scores: Mapping[str, Any]) -> list[str]:
+    ceiling = scores.get("reconstruction", {}).get("place")
+    bound = "" if ceiling is None else f" (its image tokenizer alone would allow {ceiling:.0%})"
+    said = [
+        f"Asked to draw, it puts {scores['place']:.0%} of the things where they belong{bound}; "
+        f"{scores['all']:.0%} of the pictures are right in every cell."
+    ]
+    if scores["diversity"] < 0.05 and scores["all"] > 0:
+        said.append("It draws one prompt nearly the same way every time.")
+    return said
