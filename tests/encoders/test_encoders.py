@@ -77,6 +77,21 @@ def test_an_encoder_is_the_same_in_training_and_in_evaluation(name):
 
 
 @pytest.mark.parametrize("name", parts.names("encoder"))
+def test_an_encoder_can_be_copied(name):
+    part, pixels = encoder(name).eval(), torch.rand(1, 3, 32, 32)
+    assert torch.equal(copy.deepcopy(part)(pixels), part(pixels))
+
+
+@pytest.mark.parametrize("name", parts.names("encoder"))
+def test_bfloat16_autocast_stays_near_single_precision(name):
+    part, pixels = encoder(name).eval(), torch.rand(2, 3, 64, 64)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        half = part(pixels).float()
+    full = part(pixels)
+    assert (half - full).norm() / full.norm() < 0.05
+
+
+@pytest.mark.parametrize("name", parts.names("encoder"))
 def test_pictures_of_a_batch_do_not_see_each_other(name):
     part, pixels = encoder(name).eval(), torch.rand(3, 3, 32, 32)
     torch.testing.assert_close(part(pixels)[1:2], part(pixels[1:2]), rtol=1e-4, atol=1e-5)

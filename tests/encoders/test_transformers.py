@@ -1,4 +1,5 @@
 import json
+import sys
 
 import pytest
 import torch
@@ -123,7 +124,7 @@ def test_a_joined_class_token_stands_behind_every_feature(family):
     states, _ = bare(reference, pixels, normalisation)
     if prefix == 0:
         with pytest.raises(RecipeError, match="no class token"):
-            encoder(folder, class_token="join")(pixels)
+            encoder(folder, class_token="join")
         return
     part = encoder(folder, class_token="join")
     assert part.width == 48
@@ -189,6 +190,18 @@ def test_a_checkpoint_that_does_not_fit_its_config_is_refused(family, change, pr
     file.write_text(json.dumps(json.loads(file.read_text()) | change))
     with pytest.raises(CheckpointError, match=problem):
         encoder(family[0])
+
+
+def test_code_beside_a_checkpoint_is_not_executed(tmp_path):
+    (tmp_path / "config.json").write_text(
+        json.dumps(
+            {"model_type": "mine", "auto_map": {"AutoConfig": "mine.Config", "AutoModel": "mine.Model"}}
+        )
+    )
+    (tmp_path / "mine.py").write_text("import sys; sys.executed = True")
+    with pytest.raises(CheckpointError, match="cannot load a vision model"):
+        encoder(tmp_path)
+    assert not hasattr(sys, "executed")
 
 
 def test_a_folder_without_a_model_is_a_sentence(tmp_path):

@@ -29,6 +29,7 @@ FINAL_NORMS = (
     "norm",
 )  # what CLIP and SigLIP, the ViTs, and newer families call it
 POOLERS = ("pooler", "head")
+CLASS_TOKENS = ("cls_token", "class_embedding")
 
 
 class Transformers(Encoder, name="transformers"):
@@ -68,6 +69,12 @@ class Transformers(Encoder, name="transformers"):
             raise RecipeError("encoder 'transformers' needs either a checkpoint or a config")
         folder = resolve(checkpoint) if checkpoint is not None else None
         self.model = _load(folder, str(checkpoint)) if folder is not None else _from_scratch(config or {})
+        if class_token == "join" and not any(
+            n.endswith(CLASS_TOKENS) for n, _ in self.model.named_parameters()
+        ):
+            raise RecipeError(
+                f"{type(self.model).__name__} has no class token to join; use class_token: drop"
+            )
         norm = _trim(self.model, layer)
         self.final_norm = norm if final_norm else nn.Identity()
         self.layer = layer
@@ -80,7 +87,7 @@ class Transformers(Encoder, name="transformers"):
         # Saved with the weights, because the preprocessor's file is not.
         self.register_buffer("mean", torch.tensor(mean).float().view(3, 1, 1))
         self.register_buffer("deviation", torch.tensor(deviation).float().view(3, 1, 1))
-        self._accepts = inspect.signature(self.model.forward).parameters.keys()
+        self._accepts = set(inspect.signature(self.model.forward).parameters)
 
     def standalone(self) -> dict[str, Any]:
         settings = self.model.config
@@ -111,10 +118,6 @@ class Transformers(Encoder, name="transformers"):
         features = rearrange(hidden[:, -rows * columns :], "n (gh gw) c -> n gh gw c", gh=rows)
         if self.class_token == "drop":
             return features
-        if hidden.shape[1] == rows * columns:
-            raise RecipeError(
-                f"{self.model.config.model_type} has no class token to join; use class_token: drop"
-            )
         return torch.cat([features, repeat(hidden[:, 0], "n c -> n gh gw c", gh=rows, gw=columns)], dim=-1)
 
 
@@ -123,7 +126,7 @@ def _load(folder: Path, reference: str) -> Any:
     from transformers import AutoConfig, AutoModel
 
     try:
-        settings = _without_masks(AutoConfig.from_pretrained(folder))
+        settings = _without_masks(AutoConfig.from_pretrained(folder, trust_remote_code=False))
         with _quiet():
             model, info = AutoModel.from_pretrained(
                 folder,
@@ -131,6 +134,7 @@ def _load(folder: Path, reference: str) -> Any:
                 dtype=torch.float32,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,
+                trust_remote_code=False,
             )
     except (OSError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"transformers cannot load a vision model from {reference}: {error}") from error
