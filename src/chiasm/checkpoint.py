@@ -58,7 +58,9 @@ def load_model(folder: str | Path, device: torch.device | str = "cpu") -> Model:
     except (KeyError, TypeError, AttributeError):
         raise CheckpointError(f"{folder / 'parts.json'} does not describe a model") from None
     if kinds != {slot: options["type"] for slot, options in recipe.model.items()}:
-        raise CheckpointError(f"{folder} mixes two checkpoints: parts.json and recipe.yaml name different parts")
+        raise CheckpointError(
+            f"{folder} mixes two checkpoints: parts.json and recipe.yaml name different parts"
+        )
     spec["language"] |= {"tokenizer": str(folder / "tokenizer")}
     model = Model(spec, seed=recipe.seed)
     tensors = read_tensors(folder / "model.safetensors")
@@ -82,7 +84,9 @@ def find_checkpoint(folder: str | Path) -> Path:
     if any((folder / name).is_file() for name in FILES[1:]):
         missing = ", ".join(name for name in FILES if not (folder / name).is_file())
         raise CheckpointError(f"the checkpoint {folder} lacks {missing}")
-    raise CheckpointError(f"{folder} holds no checkpoint: neither {', '.join(FILES)} nor a training run's checkpoints")
+    raise CheckpointError(
+        f"{folder} holds no checkpoint: neither {', '.join(FILES)} nor a training run's checkpoints"
+    )
 
 
 def training_checkpoints(run: Path) -> list[Path]:

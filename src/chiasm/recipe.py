@@ -38,7 +38,10 @@ class Stage(Strict):
     length: int = Field(512, gt=0, description="positions of a row")
     pictures: int | None = Field(None, gt=0, description="most pictures of a row")
     blind: float = Field(
-        0.0, ge=0, lt=1, description="share of questions read without their pictures, so that the blind control is fair"
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of questions read without their pictures, so that the blind control is fair",
     )
     accumulate: int = Field(1, gt=0, description="batches of one optimiser step")
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
@@ -113,7 +116,9 @@ def write_text(path: Path, text: str) -> None:
         raise
 
 
-def load_recipe(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = (), *, tiny: bool = False) -> Recipe:
+def load_recipe(
+    source: str | Path | Mapping[str, Any], overrides: Sequence[str] = (), *, tiny: bool = False
+) -> Recipe:
     """Read, overlay, check and complete a recipe.
 
     source: a path, the name of a recipe that comes with Chiasm, or the recipe as a mapping.
@@ -131,17 +136,19 @@ def load_recipe(source: str | Path | Mapping[str, Any], overrides: Sequence[str]
         key, equals, value = override.partition("=")
         if not equals or not key:
             raise RecipeError(f"override {override!r} is not of the form dotted.key=value")
-        raw = merge(raw, _nested(key.split("."), _parse(value, override)))
+        raw = merge(raw, _nested(key.split("."), load_value(value, override)))
     return resolve(raw)
 
 
 def resolve(raw: Mapping[str, Any]) -> Recipe:
     """Check a raw recipe and spell out every default; raises RecipeError."""
     _check_keys(raw, Recipe, "the recipe")
-    for section, model in (("checkpoints", Checkpoints), ("sampling", Sampling), ("evaluation", Evaluation)):
-        _check_keys(raw.get(section, {}), model, section)
+    for name, section in (("checkpoints", Checkpoints), ("sampling", Sampling), ("evaluation", Evaluation)):
+        _check_keys(raw.get(name, {}), section, name)
     for stage in _sequence(raw.get("stages", []), "stages"):
-        _check_keys(stage, Stage, f"stage {stage.get('name', '?')!r}" if isinstance(stage, Mapping) else "a stage")
+        _check_keys(
+            stage, Stage, f"stage {stage.get('name', '?')!r}" if isinstance(stage, Mapping) else "a stage"
+        )
     try:
         recipe = Recipe.model_validate(raw)
     except ValidationError as error:
@@ -149,7 +156,9 @@ def resolve(raw: Mapping[str, Any]) -> Recipe:
         where = ".".join(map(str, problem["loc"]))
         raise RecipeError(f"{where}: {problem['msg'].lower()}") from None
     _check_model(recipe.model)
-    model = {slot: parts.check(slot, spec, f"model.{slot}") for slot, spec in _completed(recipe.model).items()}
+    model = {
+        slot: parts.check(slot, spec, f"model.{slot}") for slot, spec in _completed(recipe.model).items()
+    }
     data = {name: parts.check("data", spec, f"data.{name}") for name, spec in recipe.data.items()}
     recipe = recipe.model_copy(update={"model": model, "data": data})
     _check_stages(recipe)
@@ -206,7 +215,8 @@ def _read(path: Path) -> dict[str, Any]:
     return raw
 
 
-def _parse(value: str, override: str) -> Any:
+def load_value(value: str, override: str) -> Any:
+    """The value of an override, in YAML; raises RecipeError."""
     try:
         parsed = yaml.safe_load(value)
     except yaml.YAMLError:
@@ -278,16 +288,24 @@ def _check_stages(recipe: Recipe) -> None:
         where = f"stage {stage.name!r}"
         for slot in stage.train:
             if slot not in trainable:
-                raise RecipeError(f"{where} trains {slot!r}, which the model has not{nearest(slot, trainable)}")
+                raise RecipeError(
+                    f"{where} trains {slot!r}, which the model has not{nearest(slot, trainable)}"
+                )
         if "image_tokenizer" in stage.train and len(stage.train) > 1:
             others = ", ".join(slot for slot in stage.train if slot != "image_tokenizer")
-            raise RecipeError(f"{where} trains the image tokenizer beside {others}; give it a stage of its own")
+            raise RecipeError(
+                f"{where} trains the image tokenizer beside {others}; give it a stage of its own"
+            )
         for name in stage.data:
             if name not in recipe.data:
-                raise RecipeError(f"{where} uses the data {name!r}, which is not defined{nearest(name, recipe.data)}")
+                raise RecipeError(
+                    f"{where} uses the data {name!r}, which is not defined{nearest(name, recipe.data)}"
+                )
     held_out = recipe.evaluation.data
     if held_out is not None and held_out not in recipe.data:
-        raise RecipeError(f"evaluation uses the data {held_out!r}, which is not defined{nearest(held_out, recipe.data)}")
+        raise RecipeError(
+            f"evaluation uses the data {held_out!r}, which is not defined{nearest(held_out, recipe.data)}"
+        )
     stages = [stage.name for stage in recipe.stages]
     if len(set(stages)) < len(stages):
         raise RecipeError(f"two stages have one name: {', '.join(stages)}")

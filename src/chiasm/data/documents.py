@@ -41,14 +41,20 @@ class Contract:
             raise DataError(f"{where} shows a picture, but this model has no encoder")
         try:
             return [
-                (view, self.connector.tokens(self.encoder.grid(*view.size))) for view in self.views.split(size)
+                (view, self.connector.tokens(self.encoder.grid(*view.size)))
+                for view in self.views.split(size)
             ]
         except ChiasmError as error:
             raise DataError(f"{where}: {error}") from None
 
 
 def document(
-    contract: Contract, sample: Sample, *, prompt: bool = False, unconditional: bool = False, blind: bool = False
+    contract: Contract,
+    sample: Sample,
+    *,
+    prompt: bool = False,
+    unconditional: bool = False,
+    blind: bool = False,
 ) -> Document:
     """A sample as one document.
 
@@ -88,11 +94,15 @@ def draw_prompt(contract: Contract, sample: Sample, *, unconditional: bool = Fal
 
 
 def writes_picture(sample: Sample) -> bool:
-    return any(m.role == "assistant" and any(isinstance(c, Picture) for c in m.content) for m in sample.messages)
+    return any(
+        m.role == "assistant" and any(isinstance(c, Picture) for c in m.content) for m in sample.messages
+    )
 
 
 def reads_picture(sample: Sample) -> bool:
-    return any(m.role != "assistant" and any(isinstance(c, Picture) for c in m.content) for m in sample.messages)
+    return any(
+        m.role != "assistant" and any(isinstance(c, Picture) for c in m.content) for m in sample.messages
+    )
 
 
 def _unconditional(contract: Contract, sample: Sample) -> Document:
@@ -109,13 +119,17 @@ def _add_written(contract: Contract, made: Document, picture: Picture, *, learn:
     if contract.span is None:
         raise DataError(f"{made.name} writes a picture, but this model has no image head")
     made.add_text([contract.tokenizer.draw], learn=learn)
-    made.add_picture(picture, Kind.WRITTEN, contract.tokenizer.end, contract.span.opens, contract.span.exposed)
+    made.add_picture(
+        picture, Kind.WRITTEN, contract.tokenizer.end, contract.span.opens, contract.span.exposed
+    )
 
 
 class PictureReader:
     """Opens the pictures of a batch: as pixels, or as cached features and codes where those exist."""
 
-    def __init__(self, contract: Contract, features: TensorCache | None = None, codes: TensorCache | None = None):
+    def __init__(
+        self, contract: Contract, features: TensorCache | None = None, codes: TensorCache | None = None
+    ):
         self.contract = contract
         self.features = features
         self.codes = codes
@@ -160,13 +174,17 @@ class PictureReader:
     def _views(self, views: Sequence[tuple[Picture, View]]) -> Tensor:
         if self.features is None:
             return torch.stack([cut(picture.open(), view) for picture, view in views])
-        return torch.stack(_cached(self.features, [view_key(picture, view) for picture, view in views])).float()
+        return torch.stack(
+            _cached(self.features, [view_key(picture, view) for picture, view in views])
+        ).float()
 
     def _written(self, slots: Sequence[tuple[int, Slot]]) -> WrittenImages:
         starts = torch.tensor([start for start, _ in slots])
         pictures = [slot.picture for _, slot in slots]
         if self.codes is not None:
-            return WrittenImages(torch.stack(_cached(self.codes, [p.key for p in pictures])).long(), True, starts)
+            return WrittenImages(
+                torch.stack(_cached(self.codes, [p.key for p in pictures])).long(), True, starts
+            )
         return WrittenImages(torch.stack([self.target(picture) for picture in pictures]), False, starts)
 
     def target(self, picture: Picture) -> Tensor:
@@ -186,7 +204,9 @@ def _cached(cache: TensorCache, keys: Sequence[str]) -> list[Tensor]:
     found = cache.get(keys)
     missing = [key for key, tensor in zip(keys, found, strict=True) if tensor is None]
     if missing:
-        raise DataError(f"the cache lacks {len(missing)} pictures, the first of them {missing[0]}; prepare it first")
+        raise DataError(
+            f"the cache lacks {len(missing)} pictures, the first of them {missing[0]}; prepare it first"
+        )
     return [tensor for tensor in found if tensor is not None]
 
 
@@ -194,5 +214,3 @@ def prompt_of(sample: Sample) -> Sample:
     """The sample without its last answer."""
     messages: tuple[Message, ...] = sample.messages
     return Sample(sample.name, messages[:-1] if messages[-1].role == "assistant" else messages, sample.truth)
-
-

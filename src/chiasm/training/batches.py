@@ -59,7 +59,9 @@ class DocumentBatches:
         self.contract, self.stage, self.unconditional = contract, stage, unconditional
         self.reader = reader or PictureReader(contract)
         self.key = f"{seed}/{stage.name}"
-        self.mixture: Mixture[Sample] = Mixture(sources, stage.data, self.key, lambda group: group, rank, world)
+        self.mixture: Mixture[Sample] = Mixture(
+            sources, stage.data, self.key, lambda group: group, rank, world
+        )
         self.state, self.restore = self.mixture.state, self.mixture.restore
 
     def next(self) -> PackedBatch:

@@ -101,7 +101,11 @@ def _buckets(parameters: Iterable[nn.Parameter]) -> list[list[nn.Parameter]]:
     buckets: list[list[nn.Parameter]] = []
     filled = 0
     for parameter in parameters:
-        if not buckets or filled + parameter.numel() > _BUCKET_ELEMENTS or buckets[-1][0].dtype != parameter.dtype:
+        if (
+            not buckets
+            or filled + parameter.numel() > _BUCKET_ELEMENTS
+            or buckets[-1][0].dtype != parameter.dtype
+        ):
             buckets.append([])
             filled = 0
         buckets[-1].append(parameter)

@@ -1,4 +1,4 @@
-"""The order in which a stage sees its data: a function of a few integers, so that any point of it can be found again."""
+"""The order in which a stage sees its data: a function of a few integers, so that it can be taken up anywhere."""
 
 from __future__ import annotations
 
@@ -87,7 +87,8 @@ class Mixture(Generic[Item]):
 
     def advance(self) -> None:
         """Step behind the item that `peek` showed."""
-        assert self._open is not None and self._current is not None
+        assert self._open is not None
+        assert self._current is not None
         self._taken[self._current] += 1
         self._offset += 1
         if self._offset >= len(self._open[2]):
@@ -107,7 +108,9 @@ class Mixture(Generic[Item]):
                 return epoch, group, items
             fruitless += 1
             if fruitless > len(source):
-                raise DataError(f"data source {self._current!r} has {len(source)} groups but nothing to train on in them")
+                raise DataError(
+                    f"data source {self._current!r} has {len(source)} groups but nothing to train on in them"
+                )
             self._finish()
 
     def _finish(self) -> None:

@@ -81,14 +81,17 @@ def restore_optimiser(made: torch.optim.Optimizer, tensors: Mapping[str, Tensor]
     for path, tensor in tensors.items():
         name, _, key = path.rpartition("/")
         if name not in parameters:
-            raise CheckpointError(f"the checkpoint has an optimiser state for {name!r}, which this stage does not train")
+            raise CheckpointError(
+                f"the checkpoint has an optimiser state for {name!r}, which this stage does not train"
+            )
         parameter = parameters[name]
         if key != "step" and tensor.shape != parameter.shape:
             raise CheckpointError(
-                f"the optimiser state of {name!r} is {tuple(tensor.shape)} but the parameter {tuple(parameter.shape)}"
+                f"the optimiser state of {name!r} is {tuple(tensor.shape)}, "
+                f"but the parameter {tuple(parameter.shape)}"
             )
-        # Fused AdamW keeps its step counter beside the parameter.
-        made.state[parameter][key] = tensor.to(parameter.device)
+        # A copy: what was read from a file may be the file itself, mapped into memory.
+        made.state[parameter][key] = tensor.clone().to(parameter.device)
 
 
 @dataclass(frozen=True)
@@ -114,7 +117,9 @@ def table(model: Model, stage: Stage) -> list[Row]:
 
 
 def _undecayed(part: nn.Module) -> set[nn.Parameter]:
-    tables = {p for module in part.modules() if isinstance(module, nn.Embedding) for p in module.parameters(False)}
+    tables = {
+        p for module in part.modules() if isinstance(module, nn.Embedding) for p in module.parameters(False)
+    }
     return tables | {p for p in part.parameters() if p.ndim < 2}
 
 

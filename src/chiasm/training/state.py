@@ -100,7 +100,9 @@ class Saved:
     tensors: dict[str, Tensor]
 
     def optimiser(self) -> dict[str, Tensor]:
-        return {k.removeprefix("optimiser/"): v for k, v in self.tensors.items() if k.startswith("optimiser/")}
+        return {
+            k.removeprefix("optimiser/"): v for k, v in self.tensors.items() if k.startswith("optimiser/")
+        }
 
     def restore_random(self, rank: int) -> None:
         prefix = f"random/{rank}/"
@@ -116,16 +118,21 @@ def last_checkpoint(run: Path, recipe: Recipe, ranks: Ranks) -> Saved | None:
     folder = folders[-1]
     differing = differing_keys(recipe, load_recipe(folder / "recipe.yaml"))
     if differing:
-        raise CheckpointError(f"the checkpoint {folder} is of another recipe; it differs in {', '.join(differing)}")
+        raise CheckpointError(
+            f"the checkpoint {folder} is of another recipe; it differs in {', '.join(differing)}"
+        )
     record = read_json(folder / "state.json")
     if record.pop("world") != ranks.world:
         raise CheckpointError(
-            f"the checkpoint {folder} was made by {len(record['batches'])} processes; go on with as many, not {ranks.world}"
+            f"the checkpoint {folder} was made by {len(record['batches'])} processes; "
+            f"go on with as many, not {ranks.world}"
         )
     record.pop("score")
     known = {each.name for each in fields(Position)}
     if record.keys() != known:
-        raise CheckpointError(f"{folder / 'state.json'}: missing or left over: {', '.join(sorted(record.keys() ^ known))}")
+        raise CheckpointError(
+            f"{folder / 'state.json'}: missing or left over: {', '.join(sorted(record.keys() ^ known))}"
+        )
     return Saved(folder, Position(**record), read_tensors(folder / "state.safetensors"))
 
 
@@ -158,7 +165,10 @@ def _random_state() -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Of Python and numpy as plain values, of torch as tensors."""
     version, numbers, gauss = random.getstate()
     kind, keys, place, has_gauss, cached = np.random.get_state()  # type: ignore[misc]
-    plain = {"python": [version, list(numbers), gauss], "numpy": [str(kind), int(place), int(has_gauss), float(cached)]}  # type: ignore[arg-type]
+    plain = {
+        "python": [version, list(numbers), gauss],
+        "numpy": [str(kind), int(place), int(has_gauss), float(cached)],
+    }  # type: ignore[arg-type]
     tensors = {"torch": torch.get_rng_state(), "numpy": torch.from_numpy(np.asarray(keys).astype(np.int64))}
     if torch.cuda.is_available():
         tensors["cuda"] = torch.cuda.get_rng_state()

@@ -122,7 +122,8 @@ class Step:
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.half):
             losses = self.aim.losses(batch)
         return {
-            name: loss._replace(weight=loss.weight * self.stage.weights.get(name, 1.0)) for name, loss in losses.items()
+            name: loss._replace(weight=loss.weight * self.stage.weights.get(name, 1.0))
+            for name, loss in losses.items()
         }
 
     def _promised(self, batches: Sequence[Any]) -> dict[str, float]:
@@ -135,12 +136,15 @@ class Step:
     def _hold_to(self, promised: dict[str, float], made: dict[str, float]) -> None:
         if promised != made:
             raise ChiasmError(
-                f"stage {self.stage.name!r} accumulates over {self.stage.accumulate} batches, for which the number of "
-                f"loss terms must be known beforehand, but {promised} were promised and {made} made; use accumulate: 1"
+                f"stage {self.stage.name!r} accumulates over {self.stage.accumulate} batches, for which the "
+                f"number of loss terms must be known beforehand, but {promised} were promised and {made} made; "
+                "use accumulate: 1"
             )
 
     def _apply(self, reports: Sequence[tuple[dict[str, float], ...]]) -> Outcome:
-        sums, counts, weights = {}, {}, {}
+        sums: dict[str, float] = {}
+        counts: dict[str, float] = {}
+        weights: dict[str, float] = {}
         for each in reports:
             for name, value in each[0].items():
                 sums[name] = sums.get(name, 0.0) + value
@@ -159,7 +163,9 @@ class Step:
         unknown = sorted(set(self.stage.weights) - names) if names is not None else []
         if unknown:
             known = ", ".join(sorted(names or ()))
-            raise RecipeError(f"stage {self.stage.name!r} weighs the loss {unknown[0]!r}, which is not there; known: {known}")
+            raise RecipeError(
+                f"stage {self.stage.name!r} weighs the loss {unknown[0]!r}, which is not there; known: {known}"
+            )
 
 
 def uses_bf16(precision: str, device: torch.device) -> bool:
@@ -170,7 +176,9 @@ def uses_bf16(precision: str, device: torch.device) -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type != "cpu":
         return False
-    tests = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    tests = (
+        getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    )
     return any(test() for test in tests if test is not None)
 
 

@@ -1,0 +1,228 @@
+"""One stage of training, from its first step, or from the one behind a checkpoint, to its last."""
+
+from __future__ import annotations
+
+import math
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from chiasm.data import Source
+from chiasm.errors import ChiasmError
+from chiasm.model import Model
+from chiasm.recipe import Recipe, Stage
+from chiasm.sequence import PackedBatch
+from chiasm.training.batches import Ahead, Batches, DocumentBatches, PictureBatches
+from chiasm.training.distribution import Ranks
+from chiasm.training.metrics import Metrics
+from chiasm.training.mixture import number
+from chiasm.training.optimiser import optimiser, rate, restore_optimiser, set_rate, table
+from chiasm.training.prepare import prepared
+from chiasm.training.progress import Line, Speed, Status, trained_table
+from chiasm.training.run import command
+from chiasm.training.state import Position, Saved, save_checkpoint
+from chiasm.training.step import Documents, Objective, Outcome, Pictures, Step, uses_bf16
+
+MOST_SKIPPED = 20  # steps in a row that may be skipped before training is given up
+_MEMORY = 0.95  # of the moving averages of the losses
+
+
+class Interrupted(ChiasmError):
+    """Training was stopped by a signal; what it had learnt is saved, and the message says how to go on."""
+
+
+@dataclass
+class Training:
+    """What all stages of a run share."""
+
+    recipe: Recipe
+    folder: Path
+    model: Model
+    sources: Mapping[str, Source]
+    ranks: Ranks
+    device: torch.device
+    console: Console
+    metrics: Metrics
+    position: Position
+
+    def run_stage(self, saved: Saved | None) -> None:
+        """Run the stage at `position`, to its end; `saved` is the checkpoint that it goes on from.
+
+        Raises Interrupted after a signal, ChiasmError after too many steps that were not finite.
+        """
+        stage = self.recipe.stages[self.position.stage]
+        self.model.train_only(stage.train)
+        made = optimiser(self.model, stage)
+        self.console.print(trained_table(stage, table(self.model, stage)))
+        aim, batches = self._aim(stage)
+        if saved is not None:
+            restore_optimiser(made, saved.optimiser())
+            batches.restore(saved.position.batches[self.ranks.rank])
+        step = Step(aim, made, stage, self.ranks, self.device)
+        if saved is not None:
+            saved.restore_random(self.ranks.rank)
+        else:
+            seed_all(number(self.recipe.seed, stage.name, self.ranks.rank))
+        with (
+            Ahead(batches) as ahead,
+            Line(self.console, stage, active=self.ranks.first) as line,
+            Stop(self._said) as stop,
+        ):
+            speed = Speed("pictures" if isinstance(aim, Pictures) else "tokens")
+            while self.position.step < stage.steps:
+                self._step(stage, step, ahead, line, speed, stop)
+
+    def _aim(self, stage: Stage) -> tuple[Objective, Batches[Any]]:
+        """What the stage minimises, and on what."""
+        where = {"seed": self.recipe.seed, "rank": self.ranks.rank, "world": self.ranks.world}
+        contract = self.model.contract
+        if "image_tokenizer" in stage.train:
+            return Pictures(self.model), PictureBatches(contract, self.sources, stage, **where)
+        head = self.model.image_head
+        reader = prepared(
+            self.model,
+            self.sources,
+            stage,
+            seed=self.recipe.seed,
+            ranks=self.ranks,
+            half=uses_bf16(stage.precision, self.device),
+            console=self.console,
+        )
+        unconditional = head.unconditional if head is not None else 0.0
+        batches = DocumentBatches(
+            contract, self.sources, stage, unconditional=unconditional, reader=reader, **where
+        )
+        return Documents(self.model), batches
+
+    def _step(
+        self, stage: Stage, step: Step, ahead: Ahead[Any], line: Line, speed: Speed, stop: Stop
+    ) -> None:
+        position, made = self.position, step.made
+        began = time.perf_counter()
+        taken = [ahead.take() for _ in range(stage.accumulate)]
+        set_rate(made, stage, position.step)
+        lr = {group["slot"]: group["lr"] for group in made.param_groups}
+        outcome = step([each.batch for each in taken])
+        if isinstance(step.aim, Pictures):  # its codebook learns without gradients
+            self.ranks.share(step.aim.tokenizer.buffers())
+        seconds = time.perf_counter() - began
+        real, places = (sum(sizes) for sizes in zip(*(_sizes(each.batch) for each in taken)))
+        waited = sum(each.waited for each in taken)
+        speed.add(real, places, seconds, waited)
+        self._count(outcome, real, seconds)
+        ended = position.step == stage.steps
+        health = step.aim.tokenizer.health() if isinstance(step.aim, Pictures) else {}
+        self.metrics.write(
+            position.total,
+            {
+                "stage": stage.name,
+                "step": position.step,
+                "total": position.total,
+                "losses": {name: _finite(value) for name, value in outcome.losses.items()},
+                "objective": _finite(outcome.objective),
+                "norm": _finite(outcome.norm),
+                "lr": lr,
+                "skipped": outcome.skipped,
+                "real": real,
+                "places": places,
+                "seconds": round(seconds, 6),
+                "waited": round(waited, 6),
+                **({"health": health} if health else {}),
+            },
+        )
+        averages = {name: value for name, value in position.averages.items() if name != "objective"}
+        fastest = max(stage.train.values()) * rate(stage, position.step - 1)
+        line.show(Status(position.step, averages, fastest, speed, health, position.skipped))
+        self._give_up_on_nonsense(stage)
+        stopped = self.ranks.any(stop.asked) and not ended
+        if ended or stopped or position.step % self.recipe.checkpoints.every == 0:
+            position.metrics = self.metrics.size()
+            position.batches = self.ranks.gather(taken[-1].state)
+            save_checkpoint(self.folder, self.recipe, self.model, made, position, self.ranks)
+        if stopped:
+            raise Interrupted(
+                f"stopped after step {position.step} of {stage.steps} of stage {stage.name!r}; all is saved in "
+                f"{self.folder}. To go on, give the same command again:\n  {command()}"
+            )
+
+    def _count(self, outcome: Outcome, real: int, seconds: float) -> None:
+        position = self.position
+        position.step += 1
+        position.total += 1
+        position.tokens += real
+        position.seconds += seconds
+        if outcome.skipped:
+            position.skipped += 1
+            position.in_a_row += 1
+            return
+        position.in_a_row = 0
+        for name, value in (*outcome.losses.items(), ("objective", outcome.objective)):
+            before = position.averages.get(name, value)
+            position.averages[name] = _MEMORY * before + (1 - _MEMORY) * value
+
+    def _give_up_on_nonsense(self, stage: Stage) -> None:
+        if self.position.in_a_row >= MOST_SKIPPED:
+            raise ChiasmError(
+                f"stage {stage.name!r}: the loss or its gradient was not finite in {MOST_SKIPPED} steps in a row, "
+                f"up to step {self.position.step}; lower its learning rate, or set precision: fp32"
+            )
+        if self.position.in_a_row:
+            self.console.print(
+                f"step {self.position.step} skipped: its loss or gradient is not finite", style="yellow"
+            )
+
+    def _said(self) -> None:
+        self.console.print("stopping after this step; once more to stop at once")
+
+
+class Stop:
+    """Notes SIGINT and SIGTERM instead of dying of them; a context manager. The second SIGINT interrupts."""
+
+    def __init__(self, say: Callable[[], None]):
+        self.asked = False
+        self._say = say
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Stop:
+        if threading.current_thread() is threading.main_thread():
+            self._before = {each: signal.signal(each, self._note) for each in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for each, handler in self._before.items():
+            signal.signal(each, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.asked = True
+        self._say()
+
+
+def seed_all(seed: int) -> None:
+    """Seed Python's, numpy's and torch's random numbers."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed % 2**63)
+
+
+def _sizes(batch: PackedBatch | Tensor) -> tuple[int, int]:
+    """How much of a batch is real, and how much it could hold."""
+    if isinstance(batch, PackedBatch):
+        return batch.real, batch.ids.numel()
+    return len(batch), len(batch)
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

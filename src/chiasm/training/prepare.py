@@ -1,0 +1,248 @@
+"""Before a stage: features of frozen encoders and codes of frozen image tokenizers, kept on disk."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import torch
+from rich.console import Console
+from rich.progress import Progress
+from torch import Tensor
+
+from chiasm.cache import TensorCache, default_folder, fingerprint
+from chiasm.data import Picture, Source
+from chiasm.data.documents import Contract, PictureReader, view_key
+from chiasm.model import Model
+from chiasm.recipe import Stage
+from chiasm.sequence import Kind
+from chiasm.training.batches import DocumentBatches
+from chiasm.training.distribution import Ranks
+from chiasm.views import View
+from chiasm.views.cut import cut
+
+CUT = "cut 1"  # raised when the same view would give other pixels
+_TOGETHER = 64  # pictures that go through a network at once
+_LOOK = 4  # batches after which it is guessed whether the stage will see all of its data
+
+Work = TypeVar("Work")
+
+
+@dataclass
+class Pictures:
+    """The pictures of a stage by the keys of what is computed of them: views to read, and pictures to write."""
+
+    read: dict[str, tuple[Picture, View]] = field(default_factory=dict)
+    written: dict[str, Picture] = field(default_factory=dict)
+
+    def add(self, contract: Contract, picture: Picture, kind: Kind) -> None:
+        if kind == Kind.WRITTEN:
+            self.written.setdefault(picture.key, picture)
+        else:
+            for view, _ in contract.read_views(picture.size, f"picture {picture.key}"):
+                self.read.setdefault(view_key(picture, view), (picture, view))
+
+
+def prepared(
+    model: Model,
+    sources: Mapping[str, Source],
+    stage: Stage,
+    *,
+    seed: int,
+    ranks: Ranks,
+    half: bool,
+    console: Console,
+) -> PictureReader:
+    """A reader that finds the pictures of the stage in the caches, which are filled where they lack any.
+
+    Pictures are read as pixels where the encoder learns or has no weights. half: keep features in bf16.
+    """
+    contract = model.contract
+    encodes = (
+        model.encoder is not None
+        and any(True for _ in model.encoder.parameters())
+        and "encoder" not in stage.train
+    )
+    if not encodes and model.image_tokenizer is None:
+        return PictureReader(contract)
+    unconditional = model.image_head.unconditional if model.image_head is not None else 0.0
+    batches = DocumentBatches(
+        contract, sources, stage, seed=seed, unconditional=unconditional, rank=ranks.rank, world=ranks.world
+    )
+    pictures, shared = stage_pictures(batches, sources, stage, ranks)
+    part = (ranks.rank, ranks.world) if shared else (0, 1)
+    features = codes = None
+    if encodes and pictures.read:
+        features = feature_cache(model, half)
+        fill_features(model, features, pictures.read, half=half, console=console, part=part)
+    if model.image_tokenizer is not None and pictures.written:
+        codes = code_cache(model)
+        fill_codes(model, codes, pictures.written, console=console, part=part)
+    ranks.wait()
+    return PictureReader(contract, features, codes)
+
+
+def feature_cache(model: Model, half: bool) -> TensorCache:
+    """Where the features of this encoder, with these weights, are kept."""
+    assert model.encoder is not None
+    kept = str(torch.bfloat16 if half else torch.float32)
+    return TensorCache(
+        default_folder() / "features", fingerprint(model.encoder, _options(model, "encoder"), CUT, kept)
+    )
+
+
+def code_cache(model: Model) -> TensorCache:
+    """Where the codes of this image tokenizer, with these weights, are kept."""
+    assert model.image_tokenizer is not None
+    options = _options(model, "image_tokenizer")
+    return TensorCache(default_folder() / "codes", fingerprint(model.image_tokenizer, options, CUT))
+
+
+def fill_features(
+    model: Model,
+    cache: TensorCache,
+    views: Mapping[str, tuple[Picture, View]],
+    *,
+    half: bool,
+    console: Console,
+    part: tuple[int, int] = (0, 1),
+) -> None:
+    """Compute what the cache lacks. part: (rank, world) when several processes share the work."""
+    assert model.encoder is not None
+    encoder, device = model.encoder.eval(), model.device
+    dtype = torch.bfloat16 if half else torch.float32
+    by_size: dict[tuple[int, int], list[str]] = {}
+    for key, (_, view) in views.items():
+        by_size.setdefault(view.size, []).append(key)
+    chunks = [chunk for keys in by_size.values() for chunk in _chunks(keys)]
+
+    def encode(pixels: Tensor) -> Tensor:
+        return encoder(pixels.to(device)).to(dtype)
+
+    _fill(
+        cache,
+        chunks[part[0] :: part[1]],
+        lambda key: cut(views[key][0].open(), views[key][1]),
+        encode,
+        "features",
+        console,
+    )
+
+
+def fill_codes(
+    model: Model,
+    cache: TensorCache,
+    pictures: Mapping[str, Picture],
+    *,
+    console: Console,
+    part: tuple[int, int] = (0, 1),
+) -> None:
+    """Compute what the cache lacks. part: (rank, world) when several processes share the work."""
+    assert model.image_tokenizer is not None
+    tokenizer, device, reader = model.image_tokenizer.eval(), model.device, PictureReader(model.contract)
+
+    def encode(pixels: Tensor) -> Tensor:
+        return tokenizer.encode(pixels.to(device)).to(torch.int32)
+
+    chunks = _chunks(list(pictures))[part[0] :: part[1]]
+    _fill(cache, chunks, lambda key: reader.target(pictures[key]), encode, "codes", console)
+
+
+def stage_pictures(
+    batches: DocumentBatches, sources: Mapping[str, Source], stage: Stage, ranks: Ranks
+) -> tuple[Pictures, bool]:
+    """The pictures that a stage will see; True: all ranks have the same ones.
+
+    When the stage will get round to all groups of its data, these are the pictures of all of them; else
+    the stage's batches are packed once, without pictures, to find out.
+    """
+    contract = batches.contract
+    count = stage.steps * stage.accumulate
+    look = min(_LOOK, count)
+    pictures = Pictures()
+
+    def pack(times: int) -> None:
+        for _ in range(times):
+            for _, slot in batches.pack()[1]:
+                pictures.add(contract, slot.picture, slot.kind)
+
+    pack(look)
+    groups = batches.state()["groups"]
+    if ranks.any(any(groups[name] * ranks.world * count / look < len(sources[name]) for name in groups)):
+        pack(count - look)
+        return pictures, False
+    pictures = Pictures()
+    for name in groups:
+        for picture, kind in _all_pictures(sources[name]):
+            pictures.add(contract, picture, kind)
+    return pictures, True
+
+
+def _all_pictures(source: Source) -> Iterator[tuple[Picture, Kind]]:
+    for index in range(len(source)):
+        for sample in source[index]:
+            for message in sample.messages:
+                kind = Kind.WRITTEN if message.role == "assistant" else Kind.READ
+                yield from ((item, kind) for item in message.content if isinstance(item, Picture))
+
+
+def _fill(
+    cache: TensorCache,
+    chunks: Sequence[list[str]],
+    pixels: Callable[[str], Tensor],
+    encode: Callable[[Tensor], Tensor],
+    what: str,
+    console: Console,
+) -> None:
+    # A chunk that lacks one picture is computed whole: the last bits of a network's output can depend on what
+    # else is in its batch, and a run that was killed here must find the same features as one that was not.
+    lacking = [chunk for chunk in chunks if cache.missing(chunk)]
+    if not lacking:
+        return
+    total = sum(map(len, lacking))
+    with (
+        ThreadPoolExecutor(2) as pool,
+        cache,
+        Progress(console=console, transient=True) as bar,
+        torch.inference_mode(),
+    ):
+        task = bar.add_task(f"{what} of {total:,} pictures", total=total)
+        for chunk, stacked in _ahead(
+            pool, lacking, lambda chunk: torch.stack([pixels(key) for key in chunk])
+        ):
+            cache.put(dict(zip(chunk, encode(stacked), strict=True)))
+            bar.advance(task, len(chunk))
+    console.print(
+        f"{what} of {total:,} pictures computed; they are kept in {cache.folder}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _ahead(
+    pool: ThreadPoolExecutor, work: Iterable[Work], do: Callable[[Work], Tensor]
+) -> Iterator[tuple[Work, Tensor]]:
+    """Each piece of work with its result, the next two being done meanwhile."""
+    waiting = []
+    for piece in work:
+        waiting.append((piece, pool.submit(do, piece)))
+        if len(waiting) > 2:
+            done, result = waiting.pop(0)
+            yield done, result.result()
+    for done, result in waiting:
+        yield done, result.result()
+
+
+def _chunks(keys: list[str]) -> list[list[str]]:
+    return [keys[start : start + _TOGETHER] for start in range(0, len(keys), _TOGETHER)]
+
+
+def _options(model: Model, slot: str) -> str:
+    """A part's options; where its weights came from is not one of them, for they are hashed themselves."""
+    spec = model.standalone()[slot]
+    return json.dumps(
+        {key: value for key, value in spec.items() if key != "checkpoint"}, sort_keys=True, default=str
+    )

@@ -1,0 +1,114 @@
+"""The one train function: all stages of a recipe, one after another, from wherever they were left."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from rich.console import Console
+
+from chiasm import parts
+from chiasm.checkpoint import load_model, save_model
+from chiasm.data import Source
+from chiasm.errors import RecipeError
+from chiasm.model import Model
+from chiasm.recipe import Recipe, load_recipe
+from chiasm.training.batches import texts
+from chiasm.training.distribution import Ranks
+from chiasm.training.loop import Interrupted, Training
+from chiasm.training.metrics import Metrics
+from chiasm.training.run import Run, command
+from chiasm.training.state import Position, Saved, last_checkpoint
+
+
+def train(
+    recipe: Recipe | str | Path, folder: str | Path | None = None, *, console: Console | None = None
+) -> Path:
+    """Train a model and return the folder of the run, for `chiasm.load` and `chiasm eval`.
+
+    A run that was stopped, or killed, goes on where its last checkpoint stands, bit for bit as if nothing had
+    happened; one that is finished is left as it is.
+
+    Args:
+        recipe: what to train; a path or the name of a recipe that comes with Chiasm will do.
+        folder: of the run; by default `runs/` and the recipe's name.
+        console: where progress is shown.
+
+    Raises:
+        RecipeError: when the folder holds a run of another recipe.
+        CheckpointError: when a checkpoint cannot be written or read; the last good one stays.
+        Interrupted: after Ctrl-C or SIGTERM, when all is saved.
+    """
+    recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+    folder = Path(folder) if folder is not None else Path("runs") / recipe.name
+    ranks = Ranks.start()
+    console = console or Console()
+    if not ranks.first:
+        console = Console(quiet=True)
+    with Run(folder, recipe, ranks) as run:
+        if run.finished:
+            console.print(f"{folder} is a finished run of this recipe", highlight=False, soft_wrap=True)
+            return folder
+        try:
+            _train(run, console)
+        except KeyboardInterrupt:
+            raise Interrupted(
+                f"stopped; what the last checkpoint in {folder} holds is kept. To go on, give the same command "
+                f"again:\n  {command()}"
+            ) from None
+    return folder
+
+
+def _train(run: Run, console: Console) -> None:
+    recipe, ranks, folder = run.recipe, run.ranks, run.folder
+    device = ranks.device
+    sources = build_sources(recipe)
+    saved = last_checkpoint(folder, recipe, ranks)
+    if saved is not None:
+        model, position = load_model(saved.folder, device), saved.position
+        where = f"step {position.step} of stage {recipe.stages[position.stage].name!r}"
+        console.print(f"going on behind {where} in {folder}", highlight=False, soft_wrap=True)
+    else:
+        model, position = build_model(recipe, sources).to(device), Position()
+    model.sampling = recipe.sampling
+    run.started(sources, device)
+    with Metrics(folder, position.metrics, position.total, active=ranks.first) as metrics:
+        _run_stages(
+            Training(recipe, folder, model, sources, ranks, device, console, metrics, position), saved
+        )
+    if ranks.first:
+        save_model(model.eval(), recipe, folder / "final")
+    ranks.wait()
+    run.ended()
+
+
+def _run_stages(training: Training, saved: Saved | None) -> None:
+    position, stages = training.position, training.recipe.stages
+    while position.stage < len(stages):
+        if position.step < stages[position.stage].steps:
+            training.run_stage(saved)
+        position.next_stage()
+        saved = None
+
+
+def build_sources(recipe: Recipe) -> dict[str, Source]:
+    """The data sources that the recipe's stages use, by name."""
+    for stage in recipe.stages:
+        if not stage.data:
+            raise RecipeError(f"stage {stage.name!r} has no data")
+        if not stage.train:
+            raise RecipeError(f"stage {stage.name!r} trains nothing; name a slot and its learning rate")
+    used = dict.fromkeys(name for stage in recipe.stages for name in stage.data)
+    return {name: parts.build("data", recipe.data[name], where=f"data.{name}") for name in used}
+
+
+def build_model(recipe: Recipe, sources: Mapping[str, Source]) -> Model:
+    """The recipe's model before any training; a text tokenizer without a file is trained on the sources."""
+
+    def said() -> Iterator[str]:  # nothing is read where nothing is trained
+        yield from texts(sources)
+
+    return Model(recipe.model, texts=said(), seed=recipe.seed)
+
+
+__all__ = ["Interrupted", "build_model", "build_sources", "train"]
