@@ -1,1 +1,63 @@
+"""Build, train, compare and serve models that both see and draw.
+
+>>> model = chiasm.load("runs/quickstart")
+>>> model.chat([{"role": "user", "content": [{"image": "cat.png"}, "What is at the top left?"]}])
+>>> model.generate("Draw: a dog at the top left, a cat at the centre.")
+>>> chiasm.train("quickstart", "runs/mine", ["model.connector.depth=3"])
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from chiasm.errors import ChiasmError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from chiasm.model import Model
+    from chiasm.recipe import Recipe
+
 __version__ = "0.1.0"
+__all__ = ["ChiasmError", "evaluate", "load", "load_recipe", "train"]
+
+# Heavy modules are imported inside: `import chiasm` and `chiasm --help` stay quick.
+
+
+def load(folder: str | Path, device: str = "cpu") -> Model:
+    """The model of a run's folder or of a checkpoint, ready to chat and to draw; raises CheckpointError."""
+    from chiasm.checkpoint import load_model
+
+    return load_model(Path(folder), device)
+
+
+def load_recipe(
+    source: str | Path | Mapping[str, Any], overrides: Sequence[str] = (), *, tiny: bool = False
+) -> Recipe:
+    """A complete recipe from a name, a file or a mapping, with `dotted.key=value` overrides; raises RecipeError."""
+    from chiasm import recipe
+
+    return recipe.load_recipe(source, overrides, tiny=tiny)
+
+
+def train(
+    recipe: Recipe | str | Path | Mapping[str, Any],
+    folder: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    *,
+    tiny: bool = False,
+) -> Path:
+    """Train a recipe into a run's folder (default `runs/NAME`) and return it; continues a run that was stopped."""
+    from chiasm import recipe as recipes
+    from chiasm.training.train import train as run
+
+    loaded = recipe if isinstance(recipe, recipes.Recipe) else load_recipe(recipe, overrides, tiny=tiny)
+    return run(loaded, Path(folder) if folder else Path("runs") / loaded.name)
+
+
+def evaluate(folder: str | Path) -> dict[str, Any]:
+    """Measure a trained run; writes eval.json and report.html into its folder and returns the figures."""
+    from chiasm.evaluation.evaluate import evaluate as run
+
+    return run(Path(folder))

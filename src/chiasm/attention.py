@@ -69,8 +69,12 @@ class Layout:
 
     def extended(self, other: Layout) -> Layout:
         """This layout followed by `other`, whose positions are the queries."""
-        pairs = ((self.documents, other.documents), (self.opens, other.opens), (self.exposed, other.exposed))
-        return Layout(*(torch.cat(pair, 1) for pair in pairs), queries=other.documents.shape[1])
+        return Layout(
+            torch.cat([self.documents, other.documents], 1),
+            torch.cat([self.opens, other.opens], 1),
+            torch.cat([self.exposed, other.exposed], 1),
+            queries=other.documents.shape[1],
+        )
 
     @cached_property
     def groups(self) -> list[Group]:
@@ -116,7 +120,7 @@ class Group:
 
     index: Int[Tensor, "n m"]
     real: Bool[Tensor, "n m"]
-    lengths: Int[Tensor, "n"]
+    lengths: Int[Tensor, n]
     mask: Bool[Tensor, "n 1 m m"] | None
 
 
@@ -171,7 +175,13 @@ def by_document(
     for group in layout.groups:
         q, k, v = (tensor[group.index].transpose(1, 2) for tensor in flat)
         answer = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=group.mask, is_causal=group.mask is None, scale=scale, enable_gqa=q.shape[1] != k.shape[1]
+            q,
+            k,
+            v,
+            attn_mask=group.mask,
+            is_causal=group.mask is None,
+            scale=scale,
+            enable_gqa=q.shape[1] != k.shape[1],
         )
         real = group.real.flatten().nonzero()[:, 0]
         rows = answer.transpose(1, 2).flatten(0, 1)[real]
@@ -203,7 +213,12 @@ def flex(
     """FlexAttention, for CUDA."""
     kernel = _flex_kernel(query.device.type)
     answer = kernel(
-        query, key, value, block_mask=layout.block_mask, scale=scale, enable_gqa=query.shape[1] != key.shape[1]
+        query,
+        key,
+        value,
+        block_mask=layout.block_mask,
+        scale=scale,
+        enable_gqa=query.shape[1] != key.shape[1],
     )
     return answer.transpose(1, 2)
 
@@ -249,7 +264,9 @@ def attend(
 def _refuse_unknown(module: nn.Module, kwargs: dict[str, Any]) -> None:
     for mechanism in ("softcap", "s_aux"):
         if kwargs.get(mechanism) is not None:
-            raise ChiasmError(f"{type(module).__name__} needs {mechanism!r} in its attention, which is not supported")
+            raise ChiasmError(
+                f"{type(module).__name__} needs {mechanism!r} in its attention, which is not supported"
+            )
 
 
 AttentionInterface.register(NAME, attend)

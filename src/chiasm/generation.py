@@ -81,7 +81,7 @@ class Session:
         self.last = hidden[:, -1]
         return hidden
 
-    def step_text(self, ids: Int[Tensor, "n"]) -> Float[Tensor, "n d"]:
+    def step_text(self, ids: Int[Tensor, n]) -> Float[Tensor, "n d"]:
         return self.step(self.model.language.embed(ids[:, None]), Kind.TEXT, [True], [True])[:, -1]
 
     def _run(self, embeddings: Tensor, positions: Tensor, kinds: Tensor, layout: Layout) -> Tensor:
@@ -301,10 +301,14 @@ def _as_item(item: Any, where: str) -> str | Picture:
         if "text" in item:
             return str(item["text"])
         if "image" in item:
-            return _as_item(item["image"] if not isinstance(item["image"], str) else Path(item["image"]), where)
+            return _as_item(
+                item["image"] if not isinstance(item["image"], str) else Path(item["image"]), where
+            )
     if isinstance(item, str):
         return item
-    raise DataError(f"{where} has content {item!r}; it must be text, a picture, or a mapping with 'text' or 'image'")
+    raise DataError(
+        f"{where} has content {item!r}; it must be text, a picture, or a mapping with 'text' or 'image'"
+    )
 
 
 def _say(model: Model, made: Document, reader: PictureReader, most: int) -> tuple[list[int], bool]:

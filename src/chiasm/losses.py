@@ -6,14 +6,15 @@ world size cannot change the mathematics.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 
-class Loss(NamedTuple):
+@dataclass(frozen=True)
+class Loss:
     """A summed loss and the number of terms in the sum; `weight` scales its mean in the objective."""
 
     sum: Float[Tensor, ""]
@@ -21,7 +22,7 @@ class Loss(NamedTuple):
     weight: float = 1.0
 
     @staticmethod
-    def of(terms: Float[Tensor, "..."], weight: float = 1.0) -> Loss:
+    def of(terms: Float[Tensor, ...], weight: float = 1.0) -> Loss:
         """The loss of a tensor with one term an element."""
         return Loss(terms.sum(), torch.tensor(float(terms.numel()), device=terms.device), weight)
 

@@ -79,7 +79,9 @@ class Model(nn.Module):
         self.image_head = self.image_decoder = None
         if self.image_tokenizer is not None:
             tokenizer = self.image_tokenizer
-            self.image_head = build("image_head", self.language.width, tokenizer.codebook_size, tokenizer.grid)
+            self.image_head = build(
+                "image_head", self.language.width, tokenizer.codebook_size, tokenizer.grid
+            )
             self.image_decoder = build("image_decoder", tokenizer)
         if self.views is not None:
             self.contract.read_views(Size(64, 64), "the recipe")  # a size no part can take is an error now
@@ -209,7 +211,7 @@ class Model(nn.Module):
     sampling: Sampling | None = None  # defaults of `chat` and `generate`, from the recipe
 
 
-def _text_loss(logits: Float[Tensor, "m v"], labels: Int[Tensor, "m"]) -> Loss:
+def _text_loss(logits: Float[Tensor, "m v"], labels: Int[Tensor, m]) -> Loss:
     terms = F.cross_entropy(logits.float(), labels, reduction="sum")
     return Loss(terms, torch.tensor(float(labels.numel()), device=labels.device))
 

@@ -80,7 +80,9 @@ class Document:
             raise DataError(
                 f"{self.name} has {len(self)} tokens but the context is {context}; shorten it or raise the context"
             )
-        lengths = {column: len(getattr(self, column)) for column in ("ids", "labels", "kinds", "opens", "exposed")}
+        lengths = {
+            column: len(getattr(self, column)) for column in ("ids", "labels", "kinds", "opens", "exposed")
+        }
         if len(set(lengths.values())) != 1:
             raise DataError(f"{self.name}: columns of different lengths {lengths}")
         marked = sum(kind != Kind.TEXT for kind in self.kinds)
@@ -109,8 +111,8 @@ class ReadImages:
 
     groups: list[Tensor]
     encoded: bool
-    places: Int[Tensor, "s"]
-    sources: Int[Tensor, "s"]
+    places: Int[Tensor, s]
+    sources: Int[Tensor, s]
     tokens: list[int]
 
 
@@ -124,7 +126,7 @@ class WrittenImages:
 
     targets: Tensor
     encoded: bool
-    starts: Int[Tensor, "n"]
+    starts: Int[Tensor, n]
 
 
 Moved = TypeVar("Moved")
@@ -202,11 +204,13 @@ class Packer:
         return pack(self.rows, self.length)
 
 
-def pack(rows: Sequence[Sequence[Document]], length: int | None = None) -> tuple[PackedBatch, list[tuple[int, Slot]]]:
+def pack(
+    rows: Sequence[Sequence[Document]], length: int | None = None
+) -> tuple[PackedBatch, list[tuple[int, Slot]]]:
     """Lay documents side by side in rows of `length` positions (default: that of the longest row)."""
     length = length or max((sum(map(len, row)) for row in rows), default=0)
     shape = (len(rows), length)
-    columns = {
+    columns: dict[str, Any] = {
         "ids": np.zeros(shape, np.int64),
         "labels": np.full(shape, IGNORE, np.int64),
         "positions": np.zeros(shape, np.int64),
@@ -224,14 +228,13 @@ def pack(rows: Sequence[Sequence[Document]], length: int | None = None) -> tuple
             columns["positions"][r, start:end] = np.arange(end - start)
             columns["documents"][r, start:end] = d
             slots += [(r * length + start + slot.start, slot) for slot in document.slots]
-    return PackedBatch(**{name: torch.from_numpy(column) for name, column in columns.items()}), slots
+    tensors: dict[str, Any] = {name: torch.from_numpy(column) for name, column in columns.items()}
+    return PackedBatch(**tensors), slots
 
 
 def fill(
-    embeddings: Float[Tensor, "b t d"], places: Int[Tensor, "s"], values: Float[Tensor, "s d"]
+    embeddings: Float[Tensor, "b t d"], places: Int[Tensor, s], values: Float[Tensor, "s d"]
 ) -> Float[Tensor, "b t d"]:
     """The embeddings with `values` at the flat positions `places`."""
     flat = embeddings.flatten(0, 1).index_copy(0, places, values.to(embeddings.dtype))
     return flat.view_as(embeddings)
-
-

@@ -139,23 +139,21 @@ def _in_package(reference: str) -> Path:
 
 
 def _from_hub(name: str) -> Path:
-    from huggingface_hub import HfApi, constants, snapshot_download
+    from huggingface_hub import HfApi, snapshot_download
 
-    skipped = ["*.h5", "*.msgpack", "*.onnx", "*.ot", "*.tflite", "*.py"]
+    skipped, reason = ["*.h5", "*.msgpack", "*.onnx", "*.ot", "*.tflite", "*.py"], None
     try:
-        if not constants.HF_HUB_OFFLINE:
-            files = HfApi().list_repo_files(name)
-            if any(file.endswith(".safetensors") for file in files):
-                skipped += ["*.bin", "*.pt", "*.pth"]  # the same weights a second time
-    except Exception:
-        pass  # no network: a snapshot in the cache may still do, and if not, the next call says why
-    try:
-        return Path(snapshot_download(name, ignore_patterns=skipped))
-    except Exception as error:
+        files = [file.rfilename for file in HfApi().model_info(name, timeout=10).siblings or []]
+        if any(file.endswith(".safetensors") for file in files):
+            skipped += ["*.bin", "*.pt", "*.pth"]  # the same weights a second time
+    except Exception as error:  # no network, or no such name: then only the cache can help
         reason = str(error).split("\n")[0] or type(error).__name__
+    try:
+        return Path(snapshot_download(name, ignore_patterns=skipped, local_files_only=reason is not None))
+    except Exception as error:
         raise CheckpointError(
             f"there is no local folder {name!r}, and the hub's {name!r} is neither in the cache nor to be "
-            f"fetched ({reason}); download it where there is a network and give the folder"
+            f"fetched ({reason or error}); download it where there is a network and give the folder"
         ) from error
 
 

@@ -14,7 +14,13 @@ from chiasm.data.sample import Message, Picture, Role, Sample
 from chiasm.errors import DataError, nearest
 
 MARKER = "<image>"
-ROLES: dict[str, Role] = {"human": "user", "gpt": "assistant", "user": "user", "assistant": "assistant", "system": "system"}
+ROLES: dict[str, Role] = {
+    "human": "user",
+    "gpt": "assistant",
+    "user": "user",
+    "assistant": "assistant",
+    "system": "system",
+}
 
 
 class Chat(Source, name="chat"):
@@ -38,7 +44,9 @@ class Chat(Source, name="chat"):
         self._digest = hashlib.sha256()
         self._records = list(self._read())
         if not self._records:
-            raise DataError(f"{self.path} holds no conversation{f' ({self.skipped} skipped)' if self.skipped else ''}")
+            raise DataError(
+                f"{self.path} holds no conversation{f' ({self.skipped} skipped)' if self.skipped else ''}"
+            )
 
     @property
     def fingerprint(self) -> str:

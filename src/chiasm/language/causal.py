@@ -40,7 +40,9 @@ class Causal(Language, name="causal"):
     ):
         super().__init__()
         if (checkpoint is None) == (config is None):
-            raise RecipeError("language 'causal' needs either a 'checkpoint' or a 'config' (from scratch), not both")
+            raise RecipeError(
+                "language 'causal' needs either a 'checkpoint' or a 'config' (from scratch), not both"
+            )
         folder = None if checkpoint is None else _folder(checkpoint)
         if tokenizer or folder:
             self.tokenizer = TextTokenizer.load(tokenizer or folder)  # type: ignore[arg-type]

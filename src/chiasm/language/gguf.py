@@ -5,6 +5,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from chiasm.cache import default_folder
 from chiasm.errors import CheckpointError
@@ -27,9 +28,11 @@ def _dequantize(path: Path, folder: Path) -> None:
     try:
         import gguf  # noqa: F401
     except ImportError:
-        raise CheckpointError(f"reading {path.name} needs the gguf package: pip install 'chiasm[gguf]'") from None
+        raise CheckpointError(
+            f"reading {path.name} needs the gguf package: pip install 'chiasm[gguf]'"
+        ) from None
     where = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
-    model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
+    model: Any = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(**where)
     # The weights are plain floats now; what says otherwise would make transformers refuse to save them.
     model.hf_quantizer = None

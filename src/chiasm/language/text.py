@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from chiasm.data.sample import Message, Picture
-from chiasm.errors import ChiasmError, CheckpointError, DataError
+from chiasm.errors import CheckpointError, ChiasmError, DataError
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
@@ -40,7 +40,7 @@ class Run:
 class TextTokenizer:
     """A fast tokenizer with a chat template."""
 
-    def __init__(self, inner: PreTrainedTokenizerFast):
+    def __init__(self, inner: PreTrainedTokenizerBase):
         if inner.chat_template is None:
             inner.chat_template = PLAIN_TEMPLATE
         self.inner = inner
@@ -86,12 +86,13 @@ class TextTokenizer:
     @property
     def end(self) -> int:
         """The id that ends an answer."""
-        return self.inner.eos_token_id
+        return int(self.inner.eos_token_id)  # type: ignore[arg-type]
 
     @property
     def begin(self) -> int:
         """The id that begins a document; the end marker where a tokenizer has none."""
-        return self.inner.bos_token_id if self.inner.bos_token_id is not None else self.end
+        id = self.inner.bos_token_id
+        return self.end if id is None else int(id)  # type: ignore[arg-type]
 
     @property
     def draw(self) -> int:
@@ -109,7 +110,8 @@ class TextTokenizer:
         return tuple(self.inner.encode(text, add_special_tokens=False))
 
     def decode(self, ids: Sequence[int]) -> str:
-        return self.inner.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        text = self.inner.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return str(text)
 
     def runs(self, messages: Sequence[Message], *, prompt: bool = False) -> list[Run]:
         """What the messages look like to the language model; with `prompt`, an answer is asked for at the end.
@@ -124,7 +126,8 @@ class TextTokenizer:
         for message, after in zip(messages, pieces[1:], strict=True):
             learn = message.role == "assistant"
             runs += [
-                Run("", learn, item) if isinstance(item, Picture) else Run(item, learn) for item in message.content
+                Run("", learn, item) if isinstance(item, Picture) else Run(item, learn)
+                for item in message.content
             ]
             runs += self._after(after, learn)
         return _joined(runs)
@@ -132,9 +135,10 @@ class TextTokenizer:
     def _document(self, messages: Sequence[Message]) -> list[Run]:
         if len(messages) > 1:
             raise DataError("a message of role 'document' must stand alone")
-        begin, end = (self.inner.decode([id]) for id in (self.begin, self.end))
+        begin, end = (str(self.inner.decode([id])) for id in (self.begin, self.end))
         items = [
-            Run("", False, item) if isinstance(item, Picture) else Run(item, True) for item in messages[0].content
+            Run("", False, item) if isinstance(item, Picture) else Run(item, True)
+            for item in messages[0].content
         ]
         return _joined([Run(begin, False), *items, Run(end, True)])
 
@@ -153,7 +157,9 @@ class TextTokenizer:
         pieces = []
         for mark in marks:
             if text.count(mark) != 1:
-                raise DataError(f"the chat template drops or repeats a message of the roles {', '.join(roles)}")
+                raise DataError(
+                    f"the chat template drops or repeats a message of the roles {', '.join(roles)}"
+                )
             piece, text = text.split(mark)
             pieces.append(piece)
         pieces.append(text)
@@ -163,7 +169,7 @@ class TextTokenizer:
     def _render(self, messages: list[tuple[str, str]], prompt: bool) -> str:
         turns = [{"role": role, "content": content} for role, content in messages]
         try:
-            return self.inner.apply_chat_template(turns, tokenize=False, add_generation_prompt=prompt)
+            return str(self.inner.apply_chat_template(turns, tokenize=False, add_generation_prompt=prompt))
         except Exception as error:  # templates raise what they like
             raise DataError(f"the chat template refuses these messages: {error}") from None
 

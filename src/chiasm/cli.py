@@ -1,0 +1,200 @@
+"""The command line: `chiasm COMMAND --help`. Heavy imports stand inside the commands, so that help is quick."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+app = typer.Typer(
+    name="chiasm",
+    help="Build, train, compare and serve models that both see and draw.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+RecipeName = Annotated[
+    str, typer.Argument(help="a recipe that comes with Chiasm, or a YAML file", metavar="RECIPE")
+]
+Overrides = Annotated[
+    Optional[list[str]],  # noqa: UP045 (typer reads this form on every Python)
+    typer.Argument(help="dotted.key=value, such as model.connector.depth=3", metavar="[KEY=VALUE]..."),
+]
+Tiny = Annotated[bool, typer.Option("--tiny", help="the recipe's overlay for a laptop")]
+Folder = Annotated[Path, typer.Argument(help="a run's folder or a checkpoint", metavar="RUN")]
+Seed = Annotated[int, typer.Option(help="of the sampling")]
+
+
+@app.command()
+def quickstart(
+    folder: Annotated[Path, typer.Option("--out", help="the run's folder")] = Path("runs/quickstart"),
+    overrides: Overrides = None,
+) -> None:
+    """Train a model that answers questions about pictures and draws, evaluate it, and write a report."""
+    train("quickstart", overrides, folder=folder, tiny=False)
+    if not (folder / "report.html").exists():
+        evaluate(folder)
+    _say(f"\nreport: [bold]{(folder / 'report.html').resolve()}[/]")
+    _say(f"talk:   chiasm chat {folder}\ndraw:   chiasm generate {folder} 'Draw: a dog at the top left.'")
+
+
+@app.command()
+def train(
+    recipe: RecipeName,
+    overrides: Overrides = None,
+    folder: Annotated[
+        Optional[Path], typer.Option("--out", help="the run's folder; default: runs/NAME")  # noqa: UP045
+    ] = None,
+    tiny: Tiny = False,
+) -> None:
+    """Train a recipe. The same command continues a run that was stopped, bit for bit."""
+    from chiasm.recipe import load_recipe
+    from chiasm.training.train import train as run
+
+    loaded = load_recipe(recipe, overrides or (), tiny=tiny)
+    run(loaded, folder or Path("runs") / (loaded.name + ("-tiny" if tiny else "")))
+
+
+@app.command("eval")
+def evaluate(folder: Folder) -> None:
+    """Measure a trained run: every task with its controls, into eval.json and report.html."""
+    from chiasm.evaluation.evaluate import evaluate as run
+
+    run(folder)
+
+
+@app.command()
+def chat(
+    folder: Folder,
+    message: Annotated[Optional[str], typer.Option("-m", "--message", help="ask once and leave")] = None,  # noqa: UP045
+    picture: Annotated[
+        list[Path] | None, typer.Option("-p", "--picture", help="show a picture first")
+    ] = None,
+    save: Annotated[Path, typer.Option(help="folder for drawn pictures")] = Path("drawn"),
+    seed: Seed = 0,
+) -> None:
+    """Talk to a model in the terminal; paths of pictures in a message are shown to it."""
+    from chiasm.terminal.chat import converse
+
+    converse(folder, message=message, pictures=picture or [], save=save, seed=seed)
+
+
+@app.command()
+def generate(
+    folder: Folder,
+    prompts: Annotated[list[str], typer.Argument(help="one picture is drawn for each", metavar="PROMPT...")],
+    out: Annotated[Path, typer.Option(help="folder for the pictures")] = Path("drawn"),
+    guidance: Annotated[Optional[float], typer.Option(help="classifier-free guidance; 1 = none")] = None,  # noqa: UP045
+    temperature: Annotated[Optional[float], typer.Option(help="0 = greedy")] = None,  # noqa: UP045
+    seed: Seed = 0,
+) -> None:
+    """Draw pictures from words."""
+    from chiasm.checkpoint import load_model
+    from chiasm.terminal.pictures import save_picture
+
+    pictures = load_model(folder).generate(prompts, guidance=guidance, temperature=temperature, seed=seed)
+    for prompt, picture in zip(prompts, pictures, strict=True):
+        _say(f"{save_picture(picture, out)}  {prompt}")
+
+
+@app.command()
+def show(recipe: RecipeName, overrides: Overrides = None, tiny: Tiny = False) -> None:
+    """Print the resolved recipe, the shapes through every slot, parameters, FLOPs and image tokens."""
+    from chiasm.recipe import load_recipe
+    from chiasm.terminal.show import show as run
+
+    run(load_recipe(recipe, overrides or (), tiny=tiny))
+
+
+@app.command()
+def check(
+    recipe: RecipeName,
+    overrides: Overrides = None,
+    samples: Annotated[int, typer.Option(help="how many of each data source")] = 6,
+    tiny: Tiny = False,
+) -> None:
+    """Decode the first samples of a recipe's data, coloured by loss mask and kind."""
+    from chiasm.recipe import load_recipe
+    from chiasm.terminal.check import check as run
+
+    run(load_recipe(recipe, overrides or (), tiny=tiny), samples)
+
+
+@app.command()
+def parts(slot: Annotated[Optional[str], typer.Argument(help="only this slot")] = None) -> None:  # noqa: UP045
+    """List the parts of every slot with their options."""
+    from chiasm.terminal.parts import table
+
+    table(slot)
+
+
+@app.command()
+def recipes() -> None:
+    """List the recipes that come with Chiasm."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from chiasm.recipe import load_recipe
+    from chiasm.recipe import recipes as shipped
+
+    rows = Table("recipe", "about", box=None, header_style="bold")
+    for name in shipped():
+        rows.add_row(name, load_recipe(name).about)
+    Console().print(rows)
+
+
+@app.command()
+def world(
+    show: Annotated[bool, typer.Option("--show", help="write a contact sheet")] = False,
+    out: Annotated[Path, typer.Option(help="the contact sheet")] = Path("world.png"),
+    scenes: Annotated[int, typer.Option(help="scenes on the sheet")] = 8,
+    options: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Argument(
+            help="options of the world, such as emoji=64 language=zh", metavar="[OPTION=VALUE]..."
+        ),
+    ] = None,
+) -> None:
+    """Look at the built-in world, and measure how fast it streams."""
+    from chiasm.terminal.world import world as run
+
+    run(options or [], out if show else None, scenes)
+
+
+def main() -> None:
+    """Run the command line; errors of the user's making are printed without a traceback."""
+    from chiasm.errors import ChiasmError
+
+    try:
+        app(standalone_mode=False)
+    except ChiasmError as error:
+        _say(f"[bold red]error:[/] {_escaped(error)}", err=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        # click's own errors (usage, missing arguments) know how to show themselves
+        shown = getattr(error, "show", None)
+        if shown is None:
+            raise
+        shown()
+        sys.exit(getattr(error, "exit_code", 2))
+
+
+def _say(text: str, *, err: bool = False) -> None:
+    from rich.console import Console
+
+    Console(stderr=err, soft_wrap=True, highlight=False).print(text)
+
+
+def _escaped(value: Any) -> str:
+    from rich.markup import escape
+
+    return escape(str(value))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""`chiasm check`: what the model will see and learn of the data, token by token."""
+
+from __future__ import annotations
+
+from itertools import groupby
+
+from rich.console import Console
+from rich.text import Text
+
+from chiasm import parts
+from chiasm.data.corpus import corpus
+from chiasm.data.documents import document
+from chiasm.language.text import TextTokenizer
+from chiasm.model import Model
+from chiasm.recipe import Recipe
+from chiasm.sequence import Document, Kind
+
+LEARNT, GIVEN, READ, WRITTEN = "bold green", "dim", "black on cyan", "black on magenta"
+
+
+def check(recipe: Recipe, samples: int) -> None:
+    """Print the first samples of every source, coloured by loss mask and kind."""
+    console = Console(highlight=False)
+    model = Model(recipe.model, texts=corpus(recipe), seed=recipe.seed)
+    console.print(
+        Text.assemble(
+            ("learnt", LEARNT),
+            "  ",
+            ("given", GIVEN),
+            "  ",
+            (" picture read ", READ),
+            "  ",
+            (" picture written ", WRITTEN),
+        )
+    )
+    for name in sorted({name for stage in recipe.stages for name in stage.data}):
+        source = parts.build("data", recipe.data[name], where=f"data.{name}")
+        console.print(f"\n[bold]{name}[/]: {len(source):,} groups, {source.skipped:,} records skipped")
+        listed = (sample for index in range(len(source)) for sample in source[index])
+        for _, sample in zip(range(samples), listed, strict=False):
+            console.print(f"[dim]{sample.name}[/]", markup=True)
+            console.print(Text("  ") + coloured(document(model.contract, sample), model.language.tokenizer))
+
+
+def coloured(made: Document, tokenizer: TextTokenizer) -> Text:
+    """A document as text: what is learnt, what is given, and how many positions a picture takes."""
+    # A label stands at the position before its token.
+    learnt = [False, *(label == id for label, id in zip(made.labels, made.ids[1:], strict=False))]
+    columns = zip(made.kinds, learnt, made.ids, strict=True)
+    text = Text()
+    for (kind, learns), run in groupby(
+        columns, key=lambda column: (column[0], column[1] and column[0] == Kind.TEXT)
+    ):
+        ids = [id for _, _, id in run]
+        if kind == Kind.TEXT:
+            text.append(str(tokenizer.inner.decode(ids)), LEARNT if learns else GIVEN)
+        else:
+            style, word = (READ, "read") if kind == Kind.READ else (WRITTEN, "written")
+            text.append(f" {word}: {len(ids)} ", style)
+    return text

@@ -1,0 +1,112 @@
+"""`chiasm show`: a recipe from end to end, without training it."""
+
+from __future__ import annotations
+
+import torch
+from rich.console import Console
+from rich.syntax import Syntax
+from rich.table import Table
+
+from chiasm import parts
+from chiasm.data.corpus import corpus
+from chiasm.data.documents import PictureReader, document, writes_picture
+from chiasm.data.sample import Picture, Sample
+from chiasm.evaluation.cost import flops
+from chiasm.evaluation.cost import parameters as count_parameters
+from chiasm.model import Model
+from chiasm.recipe import Recipe
+from chiasm.sequence import PADDING, Document, Kind, pack
+
+
+def show(recipe: Recipe) -> None:
+    """Print the resolved recipe, the shapes through every slot, parameters, FLOPs and tokens of a picture."""
+    console = Console()
+    console.print(Syntax(recipe.to_yaml(), "yaml", background_color="default"))
+    model = Model(recipe.model, texts=corpus(recipe), seed=recipe.seed).eval()
+    samples = _samples(recipe)
+    console.print(_shapes(model, samples))
+    console.print(_parameters(model, recipe))
+    console.print(_costs(model, samples))
+
+
+def _samples(recipe: Recipe) -> list[Sample]:
+    """A group of each data source that a stage trains on."""
+    names = sorted({name for stage in recipe.stages for name in stage.data})
+    return [s for name in names for s in parts.build("data", recipe.data[name], where=f"data.{name}")[0]]
+
+
+def _shapes(model: Model, samples: list[Sample]) -> Table:
+    rows = Table("slot", "part", "makes", title="through every slot", title_justify="left", box=None)
+    picture = next(
+        (i for s in samples for m in s.messages for i in m.content if isinstance(i, Picture)), None
+    )
+    views = model.contract.read_views(picture.size, "the first picture") if picture and model.sees else []
+    for slot, part in model.slots().items():
+        rows.add_row(slot, part.name, _made(model, slot, picture, views))
+    return rows
+
+
+def _made(model: Model, slot: str, picture: Picture | None, views: list) -> str:  # type: ignore[type-arg]
+    if slot == "views" and picture is not None:
+        sizes = ", ".join(f"{view.size.height} x {view.size.width}" for view, _ in views)
+        return f"picture {picture.size.height} x {picture.size.width} → {len(views)} view(s): {sizes}"
+    if slot == "encoder" and views and model.encoder is not None:
+        rows, columns = model.encoder.grid(*views[0][0].size)
+        return f"grid {rows} x {columns} of width {model.encoder.width}"
+    if slot == "connector" and views:
+        return f"{sum(tokens for _, tokens in views)} visual tokens of width {model.language.width}"
+    if slot == "language":
+        language = model.language
+        return f"width {language.width}, {len(language.tokenizer):,} tokens, context {language.context:,}"
+    if slot == "image_tokenizer" and model.image_tokenizer is not None:
+        tokenizer = model.image_tokenizer
+        grid = f"{tokenizer.grid[0]} x {tokenizer.grid[1]} of {tokenizer.codebook_size:,} codes"
+        return f"{tokenizer.size} x {tokenizer.size} pixels ↔ {grid}"
+    if slot == "image_head" and model.contract.span is not None:
+        return f"{model.contract.span.length} positions a picture"
+    return ""
+
+
+def _parameters(model: Model, recipe: Recipe) -> Table:
+    counted = count_parameters(model, recipe)
+    stages = [stage.name for stage in recipe.stages]
+    rows = Table(
+        "slot", "parameters", *stages, title="parameters and learning rates", title_justify="left", box=None
+    )
+    for slot, number in counted["by_slot"].items():
+        rates = [f"{stage.train[slot]:g}" if slot in stage.train else "frozen" for stage in recipe.stages]
+        rows.add_row(slot, f"{number:,}", *rates)
+    rows.add_row("[bold]all", f"[bold]{counted['total']:,}")
+    return rows
+
+
+def _costs(model: Model, samples: list[Sample]) -> Table:
+    rows = Table(
+        "a document",
+        "positions",
+        "text",
+        "read",
+        "written",
+        "forward",
+        title="cost",
+        title_justify="left",
+        box=None,
+    )
+    told: set[str] = set()
+    for sample in samples:
+        task = str(sample.truth.get("task", "sample"))
+        if task in told or (writes_picture(sample) and not model.draws):
+            continue
+        told.add(task)
+        made = document(model.contract, sample)
+        kinds = [sum(kind == each for kind in made.kinds) for each in Kind]
+        rows.add_row(task, str(len(made)), *map(str, kinds), f"{_forward(model, made) / 1e9:.2f} GFLOP")
+    return rows
+
+
+def _forward(model: Model, made: Document) -> int:
+    batch, slots = pack([[made]])
+    batch = PictureReader(model.contract).attach(batch, slots)
+    assert int((batch.documents == PADDING).sum()) == 0
+    with torch.no_grad():
+        return flops(lambda: model.losses(batch))
