@@ -1,5 +1,6 @@
 import json
 import sys
+from functools import partial
 
 import pytest
 import torch
@@ -26,36 +27,31 @@ def test_a_reference_that_leads_nowhere_is_a_sentence(reference):
         resolve(reference)
 
 
-def test_a_hub_name_without_a_network_is_a_sentence(monkeypatch, tmp_path):
+@pytest.fixture
+def offline(monkeypatch, tmp_path):
+    """No network, and a cache of the hub in `tmp_path`."""
     import huggingface_hub
 
-    def offline(*args, **kwargs):
+    def fail(*args, **kwargs):
         raise OSError("no network")
 
-    monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", offline)
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
+    download = huggingface_hub.snapshot_download
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", fail)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", partial(download, cache_dir=tmp_path))
+
+
+def test_a_hub_name_without_a_network_is_a_sentence(offline):
     with pytest.raises(CheckpointError, match=r"hub's 'org/name' is neither in the cache nor .*no network"):
         resolve("org/name")
 
 
-def test_a_hub_name_in_the_cache_is_found_without_a_network(monkeypatch, tmp_path):
-    import huggingface_hub
-
-    repo = tmp_path / "models--org--name"
-    snapshot = repo / "snapshots" / ("0" * 40)
+def test_a_hub_name_in_the_cache_is_found_without_a_network(offline, tmp_path):
+    snapshot = tmp_path / "models--org--name" / "snapshots" / ("0" * 40)
     snapshot.mkdir(parents=True)
     (snapshot / "config.json").write_text("{}")
-    (repo / "refs").mkdir()
-    (repo / "refs" / "main").write_text("0" * 40)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    original = huggingface_hub.snapshot_download
-    monkeypatch.setattr(
-        huggingface_hub,
-        "snapshot_download",
-        lambda *a, **k: original(*a, cache_dir=tmp_path, local_files_only=True, **k),
-    )
-    assert (resolve("org/name") / "config.json").read_text() == "{}"
+    (tmp_path / "models--org--name" / "refs").mkdir()
+    (tmp_path / "models--org--name" / "refs" / "main").write_text("0" * 40)
+    assert resolve("org/name") == snapshot
 
 
 @pytest.fixture
