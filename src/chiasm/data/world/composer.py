@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from chiasm.data.world.assets import Emoji
 from chiasm.data.world.dice import Dice
@@ -65,19 +66,20 @@ class Composer:
         present, absent = self._cast(total if count < 2 else total - count + 1, dice)
         members = [present[0]] * (count - 1 if count > 1 else 0) + present
         cells = dice.sample(range(self.grid[0] * self.grid[1]), len(members))
-        things = [self._thing(emoji, cell, dice) for emoji, cell in zip(members, cells)]
+        things = [self.place(emoji, cell, dice) for emoji, cell in zip(members, cells)]
         ground = Scene(self.grid, (), TINTS[dice.below(self.tints)], dice.pick(self.styles))
         return Draft(ground.holding(things), tuple(absent), count)
 
     def place(self, emoji: Emoji, cell: int, dice: Dice) -> Thing:
-        """A thing with jitter, for scenes made from other scenes."""
-        return self._thing(emoji, cell, dice)
-
-    def _thing(self, emoji: Emoji, cell: int, dice: Dice) -> Thing:
+        """An emoji in a cell, its place and size there tossed."""
         side = 0.8 + self.jitter * (dice.uniform(*SIDES) - 0.8)
         across = 0.5 + self.jitter * (dice.uniform() - 0.5)
         down = 0.5 + self.jitter * (dice.uniform() - 0.5)
         return Thing(emoji, cell, side, across, down)
+
+    @cached_property
+    def _allowed(self) -> tuple[int, ...]:
+        return allowed_beside(self.pool, self.held_out)
 
     def _cast(self, different: int, dice: Dice) -> tuple[list[Emoji], list[Emoji]]:
         """`different` emoji that are there and `SPARE` that are not, neither to be told from the other."""
@@ -95,7 +97,6 @@ class Composer:
 
     def _compatible(self, n: int, dice: Dice) -> list[Emoji]:
         """Emoji that may all meet in training; fewer than `n` if a small set does not have so many."""
-        masks = allowed_beside(self.pool, self.held_out)
         best: list[int] = []
         for _ in range(20):
             chosen: list[int] = []
@@ -104,7 +105,7 @@ class Composer:
                 i = dice.below(len(self.pool))
                 if open_to >> i & 1:
                     chosen.append(i)
-                    open_to &= masks[i]
+                    open_to &= self._allowed[i]
             best = max(best, chosen, key=len)
             if len(best) == n:
                 break
@@ -112,10 +113,9 @@ class Composer:
 
     def _with_held_out_pair(self, different: int, dice: Dice) -> list[Emoji]:
         """A held-out pair first, then any others."""
-        masks = allowed_beside(self.pool, self.held_out)
         while True:
             first, second = dice.below(len(self.pool)), dice.below(len(self.pool))
-            if first != second and not masks[first] >> second & 1:
+            if first != second and not self._allowed[first] >> second & 1:
                 break
         rest = [i for i in range(len(self.pool)) if i not in (first, second)]
         others = dice.sample(rest, different - 2 + SPARE)

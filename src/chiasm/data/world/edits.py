@@ -30,7 +30,7 @@ class Analogy:
     after: Scene
 
 
-def edit(draft: Draft, composer: Composer, say: Phrases, dice: Dice) -> Edit:
+def edit(draft: Draft, say: Phrases, dice: Dice) -> Edit:
     """One change of the scene, of a thing that occurs once. Every kind that the scene allows is as likely."""
     before = draft.scene
     thing = dice.pick(before.single)

@@ -1,8 +1,8 @@
 """Questions about a scene whose answers are exact, well-posed and not to be guessed without looking.
 
 Nothing in a question's words tells its answer: yes and no are tossed before the question is made, counts are
-uniform over scenes, cells are uniform, and what is asked about but is not there comes from the distribution of
-what is (`composer.Draft.absent`).
+uniform over scenes, cells are uniform, and what is asked about but is not there is distributed as what is
+(`composer.Draft.absent`).
 """
 
 from __future__ import annotations

@@ -128,7 +128,7 @@ class _Sheet:
         top += 32
         for pair in range(2):
             draft = self.world.composer.draft(pair)
-            made = edit(draft, self.world.composer, self.say, Dice("edit", self.world.seed, pair))
+            made = edit(draft, self.say, Dice("edit", self.world.seed, pair))
             left = GAP + pair * 2 * (SIDE + GAP)
             self._picture(made.before, left, top)
             self._picture(made.after, left + SIDE + GAP, top)

@@ -143,7 +143,7 @@ class World(Source, name="world"):
 
     def _edit(self, draft: Draft, dice: Dice, count: int) -> Iterator[Document]:
         for _ in range(count):
-            made = edit(draft, self.composer, self.say, dice)
+            made = edit(draft, self.say, dice)
             truth = {"kind": made.kind, "scene": made.after, "before": made.before}
             yield (ScenePicture(made.before, self.canvas), made.text), (self._drawn(made.after),), truth
 
