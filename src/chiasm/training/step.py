@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import torch
@@ -122,7 +122,7 @@ class Step:
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.half):
             losses = self.aim.losses(batch)
         return {
-            name: loss._replace(weight=loss.weight * self.stage.weights.get(name, 1.0))
+            name: replace(loss, weight=loss.weight * self.stage.weights.get(name, 1.0))
             for name, loss in losses.items()
         }
 
