@@ -1,4 +1,4 @@
-"""A subject that answers and draws plausibly, and a run's folder with made-up training, to look at the report with."""
+"""A subject that answers and draws plausibly, and a run's folder with made-up training, to look at."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from chiasm.data.sample import Picture, Sample
+from chiasm.data.world import ScenePicture
 from chiasm.evaluation.evaluate import save
-from chiasm.evaluation.subject import Subject, expected
+from chiasm.evaluation.subject import Subject, expected, pictures_read
 from chiasm.evaluation.tasks import Exam, tasks
 from chiasm.recipe import Recipe, resolve
 
-TASKS = {task: 1 for task in ("what", "where", "count", "exist", "choice", "relation", "draw", "words")}
+TASKS = dict.fromkeys(("what", "where", "count", "exist", "choice", "relation", "draw", "words"), 1)
 
 
 class Plausible(Subject):
-    """Right with probability `skill` while it sees; else one of the other answers. Draws the true scene, blurred."""
+    """Right with probability `skill` while it sees, else it guesses. Draws the true scene, blurred."""
 
     sees = draws = True
 
@@ -39,7 +40,9 @@ class Plausible(Subject):
         return [picture.open().filter(ImageFilter.GaussianBlur(1)) for picture in pictures]
 
     def _answer(self, sample: Sample, blind: bool) -> str:
-        if not blind and self.dice.random() < self.skill:
+        shown = [p for p in pictures_read(sample) if isinstance(p, ScenePicture)]
+        swapped = any(picture.scene != sample.truth["scene"] for picture in shown)
+        if not blind and not swapped and self.dice.random() < self.skill:
             return expected(sample)
         choices = sample.truth.get("choices") or ("dog", "tree", "car")
         return self.dice.choice(choices)
@@ -60,8 +63,8 @@ def a_recipe(**sizes: int) -> Recipe:
     return resolve(
         {
             "name": "quickstart",
-            "about": "One small model that answers questions about pictures and draws them from words, trained from "
-            "scratch on two processor cores with frozen pretrained features.",
+            "about": "One small model that answers questions about pictures and draws them from words, "
+            "trained from scratch on two processor cores with frozen pretrained features.",
             "model": {"language": {"type": "causal", "config": {"model_type": "llama", "hidden_size": 64}}},
             "data": {"train": {"type": "world"}, "held": held},
             "stages": [{"name": "joint", "train": {"language": 1e-3}, "data": {"train": 1.0}, "steps": 900}],
@@ -75,7 +78,11 @@ def a_run(folder: Path, source: Any, *, skill: float = 0.9, **sizes: int) -> dic
     recipe = a_recipe(**sizes)
     exam = Exam(Plausible(skill), source, recipe.evaluation)
     outcomes = {name: task.run(exam) for name, task in tasks().items()}
-    results = {"tasks": {name: outcome.scores for name, outcome in outcomes.items()}, "left_out": {}, "cost": COST}
+    results = {
+        "tasks": {name: outcome.scores for name, outcome in outcomes.items()},
+        "left_out": {},
+        "cost": COST,
+    }
     pictures = {name: each for outcome in outcomes.values() for name, each in outcome.pictures.items()}
     recipe.save(folder / "recipe.yaml")
     save(folder, results, {name: outcome.samples for name, outcome in outcomes.items()}, pictures)
@@ -87,19 +94,22 @@ def a_run(folder: Path, source: Any, *, skill: float = 0.9, **sizes: int) -> dic
 def _metrics() -> list[dict[str, Any]]:
     noise = np.random.default_rng(0).normal(size=(900, 4))
     lines: list[dict[str, Any]] = []
-    for step in range(0, 400, 5):
+    for step in range(1, 400, 3):
         losses = {"reconstruction": 0.02 + 0.3 * np.exp(-step / 60) + 0.004 * noise[step, 0]}
-        health = {"perplexity": 400 * (1 - np.exp(-step / 80)), "dead": 300 * np.exp(-step / 50)}
-        lines.append({"stage": "codes", "step": step, "time": step * 0.3, "losses": losses, "codebook": health})
-    for step in range(0, 900, 5):
+        health = {"codebook_use": 1 - np.exp(-step / 80), "perplexity": 400 * (1 - np.exp(-step / 90))}
+        lines.append({"stage": "codes", "step": step, "seconds": 0.9, "losses": losses, "health": health})
+    for step in range(1, 900, 3):
         losses = {
             "text": 0.08 + 3 * np.exp(-step / 90) + 0.03 * noise[step, 1],
             "image": 1.9 + 4 * np.exp(-step / 200) + 0.08 * noise[step, 2],
         }
-        rates = {"lr": 1e-3 * np.cos(step / 900 * 1.5), "tokens/s": 9200 + 400 * noise[step, 3]}
-        lines.append(
-            {"stage": "joint", "step": step, "time": 120 + step * 0.8, "tokens": step * 4096, "losses": losses, **rates}
-        )
+        rate = 1e-3 * np.cos(step / 900 * 1.5)
+        sizes = {
+            "real": 4000 + int(20 * noise[step, 0]),
+            "places": 4096,
+            "seconds": 0.43 + 0.02 * noise[step, 3],
+        }
+        lines.append({"stage": "joint", "step": step, "losses": losses, "lr": {"language": rate}, **sizes})
     return lines
 
 
@@ -114,7 +124,11 @@ COST: dict[str, Any] = {
     "seconds": {"answer": 0.0515, "picture": 0.243, "evaluation": {"questions": 12.0, "generation": 20.0}},
     "peak_memory": 650858496,
     "threads": 2,
-    "training": {"seconds": 840, "tokens": 3686400, "stages": {"codes": {"steps": 400}, "joint": {"steps": 900}}},
+    "training": {
+        "seconds": 840,
+        "tokens": 3686400,
+        "stages": {"codes": {"steps": 400, "seconds": 210}, "joint": {"steps": 900, "seconds": 630}},
+    },
 }
 RUN = {
     "command": "chiasm train quickstart --out runs/quickstart",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from statistics import median
 from time import perf_counter
 from typing import Any
@@ -15,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from chiasm.data.documents import PictureReader, document, prompt_of, writes_picture
 from chiasm.data.sample import Sample
+from chiasm.evaluation.history import training
 from chiasm.evaluation.subject import ModelSubject, expected, pictures_read
 from chiasm.generation import Session
 from chiasm.model import Model
@@ -45,12 +47,12 @@ def cost(
         views = model.contract.read_views(picture.size, asked[0].name)
         told["image_tokens"]["read"] = sum(tokens for _, tokens in views)
         told["flops"]["question"] = flops(lambda: _read(model, asked[0]))
-        told["seconds"]["answer"] = _seconds([lambda s=s: subject.answer([s]) for s in asked[:ANSWERS]])
+        told["seconds"]["answer"] = _seconds([partial(subject.answer, [each]) for each in asked[:ANSWERS]])
     if drawn:
         assert model.contract.span is not None
         told["image_tokens"]["written"] = model.contract.span.length
         told["flops"]["picture"] = flops(lambda: subject.draw(drawn[:1], seed=0))
-        draws = [lambda s=s: subject.draw([s], seed=0) for s in drawn[:DRAWINGS]]
+        draws = [partial(subject.draw, [each], seed=0) for each in drawn[:DRAWINGS]]
         told["seconds"]["picture"] = _seconds(draws)
     told["peak_memory"] = peak_memory()
     told["threads"] = torch.get_num_threads()
@@ -61,7 +63,9 @@ def cost(
 def parameters(model: Model, recipe: Recipe) -> dict[str, Any]:
     """Numbers of parameters: all, those that some stage trains, and by slot."""
     ever = {slot for stage in recipe.stages for slot in stage.train}
-    slots, trained, seen = {}, 0, set()
+    slots: dict[str, int] = {}
+    seen: set[int] = set()
+    trained = 0
     for slot, part in model.slots().items():
         if not isinstance(part, nn.Module):
             continue
@@ -88,28 +92,6 @@ def peak_memory() -> int:
         return int(torch.cuda.max_memory_allocated())
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most if sys.platform == "darwin" else most * 1024
-
-
-def training(metrics: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Time (seconds), tokens and steps of the training, as far as its metrics say."""
-    told: dict[str, Any] = {}
-    stages: dict[str, dict[str, Any]] = {}
-    for line in metrics:
-        if "stage" in line and "step" in line:
-            stage = stages.setdefault(str(line["stage"]), {"steps": 0})
-            stage["steps"] = max(stage["steps"], int(line["step"]))
-    if stages:
-        told["stages"] = stages
-    for name, keys in {
-        "seconds": ("time", "seconds", "elapsed"),
-        "tokens": ("tokens", "tokens_seen"),
-    }.items():
-        values = [
-            float(line[key]) for line in metrics for key in keys if isinstance(line.get(key), int | float)
-        ]
-        if values:
-            told[name] = max(values)
-    return told
 
 
 @torch.inference_mode()

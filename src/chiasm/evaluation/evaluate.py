@@ -16,6 +16,7 @@ from chiasm.data import Source
 from chiasm.data.sample import Sample
 from chiasm.errors import ChiasmError, RecipeError
 from chiasm.evaluation.cost import cost
+from chiasm.evaluation.history import read_metrics
 from chiasm.evaluation.subject import ModelSubject
 from chiasm.evaluation.tasks import Exam, NotApplicable, tasks
 from chiasm.recipe import Recipe, load_recipe, write_text
@@ -128,20 +129,6 @@ def save(
         picture.convert("RGB").save(kept / name, quality=90, method=4)
     write_text(folder / "samples.json", json.dumps(samples, ensure_ascii=False, indent=1))
     write_text(folder / "eval.json", json.dumps(results, ensure_ascii=False, indent=2))
-
-
-def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl; a line that a crash cut short is passed over."""
-    path = folder / "metrics.jsonl"
-    lines = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        try:
-            value = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if isinstance(value, dict):
-            lines.append(value)
-    return lines
 
 
 def _some(source: Source, groups: int = 20) -> list[Sample]:

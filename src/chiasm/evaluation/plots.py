@@ -23,13 +23,17 @@ def score_plot(scores: Mapping[str, Any]) -> Markup:
         parts.append(f'<path class="commonest" d="M{_x(scores["commonest"]):.1f} 7V21"/>')
     if "shuffled" in scores:
         x = _x(scores["shuffled"])
-        parts.append(f'<path class="shuffled" d="M{x:.1f} 9.4L{x + 4.6:.1f} 14L{x:.1f} 18.6L{x - 4.6:.1f} 14Z"/>')
+        parts.append(
+            f'<path class="shuffled" d="M{x:.1f} 9.4L{x + 4.6:.1f} 14L{x:.1f} 18.6L{x - 4.6:.1f} 14Z"/>'
+        )
     if "blind" in scores:
         parts.append(f'<circle class="blind" cx="{_x(scores["blind"]):.1f}" cy="14" r="3.6"/>')
     parts.append(f'<path class="interval" d="M{_x(low):.1f} 14H{_x(high):.1f}"/>')
     parts.append(f'<circle class="score" cx="{_x(scores["score"]):.1f}" cy="14" r="4.4"/>')
-    label = f"score {scores['score']:.1%}, 95 % interval {low:.1%} to {high:.1%}"
-    return Markup(f'<svg class="dots" viewBox="0 0 208 28" role="img" aria-label="{label}">{"".join(parts)}</svg>')
+    label = f"score {scores['score']:.1%}, 95% interval {low:.1%} to {high:.1%}"
+    return Markup(
+        f'<svg class="dots" viewBox="0 0 208 28" role="img" aria-label="{label}">{"".join(parts)}</svg>'
+    )
 
 
 def legend_mark(kind: str) -> Markup:
@@ -57,14 +61,20 @@ def curve(name: str, steps: Sequence[float], values: Sequence[float]) -> Markup:
     for tick in (low, (low + high) / 2, high):
         at = float(down(tick))
         parts.append(f'<path class="grid" d="M{LEFT} {at:.1f}H{WIDTH - RIGHT}"/>')
-        parts.append(f'<text class="tick" x="{LEFT - 6}" y="{at + 3.5:.1f}" text-anchor="end">{number(tick)}</text>')
+        parts.append(
+            f'<text class="tick" x="{LEFT - 6}" y="{at + 3.5:.1f}" text-anchor="end">{number(tick)}</text>'
+        )
     for tick, anchor, at in ((x[0], "start", LEFT), (x[-1], "end", WIDTH - RIGHT)):
-        parts.append(f'<text class="tick" x="{at}" y="{HEIGHT - 5}" text-anchor="{anchor}">{number(tick)}</text>')
+        parts.append(
+            f'<text class="tick" x="{at}" y="{HEIGHT - 5}" text-anchor="{anchor}">{number(tick)}</text>'
+        )
     parts.append(f'<path class="raw" d="{_path(across, down(y))}"/>')
     parts.append(f'<path class="mean" d="{_path(across, down(_running_mean(y)))}"/>')
     label = escape(f"{name}: from {number(y[0])} to {number(y[-1])}")
     body = "".join(parts)
-    return Markup(f'<svg class="curve" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">{body}</svg>')
+    return Markup(
+        f'<svg class="curve" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">{body}</svg>'
+    )
 
 
 def number(value: float) -> str:

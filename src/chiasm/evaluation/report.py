@@ -12,13 +12,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from chiasm.evaluation import plots
-from chiasm.evaluation.evaluate import SAMPLES, read_metrics
+from chiasm.evaluation.evaluate import SAMPLES
+from chiasm.evaluation.history import curves, read_metrics
 from chiasm.evaluation.verdict import verdict
 from chiasm.recipe import load_recipe, write_text
 
 FORMATS = {".webp": "image/webp", ".png": "image/png", ".jpg": "image/jpeg"}
-# Numbers of a metrics line that are not curves.
-NOT_CURVES = ("step", "time", "seconds", "elapsed", "epoch", "stage_index")
+SIGNS = {"right": "✓", "wrong": "✗", "missing": "–", "extra": "+", "empty": ""}
 MEANINGS = {
     "object": "share of the asked things that stand anywhere in the picture",
     "place": "share of the asked things that stand in the cell they were asked for",
@@ -51,7 +51,7 @@ def render(folder: Path) -> str:
     environment.filters |= {
         "percent": percent, "number": plots.number, "seconds": seconds, "bytes": plain_bytes, "dots": plots.score_plot
     }  # fmt: skip
-    environment.globals |= {"mark": plots.legend_mark, "state": cell_state, "faults": faults}
+    environment.globals |= {"mark": plots.legend_mark, "signs": SIGNS, "state": cell_state, "faults": faults}
     return environment.get_template("report.html.j2").render(
         recipe=recipe,
         recipe_yaml=recipe.to_yaml(),
@@ -67,30 +67,6 @@ def render(folder: Path) -> str:
         commands=commands(folder, run, results),
         css=Markup(environment.get_template("report.css").render()),
     )
-
-
-def curves(metrics: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """For each stage, its curves by name; losses first."""
-    stages: dict[str, dict[str, list[tuple[float, float]]]] = {}
-    for line in metrics:
-        step = line.get("step")
-        if not isinstance(step, int | float):
-            continue
-        series = stages.setdefault(str(line.get("stage", "training")), {})
-        for name, value in _numbers(line):
-            if name.rsplit(".", 1)[-1] not in NOT_CURVES:
-                series.setdefault(name, []).append((float(step), value))
-    return [
-        {
-            "name": stage,
-            "curves": [
-                {"name": name, "last": plots.number(points[-1][1]), "svg": plots.curve(name, *zip(*points))}
-                for name, points in sorted(series.items(), key=lambda item: ("loss" not in item[0], item[0]))
-                if len(points) > 1 and len({value for _, value in points}) > 1
-            ],
-        }
-        for stage, series in stages.items()
-    ]
 
 
 def cell_state(cell: Mapping[str, str | None]) -> str:
@@ -117,7 +93,9 @@ def faults(cells: Sequence[Mapping[str, str | None]]) -> list[str]:
 def commands(folder: Path, run: Mapping[str, Any], results: Mapping[str, Any]) -> list[str]:
     """How to repeat the run and its evaluation."""
     command = run.get("command")
-    trained = " ".join(command) if isinstance(command, list) else command or f"chiasm train {folder}/recipe.yaml"
+    trained = (
+        " ".join(command) if isinstance(command, list) else command or f"chiasm train {folder}/recipe.yaml"
+    )
     overrides = "".join(f" {override}" for override in results.get("overrides", []))
     return [str(trained), f"chiasm eval {folder}{overrides}"]
 
@@ -157,17 +135,6 @@ def plain_bytes(value: float) -> str:
 
 def _about(results: Mapping[str, Any]) -> dict[str, Any]:
     return {key: results[key] for key in ("data", "fingerprint", "seed", "overrides") if results.get(key)}
-
-
-def _numbers(line: Mapping[str, Any], prefix: str = "") -> list[tuple[str, float]]:
-    """The finite numbers of a metrics line by dotted name."""
-    found: list[tuple[str, float]] = []
-    for key, value in line.items():
-        if isinstance(value, Mapping):
-            found += _numbers(value, f"{prefix}{key}.")
-        elif isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf"):
-            found.append((f"{prefix}{key}", float(value)))
-    return found
 
 
 def _json(path: Path) -> dict[str, Any]:

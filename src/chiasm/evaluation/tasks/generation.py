@@ -71,7 +71,7 @@ def diversity(groups: Sequence[Sequence[Image.Image]]) -> float:
     ]
     if not within or not between or np.mean(between) == 0:
         return 0.0
-    return float(min(1.0, np.mean(within) / np.mean(between)))
+    return min(1.0, float(np.mean(within)) / float(np.mean(between)))
 
 
 def _apart(one: Float[np.ndarray, "h w 3"], other: Float[np.ndarray, "h w 3"]) -> float:
@@ -128,7 +128,8 @@ def _shown(
     readings: Sequence[Sequence[Any]],
 ) -> tuple[list[dict[str, Any]], dict[str, Image.Image]]:
     """The first pictures for the report; the samples stand in random order already."""
-    shown, pictures = [], {}
+    shown: list[dict[str, Any]] = []
+    pictures: dict[str, Image.Image] = {}
     for i, (sample, cells) in enumerate(zip(samples[:SHOWN], readings, strict=False)):
         scene = sample.truth["scene"]
         language = sample.truth.get("language", "en")

@@ -1,0 +1,90 @@
+"""What a run's metrics.jsonl says of its training: curves by stage, time and tokens."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from chiasm.evaluation import plots
+
+Metrics = Sequence[Mapping[str, Any]]
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl; a line that a crash cut short is passed over."""
+    path = folder / "metrics.jsonl"
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            value = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if isinstance(value, dict) and isinstance(value.get("step"), int | float):
+            lines.append(value)
+    return lines
+
+
+def training(metrics: Metrics) -> dict[str, Any]:
+    """Time (seconds), tokens without padding, and both with the steps of each stage."""
+    stages: dict[str, dict[str, Any]] = {}
+    for line in metrics:
+        stage = stages.setdefault(_stage(line), {"steps": 0, "seconds": 0.0, "tokens": 0})
+        stage["steps"] = max(stage["steps"], int(line["step"]))
+        stage["seconds"] += float(line.get("seconds") or 0)
+        stage["tokens"] += int(line.get("real") or 0)
+    if not stages:
+        return {}
+    total = {key: sum(stage[key] for stage in stages.values()) for key in ("seconds", "tokens")}
+    return {**total, "stages": stages}
+
+
+def curves(metrics: Metrics) -> list[dict[str, Any]]:
+    """For each stage its curves by name: losses, then the codebook's health, speed, data and learning rate."""
+    stages: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    for line in metrics:
+        series = stages.setdefault(_stage(line), {})
+        for name, value in _quantities(line):
+            series.setdefault(name, []).append((float(line["step"]), value))
+    return [
+        {
+            "name": stage,
+            "curves": [_curve(name, points) for name, points in series.items() if _varies(points)],
+        }
+        for stage, series in stages.items()
+    ]
+
+
+def _quantities(line: Mapping[str, Any]) -> list[tuple[str, float]]:
+    """The numbers of a line that are worth a curve, in the order in which they are shown."""
+    told = [(f"loss: {name}", value) for name, value in _of(line, "losses")]
+    told += [(name.replace("_", " "), value) for name, value in _of(line, "health")]
+    seconds, real = line.get("seconds"), line.get("real")
+    if seconds and real:
+        told.append(("tokens/s", real / seconds))
+    if real and line.get("places"):
+        told.append(("share of real tokens", real / line["places"]))
+    rates = [value for _, value in _of(line, "lr")]
+    if rates:
+        told.append(("learning rate", max(rates)))
+    return [(name, float(v)) for name, v in told if isinstance(v, int | float) and abs(v) < float("inf")]
+
+
+def _of(line: Mapping[str, Any], key: str) -> list[tuple[str, Any]]:
+    value = line.get(key)
+    numbers = value.items() if isinstance(value, Mapping) else []
+    return [(str(name), number) for name, number in numbers if isinstance(number, int | float)]
+
+
+def _curve(name: str, points: Sequence[tuple[float, float]]) -> dict[str, Any]:
+    steps, values = zip(*points, strict=True)
+    return {"name": name, "last": plots.number(values[-1]), "svg": plots.curve(name, steps, values)}
+
+
+def _varies(points: Sequence[tuple[float, float]]) -> bool:
+    return len({value for _, value in points}) > 1
+
+
+def _stage(line: Mapping[str, Any]) -> str:
+    return str(line.get("stage", "training"))

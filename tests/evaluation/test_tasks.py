@@ -1,0 +1,161 @@
+from collections.abc import Sequence
+
+import pytest
+from PIL import Image, ImageFilter
+from plausible import a_recipe
+
+from chiasm.data.documents import prompt_of
+from chiasm.data.sample import Message, Picture, Sample
+from chiasm.evaluation.asking import normalise
+from chiasm.evaluation.evaluate import held_out
+from chiasm.evaluation.statistics import commonest
+from chiasm.evaluation.subject import Subject, expected, pictures_read, with_pictures
+from chiasm.evaluation.tasks import Exam, NotApplicable, tasks
+from chiasm.evaluation.tasks.generation import diversity
+from chiasm.evaluation.tasks.questions import swapped
+
+
+class Perfect(Subject):
+    """Knows every answer and draws every scene."""
+
+    sees = draws = True
+
+    def answer(self, samples: Sequence[Sample], *, blind: bool = False) -> list[str]:
+        return [f" {expected(sample).upper()}. " for sample in samples]
+
+    def draw(self, samples: Sequence[Sample], *, seed: int) -> list[Image.Image]:
+        return [picture.open() for sample in samples for picture in sample.messages[-1].content]
+
+    def reconstruct(self, pictures: Sequence[Picture]) -> list[Image.Image]:
+        return [picture.open() for picture in pictures]
+
+
+class Yes(Perfect):
+    """Says yes; draws nothing."""
+
+    def answer(self, samples: Sequence[Sample], *, blind: bool = False) -> list[str]:
+        return ["yes"] * len(samples)
+
+    def draw(self, samples: Sequence[Sample], *, seed: int) -> list[Image.Image]:
+        return [Image.new("RGB", (96, 96), "pink")] * len(samples)
+
+
+class Looker(Perfect):
+    """Answers from the picture alone: what it was told of this picture's key."""
+
+    def __init__(self, samples: Sequence[Sample]):
+        self.known = {(pictures_read(s)[0].key, s.truth["question"]): expected(s) for s in samples}
+
+    def answer(self, samples: Sequence[Sample], *, blind: bool = False) -> list[str]:
+        keys = ["" if blind else pictures_read(s)[0].key for s in samples]
+        return [self.known.get((key, s.truth["question"]), "?") for key, s in zip(keys, samples)]
+
+
+@pytest.fixture(scope="module")
+def source():
+    return held_out(a_recipe())
+
+
+def exam(subject, source, **sizes):
+    return Exam(subject, source, a_recipe(**{"questions": 60, "pictures": 8, "text": 30, **sizes}).evaluation)
+
+
+def run(name, subject, source, **sizes):
+    return tasks()[name].run(exam(subject, source, **sizes))
+
+
+def test_a_perfect_subject_scores_one(source):
+    assert run("questions", Perfect(), source).scores["score"] == 1.0
+    assert run("text", Perfect(), source).scores["score"] == 1.0
+    drawn = run("generation", Perfect(), source).scores
+    assert [drawn[name] for name in ("object", "count", "place", "all")] == [1.0] * 4
+    assert drawn["reconstruction"]["all"] == 1.0
+
+
+def test_always_yes_scores_the_share_of_yes(source):
+    outcome = run("questions", Yes(), source)
+    asked = outcome.samples["asked"]
+    answers = [each["answer"] for each in asked if each["type"] == "exist"]
+    of_type = outcome.scores["by_type"]["exist"]
+    assert of_type["score"] == of_type["blind"] == answers.count("yes") / len(answers)
+    assert of_type["commonest"] == commonest(answers)
+    assert outcome.scores["by_type"]["what"]["score"] == 0.0
+
+
+def test_an_empty_canvas_scores_nothing(source):
+    drawn = run("generation", Yes(), source).scores
+    assert [drawn[name] for name in ("object", "count", "place", "all")] == [0.0] * 4
+    assert drawn["diversity"] == 0.0
+
+
+def test_controls_withhold_and_swap_the_picture(source):
+    samples = [sample for i in range(len(source)) for sample in source[i] if sample.truth["task"] == "what"]
+    scores = run("questions", Looker(samples), source).scores["by_type"]["what"]
+    assert scores["score"] == 1.0
+    assert scores["blind"] == 0.0
+    assert scores["shuffled"] < 0.3  # by chance the other picture shows the same
+
+
+def test_no_picture_stands_in_for_itself(source):
+    samples = [source[i][0] for i in range(20)]
+    other = swapped(samples, seed=3)
+    assert len({picture.key for picture in other.values()}) == 20
+    for sample in samples:
+        shown = with_pictures(sample, other)
+        assert pictures_read(shown)[0].key != pictures_read(sample)[0].key
+        assert shown.messages[0].content[1:] == sample.messages[0].content[1:]
+
+
+def test_one_picture_cannot_be_shuffled(source):
+    with pytest.raises(NotApplicable, match="share one picture"):
+        run("questions", Perfect(), source, questions=2)
+
+
+def test_overall_commonest_is_the_mean_over_types(source):
+    scores = run("questions", Perfect(), source).scores
+    types = scores["by_type"].values()
+    assert scores["commonest"] == pytest.approx(sum(each["commonest"] * each["n"] for each in types) / scores["n"])
+
+
+def test_tasks_say_why_they_do_not_apply(source):
+    blind = Perfect()
+    blind.sees = blind.draws = False
+    for name, reason in (("questions", "no encoder"), ("generation", "no image head")):
+        with pytest.raises(NotApplicable, match=reason):
+            run(name, blind, source)
+    with pytest.raises(NotApplicable, match="none were asked for"):
+        run("text", Perfect(), source, text=0)
+
+
+def test_questions_need_nothing_of_the_world(source):
+    pictures = [pictures_read(source[i][0])[0] for i in range(4)]
+
+    class Plain(list):
+        name = "plain"
+
+    groups = Plain(
+        [Sample(f"sample {i}", (Message("user", (p, "What?")), Message("assistant", (f"thing {i}",))))]
+        for i, p in enumerate(pictures)
+    )
+    scores = run("questions", Perfect(), groups).scores
+    assert (scores["score"], scores["n"], list(scores["by_type"])) == (1.0, 4, ["all"])
+
+
+def test_answers_are_compared_in_any_script():
+    assert normalise("  Top   Left. ") == normalise("top left")
+    assert normalise("左上。") == normalise("左上")
+    assert normalise("ＡＢＣ！") == "abc"
+    assert normalise("3") != normalise("4")
+
+
+def test_the_prompt_holds_no_answer(source):
+    for sample in source[0]:
+        assert all(message.role != "assistant" for message in prompt_of(sample).messages)
+
+
+def test_diversity_from_one_picture_to_any_picture(source):
+    pictures = [pictures_read(source[i][0])[0].open() for i in range(6)]
+    assert diversity([[picture] * 3 for picture in pictures]) == 0.0
+    blurred = [[p, p.filter(ImageFilter.GaussianBlur(3))] for p in pictures]
+    assert 0 < diversity(blurred) < 0.5
+    assert diversity([pictures[:3], pictures[3:]]) > 0.5
