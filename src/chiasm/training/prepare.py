@@ -206,7 +206,7 @@ def _fill(
     with (
         ThreadPoolExecutor(2) as pool,
         cache,
-        Progress(console=console, transient=True) as bar,
+        Progress(console=console, transient=True, disable=not console.is_terminal) as bar,
         torch.inference_mode(),
     ):
         task = bar.add_task(f"{what} of {total:,} pictures", total=total)
