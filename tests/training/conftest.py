@@ -1,12 +1,12 @@
+import sys
+from pathlib import Path
+
 import pytest
-import torch
+
+sys.path.insert(0, str(Path(__file__).parent))  # for `toy`
 
 
 @pytest.fixture(autouse=True)
-def quiet(tmp_path, monkeypatch):
-    """One thread, and caches of the test's own."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+def own_cache(tmp_path, monkeypatch):
+    """Caches of the test's own."""
     monkeypatch.setenv("CHIASM_CACHE", str(tmp_path / "cache"))
-    yield
-    torch.set_num_threads(threads)

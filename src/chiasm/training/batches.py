@@ -14,7 +14,6 @@ from torch import Tensor
 
 from chiasm.data import Picture, Sample, Source
 from chiasm.data.documents import Contract, PictureReader, document, reads_picture, writes_picture
-from chiasm.errors import DataError
 from chiasm.recipe import Stage
 from chiasm.sequence import Document, PackedBatch, Packer, Slot
 from chiasm.training.mixture import Mixture, Origin, chance
@@ -172,16 +171,3 @@ class Ahead(Generic[Batch]):
                 self._ready.put((batch, self._batches.state()))
         except BaseException as error:
             self._ready.put(error)
-
-
-def texts(sources: Mapping[str, Source], groups: int = 2000) -> list[str]:
-    """Texts of the first groups of each source, for training a tokenizer."""
-    found = []
-    for name, source in sources.items():
-        for index in range(min(groups, len(source))):
-            for sample in source[index]:
-                for message in sample.messages:
-                    found += [item for item in message.content if isinstance(item, str)]
-        if len(source) == 0:
-            raise DataError(f"data source {name!r} is empty; there is nothing to train on")
-    return found

@@ -134,8 +134,9 @@ class Training:
                 "norm": _finite(outcome.norm),
                 "lr": lr,
                 "skipped": outcome.skipped,
-                "real": real,
-                "places": places,
+                **(
+                    {"pictures": real} if isinstance(step.aim, Pictures) else {"real": real, "places": places}
+                ),
                 "seconds": round(seconds, 6),
                 "waited": round(waited, 6),
                 **({"health": health} if health else {}),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from rich.console import Console
@@ -10,10 +9,10 @@ from rich.console import Console
 from chiasm import parts
 from chiasm.checkpoint import load_model, save_model
 from chiasm.data import Source
+from chiasm.data.corpus import corpus
 from chiasm.errors import RecipeError
 from chiasm.model import Model
 from chiasm.recipe import Recipe, load_recipe
-from chiasm.training.batches import texts
 from chiasm.training.distribution import Ranks
 from chiasm.training.loop import Interrupted, Training
 from chiasm.training.metrics import Metrics
@@ -69,7 +68,7 @@ def _train(run: Run, console: Console) -> None:
         where = f"step {position.step} of stage {recipe.stages[position.stage].name!r}"
         console.print(f"going on behind {where} in {folder}", highlight=False, soft_wrap=True)
     else:
-        model, position = build_model(recipe, sources).to(device), Position()
+        model, position = build_model(recipe).to(device), Position()
     model.sampling = recipe.sampling
     run.started(sources, device)
     with Metrics(folder, position.metrics, position.total, active=ranks.first) as metrics:
@@ -102,13 +101,10 @@ def build_sources(recipe: Recipe) -> dict[str, Source]:
     return {name: parts.build("data", recipe.data[name], where=f"data.{name}") for name in used}
 
 
-def build_model(recipe: Recipe, sources: Mapping[str, Source]) -> Model:
-    """The recipe's model before any training; a text tokenizer without a file is trained on the sources."""
+def build_model(recipe: Recipe) -> Model:
+    """The recipe's model before any training; a text tokenizer without a file is trained on its data."""
 
-    def said() -> Iterator[str]:  # nothing is read where nothing is trained
-        yield from texts(sources)
-
-    return Model(recipe.model, texts=said(), seed=recipe.seed)
+    return Model(recipe.model, texts=corpus(recipe), seed=recipe.seed)
 
 
 __all__ = ["Interrupted", "build_model", "build_sources", "train"]
