@@ -114,7 +114,9 @@ def test_one_picture_cannot_be_shuffled(source):
 def test_overall_commonest_is_the_mean_over_types(source):
     scores = run("questions", Perfect(), source).scores
     types = scores["by_type"].values()
-    assert scores["commonest"] == pytest.approx(sum(each["commonest"] * each["n"] for each in types) / scores["n"])
+    assert scores["commonest"] == pytest.approx(
+        sum(each["commonest"] * each["n"] for each in types) / scores["n"]
+    )
 
 
 def test_tasks_say_why_they_do_not_apply(source):
