@@ -1,0 +1,153 @@
+"""What every registered part must keep, from the day it is registered: one tiny model a part."""
+
+from copy import deepcopy
+
+import pytest
+import torch
+
+from chiasm import parts
+from chiasm.checkpoint import load_model, save_model
+from chiasm.data.corpus import corpus
+from chiasm.data.documents import PictureReader, document, draw_prompt, prompt_of
+from chiasm.generation import Session, draw
+from chiasm.losses import objective
+from chiasm.model import Model
+from chiasm.recipe import load_recipe
+from chiasm.sequence import pack
+from conftest import TINY
+
+# Options for the parts whose defaults do not fit a tiny model; every other part is tried with its defaults.
+EXAMPLES = {
+    ("views", "whole"): {"size": 32},
+    ("encoder", "vit"): {"patch_size": 8, "width": 16, "depth": 2, "heads": 2, "size": 32},
+    ("encoder", "patches"): {"patch_size": 8},
+    ("encoder", "efficientnet_lite"): {"checkpoint": None, "strides": [8, 16]},
+    ("encoder", "transformers"): {
+        "config": {"model_type": "clip_vision_model", "hidden_size": 16, "intermediate_size": 32, "image_size": 32,
+                   "patch_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2},
+    },
+    ("language", "causal"): TINY["model"]["language"],
+    ("routing", "lora"): {"rank": 2},
+    ("image_tokenizer", "vq"): TINY["model"]["image_tokenizer"],
+}  # fmt: skip
+EVERY = [(slot, name) for slot in parts.SLOTS if slot != "data" for name in parts.names(slot)]
+
+
+@pytest.fixture(params=EVERY, ids=lambda each: "-".join(each))
+def part(request):
+    return request.param
+
+
+@pytest.fixture
+def made(part):
+    """A recipe with the part in its slot, its model, some documents and their samples."""
+    slot, name = part
+    raw = deepcopy(TINY)
+    raw["model"][slot] = {**EXAMPLES.get(part, {}), "type": name}
+    recipe = load_recipe(raw)
+    model = Model(recipe.model, texts=corpus(recipe))
+    world = parts.build("data", recipe.data["world"])
+    samples = [sample for i in range(3) for sample in world[i]]
+    return recipe, model, samples
+
+
+def losses(model, documents):
+    batch, slots = pack([documents])
+    return model.losses(PictureReader(model.contract).attach(batch, slots))
+
+
+def test_promised_tokens_are_made_and_every_loss_is_finite(made):
+    _, model, samples = made
+    found = losses(model, [document(model.contract, sample) for sample in samples])
+    assert set(found) >= {"text", "image"}
+    assert all(torch.isfinite(loss.sum) and loss.count > 0 for loss in found.values())
+
+
+def test_all_that_learns_gets_a_gradient_and_nothing_frozen_does(part, made):
+    _, model, samples = made
+    slot = part[0]
+    if slot == "image_tokenizer":
+        model.train_only([slot])
+        pictures = [
+            PictureReader(model.contract).target(item)
+            for s in samples for m in s.messages for item in m.content if not isinstance(item, str)
+        ]  # fmt: skip
+        objective(model.image_tokenizer.losses(torch.stack(pictures))).backward()
+    else:
+        part_learns = any(True for _ in getattr(model, slot).parameters()) if slot != "views" else False
+        model.train_only([slot if part_learns else "connector"])
+        objective(losses(model, [document(model.contract, sample) for sample in samples])).backward()
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            assert parameter.grad is None, f"{name} is frozen but got a gradient"
+        else:
+            assert parameter.grad is not None, f"{name} learns but got no gradient"
+
+
+def test_no_document_sees_another(made):
+    _, model, samples = made
+    documents = [document(model.contract, sample) for sample in samples[:4]]
+    batch, _ = pack([documents])
+    embeddings = torch.randn(*batch.ids.shape, model.language.width, requires_grad=True)
+    hidden = model._read(batch, embeddings)
+    hidden[0, batch.documents[0] == 1].sum().backward()
+    assert embeddings.grad[0, batch.documents[0] != 1].abs().sum() == 0
+    assert embeddings.grad[0, batch.documents[0] == 1].abs().sum() > 0
+
+
+def test_packed_loss_is_the_sum_of_the_unpacked(made):
+    _, model, samples = made
+    model.eval()
+    documents = [document(model.contract, sample) for sample in samples]
+    with torch.no_grad():
+        packed = losses(model, documents)
+        alone = [losses(model, [each]) for each in documents]
+    for name, loss in packed.items():
+        total = sum(each[name].sum for each in alone if name in each)
+        torch.testing.assert_close(loss.sum, total, rtol=1e-4, atol=1e-3)
+
+
+def test_saved_and_loaded_it_is_the_same_bit_for_bit(made, tmp_path):
+    recipe, model, samples = made
+    model.eval()
+    save_model(model, recipe, tmp_path / "saved")
+    again = load_model(tmp_path / "saved").eval()
+    assert set(model.state_dict()) == set(again.state_dict())
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name]), name
+    documents = [document(model.contract, sample) for sample in samples]
+    with torch.no_grad():
+        for name, loss in losses(model, documents).items():
+            assert torch.equal(loss.sum, losses(again, documents)[name].sum)
+
+
+def test_the_cache_equals_a_full_pass(made):
+    _, model, samples = made
+    model.eval()
+    asked = document(model.contract, prompt_of(next(s for s in samples if s.truth["task"] == "what")), prompt=True)
+    more = [5, 9, 7]
+    with torch.no_grad():
+        session = Session(model, [asked])
+        stepped = [session.last] + [session.step_text(torch.tensor([id])) for id in more]
+        asked.add_text(more, learn=False)
+        full = Session(model, [asked])
+    torch.testing.assert_close(stepped[-1], full.last, atol=1e-5, rtol=1e-4)
+
+
+def test_the_same_seed_draws_the_same_picture(made):
+    _, model, samples = made
+    model.eval()
+    prompts = [draw_prompt(model.contract, prompt_of(s)) for s in samples if s.truth["task"] == "draw"]
+    drawn = [
+        draw(model, prompts, guidance=1.5, temperature=1.0, top_k=0, generator=torch.Generator().manual_seed(3))
+        for _ in range(2)
+    ]
+    assert torch.equal(*drawn)
+    pixels = model.image_decoder.decode(drawn[0])
+    assert pixels.min() >= 0
+    assert pixels.max() <= 1
+
+
+def test_every_option_is_documented(part):
+    for option in parts.options(parts.lookup(*part)).values():
+        assert option.help, f"{'.'.join(part)}.{option.name} has no line under Args: in its docstring"
