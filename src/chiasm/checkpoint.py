@@ -143,21 +143,30 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     except (OSError, SafetensorError) as error:
         raise CheckpointError(_write_failure(folder, error)) from error
     finally:
+        _put_back(old, folder)
         shutil.rmtree(draft, ignore_errors=True)
 
 
 def remove_drafts(folder: Path) -> None:
     """Remove what a killed process left half-written in `folder`."""
+    for path in folder.glob(".*.old"):
+        _put_back(path, path.with_name(path.name.removeprefix(".").removesuffix(".old")))
     for path in (*folder.glob(".*.draft"), *folder.glob(".*.old")):
         shutil.rmtree(path, ignore_errors=True)
 
 
 def remove_folder(folder: Path) -> None:
     """Remove a folder so that nobody ever sees half of it."""
-    hidden = folder.with_name(f".{folder.name}.old")
+    hidden = folder.with_name(f".{folder.name}.draft")
     shutil.rmtree(hidden, ignore_errors=True)
     os.rename(folder, hidden)
     shutil.rmtree(hidden, ignore_errors=True)
+
+
+def _put_back(old: Path, folder: Path) -> None:
+    """Undo a replacement that got no further than moving the old folder aside."""
+    if old.is_dir() and not folder.exists():
+        os.rename(old, folder)
 
 
 def _untied(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:

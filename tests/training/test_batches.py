@@ -77,7 +77,9 @@ def test_sources_are_mixed_by_samples():
 
 
 def test_ranks_share_the_groups():
-    groups = [[o.group for o, _ in drawn(squares({"a": 1.0}, rank=rank, world=2), 21)][::3] for rank in (0, 1)]
+    groups = [
+        [o.group for o, _ in drawn(squares({"a": 1.0}, rank=rank, world=2), 21)][::3] for rank in (0, 1)
+    ]
     alone = [o.group for o, _ in drawn(squares({"a": 1.0}), 42)][::3]
     assert [group for pair in zip(*groups) for group in pair] == alone
 
@@ -147,10 +149,17 @@ def test_empty_data_is_said():
 
 def test_a_broken_group_is_named_also_from_the_thread():
     recipe, model, _ = stream()
-    batches = DocumentBatches(model.contract, {"squares": Squares(groups=4, broken=2)}, recipe.stages[1], seed=0)
-    with Ahead(batches) as ahead, pytest.raises(DataError, match="group 2 of test_squares"):
-        for _ in range(20):
-            ahead.take()
+    batches = DocumentBatches(
+        model.contract, {"squares": Squares(groups=4, broken=2)}, recipe.stages[1], seed=0
+    )
+
+    def take_all():
+        with Ahead(batches) as ahead:
+            while True:
+                ahead.take()
+
+    with pytest.raises(DataError, match="group 2 of test_squares"):
+        take_all()
 
 
 def test_a_sample_longer_than_a_row_is_named():

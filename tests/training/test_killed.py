@@ -15,7 +15,10 @@ SCRIPT = Path(__file__).with_name("killing.py")
 def run(folder, kills, seed=0):
     environment = os.environ | {"CHIASM_CACHE": f"{folder}.cache"}
     done = subprocess.run(
-        [sys.executable, SCRIPT, folder, str(kills), str(seed)], env=environment, capture_output=True, text=True
+        [sys.executable, SCRIPT, folder, str(kills), str(seed)],
+        env=environment,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     return int(done.stdout.split()[-1])
@@ -28,7 +31,10 @@ def test_killed_ten_times_is_never_killed_bit_for_bit(tmp_path):
     weights = [(tmp_path / name / "final" / "model.safetensors").read_bytes() for name in ("alone", "killed")]
     assert weights[0] == weights[1]
     timeless = [
-        [{k: v for k, v in line.items() if k not in ("seconds", "waited")} for line in read_metrics(tmp_path / name)]
+        [
+            {k: v for k, v in line.items() if k not in ("seconds", "waited")}
+            for line in read_metrics(tmp_path / name)
+        ]
         for name in ("alone", "killed")
     ]
     assert timeless[0] == timeless[1]

@@ -35,7 +35,7 @@ def batch_of(model, rows):
 
 
 def documents(model, groups=4):
-    """Of four groups; the first documents have no picture to write, so that micro-batches differ in their counts."""
+    """Of four groups, drawings first: micro-batches differ in the counts of their losses."""
     world = Squares()
     made = [document(model.contract, sample) for index in range(groups) for sample in world[index]]
     return sorted(made, key=lambda each: each.name)[: 2 * groups]
@@ -109,7 +109,9 @@ def test_weights_of_losses_scale_the_objective(built):
     stage = RECIPE.stages[1].model_copy(update={"weights": {"image": 0.25}})
     model, step = stepper(built, stage)
     outcome = step([batch_of(model, [documents(model)])])
-    assert outcome.objective == pytest.approx(outcome.losses["text"] + 0.25 * outcome.losses["image"], rel=1e-6)
+    assert outcome.objective == pytest.approx(
+        outcome.losses["text"] + 0.25 * outcome.losses["image"], rel=1e-6
+    )
     with pytest.raises(RecipeError, match="weighs the loss 'imgae'"):
         stepper(built, stage.model_copy(update={"weights": {"imgae": 1.0}}))
 

@@ -39,7 +39,10 @@ class Squares(Source, name="test_squares"):
         made = {
             "see": ((picture, "What is it?"), (said,)),
             "draw": ((f"Draw {said}.",), (picture,)),
-            "words": (("Say something " + "very " * dice.randrange(6) + "true.",), (f"{inner} is not {outer}",)),
+            "words": (
+                ("Say something " + "very " * dice.randrange(6) + "true.",),
+                (f"{inner} is not {outer}",),
+            ),
         }
         if index == self.broken:
             from chiasm.errors import DataError

@@ -63,11 +63,12 @@ class Pictures:
 
     def _try(self, picture: Tensor) -> dict[str, float]:
         """Terms of one picture, found in evaluation mode, which leaves the tokenizer as it is."""
-        mode = self.tokenizer.training
+        modes = [(module, module.training) for module in self.tokenizer.modules()]
         self.tokenizer.eval()
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             losses = self.tokenizer.losses(picture)
-        self.tokenizer.train(mode)
+        for module, mode in modes:
+            module.training = mode
         return {name: float(loss.count) for name, loss in losses.items()}
 
 

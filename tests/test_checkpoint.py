@@ -1,0 +1,153 @@
+"""A model's folder: bit-equal when loaded, strict, complete, and written whole or not at all."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import chiasm.checkpoint
+from chiasm.checkpoint import load_model, save_model
+from chiasm.errors import CheckpointError
+from chiasm.recipe import load_recipe
+
+
+@pytest.fixture
+def saved(tiny, tiny_model, tmp_path):
+    tiny["model"]["language"]["config"]["tie_word_embeddings"] = True
+    from chiasm.model import Model
+
+    recipe = load_recipe(tiny)
+    model = Model(recipe.model, texts=["some words to learn"]).eval()
+    return model, recipe, save_model(model, recipe, tmp_path / "model")
+
+
+def test_saved_and_loaded_is_bit_equal(saved):
+    model, recipe, folder = saved
+    loaded = load_model(folder)
+    assert loaded.state_dict().keys() == model.state_dict().keys()
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, loaded.state_dict()[name]), name
+    assert loaded.sampling == recipe.sampling
+    text = "a picture of 世界"
+    assert loaded.language.tokenizer.encode(text) == model.language.tokenizer.encode(text)
+    assert loaded.language.tokenizer.draw == model.language.tokenizer.draw
+    ids = torch.arange(20)[None]
+    assert torch.equal(loaded.language.embed(ids), model.language.embed(ids))
+
+
+def test_tied_tensors_are_stored_once_and_tied_again(saved):
+    _, _, folder = saved
+    tied = json.loads((folder / "parts.json").read_text())["tied"]
+    assert tied == {"language.inner.lm_head.weight": "language.inner.model.embed_tokens.weight"}
+    assert not set(tied) & set(load_file(folder / "model.safetensors"))
+    inner = load_model(folder).language.inner
+    assert inner.lm_head.weight is inner.model.embed_tokens.weight
+
+
+def test_a_folder_that_was_moved_and_saved_again_is_the_same(saved, tmp_path):
+    _, recipe, folder = saved
+    moved = folder.rename(tmp_path / "elsewhere")
+    again = save_model(load_model(moved), recipe, tmp_path / "again")
+    names = ("model.safetensors", "parts.json", "recipe.yaml", "tokenizer/tokenizer.json")
+    for name in names:
+        assert (moved / name).read_bytes() == (again / name).read_bytes(), name
+
+
+def changed(folder, change):
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.pop("connector.layers.0.bias"), r"1 missing: connector\.layers\.0\.bias"),
+        (lambda t: t.update(extra=torch.zeros(1)), "1 left over: extra"),
+        (
+            lambda t: t.update({"connector.layers.0.bias": torch.zeros(3)}),
+            r"another shape: .*\(3,\) instead of",
+        ),
+    ],
+)
+def test_tensors_that_do_not_fit_are_named(saved, change, message):
+    folder = saved[2]
+    changed(folder, change)
+    with pytest.raises(CheckpointError, match=message):
+        load_model(folder)
+
+
+def test_what_is_no_checkpoint_is_said(saved, tmp_path):
+    folder = saved[2]
+    with pytest.raises(CheckpointError, match="there is no folder"):
+        load_model(tmp_path / "nowhere")
+    with pytest.raises(CheckpointError, match="holds no checkpoint"):
+        load_model(tmp_path)
+    (folder / "recipe.yaml").unlink()
+    with pytest.raises(CheckpointError, match=r"lacks recipe\.yaml"):
+        load_model(folder)
+
+
+def test_a_broken_file_is_said(saved):
+    folder = saved[2]
+    content = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(content[: len(content) // 2])
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        load_model(folder)
+
+
+def test_two_checkpoints_mixed_are_told_apart(saved):
+    folder = saved[2]
+    recipe = (folder / "recipe.yaml").read_text()
+    (folder / "recipe.yaml").write_text(
+        recipe.replace("type: mlp", "type: linear").replace("    depth: 2\n", "")
+    )
+    with pytest.raises(CheckpointError, match="mixes two checkpoints"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("call", ["save_file", "fsync", "rename", "second rename"])
+def test_a_full_disk_leaves_what_was_there(saved, monkeypatch, call):
+    model, recipe, folder = saved
+    before = {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(*{
+            "second rename": (os, "rename", second),
+            "save_file": (chiasm.checkpoint.safetensors.torch, "save_file", full),
+            "fsync": (os, "fsync", full),
+            "rename": (os, "rename", full),
+        }[call])  # fmt: skip
+        with pytest.raises(CheckpointError, match="disk is full"):
+            save_model(model, recipe, folder)
+    assert {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    assert [path.name for path in folder.parent.iterdir() if path.name.startswith(".model")] == []
+
+
+def test_a_real_write_that_fails_leaves_what_was_there(saved):
+    """The library's own writing meets a limit of the operating system, in a process of its own."""
+    _, _, folder = saved
+    script = f"""
+import resource, signal, sys
+from chiasm.checkpoint import load_model, save_model
+from chiasm.recipe import load_recipe
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+model = load_model({str(folder)!r})
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+try:
+    save_model(model, load_recipe({str(folder / "recipe.yaml")!r}), {str(folder)!r})
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.stdout.startswith("CheckpointError"), done.stdout + done.stderr
+    load_model(folder)
+    assert [path.name for path in folder.parent.iterdir() if path.name.startswith(".model")] == []

@@ -1,0 +1,205 @@
+"""The one train function: its folder, stopping and going on, and what it refuses."""
+
+import errno
+import json
+import os
+import signal
+
+import pytest
+import torch
+from rich.console import Console
+from toy import toy
+
+import chiasm.checkpoint
+from chiasm.checkpoint import load_model, training_checkpoints
+from chiasm.errors import CheckpointError, ChiasmError, RecipeError
+from chiasm.training import Interrupted, loop, train
+from chiasm.training.metrics import read_metrics
+
+SHORT = ("stages.codes.steps=4", "stages.learn.steps=8", "checkpoints.every=2")
+
+
+def quiet():
+    return Console(quiet=True)
+
+
+def weights(folder):
+    return (folder / "final" / "model.safetensors").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    os.environ["CHIASM_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    return train(toy(*SHORT), tmp_path_factory.mktemp("runs") / "whole", console=quiet())
+
+
+def stop_after(monkeypatch, steps, action):
+    """Do something in the middle of a run: before step `steps` of all stages."""
+    original, done = loop.Step.__call__, []
+
+    def counted(self, batches):
+        done.append(None)
+        if len(done) == steps:
+            action()
+        return original(self, batches)
+
+    monkeypatch.setattr(loop.Step, "__call__", counted)
+
+
+def test_a_run_can_be_retold_from_its_folder(finished):
+    record = json.loads((finished / "run.json").read_text())
+    assert record["seed"] == 0
+    assert record["data"] == {"squares": "squares 40 ('see', 'draw', 'words')"}
+    assert {"python", "torch", "transformers", "chiasm"} <= set(record["versions"])
+    assert record["machine"]["device"] == "cpu"
+    assert record["started"] <= record["finished"]
+    lines = read_metrics(finished)
+    assert [line["total"] for line in lines] == list(range(1, 13))
+    assert set(lines[0]["losses"]) == {"reconstruction", "commitment"}
+    assert "perplexity" in lines[0]["health"]
+    assert set(lines[-1]["losses"]) == {"text", "image"}
+    assert list((finished / "tensorboard").iterdir())
+
+
+def test_the_last_checkpoints_and_the_best_are_kept(finished):
+    kept = training_checkpoints(finished)
+    assert [path.name for path in kept[-2:]] == ["learn-000006", "learn-000008"]
+    assert 2 <= len(kept) <= 3
+
+
+def test_a_finished_run_is_left_as_it_is(finished):
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.is_file()}
+    console = Console(record=True, width=200, quiet=False, file=open(os.devnull, "w"))  # noqa: SIM115
+    assert train(toy(*SHORT), finished, console=console) == finished
+    assert "is a finished run" in console.export_text()
+    after = {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.is_file()}
+    before.pop(finished / "recipe.yaml"), after.pop(finished / "recipe.yaml")
+    assert before == after
+
+
+def test_the_run_can_be_loaded(finished):
+    model = load_model(finished)
+    assert model.sampling == toy(*SHORT).sampling
+    assert not model.training
+
+
+@pytest.mark.parametrize("step", [1, 3, 4, 5, 8, 12])
+def test_stopped_by_ctrl_c_and_started_again_is_never_stopped(finished, tmp_path, monkeypatch, step):
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patched:
+        stop_after(patched, step, lambda: os.kill(os.getpid(), signal.SIGINT))
+        if step in (4, 12):  # the last step of a stage ends it; a run that is done is done
+            train(toy(*SHORT), folder, console=quiet())
+        else:
+            with pytest.raises(Interrupted, match="give the same command again"):
+                train(toy(*SHORT), folder, console=quiet())
+    train(toy(*SHORT), folder, console=quiet())
+    assert weights(folder) == weights(finished)
+    assert [line["total"] for line in read_metrics(folder)] == list(range(1, 13))
+
+
+def test_metrics_behind_the_checkpoint_are_cut_off(finished, tmp_path, monkeypatch):
+    class Crash(Exception):
+        pass
+
+    def crash():
+        raise Crash
+
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patched:
+        stop_after(patched, 8, crash)
+        with pytest.raises(Crash):
+            train(toy(*SHORT), folder, console=quiet())
+    assert [line["total"] for line in read_metrics(folder)] == list(range(1, 8))
+    with open(folder / "metrics.jsonl", "a") as file:
+        file.write('{"half a li')
+    train(toy(*SHORT), folder, console=quiet())
+    assert [line["total"] for line in read_metrics(folder)] == list(range(1, 13))
+    assert weights(folder) == weights(finished)
+
+
+def test_another_recipe_in_the_folder_is_refused_by_its_keys(finished):
+    with pytest.raises(RecipeError, match=r"differs in model\.connector\.depth, stages\.1\.rows"):
+        train(toy(*SHORT, "model.connector.depth=3", "stages.learn.rows=3"), finished, console=quiet())
+
+
+def test_how_often_it_is_saved_and_evaluated_may_change(finished):
+    train(toy(*SHORT, "checkpoints.keep=1", "evaluation.questions=5"), finished, console=quiet())
+
+
+def test_a_checkpoint_of_another_recipe_is_refused(finished, tmp_path):
+    other = toy(*SHORT, "seed=1")
+    checkpoint = tmp_path / "run" / "checkpoints" / "learn-000008"
+    checkpoint.parent.mkdir(parents=True)
+    os.system(f"cp -r {training_checkpoints(finished)[-1]} {checkpoint}")
+    with pytest.raises(CheckpointError, match="another recipe; it differs in seed"):
+        train(other, tmp_path / "run", console=quiet())
+
+
+def test_a_folder_is_trained_in_by_one_process(tmp_path):
+    import fcntl
+
+    (tmp_path / "run").mkdir()
+    with open(tmp_path / "run" / ".lock", "w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(ChiasmError, match="another process is training"):
+            train(toy(*SHORT), tmp_path / "run", console=quiet())
+
+
+def test_a_full_disk_leaves_the_last_good_checkpoint(finished, tmp_path, monkeypatch):
+    folder, saved = tmp_path / "run", []
+    write = chiasm.checkpoint.safetensors.torch.save_file
+
+    def full(tensors, path):
+        saved.append(path)
+        if len(saved) == 6:  # of two files each: the third checkpoint's second file
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(tensors, path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(chiasm.checkpoint.safetensors.torch, "save_file", full)
+        with pytest.raises(CheckpointError, match="disk is full"):
+            train(toy(*SHORT), folder, console=quiet())
+    assert [path.name for path in (folder / "checkpoints").iterdir()].count("codes-000004") == 1
+    assert not list((folder / "checkpoints").glob(".*"))
+    train(toy(*SHORT), folder, console=quiet())
+    assert weights(folder) == weights(finished)
+
+
+def test_steps_that_are_not_finite_are_counted_and_reported(tmp_path, monkeypatch):
+    console = Console(record=True, width=200, file=open(os.devnull, "w"))  # noqa: SIM115
+    original, done = loop.Documents.losses, []
+
+    def poisoned(self, batch):
+        done.append(None)
+        losses = original(self, batch)
+        return (
+            {k: type(v)(v.sum * float("nan"), v.count, v.weight) for k, v in losses.items()}
+            if len(done) == 3
+            else losses
+        )
+
+    monkeypatch.setattr(loop.Documents, "losses", poisoned)
+    folder = train(toy(*SHORT), tmp_path / "run", console=console)
+    assert [line["skipped"] for line in read_metrics(folder)[4:]] == [False, False, True] + [False] * 5
+    assert "step 3 skipped" in console.export_text(clear=False)
+    assert "skipped 1" in console.export_text()
+    assert all(torch.isfinite(value).all() for value in load_model(folder).state_dict().values())
+
+
+def test_a_run_that_is_never_finite_is_given_up(tmp_path):
+    with pytest.raises(ChiasmError, match="not finite in 20 steps in a row"):
+        train(
+            toy("stages.codes.steps=40", "stages.codes.weights={reconstruction: .inf}"),
+            tmp_path,
+            console=quiet(),
+        )
+
+
+def test_a_second_run_finds_the_features_of_the_first(finished, tmp_path, monkeypatch):
+    monkeypatch.setenv("CHIASM_CACHE", str(tmp_path / "cache"))
+    for name, computed in (("one", True), ("two", False)):
+        console = Console(record=True, width=200, file=open(os.devnull, "w"))  # noqa: SIM115
+        folder = train(toy(*SHORT), tmp_path / name, console=console)
+        assert ("features of" in console.export_text()) == computed
+        assert weights(folder) == weights(finished)

@@ -1,0 +1,40 @@
+"""One rank of two: takes steps on its own share of documents and saves the weights. Run by torchrun.
+
+Rank 0 has words only; rank 1 has the pictures. `union.py FOLDER` with one process has all of them.
+"""
+
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from toy import Squares, toy
+
+from chiasm.data.documents import PictureReader, document
+from chiasm.sequence import pack
+from chiasm.training.distribution import Ranks
+from chiasm.training.optimiser import optimiser
+from chiasm.training.step import Documents, Step
+from chiasm.training.train import build_model
+
+torch.set_num_threads(1)
+ranks = Ranks.start()
+recipe = toy("stages.learn.precision=fp32")
+stage = recipe.stages[1]
+model = build_model(recipe)
+model.train_only(stage.train)
+step = Step(Documents(model), optimiser(model, stage), stage, ranks, torch.device("cpu"))
+shares = [Squares(kinds=("words",)), Squares(kinds=("see", "draw"))]
+for start in (0, 4, 8):
+    rows = [
+        [document(model.contract, sample) for index in range(start, start + 4) for sample in share[index]]
+        for share in (shares if ranks.world == 1 else shares[ranks.rank : ranks.rank + 1])
+    ]
+    batch, slots = pack(rows)
+    outcome = step([PictureReader(model.contract).attach(batch, slots)])
+learnt = {n: p.detach() for n, p in model.named_parameters() if p.requires_grad}
+save_file(
+    {**learnt, "norm": torch.tensor(outcome.norm), "objective": torch.tensor(outcome.objective)},
+    Path(sys.argv[1]) / f"rank{ranks.rank}of{ranks.world}.safetensors",
+)
+ranks.stop()
