@@ -29,6 +29,7 @@ class Plausible(Subject):
     def __init__(self, skill: float):
         self.skill = skill
         self.dice = random.Random(0)
+        self.last: np.ndarray | None = None
 
     def answer(self, samples: Sequence[Sample], *, blind: bool = False) -> list[str]:
         return [self._answer(sample, blind) for sample in samples]
@@ -53,7 +54,9 @@ class Plausible(Subject):
         third = array.shape[0] // 3
         if self.dice.random() > self.skill:
             row, column = self.dice.randrange(3), self.dice.randrange(3)
-            array[row * third : (row + 1) * third, column * third : (column + 1) * third] = array[0, 0]
+            cell = np.s_[row * third : (row + 1) * third, column * third : (column + 1) * third]
+            array[cell] = self.last[cell] if self.last is not None else array[0, 0]
+        self.last = array
         return Image.fromarray(array).filter(ImageFilter.GaussianBlur(0.8))
 
 

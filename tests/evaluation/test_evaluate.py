@@ -132,7 +132,7 @@ def test_what_was_trained_cannot_be_overridden(run):
 
 
 def test_a_recipe_without_held_out_data():
-    with pytest.raises(RecipeError, match="set evaluation.data"):
+    with pytest.raises(RecipeError, match="says nothing about evaluation"):
         held_out(recipe().model_copy(update={"evaluation": type(recipe().evaluation)()}))
 
 

@@ -81,7 +81,7 @@ def scores(asked: Sequence[Asked], controls: Sequence[str]) -> dict[str, Any]:
 
 def told(asked: Sequence[Asked], controls: Sequence[str]) -> dict[str, Any]:
     """Scores over all questions and by type. The commonest answer is the commonest of each question's own type."""
-    types = {name: scores(group, controls) for name, group in by_type(asked).items()}
+    types = {name: scores(group, controls) for name, group in sorted(by_type(asked).items())}
     whole = scores(asked, controls)
     whole["commonest"] = sum(each["commonest"] * each["n"] for each in types.values()) / len(asked)
     clusters = len({each.cluster for each in asked})

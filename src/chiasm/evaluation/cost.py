@@ -44,8 +44,7 @@ def cost(
     told |= {"image_tokens": {}, "flops": {}, "seconds": {}}
     if asked:
         picture = pictures_read(asked[0])[0]
-        views = model.contract.read_views(picture.size, asked[0].name)
-        told["image_tokens"]["read"] = sum(tokens for _, tokens in views)
+        told["image_tokens"]["read"] = model.contract.read_tokens(picture.size, asked[0].name)
         told["flops"]["question"] = flops(lambda: _read(model, asked[0]))
         told["seconds"]["answer"] = _seconds([partial(subject.answer, [each]) for each in asked[:ANSWERS]])
     if drawn:

@@ -1,4 +1,4 @@
-"""`chiasm eval`: run every task on a trained model and leave eval.json, samples.json and report.html in its folder."""
+"""`chiasm eval`: run every task on a trained model; eval.json, samples.json and report.html in its folder."""
 
 from __future__ import annotations
 

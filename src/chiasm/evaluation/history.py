@@ -63,6 +63,8 @@ def _quantities(line: Mapping[str, Any]) -> list[tuple[str, float]]:
     seconds, real = line.get("seconds"), line.get("real")
     if seconds and real:
         told.append(("tokens/s", real / seconds))
+    if seconds and line.get("pictures"):
+        told.append(("pictures/s", line["pictures"] / seconds))
     if real and line.get("places"):
         told.append(("share of real tokens", real / line["places"]))
     rates = [value for _, value in _of(line, "lr")]
