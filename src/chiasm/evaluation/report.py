@@ -49,8 +49,12 @@ def render(folder: Path) -> str:
         undefined=StrictUndefined,
     )
     environment.filters |= {
-        "percent": percent, "number": plots.number, "seconds": seconds, "bytes": plain_bytes, "dots": plots.score_plot
-    }  # fmt: skip
+        "percent": percent,
+        "number": plots.number,
+        "seconds": seconds,
+        "bytes": plain_bytes,
+        "dots": plots.score_plot,
+    }
     environment.globals |= {"mark": plots.legend_mark, "signs": SIGNS, "state": cell_state, "faults": faults}
     return environment.get_template("report.html.j2").render(
         recipe=recipe,
