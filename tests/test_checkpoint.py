@@ -101,12 +101,9 @@ def test_a_broken_file_is_said(saved):
         load_model(folder)
 
 
-def test_two_checkpoints_mixed_are_told_apart(saved):
+def test_two_checkpoints_mixed_are_told_apart(saved, tiny):
     folder = saved[2]
-    recipe = (folder / "recipe.yaml").read_text()
-    (folder / "recipe.yaml").write_text(
-        recipe.replace("type: mlp", "type: linear").replace("    depth: 2\n", "")
-    )
+    load_recipe(tiny, ["model.connector={type: linear}"]).save(folder / "recipe.yaml")
     with pytest.raises(CheckpointError, match="mixes two checkpoints"):
         load_model(folder)
 
@@ -119,13 +116,22 @@ def test_a_full_disk_leaves_what_was_there(saved, monkeypatch, call):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
+    rename, renamed = os.rename, []
+
+    def second(*paths):
+        renamed.append(paths)
+        if len(renamed) == 2:
+            full()
+        rename(*paths)
+
+    places = {
+        "save_file": (chiasm.checkpoint.safetensors.torch, "save_file", full),
+        "fsync": (os, "fsync", full),
+        "rename": (os, "rename", full),
+        "second rename": (os, "rename", second),
+    }
     with monkeypatch.context() as patched:
-        patched.setattr(*{
-            "second rename": (os, "rename", second),
-            "save_file": (chiasm.checkpoint.safetensors.torch, "save_file", full),
-            "fsync": (os, "fsync", full),
-            "rename": (os, "rename", full),
-        }[call])  # fmt: skip
+        patched.setattr(*places[call])
         with pytest.raises(CheckpointError, match="disk is full"):
             save_model(model, recipe, folder)
     assert {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
