@@ -25,7 +25,7 @@ from chiasm.losses import Loss
 from chiasm.routing import Routing, routed
 from chiasm.sequence import IGNORE, PackedBatch, ReadImages, WrittenImages, fill
 from chiasm.tokenizers import ImageTokenizer
-from chiasm.views import Size, Views
+from chiasm.views import MarkedViews, Size, Views
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -65,11 +65,12 @@ class Model(nn.Module):
             torch.manual_seed(_seed(seed, slot))
             return parts.build(slot, spec[slot], *wiring, where=f"model.{slot}")
 
-        self.views = build("views")
         self.encoder = build("encoder")
         self.language = build("language", texts, "image_head" in spec)
         if self.language is None:
             raise ChiasmError("a model needs a language slot")
+        marked = "views" in spec and issubclass(parts.lookup("views", spec["views"]["type"]), MarkedViews)
+        self.views = build("views", *([self.language.width] if marked else []))
         if self.encoder is not None:
             self.connector = build("connector", self.encoder.width, self.language.width)
         else:
@@ -84,7 +85,7 @@ class Model(nn.Module):
             )
             self.image_decoder = build("image_decoder", tokenizer)
         if self.views is not None:
-            self.contract.read_views(Size(64, 64), "the recipe")  # a size no part can take is an error now
+            self.contract.read_order(Size(64, 64), "the recipe")  # a size no part can take is an error now
 
     @property
     def sees(self) -> bool:
@@ -150,7 +151,10 @@ class Model(nn.Module):
         return losses
 
     def look(self, read: ReadImages) -> Float[Tensor, "s d"]:
-        """All visual tokens of the pictures read, one after another; raises DataError if a part breaks its word."""
+        """All visual tokens of the pictures read, one after another, and behind them the markers of the views.
+
+        Raises DataError if a part breaks its word.
+        """
         if self.encoder is None or self.connector is None:
             raise DataError("the batch shows pictures, but this model has no encoder")
         tables = []
@@ -162,6 +166,8 @@ class Model(nn.Module):
                     f"{tuple(group.shape[1:3])} but promised {promised}"
                 )
             tables.append(rearrange(visual, "n k d -> (n k) d"))
+        if isinstance(self.views, MarkedViews) and self.views.markers is not None:
+            tables.append(self.views.markers.to(tables[0].dtype))
         return torch.cat(tables)
 
     def encode(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n gh gw c"]:

@@ -283,7 +283,7 @@ def _completed(model: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_stages(recipe: Recipe) -> None:
-    trainable = [slot for slot in recipe.model if slot != "views"]
+    trainable = [slot for slot in recipe.model if slot != "views" or _learns(recipe.model["views"]["type"])]
     for stage in recipe.stages:
         where = f"stage {stage.name!r}"
         for slot in stage.train:
@@ -309,6 +309,13 @@ def _check_stages(recipe: Recipe) -> None:
     stages = [stage.name for stage in recipe.stages]
     if len(set(stages)) < len(stages):
         raise RecipeError(f"two stages have one name: {', '.join(stages)}")
+
+
+def _learns(views: str) -> bool:
+    """Whether these views have markers to learn."""
+    from chiasm.views import MarkedViews
+
+    return issubclass(parts.lookup("views", views), MarkedViews)
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:

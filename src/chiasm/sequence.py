@@ -105,7 +105,8 @@ class ReadImages:
 
     groups: pixels (n 3 h w) or, when `encoded`, features (n gh gw c), one tensor for each size.
     places: flat positions (row * t + column) that visual tokens fill.
-    sources: for each place, the row in the table of all visual tokens, group by group, view by view.
+    sources: for each place, the row in the table of all visual tokens, group by group, view by view, and behind
+        them the markers of the views.
     tokens: how many visual tokens a view of each group was promised to make.
     """
 

@@ -1,5 +1,6 @@
 """A grid of features to visual tokens of the language model's width."""
 
+import math
 from abc import abstractmethod
 
 from jaxtyping import Float
@@ -14,6 +15,17 @@ class Connector(Part, nn.Module, slot="connector"):
     @abstractmethod
     def tokens(self, grid: tuple[int, int]) -> int:
         """How many visual tokens a grid of features becomes; raises RecipeError for a grid it cannot take."""
+
+    def token_grid(self, grid: tuple[int, int]) -> tuple[int, int]:
+        """Rows and columns of the visual tokens of a grid of features, for views that lay tiles side by side.
+
+        The default takes a whole fraction of the grid for granted where the count allows it, else one row.
+        """
+        count = self.tokens(grid)
+        factor = math.isqrt(grid[0] * grid[1] // max(count, 1))
+        if factor and grid[0] % factor == grid[1] % factor == 0 and count * factor**2 == grid[0] * grid[1]:
+            return grid[0] // factor, grid[1] // factor
+        return 1, count
 
     @abstractmethod
     def forward(self, grid: Float[Tensor, "n gh gw c"]) -> Float[Tensor, "n k d"]: ...

@@ -11,13 +11,14 @@ class MLP(Connector, name="mlp"):
 
     Args:
         depth: linear layers.
+        bias: whether the layers add one.
     """
 
-    def __init__(self, in_width: int, out_width: int, *, depth: PositiveInt = 2):
+    def __init__(self, in_width: int, out_width: int, *, depth: PositiveInt = 2, bias: bool = True):
         super().__init__()
-        layers: list[nn.Module] = [nn.Linear(in_width, out_width)]
+        layers: list[nn.Module] = [nn.Linear(in_width, out_width, bias)]
         for _ in range(depth - 1):
-            layers += [nn.GELU(), nn.Linear(out_width, out_width)]
+            layers += [nn.GELU(), nn.Linear(out_width, out_width, bias)]
         self.layers = nn.Sequential(*layers)
 
     def tokens(self, grid: tuple[int, int]) -> int:

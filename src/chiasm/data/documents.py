@@ -19,7 +19,7 @@ from chiasm.errors import ChiasmError, DataError
 from chiasm.heads import SpanLayout
 from chiasm.language.text import TextTokenizer
 from chiasm.sequence import Document, Kind, PackedBatch, ReadImages, Slot, WrittenImages
-from chiasm.views import Size, View, Views
+from chiasm.views import GREY, Size, View, Views
 from chiasm.views.cut import cut
 
 
@@ -41,11 +41,26 @@ class Contract:
             raise DataError(f"{where} shows a picture, but this model has no encoder")
         try:
             return [
-                (view, self.connector.tokens(self.encoder.grid(*view.size)))
-                for view in self.views.split(size)
+                (view, self.connector.tokens(self.encoder.grid(*view.size))) for view in self.views.split(size)
             ]
         except ChiasmError as error:
             raise DataError(f"{where}: {error}") from None
+
+    def read_order(self, size: Size, where: str) -> Sequence[int]:
+        """The visual tokens of a picture in the order in which they are read; see `Views.arrange`."""
+        views = self.read_views(size, where)
+        assert self.views is not None
+        assert self.encoder is not None
+        assert self.connector is not None
+        try:
+            grids = [self.connector.token_grid(self.encoder.grid(*view.size)) for view, _ in views]
+            return self.views.arrange(size, grids)
+        except ChiasmError as error:
+            raise DataError(f"{where}: {error}") from None
+
+    def read_tokens(self, size: Size, where: str) -> int:
+        """How many positions a picture of this size takes, markers included."""
+        return len(self.read_order(size, where))
 
 
 def document(
@@ -76,7 +91,7 @@ def document(
         elif run.learn:
             _add_written(contract, made, run.picture)
         elif not blind:
-            length = sum(tokens for _, tokens in contract.read_views(run.picture.size, sample.name))
+            length = contract.read_tokens(run.picture.size, sample.name)
             causal = [True] * length
             made.add_picture(run.picture, Kind.READ, contract.tokenizer.end, causal, causal)
     return made.check(contract.context)
@@ -156,13 +171,19 @@ class PictureReader:
                 groups[g].append((pictures[key], view))
         counts = [tokens for _, tokens in sizes]
         offsets = [sum(len(groups[h]) * counts[h] for h in range(g)) for g in range(len(groups))]
+        end = sum(len(group) * count for group, count in zip(groups, counts, strict=True))
         places, sources = [], []
         for start, slot in slots:
-            places.append(torch.arange(start, start + slot.length))
-            for v in range(len(views[slot.picture.key])):
-                g, n = rows[slot.picture.key, v]
+            key = slot.picture.key
+            own = []  # where the tokens of this picture stand in the table, view by view
+            for v in range(len(views[key])):
+                g, n = rows[key, v]
                 first = offsets[g] + n * counts[g]
-                sources.append(torch.arange(first, first + counts[g]))
+                own.append(torch.arange(first, first + counts[g]))
+            order = torch.tensor(self.contract.read_order(slot.picture.size, f"picture {key}"))
+            places.append(torch.arange(start, start + slot.length))
+            # The views' markers stand behind all tokens.
+            sources.append(torch.where(order >= 0, torch.cat(own)[order.clamp(min=0)], end - 1 - order))
         return ReadImages(
             groups=[self._views(group) for group in groups],
             encoded=self.features is not None,
@@ -197,7 +218,8 @@ class PictureReader:
 def view_key(picture: Picture, view: View) -> str:
     """Key of a view's features in the cache."""
     box = ",".join(f"{edge:g}" for edge in view.box)
-    return f"{picture.key}/{box}/{view.size.height}x{view.size.width}"
+    padding = "" if view.padding == GREY else f"/{view.padding}"
+    return f"{picture.key}/{box}/{view.size.height}x{view.size.width}{padding}"
 
 
 def _cached(cache: TensorCache, keys: Sequence[str]) -> list[Tensor]:

@@ -1,10 +1,17 @@
 """Which crops of a picture are looked at, in which order, and at what size."""
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from jaxtyping import Float
+from torch import Tensor, nn
+
 from chiasm.parts import Part
+
+# Zero for an encoder that normalises by (x - 0.5) / 0.5, and near the mean of photographs for the others.
+GREY = (127, 127, 127)
 
 
 class Size(NamedTuple):
@@ -19,17 +26,41 @@ class View:
     """One crop: a box of the picture, resized to `size`, at a place in the mosaic of crops.
 
     box: left, top, right, bottom in pixels of the picture.
+    padding: colour (0 to 255) of what of the box lies beyond the picture.
     """
 
     box: tuple[float, float, float, float]
     size: Size
     row: int = 0
     column: int = 0
+    padding: tuple[int, int, int] = GREY
 
 
 class Views(Part, slot="views"):
-    """Interface. `split` decides from a size alone, so that token counts are known before a pixel is read."""
+    """Interface. All is decided from a size alone, so that token counts are known before a pixel is read.
+
+    Built as `Views(*, options)`; views that learn markers (row ends) are `MarkedViews`.
+    """
 
     @abstractmethod
     def split(self, size: Size) -> list[View]:
-        """The crops of a picture of `size`, in the order in which the language model will read them."""
+        """The crops of a picture of `size`, in the order in which the encoder sees them."""
+
+    def arrange(self, size: Size, grids: Sequence[tuple[int, int]]) -> Sequence[int]:
+        """Which visual tokens the language model reads of a picture, in order.
+
+        grids: rows and columns of visual tokens of each view.
+        Returns indices into the tokens of all views, one view after another, each row by row; -1 - m is learnt
+        marker m. The default reads all tokens, view by view.
+        """
+        return range(sum(rows * columns for rows, columns in grids))
+
+
+class MarkedViews(Views, nn.Module):
+    """Views with learnt vectors among the visual tokens, trained as `views`. Built as `Views(width, *, options)`.
+
+    width: of the language model's embeddings.
+    markers: the learnt vectors, or None where the options leave them out.
+    """
+
+    markers: Float[Tensor, "m d"] | None

@@ -9,19 +9,23 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from chiasm.views import View
+from chiasm.views import GREY, View
 
-# Zero for an encoder that normalises by (x - 0.5) / 0.5, and near the mean of photographs for the others.
-GREY = (127, 127, 127)
+__all__ = ["GREY", "WHITE", "cut"]
+
 WHITE = (255, 255, 255)
 
 
-def cut(picture: Image.Image, view: View, *, padding: tuple[int, int, int] = GREY) -> Float[Tensor, "3 h w"]:
+def cut(
+    picture: Image.Image, view: View, *, padding: tuple[int, int, int] | None = None
+) -> Float[Tensor, "3 h w"]:
     """The part of a picture that a view looks at: RGB in [0, 1], bicubic with antialiasing.
 
-    padding: colour (0 to 255) of what lies beyond the picture. What is transparent is seen on white.
+    padding: colour (0 to 255) of what lies beyond the picture; default: the view's. What is transparent is seen
+    on white.
     """
     image = _opaque(picture)
+    padding = view.padding if padding is None else padding
     left, top, right, bottom = view.box
     # One axis after the other, as PIL does inside. The padded axis comes last, so that a picture of 10x20000
     # is never blown up to 20000x20000.

@@ -1,0 +1,109 @@
+"""Parity cases: one run of an original project's code, as `SYSTEM/CASE.json` and `.safetensors`."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from chiasm.errors import CheckpointError
+from chiasm.weights import read_tensors
+
+
+@dataclass
+class Case:
+    """One case; `told` is its JSON."""
+
+    path: Path
+    told: dict[str, Any]
+
+    @property
+    def system(self) -> str:
+        return self.told["system"]
+
+    @property
+    def name(self) -> str:
+        return f"{self.system}/{self.told.get('case', self.path.stem)}"
+
+    @property
+    def of(self) -> str:
+        """The original's class; of a table, its kind."""
+        return self.told["kind"] if self.is_table else self.told["reference"]["class"]
+
+    @property
+    def is_table(self) -> bool:
+        return "rows" in self.told
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return self.told["config"]
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        return self.told.get("arguments", {})
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What a table's rule is set to."""
+        return self.told["parameters"]
+
+    @cached_property
+    def tensors(self) -> dict[str, Tensor]:
+        """The original's state dict, with generated weights and shared tensors."""
+        found = self._group("param/")
+        generated = self.told.get("generated", {"tensors": []})
+        for key, shape, mean, half in generated["tensors"]:
+            draw = np.random.RandomState(zlib.crc32(f"{generated['seed']}/{key}".encode()))
+            u = draw.random_sample(int(np.prod(shape)))
+            found[key] = torch.from_numpy(np.float32(mean + half * (2 * u - 1)).reshape(shape))
+        return found | {key: found[other] for key, other in self.told.get("alias", {}).items()}
+
+    @cached_property
+    def inputs(self) -> dict[str, Tensor]:
+        return self._group("input/")
+
+    @cached_property
+    def outputs(self) -> dict[str, Tensor]:
+        return self._group("output/")
+
+    @cached_property
+    def _stored(self) -> dict[str, Tensor]:
+        return read_tensors(self.path.with_suffix(".safetensors"))
+
+    def _group(self, prefix: str) -> dict[str, Tensor]:
+        return {k.removeprefix(prefix): tensor for k, tensor in self._stored.items() if k.startswith(prefix)}
+
+
+def read_cases(paths: Iterable[str | Path]) -> list[Case]:
+    """The cases of files and folders, sorted; raises CheckpointError for a path without any."""
+    files: list[Path] = []
+    for given in map(Path, paths):
+        if given.is_dir():
+            found = sorted(given.rglob("*.json"))
+            if not found:
+                raise CheckpointError(f"{given} holds no parity cases (SYSTEM/CASE.json)")
+            files += found
+        elif given.with_suffix(".json").is_file():
+            files.append(given.with_suffix(".json"))
+        else:
+            raise CheckpointError(f"there is no parity case {given}")
+    return [_read(path) for path in dict.fromkeys(files)]
+
+
+def _read(path: Path) -> Case:
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+        known = isinstance(told["system"], str) and ("rows" in told or isinstance(told["outputs"], dict))
+    except (OSError, ValueError, KeyError, TypeError):
+        known = False
+    if not known:
+        raise CheckpointError(f"{path} is not the JSON of a parity case")
+    return Case(path, told)

@@ -1,0 +1,267 @@
+"""Public checkpoints to Chiasm's and back: exact, and loud about every tensor that has no place."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from chiasm import parts
+from chiasm.checkpoint import find_checkpoint, read_json, whole_folder, write_json, write_model, write_tensors
+from chiasm.errors import CheckpointError
+from chiasm.interop.family import Family, Folder, Original, family, recognise
+from chiasm.interop.mapping import NameMap, some
+from chiasm.recipe import Recipe, load_recipe
+from chiasm.weights import load_into, read_tensors
+
+# What a checkpoint keeps beside the model, so that an export gives back what was imported.
+ORIGIN = Path("origin/origin.json")
+ASIDE = Path("origin/unused.safetensors")
+FILES = Path("origin/files")
+SIDE_SUFFIXES = (".json", ".txt", ".yaml", ".yml", ".model", ".jinja")
+
+
+@dataclass
+class Loaded:
+    """A model with an original's weights.
+
+    model: a `chiasm.model.Model`; without a language model its parts by slot, in an `nn.ModuleDict`.
+    unused: tensors of the original that it does without, by the original's names.
+    """
+
+    model: Any
+    recipe: Recipe
+    unused: dict[str, Tensor]
+
+
+def load(
+    layout: Family,
+    original: Original,
+    *,
+    tokenizer: Path | None = None,
+    constants: Mapping[str, Tensor] | None = None,
+    name: str = "imported",
+    where: str = "the checkpoint",
+) -> Loaded:
+    """Build the recipe's model and give it the original's weights; without `tokenizer`, ids stand for themselves.
+
+    Raises CheckpointError naming tensors that are missing, left over, or contradict the config.
+    """
+    keys = original.tensors.keys()
+    spec = layout.model(original.config, keys)
+    about = f"imported from {name} ({layout.name})"
+    recipe = load_recipe({"name": name, "about": about, "model": spec, "data": {}, "stages": []})
+    names = layout.names(original.config, keys)
+    ours, unused = names.to_ours(original.tensors, where)
+    model = _built(recipe.model, tokenizer)
+    load_named(model, {**ours, **(constants or {})}, names, where)
+    return Loaded(model.eval(), recipe, unused)
+
+
+def load_named(
+    module: nn.Module, ours: Mapping[str, Tensor], names: NameMap, where: str, prefix: str = ""
+) -> None:
+    """Load tensors of our names into a module; `prefix` is what the module's own names lack in front.
+
+    Weights that the module ties may be given once. Errors tell the original's names and both shapes.
+    """
+    own = {prefix + key: tensor for key, tensor in module.state_dict().items()}
+    full = dict(ours)
+    for twins in _tied(module, prefix):
+        given = [key for key in twins if key in ours]
+        if given and any(not torch.equal(ours[given[0]], ours[key]) for key in given[1:]):
+            raise CheckpointError(f"{where}: the config ties {some(given)}, but they differ")
+        full |= {key: ours[given[0]] for key in twins if given and key not in ours}
+    full |= {key: tensor for key, tensor in own.items() if key not in full and names.is_own(key)}
+
+    def called(key: str) -> str:
+        return " + ".join(names.their_names(key)) or key
+
+    missing = [called(key) for key in own if key not in full]
+    surplus = [called(key) for key in full if key not in own]
+    reshaped = [
+        f"{called(key)} is {tuple(full[key].shape)} but the config makes it {tuple(own[key].shape)}"
+        for key in own
+        if key in full and full[key].shape != own[key].shape
+    ]
+    said = [f"{len(missing)} tensors are missing: {some(missing)}"] if missing else []
+    said += [f"{len(surplus)} tensors are more than the config asks for: {some(surplus)}"] if surplus else []
+    said += [f"the config contradicts {len(reshaped)} tensors: {some(reshaped)}"] if reshaped else []
+    if said:
+        raise CheckpointError(f"{where}: {'; '.join(said)}")
+    load_into(module, {key.removeprefix(prefix): tensor for key, tensor in full.items()}, where)
+
+
+def import_checkpoint(
+    source: str | Path,
+    destination: str | Path,
+    *,
+    layout: str | None = None,
+    tokenizer: str | Path | None = None,
+) -> Path:
+    """Make a Chiasm checkpoint of a public one; returns its folder.
+
+    layout: the family's name, where the files alone do not tell. tokenizer: a folder, where the source has none.
+    Raises CheckpointError.
+    """
+    folder = Folder(Path(source))
+    chosen = family(layout) if layout else recognise(folder)
+    original = chosen.read(folder)
+    text = Path(tokenizer) if tokenizer else folder.tokenizer
+    if "language" in chosen.model(original.config, original.tensors.keys()) and text is None:
+        raise CheckpointError(f"{source} has no tokenizer files; give a folder that has them (--tokenizer)")
+    loaded = load(
+        chosen,
+        original,
+        tokenizer=text,
+        constants=chosen.constants(folder),
+        name=folder.path.resolve().name,
+        where=str(source),
+    )
+    template = chosen.chat_template(original.config)
+    if template and hasattr(loaded.model, "language"):
+        loaded.model.language.tokenizer.inner.chat_template = template
+    origin = {
+        "family": chosen.name,
+        "config": original.config,
+        "borrowed": {name: _digest(original.tensors[name]) for name in original.borrowed},
+        "tensors": {
+            name: [str(tensor.dtype).removeprefix("torch."), list(tensor.shape)]
+            for name, tensor in original.tensors.items()
+            if name not in original.borrowed
+        },
+    }
+    aside = {key: tensor for key, tensor in loaded.unused.items() if key not in original.borrowed}
+    with whole_folder(Path(destination)) as draft:
+        _write(loaded, draft)
+        (draft / FILES).mkdir(parents=True)
+        write_json(draft / ORIGIN, origin)
+        write_tensors(draft / ASIDE, {key: tensor.clone() for key, tensor in aside.items()})
+        for path in folder.path.iterdir():
+            if path.is_file() and path.suffix in SIDE_SUFFIXES and not path.name.endswith(".index.json"):
+                shutil.copyfile(path, draft / FILES / path.name)
+    return Path(destination)
+
+
+def export_checkpoint(folder: str | Path, destination: str | Path, layout: str | None = None) -> Path:
+    """Write a Chiasm checkpoint in a family's layout; without `layout`, the one it was imported from.
+
+    What was imported from that layout comes back bit for bit, in its types and with its other files.
+    """
+    place = find_checkpoint(folder)
+    record = read_json(place / "parts.json")
+    tensors = read_tensors(place / "model.safetensors")
+    tensors |= {name: tensors[twin] for name, twin in record["tied"].items()}
+    origin = read_json(place / ORIGIN) if (place / ORIGIN).is_file() else None
+    wanted = layout or (origin or {}).get("family")
+    if wanted is None:
+        raise CheckpointError(f"{folder} was not imported; say to which family it is to be exported (--to)")
+    chosen = family(wanted)
+    if origin is not None and origin["family"] == chosen.name:
+        original = _restored(
+            chosen, origin, tensors, read_tensors(place / ASIDE), set(record["tied"]), str(folder)
+        )
+        side = place / FILES
+    else:
+        config = chosen.config(record["model"])
+        original = Original(config, chosen.names(config).to_theirs(tensors, str(folder)))
+        side = place / "tokenizer"
+    with whole_folder(Path(destination)) as draft:
+        if side.is_dir():
+            shutil.copytree(side, draft, dirs_exist_ok=True)
+        chosen.write(original, draft)
+    return Path(destination)
+
+
+def _restored(
+    layout: Family,
+    origin: Mapping[str, Any],
+    ours: Mapping[str, Tensor],
+    aside: Mapping[str, Tensor],
+    tied: set[str],
+    where: str,
+) -> Original:
+    """The original's tensors, in its types: what was imported, with the values as they are now."""
+    borrowed = origin["borrowed"]
+    names = layout.names(origin["config"], [*origin["tensors"], *borrowed])
+    theirs = {**aside, **names.to_theirs(ours, where)}
+    redundant = {name for ours_name in tied for name in names.their_names(ours_name)}
+    made: dict[str, Tensor] = {}
+    for name, (dtype, shape) in origin["tensors"].items():
+        if name not in theirs:
+            raise CheckpointError(f"{where}: nothing in the model gives {name}")
+        if list(theirs[name].shape) != shape:
+            raise CheckpointError(
+                f"{where}: {name} is {tuple(theirs[name].shape)} now but was {tuple(shape)}"
+            )
+        made[name] = theirs[name].to(getattr(torch, dtype))
+    if any(name in theirs and _digest(theirs[name]) != digest for name, digest in borrowed.items()):
+        made |= {name: theirs[name] for name in borrowed if name in theirs}  # it was trained since
+    surplus = [n for n in theirs if n not in made and n not in borrowed and n not in redundant]
+    if surplus:
+        raise CheckpointError(
+            f"{where} has {len(surplus)} tensors that the original had not: {some(surplus)}"
+        )
+    return Original(origin["config"], made)
+
+
+def _built(spec: Mapping[str, Mapping[str, Any]], tokenizer: Path | None) -> nn.Module:
+    from chiasm.model import Model
+
+    if "language" not in spec:
+        slots = [slot for slot in spec if slot != "image_decoder"]
+        return nn.ModuleDict({slot: parts.build(slot, spec[slot], where=f"model.{slot}") for slot in slots})
+    with tempfile.TemporaryDirectory() as draft:
+        if tokenizer is None:
+            size = spec["language"]["config"]["vocab_size"] - (
+                "image_head" in spec
+            )  # room for the draw marker
+            _numbers(size).save_pretrained(draft)
+        options = {**spec["language"], "tokenizer": str(tokenizer or draft)}
+        return Model({**spec, "language": options})
+
+
+def _numbers(size: int) -> Any:
+    """A tokenizer whose words are the ids 0 to size - 1."""
+    from transformers import PreTrainedTokenizerFast
+
+    from tokenizers import Tokenizer, models
+
+    words = {f"<{i}>": i for i in range(size)}
+    inner = Tokenizer(models.WordLevel(words, unk_token="<0>"))
+    return PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="<0>", bos_token="<1>", eos_token="<2>")
+
+
+def _write(loaded: Loaded, folder: Path) -> None:
+    if isinstance(loaded.model, nn.ModuleDict):
+        built: dict[str, Any] = dict(loaded.model.items())
+        spec = {
+            slot: {**options, **(built[slot].standalone() if slot in built else {})}
+            for slot, options in loaded.recipe.model.items()
+        }
+        loaded.recipe.save(folder / "recipe.yaml")
+        write_json(folder / "parts.json", {"model": spec, "tied": {}})
+        write_tensors(folder / "model.safetensors", loaded.model.state_dict())
+    else:
+        write_model(loaded.model, loaded.recipe, folder)
+
+
+def _tied(module: nn.Module, prefix: str) -> list[list[str]]:
+    """Names of one and the same parameter."""
+    found: dict[int, list[str]] = {}
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        found.setdefault(id(parameter), []).append(prefix + name)
+    return [names for names in found.values() if len(names) > 1]
+
+
+def _digest(tensor: Tensor) -> str:
+    """A hash of the values, whatever the type they are stored in."""
+    plain = tensor.detach().float().contiguous().reshape(-1).view(torch.uint8)
+    return hashlib.blake2b(plain.numpy().tobytes(), digest_size=16).hexdigest()

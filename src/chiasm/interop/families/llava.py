@@ -1,0 +1,198 @@
+"""LLaVA-1.5 and -1.6 (arXiv 2304.08485, 2310.03744): the original's layout, and transformers' one."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from chiasm.errors import CheckpointError, nearest
+from chiasm.interop.cases import Case
+from chiasm.interop.convert import load
+from chiasm.interop.family import Family, Folder, Original, family
+from chiasm.interop.mapping import NameMap, Rule, Unsqueeze, Unused
+from chiasm.interop.replay import CasePicture, case_document, read_documents, scattered, unnormalised
+from chiasm.interop.towers import causal_config, normalisation, tower, tower_rules
+from chiasm.interop.verify import replays, replays_table
+from chiasm.sequence import IGNORE, Kind
+from chiasm.views import Size
+from chiasm.views.any_resolution import AnyResolution
+from chiasm.weights import read_tensors, resolve
+
+IMAGE = -200  # the id that marks a picture in the original's input
+TOWER = "model.vision_tower.vision_tower."
+ARRANGEMENTS = {"flat": "tiles", "spatial": "mosaic", "spatial_unpad": "unpadded"}
+LANGUAGES = {"llava": "llama", "llava_llama": "llama", "llava_mistral": "mistral", "llava_qwen": "qwen2"}
+# Fields of the original's config that are not its language model's.
+OTHERS = ("mm_", "image_", "tokenizer_", "tune_", "freeze_", "use_mm_", "unfreeze_", "vision_tower")
+VICUNA = (
+    "{{ bos_token }}A chat between a curious user and an artificial intelligence assistant. The assistant gives "
+    "helpful, detailed, and polite answers to the user's questions. {% for message in messages %}"
+    "{% if message['role'] == 'user' %}USER: {{ message['content'] }} "
+    "{% elif message['role'] == 'assistant' %}ASSISTANT: {{ message['content'] }}{{ eos_token }}"
+    "{% else %}{{ message['content'] }} {% endif %}{% endfor %}{% if add_generation_prompt %}ASSISTANT:{% endif %}"
+)
+
+
+class Llava(Family, name="llava"):
+    """The original's layout (github.com/haotian-liu/LLaVA).
+
+    Its config here is `{config: config.json, vision_config: of the CLIP tower}`, the tower being a checkpoint
+    of its own that most releases only name.
+    """
+
+    looks_for = (
+        "config.json with mm_projector_type, mm_vision_tower and a model_type such as llava or llava_llama"
+    )
+
+    def recognises(self, folder: Folder) -> bool:
+        return "mm_projector_type" in folder.config and folder.config.get("model_type") in LANGUAGES
+
+    def read(self, folder: Folder) -> Original:
+        reference = folder.config.get("mm_vision_tower") or ""
+        inside = folder.path / reference
+        clip = Folder(inside if reference and inside.is_dir() else resolve(reference))
+        vision = clip.config.get("vision_config", clip.config)
+        original = Original({"config": folder.config, "vision_config": vision}, dict(folder.tensors))
+        if not any(name.startswith(TOWER) for name in original.tensors):
+            tensors = {k: t for k, t in read_tensors(clip.path).items() if k.startswith("vision_model.")}
+            original.tensors |= {TOWER + name: tensor for name, tensor in tensors.items()}
+            original.borrowed = {TOWER + name for name in tensors}
+        return original
+
+    def model(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> dict[str, dict[str, Any]]:
+        told, vision = config["config"], config["vision_config"]
+        if told.get("mm_vision_select_feature", "patch") != "patch":
+            raise CheckpointError(
+                f"mm_vision_select_feature is {told['mm_vision_select_feature']!r}; only 'patch' is known"
+            )
+        language = {key: value for key, value in told.items() if not key.startswith(OTHERS)}
+        size, merge = vision.get("image_size", 224), told.get("mm_patch_merge_type", "flat")
+        views: dict[str, Any] = {"type": "whole", "size": size}
+        if told.get("image_aspect_ratio") == "anyres":
+            points = [(height, width) for width, height in _pinpoints(told["image_grid_pinpoints"])]
+            views = {"type": "any_resolution", "size": size, "resolutions": points}
+            views["arrangement"] = _known(merge, ARRANGEMENTS, "mm_patch_merge_type")
+        elif merge == "spatial_unpad":
+            views = {"type": "any_resolution", "size": size, "resolutions": [], "arrangement": "unpadded"}
+        return {
+            "views": views,
+            "encoder": tower(vision, "clip_vision_model", layer=told.get("mm_vision_select_layer", -2)),
+            "connector": {"type": "mlp", "depth": _depth(told.get("mm_projector_type", "linear"))},
+            "language": causal_config(language, LANGUAGES.get(told.get("model_type", "llava"), "llama")),
+        }
+
+    def names(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> NameMap:
+        spec = self.model(config)
+        marked = spec["views"].get("arrangement") == "unpadded"
+        only = spec["connector"]["depth"] == 1  # then it is a layer, else a row of layers
+        return NameMap(
+            *tower_rules(spec["encoder"], TOWER + "vision_model."),
+            Rule("model.mm_projector.{rest...}", f"connector.layers.{'0.' if only else ''}{{rest...}}"),
+            Rule("model.image_newline", "views.markers", Unsqueeze())
+            if marked
+            else Unused("model.image_newline"),
+            Unused("model.layers.{n}.self_attn.rotary_emb.inv_freq"),
+            Rule("lm_head.weight", "language.inner.lm_head.weight"),
+            Rule("model.{rest...}", "language.inner.model.{rest...}"),
+        )
+
+    def constants(self, folder: Folder) -> dict[str, Tensor]:
+        return normalisation(folder)
+
+    def chat_template(self, config: Mapping[str, Any]) -> str | None:
+        return VICUNA if config["config"].get("model_type", "llava") in ("llava", "llava_llama") else None
+
+    def write(self, original: Original, folder: Path) -> None:
+        super().write(Original(original.config["config"], original.tensors), folder)
+
+
+def _depth(projector: str) -> int:
+    """Linear layers of a projector called linear, mlp2x_gelu, mlp3x_gelu ..."""
+    found = re.fullmatch(r"mlp(\d+)x_gelu", projector)
+    if found is None and projector != "linear":
+        raise CheckpointError(f"mm_projector_type is {projector!r}; known: linear, mlp2x_gelu and its kin")
+    return int(found.group(1)) if found else 1
+
+
+def _pinpoints(told: Any) -> list[tuple[int, int]]:
+    """Canvases, widths first; old configs hold them as text."""
+    points = ast.literal_eval(told) if isinstance(told, str) else told
+    return [(int(width), int(height)) for width, height in points]
+
+
+def _known(value: str, table: Mapping[str, str], field: str) -> str:
+    if value not in table:
+        raise CheckpointError(f"{field} is {value!r}{nearest(value, table)}")
+    return table[value]
+
+
+@replays("llava", "LlavaLlamaForCausalLM")
+@torch.no_grad()
+def replay_original(case: Case) -> dict[str, Tensor]:
+    """Splices pictures where an id is -200, cuts to the tokenizer's length, pads."""
+    told, given = case.config["config"], case.inputs
+    model = load(family("llava"), Original(case.config, case.tensors)).model
+    pictures = []
+    for i, (width, height) in enumerate(given["image_sizes"].tolist()):
+        tiles = unnormalised(model.encoder, given[f"image{i}"])
+        pictures.append(CasePicture(f"{i}", Size(height, width), tiles))
+    mask, labels = given["attention_mask"].bool(), given["labels"]
+    documents, spliced = [], []
+    for row, real, targets in zip(given["input_ids"], mask, labels, strict=True):
+        ids, wanted = row[real], targets[real]
+        documents.append(case_document(model, ids, pictures, IMAGE, learnt=wanted != IGNORE, repeated=False))
+        kinds = torch.tensor(documents[-1].kinds)
+        ours = torch.full_like(kinds, IGNORE)
+        ours[kinds == Kind.TEXT] = wanted[ids != IMAGE]
+        spliced.append(ours)
+    read = read_documents(model, documents)
+    longest = told.get("tokenizer_model_max_length") or read.logits.shape[1]
+    lengths = [min(len(each), longest) for each in documents]
+    real = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+    if told.get("tokenizer_padding_side", "right") == "left":
+        real = real.flip(1)
+    read.batch.labels[:, longest - 1 :] = IGNORE  # the label of the last one kept was cut off
+    targets = torch.full(real.shape, IGNORE)
+    for r, ours in enumerate(spliced):
+        targets[r, real[r]] = ours[: lengths[r]]
+    return {
+        "inputs_embeds": scattered(read.embeddings, real),
+        "labels": targets,
+        "attention_mask": real.long(),
+        "logits": scattered(read.logits, real),
+        "loss": model.losses(read.batch)["text"].mean,
+    }
+
+
+@replays_table("llava")
+def replay_tiles(case: Case) -> list[dict[str, Any]]:
+    """Where LLaVA-1.6 lays a picture, what it cuts, and how many tokens that makes."""
+    told = case.parameters
+    tile, side = told["tile"], told["patches_per_side"]
+    points = [(height, width) for width, height in told["image_grid_pinpoints"]]
+    views = AnyResolution(1, size=tile, resolutions=points)
+    rows = []
+    for row in case.told["rows"]:
+        size = Size(row["height"], row["width"])
+        plan, tiles = views.enlarge(size), views.split(size)[1:]
+        grid = Size(plan.canvas.height // tile, plan.canvas.width // tile)
+        cells = views.unpadded(torch.zeros(grid.height * side, grid.width * side), size)
+        corners = [(view.column * tile, view.row * tile) for view in tiles]
+        rows.append({
+            "width": size.width,
+            "height": size.height,
+            "best": plan.canvas[::-1],
+            "grid_wh": grid[::-1],
+            "resized": plan.picture[::-1],
+            "paste": (plan.left, plan.top),
+            "boxes": [(x, y, x + tile, y + tile) for x, y in corners],
+            "unpadded_hw": tuple(cells.shape),
+            "tokens_spatial_unpad": len(views.arrange(size, [(side, side)] * (1 + len(tiles)))),
+        })  # fmt: skip
+    return rows

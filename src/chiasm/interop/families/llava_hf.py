@@ -1,0 +1,146 @@
+"""LLaVA-1.5 and LLaVA-NeXT in transformers' layout."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from chiasm.errors import CheckpointError
+from chiasm.interop.cases import Case
+from chiasm.interop.convert import load
+from chiasm.interop.families.llava import VICUNA
+from chiasm.interop.family import Family, Folder, Original, family
+from chiasm.interop.mapping import NameMap, Rule, Unsqueeze, Unused
+from chiasm.interop.replay import CasePicture, case_document, read_documents, scattered, unnormalised
+from chiasm.interop.towers import causal_config, normalisation, tower, tower_rules
+from chiasm.interop.verify import replays
+from chiasm.views import Size
+
+CLASSES = {"llava": "LlavaForConditionalGeneration", "llava_next": "LlavaNextForConditionalGeneration"}
+DECIMALS = 7  # transformers' rounding of an unpadded side, before it is cut to whole tokens
+
+
+class LlavaTransformers(Family, name="llava-hf"):
+    """The layout of LlavaForConditionalGeneration and LlavaNextForConditionalGeneration (llava-hf on the hub).
+
+    transformers 5 writes CLIP's tensors without the `vision_model.` that stands in older checkpoints.
+    """
+
+    looks_for = "config.json with model_type llava or llava_next, a text_config and a vision_config"
+
+    def recognises(self, folder: Folder) -> bool:
+        told = folder.config
+        return told.get("model_type") in CLASSES and {"text_config", "vision_config"} <= told.keys()
+
+    def model(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> dict[str, dict[str, Any]]:
+        _refuse_unknown(config)
+        vision, text = config["vision_config"], config["text_config"]
+        size = vision.get("image_size", 224)
+        views: dict[str, Any] = {"type": "whole", "size": size}
+        if _is_next(config):
+            points = [tuple(point) for point in config["image_grid_pinpoints"]]
+            views = {"type": "any_resolution", "size": size, "resolutions": points, "decimals": DECIMALS}
+        return {
+            "views": views,
+            "encoder": tower(vision, "clip_vision_model", layer=config.get("vision_feature_layer", -2)),
+            "connector": {"type": "mlp", "depth": 2, "bias": config.get("multimodal_projector_bias", True)},
+            "language": causal_config(text, text.get("model_type", "llama")),
+        }
+
+    def names(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> NameMap:
+        spec = self.model(config)
+        nested = not keys or any(key.startswith("vision_tower.vision_model.") for key in keys)
+        return NameMap(
+            *tower_rules(spec["encoder"], f"vision_tower.{'vision_model.' if nested else ''}"),
+            Rule("multi_modal_projector.linear_1.{p}", "connector.layers.0.{p}"),
+            Rule("multi_modal_projector.linear_2.{p}", "connector.layers.2.{p}"),
+            Rule("image_newline", "views.markers", Unsqueeze()),
+            Unused("language_model.model.layers.{n}.self_attn.rotary_emb.inv_freq"),
+            Rule("language_model.{rest...}", "language.inner.{rest...}"),
+        )
+
+    def config(self, model: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+        views, encoder, connector = model["views"], model["encoder"], model["connector"]
+        if encoder["type"] != "transformers" or connector["type"] != "mlp" or connector["depth"] != 2:
+            raise CheckpointError(
+                "'llava-hf' needs the encoder 'transformers' and the connector 'mlp' of depth 2"
+            )
+        if encoder["final_norm"] or encoder["class_token"] != "drop":
+            raise CheckpointError("'llava-hf' takes an encoder's features without final_norm and class token")
+        whole = views["type"] == "whole"
+        if not whole and (views["type"] != "any_resolution" or views["arrangement"] != "unpadded"):
+            raise CheckpointError(
+                "'llava-hf' needs the views 'whole', or 'any_resolution' with its tiles unpadded"
+            )
+        strategy = "full" if "siglip" in encoder["config"]["model_type"] else "default"
+        kind = "llava" if whole else "llava_next"
+        told = {
+            "architectures": [CLASSES[kind]],
+            "model_type": kind,
+            "vision_feature_layer": encoder["layer"],
+            "vision_feature_select_strategy": strategy,
+            "projector_hidden_act": "gelu",
+            "multimodal_projector_bias": connector["bias"],
+            "image_token_index": 0,
+            "vision_config": encoder["config"],
+            "text_config": model["language"]["config"],
+            "tie_word_embeddings": model["language"]["config"].get("tie_word_embeddings", False),
+        }
+        return (
+            told if whole else told | {"image_grid_pinpoints": [list(each) for each in views["resolutions"]]}
+        )
+
+    def constants(self, folder: Folder) -> dict[str, Tensor]:
+        return normalisation(folder)
+
+    def chat_template(self, config: Mapping[str, Any]) -> str | None:
+        return VICUNA if config["text_config"].get("model_type", "llama") == "llama" else None
+
+
+def _is_next(config: Mapping[str, Any]) -> bool:
+    return config.get("model_type") == "llava_next" or "image_grid_pinpoints" in config
+
+
+def _refuse_unknown(config: Mapping[str, Any]) -> None:
+    if config.get("projector_hidden_act", "gelu") != "gelu":
+        raise CheckpointError(
+            f"projector_hidden_act is {config['projector_hidden_act']!r}; only 'gelu' is known"
+        )
+    if not isinstance(config.get("vision_feature_layer", -2), int):
+        raise CheckpointError("vision_feature_layer names several layers; only one is known")
+    strategy = config.get("vision_feature_select_strategy", "default")
+    fits = "full" if "siglip" in config["vision_config"].get("model_type", "clip_vision_model") else "default"
+    if strategy != fits:
+        raise CheckpointError(
+            f"vision_feature_select_strategy is {strategy!r}; for this tower only {fits!r} is known"
+        )
+
+
+@replays("llava", *CLASSES.values())
+@torch.no_grad()
+def replay(case: Case) -> dict[str, Tensor]:
+    """The image id stands at each visual token; rows are padded on either side."""
+    given = case.inputs
+    model = load(family("llava-hf"), Original(case.config, case.tensors)).model
+    pixels = given["pixel_values"]
+    tiles = pixels if pixels.ndim == 5 else pixels[:, None]
+    sizes = given.get("image_sizes", torch.tensor([pixels.shape[-2:]] * len(pixels))).tolist()
+    pictures = [
+        CasePicture(f"{i}", Size(*size), unnormalised(model.encoder, each))
+        for i, (each, size) in enumerate(zip(tiles, sizes, strict=True))
+    ]
+    mask = given["attention_mask"].bool()
+    image = case.config["image_token_index" if "image_token_index" in case.config else "image_token_id"]
+    documents = [
+        case_document(model, row[real], pictures, image, repeated=True)
+        for row, real in zip(given["input_ids"], mask, strict=True)
+    ]
+    read = read_documents(model, documents)
+    features = read.visual
+    if math.prod(case.outputs["image_features"].shape) == features.numel():
+        features = features.view(case.outputs["image_features"].shape)
+    return {"image_features": features, "logits": scattered(read.logits, mask)}

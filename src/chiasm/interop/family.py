@@ -1,0 +1,184 @@
+"""A family: one public checkpoint layout, recognised by its files and read in both directions."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import pkgutil
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import yaml
+from torch import Tensor
+
+from chiasm.errors import CheckpointError, nearest
+from chiasm.interop.mapping import NameMap
+from chiasm.weights import read_tensors
+
+_families: dict[str, Family] = {}
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
+
+
+class Folder:
+    """The files of a checkpoint; they are read when they are asked for, and once."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """config.json, or {} where there is none."""
+        return self.json("config.json")
+
+    def json(self, name: str) -> dict[str, Any]:
+        path = self.path / name
+        if not path.is_file():
+            return {}
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{path} is not JSON: {error}") from None
+        return content if isinstance(content, dict) else {}
+
+    @cached_property
+    def yamls(self) -> dict[str, Any]:
+        """The content of every YAML file, by its path in the folder."""
+        found = {}
+        for path in sorted(p for p in self.path.rglob("*") if p.suffix in (".yaml", ".yml")):
+            try:
+                found[str(path.relative_to(self.path))] = yaml.safe_load(path.read_text(encoding="utf-8"))
+            except (yaml.YAMLError, UnicodeDecodeError):
+                continue  # not a file that tells a layout
+        return found
+
+    @cached_property
+    def tensors(self) -> dict[str, Tensor]:
+        """All tensors by the names in the files; raises CheckpointError naming a broken or missing file."""
+        return read_tensors(self.path)
+
+    def has(self, *suffixes: str) -> bool:
+        return any(path.suffix in suffixes for path in self.path.rglob("*"))
+
+    @property
+    def tokenizer(self) -> Path | None:
+        """Where the text tokenizer's files are."""
+        return self.path if any((self.path / name).is_file() for name in TOKENIZER_FILES) else None
+
+
+@dataclass
+class Original:
+    """A checkpoint in the names of its own project.
+
+    config: all that decides the structure, in the family's own form.
+    tensors: by the original's names.
+    borrowed: names of tensors that came from elsewhere (a vision tower that the checkpoint only refers to) and
+        are not written on export.
+    """
+
+    config: dict[str, Any]
+    tensors: dict[str, Tensor]
+    borrowed: Collection[str] = ()
+
+
+class Family:
+    """Interface. Subclass with `name=...` in a file of chiasm.interop.families to add one; see chiasm.interop.
+
+    looks_for: what `recognises` goes by, in words, for the error when no family knows a folder.
+    """
+
+    name: ClassVar[str] = ""
+    looks_for: ClassVar[str] = ""
+
+    def __init_subclass__(cls, *, name: str | None = None, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        if name is None:
+            return
+        known = _families.get(name)
+        if known is not None and type(known).__module__ != cls.__module__:
+            raise CheckpointError(
+                f"family {name!r} is defined in {type(known).__module__} and {cls.__module__}"
+            )
+        cls.name = name
+        _families[name] = cls()
+
+    def recognises(self, folder: Folder) -> bool:
+        """Whether the folder is of this layout, by its small files (weights only where there is nothing else)."""
+        raise NotImplementedError
+
+    def read(self, folder: Folder) -> Original:
+        return Original(folder.config, folder.tensors)
+
+    def model(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> dict[str, dict[str, Any]]:
+        """The `model` section of the recipe, with configs and no checkpoints.
+
+        keys: the original's tensor names, for layouts whose config does not tell all.
+        Raises CheckpointError for an option that no part has.
+        """
+        raise NotImplementedError
+
+    def names(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> NameMap:
+        """The rules between the original's tensors and ours; `keys` are the original's tensor names."""
+        raise NotImplementedError
+
+    def config(self, model: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+        """The original's config for a model that was made here: `model` reversed. Raises CheckpointError."""
+        raise CheckpointError(f"only models that were imported from {self.name!r} can be exported to it")
+
+    def constants(self, folder: Folder) -> dict[str, Tensor]:
+        """Values of `Own` tensors that other files of the folder decide (a preprocessor's mean and deviation)."""
+        return {}
+
+    def chat_template(self, config: Mapping[str, Any]) -> str | None:
+        """The conversation's form, where the tokenizer's own cannot be used; None keeps the tokenizer's."""
+        return None
+
+    def write(self, original: Original, folder: Path) -> None:
+        """Write the files; the default is config.json and model.safetensors."""
+        from chiasm.checkpoint import write_json, write_tensors
+
+        write_json(folder / "config.json", original.config)
+        write_tensors(folder / "model.safetensors", original.tensors)
+
+
+@cache
+def _discover() -> None:
+    from chiasm.interop import families
+
+    for module in pkgutil.iter_modules(families.__path__, families.__name__ + "."):
+        importlib.import_module(module.name)
+
+
+def families() -> dict[str, Family]:
+    """All families by name."""
+    _discover()
+    return dict(sorted(_families.items()))
+
+
+def family(name: str) -> Family:
+    """The family called `name`; raises CheckpointError with the nearest name."""
+    known = families()
+    if name not in known:
+        raise CheckpointError(f"there is no checkpoint family {name!r}{nearest(name, known)}")
+    return known[name]
+
+
+def recognise(folder: Folder) -> Family:
+    """The family of a folder; raises CheckpointError that says what was looked for."""
+    if not folder.path.is_dir():
+        raise CheckpointError(f"there is no folder {folder.path}")
+    found = [each for each in families().values() if each.recognises(folder)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise CheckpointError(
+            f"{folder.path} looks like {', '.join(f.name for f in found)}; name one with --from"
+        )
+    files = sorted(path.name for path in folder.path.iterdir())
+    looked = "\n".join(f"  {each.name}: {each.looks_for}" for each in families().values())
+    raise CheckpointError(
+        f"{folder.path} is of no known layout; it holds {', '.join(files[:12]) or 'nothing'}. Looked for:\n{looked}"
+    )

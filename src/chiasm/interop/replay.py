@@ -1,0 +1,111 @@
+"""What replays of models that read pictures share: a case's ids and pixels through our documents and batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from PIL import Image
+from torch import Tensor
+
+from chiasm.data.documents import Contract, PictureReader
+from chiasm.data.sample import Picture
+from chiasm.errors import DataError
+from chiasm.model import Model
+from chiasm.sequence import Document, Kind, PackedBatch, fill, pack
+from chiasm.views import Size, View
+
+
+class CasePicture(Picture):
+    """A picture of which a case holds the pixels of every view, in the order of `Views.split`.
+
+    tiles: RGB in [0, 1]; see `unnormalised`.
+    """
+
+    def __init__(self, key: str, size: Size, tiles: Float[Tensor, "n 3 h w"]):
+        self.key, self.size, self.tiles = key, size, tiles
+
+    def open(self) -> Image.Image:
+        raise DataError(f"picture {self.key} of a case has no file")
+
+
+class CaseReader(PictureReader):
+    """Gives the encoder a case's own tiles instead of cutting pictures."""
+
+    def __init__(self, contract: Contract):
+        super().__init__(contract)
+
+    def _views(self, views: Sequence[tuple[Picture, View]]) -> Tensor:
+        return torch.stack([self._tile(picture, view) for picture, view in views])
+
+    def _tile(self, picture: Picture, view: View) -> Tensor:
+        assert isinstance(picture, CasePicture)
+        assert self.contract.views is not None
+        return picture.tiles[self.contract.views.split(picture.size).index(view)]
+
+
+@dataclass
+class Reading:
+    """What a model made of documents, one a row: `visual` is what stands at all image positions, in order."""
+
+    batch: PackedBatch
+    embeddings: Float[Tensor, "b t d"]
+    visual: Float[Tensor, "s d"]
+    hidden: Float[Tensor, "b t d"]
+    logits: Float[Tensor, "b t v"]
+
+
+def unnormalised(encoder: Any, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h w"]:
+    """Pixels in [0, 1] of a case's normalised ones: our encoders normalise for themselves."""
+    return pixels * encoder.deviation + encoder.mean
+
+
+def case_document(
+    model: Model,
+    ids: Int[Tensor, " t"],
+    pictures: list[CasePicture],
+    image: int,
+    *,
+    learnt: Bool[Tensor, " t"] | None = None,
+    repeated: bool,
+) -> Document:
+    """A row of a case as a document; pictures are taken from the front of `pictures`.
+
+    image: the id that marks a picture: once, or with `repeated` at each of its visual tokens.
+    learnt: ids that have a text loss.
+    """
+    made, position = Document("a row of the case"), 0
+    while position < len(ids):
+        if int(ids[position]) != image:
+            made.add_text([int(ids[position])], learn=learnt is not None and bool(learnt[position]))
+            position += 1
+            continue
+        picture = pictures.pop(0)
+        length = model.contract.read_tokens(picture.size, f"picture {picture.key}")
+        made.add_picture(picture, Kind.READ, 0, [True] * length, [True] * length)
+        position += length if repeated else 1
+    return made.check(model.contract.context)
+
+
+def read_documents(model: Model, documents: Sequence[Document]) -> Reading:
+    """Run documents, one a row, through the model as training and chat do."""
+    batch, slots = pack([[each] for each in documents])
+    batch = CaseReader(model.contract).attach(batch, slots)
+    embeddings = model.language.embed(batch.ids)
+    visual = embeddings.new_zeros(0, embeddings.shape[-1])
+    if batch.read is not None:
+        visual = model.look(batch.read)[batch.read.sources]
+        embeddings = fill(embeddings, batch.read.places, visual)
+    hidden = model._read(batch, embeddings)
+    return Reading(batch, embeddings, visual, hidden, model.language.logits(hidden))
+
+
+def scattered(rows: Float[Tensor, "b t ..."], mask: Bool[Tensor, "b s"]) -> Float[Tensor, "b s ..."]:
+    """Each row's values at the places that are True in its mask (the original's padding), and 0 elsewhere."""
+    made = rows.new_zeros(*mask.shape, *rows.shape[2:])
+    for r, real in enumerate(mask.bool()):
+        made[r, real] = rows[r, : int(real.sum())]
+    return made

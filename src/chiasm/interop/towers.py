@@ -1,0 +1,92 @@
+"""What families share: vision towers and language models of transformers, inside another layout."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from chiasm.errors import CheckpointError
+from chiasm.interop.family import Folder
+from chiasm.interop.mapping import Own, Rule, Unused
+
+# Fields that belong to a machine, a run or transformers' bookkeeping, not to the structure.
+DROPPED = (
+    "_name_or_path",
+    "architectures",
+    "dtype",
+    "torch_dtype",
+    "transformers_version",
+    "_attn_implementation",
+)
+
+
+def tower(config: Mapping[str, Any], default: str, *, layer: int, final_norm: bool = False) -> dict[str, Any]:
+    """The encoder `transformers` for a tower's config; `default` is its model_type where the config has none."""
+    model_type = config.get("model_type", default)
+    spec: dict[str, Any] = {
+        "type": "transformers",
+        "config": plain_config(config, model_type),
+        "layer": layer,
+    }
+    return spec | ({"final_norm": True} if final_norm else {})
+
+
+def tower_rules(encoder: Mapping[str, Any], prefix: str, slot: str = "encoder") -> list[Rule | Unused | Own]:
+    """Rules for a CLIP or SigLIP tower whose tensors begin with `prefix`; what lies behind `layer` is unused."""
+    depth, layer = settings(encoder["config"]).num_hidden_layers, encoder["layer"]
+    kept = layer if layer >= 0 else depth + 1 + layer
+    norm = f"{prefix}post_layernorm.{{p}}"
+    return [
+        *[Unused(f"{prefix}encoder.layers.{n}.{{rest...}}") for n in range(kept, depth)],
+        Rule(norm, f"{slot}.final_norm.{{p}}") if encoder.get("final_norm") else Unused(norm),
+        Unused(f"{prefix}embeddings.position_ids"),
+        Unused(f"{prefix}head.{{rest...}}"),
+        Rule(f"{prefix}{{rest...}}", f"{slot}.model.{{rest...}}"),
+        Own(f"{slot}.mean"),
+        Own(f"{slot}.deviation"),
+    ]
+
+
+def causal_config(config: Mapping[str, Any], default: str) -> dict[str, Any]:
+    """The language model `causal` for a config of transformers; `default` is its model_type where it has none."""
+    model_type = (
+        config.get("model_type") if "model_type" in config and config["model_type"] == default else default
+    )
+    return {"type": "causal", "config": plain_config(config, model_type or default)}
+
+
+def plain_config(config: Mapping[str, Any], model_type: str) -> dict[str, Any]:
+    """A config of transformers as what it changes of the defaults, with its model_type and vocabulary."""
+    built = settings({**config, "model_type": model_type})
+    told = {key: value for key, value in built.to_diff_dict().items() if key not in DROPPED}
+    vocabulary = {"vocab_size": built.vocab_size} if hasattr(built, "vocab_size") else {}
+    return {**told, **vocabulary, "model_type": model_type}
+
+
+def settings(config: Mapping[str, Any]) -> Any:
+    """The configuration object of transformers for a config with its model_type."""
+    from transformers import AutoConfig
+
+    options = {key: value for key, value in config.items() if key not in (*DROPPED, "model_type")}
+    try:
+        return AutoConfig.for_model(config["model_type"], **options)
+    except (KeyError, ValueError, TypeError) as error:
+        raise CheckpointError(
+            f"transformers knows no model {config['model_type']!r} of this config: {error}"
+        ) from None
+
+
+def normalisation(folder: Folder, slot: str = "encoder") -> dict[str, Tensor]:
+    """An encoder's mean and deviation as the folder's preprocessor has them; {} leaves the family's usual ones."""
+    for name in ("preprocessor_config.json", "processor_config.json"):
+        told = folder.json(name)
+        told = told.get("image_processor", told)
+        if "image_mean" in told and "image_std" in told:
+            return {
+                f"{slot}.mean": torch.tensor(told["image_mean"]).float().view(3, 1, 1),
+                f"{slot}.deviation": torch.tensor(told["image_std"]).float().view(3, 1, 1),
+            }
+    return {}

@@ -1,0 +1,185 @@
+"""Replays parity cases with Chiasm's parts and compares every output with the original's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from chiasm.interop.cases import Case, read_cases
+from chiasm.interop.family import families
+
+Replay = Callable[[Case], Mapping[str, Tensor]]
+Table = Callable[[Case], list[dict[str, Any]]]
+
+_replays: dict[tuple[str, str], Replay] = {}
+_tables: dict[tuple[str, str], Table] = {}
+
+
+def replays(system: str, *classes: str) -> Callable[[Replay], Replay]:
+    """Marks the function that replays a system's cases of these classes (`reference.class`, or how it begins).
+
+    It is given the case and returns the outputs by name.
+    """
+
+    def mark(function: Replay) -> Replay:
+        _replays.update({(system, each): function for each in classes})
+        return function
+
+    return mark
+
+
+def replays_table(system: str, kind: str = "tile table") -> Callable[[Table], Table]:
+    """Marks the function that answers a system's tables: all rows, from `case.parameters` and their questions."""
+
+    def mark(function: Table) -> Table:
+        _tables[system, kind] = function
+        return function
+
+    return mark
+
+
+@dataclass(frozen=True)
+class Output:
+    """How far one output is from the original's.
+
+    error: the largest; tolerance: what is allowed at the element that is worst off; both in the output's unit,
+    or for exact outputs the number of elements (rows) that differ, and 0.
+    """
+
+    name: str
+    agrees: bool
+    error: float
+    tolerance: float
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of one case; `problem` says why there are no outputs."""
+
+    case: str
+    path: str
+    agrees: bool
+    outputs: list[Output] = field(default_factory=list)
+    problem: str = ""
+
+    def as_data(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def __str__(self) -> str:
+        lines = [
+            f"{'agrees' if self.agrees else 'DIFFERS'}  {self.case}{'  ' if self.problem else ''}{self.problem}"
+        ]
+        for each in self.outputs:
+            mark = " " if each.agrees else "!"
+            figures = f"error {each.error:.3g}, tolerance {each.tolerance:.3g}"
+            lines.append(f"  {mark} {each.name}: {figures}{'  ' if each.problem else ''}{each.problem}")
+        return "\n".join(lines)
+
+
+def verify(paths: Iterable[str | Path], told: Callable[[Result], None] | None = None) -> list[Result]:
+    """Replay the cases of files and folders; `told` hears each result as it comes.
+
+    Raises CheckpointError for a path without cases. A replay that fails is a result that says why.
+    """
+    families()  # import every family, and with it its replays
+    results = []
+    for case in read_cases(paths):
+        results.append(_replayed(case))
+        if told is not None:
+            told(results[-1])
+    return results
+
+
+def summary(results: list[Result]) -> str:
+    return f"{sum(each.agrees for each in results)} of {len(results)} cases agree"
+
+
+def _replayed(case: Case) -> Result:
+    known: Mapping[tuple[str, str], Any] = _tables if case.is_table else _replays
+    fitting = [key for key in known if key[0] == case.system and case.of.startswith(key[1])]
+    if not fitting:
+        systems = {system for system, _ in known}
+        lacks = (
+            f"no replay of {case.of!r}"
+            if case.system in systems
+            else f"the system {case.system!r} is unknown"
+        )
+        return Result(case.name, str(case.path), False, problem=lacks)
+    replay = known[max(fitting, key=lambda key: len(key[1]))]
+    try:
+        if case.is_table:
+            outputs = [_compared_rows(case.told["rows"], replay(case))]
+        else:
+            outputs = compared(case, replay(case))
+    except Exception as error:  # whatever fails in one case must not hide the others
+        return Result(case.name, str(case.path), False, problem=f"{type(error).__name__}: {error}")
+    return Result(case.name, str(case.path), all(each.agrees for each in outputs), outputs)
+
+
+def compared(case: Case, made: Mapping[str, Tensor]) -> list[Output]:
+    """Each output of a case beside what was made of it."""
+    masks = case.told.get("zero_where_mask_is_0", {})
+    outputs = []
+    for name, rule in case.told["outputs"].items():
+        if name not in made:
+            outputs.append(Output(name, False, float("inf"), 0.0, "was not made"))
+            continue
+        ours, theirs = made[name].detach(), case.outputs[name]
+        if ours.shape != theirs.shape:
+            shapes = f"has the shape {tuple(ours.shape)}, not {tuple(theirs.shape)}"
+            outputs.append(Output(name, False, float("inf"), 0.0, shapes))
+            continue
+        if name in masks:
+            mask = _mask(case, masks[name], theirs)
+            ours, theirs = torch.where(mask, ours, 0), torch.where(mask, theirs, 0)
+        outputs.append(_compared(name, ours, theirs, rule))
+    return outputs
+
+
+def _compared(name: str, ours: Tensor, theirs: Tensor, rule: Mapping[str, Any]) -> Output:
+    if rule.get("exact"):
+        wrong = int((ours != theirs).sum())
+        return Output(name, wrong == 0, wrong, 0.0, f"{wrong} of {theirs.numel()} differ" if wrong else "")
+    ours, theirs = ours.double(), theirs.double()
+    error = torch.where(ours == theirs, 0.0, (ours - theirs).abs())
+    allowed = rule["atol"] + rule["rtol"] * theirs.abs()
+    agrees = bool((error <= allowed).all())  # False for what is not a number
+    if not error.numel():
+        return Output(name, True, 0.0, rule["atol"])
+    worst = (error / allowed).nan_to_num(nan=float("inf")).argmax()
+    return Output(
+        name, agrees, float(error.nan_to_num(nan=float("inf")).max()), float(allowed.flatten()[worst])
+    )
+
+
+def _mask(case: Case, place: str, like: Tensor) -> Tensor:
+    group, _, name = place.partition("/")
+    mask = (case.inputs if group == "input" else case.outputs)[name].bool()
+    return mask.reshape(*mask.shape, *[1] * (like.ndim - mask.ndim))
+
+
+def _compared_rows(theirs: list[dict[str, Any]], ours: list[dict[str, Any]]) -> Output:
+    if len(ours) != len(theirs):
+        return Output("rows", False, float("inf"), 0.0, f"{len(ours)} rows were made, not {len(theirs)}")
+    wrong = [i for i, (mine, yours) in enumerate(zip(ours, theirs, strict=True)) if _plain(mine) != yours]
+    problem = ""
+    if wrong:
+        mine, yours = _plain(ours[wrong[0]]), theirs[wrong[0]]
+        keys = [key for key in yours.keys() | mine.keys() if mine.get(key) != yours.get(key)]
+        problem = f"{len(wrong)} of {len(theirs)} differ; row {wrong[0]}: " + ", ".join(
+            f"{key} {mine.get(key)} instead of {yours.get(key)}" for key in sorted(keys)
+        )
+    return Output("rows", not wrong, len(wrong), 0.0, problem)
+
+
+def _plain(value: Any) -> Any:
+    """As JSON would have it: tuples are lists."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
