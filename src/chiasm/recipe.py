@@ -44,6 +44,7 @@ class Stage(Strict):
         description="share of questions read without their pictures, so that the blind control is fair",
     )
     accumulate: int = Field(1, gt=0, description="batches of one optimiser step")
+    optimiser: Literal["adamw", "muon"] = Field("adamw", description="muon: for matrices of the stacks of layers")
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     warmup: float = Field(0.03, ge=0, le=1, description="share of the steps in which the rate rises")
     betas: tuple[float, float] = (0.9, 0.95)

@@ -38,6 +38,11 @@ class Language(Part, nn.Module, slot="language"):
     ) -> Float[Tensor, "b t d"]:
         """Hidden states after the last norm. `cache` (from `new_cache`) is extended in place."""
 
+    @property
+    @abstractmethod
+    def head(self) -> nn.Module:
+        """The layer over the vocabulary."""
+
     @abstractmethod
     def logits(self, hidden: Float[Tensor, "*s d"]) -> Float[Tensor, "*s v"]: ...
 

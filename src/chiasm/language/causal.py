@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
 
 from chiasm.attention import NAME, Layout, attending
-from chiasm.errors import CheckpointError, ChiasmError, RecipeError
+from chiasm.errors import CheckpointError, RecipeError
 from chiasm.language import Language
 from chiasm.language.text import TextTokenizer
 
@@ -21,7 +21,7 @@ class Causal(Language, name="causal"):
     """A causal language model of transformers, from a configuration (from scratch) or a checkpoint.
 
     Args:
-        checkpoint: a folder, a hub name, or `package:NAME/file`; a .gguf file is dequantized once and cached.
+        checkpoint: a folder, a hub name, or `package:NAME`; a .gguf file is dequantized once and cached.
         config: transformers' configuration with its `model_type`, for a model from scratch; the vocabulary
             size follows from the tokenizer.
         tokenizer: folder or hub name of a tokenizer; without one it comes from the checkpoint, or is trained.
@@ -79,8 +79,12 @@ class Causal(Language, name="causal"):
                 layout=layout,
             ).last_hidden_state
 
+    @property
+    def head(self) -> nn.Module:
+        return self.inner.get_output_embeddings()
+
     def logits(self, hidden: Float[Tensor, "*s d"]) -> Float[Tensor, "*s v"]:
-        logits = self.inner.get_output_embeddings()(hidden)
+        logits = self.head(hidden)
         cap = getattr(self.inner.config, "final_logit_softcapping", None)
         return logits if cap is None else cap * torch.tanh(logits / cap)
 
@@ -109,14 +113,14 @@ def _load(folder: Path) -> Any:
 def _folder(checkpoint: str) -> Path:
     """The folder of a checkpoint in transformers' layout."""
     from chiasm.language.gguf import dequantized
-    from chiasm.weights import resolve
+    from chiasm.weights import find_file, resolve
 
     path = resolve(checkpoint)
-    if path.suffix == ".gguf":
-        return dequantized(path)
-    if not path.is_dir():
-        raise ChiasmError(f"{checkpoint} is a file; a language model needs a folder or a .gguf file")
-    return path
+    if path.is_dir() and (path / "config.json").is_file():
+        return path
+    if path.is_dir() or path.suffix == ".gguf":
+        return dequantized(find_file(path, ".gguf"))
+    raise CheckpointError(f"{checkpoint} is a file; a language model needs a folder or a .gguf file")
 
 
 def _plain(config: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""GGUF files: dequantized by transformers once, then kept in the cache as safetensors."""
+"""GGUF files: dequantized once, then kept in the cache as safetensors."""
 
 import hashlib
 import os
@@ -9,6 +9,7 @@ from typing import Any
 
 from chiasm.cache import default_folder
 from chiasm.errors import CheckpointError
+from chiasm.weights import load_into
 
 
 def dequantized(path: Path) -> Path:
@@ -22,8 +23,7 @@ def dequantized(path: Path) -> Path:
 
 
 def _dequantize(path: Path, folder: Path) -> None:
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
 
     try:
         import gguf  # noqa: F401
@@ -31,22 +31,37 @@ def _dequantize(path: Path, folder: Path) -> None:
         raise CheckpointError(
             f"reading {path.name} needs the gguf package: pip install 'chiasm[gguf]'"
         ) from None
-    where = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
-    model: Any = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
-    tokenizer = AutoTokenizer.from_pretrained(**where)
-    # The weights are plain floats now; what says otherwise would make transformers refuse to save them.
-    model.hf_quantizer = None
-    model.is_quantized = False
-    if hasattr(model.config, "quantization_config"):
-        del model.config.quantization_config
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".draft-"))
     try:
+        model = _read(path)
+        tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+    except (OSError, ValueError, KeyError, NotImplementedError) as error:
+        raise CheckpointError(f"{path} cannot be read as a language model: {error}") from error
+    draft = None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".draft-"))
         model.save_pretrained(draft)
         tokenizer.save_pretrained(draft)
         os.replace(draft, folder)
     except OSError as error:
-        if not folder.is_dir():
+        if not folder.is_dir():  # else another process was quicker
             raise CheckpointError(f"cannot keep the dequantized {path.name} in {folder}: {error}") from None
     finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        if draft is not None:
+            shutil.rmtree(draft, ignore_errors=True)
+
+
+def _read(path: Path) -> Any:
+    """transformers' model; its own `from_pretrained` would do the same, but only beside accelerate."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
+
+    config = AutoConfig.from_pretrained(path.parent, gguf_file=path.name)
+    model: Any = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    tensors = load_gguf_checkpoint(str(path), return_tensors=True, model_to_load=model)["tensors"]
+    own = model.state_dict()
+    tied = {own[name].data_ptr(): tensors[name] for name in own if name in tensors}
+    tensors |= {name: tied[own[name].data_ptr()] for name in own if own[name].data_ptr() in tied}
+    load_into(model, tensors, path)
+    return model

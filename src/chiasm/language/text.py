@@ -97,7 +97,7 @@ class TextTokenizer:
     @property
     def draw(self) -> int:
         """The id that begins a written picture; raises ChiasmError before `add_draw`."""
-        id = self.inner.convert_tokens_to_ids(DRAW)
+        id: int | None = self.inner.convert_tokens_to_ids(DRAW)  # type: ignore[assignment]
         if id is None or id == self.inner.unk_token_id:
             raise ChiasmError("this model has no image head: it cannot write pictures")
         return id

@@ -1,4 +1,4 @@
-"""AdamW with a learning rate for each slot, its schedules, and its state by name."""
+"""The optimiser with a learning rate for each slot, its schedules, and its state by name."""
 
 from __future__ import annotations
 
@@ -15,34 +15,82 @@ from chiasm.model import Model
 from chiasm.recipe import Stage
 
 
-def optimiser(model: Model, stage: Stage) -> torch.optim.AdamW:
-    """AdamW (arXiv 1711.05101) over the slots that the stage trains, two groups each: with and without decay.
+# Slots whose matrices Muon takes: the stacks of layers. All else is AdamW's.
+STACKS = ("encoder", "language")
+
+
+class MuonAdamW:
+    """Muon (arXiv 2502.16982) for the matrices inside the stacks of layers, AdamW for all else.
+
+    Muon's updates are scaled to AdamW's root mean square, so that a learning rate means the same for both.
+    """
+
+    def __init__(self, muon: list[dict[str, Any]], adamw: torch.optim.AdamW):
+        self.adamw = adamw
+        self.muon = torch.optim.Muon(muon, adjust_lr_fn="match_rms_adamw")
+        self.muon.state = adamw.state  # one place for the state of every parameter
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        return [*self.adamw.param_groups, *self.muon.param_groups]
+
+    @property
+    def state(self) -> Any:
+        return self.adamw.state
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        self.adamw.zero_grad(set_to_none)
+        self.muon.zero_grad(set_to_none)
+
+    def step(self) -> None:
+        self.adamw.step()
+        self.muon.step()
+
+
+Optimiser = torch.optim.AdamW | MuonAdamW
+
+
+def optimiser(model: Model, stage: Stage) -> Optimiser:
+    """AdamW (arXiv 1711.05101) over the slots that the stage trains, or with `optimiser: muon` both.
 
     Vectors (norms, biases) and embedding tables are not decayed. Raises RecipeError for a slot without parameters.
     """
     groups: list[dict[str, Any]] = []
+    matrices: list[dict[str, Any]] = []
     slots = model.slots()
-    for slot, rate in stage.train.items():
+    for slot, peak in stage.train.items():
         named = dict(slots[slot].named_parameters()) if isinstance(slots[slot], nn.Module) else {}
         if not named:
             raise RecipeError(
                 f"stage {stage.name!r} trains {slot!r}, but {slots[slot].name!r} has no parameters; leave it out"
             )
-        kept = _undecayed(slots[slot])
-        for decays in (True, False):
-            chosen = {f"{slot}.{name}": p for name, p in named.items() if (p not in kept) == decays}
-            if chosen:
-                groups.append(
-                    {
-                        "params": list(chosen.values()),
-                        "names": list(chosen),
-                        "slot": slot,
-                        "peak": rate,
-                        "lr": rate,
-                        "weight_decay": stage.weight_decay if decays else 0.0,
-                    }
-                )
-    return torch.optim.AdamW(groups, betas=stage.betas, fused=_can_fuse(model.device))
+        inner = _matrices(model, slot) if stage.optimiser == "muon" else set()
+        kept = _undecayed(slots[slot]) - inner
+        rest = {name: p for name, p in named.items() if p not in inner}
+        matrices += _group(slot, {n: p for n, p in named.items() if p in inner}, peak, stage.weight_decay)
+        groups += _group(slot, {n: p for n, p in rest.items() if p not in kept}, peak, stage.weight_decay)
+        groups += _group(slot, {n: p for n, p in rest.items() if p in kept}, peak, 0.0)
+    adamw = torch.optim.AdamW(groups, betas=stage.betas, fused=_can_fuse(model.device))
+    return MuonAdamW(matrices, adamw) if matrices else adamw
+
+
+def _group(slot: str, named: Mapping[str, nn.Parameter], peak: float, decay: float) -> list[dict[str, Any]]:
+    """One parameter group with the full names of its parameters; none when there are none."""
+    if not named:
+        return []
+    names = [f"{slot}.{name}" for name in named]
+    return [
+        {"params": list(named.values()), "names": names, "slot": slot, "peak": peak, "lr": peak, "weight_decay": decay}
+    ]
+
+
+def _matrices(model: Model, slot: str) -> set[nn.Parameter]:
+    """Weights of the linear layers of a stack, without the head over the vocabulary."""
+    if slot not in STACKS:
+        return set()
+    part = model.slots()[slot]
+    layers = {module.weight for module in part.modules() if isinstance(module, nn.Linear)}
+    return layers - set(model.language.head.parameters())
 
 
 def rate(stage: Stage, step: int) -> float:
@@ -60,12 +108,12 @@ def rate(stage: Stage, step: int) -> float:
     return 1 - done if stage.schedule == "linear" else 1.0
 
 
-def set_rate(made: torch.optim.Optimizer, stage: Stage, step: int) -> None:
+def set_rate(made: Optimiser, stage: Stage, step: int) -> None:
     for group in made.param_groups:
         group["lr"] = group["peak"] * rate(stage, step)
 
 
-def optimiser_state(made: torch.optim.Optimizer) -> dict[str, Tensor]:
+def optimiser_state(made: Optimiser) -> dict[str, Tensor]:
     """The optimiser's tensors by `name of the parameter/name of the moment`."""
     return {
         f"{name}/{key}": value
@@ -75,7 +123,7 @@ def optimiser_state(made: torch.optim.Optimizer) -> dict[str, Tensor]:
     }
 
 
-def restore_optimiser(made: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+def restore_optimiser(made: Optimiser, tensors: Mapping[str, Tensor]) -> None:
     """Put the tensors of `optimiser_state` back; raises CheckpointError for a parameter that is not trained."""
     parameters = {name: p for group in made.param_groups for name, p in zip(group["names"], group["params"])}
     for path, tensor in tensors.items():

@@ -16,6 +16,7 @@ from chiasm.model import Model
 from chiasm.recipe import Stage
 from chiasm.sequence import IGNORE, PackedBatch
 from chiasm.training.distribution import Ranks
+from chiasm.training.optimiser import Optimiser
 
 
 class Objective(Protocol):
@@ -89,7 +90,7 @@ class Step:
     """
 
     def __init__(
-        self, aim: Objective, made: torch.optim.Optimizer, stage: Stage, ranks: Ranks, device: torch.device
+        self, aim: Objective, made: Optimiser, stage: Stage, ranks: Ranks, device: torch.device
     ):
         self.aim, self.made, self.stage, self.ranks, self.device = aim, made, stage, ranks, device
         self.parameters = [p for group in made.param_groups for p in group["params"]]
