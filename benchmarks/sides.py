@@ -161,7 +161,9 @@ class Padded:
             labels[row, 1 : len(made)] = torch.tensor(made.labels[:-1])  # transformers shifts by itself
             mask[row, : len(made)] = 1
         slots = [slot for made in documents for slot in made.slots]
-        views = [(s.picture, view) for s in slots for view, _ in self.side.contract.read_views(s.picture.size, "")]
+        views = [
+            (s.picture, view) for s in slots for view, _ in self.side.contract.read_views(s.picture.size, "")
+        ]
         pixels = self.reader._views(views)
         encoder: Any = self.side.contract.encoder
         pixels = (pixels - encoder.mean) / encoder.deviation

@@ -56,7 +56,9 @@ def _options() -> argparse.Namespace:
         parser.add_argument(f"--{name}", type=int, default=default, help=f"{about} (default: {default})")
     parser.add_argument("--precision", choices=("bf16", "fp32"), default="bf16")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    parser.add_argument("--quick", action="store_true", help="tiny sizes: shows that it runs, measures nothing")
+    parser.add_argument(
+        "--quick", action="store_true", help="tiny sizes: shows that it runs, measures nothing"
+    )
     options = parser.parse_args()
     if options.quick:
         vars(options).update(QUICK)
@@ -126,9 +128,9 @@ def _recipe(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     data = {"type": "chat", "path": str(write_samples(folder, options.samples, longest=options.longest))}
     source = parts.build("data", data, where="the benchmark")
     said = (item for i in range(len(source)) for m in source[i][0].messages for item in m.content)
-    TextTokenizer.train((item for item in said if isinstance(item, str)), min(8192, options.vocabulary - 1)).save(
-        folder / "tokenizer"
-    )
+    TextTokenizer.train(
+        (item for item in said if isinstance(item, str)), min(8192, options.vocabulary - 1)
+    ).save(folder / "tokenizer")
     vision = {
         "model_type": "clip_vision_model",
         "hidden_size": options.vision_width,
@@ -205,7 +207,9 @@ def _side(worker: Worker) -> dict[str, Any]:
     return {
         "tokens_a_second": median(n / s for n, s in zip(real, seconds, strict=True)),
         "supervised_a_second": median(n / s for n, s in zip(supervised, seconds, strict=True)),
-        "seconds_a_step": median(s / len(each["losses"]) for s, each in zip(seconds, worker.rounds, strict=True)),
+        "seconds_a_step": median(
+            s / len(each["losses"]) for s, each in zip(seconds, worker.rounds, strict=True)
+        ),
         "data_wait": sum(each["waited"] for each in worker.rounds) / sum(seconds),
         "padding": 1 - sum(real) / sum(each["places"] for each in worker.rounds),
         "peak_mib": max(each["peak"] for each in worker.rounds),
