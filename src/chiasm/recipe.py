@@ -267,7 +267,8 @@ def _check_model(model: Mapping[str, Any]) -> None:
     for slot in model:
         if slot not in MODEL_SLOTS:
             raise RecipeError(f"model has no slot {slot!r}{nearest(slot, MODEL_SLOTS)}")
-    for group in (SEEING, DRAWING[:2]):
+    groups = (SEEING, DRAWING[:2]) if "language" in model else ()  # without it, parts stand alone (an imported VQGAN)
+    for group in groups:
         missing = [slot for slot in group if slot not in model]
         if missing and len(missing) < len(group):
             raise RecipeError(f"model lacks {', '.join(missing)}: {', '.join(group)} belong together")

@@ -27,7 +27,7 @@ _STANDARD = (
     "pytorch_model.bin.index.json",
     "pytorch_model.bin",
 )
-_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
 _SHOWN = 10  # tensors named in an error before it only counts
 
 
@@ -65,7 +65,7 @@ def find_file(path: Path, *suffixes: str) -> Path:
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
     """All tensors of a checkpoint by name, on the CPU.
 
-    path: a `.safetensors`, `.pth`, `.pt` or `.bin` file, an index of shards (`*.index.json`), or a folder
+    path: a `.safetensors`, `.pth`, `.pt`, `.bin` or `.ckpt` file, an index of shards (`*.index.json`), or a folder
         with one checkpoint. Pickles are read with `weights_only=True`, which refuses to execute code.
     """
     path = Path(path)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from chiasm import parts
 from chiasm.checkpoint import find_checkpoint, read_json, whole_folder, write_json, write_model, write_tensors
 from chiasm.errors import CheckpointError
-from chiasm.interop.family import Family, Folder, Original, family, recognise
+from chiasm.interop.family import Family, Folder, Original, find_family, recognise
 from chiasm.interop.mapping import NameMap, some
 from chiasm.recipe import Recipe, load_recipe
 from chiasm.weights import load_into, read_tensors
@@ -112,7 +112,7 @@ def import_checkpoint(
     Raises CheckpointError.
     """
     folder = Folder(Path(source))
-    chosen = family(layout) if layout else recognise(folder)
+    chosen = find_family(layout) if layout else recognise(folder)
     original = chosen.read(folder)
     text = Path(tokenizer) if tokenizer else folder.tokenizer
     if "language" in chosen.model(original.config, original.tensors.keys()) and text is None:
@@ -163,7 +163,7 @@ def export_checkpoint(folder: str | Path, destination: str | Path, layout: str |
     wanted = layout or (origin or {}).get("family")
     if wanted is None:
         raise CheckpointError(f"{folder} was not imported; say to which family it is to be exported (--to)")
-    chosen = family(wanted)
+    chosen = find_family(wanted)
     if origin is not None and origin["family"] == chosen.name:
         original = _restored(
             chosen, origin, tensors, read_tensors(place / ASIDE), set(record["tied"]), str(folder)

@@ -152,15 +152,15 @@ def _discover() -> None:
         importlib.import_module(module.name)
 
 
-def families() -> dict[str, Family]:
+def all_families() -> dict[str, Family]:
     """All families by name."""
     _discover()
     return dict(sorted(_families.items()))
 
 
-def family(name: str) -> Family:
+def find_family(name: str) -> Family:
     """The family called `name`; raises CheckpointError with the nearest name."""
-    known = families()
+    known = all_families()
     if name not in known:
         raise CheckpointError(f"there is no checkpoint family {name!r}{nearest(name, known)}")
     return known[name]
@@ -170,7 +170,7 @@ def recognise(folder: Folder) -> Family:
     """The family of a folder; raises CheckpointError that says what was looked for."""
     if not folder.path.is_dir():
         raise CheckpointError(f"there is no folder {folder.path}")
-    found = [each for each in families().values() if each.recognises(folder)]
+    found = [each for each in all_families().values() if each.recognises(folder)]
     if len(found) == 1:
         return found[0]
     if found:
@@ -178,7 +178,7 @@ def recognise(folder: Folder) -> Family:
             f"{folder.path} looks like {', '.join(f.name for f in found)}; name one with --from"
         )
     files = sorted(path.name for path in folder.path.iterdir())
-    looked = "\n".join(f"  {each.name}: {each.looks_for}" for each in families().values())
+    looked = "\n".join(f"  {each.name}: {each.looks_for}" for each in all_families().values())
     raise CheckpointError(
         f"{folder.path} is of no known layout; it holds {', '.join(files[:12]) or 'nothing'}. Looked for:\n{looked}"
     )

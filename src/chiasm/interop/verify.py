@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from chiasm.interop.cases import Case, read_cases
-from chiasm.interop.family import families
+from chiasm.interop.family import all_families
 
 Replay = Callable[[Case], Mapping[str, Tensor]]
 Table = Callable[[Case], list[dict[str, Any]]]
@@ -87,7 +87,7 @@ def verify(paths: Iterable[str | Path], told: Callable[[Result], None] | None = 
 
     Raises CheckpointError for a path without cases. A replay that fails is a result that says why.
     """
-    families()  # import every family, and with it its replays
+    all_families()  # import every family, and with it its replays
     results = []
     for case in read_cases(paths):
         results.append(_replayed(case))

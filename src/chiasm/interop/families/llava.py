@@ -14,7 +14,7 @@ from torch import Tensor
 from chiasm.errors import CheckpointError, nearest
 from chiasm.interop.cases import Case
 from chiasm.interop.convert import load
-from chiasm.interop.family import Family, Folder, Original, family
+from chiasm.interop.family import Family, Folder, Original, find_family
 from chiasm.interop.mapping import NameMap, Rule, Unsqueeze, Unused
 from chiasm.interop.replay import CasePicture, case_document, read_documents, scattered, unnormalised
 from chiasm.interop.towers import causal_config, normalisation, tower, tower_rules
@@ -137,7 +137,7 @@ def _known(value: str, table: Mapping[str, str], field: str) -> str:
 def replay_original(case: Case) -> dict[str, Tensor]:
     """Splices pictures where an id is -200, cuts to the tokenizer's length, pads."""
     told, given = case.config["config"], case.inputs
-    model = load(family("llava"), Original(case.config, case.tensors)).model
+    model = load(find_family("llava"), Original(case.config, case.tensors)).model
     pictures = []
     for i, (width, height) in enumerate(given["image_sizes"].tolist()):
         tiles = unnormalised(model.encoder, given[f"image{i}"])

@@ -13,7 +13,7 @@ from chiasm.errors import CheckpointError
 from chiasm.interop.cases import Case
 from chiasm.interop.convert import load
 from chiasm.interop.families.llava import VICUNA
-from chiasm.interop.family import Family, Folder, Original, family
+from chiasm.interop.family import Family, Folder, Original, find_family
 from chiasm.interop.mapping import NameMap, Rule, Unsqueeze, Unused
 from chiasm.interop.replay import CasePicture, case_document, read_documents, scattered, unnormalised
 from chiasm.interop.towers import causal_config, normalisation, tower, tower_rules
@@ -125,7 +125,7 @@ def _refuse_unknown(config: Mapping[str, Any]) -> None:
 def replay(case: Case) -> dict[str, Tensor]:
     """The image id stands at each visual token; rows are padded on either side."""
     given = case.inputs
-    model = load(family("llava-hf"), Original(case.config, case.tensors)).model
+    model = load(find_family("llava-hf"), Original(case.config, case.tensors)).model
     pixels = given["pixel_values"]
     tiles = pixels if pixels.ndim == 5 else pixels[:, None]
     sizes = given.get("image_sizes", torch.tensor([pixels.shape[-2:]] * len(pixels))).tolist()

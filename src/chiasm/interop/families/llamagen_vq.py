@@ -1,0 +1,125 @@
+"""LlamaGen's image tokenizer (arXiv 2406.06525)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from chiasm import parts
+from chiasm.errors import CheckpointError
+from chiasm.interop.cases import Case
+from chiasm.interop.convert import load, load_named
+from chiasm.interop.families.vqgan import channels_first, replay_nearest
+from chiasm.interop.family import Family, Folder, Original, find_family
+from chiasm.interop.mapping import NameMap, Rule, Unused
+from chiasm.interop.verify import replays
+
+MIDDLE = ("block_1", "attn_1", "block_2")
+SIZE = 256  # of the released checkpoints' training; any multiple of the downsampling works
+
+
+class LlamaGenTokenizer(Family, name="llamagen-vq"):
+    """One .pt file without a config: the structure is read from the tensors."""
+
+    looks_for = "one vq_ds*.pt"
+
+    def recognises(self, folder: Folder) -> bool:
+        return len(list(folder.path.glob("vq_ds*.pt"))) == 1
+
+    def read(self, folder: Folder) -> Original:
+        tensors = folder.tensors
+        try:
+            width = len(tensors["encoder.conv_in.weight"])
+            levels = {int(key.split(".")[2]) for key in tensors if key.startswith("encoder.conv_blocks.")}
+            first = "encoder.conv_blocks.{}.res.0.conv1.weight"
+            multipliers = [len(tensors[first.format(level)]) // width for level in sorted(levels)]
+            size, code_width = tensors["quantize.embedding.weight"].shape
+            latent_width = tensors["quant_conv.weight"].shape[1]
+        except (KeyError, ValueError) as error:
+            raise CheckpointError(f"{folder.path} is not LlamaGen's tokenizer: it lacks {error}") from None
+        config = {
+            "codebook_size": size,
+            "codebook_embed_dim": code_width,
+            "z_channels": latent_width,
+            "encoder_ch_mult": multipliers,
+            "decoder_ch_mult": multipliers,
+            "ch": width,
+        }
+        return Original(config, tensors)
+
+    def model(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> dict[str, dict[str, Any]]:
+        if config["encoder_ch_mult"] != config["decoder_ch_mult"]:
+            raise CheckpointError("encoder_ch_mult and decoder_ch_mult differ; only one for both is known")
+        spec = {
+            "type": "vqgan_cosine",
+            "size": config.get("res", SIZE),
+            "width": config.get("ch", 128),
+            "multipliers": list(config["encoder_ch_mult"]),
+            "latent_width": config["z_channels"],
+            "code_width": config["codebook_embed_dim"],
+            "codebook_size": config["codebook_size"],
+            "commitment": config.get("commit_loss_beta", 0.25),
+            "entropy": config.get("entropy_loss_ratio", 0.0),
+        }
+        return {"image_tokenizer": spec}
+
+    def names(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> NameMap:
+        levels = len(config["encoder_ch_mult"])
+        rules = []
+        for level in range(levels):  # the original counts the decoder's from the lowest
+            for side, theirs, ours in (
+                ("encoder", level, f"down.{level}"),
+                ("decoder", levels - 1 - level, f"up.{level}"),
+            ):
+                blocks, stage = f"{side}.conv_blocks.{theirs}", f"image_tokenizer.{side}.{ours}"
+                rules.append(Rule(f"{blocks}.res.{{rest...}}", f"{stage}.block.{{rest...}}"))
+                rules.append(Rule(f"{blocks}.{{rest...}}", f"{stage}.{{rest...}}"))
+        for side in ("encoder", "decoder"):
+            for i, name in enumerate(MIDDLE):
+                rules.append(
+                    Rule(f"{side}.mid.{i}.{{rest...}}", f"image_tokenizer.{side}.mid.{name}.{{rest...}}")
+                )
+        used = Unused("quantize.codebook_used")  # a record of the last codes, for the progress line
+        return NameMap(used, *rules, Rule("{rest...}", "image_tokenizer.{rest...}"))
+
+    def write(self, original: Original, folder: Path) -> None:
+        factor = 2 ** (len(original.config["encoder_ch_mult"]) - 1)
+        torch.save({"model": original.tensors}, folder / f"vq_ds{factor}.pt")
+
+
+@replays("llamagen", "VQModel")
+@torch.no_grad()
+def replay_tokenizer(case: Case) -> dict[str, Tensor]:
+    """The picture through codes of length 1."""
+    model = load(find_family("llamagen-vq"), Original(case.config, case.tensors)).model
+    return replay_nearest(model["image_tokenizer"], case)
+
+
+@replays("llamagen", "VectorQuantizer")
+def replay_losses(case: Case) -> dict[str, Tensor]:
+    """The quantizer alone: its three losses and the gradients of their sum with that of the codes' vectors."""
+    layout = find_family("llamagen-vq")
+    spec = layout.model(case.config)["image_tokenizer"]
+    names = layout.names(case.config)
+    ours, _ = names.to_ours(case.tensors, case.name)
+    quantizer = parts.build("image_tokenizer", spec).quantize
+    load_named(quantizer, ours, names, case.name, prefix="image_tokenizer.quantize.")
+    latents = rearrange(case.inputs["z"], "n c h w -> n h w c").clone().requires_grad_()
+    quantized = quantizer.train()(latents)
+    losses = {name: each.weight * each.mean for name, each in quantized.losses.items()}
+    vectors = channels_first(quantized.vectors)
+    (sum(losses.values()) + (vectors * case.inputs["r"]).sum()).backward()
+    return {
+        "vq_loss": losses["codebook"],
+        "commit_loss": losses["commitment"],
+        "entropy_loss": losses.get("entropy", torch.tensor(0.0)),
+        "indices": quantized.codes.view(case.outputs["indices"].shape),
+        "quant": vectors,
+        "grad_z": channels_first(latents.grad),
+        "grad_codebook": quantizer.embedding.weight.grad,
+    }

@@ -1,0 +1,155 @@
+"""taming-transformers' VQGAN (arXiv 2012.09841), with nearest or Gumbel codes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from einops import rearrange
+from torch import Tensor
+
+from chiasm.errors import CheckpointError
+from chiasm.interop.cases import Case
+from chiasm.interop.convert import load
+from chiasm.interop.family import Family, Folder, Original, find_family
+from chiasm.interop.mapping import NameMap, Rule, Unused
+from chiasm.interop.verify import replays
+from chiasm.tokenizers.vqgan import Autoencoder
+
+TARGETS = ("taming.models.vqgan.VQModel", "taming.models.vqgan.GumbelVQ")
+
+
+class Vqgan(Family, name="vqgan"):
+    """A .ckpt beside the YAML of its training; the config here is that YAML's `model.params` and its `target`."""
+
+    looks_for = f"a .yaml with model.target {' or '.join(TARGETS)}, and one .ckpt"
+
+    def recognises(self, folder: Folder) -> bool:
+        return _told(folder) is not None
+
+    def read(self, folder: Folder) -> Original:
+        told = _told(folder) or {}
+        return Original({**told["params"], "target": told["target"]}, folder.tensors)
+
+    def model(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> dict[str, dict[str, Any]]:
+        told = config["ddconfig"]
+        if told.get("double_z") or (told.get("in_channels", 3), told.get("out_ch", 3)) != (3, 3):
+            raise CheckpointError("ddconfig: only pictures of 3 channels without double_z are known")
+        spec = {
+            "size": told["resolution"],
+            "width": told["ch"],
+            "multipliers": list(told["ch_mult"]),
+            "depth": told["num_res_blocks"],
+            "attention_sizes": list(told["attn_resolutions"]),
+            "latent_width": told["z_channels"],
+            "codebook_size": config["n_embed"],
+        }
+        if not _is_gumbel(config, keys):
+            return {"image_tokenizer": {"type": "vqgan", **spec, "code_width": config["embed_dim"]}}
+        if config["embed_dim"] != told["z_channels"]:
+            raise CheckpointError(
+                f"GumbelVQ needs embed_dim {config['embed_dim']} to be z_channels {told['z_channels']}"
+            )
+        return {"image_tokenizer": {"type": "vqgan_gumbel", **spec, "kl": config.get("kl_weight", 1e-8)}}
+
+    def names(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> NameMap:
+        return NameMap(Unused("loss.{rest...}"), Rule("{rest...}", "image_tokenizer.{rest...}"))
+
+    def config(self, model: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+        told = model.get("image_tokenizer", {})
+        if told.get("type") not in ("vqgan", "vqgan_gumbel"):
+            raise CheckpointError(
+                f"'vqgan' needs an image tokenizer 'vqgan' or 'vqgan_gumbel', not {told.get('type')!r}"
+            )
+        gumbel = told["type"] == "vqgan_gumbel"
+        structure = {
+            "double_z": False,
+            "z_channels": told["latent_width"],
+            "resolution": told["size"],
+            "in_channels": 3,
+            "out_ch": 3,
+            "ch": told["width"],
+            "ch_mult": told["multipliers"],
+            "num_res_blocks": told["depth"],
+            "attn_resolutions": told["attention_sizes"],
+            "dropout": 0.0,
+        }
+        width = told["latent_width"] if gumbel else told["code_width"]
+        config = {"ddconfig": structure, "n_embed": told["codebook_size"], "embed_dim": width}
+        return {**config, "target": TARGETS[gumbel], **({"kl_weight": told["kl"]} if gumbel else {})}
+
+    def write(self, original: Original, folder: Path) -> None:
+        params = dict(original.config)
+        told = {"model": {"target": params.pop("target"), "params": params}}
+        (folder / "model.yaml").write_text(yaml.safe_dump(told, sort_keys=False), encoding="utf-8")
+        torch.save({"state_dict": original.tensors}, folder / "last.ckpt")
+
+
+def _told(folder: Folder) -> dict[str, Any] | None:
+    for content in folder.yamls.values():
+        told = content.get("model") if isinstance(content, dict) else None
+        if isinstance(told, dict) and told.get("target") in TARGETS and "params" in told:
+            return told
+    return None
+
+
+def _is_gumbel(config: Mapping[str, Any], keys: Collection[str]) -> bool:
+    return config.get("target") == TARGETS[1] or "kl_weight" in config or "quantize.proj.weight" in keys
+
+
+def signed(pixels: Tensor) -> Tensor:
+    """Ours in [0, 1] to the original's in [-1, 1]."""
+    return 2 * pixels - 1
+
+
+def unsigned(pixels: Tensor) -> Tensor:
+    return (pixels + 1) / 2
+
+
+def channels_first(grid: Tensor) -> Tensor:
+    return rearrange(grid, "n h w c -> n c h w")
+
+
+def replay_nearest(tokenizer: Autoencoder, case: Case) -> dict[str, Tensor]:
+    """What VQGANs with a codebook put out: latents, codes, the picture, and the picture of the codes alone."""
+    latents = tokenizer.latents(unsigned(case.inputs["img"]))
+    quantized = tokenizer.quantize(latents)
+    from_codes = tokenizer.quantize.vectors(quantized.codes)
+    return {
+        "z": channels_first(latents),
+        "quant": channels_first(quantized.vectors),
+        "indices": quantized.codes.view(case.outputs["indices"].shape),
+        "emb_loss": torch.stack([each.weight * each.mean for each in quantized.losses.values()]).sum(),
+        "rec": signed(tokenizer.render(quantized.vectors)),
+        "rec_from_code": signed(tokenizer.render(from_codes)),
+    }
+
+
+@replays("taming_vqgan", "VQModel")
+@torch.no_grad()
+def replay_vqgan(case: Case) -> dict[str, Tensor]:
+    """The picture through nearest codes, and its loss."""
+    model = load(find_family("vqgan"), Original(case.config, case.tensors)).model
+    return replay_nearest(model["image_tokenizer"], case)
+
+
+@replays("taming_vqgan", "GumbelVQ")
+@torch.no_grad()
+def replay_gumbel(case: Case) -> dict[str, Tensor]:
+    """The picture through codes drawn with the case's noise."""
+    tokenizer = load(find_family("vqgan"), Original(case.config, case.tensors)).model["image_tokenizer"]
+    latents = tokenizer.latents(unsigned(case.inputs["img"]))
+    noise = rearrange(case.inputs["gumbels"], "n k h w -> n h w k")
+    quantized = tokenizer.quantize.draw(latents, noise)
+    divergence = quantized.losses["divergence"]
+    return {
+        "z": channels_first(latents),
+        "logits": channels_first(tokenizer.quantize.logits(latents)),
+        "quant": channels_first(quantized.vectors),
+        "kl": divergence.weight * divergence.mean,
+        "indices": quantized.codes.view(case.outputs["indices"].shape),
+        "rec": signed(tokenizer.render(quantized.vectors)),
+    }

@@ -1,0 +1,214 @@
+"""The convolutional encoder and decoder of VQGAN, which nearly every published image tokenizer shares.
+
+Submodules have the names of taming-transformers (github.com/CompVis/taming-transformers), so that checkpoints of
+its many descendants map onto them by renaming alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from chiasm.errors import RecipeError
+
+GROUPS = 32  # of every GroupNorm
+
+
+class ConvEncoder(nn.Module):
+    """Pixels to latents, half the resolution from each level to the next.
+
+    width: channels of the first level. multipliers: of the width, a level each. depth: residual blocks a level.
+    latent_width: channels out. attention: levels (from 0) with self-attention behind each block.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        multipliers: Sequence[int],
+        depth: int,
+        latent_width: int,
+        attention: Collection[int] = (),
+    ):
+        super().__init__()
+        check_widths(width, multipliers)
+        self.conv_in = nn.Conv2d(3, width, 3, 1, 1)
+        self.down = nn.ModuleList()
+        channels = width
+        for level, multiplier in enumerate(multipliers):
+            stage = _Stage()
+            for _ in range(depth):
+                stage.add(channels, width * multiplier, level in attention)
+                channels = width * multiplier
+            if level < len(multipliers) - 1:
+                stage.downsample = Downsample(channels)
+            self.down.append(stage)
+        self.mid = Middle(channels)
+        self.norm_out = norm(channels)
+        self.conv_out = nn.Conv2d(channels, latent_width, 3, 1, 1)
+
+    def forward(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n c gh gw"]:
+        x = self.conv_in(pixels)
+        for stage in self.down:
+            x = stage(x)
+        return self.conv_out(functional.silu(self.norm_out(self.mid(x))))
+
+
+class ConvDecoder(nn.Module):
+    """Latents to pixels: `ConvEncoder` mirrored, with one more block a level. `up[0]` is the full resolution."""
+
+    def __init__(
+        self,
+        width: int,
+        multipliers: Sequence[int],
+        depth: int,
+        latent_width: int,
+        attention: Collection[int] = (),
+    ):
+        super().__init__()
+        check_widths(width, multipliers)
+        channels = width * multipliers[-1]
+        self.conv_in = nn.Conv2d(latent_width, channels, 3, 1, 1)
+        self.mid = Middle(channels)
+        stages = []
+        for level, multiplier in reversed(list(enumerate(multipliers))):
+            stage = _Stage()
+            for _ in range(depth + 1):
+                stage.add(channels, width * multiplier, level in attention)
+                channels = width * multiplier
+            if level > 0:
+                stage.upsample = Upsample(channels)
+            stages.append(stage)
+        self.up = nn.ModuleList(reversed(stages))
+        self.norm_out = norm(channels)
+        self.conv_out = nn.Conv2d(channels, 3, 3, 1, 1)
+
+    def forward(self, latents: Float[Tensor, "n c gh gw"]) -> Float[Tensor, "n 3 h w"]:
+        x = self.mid(self.conv_in(latents))
+        for stage in reversed(self.up):
+            x = stage(x)
+        return self.conv_out(functional.silu(self.norm_out(x)))
+
+
+class ResidualBlock(nn.Module):
+    """Normalise, activate, convolve, twice; added to the input, by a 1x1 convolution where the width changes."""
+
+    def __init__(self, in_width: int, out_width: int):
+        super().__init__()
+        self.norm1 = norm(in_width)
+        self.conv1 = nn.Conv2d(in_width, out_width, 3, 1, 1)
+        self.norm2 = norm(out_width)
+        self.conv2 = nn.Conv2d(out_width, out_width, 3, 1, 1)
+        if in_width != out_width:
+            self.nin_shortcut = nn.Conv2d(in_width, out_width, 1)
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d h w"]:
+        hidden = self.conv1(functional.silu(self.norm1(x)))
+        hidden = self.conv2(functional.silu(self.norm2(hidden)))
+        return hidden + (self.nin_shortcut(x) if hasattr(self, "nin_shortcut") else x)
+
+
+class Attention(nn.Module):
+    """Self-attention of one head over all positions, its projections 1x1 convolutions; added to the input."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.norm = norm(width)
+        self.q, self.k, self.v = (nn.Conv2d(width, width, 1) for _ in range(3))
+        self.proj_out = nn.Conv2d(width, width, 1)
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        normed = self.norm(x)
+        q, k, v = (rearrange(p(normed), "n c h w -> n 1 (h w) c") for p in (self.q, self.k, self.v))
+        mixed = functional.scaled_dot_product_attention(q, k, v)
+        return x + self.proj_out(rearrange(mixed, "n 1 (h w) c -> n c h w", h=x.shape[2]))
+
+
+class Middle(nn.Module):
+    """Two residual blocks with attention between them, at the resolution of the latents."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.block_1 = ResidualBlock(width, width)
+        self.attn_1 = Attention(width)
+        self.block_2 = ResidualBlock(width, width)
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        return self.block_2(self.attn_1(self.block_1(x)))
+
+
+class Downsample(nn.Module):
+    """A convolution of stride 2, padded on the right and below only."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.conv = nn.Conv2d(width, width, 3, 2)
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h2 w2"]:
+        return self.conv(functional.pad(x, (0, 1, 0, 1)))
+
+
+class Upsample(nn.Module):
+    """Nearest neighbours, then a convolution."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.conv = nn.Conv2d(width, width, 3, 1, 1)
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h2 w2"]:
+        return self.conv(functional.interpolate(x, scale_factor=2.0, mode="nearest"))
+
+
+class _Stage(nn.Module):
+    """The blocks of one resolution, and the change to the next."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.block = nn.ModuleList()
+        self.attn = nn.ModuleList()
+
+    def add(self, in_width: int, out_width: int, attends: bool) -> None:
+        self.block.append(ResidualBlock(in_width, out_width))
+        if attends:
+            self.attn.append(Attention(out_width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for i, block in enumerate(self.block):
+            x = block(x)
+            if len(self.attn):
+                x = self.attn[i](x)
+        for change in ("downsample", "upsample"):
+            if hasattr(self, change):
+                x = getattr(self, change)(x)
+        return x
+
+
+def norm(width: int) -> nn.GroupNorm:
+    return nn.GroupNorm(GROUPS, width, eps=1e-6)
+
+
+def check_widths(width: int, multipliers: Sequence[int]) -> None:
+    """Raise RecipeError unless every level can be normalised in groups."""
+    if not multipliers:
+        raise RecipeError("a convolutional image tokenizer needs at least one level in 'multipliers'")
+    for channels in (width, *(width * multiplier for multiplier in multipliers)):
+        if channels < GROUPS or channels % GROUPS:
+            raise RecipeError(
+                f"{channels} channels cannot be normalised in {GROUPS} groups; take a multiple of {GROUPS}"
+            )
+
+
+@torch.no_grad()
+def nearest(vectors: Float[Tensor, "m c"], codebook: Float[Tensor, "k c"], elements: int = 2**24) -> Tensor:
+    """Index of the code nearest to each vector; `elements` distances are held at once."""
+    lengths = codebook.square().sum(1)
+    rows = max(1, elements // len(codebook))
+    found = [
+        (part.square().sum(1, keepdim=True) + lengths - 2 * part @ codebook.T).argmin(1)
+        for part in vectors.split(rows)
+    ]
+    return torch.cat(found) if found else vectors.new_zeros(0, dtype=torch.long)

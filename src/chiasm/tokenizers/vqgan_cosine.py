@@ -1,0 +1,106 @@
+"""VQGAN with a codebook on the unit sphere: LlamaGen's image tokenizer."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from pydantic import PositiveInt
+from torch import Tensor, nn
+from torch.nn import functional
+
+from chiasm.losses import Loss
+from chiasm.tokenizers.convolutional import nearest
+from chiasm.tokenizers.vqgan import Autoencoder, Quantized, Quantizer
+
+SHARPNESS = 0.01  # temperature of the entropy loss's softmax over distances (LlamaGen's vq_model.py)
+
+
+class CosineCodebook(Quantizer):
+    """Nearest direction; latents and codes have length 1, also for the decoder.
+
+    commitment: weight of the loss that moves the latents. entropy: weight of the loss that makes single choices
+    sure and their sum even.
+    """
+
+    def __init__(self, codebook_size: int, width: int, *, commitment: float, entropy: float):
+        super().__init__()
+        self.commitment, self.entropy = commitment, entropy
+        self.embedding = nn.Embedding(codebook_size, width)
+        nn.init.uniform_(self.embedding.weight, -1 / codebook_size, 1 / codebook_size)
+
+    def forward(self, latents: Float[Tensor, "n h w c"]) -> Quantized:
+        codes = self.encode(latents)
+        latents, codebook = (
+            functional.normalize(latents, dim=-1),
+            functional.normalize(self.embedding.weight, dim=-1),
+        )
+        vectors = codebook[codes]
+        losses = {
+            "codebook": Loss.of((vectors - latents.detach()).square()),
+            "commitment": Loss.of((vectors.detach() - latents).square(), self.commitment),
+        }
+        if self.entropy:
+            losses["entropy"] = self._entropy(latents.flatten(0, 2), codebook)
+        return Quantized(latents + (vectors - latents).detach(), codes, losses)
+
+    def encode(self, latents: Float[Tensor, "n h w c"]) -> Int[Tensor, "n h w"]:
+        flat = functional.normalize(latents, dim=-1).flatten(0, 2)
+        return nearest(flat, functional.normalize(self.embedding.weight, dim=-1)).view(latents.shape[:3])
+
+    def vectors(self, codes: Int[Tensor, "n h w"]) -> Float[Tensor, "n h w c"]:
+        return functional.normalize(self.embedding(codes), dim=-1)
+
+    def _entropy(self, latents: Float[Tensor, "m c"], codebook: Float[Tensor, "k c"]) -> Loss:
+        """Mean entropy of the choices minus the entropy of the mean choice, times the number of choices."""
+        squares = latents.square().sum(1, keepdim=True) + codebook.square().sum(1) - 2 * latents @ codebook.T
+        chances = (-squares / SHARPNESS).softmax(-1)
+        single = -(chances * (-squares / SHARPNESS).log_softmax(-1)).sum(-1)
+        mean = chances.mean(0)
+        count = torch.tensor(float(len(latents)), device=latents.device)
+        return Loss(single.sum() + count * (mean * (mean + 1e-5).log()).sum(), count, self.entropy)
+
+
+class CosineVQGAN(Autoencoder, name="vqgan_cosine"):
+    """LlamaGen's image tokenizer (arXiv 2406.06525), without its perceptual and adversarial losses.
+
+    Args:
+        size: height and width of the pictures in pixels.
+        width: channels at full resolution, a multiple of 32.
+        multipliers: of the width, a level each; resolution halves from each level to the next. The lowest level
+            has self-attention.
+        depth: residual blocks a level.
+        latent_width: channels that the encoder puts out.
+        code_width: length of a code's vector.
+        codebook_size: number of codes.
+        commitment: weight of the loss that moves the latents.
+        entropy: weight of the loss that makes single choices sure and their sum even.
+    """
+
+    def __init__(
+        self,
+        *,
+        size: PositiveInt = 256,
+        width: PositiveInt = 128,
+        multipliers: list[int] = [1, 1, 2, 2, 4],  # noqa: B006
+        depth: PositiveInt = 2,
+        latent_width: PositiveInt = 256,
+        code_width: PositiveInt = 8,
+        codebook_size: PositiveInt = 16384,
+        commitment: float = 0.25,
+        entropy: float = 0.0,
+    ):
+        super().__init__(
+            size=size,
+            width=width,
+            multipliers=multipliers,
+            depth=depth,
+            attention_sizes=[size // 2 ** (len(multipliers) - 1)],
+            latent_width=latent_width,
+            code_width=code_width,
+            codebook_size=codebook_size,
+        )
+        self.quantize = CosineCodebook(codebook_size, code_width, commitment=commitment, entropy=entropy)
+
+    def reconstruction(self, made: Float[Tensor, "n 3 h w"], pixels: Float[Tensor, "n 3 h w"]) -> Loss:
+        """The squared error, of pixels in [-1, 1] as in the original."""
+        return Loss.of(4 * (made - pixels).square())
