@@ -216,3 +216,32 @@ def test_vqgan_comes_back_bit_for_bit(tmp_path):
     again = torch.load(tmp_path / "theirs/last.ckpt", weights_only=True)["state_dict"]
     assert equal(again, tensors)
     assert yaml.safe_load((tmp_path / "theirs/model.yaml").read_text())["model"]["params"] == params
+
+
+@pytest.mark.parametrize("projector", ["linear", "mlp2x_gelu", "mlp3x_gelu"])
+@pytest.mark.parametrize("merge", ["flat", "spatial_unpad"])
+def test_the_originals_layout_with_a_tower_of_its_own(tmp_path, projector, merge):
+    from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM
+
+    public, clip = tmp_path / "public", tmp_path / "clip"
+    CLIPVisionModel(CLIPVisionConfig(**VISION, image_size=28, patch_size=7)).save_pretrained(clip)
+    tensors = LlamaForCausalLM(LlamaConfig(**TEXT)).half().state_dict()
+    depth = 1 if projector == "linear" else int(projector[3])
+    for i in range(depth):
+        name = "model.mm_projector." + (f"{2 * i}." if depth > 1 else "")
+        tensors[name + "weight"] = torch.randn(48, 48 if i else 32).half()
+        tensors[name + "bias"] = torch.randn(48).half()
+    told = {**TEXT, "model_type": "llava_llama", "mm_projector_type": projector, "mm_vision_tower": str(clip)}
+    told |= {"mm_vision_select_layer": -2, "mm_patch_merge_type": merge, "max_position_embeddings": 256}
+    if merge != "flat":
+        tensors["model.image_newline"] = torch.randn(48).half()
+        told |= {"image_aspect_ratio": "anyres", "image_grid_pinpoints": "[(28, 56), (56, 28)]"}
+    public.mkdir()
+    (public / "config.json").write_text(json.dumps(told))
+    torch.save(tensors, public / "pytorch_model.bin")
+    _numbers(80).save_pretrained(public)
+    assert recognise(Folder(public)).name == "llava"
+    import_checkpoint(public, tmp_path / "ours")
+    export_checkpoint(tmp_path / "ours", tmp_path / "theirs")
+    assert equal(read(tmp_path / "theirs"), tensors)
+    assert load_model(tmp_path / "ours").chat("<5> <7>") is not None

@@ -114,6 +114,7 @@ def replay_losses(case: Case) -> dict[str, Tensor]:
     losses = {name: each.weight * each.mean for name, each in quantized.losses.items()}
     vectors = channels_first(quantized.vectors)
     (sum(losses.values()) + (vectors * case.inputs["r"]).sum()).backward()
+    assert latents.grad is not None
     return {
         "vq_loss": losses["codebook"],
         "commit_loss": losses["commitment"],

@@ -60,9 +60,16 @@ class Llava(Family, name="llava"):
         vision = clip.config.get("vision_config", clip.config)
         original = Original({"config": folder.config, "vision_config": vision}, dict(folder.tensors))
         if not any(name.startswith(TOWER) for name in original.tensors):
-            tensors = {k: t for k, t in read_tensors(clip.path).items() if k.startswith("vision_model.")}
-            original.tensors |= {TOWER + name: tensor for name, tensor in tensors.items()}
-            original.borrowed = {TOWER + name for name in tensors}
+            tensors = read_tensors(clip.path)
+            if any(name.startswith("vision_model.") for name in tensors):  # else transformers 5 wrote it
+                tensors = {
+                    name.removeprefix("vision_model."): tensor
+                    for name, tensor in tensors.items()
+                    if name.startswith("vision_model.")
+                }
+            tensors = {f"{TOWER}vision_model.{name}": tensor for name, tensor in tensors.items()}
+            original.tensors |= tensors
+            original.borrowed = set(tensors)
         return original
 
     def model(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> dict[str, dict[str, Any]]:
