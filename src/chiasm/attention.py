@@ -82,12 +82,30 @@ class Layout:
         return _groups(self)
 
     @cached_property
+    def gather(self) -> Moves:
+        """From all positions, row after row, to those of the groups."""
+        return Moves(torch.cat([torch.where(group.real, group.index, -1).flatten() for group in self.groups]))
+
+    @cached_property
+    def scatter(self) -> Moves:
+        """From the positions of the groups to all positions; nothing comes to padding."""
+        there = torch.full_like(self.documents, -1).flatten()
+        real = self.gather.index >= 0
+        there[self.gather.index[real]] = real.nonzero()[:, 0]
+        return Moves(there)
+
+    @cached_property
     def dense_mask(self) -> Bool[Tensor, "b 1 q t"]:
         """`allowed`, with padding queries looking at themselves so that no softmax is empty."""
         allowed = self.allowed
         first = allowed.shape[2] - allowed.shape[1]
         itself = torch.eye(allowed.shape[2], dtype=torch.bool, device=allowed.device)[first:]
         return (allowed | itself)[:, None]
+
+    @cached_property
+    def mask(self) -> Bool[Tensor, "b 1 q t"] | None:
+        """`dense_mask`, or None when it hides nothing: kernels are quicker without, and differ in the last bit."""
+        return None if bool(self.dense_mask.all()) else self.dense_mask
 
     @cached_property
     def block_mask(self) -> Any:
@@ -122,6 +140,24 @@ class Group:
     real: Bool[Tensor, "n m"]
     lengths: Int[Tensor, n]
     mask: Bool[Tensor, "n 1 m m"] | None
+
+
+@dataclass(frozen=True, eq=False)
+class Moves:
+    """index: which row comes to each place; -1 = none."""
+
+    index: Int[Tensor, m]
+
+    @cached_property
+    def _taken(self) -> Int[Tensor, m]:
+        return self.index.clamp(min=0)
+
+    @cached_property
+    def _empty(self) -> Int[Tensor, e]:
+        return (self.index < 0).nonzero()[:, 0]
+
+    def rows(self, table: Float[Tensor, "n h e"]) -> Float[Tensor, "m h e"]:
+        return table.index_select(0, self._taken).index_fill_(0, self._empty, 0)
 
 
 def _groups(layout: Layout) -> list[Group]:
@@ -170,11 +206,15 @@ def by_document(
     scale: float | None = None,
 ) -> Float[Tensor, "b t h e"]:
     """Attention as one call for each group of documents of like length; padding comes out as zero."""
+    if not layout.groups:
+        return query.new_zeros(query.shape[0], query.shape[2], query.shape[1], value.shape[-1])
     # On CPU the kernel's backward is slower in bf16 than in fp32, twice so for short documents.
-    flat = [tensor.transpose(1, 2).flatten(0, 1).float() for tensor in (query, key, value)]
-    out = query.new_zeros(flat[0].shape[0], flat[0].shape[1], value.shape[-1])
-    for group in layout.groups:
-        q, k, v = (tensor[group.index].transpose(1, 2) for tensor in flat)
+    rows = [tensor.transpose(1, 2).flatten(0, 1).float() for tensor in (query, key, value)]
+    gathered = [_Moved.apply(tensor, layout.gather, layout.scatter) for tensor in rows]
+    sizes = [group.index.numel() for group in layout.groups]
+    answers = []
+    for group, *parts in zip(layout.groups, *(tensor.split(sizes) for tensor in gathered), strict=True):
+        q, k, v = (part.unflatten(0, group.index.shape).transpose(1, 2) for part in parts)
         answer = F.scaled_dot_product_attention(
             q,
             k,
@@ -184,10 +224,23 @@ def by_document(
             scale=scale,
             enable_gqa=q.shape[1] != k.shape[1],
         )
-        real = group.real.flatten().nonzero()[:, 0]
-        rows = answer.transpose(1, 2).flatten(0, 1)[real]
-        out = out.index_copy(0, group.index.flatten()[real], rows.to(out.dtype))
+        answers.append(answer.transpose(1, 2).flatten(0, 1))
+    out = _Moved.apply(torch.cat(answers).to(query.dtype), layout.scatter, layout.gather)
     return out.view(query.shape[0], query.shape[2], *out.shape[1:])
+
+
+class _Moved(torch.autograd.Function):
+    """`table[there]`, zero where that is -1. `back` is the inverse: so the gradient is a gather as well,
+    instead of a sum into zeros."""
+
+    @staticmethod
+    def forward(ctx: Any, table: Float[Tensor, "n h e"], there: Moves, back: Moves) -> Float[Tensor, "m h e"]:
+        ctx.there, ctx.back = there, back
+        return there.rows(table)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Float[Tensor, "m h e"]) -> tuple[Float[Tensor, "n h e"], None, None]:
+        return ctx.back.rows(gradient), None, None
 
 
 def dense(
@@ -199,7 +252,7 @@ def dense(
 ) -> Float[Tensor, "b q h e"]:
     """Attention with the rule written out as a mask: for key-value caches, and as the reference."""
     answer = F.scaled_dot_product_attention(
-        query, key, value, attn_mask=layout.dense_mask, scale=scale, enable_gqa=query.shape[1] != key.shape[1]
+        query, key, value, attn_mask=layout.mask, scale=scale, enable_gqa=query.shape[1] != key.shape[1]
     )
     return answer.transpose(1, 2)
 

@@ -7,10 +7,16 @@ world size cannot change the mathematics.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+# Logits that are held in float32 at once: what stays in a CPU's cache; on a GPU, enough to keep it busy.
+_CHUNK = {"cpu": 2**19}
+_GPU_CHUNK = 2**26
 
 
 @dataclass(frozen=True)
@@ -41,3 +47,37 @@ def objective(losses: dict[str, Loss], counts: dict[str, float] | None = None) -
         for name, loss in losses.items()
     ]
     return torch.stack(terms).sum()
+
+
+def cross_entropy(logits: Float[Tensor, "m v"], labels: Int[Tensor, m]) -> Float[Tensor, ""]:
+    """The sum of -log p(label), in float32 whatever the logits are.
+
+    Chunk by chunk, so that no second copy of the logits is ever whole: with a large vocabulary they are the
+    largest tensor of a training step, and float32, softmax and gradient would be three more of them.
+    """
+    return _CrossEntropy.apply(logits, labels)
+
+
+class _CrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, logits: Float[Tensor, "m v"], labels: Int[Tensor, m]) -> Float[Tensor, ""]:
+        ctx.rows = max(1, _CHUNK.get(logits.device.type, _GPU_CHUNK) // max(1, logits.shape[1]))
+        terms, scales = [], []
+        for part, label in zip(logits.split(ctx.rows), labels.split(ctx.rows), strict=True):
+            scale = part.float().logsumexp(1)
+            terms.append(scale - part.gather(1, label[:, None])[:, 0])
+            scales.append(scale)
+        ctx.save_for_backward(logits, labels, torch.cat(scales))
+        return torch.cat(terms).sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Float[Tensor, ""]) -> tuple[Float[Tensor, "m v"], None]:
+        logits, labels, scales = ctx.saved_tensors
+        gradient = torch.empty_like(logits)
+        chunks = (tensor.split(ctx.rows) for tensor in (logits, gradient, labels, scales))
+        for part, out, label, scale in zip(*chunks, strict=True):
+            share = (part.float() - scale[:, None]).exp_()
+            share[torch.arange(len(label), device=label.device), label] -= 1
+            out.copy_(share.mul_(upstream))
+        return gradient, None

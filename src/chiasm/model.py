@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -21,7 +20,7 @@ from chiasm.encoders import Encoder
 from chiasm.errors import ChiasmError, DataError
 from chiasm.heads import ImageHead, Span
 from chiasm.language import Language
-from chiasm.losses import Loss
+from chiasm.losses import Loss, cross_entropy
 from chiasm.routing import Routing, routed
 from chiasm.sequence import IGNORE, PackedBatch, ReadImages, WrittenImages, fill
 from chiasm.tokenizers import ImageTokenizer
@@ -218,8 +217,7 @@ class Model(nn.Module):
 
 
 def _text_loss(logits: Float[Tensor, "m v"], labels: Int[Tensor, m]) -> Loss:
-    terms = F.cross_entropy(logits.float(), labels, reduction="sum")
-    return Loss(terms, torch.tensor(float(labels.numel()), device=labels.device))
+    return Loss(cross_entropy(logits, labels), torch.tensor(float(labels.numel()), device=labels.device))
 
 
 def _seed(seed: int, slot: str) -> int:
