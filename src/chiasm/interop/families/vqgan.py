@@ -15,9 +15,11 @@ from chiasm.errors import CheckpointError
 from chiasm.interop.cases import Case
 from chiasm.interop.convert import load
 from chiasm.interop.family import Family, Folder, Original, find_family
+from chiasm.interop.lightning import read_state_dict
 from chiasm.interop.mapping import NameMap, Rule, Unused
 from chiasm.interop.verify import replays
 from chiasm.tokenizers.vqgan import Autoencoder
+from chiasm.weights import find_file
 
 TARGETS = ("taming.models.vqgan.VQModel", "taming.models.vqgan.GumbelVQ")
 
@@ -32,7 +34,8 @@ class Vqgan(Family, name="vqgan"):
 
     def read(self, folder: Folder) -> Original:
         told = _told(folder) or {}
-        return Original({**told["params"], "target": told["target"]}, folder.tensors)
+        file = find_file(folder.path, ".ckpt")
+        return Original({**told["params"], "target": told["target"]}, read_state_dict(file))
 
     def model(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> dict[str, dict[str, Any]]:
         told = config["ddconfig"]
