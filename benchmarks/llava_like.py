@@ -28,7 +28,7 @@ def write_samples(folder: Path, count: int, *, longest: int, seed: int = 0) -> P
         return " ".join(dice.choices(words, frequency, k=dice.randint(low, max(low, high))))
 
     def turns() -> list[tuple[str, str]]:
-        kind = dice.choices(("short", "conversation", "description"), (0.4, 0.35, 0.25))[0]
+        kind = dice.choices(("short", "conversation", "description"), (0.5, 0.3, 0.2))[0]
         if kind == "short":
             return [(say(6, 14), say(1, 4)) for _ in range(dice.randint(1, 3))]
         if kind == "conversation":

@@ -245,15 +245,21 @@ def _fp32_losses(side: Any) -> Iterator[tuple[float, int]]:
 
 def _round(side: Any, ahead: Ahead[Any], steps: int) -> dict[str, Any]:
     losses, seen, waited, places = [], [], 0.0, 0
-    began = time.perf_counter()
+    began, busy = time.perf_counter(), time.process_time()
     for _ in range(steps):
         taken = ahead.take()
         losses.append(side.step(taken.batch))
         seen.append(side.seen(taken.batch))
         waited += taken.waited
         places += side.places(taken.batch)
-    seconds = time.perf_counter() - began
-    return {"seconds": seconds, "waited": waited, "seen": seen, "losses": losses, "places": places}
+    return {
+        "seconds": time.perf_counter() - began,
+        "cpu_seconds": time.process_time() - busy,
+        "waited": waited,
+        "seen": seen,
+        "losses": losses,
+        "places": places,
+    }
 
 
 def memory(field: str) -> float:

@@ -39,7 +39,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     for name, default, about in (
         ("samples", 240, "conversations, one picture each"),
-        ("longest", 210, "words of the longest answer"),
+        ("longest", 250, "words of the longest answer"),
         ("vocabulary", 32_000, "rows of the embedding table and of the head"),
         ("width", 384, "of the language model"),
         ("layers", 6, "of the language model"),
@@ -51,7 +51,7 @@ def _options() -> argparse.Namespace:
         ("length", 1536, "positions of a row"),
         ("rounds", 3, "each side takes its turn in each; the medians are printed"),
         ("steps", 2, "of a round"),
-        ("threads", len(os.sched_getaffinity(0)), "of torch"),
+        ("threads", 1, "of torch; more than one needs cores that nothing else uses"),
     ):
         parser.add_argument(f"--{name}", type=int, default=default, help=f"{about} (default: {default})")
     parser.add_argument("--precision", choices=("bf16", "fp32"), default="bf16")
@@ -186,9 +186,8 @@ def _result(options: argparse.Namespace, ours: Worker, peer: Worker) -> dict[str
         "samples_a_step": sum(map(len, peer.settings.plan)) / len(peer.settings.plan),
         "sides": sides,
         "ratio": {
-            "speed": median(
-                b["seconds"] / a["seconds"] for a, b in zip(ours.rounds, peer.rounds, strict=True)
-            ),
+            "speed": _ratio(ours, peer, "seconds"),
+            "cpu": _ratio(ours, peer, "cpu_seconds"),
             "memory": mine["peak_mib"] / other["peak_mib"],
         },
         "loss_difference": {
@@ -196,6 +195,10 @@ def _result(options: argparse.Namespace, ours: Worker, peer: Worker) -> dict[str
             "training": mine["training_loss"] / other["training_loss"] - 1,
         },
     }
+
+
+def _ratio(ours: Worker, peer: Worker, of: str) -> float:
+    return median(b[of] / a[of] for a, b in zip(ours.rounds, peer.rounds, strict=True))
 
 
 def _side(worker: Worker) -> dict[str, Any]:
@@ -210,6 +213,7 @@ def _side(worker: Worker) -> dict[str, Any]:
         "seconds_a_step": median(
             s / len(each["losses"]) for s, each in zip(seconds, worker.rounds, strict=True)
         ),
+        "cpu_seconds_a_step": sum(each["cpu_seconds"] for each in worker.rounds) / len(losses),
         "data_wait": sum(each["waited"] for each in worker.rounds) / sum(seconds),
         "padding": 1 - sum(real) / sum(each["places"] for each in worker.rounds),
         "peak_mib": max(each["peak"] for each in worker.rounds),
@@ -227,7 +231,8 @@ def table(result: dict[str, Any]) -> str:
         ("supervised tokens/s", "supervised_a_second", ",.0f"),
         ("real tokens/s", "tokens_a_second", ",.0f"),
         ("seconds a step", "seconds_a_step", ".2f"),
-        ("of it, waiting for data", "data_wait", ".1%"),
+        ("processor seconds a step", "cpu_seconds_a_step", ".2f"),
+        ("waiting for data", "data_wait", ".1%"),
         ("padding", "padding", ".1%"),
         ("peak memory, MiB", "peak_mib", ",.0f"),
         ("loss before training, fp32", "initial_loss", ".6f"),
@@ -235,12 +240,13 @@ def table(result: dict[str, Any]) -> str:
     ):
         shown = {
             "supervised_a_second": f"{ratio['speed']:.2f}",
+            "cpu_seconds_a_step": f"{ratio['cpu']:.2f}",
             "peak_mib": f"{ratio['memory']:.2f}",
             "initial_loss": f"{difference['initial_fp32']:+.1e}",
             "training_loss": f"{difference['training']:+.1e}",
         }
         rows.append((label, format(mine[key], form), format(other[key], form), shown.get(key, "")))
-    lines = [f"{a:28}{b:>14}{c:>14}{d:>12}" for a, b, c, d in rows]
+    lines = [f"{a:30}{b:>14}{c:>14}{d:>12}" for a, b, c, d in rows]
     head = (
         f"LLaVA: {settings['layers']} layers of width {settings['width']}, vocabulary {settings['vocabulary']:,}, "
         f"{(settings['picture'] // 14) ** 2} visual tokens a picture, {settings['precision']}, "

@@ -1,0 +1,177 @@
+"""Language models of transformers behind Chiasm's interface."""
+
+import json
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from chiasm.attention import Layout
+from chiasm.errors import CheckpointError, RecipeError
+from chiasm.language.causal import Causal
+from chiasm.language.text import TextTokenizer
+
+TEXTS = ["the red square stands on the blue field", "蓝色的天空下有一只猫"] * 20
+SIZES = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 64,
+    "max_position_embeddings": 128,
+}
+FAMILIES = {
+    "llama": {},
+    "qwen2": {},
+    "qwen3": {"head_dim": 8},
+    "gemma": {"head_dim": 8},
+    "phi3": {"pad_token_id": 0},
+    "gpt_neox": {},
+}
+
+
+def build(family="llama", **options):
+    torch.manual_seed(0)
+    config = {"model_type": family, **SIZES, **FAMILIES[family]}
+    return Causal(TEXTS, config=config, vocabulary=300, **options).eval()
+
+
+def read(language, ids, cache=None, before=0):
+    positions = before + torch.arange(ids.shape[1])[None].expand_as(ids)
+    layout = Layout.causal(ids.shape[0], before + ids.shape[1])
+    if before:
+        layout = Layout(layout.documents, layout.opens, layout.exposed, queries=ids.shape[1])
+    return language(language.embed(ids), positions, layout, cache)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@torch.no_grad()
+def test_a_family_from_its_config_computes_what_transformers_computes(family, tmp_path):
+    language = build(family)
+    assert language.context == 128
+    assert language.width == 32
+    language.inner.save_pretrained(tmp_path)
+    bare = AutoModelForCausalLM.from_pretrained(tmp_path, attn_implementation="sdpa").eval()
+    ids = torch.randint(0, len(language.tokenizer), (2, 17))
+    assert torch.equal(
+        language.logits(read(language, ids)), bare(ids).logits
+    )  # the same kernels on the same shapes
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@torch.no_grad()
+def test_a_key_value_cache_gives_the_full_forward(family):
+    language = build(family)
+    ids = torch.randint(0, len(language.tokenizer), (2, 12))
+    full = read(language, ids)
+    cache = language.new_cache()
+    parts = [read(language, ids[:, :5], cache), read(language, ids[:, 5:8], cache, before=5)]
+    parts += [read(language, ids[:, i : i + 1], cache, before=i) for i in range(8, 12)]
+    torch.testing.assert_close(torch.cat(parts, 1), full, atol=1e-5, rtol=1e-5)
+
+
+def save(language, folder):
+    language.inner.save_pretrained(folder)
+    language.tokenizer.save(folder)
+    return folder
+
+
+@torch.no_grad()
+def test_a_saved_folder_gives_the_same_model(tmp_path):
+    language = build("qwen2")
+    again = Causal(checkpoint=str(save(language, tmp_path))).eval()
+    ids = torch.randint(0, len(language.tokenizer), (1, 9))
+    assert torch.equal(read(again, ids), read(language, ids))
+    text = "the blue square; 天空"
+    assert again.tokenizer.encode(text) == language.tokenizer.encode(text)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_the_draw_marker_enlarges_the_vocabulary_and_keeps_what_was_there(tied, tmp_path):
+    torch.manual_seed(0)
+    config = {"model_type": "llama", **SIZES, "tie_word_embeddings": tied}
+    language = Causal(TEXTS, config=config, vocabulary=300)
+    drawing = Causal((), True, checkpoint=str(save(language, tmp_path)))
+    before, after = (each.inner.get_input_embeddings().weight for each in (language, drawing))
+    assert drawing.tokenizer.draw == len(language.tokenizer)
+    assert len(after) == len(drawing.tokenizer) == len(before) + 1
+    assert torch.equal(after[:-1], before)
+    assert drawing.logits(torch.zeros(1, 32)).shape == (1, len(after))
+    assert (drawing.head.weight is after) == tied
+
+
+def test_a_vocabulary_with_room_is_not_resized():
+    config = {"model_type": "llama", **SIZES, "vocab_size": 512}
+    language = Causal(TEXTS, True, config=config, vocabulary=300)
+    assert language.inner.get_input_embeddings().num_embeddings == 512
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@torch.no_grad()
+def test_a_model_is_rebuilt_from_its_standalone_options(family, tmp_path):
+    language = build(family, draws=True)
+    language.tokenizer.save(tmp_path)
+    options = json.loads(json.dumps(language.standalone()))  # what a recipe can hold
+    again = Causal((), True, **options, tokenizer=str(tmp_path)).eval()
+    again.load_state_dict(language.state_dict())
+    ids = torch.randint(0, len(language.tokenizer), (1, 9))
+    assert again.tokenizer.draw == language.tokenizer.draw
+    assert torch.equal(again.logits(read(again, ids)), language.logits(read(language, ids)))
+
+
+def test_standalone_options_of_a_checkpoint_need_the_checkpoint_no_more(tmp_path):
+    options = Causal(checkpoint=str(save(build(), tmp_path))).standalone()
+    assert options["checkpoint"] is None
+    assert str(tmp_path) not in json.dumps(options)
+
+
+def test_soft_capped_logits_are_those_of_transformers(tmp_path):
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(
+        "gemma2",
+        **SIZES,
+        head_dim=8,
+        vocab_size=300,
+        final_logit_softcapping=0.1,
+        attn_logit_softcapping=None,
+    )
+    bare = AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
+    bare.save_pretrained(tmp_path)
+    TextTokenizer.train(TEXTS, 300).save(tmp_path)
+    language = Causal(checkpoint=str(tmp_path)).eval()
+    ids = torch.randint(0, 300, (1, 9))
+    with torch.no_grad():
+        torch.testing.assert_close(language.logits(read(language, ids)), bare(ids).logits)
+
+
+@pytest.mark.parametrize("options", [{}, {"checkpoint": "somewhere", "config": {"model_type": "llama"}}])
+def test_it_takes_a_checkpoint_or_a_config_and_not_both(options):
+    with pytest.raises(RecipeError, match="either a 'checkpoint' or a 'config'"):
+        Causal(TEXTS, **options)
+
+
+def test_a_config_without_a_model_type_is_an_error():
+    with pytest.raises(RecipeError, match="needs a 'model_type', such as llama"):
+        Causal(TEXTS, config={"hidden_size": 32})
+
+
+@pytest.mark.parametrize("model_type", ["lama", "clip_vision_model"])
+def test_a_model_type_that_is_no_language_model_is_an_error(model_type):
+    with pytest.raises(RecipeError, match="transformers refuses this config"):
+        Causal(TEXTS, config={"model_type": model_type})
+
+
+def test_a_folder_that_is_not_there_is_an_error(tmp_path):
+    with pytest.raises(CheckpointError, match="there is no checkpoint"):
+        Causal(checkpoint=str(tmp_path / "missing"))
+
+
+def test_a_folder_without_a_model_is_an_error(tmp_path):
+    with pytest.raises(CheckpointError, match=r"expected one file \.gguf"):
+        Causal(checkpoint=str(tmp_path))
+
+
+def test_a_file_that_is_no_gguf_is_an_error(tmp_path):
+    (tmp_path / "model.bin").write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"needs a folder or a \.gguf file"):
+        Causal(checkpoint=str(tmp_path / "model.bin"))

@@ -1,0 +1,22 @@
+"""The benchmarks run and compare like with like. Speeds are not asserted: they belong to a machine."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.slow
+def test_the_training_step_is_measured_against_transformers_at_equal_loss():
+    command = [sys.executable, ROOT / "benchmarks" / "train_step.py", "--quick", "--json"]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=400)
+    assert said.returncode == 0, said.stderr
+    result = json.loads(said.stdout)
+    assert result["ratio"]["speed"] > 0
+    assert abs(result["loss_difference"]["initial_fp32"]) < 1e-5
+    assert abs(result["loss_difference"]["training"]) < 1e-3
+    assert result["sides"]["chiasm"]["padding"] < result["sides"]["transformers"]["padding"]
