@@ -59,11 +59,11 @@ def train(
 
 
 @app.command("eval")
-def evaluate(folder: Folder) -> None:
+def evaluate(folder: Folder, overrides: Overrides = None) -> None:
     """Measure a trained run: every task with its controls, into eval.json and report.html."""
     from chiasm.evaluation.evaluate import evaluate as run
 
-    run(folder)
+    run(folder, overrides=overrides or (), say=_say)
 
 
 @app.command()
@@ -162,6 +162,49 @@ def world(
     from chiasm.terminal.world import world as run
 
     run(options or [], out if show else None, scenes)
+
+
+@app.command("import")
+def import_(
+    source: Annotated[Path, typer.Argument(help="folder of a public checkpoint")],
+    destination: Annotated[Path, typer.Argument(help="folder of the new Chiasm checkpoint")],
+    layout: Annotated[
+        Optional[str], typer.Option("--from", help="the family, where the files alone do not tell")  # noqa: UP045
+    ] = None,
+    tokenizer: Annotated[
+        Optional[Path], typer.Option(help="folder of a text tokenizer, where the source has none")  # noqa: UP045
+    ] = None,
+) -> None:
+    """Turn an original project's checkpoint into one of Chiasm."""
+    from chiasm.interop import import_checkpoint
+
+    import_checkpoint(source, destination, layout=layout, tokenizer=tokenizer)
+    _say(f"imported into {destination}; look at it: chiasm show {destination / 'recipe.yaml'}")
+
+
+@app.command()
+def export(
+    source: Annotated[Path, typer.Argument(help="folder of a Chiasm checkpoint")],
+    destination: Annotated[Path, typer.Argument(help="folder of the new public checkpoint")],
+    to: Annotated[Optional[str], typer.Option(help="the family; default: the one it came from")] = None,  # noqa: UP045
+) -> None:
+    """Turn a Chiasm checkpoint into an original project's layout."""
+    from chiasm.interop import export_checkpoint
+
+    export_checkpoint(source, destination, to)
+    _say(f"exported into {destination}")
+
+
+@app.command()
+def verify(
+    cases: Annotated[list[Path], typer.Argument(help="parity cases or folders of them", metavar="CASE...")],
+    as_json: Annotated[bool, typer.Option("--json", help="print data")] = False,
+) -> None:
+    """Replay recorded runs of the originals with Chiasm's parts and compare every output."""
+    from chiasm.terminal.verify import run
+
+    if not run(cases, as_json=as_json):
+        raise typer.Exit(1)
 
 
 def main() -> None:

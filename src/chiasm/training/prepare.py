@@ -120,7 +120,8 @@ def fill_features(
     chunks = [chunk for keys in by_size.values() for chunk in _chunks(keys)]
 
     def encode(pixels: Tensor) -> Tensor:
-        return encoder(pixels.to(device)).to(dtype)
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=half):
+            return encoder(pixels.to(device)).to(dtype)
 
     _fill(
         cache,
