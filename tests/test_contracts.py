@@ -17,8 +17,10 @@ from chiasm.sequence import pack
 from conftest import TINY
 
 # Options for the parts whose defaults do not fit a tiny model; every other part is tried with its defaults.
+SMALL_VQGAN = {"size": 32, "width": 32, "multipliers": [1, 2, 2], "depth": 1, "latent_width": 8, "codebook_size": 16}
 EXAMPLES = {
     ("views", "whole"): {"size": 32},
+    ("views", "any_resolution"): {"size": 16, "resolutions": [[32, 32]]},
     ("encoder", "vit"): {"patch_size": 8, "width": 16, "depth": 2, "heads": 2, "size": 32},
     ("encoder", "patches"): {"patch_size": 8},
     ("encoder", "efficientnet_lite"): {"checkpoint": None, "strides": [8, 16]},
@@ -29,6 +31,9 @@ EXAMPLES = {
     ("language", "causal"): TINY["model"]["language"],
     ("routing", "lora"): {"rank": 2},
     ("image_tokenizer", "vq"): TINY["model"]["image_tokenizer"],
+    ("image_tokenizer", "vqgan"): SMALL_VQGAN,
+    ("image_tokenizer", "vqgan_gumbel"): SMALL_VQGAN,
+    ("image_tokenizer", "vqgan_cosine"): SMALL_VQGAN,
 }  # fmt: skip
 EVERY = [(slot, name) for slot in parts.SLOTS if slot != "data" for name in parts.names(slot)]
 
