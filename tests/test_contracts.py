@@ -17,7 +17,8 @@ from chiasm.sequence import pack
 from conftest import TINY
 
 # Options for the parts whose defaults do not fit a tiny model; every other part is tried with its defaults.
-SMALL_VQGAN = {"size": 32, "width": 32, "multipliers": [1, 2, 2], "depth": 1, "latent_width": 8, "codebook_size": 16}
+SMALL_VQGAN = {"size": 32, "width": 32, "multipliers": [1, 2, 2], "depth": 1}
+SMALL_VQGAN |= {"latent_width": 8, "codebook_size": 16}
 EXAMPLES = {
     ("views", "whole"): {"size": 32},
     ("views", "any_resolution"): {"size": 16, "resolutions": [[32, 32]]},
