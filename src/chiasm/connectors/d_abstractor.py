@@ -1,0 +1,186 @@
+from typing import Literal
+
+import torch
+from einops import rearrange, repeat
+from jaxtyping import Float
+from pydantic import NonNegativeInt, PositiveInt
+from torch import Tensor, nn
+from torch.nn import functional
+
+from chiasm.connectors import Connector
+from chiasm.connectors.learnt import attend, closing_tokens, learnt_positions
+from chiasm.errors import RecipeError
+
+ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU}
+
+
+class DAbstractor(Connector, name="d_abstractor"):
+    """Honeybee's D-Abstractor: queries that look near their own, learnt, reference points (arXiv 2312.06742).
+
+    The layers are Deformable DETR's decoder (arXiv 2010.04159): attention among the queries, deformable
+    attention to the features, MLP, a layer norm behind each.
+
+    Args:
+        side: the square root of how many visual tokens; their reference points start as an even grid.
+        depth: layers.
+        width: of the layers.
+        heads: of both attentions.
+        hidden: width of the MLPs.
+        points: features that a head looks at, for each level.
+        levels: the features are so many layers of the encoder, joined on channels.
+        pooled: what the averaged features become: the 'query' (added to queries and keys, the learnt vectors being
+            the targets), the 'target' (the other way round), or 'none' (both learnt).
+        activation: of the MLPs.
+        positions: rows and columns of the features for which positions are learnt; null = none.
+        closing: learnt tokens behind those of every picture.
+    """
+
+    def __init__(
+        self,
+        in_width: int,
+        out_width: int,
+        *,
+        side: PositiveInt = 4,
+        depth: PositiveInt = 6,
+        width: PositiveInt = 256,
+        heads: PositiveInt = 8,
+        hidden: PositiveInt = 1024,
+        points: PositiveInt = 4,
+        levels: PositiveInt = 1,
+        pooled: Literal["query", "target", "none"] = "query",
+        activation: Literal["relu", "gelu", "silu"] = "relu",
+        positions: tuple[int, int] | None = None,
+        closing: NonNegativeInt = 0,
+    ):
+        super().__init__()
+        if width % heads or in_width % levels:
+            raise RecipeError(
+                f"connector 'd_abstractor': {heads} heads must divide the width {width}, and {levels} levels the "
+                f"features' width {in_width}"
+            )
+        if levels > 1 and pooled != "none":
+            raise RecipeError("connector 'd_abstractor' pools one level only; choose pooled: none")
+        self.side, self.extra, self.levels, self.pooled = side, closing, levels, pooled
+        each = in_width // levels
+        self.inputs = nn.ModuleList(
+            nn.Linear(each, width) if each != width else nn.Identity() for _ in range(levels)
+        )
+        self.positions = learnt_positions(positions, width)
+        self.level_vectors = nn.Parameter(torch.randn(levels, width)) if levels > 1 else None
+        self.queries = nn.Parameter(torch.randn(side**2, width * (2 if pooled == "none" else 1)))
+        self.references = nn.Parameter(_even_grid(side, positions or (side, side)))
+        self.layers = nn.ModuleList(
+            Layer(width, heads, hidden, points, levels, ACTIVATIONS[activation]()) for _ in range(depth)
+        )
+        self.closing = closing_tokens(closing, width)
+        self.output = nn.Linear(width, out_width) if width != out_width else nn.Identity()
+
+    def tokens(self, grid: tuple[int, int]) -> int:
+        return self.side**2 + self.extra
+
+    def token_grid(self, grid: tuple[int, int]) -> tuple[int, int]:
+        return (self.side, self.side) if not self.extra else (1, self.tokens(grid))
+
+    def forward(self, grid: Float[Tensor, "n gh gw c"]) -> Float[Tensor, "n k d"]:
+        features = torch.stack(
+            [
+                self.positions(layer(part))
+                for layer, part in zip(self.inputs, grid.chunk(self.levels, -1), strict=True)
+            ],
+            dim=1,
+        )
+        if self.level_vectors is not None:
+            features = features + rearrange(self.level_vectors, "l d -> l 1 1 d")
+        where, x = self._start(features)
+        for layer in self.layers:
+            x = layer(x, where, self.references, features)
+        return self.output(self.closing(x))
+
+    def _start(self, features: Float[Tensor, "n l gh gw d"]) -> tuple[Tensor, Tensor]:
+        """What is added to the queries, and what the layers start from."""
+        learnt = repeat(self.queries, "k d -> n k d", n=len(features))
+        if self.pooled == "none":
+            where, start = learnt.chunk(2, -1)
+            return where, start
+        cells = functional.adaptive_avg_pool2d(rearrange(features[:, 0], "n gh gw d -> n d gh gw"), self.side)
+        averages = rearrange(cells, "n d r s -> n (r s) d")
+        return (averages, learnt) if self.pooled == "query" else (learnt, averages)
+
+
+class Layer(nn.Module):
+    def __init__(self, width: int, heads: int, hidden: int, points: int, levels: int, activation: nn.Module):
+        super().__init__()
+        self.head_width = width // heads
+        self.query, self.key, self.value, self.output = (nn.Linear(width, width) for _ in range(4))
+        self.self_norm = nn.LayerNorm(width)
+        self.look = DeformableAttention(width, heads, points, levels)
+        self.look_norm = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(nn.Linear(width, hidden), activation, nn.Linear(hidden, width))
+        self.mlp_norm = nn.LayerNorm(width)
+
+    def forward(
+        self,
+        x: Float[Tensor, "n k d"],
+        where: Float[Tensor, "n k d"],
+        references: Float[Tensor, "k 2"],
+        features: Float[Tensor, "n l gh gw d"],
+    ) -> Float[Tensor, "n k d"]:
+        near = x + where
+        mixed = attend(self.query(near), self.key(near), self.value(x), self.head_width)
+        x = self.self_norm(x + self.output(mixed))
+        x = self.look_norm(x + self.look(x + where, references, features))
+        return self.mlp_norm(x + self.mlp(x))
+
+
+class DeformableAttention(nn.Module):
+    """Each head reads the features at a few places that the query itself names (arXiv 2010.04159)."""
+
+    def __init__(self, width: int, heads: int, points: int, levels: int):
+        super().__init__()
+        self.shape = {"h": heads, "l": levels, "p": points}
+        self.offsets = nn.Linear(width, heads * levels * points * 2)
+        self.weights = nn.Linear(width, heads * levels * points)
+        self.value = nn.Linear(width, width)
+        self.output = nn.Linear(width, width)
+        nn.init.zeros_(self.weights.weight)
+        nn.init.zeros_(self.weights.bias)
+        nn.init.zeros_(self.offsets.weight)
+        with torch.no_grad():  # each head starts along a direction of its own, point after point further out
+            angle = torch.arange(heads) * (2 * torch.pi / heads)
+            direction = torch.stack([angle.cos(), angle.sin()], -1)
+            direction = direction / direction.abs().amax(-1, keepdim=True)
+            steps = torch.arange(1, points + 1).view(-1, 1)
+            start = repeat(direction[:, None] * steps, "h p c -> (h l p c)", l=levels)
+            self.offsets.bias.copy_(start)
+
+    def forward(
+        self,
+        query: Float[Tensor, "n k d"],
+        references: Float[Tensor, "k 2"],
+        features: Float[Tensor, "n l gh gw d"],
+    ) -> Float[Tensor, "n k d"]:
+        rows, columns = features.shape[2:4]
+        heads, levels = self.shape["h"], self.shape["l"]
+        offsets = rearrange(self.offsets(query), "n k (h l p c) -> n h k l p c", **self.shape, c=2)
+        size = torch.tensor([columns, rows], dtype=offsets.dtype, device=offsets.device)
+        places = rearrange(references, "k c -> k 1 1 c") + offsets / size  # x and y in [0, 1]
+        weights = rearrange(self.weights(query), "n k (h m) -> n h k m", h=heads).softmax(-1)
+        values = rearrange(self.value(features), "n l gh gw (h e) -> l (n h) e gh gw", h=heads)
+        read = [
+            functional.grid_sample(
+                values[level],
+                rearrange(2 * places[:, :, :, level] - 1, "n h k p c -> (n h) k p c"),
+                mode="bilinear",
+                padding_mode="zeros",
+                align_corners=False,
+            )
+            for level in range(levels)
+        ]
+        found = rearrange(torch.cat(read, -1), "(n h) e k m -> n h e k m", h=heads)
+        return self.output(torch.einsum("nhekm,nhkm->nkhe", found, weights).flatten(2))
+
+
+def _even_grid(side: int, grid: tuple[int, int]) -> Float[Tensor, "k 2"]:
+    """x and y of an even grid of points, from the middle of the first feature to that of the last."""
+    y, x = (torch.linspace(0.5, length - 0.5, side) / length for length in grid)
+    return rearrange(torch.stack(torch.meshgrid(x, y, indexing="xy"), -1), "r s c -> (r s) c")

@@ -1,0 +1,82 @@
+import torch
+from einops import rearrange, repeat
+from jaxtyping import Float
+from pydantic import NonNegativeInt, PositiveInt
+from torch import Tensor, nn
+from torch.nn import functional
+
+from chiasm.connectors import Connector
+from chiasm.connectors.learnt import attend, closing_tokens, learnt_positions
+from chiasm.errors import RecipeError
+
+
+class HoneybeeResampler(Connector, name="honeybee_resampler"):
+    """Honeybee's baseline, mPLUG-Owl's visual abstractor: learnt queries look at the features (arXiv 2304.14178).
+
+    In every layer the residual starts from the normalised queries, as in Honeybee's code (arXiv 2312.06742).
+
+    Args:
+        queries: visual tokens.
+        depth: layers.
+        width: of the layers.
+        heads: of the attention.
+        hidden: width of the gated MLPs.
+        epsilon: of the layer norm inside the MLPs.
+        positions: rows and columns of the features for which positions are learnt; null = none.
+        closing: learnt tokens behind those of every picture.
+    """
+
+    def __init__(
+        self,
+        in_width: int,
+        out_width: int,
+        *,
+        queries: PositiveInt = 64,
+        depth: PositiveInt = 6,
+        width: PositiveInt = 256,
+        heads: PositiveInt = 8,
+        hidden: PositiveInt = 704,
+        epsilon: float = 1e-6,
+        positions: tuple[int, int] | None = None,
+        closing: NonNegativeInt = 0,
+    ):
+        super().__init__()
+        if width % heads:
+            raise RecipeError(
+                f"connector 'honeybee_resampler': {heads} heads do not divide the width {width}"
+            )
+        self.extra = closing
+        self.queries = nn.Parameter(torch.randn(queries, width) * 0.02)
+        self.positions = learnt_positions(positions, in_width)
+        self.input = nn.Linear(in_width, width)
+        self.layers = nn.ModuleList(Layer(width, width // heads, hidden, epsilon) for _ in range(depth))
+        self.output = nn.Linear(width, out_width)
+        self.closing = closing_tokens(closing, out_width)
+
+    def tokens(self, grid: tuple[int, int]) -> int:
+        return len(self.queries) + self.extra
+
+    def forward(self, grid: Float[Tensor, "n gh gw c"]) -> Float[Tensor, "n k d"]:
+        features = self.input(rearrange(self.positions(grid), "n gh gw c -> n (gh gw) c"))
+        x = repeat(self.queries, "k d -> n k d", n=len(grid))
+        for layer in self.layers:
+            x = layer(x, features)
+        return self.closing(self.output(x))
+
+
+class Layer(nn.Module):
+    def __init__(self, width: int, head_width: int, hidden: int, epsilon: float):
+        super().__init__()
+        self.head_width = head_width
+        self.query_norm, self.feature_norm, self.mlp_norm = (nn.LayerNorm(width) for _ in range(3))
+        self.query, self.key, self.value, self.output = (nn.Linear(width, width) for _ in range(4))
+        self.gate, self.up = nn.Linear(width, hidden), nn.Linear(width, hidden)
+        self.hidden_norm = nn.LayerNorm(hidden, eps=epsilon)
+        self.down = nn.Linear(hidden, width)
+
+    def forward(self, x: Float[Tensor, "n k d"], features: Float[Tensor, "n s d"]) -> Float[Tensor, "n k d"]:
+        x = self.query_norm(x)
+        seen = torch.cat([x, self.feature_norm(features)], dim=1)
+        x = x + self.output(attend(self.query(x), self.key(seen), self.value(seen), self.head_width))
+        y = self.mlp_norm(x)
+        return x + self.down(self.hidden_norm(functional.silu(self.gate(y)) * self.up(y)))

@@ -1,0 +1,254 @@
+"""Honeybee (arXiv 2312.06742) in its own layout (github.com/kakaobrain/honeybee)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from chiasm.errors import CheckpointError, nearest
+from chiasm.interop.cases import Case
+from chiasm.interop.convert import load
+from chiasm.interop.family import Family, Folder, Original, find_family
+from chiasm.interop.mapping import NameMap, Reshape, Rule, Unused
+from chiasm.interop.replay import CasePicture, case_document, read_documents, scattered, unnormalised
+from chiasm.interop.towers import causal_config, normalisation, tower, tower_rules
+from chiasm.interop.verify import replays
+from chiasm.sequence import IGNORE
+from chiasm.views import Size
+
+IMAGE = -1  # the id at each visual token
+PROJECTORS = ("mlp", "c-abs", "d-abs", "resampler")
+TOWER = "vision_model.vision_model."
+POOLED = {"none": "none", "query": "query", "tgt": "target"}
+# Their names in a bottleneck, and ours.
+BOTTLENECK = (
+    ("conv1.conv", "expand"),
+    ("conv1.bn", "expand_norm"),
+    ("conv2.conv", "filter"),
+    ("conv2.bn", "filter_norm"),
+    ("se.fc1", "squeeze"),
+    ("se.fc2", "excite"),
+    ("conv3.conv", "project"),
+    ("conv3.bn", "project_norm"),
+    ("downsample.conv", "shortcut"),
+    ("downsample.bn", "shortcut_norm"),
+)
+DECODER = (
+    ("self_attn.q_proj", "query"),
+    ("self_attn.k_proj", "key"),
+    ("self_attn.v_proj", "value"),
+    ("self_attn.out_proj", "output"),
+    ("self_attn_layer_norm", "self_norm"),
+    ("encoder_attn.sampling_offsets", "look.offsets"),
+    ("encoder_attn.attention_weights", "look.weights"),
+    ("encoder_attn.value_proj", "look.value"),
+    ("encoder_attn.output_proj", "look.output"),
+    ("encoder_attn_layer_norm", "look_norm"),
+    ("fc1", "mlp.0"),
+    ("fc2", "mlp.2"),
+    ("final_layer_norm", "mlp_norm"),
+)
+CROSS = (
+    ("attention.query", "query"),
+    ("attention.key", "key"),
+    ("attention.value", "value"),
+    ("norm1", "query_norm"),
+    ("normk", "feature_norm"),
+    ("output.out_proj", "output"),
+    ("output.norm2", "mlp_norm"),
+    ("output.mlp.w1", "gate"),
+    ("output.mlp.w2", "down"),
+    ("output.mlp.w3", "up"),
+    ("output.mlp.ffn_ln", "hidden_norm"),
+)
+
+
+class Honeybee(Family, name="honeybee"):
+    """`config.json` of the original, whose language model's config is `text_config` (or in `lm_config`)."""
+
+    looks_for = "config.json with projector_config.projector_type one of mlp, c-abs, d-abs, resampler"
+
+    def recognises(self, folder: Folder) -> bool:
+        told = folder.config.get("projector_config", folder.config.get("visual_projector_config"))
+        return isinstance(told, dict) and told.get("projector_type") in PROJECTORS
+
+    def model(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> dict[str, dict[str, Any]]:
+        vision, projector = config["vision_config"], _projector(config)
+        layer = projector.get("feature_layer_index", -1)
+        text = config.get("text_config", config.get("lm_config"))
+        return {
+            "views": {"type": "whole", "size": vision.get("image_size", 224)},
+            "encoder": tower(vision, "clip_vision_model", layer=layer),
+            "connector": _connector(projector, _side(vision)),
+            "language": causal_config(text, text.get("model_type", "llama")),
+        }
+
+    def names(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> NameMap:
+        spec, projector, side = self.model(config), _projector(config), _side(config["vision_config"])
+        connector, kind = spec["connector"], projector["projector_type"]
+        features, written = config["vision_config"]["hidden_size"], spec["language"]["config"]["hidden_size"]
+        between: int = connector.get("width") or features
+        where, ends = ("v_pos_emb", "eos_tokens") if kind == "d-abs" else ("pos_emb", "eos_tokens")
+        ends = "vit_eos" if kind == "resampler" else ends
+        of_positions, of_ends = (between, between) if kind == "d-abs" else (features, written)
+        rules = [
+            Rule(
+                f"abstractor.{where}",
+                "connector.positions.table",
+                Reshape((1, side**2, of_positions), (side, side, of_positions)),
+            ),
+            Rule(
+                f"abstractor.{ends}",
+                "connector.closing.table",
+                Reshape((1, connector["closing"], of_ends), (connector["closing"], of_ends)),
+            ),
+            Rule("abstractor.prenorm.{p}", "connector.prenorm.{p}"),
+        ]
+        return NameMap(
+            *tower_rules(spec["encoder"], TOWER),
+            *rules,
+            *_own_rules(kind, connector),
+            Unused("language_model.model.layers.{n}.self_attn.rotary_emb.inv_freq"),
+            Rule("language_model.{rest...}", "language.inner.{rest...}"),
+        )
+
+    def constants(self, folder: Folder) -> dict[str, Tensor]:
+        told = folder.config.get("vision_config", {})
+        if "image_mean" in told and "image_std" in told:
+            return {
+                "encoder.mean": torch.tensor(told["image_mean"]).float().view(3, 1, 1),
+                "encoder.deviation": torch.tensor(told["image_std"]).float().view(3, 1, 1),
+            }
+        return normalisation(folder)
+
+
+def _projector(config: Mapping[str, Any]) -> dict[str, Any]:
+    if "projector_config" in config:
+        return config["projector_config"]
+    # Old configs say it so, and keep the count outside.
+    return {**config["visual_projector_config"], "num_query_tokens": config.get("num_query_tokens")}
+
+
+def _side(vision: Mapping[str, Any]) -> int:
+    return vision.get("image_size", 224) // vision.get("patch_size", 32)
+
+
+def _connector(told: Mapping[str, Any], side: int) -> dict[str, Any]:
+    kind = told["projector_type"]
+    shared: dict[str, Any] = {
+        "closing": told.get("num_eos_tokens", 0),
+        "positions": (side, side) if told.get("pos_emb") else None,
+    }
+    if kind == "mlp":
+        return {"type": "honeybee_mlp", "depth": told["depth"], "prenorm": _prenorm(told), **shared}
+    if kind == "c-abs":
+        made = {"type": "c_abstractor", "side": _root(told["num_query_tokens"]), "depth": told["depth"]}
+        made |= {"width": told["hidden_size"], "mlp_depth": told["mlp_depth"], "prenorm": _prenorm(told)}
+        return made | shared
+    if kind == "d-abs":
+        return {
+            "type": "d_abstractor",
+            "side": _root(told["num_queries"]),
+            "depth": told.get("decoder_layers", 6),
+            "width": told.get("d_model", 256),
+            "heads": told.get("decoder_attention_heads", 8),
+            "hidden": told.get("decoder_ffn_dim", 1024),
+            "points": told.get("decoder_n_points", 4),
+            "levels": told.get("num_feature_levels", 1),
+            "pooled": POOLED[told.get("pooled_v_target", "query")],
+            "activation": told.get("activation_function", "relu"),
+            **shared,
+        }
+    if kind == "resampler":
+        return {
+            "type": "honeybee_resampler",
+            "queries": told["num_query_tokens"],
+            "depth": told["num_hidden_layers"],
+            "width": told["hidden_size"],
+            "heads": told["num_attention_heads"],
+            "hidden": told["intermediate_size"],
+            "epsilon": told.get("layer_norm_eps", 1e-6),
+            **shared,
+        }
+    raise CheckpointError(f"projector_type is {kind!r}{nearest(kind, PROJECTORS)}")
+
+
+def _prenorm(told: Mapping[str, Any]) -> bool:
+    return bool(told.get("prenorm", False))
+
+
+def _root(count: int) -> int:
+    side = math.isqrt(count)
+    if side**2 != count:
+        raise CheckpointError(f"the projector's {count} query tokens are no square")
+    return side
+
+
+def _own_rules(kind: str, connector: Mapping[str, Any]) -> list[Rule]:
+    if kind == "mlp":
+        return [Rule("abstractor.net.{rest...}", "connector.layers.{rest...}")]
+    if kind == "c-abs":
+        stages = [(0, "before"), (2, "after")]
+        return [
+            Rule(
+                f"abstractor.net.{stage}.b{n + 1}.{theirs}.{{p}}", f"connector.{ours_stage}.{n}.{ours}.{{p}}"
+            )
+            for stage, ours_stage in stages
+            for n in range(connector["depth"])
+            for theirs, ours in BOTTLENECK
+        ] + [Rule("abstractor.readout.{rest...}", "connector.readout.{rest...}")]
+    if kind == "d-abs":
+        count, width, levels = connector["side"] ** 2, connector["width"], connector["levels"]
+        return [
+            *[
+                Rule(f"abstractor.layers.{{n}}.{a}.{{p}}", f"connector.layers.{{n}}.{b}.{{p}}")
+                for a, b in DECODER
+            ],
+            Rule("abstractor.input_proj.{rest...}", "connector.inputs.{rest...}"),
+            Rule(
+                "abstractor.level_emb",
+                "connector.level_vectors",
+                Reshape((1, levels, 1, width), (levels, width)),
+            ),
+            Rule("abstractor.query_position_embeddings.weight", "connector.queries"),
+            Rule("abstractor.reference_points", "connector.references", Reshape((1, count, 2), (count, 2))),
+            Rule("abstractor.output_proj.{p}", "connector.output.{p}"),
+        ]
+    layer = "abstractor.encoder.layers.{n}.crossattention."
+    count, width = connector["queries"], connector["width"]
+    return [
+        *[Rule(f"{layer}{theirs}.{{p}}", f"connector.layers.{{n}}.{ours}.{{p}}") for theirs, ours in CROSS],
+        Rule("abstractor.query_tokens", "connector.queries", Reshape((1, count, width), (count, width))),
+        Rule("abstractor.visual_input_fc.{p}", "connector.input.{p}"),
+        Rule("abstractor.visual_output_fc.{p}", "connector.output.{p}"),
+    ]
+
+
+@replays("honeybee", "HoneybeeForConditionalGeneration")
+@torch.no_grad()
+def replay(case: Case) -> dict[str, Tensor]:
+    """The id -1 stands at each visual token; pictures are numbered through all rows."""
+    given = case.inputs
+    model = load(find_family("honeybee"), Original(case.config, case.tensors)).model
+    pixels = unnormalised(model.encoder, given["pixel_values"])
+    pictures = [CasePicture(f"{i}", Size(*each.shape[-2:]), each[None]) for i, each in enumerate(pixels)]
+    mask, labels = given["attention_mask"].bool(), given["labels"]
+    documents = [
+        case_document(model, row[real], pictures, IMAGE, learnt=wanted[real] != IGNORE, repeated=True)
+        for row, real, wanted in zip(given["input_ids"], mask, labels, strict=True)
+    ]
+    read = read_documents(model, documents)
+    features = model.encode(pixels)
+    levels = model.spec["connector"].get("levels", 1)
+    shape = case.outputs["visual_features"].shape
+    features = torch.stack(features.flatten(1, 2).chunk(levels, -1), 1) if levels > 1 else features
+    return {
+        "visual_features": features.reshape(shape),
+        "visual_embeds": model.connector(model.encode(pixels)),
+        "logits": scattered(read.logits, mask),
+        "loss": model.losses(read.batch)["text"].mean,
+    }
