@@ -39,7 +39,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     for name, default, about in (
         ("samples", 240, "conversations, one picture each"),
-        ("longest", 250, "words of the longest answer"),
+        ("longest", 300, "words of the longest answer"),
         ("vocabulary", 32_000, "rows of the embedding table and of the head"),
         ("width", 384, "of the language model"),
         ("layers", 6, "of the language model"),

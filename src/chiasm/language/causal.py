@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
+from transformers.utils import logging
 
 from chiasm.attention import NAME, Layout, attending
 from chiasm.errors import CheckpointError, RecipeError
@@ -104,10 +105,15 @@ def _from_config(config: dict[str, Any], vocabulary: int) -> Any:
 
 
 def _load(folder: Path) -> Any:
+    shows_bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
     try:
         return AutoModelForCausalLM.from_pretrained(folder, attn_implementation=NAME, dtype=torch.float32)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"no language model can be read from {folder}: {error}") from None
+    finally:
+        if shows_bars:
+            logging.enable_progress_bar()
 
 
 def _folder(checkpoint: str) -> Path:
