@@ -21,6 +21,7 @@ SMALL_VQGAN = {"size": 32, "width": 32, "multipliers": [1, 2, 2], "depth": 1}
 SMALL_VQGAN |= {"latent_width": 8, "codebook_size": 16}
 EXAMPLES = {
     ("views", "whole"): {"size": 32},
+    ("views", "letterbox"): {"size": 32},
     ("views", "any_resolution"): {"size": 16, "resolutions": [[32, 32]]},
     ("encoder", "vit"): {"patch_size": 8, "width": 16, "depth": 2, "heads": 2, "size": 32},
     ("encoder", "patches"): {"patch_size": 8},
@@ -29,12 +30,20 @@ EXAMPLES = {
         "config": {"model_type": "clip_vision_model", "hidden_size": 16, "intermediate_size": 32, "image_size": 32,
                    "patch_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2},
     },
+    ("encoder", "eva"): {"size": 32, "patch_size": 8, "width": 16, "depth": 2, "heads": 2, "hidden": 24, "rotary": 4},
+    ("encoder", "sam"): {"size": 32, "patch_size": 8, "width": 16, "depth": 2, "heads": 2, "hidden": 32, "window": 3,
+                         "global_layers": [1], "neck": 8, "downsample": [12], "resize": 6, "early": True},
+    ("encoder", "hybrid"): {"encoders": [{"type": "patches", "patch_size": 8}, {"type": "patches", "patch_size": 4}],
+                            "sizes": [None, 16]},
     ("language", "causal"): TINY["model"]["language"],
     ("routing", "lora"): {"rank": 2},
     ("image_tokenizer", "vq"): TINY["model"]["image_tokenizer"],
     ("image_tokenizer", "vqgan"): SMALL_VQGAN,
     ("image_tokenizer", "vqgan_gumbel"): SMALL_VQGAN,
     ("image_tokenizer", "vqgan_cosine"): SMALL_VQGAN,
+    ("image_tokenizer", "vqgan_muse"): SMALL_VQGAN,
+    ("image_tokenizer", "vqvae2"): {"size": 32, "width": 16, "depth": 1, "residual_width": 8, "code_width": 8,
+                                    "codebook_size": 16},
 }  # fmt: skip
 EVERY = [(slot, name) for slot in parts.SLOTS if slot != "data" for name in parts.names(slot)]
 
@@ -130,7 +139,9 @@ def test_saved_and_loaded_it_is_the_same_bit_for_bit(made, tmp_path):
 def test_the_cache_equals_a_full_pass(made):
     _, model, samples = made
     model.eval()
-    asked = document(model.contract, prompt_of(next(s for s in samples if s.truth["task"] == "what")), prompt=True)
+    asked = document(
+        model.contract, prompt_of(next(s for s in samples if s.truth["task"] == "what")), prompt=True
+    )
     more = [5, 9, 7]
     with torch.no_grad():
         session = Session(model, [asked])
@@ -145,7 +156,9 @@ def test_the_same_seed_draws_the_same_picture(made):
     model.eval()
     prompts = [draw_prompt(model.contract, prompt_of(s)) for s in samples if s.truth["task"] == "draw"]
     drawn = [
-        draw(model, prompts, guidance=1.5, temperature=1.0, top_k=0, generator=torch.Generator().manual_seed(3))
+        draw(
+            model, prompts, guidance=1.5, temperature=1.0, top_k=0, generator=torch.Generator().manual_seed(3)
+        )
         for _ in range(2)
     ]
     assert torch.equal(*drawn)

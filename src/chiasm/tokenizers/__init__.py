@@ -1,7 +1,9 @@
 """Image tokenizers: pixels to codes and back."""
 
 from abc import abstractmethod
+from collections.abc import Sequence
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -10,7 +12,10 @@ from chiasm.parts import Part
 
 
 class ImageTokenizer(Part, nn.Module, slot="image_tokenizer"):
-    """Interface of a discrete tokenizer with one grid of codes.
+    """Interface of a discrete tokenizer.
+
+    Codes are one grid, whatever the tokenizer: one with several scales puts the codes of all of them in one row,
+    the coarsest first and each in raster order, and names the scales in `scales`.
 
     size: height and width in pixels of the pictures it encodes and decodes.
     codebook_size: number of different codes.
@@ -23,6 +28,11 @@ class ImageTokenizer(Part, nn.Module, slot="image_tokenizer"):
     @abstractmethod
     def grid(self) -> tuple[int, int]:
         """Rows and columns of codes of one picture."""
+
+    @property
+    def scales(self) -> tuple[tuple[int, int], ...]:
+        """Rows and columns of every scale, the coarsest first; one scale is the grid itself."""
+        return (self.grid,)
 
     @abstractmethod
     def encode(self, pixels: Float[Tensor, "n 3 h w"]) -> Int[Tensor, "n gh gw"]: ...
@@ -37,3 +47,16 @@ class ImageTokenizer(Part, nn.Module, slot="image_tokenizer"):
     def health(self) -> dict[str, float]:
         """Live figures of the codebook for the progress line: share used, perplexity, codes revived."""
         return {}
+
+
+def join_scales(codes: Sequence[Int[Tensor, "n h w"]]) -> Int[Tensor, "n 1 l"]:
+    """The codes of several scales in one row."""
+    return torch.cat([each.flatten(1) for each in codes], 1)[:, None]
+
+
+def split_scales(
+    codes: Int[Tensor, "n 1 l"], scales: Sequence[tuple[int, int]]
+) -> list[Int[Tensor, "n h w"]]:
+    """`join_scales` reversed."""
+    parts = codes.flatten(1).split([rows * columns for rows, columns in scales], 1)
+    return [part.unflatten(1, scale) for part, scale in zip(parts, scales, strict=True)]

@@ -22,17 +22,19 @@ GROUPS = 32  # of every GroupNorm
 class ConvEncoder(nn.Module):
     """Pixels to latents, half the resolution from each level to the next.
 
-    width: channels of the first level. multipliers: of the width, a level each. depth: residual blocks a level.
-    latent_width: channels out. attention: levels (from 0) with self-attention behind each block.
+    width: channels of the first level. multipliers: of the width, a level each. depth: residual blocks a level,
+    one number for all or one each. latent_width: channels out. attention: levels (from 0) with self-attention
+    behind each block. middle_attention: self-attention at the resolution of the latents.
     """
 
     def __init__(
         self,
         width: int,
         multipliers: Sequence[int],
-        depth: int,
+        depth: int | Sequence[int],
         latent_width: int,
         attention: Collection[int] = (),
+        middle_attention: bool = True,
     ):
         super().__init__()
         check_widths(width, multipliers)
@@ -41,13 +43,13 @@ class ConvEncoder(nn.Module):
         channels = width
         for level, multiplier in enumerate(multipliers):
             stage = _Stage()
-            for _ in range(depth):
+            for _ in range(_blocks(depth, level)):
                 stage.add(channels, width * multiplier, level in attention)
                 channels = width * multiplier
             if level < len(multipliers) - 1:
                 stage.downsample = Downsample(channels)
             self.down.append(stage)
-        self.mid = Middle(channels)
+        self.mid = Middle(channels, middle_attention)
         self.norm_out = norm(channels)
         self.conv_out = nn.Conv2d(channels, latent_width, 3, 1, 1)
 
@@ -59,25 +61,26 @@ class ConvEncoder(nn.Module):
 
 
 class ConvDecoder(nn.Module):
-    """Latents to pixels: `ConvEncoder` mirrored, with one more block a level. `up[0]` is the full resolution."""
+    """Latents to pixels: `ConvEncoder` mirrored, with the same options. `up[0]` is the full resolution."""
 
     def __init__(
         self,
         width: int,
         multipliers: Sequence[int],
-        depth: int,
+        depth: int | Sequence[int],
         latent_width: int,
         attention: Collection[int] = (),
+        middle_attention: bool = True,
     ):
         super().__init__()
         check_widths(width, multipliers)
         channels = width * multipliers[-1]
         self.conv_in = nn.Conv2d(latent_width, channels, 3, 1, 1)
-        self.mid = Middle(channels)
+        self.mid = Middle(channels, middle_attention)
         stages = []
         for level, multiplier in reversed(list(enumerate(multipliers))):
             stage = _Stage()
-            for _ in range(depth + 1):
+            for _ in range(_blocks(depth, level)):
                 stage.add(channels, width * multiplier, level in attention)
                 channels = width * multiplier
             if level > 0:
@@ -131,10 +134,10 @@ class Attention(nn.Module):
 class Middle(nn.Module):
     """Two residual blocks with attention between them, at the resolution of the latents."""
 
-    def __init__(self, width: int):
+    def __init__(self, width: int, attends: bool = True):
         super().__init__()
         self.block_1 = ResidualBlock(width, width)
-        self.attn_1 = Attention(width)
+        self.attn_1 = Attention(width) if attends else nn.Identity()
         self.block_2 = ResidualBlock(width, width)
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
@@ -185,6 +188,10 @@ class _Stage(nn.Module):
             if hasattr(self, change):
                 x = getattr(self, change)(x)
         return x
+
+
+def _blocks(depth: int | Sequence[int], level: int) -> int:
+    return depth if isinstance(depth, int) else depth[level]
 
 
 def norm(width: int) -> nn.GroupNorm:

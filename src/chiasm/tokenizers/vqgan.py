@@ -2,54 +2,23 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Sequence
-from typing import NamedTuple
 
-import torch
 from einops import rearrange
 from jaxtyping import Float, Int
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from chiasm.errors import ChiasmError, RecipeError
 from chiasm.losses import Loss
-from chiasm.tokenizers import ImageTokenizer
+from chiasm.tokenizers.autoencoder import Quantized, QuantizedAutoencoder, Quantizer
 from chiasm.tokenizers.convolutional import ConvDecoder, ConvEncoder, nearest
 
 
-class Quantized(NamedTuple):
-    """Latents replaced by codes.
-
-    vectors: the codes' vectors; the gradient passes straight to the latents.
-    losses: what trains the codebook and holds the latents to it, by name.
-    """
-
-    vectors: Float[Tensor, "n h w c"]
-    codes: Int[Tensor, "n h w"]
-    losses: dict[str, Loss]
-
-
-class Quantizer(nn.Module):
-    """Interface of a VQGAN's middle."""
-
-    @abstractmethod
-    def forward(self, latents: Float[Tensor, "n h w c"]) -> Quantized: ...
-
-    @abstractmethod
-    def encode(self, latents: Float[Tensor, "n h w c"]) -> Int[Tensor, "n h w"]: ...
-
-    @abstractmethod
-    def vectors(self, codes: Int[Tensor, "n h w"]) -> Float[Tensor, "n h w c"]: ...
-
-
-class Autoencoder(ImageTokenizer):
+class Autoencoder(QuantizedAutoencoder):
     """What all VQGANs share; a part adds its options and its quantizer.
 
     Inside, pixels are in [-1, 1], as in the original.
     """
-
-    quantize: Quantizer
 
     def __init__(
         self,
@@ -62,84 +31,23 @@ class Autoencoder(ImageTokenizer):
         latent_width: int,
         code_width: int,
         codebook_size: int,
+        middle_attention: bool = True,
+        kernel: int = 1,
     ):
-        super().__init__()
-        factor = 2 ** (len(multipliers) - 1)
-        if size % factor:
-            raise RecipeError(f"image_tokenizer {self.name!r}: size {size} is no multiple of {factor}")
-        self.size, self.factor, self.codebook_size = size, factor, codebook_size
+        super().__init__(size=size, factor=2 ** (len(multipliers) - 1), codebook_size=codebook_size)
         attention = {level for level in range(len(multipliers)) if size // 2**level in attention_sizes}
-        self.encoder = ConvEncoder(width, multipliers, depth, latent_width, attention)
-        self.decoder = ConvDecoder(width, multipliers, depth, latent_width, attention)
-        self.quant_conv = nn.Conv2d(latent_width, code_width, 1)
-        self.post_quant_conv = nn.Conv2d(code_width, latent_width, 1)
-        # A moving average of how often each code is used; only looked at, so it is not saved.
-        self.frequency: Tensor
-        self.register_buffer("frequency", torch.zeros(codebook_size), persistent=False)
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        return self.size // self.factor, self.size // self.factor
+        self.encoder = ConvEncoder(width, multipliers, depth, latent_width, attention, middle_attention)
+        self.decoder = ConvDecoder(width, multipliers, depth + 1, latent_width, attention, middle_attention)
+        self.quant_conv = nn.Conv2d(latent_width, code_width, kernel, 1, kernel // 2)
+        self.post_quant_conv = nn.Conv2d(code_width, latent_width, kernel, 1, kernel // 2)
 
     def latents(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n gh gw c"]:
-        """What is quantized, of pictures of any size that the levels can halve."""
         return rearrange(self.quant_conv(self.encoder(2 * pixels - 1)), "n c gh gw -> n gh gw c")
 
     def render(self, vectors: Float[Tensor, "n gh gw c"]) -> Float[Tensor, "n 3 h w"]:
-        """Pixels of codes' vectors, not yet cut to [0, 1]."""
         return (
             self.decoder(self.post_quant_conv(rearrange(vectors, "n gh gw c -> n c gh gw"))).float() / 2 + 0.5
         )
-
-    @torch.no_grad()
-    def encode(self, pixels: Float[Tensor, "n 3 h w"]) -> Int[Tensor, "n gh gw"]:
-        """Codes of pictures; raises ChiasmError when they are not of the tokenizer's size."""
-        self._check(pixels)
-        with torch.autocast(pixels.device.type, enabled=False):
-            return self.quantize.encode(self.latents(pixels.float()))
-
-    def decode(self, codes: Int[Tensor, "n gh gw"]) -> Float[Tensor, "n 3 h w"]:
-        """Pictures of codes, in [0, 1]; raises ChiasmError on codes out of range or of another grid."""
-        if tuple(codes.shape[1:]) != self.grid:
-            raise ChiasmError(f"codes of shape {tuple(codes.shape)} given to a tokenizer of grid {self.grid}")
-        if codes.numel() and not (codes.min() >= 0 and codes.max() < self.codebook_size):
-            raise ChiasmError(
-                f"codes from {int(codes.min())} to {int(codes.max())} given to a tokenizer of "
-                f"{self.codebook_size} codes (0 to {self.codebook_size - 1})"
-            )
-        return self.render(self.quantize.vectors(codes)).clamp(0, 1)
-
-    def losses(self, pixels: Float[Tensor, "n 3 h w"]) -> dict[str, Loss]:
-        """Reconstruction, and what the quantizer adds."""
-        self._check(pixels)
-        latents = self.latents(pixels)
-        with torch.autocast(pixels.device.type, enabled=False):
-            quantized = self.quantize(latents.float())
-        if self.training:
-            uses = torch.bincount(quantized.codes.flatten(), minlength=self.codebook_size)
-            self.frequency.lerp_(uses.to(self.frequency.dtype), 0.01)
-        return {
-            "reconstruction": self.reconstruction(self.render(quantized.vectors), pixels),
-            **quantized.losses,
-        }
-
-    def reconstruction(self, made: Float[Tensor, "n 3 h w"], pixels: Float[Tensor, "n 3 h w"]) -> Loss:
-        """The absolute error, of pixels in [-1, 1] as in the original."""
-        return Loss.of(2 * (made - pixels).abs())
-
-    def health(self) -> dict[str, float]:
-        """Share of codes used of late, and perplexity of their use."""
-        share = self.frequency / self.frequency.sum().clamp(min=1e-9)
-        return {
-            "codebook_use": float((share > 1e-3 / len(share)).float().mean()),
-            "perplexity": float(torch.special.entr(share).sum().exp()),
-        }
-
-    def _check(self, pixels: Float[Tensor, "n 3 h w"]) -> None:
-        if tuple(pixels.shape[1:]) != (3, self.size, self.size):
-            raise ChiasmError(
-                f"pictures of shape {tuple(pixels.shape[1:])} given to a tokenizer of {(3, self.size, self.size)}"
-            )
 
 
 class Codebook(Quantizer):
@@ -154,7 +62,7 @@ class Codebook(Quantizer):
         self.embedding = nn.Embedding(codebook_size, width)
         nn.init.uniform_(self.embedding.weight, -1 / codebook_size, 1 / codebook_size)
 
-    def forward(self, latents: Float[Tensor, "n h w c"]) -> Quantized:
+    def forward(self, latents: Float[Tensor, "*n c"]) -> Quantized:
         codes = self.encode(latents)
         vectors = self.vectors(codes)
         losses = {
@@ -163,10 +71,10 @@ class Codebook(Quantizer):
         }
         return Quantized(latents + (vectors - latents).detach(), codes, losses)
 
-    def encode(self, latents: Float[Tensor, "n h w c"]) -> Int[Tensor, "n h w"]:
-        return nearest(latents.flatten(0, 2), self.embedding.weight).view(latents.shape[:3])
+    def encode(self, latents: Float[Tensor, "*n c"]) -> Int[Tensor, "*n"]:
+        return nearest(latents.flatten(0, -2), self.embedding.weight).view(latents.shape[:-1])
 
-    def vectors(self, codes: Int[Tensor, "n h w"]) -> Float[Tensor, "n h w c"]:
+    def vectors(self, codes: Int[Tensor, "*n"]) -> Float[Tensor, "*n c"]:
         return self.embedding(codes)
 
 
@@ -185,6 +93,7 @@ class VQGAN(Autoencoder, name="vqgan"):
         codebook_weight: weight of the loss that moves the codes. The original's 0.25 was meant for the
             other one; its checkpoints were trained with it here.
         commitment: weight of the loss that moves the latents.
+        middle_attention: self-attention at the resolution of the codes.
     """
 
     def __init__(
@@ -200,6 +109,7 @@ class VQGAN(Autoencoder, name="vqgan"):
         codebook_size: PositiveInt = 1024,
         codebook_weight: float = 0.25,
         commitment: float = 1.0,
+        middle_attention: bool = True,
     ):
         super().__init__(
             size=size,
@@ -210,6 +120,7 @@ class VQGAN(Autoencoder, name="vqgan"):
             latent_width=latent_width,
             code_width=code_width,
             codebook_size=codebook_size,
+            middle_attention=middle_attention,
         )
         self.quantize = Codebook(
             codebook_size, code_width, codebook_weight=codebook_weight, commitment=commitment

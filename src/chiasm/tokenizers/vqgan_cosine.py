@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from chiasm.losses import Loss
+from chiasm.tokenizers.autoencoder import Quantized, Quantizer
 from chiasm.tokenizers.convolutional import nearest
-from chiasm.tokenizers.vqgan import Autoencoder, Quantized, Quantizer
+from chiasm.tokenizers.vqgan import Autoencoder
 
 SHARPNESS = 0.01  # temperature of the entropy loss's softmax over distances (LlamaGen's vq_model.py)
 

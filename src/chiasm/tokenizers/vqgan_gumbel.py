@@ -9,7 +9,8 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from chiasm.losses import Loss
-from chiasm.tokenizers.vqgan import Autoencoder, Quantized, Quantizer
+from chiasm.tokenizers.autoencoder import Quantized, Quantizer
+from chiasm.tokenizers.vqgan import Autoencoder
 
 
 class GumbelCodebook(Quantizer):

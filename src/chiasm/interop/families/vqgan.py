@@ -1,4 +1,4 @@
-"""taming-transformers' VQGAN (arXiv 2012.09841), with nearest or Gumbel codes."""
+"""taming-transformers' VQGAN (arXiv 2012.09841), with nearest or Gumbel codes; Chameleon's too (2405.09818)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from chiasm.interop.verify import replays
 from chiasm.tokenizers.vqgan import Autoencoder
 from chiasm.weights import find_file
 
-TARGETS = ("taming.models.vqgan.VQModel", "taming.models.vqgan.GumbelVQ")
+TARGETS = ("taming.models.vqgan.VQModel", "taming.models.vqgan.GumbelVQ", "chameleon.inference.vqgan.VQModel")
 
 
 class Vqgan(Family, name="vqgan"):
@@ -46,11 +46,13 @@ class Vqgan(Family, name="vqgan"):
             "width": told["ch"],
             "multipliers": list(told["ch_mult"]),
             "depth": told["num_res_blocks"],
-            "attention_sizes": list(told["attn_resolutions"]),
+            "attention_sizes": [] if told.get("attn_type") == "none" else list(told["attn_resolutions"]),
             "latent_width": told["z_channels"],
             "codebook_size": config["n_embed"],
         }
         if not _is_gumbel(config, keys):
+            spec["middle_attention"] = told.get("attn_type") != "none"
+            spec["codebook_weight"] = config.get("beta", 0.25)
             return {"image_tokenizer": {"type": "vqgan", **spec, "code_width": config["embed_dim"]}}
         if config["embed_dim"] != told["z_channels"]:
             raise CheckpointError(
@@ -80,6 +82,8 @@ class Vqgan(Family, name="vqgan"):
             "attn_resolutions": told["attention_sizes"],
             "dropout": 0.0,
         }
+        if not told.get("middle_attention", True):
+            structure["attn_type"] = "none"
         width = told["latent_width"] if gumbel else told["code_width"]
         config = {"ddconfig": structure, "n_embed": told["codebook_size"], "embed_dim": width}
         return {**config, "target": TARGETS[gumbel], **({"kl_weight": told["kl"]} if gumbel else {})}
@@ -132,6 +136,7 @@ def replay_nearest(tokenizer: Autoencoder, case: Case) -> dict[str, Tensor]:
 
 
 @replays("taming_vqgan", "VQModel")
+@replays("chameleon", "VQModel")
 @torch.no_grad()
 def replay_vqgan(case: Case) -> dict[str, Tensor]:
     """The picture through nearest codes, and its loss."""

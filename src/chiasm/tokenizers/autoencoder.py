@@ -1,0 +1,120 @@
+"""What image tokenizers with an encoder, a quantizer and a decoder share."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from chiasm.errors import ChiasmError, RecipeError
+from chiasm.losses import Loss
+from chiasm.tokenizers import ImageTokenizer
+
+
+class Quantized(NamedTuple):
+    """Latents replaced by codes.
+
+    vectors: the codes' vectors; the gradient passes straight to the latents.
+    losses: what trains the codebook and holds the latents to it, by name.
+    """
+
+    vectors: Float[Tensor, "n h w c"]
+    codes: Int[Tensor, "n gh gw"]
+    losses: dict[str, Loss]
+
+
+class Quantizer(nn.Module):
+    """Interface of an autoencoder's middle. With one code a position, (gh, gw) is (h, w)."""
+
+    @abstractmethod
+    def forward(self, latents: Float[Tensor, "n h w c"]) -> Quantized: ...
+
+    @abstractmethod
+    def encode(self, latents: Float[Tensor, "n h w c"]) -> Int[Tensor, "n gh gw"]: ...
+
+    @abstractmethod
+    def vectors(self, codes: Int[Tensor, "n gh gw"]) -> Float[Tensor, "n h w c"]: ...
+
+
+class QuantizedAutoencoder(ImageTokenizer):
+    """A part adds `latents`, `render` and its quantizer; `factor` is the pixels along the side of a latent."""
+
+    quantize: Quantizer
+
+    def __init__(self, *, size: int, factor: int, codebook_size: int):
+        super().__init__()
+        if size % factor:
+            raise RecipeError(f"image_tokenizer {self.name!r}: size {size} is no multiple of {factor}")
+        self.size, self.factor, self.codebook_size = size, factor, codebook_size
+        # A moving average of how often each code is used; only looked at, so it is not saved.
+        self.frequency: Tensor
+        self.register_buffer("frequency", torch.zeros(codebook_size), persistent=False)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        return self.size // self.factor, self.size // self.factor
+
+    @abstractmethod
+    def latents(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n gh gw c"]:
+        """What is quantized, of pictures of any size that the levels can halve."""
+
+    @abstractmethod
+    def render(self, vectors: Float[Tensor, "n gh gw c"]) -> Float[Tensor, "n 3 h w"]:
+        """Pixels of codes' vectors, not yet cut to [0, 1]."""
+
+    @torch.no_grad()
+    def encode(self, pixels: Float[Tensor, "n 3 h w"]) -> Int[Tensor, "n gh gw"]:
+        """Codes of pictures; raises ChiasmError when they are not of the tokenizer's size."""
+        self._check(pixels)
+        with torch.autocast(pixels.device.type, enabled=False):
+            return self.quantize.encode(self.latents(pixels.float()))
+
+    @torch.no_grad()
+    def decode(self, codes: Int[Tensor, "n gh gw"]) -> Float[Tensor, "n 3 h w"]:
+        """Pictures of codes, in [0, 1]; raises ChiasmError on codes out of range or of another grid."""
+        if tuple(codes.shape[1:]) != self.grid:
+            raise ChiasmError(f"codes of shape {tuple(codes.shape)} given to a tokenizer of grid {self.grid}")
+        if codes.numel() and not (codes.min() >= 0 and codes.max() < self.codebook_size):
+            raise ChiasmError(
+                f"codes from {int(codes.min())} to {int(codes.max())} given to a tokenizer of "
+                f"{self.codebook_size} codes (0 to {self.codebook_size - 1})"
+            )
+        return self.render(self.quantize.vectors(codes)).clamp(0, 1)
+
+    def losses(self, pixels: Float[Tensor, "n 3 h w"]) -> dict[str, Loss]:
+        """Reconstruction, and what the quantizer adds."""
+        self._check(pixels)
+        latents = self.latents(pixels)
+        with torch.autocast(pixels.device.type, enabled=False):
+            quantized = self.quantize(latents.float())
+        self._count(quantized.codes)
+        return {
+            "reconstruction": self.reconstruction(self.render(quantized.vectors), pixels),
+            **quantized.losses,
+        }
+
+    def reconstruction(self, made: Float[Tensor, "n 3 h w"], pixels: Float[Tensor, "n 3 h w"]) -> Loss:
+        """The absolute error, of pixels in [-1, 1] as in most originals."""
+        return Loss.of(2 * (made - pixels).abs())
+
+    def health(self) -> dict[str, float]:
+        """Share of codes used of late, and perplexity of their use."""
+        share = self.frequency / self.frequency.sum().clamp(min=1e-9)
+        return {
+            "codebook_use": float((share > 1e-3 / len(share)).float().mean()),
+            "perplexity": float(torch.special.entr(share).sum().exp()),
+        }
+
+    def _count(self, codes: Int[Tensor, ...]) -> None:
+        if self.training:
+            uses = torch.bincount(codes.flatten(), minlength=self.codebook_size)
+            self.frequency.lerp_(uses.to(self.frequency.dtype), 0.01)
+
+    def _check(self, pixels: Float[Tensor, "n 3 h w"]) -> None:
+        if tuple(pixels.shape[1:]) != (3, self.size, self.size):
+            raise ChiasmError(
+                f"pictures of shape {tuple(pixels.shape[1:])} given to a tokenizer of {(3, self.size, self.size)}"
+            )

@@ -1,0 +1,65 @@
+"""The VQGAN of open-muse, which LVM writes its visual sentences with."""
+
+from __future__ import annotations
+
+from einops import rearrange
+from jaxtyping import Float
+from pydantic import PositiveInt
+from torch import Tensor, nn
+
+from chiasm.tokenizers.autoencoder import QuantizedAutoencoder
+from chiasm.tokenizers.convolutional import ConvDecoder, ConvEncoder
+from chiasm.tokenizers.vqgan import Codebook
+
+
+class MuseVQGAN(QuantizedAutoencoder, name="vqgan_muse"):
+    """open-muse's VQGAN, the image tokenizer of LVM (arXiv 2312.00785), without its perceptual losses.
+
+    Unlike taming's, it reads and writes pixels in [0, 1], and a level of the encoder attends only if it has two
+    blocks or more.
+
+    Args:
+        size: height and width of the pictures in pixels.
+        width: channels at full resolution, a multiple of 32.
+        multipliers: of the width, a level each; resolution halves from each level to the next.
+        depth: residual blocks a level; the decoder has one more.
+        attention_sizes: heights, in positions, of the levels with self-attention.
+        middle_attention: self-attention at the resolution of the codes.
+        latent_width: channels that the encoder puts out.
+        code_width: length of a code's vector.
+        codebook_size: number of codes.
+        codebook_weight: weight of the loss that moves the codes.
+        commitment: weight of the loss that moves the latents.
+    """
+
+    def __init__(
+        self,
+        *,
+        size: PositiveInt = 256,
+        width: PositiveInt = 128,
+        multipliers: list[int] = [1, 2, 2, 4, 6],  # noqa: B006
+        depth: PositiveInt = 2,
+        attention_sizes: list[int] = [],  # noqa: B006
+        middle_attention: bool = False,
+        latent_width: PositiveInt = 64,
+        code_width: PositiveInt = 64,
+        codebook_size: PositiveInt = 8192,
+        codebook_weight: float = 0.25,
+        commitment: float = 1.0,
+    ):
+        super().__init__(size=size, factor=2 ** (len(multipliers) - 1), codebook_size=codebook_size)
+        attention = {level for level in range(len(multipliers)) if size // 2**level in attention_sizes}
+        seen = attention if depth > 1 else set()
+        self.encoder = ConvEncoder(width, multipliers, depth, latent_width, seen, middle_attention)
+        self.decoder = ConvDecoder(width, multipliers, depth + 1, latent_width, attention, middle_attention)
+        self.quant_conv = nn.Conv2d(latent_width, code_width, 1)
+        self.post_quant_conv = nn.Conv2d(code_width, latent_width, 1)
+        self.quantize = Codebook(
+            codebook_size, code_width, codebook_weight=codebook_weight, commitment=commitment
+        )
+
+    def latents(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n gh gw c"]:
+        return rearrange(self.quant_conv(self.encoder(pixels)), "n c gh gw -> n gh gw c")
+
+    def render(self, vectors: Float[Tensor, "n gh gw c"]) -> Float[Tensor, "n 3 h w"]:
+        return self.decoder(self.post_quant_conv(rearrange(vectors, "n gh gw c -> n c gh gw"))).float()
