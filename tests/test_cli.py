@@ -1,0 +1,162 @@
+"""The command line, as a user types it."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+
+from chiasm.cli import main
+
+
+def run(capsys, *arguments, rc=0):
+    """Run one command; its exit status must be `rc`. Returns what it printed."""
+    sys.argv = ["chiasm", *map(str, arguments)]
+    try:
+        main()
+        code = 0
+    except SystemExit as error:
+        code = error.code or 0
+    captured = capsys.readouterr()
+    assert code == rc, captured.out + captured.err
+    return captured.out + captured.err
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run of the quickstart's tiny overlay, trained and evaluated once for all tests here."""
+    folder = tmp_path_factory.mktemp("runs") / "quickstart"
+    for command in (["train", "quickstart", "--tiny", "--out", folder], ["eval", folder]):
+        sys.argv = ["chiasm", *map(str, command)]
+        main()
+    return folder
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys\nsys.argv = ['chiasm', '--help']\nfrom chiasm.cli import main\n"
+        "try: main()\nexcept SystemExit: pass\n"
+        "heavy = {'torch', 'transformers', 'PIL', 'numpy', 'pydantic', 'yaml'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "quickstart" in done.stdout
+
+
+def test_train_and_eval_leave_a_run_that_can_be_retold(trained):
+    for name in (
+        "recipe.yaml",
+        "run.json",
+        "metrics.jsonl",
+        "eval.json",
+        "report.html",
+        "final/model.safetensors",
+    ):
+        assert (trained / name).is_file(), name
+    tasks = json.loads((trained / "eval.json").read_text())["tasks"]
+    assert set(tasks) == {"questions", "generation", "text"}
+    assert {"score", "blind", "shuffled", "ci", "n", "by_type"} <= tasks["questions"].keys()
+    assert {"object", "count", "place", "all", "diversity", "ci", "n"} <= tasks["generation"].keys()
+
+
+def test_the_same_command_again_finds_a_finished_run(capsys, trained):
+    assert "finished run" in run(capsys, "train", "quickstart", "--tiny", "--out", trained)
+
+
+def test_another_recipe_in_the_folder_is_an_error(capsys, trained):
+    told = run(capsys, "train", "quickstart", "--tiny", "--out", trained, "seed=5", rc=1)
+    assert "error:" in told
+    assert "seed" in told
+    assert "Traceback" not in told
+
+
+def test_chat_once_with_a_picture(capsys, trained, tmp_path):
+    Image.new("RGB", (96, 96), "white").save(tmp_path / "a.png")
+    told = run(
+        capsys,
+        "chat",
+        trained,
+        "-p",
+        tmp_path / "a.png",
+        "-m",
+        "Is there a dog?",
+        "--save",
+        tmp_path / "drawn",
+    )
+    assert told.startswith("model ")
+
+
+def test_chat_names_a_picture_that_is_missing(capsys, trained):
+    told = run(capsys, "chat", trained, "-m", "What is in none.png ?", rc=1)
+    assert "there is no picture at none.png" in told
+
+
+def test_generate_saves_pictures(capsys, trained, tmp_path):
+    run(
+        capsys,
+        "generate",
+        trained,
+        "Draw: a dog at the center.",
+        "Draw: a cat at the center.",
+        "--out",
+        tmp_path,
+    )
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["picture-001.png", "picture-002.png"]
+    assert Image.open(tmp_path / "picture-001.png").size == (96, 96)
+
+
+def test_show_tells_shapes_parameters_and_cost(capsys):
+    told = run(capsys, "show", "quickstart", "--tiny", "model.connector.factor=3")
+    for word in (
+        "factor: 3",
+        "grid 6 x 6 of width 432",
+        "4 visual tokens",
+        "GFLOP",
+        "36 positions a picture",
+    ):
+        assert word in told, word
+
+
+def test_check_tells_what_is_learnt(capsys):
+    told = run(capsys, "check", "quickstart", "--tiny", "--samples", "3")
+    assert "read: 9" in told
+    assert "scene 0 of world" in told
+
+
+def test_parts_and_recipes_are_listed(capsys):
+    assert "pixel_shuffle" in run(capsys, "parts", "connector")
+    told = run(capsys, "recipes")
+    for name in ("quickstart", "smol", "llava", "fuyu"):
+        assert name in told
+
+
+def test_world_writes_a_contact_sheet(capsys, tmp_path):
+    told = run(
+        capsys, "world", "--show", "--out", tmp_path / "world.png", "--scenes", "2", "emoji=12", "language=zh"
+    )
+    assert "scenes/s" in told
+    assert Image.open(tmp_path / "world.png").width > 600
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "nonsense"], "there is no recipe 'nonsense'"),
+        (["show", "quickstart", "--tiny", "model.connector.fctor=2"], "did you mean 'factor'?"),
+        (["parts", "conector"], "there is no slot 'conector'; did you mean 'connector'?"),
+        (["chat", "/nowhere", "-m", "x"], "/nowhere"),
+        (["world", "emoji"], "not of the form option=value"),
+        (["verify", "/nowhere"], "/nowhere"),
+    ],
+)
+def test_a_users_mistake_is_one_sentence(capsys, arguments, message):
+    told = run(capsys, *arguments, rc=1)
+    assert message in told
+    assert "Traceback" not in told
+
+
+def test_wrong_usage_exits_with_two(capsys):
+    run(capsys, "train", rc=2)
+    run(capsys, "nonsense", rc=2)

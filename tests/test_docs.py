@@ -1,0 +1,82 @@
+"""What the documents say is tried: every Python block runs, every command is run as written."""
+
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from chiasm.cli import main
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+# What takes minutes is run on the recipe's tiny overlay; what needs files or hardware of the reader's is only parsed.
+SHORTER = {
+    "chiasm quickstart": "chiasm train quickstart --tiny --out runs/quickstart",
+    "chiasm train quickstart": "chiasm train quickstart --tiny",
+}
+NOT_RUN = ("make ", "git ", "pip ", "torchrun ", "tensorboard ", "python ", "cd ", "chiasm import ", "chiasm export ",
+           "chiasm verify ", "chiasm train smol", "chiasm train llava", "chiasm train fuyu", "chiasm train mine")  # fmt: skip
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(
+        rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    )
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory):
+    """A folder as the reader has it after the quickstart: a trained run, and a picture."""
+    folder = tmp_path_factory.mktemp("desk")
+    for command in (["train", "quickstart", "--tiny"], ["eval", "runs/quickstart"]):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(folder)
+            if command[0] == "train":
+                command += ["--out", "runs/quickstart"]
+            patch.setattr(sys, "argv", ["chiasm", *command])
+            main()
+    Image.new("RGB", (192, 192), "white").save(folder / "scene.png")
+    return folder
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_python_blocks_run_in_order(page, desk, monkeypatch):
+    monkeypatch.chdir(desk)
+    names: dict = {"__name__": "docs"}
+    for block in blocks(page, "python"):
+        exec(compile(block, str(page), "exec"), names)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_commands_run(page, desk, monkeypatch):
+    monkeypatch.chdir(desk)
+    for line in (line for block in blocks(page, "bash") for line in block.splitlines()):
+        command = line.split("  #")[0].strip()
+        if not command or command.startswith(("#", *NOT_RUN)):
+            continue
+        for long, short in SHORTER.items():
+            if command == long or command.startswith(long + " "):
+                command = command.replace(long, short)
+                break
+        assert command.startswith("chiasm "), f"{page.name}: {line!r} is not a command that this test knows"
+        monkeypatch.setattr(sys, "argv", shlex.split(command))
+        main()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+        if not target.startswith(("http", "mailto")):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}, which is not there"
+
+
+def test_the_page_of_parts_is_up_to_date(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    import parts as docs_parts
+
+    assert (ROOT / "docs" / "parts.md").read_text(encoding="utf-8") == docs_parts.page(), (
+        "run python docs/parts.py"
+    )
