@@ -42,6 +42,7 @@ class Part:
 
     slot: ClassVar[str] = ""
     name: ClassVar[str] = ""
+    spec: dict[str, Any]  # what `build` made the part from, every option spelled out
 
     def __init_subclass__(cls, *, slot: str | None = None, name: str | None = None, **kwargs: Any):
         super().__init_subclass__(**kwargs)
@@ -145,10 +146,13 @@ def check(slot: str, spec: Mapping[str, Any], where: str) -> dict[str, Any]:
 def build(slot: str, spec: Mapping[str, Any], *wiring: Any, where: str | None = None) -> Any:
     """Construct the part that `spec` describes; `wiring` are its positional arguments (widths and so on)."""
     resolved = check(slot, spec, where or slot)
-    part = lookup(slot, resolved.pop("type"))
-    known = options(part)
-    built = {key: _build_nested(known[key].annotation, value, key) for key, value in resolved.items()}
-    return part(*wiring, **built)
+    part = lookup(slot, resolved["type"])
+    built = {
+        key: _build_nested(option.annotation, resolved[key], key) for key, option in options(part).items()
+    }
+    made = part(*wiring, **built)
+    made.spec = resolved
+    return made
 
 
 def _check_value(option: Option, value: Any, where: str) -> Any:

@@ -17,6 +17,27 @@ from chiasm.weights import load_into
 SMALL = {
     "efficientnet_lite": {"checkpoint": None},
     "patches": {"patch_size": 8},
+    "eva": {"size": 32, "patch_size": 8, "width": 24, "depth": 2, "heads": 3, "hidden": 20, "rotary": 4},
+    "sam": {
+        "size": 32,
+        "patch_size": 8,
+        "width": 24,
+        "depth": 2,
+        "heads": 3,
+        "hidden": 48,
+        "window": 3,
+        "global_layers": [1],
+        "neck": 10,
+        "downsample": [12],
+        "early": True,
+    },
+    "hybrid": {
+        "encoders": [
+            {"type": "patches", "patch_size": 8},
+            {"type": "vit", "patch_size": 8, "depth": 1, "size": 32},
+        ],
+        "sizes": [None, None],
+    },
     "vit": {"patch_size": 8, "width": 24, "depth": 2, "heads": 3, "size": 32},
     "transformers": {
         "config": {

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from chiasm.encoders import Encoder
+from chiasm.errors import RecipeError
+
+
+class Hybrid(Encoder, name="hybrid"):
+    """Several encoders look at the same view, each at its own resolution (DeepSeek-VL, arXiv 2403.05525).
+
+    Their features are joined on channels, in the order of the encoders; the grids must be equal.
+
+    Args:
+        encoders: the encoders, as `{type: NAME, option: value, ...}`.
+        sizes: for each encoder the shorter side in pixels to which the view is resized (bilinear, antialiased);
+            null = the view as it is.
+    """
+
+    encoders: Any  # an nn.ModuleList of them; Any, because torch does not say of what
+
+    def __init__(self, *, encoders: list[Encoder], sizes: list[int | None]):
+        super().__init__()
+        if not encoders or len(encoders) != len(sizes):
+            raise RecipeError(
+                f"encoder 'hybrid' has {len(encoders)} encoders but {len(sizes)} sizes; give one a piece"
+            )
+        self.encoders = nn.ModuleList(encoders)
+        self.sizes = list(sizes)
+        self.width = sum(encoder.width for encoder in encoders)
+
+    def standalone(self) -> dict[str, Any]:
+        return {"encoders": [encoder.spec | encoder.standalone() for encoder in self.encoders]}
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        grids = [
+            encoder.grid(*_resized(height, width, size))
+            for encoder, size in zip(self.encoders, self.sizes, strict=True)
+        ]
+        if len(set(grids)) > 1:
+            listed = ", ".join(f"{rows}x{columns}" for rows, columns in grids)
+            raise RecipeError(
+                f"encoder 'hybrid': the grids of its encoders for {height}x{width} pixels differ ({listed}); "
+                "choose sizes that make them equal"
+            )
+        return grids[0]
+
+    def extra_repr(self) -> str:
+        return f"sizes={self.sizes}"
+
+    def forward(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n gh gw c"]:
+        self.grid(*pixels.shape[-2:])
+        return self.joined([_resize(pixels, size) for size in self.sizes])
+
+    def joined(self, pictures: Sequence[Float[Tensor, "n 3 h w"]]) -> Float[Tensor, "n gh gw c"]:
+        """The features of pixels that each encoder has at its own size already."""
+        features = [encoder(pixels) for encoder, pixels in zip(self.encoders, pictures, strict=True)]
+        return torch.cat(features, dim=-1)
+
+
+def _resized(height: int, width: int, size: int | None) -> tuple[int, int]:
+    if size is None:
+        return height, width
+    shorter = min(height, width)
+    return height * size // shorter, width * size // shorter
+
+
+def _resize(pixels: Float[Tensor, "n 3 h w"], size: int | None) -> Float[Tensor, "n 3 h2 w2"]:
+    target = _resized(pixels.shape[-2], pixels.shape[-1], size)
+    if target == pixels.shape[-2:]:
+        return pixels
+    return functional.interpolate(pixels, target, mode="bilinear", antialias=True, align_corners=False)

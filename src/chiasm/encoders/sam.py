@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from pydantic import PositiveInt
+from torch import Tensor, nn
+from torch.nn import functional
+
+from chiasm.encoders import Encoder
+from chiasm.encoders.transformers import IMAGENET
+from chiasm.errors import RecipeError
+
+EPSILON = 1e-6  # of every LayerNorm
+
+
+class Sam(Encoder, name="sam"):
+    """SAM's image encoder: a ViT that looks in windows, with a convolutional neck (arXiv 2304.02643).
+
+    The defaults are SAM-B. Vary (arXiv 2312.06109) appends `downsample: [512, 1024]`; DeepSeek-VL (arXiv
+    2403.05525) likewise, with `resize: 96` and `early: true`. Pixels are normalised by ImageNet's statistics.
+
+    Args:
+        size: side in pixels of the pictures whose positions are learned; interpolated for others.
+        patch_size: side of a patch in pixels.
+        width: channels inside the blocks.
+        depth: blocks.
+        heads: attention heads; they must divide `width`.
+        hidden: hidden width of a block's MLP.
+        window: side, in patches, of the windows; at the lower and right edge they are filled up with zeros.
+        global_layers: the blocks, counted from 0, that look at the whole grid instead.
+        bias: whether queries, keys and values add one.
+        absolute: whether patches get learned positions at the bottom.
+        relative: whether attention adds learned relative positions, row and column apart.
+        neck: channels of the neck's output.
+        downsample: channels of further convolutions, each of which halves rows and columns.
+        resize: rows and columns to which the neck's output is resized (bilinear) first; null = not at all.
+        early: add what the neck's twin and the same convolutions make of the first global block's output, times
+            a learned factor.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(
+        self,
+        *,
+        size: PositiveInt = 1024,
+        patch_size: PositiveInt = 16,
+        width: PositiveInt = 768,
+        depth: PositiveInt = 12,
+        heads: PositiveInt = 12,
+        hidden: PositiveInt = 3072,
+        window: PositiveInt = 14,
+        global_layers: list[int] = [2, 5, 8, 11],  # noqa: B006  read only
+        bias: bool = True,
+        absolute: bool = True,
+        relative: bool = True,
+        neck: PositiveInt = 256,
+        downsample: list[int] = [],  # noqa: B006  read only
+        resize: PositiveInt | None = None,
+        early: bool = False,
+    ):
+        super().__init__()
+        if width % heads:
+            raise RecipeError(f"encoder 'sam': {heads} heads do not divide the width {width}")
+        if any(not 0 <= layer < depth for layer in global_layers) or (early and not global_layers):
+            raise RecipeError(
+                f"encoder 'sam' of {depth} blocks cannot have the global layers {global_layers}"
+            )
+        self.patch_size, self.resize, self.halvings = patch_size, resize, len(downsample)
+        self.early = min(global_layers) if early else None
+        self.width = [neck, *downsample][-1]
+        rows, columns = self._patches(size, size)
+        self.patchify = nn.Conv2d(3, width, patch_size, patch_size)
+        self.positions = nn.Parameter(torch.randn(1, rows, columns, width) * 0.02) if absolute else None
+        self.blocks = nn.ModuleList(
+            Block(
+                width, heads, hidden, None if i in global_layers else window, bias, rows if relative else None
+            )
+            for i in range(depth)
+        )
+        self.neck = Neck(width, neck)
+        self.downsample = nn.Sequential(
+            *(
+                nn.Conv2d(a, b, 3, stride=2, padding=1, bias=False)
+                for a, b in zip([neck, *downsample], downsample)
+            )
+        )
+        self.early_neck = Neck(width, neck) if early else None
+        self.early_scale = nn.Parameter(torch.zeros(1)) if early else None
+        self.register_buffer("mean", torch.tensor(IMAGENET[0]).view(3, 1, 1))
+        self.register_buffer("deviation", torch.tensor(IMAGENET[1]).view(3, 1, 1))
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        rows, columns = self._patches(height, width)
+        if self.resize is not None:
+            rows = columns = self.resize
+        for _ in range(self.halvings):
+            rows, columns = (rows + 1) // 2, (columns + 1) // 2
+        return rows, columns
+
+    def extra_repr(self) -> str:
+        return f"resize={self.resize}, early={self.early}"
+
+    def forward(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n gh gw c"]:
+        rows, columns = self._patches(*pixels.shape[-2:])
+        x = rearrange(self.patchify((pixels - self.mean) / self.deviation), "n c gh gw -> n gh gw c")
+        if self.positions is not None:
+            x = x + self._positions(rows, columns)
+        early = None
+        for index, block in enumerate(self.blocks):
+            x = block(x)
+            if index == self.early:
+                early = x
+        features = self._shrink(self.neck(x))
+        if early is not None and self.early_neck is not None and self.early_scale is not None:
+            features = features + self._shrink(self.early_neck(early)) * self.early_scale
+        return rearrange(features, "n c gh gw -> n gh gw c")
+
+    def _shrink(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c2 gh gw"]:
+        if self.resize is not None:
+            x = functional.interpolate(x, (self.resize, self.resize), mode="bilinear", align_corners=False)
+        return self.downsample(x)
+
+    def _patches(self, height: int, width: int) -> tuple[int, int]:
+        if height % self.patch_size or width % self.patch_size:
+            raise RecipeError(
+                f"encoder 'sam' cannot cut {height}x{width} pixels into patches of {self.patch_size}; "
+                f"choose a size of view that {self.patch_size} divides"
+            )
+        return height // self.patch_size, width // self.patch_size
+
+    def _positions(self, rows: int, columns: int) -> Float[Tensor, "1 gh gw c"]:
+        assert self.positions is not None
+        if self.positions.shape[1:3] == (rows, columns):
+            return self.positions
+        table: Tensor = rearrange(self.positions, "1 gh gw c -> 1 c gh gw")
+        table = functional.interpolate(
+            table, (rows, columns), mode="bicubic", antialias=True, align_corners=False
+        )
+        return rearrange(table, "1 c gh gw -> 1 gh gw c")
+
+
+class Block(nn.Module):
+    """Attention, in windows or of the whole grid, and MLP, each behind a LayerNorm and beside a skip connection."""
+
+    def __init__(
+        self, width: int, heads: int, hidden: int, window: int | None, bias: bool, relative: int | None
+    ):
+        super().__init__()
+        self.window = window
+        self.attention_norm = nn.LayerNorm(width, EPSILON)
+        self.attention = Attention(width, heads, bias, relative and (window or relative))
+        self.mlp_norm = nn.LayerNorm(width, EPSILON)
+        self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
+
+    def extra_repr(self) -> str:
+        return f"window={self.window}"
+
+    def forward(self, x: Float[Tensor, "n gh gw c"]) -> Float[Tensor, "n gh gw c"]:
+        x = x + self._attend(self.attention_norm(x))
+        return x + self.mlp(self.mlp_norm(x))
+
+    def _attend(self, x: Float[Tensor, "n gh gw c"]) -> Float[Tensor, "n gh gw c"]:
+        if self.window is None:
+            return self.attention(x)
+        n, rows, columns, _ = x.shape
+        w = self.window
+        x = functional.pad(x, (0, 0, 0, -columns % w, 0, -rows % w))
+        down, across = x.shape[1] // w, x.shape[2] // w
+        x = self.attention(rearrange(x, "n (R r) (C c) d -> (n R C) r c d", R=down, C=across))
+        x = rearrange(x, "(n R C) r c d -> n (R r) (C c) d", n=n, R=down)
+        return x[:, :rows, :columns]
+
+
+class Attention(nn.Module):
+    """Every cell looks at every cell; scores get a learned part by the distance in rows and in columns."""
+
+    def __init__(self, width: int, heads: int, bias: bool, side: int | None):
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width, bias)
+        self.out = nn.Linear(width, width)
+        tables = [
+            None if side is None else nn.Parameter(torch.zeros(2 * side - 1, width // heads)) for _ in "rc"
+        ]
+        self.row_distances, self.column_distances = tables
+
+    def extra_repr(self) -> str:
+        return f"heads={self.heads}"
+
+    def forward(self, x: Float[Tensor, "n gh gw c"]) -> Float[Tensor, "n gh gw c"]:
+        _, rows, columns, _ = x.shape
+        q, k, v = rearrange(self.qkv(x), "n gh gw (three h e) -> three n h (gh gw) e", three=3, h=self.heads)
+        scores = None
+        if self.row_distances is not None and self.column_distances is not None:
+            grid = rearrange(q, "n h (gh gw) e -> n h gh gw e", gh=rows)
+            by_row = torch.einsum("nhrce,rse->nhrcs", grid, _by_distance(self.row_distances, rows))
+            by_column = torch.einsum("nhrce,cse->nhrcs", grid, _by_distance(self.column_distances, columns))
+            scores = rearrange(
+                by_row[..., :, None] + by_column[..., None, :], "n h r c s t -> n h (r c) (s t)"
+            )
+        seen = functional.scaled_dot_product_attention(q, k, v, attn_mask=scores)
+        return self.out(rearrange(seen, "n h (gh gw) e -> n gh gw (h e)", gh=rows))
+
+
+class Neck(nn.Sequential):
+    """Two convolutions without bias, each with a LayerNorm over channels."""
+
+    def __init__(self, in_width: int, out_width: int):
+        super().__init__(
+            nn.Conv2d(in_width, out_width, 1, bias=False),
+            ChannelNorm(out_width, EPSILON),
+            nn.Conv2d(out_width, out_width, 3, padding=1, bias=False),
+            ChannelNorm(out_width, EPSILON),
+        )
+
+    def forward(self, input: Float[Tensor, "n gh gw c"]) -> Float[Tensor, "n d gh gw"]:
+        return super().forward(rearrange(input, "n gh gw c -> n c gh gw"))
+
+
+class ChannelNorm(nn.LayerNorm):
+    """LayerNorm over the channels of each place."""
+
+    def forward(self, input: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        return rearrange(super().forward(rearrange(input, "n c h w -> n h w c")), "n h w c -> n c h w")
+
+
+def _by_distance(table: Float[Tensor, "d e"], side: int) -> Float[Tensor, "q k e"]:
+    """The table's row for each pair of places of a side, resized where it was made for another side."""
+    if len(table) != 2 * side - 1:
+        resized = functional.interpolate(rearrange(table, "d e -> 1 e d"), 2 * side - 1, mode="linear")
+        table = rearrange(resized, "1 e d -> d e")
+    places = torch.arange(side, device=table.device)
+    return table[places[:, None] - places + side - 1]

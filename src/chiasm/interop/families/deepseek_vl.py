@@ -1,0 +1,220 @@
+"""DeepSeek-VL (arXiv 2403.05525) in the original's layout: 1.3B with SigLIP, 7B with SAM beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from chiasm.errors import CheckpointError, nearest
+from chiasm.interop.cases import Case
+from chiasm.interop.convert import Loaded, load
+from chiasm.interop.family import Family, Folder, Original, find_family
+from chiasm.interop.mapping import NameMap, Rule, Unused
+from chiasm.interop.replay import CasePicture, case_document, read_documents, scattered
+from chiasm.interop.sam import sam_rules
+from chiasm.interop.timm_siglip import siglip, siglip_rules
+from chiasm.interop.towers import causal_config
+from chiasm.interop.verify import replays, replays_table
+from chiasm.views import Size
+from chiasm.views.letterbox import Letterbox
+
+IMAGE = -1  # the id at each place of a picture in the original's input
+SIDE = 96  # to which the original's SAM resizes its features, whatever the picture's size
+# The structures that configs only name.
+SAMS = {
+    "sam_b_downsample": {
+        "width": 768,
+        "layers": 12,
+        "heads": 12,
+        "global_attn_indexes": [2, 5, 8, 11],
+        "downsample_channels": [512, 1024],
+    }
+}
+TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'user' %}"
+    "User: {{ message['content'] }}\n\n{% elif message['role'] == 'assistant' %}"
+    "Assistant: {{ message['content'] }}{{ eos_token }}{% else %}{{ message['content'] }}\n\n{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}Assistant:{% endif %}"
+)
+
+
+class DeepseekVL(Family, name="deepseek-vl"):
+    """The layout of deepseek-ai/deepseek-vl-1.3b and -7b on the hub.
+
+    The config names the towers' structures; one that is not known stands in it under its name.
+    """
+
+    looks_for = "config.json with model_type multi_modality, vision_config.cls and aligner_config.cls"
+
+    def recognises(self, folder: Folder) -> bool:
+        told = folder.config
+        return told.get("model_type") == "multi_modality" and (
+            {"vision_config", "aligner_config", "language_config"} <= told.keys()
+            and not any(key.startswith("gen_") for key in told)  # Janus
+        )
+
+    def model(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> dict[str, dict[str, Any]]:
+        hybrid, params = _is_hybrid(config), config["vision_config"]["params"]
+        seen = params["high_res_cfg"] if hybrid else params
+        mean = seen.get("pixel_mean") or (0.0, 0.0, 0.0)
+        return {
+            "views": {
+                "type": "letterbox",
+                "size": seen["image_size"],
+                "padding": tuple(int(channel * 255) for channel in mean),
+            },
+            "encoder": _hybrid(params, config) if hybrid else siglip(params, config),
+            "connector": _aligner(config),
+            "language": causal_config(config["language_config"], "llama"),
+        }
+
+    def names(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> NameMap:
+        encoder = self.model(config)["encoder"]
+        if _is_hybrid(config):
+            high, low = ("vision_model.vision_tower_" + side + ".vision_tower." for side in ("high", "low"))
+            first = "encoder.encoders.0"
+            vision = [
+                Rule(high + "neck_hd.{rest...}", first + ".early_neck.{rest...}"),
+                Rule(high + "downsamples.{rest...}", first + ".downsample.{rest...}"),
+                Rule(high + "hd_alpha_downsamples", first + ".early_scale"),
+                *sam_rules(high, first),
+                *siglip_rules(encoder["encoders"][1], low, "encoder.encoders.1"),
+                Unused("vision_model.high_layer_norm.{p}"),
+                Unused("vision_model.low_layer_norm.{p}"),
+                Rule("aligner.high_up_proj.{p}", "connector.shares.0.{p}"),
+                Rule("aligner.low_up_proj.{p}", "connector.shares.1.{p}"),
+                # The original's row of layers begins with a GELU, ours too.
+                Rule("aligner.layers.{n}.{p}", "connector.layers.{n}.{p}"),
+            ]
+        else:
+            vision = [
+                *siglip_rules(encoder, "vision_model.vision_tower."),
+                Rule("aligner.layers.{n}.{p}", "connector.layers.{n}.{p}"),
+                Rule("aligner.layers.{p}", "connector.layer.{p}"),
+            ]
+        return NameMap(
+            *vision,
+            Unused("language_model.model.layers.{n}.self_attn.rotary_emb.inv_freq"),
+            Rule("language_model.{rest...}", "language.inner.{rest...}"),
+        )
+
+    def constants(self, folder: Folder) -> dict[str, Tensor]:
+        return _normalisation(folder.config)
+
+    def chat_template(self, config: Mapping[str, Any]) -> str | None:
+        return TEMPLATE
+
+
+def _is_hybrid(config: Mapping[str, Any]) -> bool:
+    kind = config["vision_config"].get("cls")
+    if kind not in ("CLIPVisionTower", "HybridVisionTower"):
+        raise CheckpointError(f"vision_config.cls is {kind!r}; known: CLIPVisionTower, HybridVisionTower")
+    return bool(kind == "HybridVisionTower")
+
+
+def _hybrid(params: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+    if params.get("concat_type", "tuple") not in ("tuple", "feature"):
+        raise CheckpointError(f"concat_type is {params['concat_type']!r}; known: tuple, feature")
+    high, low = params["high_res_cfg"], params["low_res_cfg"]
+    structures = {**SAMS, **config}
+    name = high["model_name"]
+    if not isinstance(structures.get(name), Mapping):
+        raise CheckpointError(f"the vision tower is {name!r}{nearest(name, SAMS)}")
+    told = structures[name]
+    sam = {
+        "type": "sam",
+        "size": high["image_size"],
+        "patch_size": told.get("patch_size", 16),
+        "width": told["width"],
+        "depth": told["layers"],
+        "heads": told["heads"],
+        "hidden": 4 * told["width"],
+        "window": 14,
+        "global_layers": list(told["global_attn_indexes"]),
+        "neck": told.get("prompt_embed_dim", 256),
+        "downsample": list(told["downsample_channels"]),
+        "resize": SIDE,
+        "early": True,
+    }
+    return {
+        "type": "hybrid",
+        "encoders": [sam, siglip(low, config)],
+        "sizes": [None, low["image_size"]],
+    }
+
+
+def _aligner(config: Mapping[str, Any]) -> dict[str, Any]:
+    params = config["aligner_config"]["params"]
+    kind, depth = params["projector_type"], params.get("depth", 1)
+    if kind == "linear":
+        return {"type": "linear"}
+    if kind == "mlp_gelu":
+        return {"type": "mlp", "depth": depth}
+    if kind == "low_high_hybrid_split_mlp_gelu":
+        return {"type": "split_mlp", "depth": depth}
+    raise CheckpointError(
+        f"projector_type is {kind!r}; known: linear, mlp_gelu, low_high_hybrid_split_mlp_gelu"
+    )
+
+
+def _normalisation(config: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Mean and deviation of each tower, which stand in the config here."""
+    params = config["vision_config"]["params"]
+    towers = {"encoder": params}
+    if _is_hybrid(config):
+        towers = {"encoder.encoders.0": params["high_res_cfg"], "encoder.encoders.1": params["low_res_cfg"]}
+    made = {}
+    for slot, told in towers.items():
+        given = told.get("pixel_mean") is not None and told.get("pixel_std") is not None
+        mean, deviation = (told["pixel_mean"], told["pixel_std"]) if given else ([0.0] * 3, [1.0] * 3)
+        made[f"{slot}.mean"] = torch.tensor(mean).float().view(3, 1, 1)
+        made[f"{slot}.deviation"] = torch.tensor(deviation).float().view(3, 1, 1)
+    return made
+
+
+def _load(case: Case) -> Loaded:
+    original = Original(case.config, case.tensors)
+    return load(find_family("deepseek-vl"), original, constants=_normalisation(case.config))
+
+
+@replays("deepseek_vl", "MultiModalityCausalLM")
+@torch.no_grad()
+def replay(case: Case) -> dict[str, Tensor]:
+    """Pixels come in [0, 1]; pictures without a place (images_emb_mask False) are padding."""
+    given, model = case.inputs, _load(case).model
+    real, mask = given["images_emb_mask"].any(dim=-1), given["attention_mask"].bool()
+    pixels = given["pixel_values"][real]
+    pictures = [CasePicture(f"{i}", Size(*tile.shape[-2:]), tile[None]) for i, tile in enumerate(pixels)]
+    documents = [
+        case_document(model, row[seen], pictures, IMAGE, repeated=True)
+        for row, seen in zip(given["input_ids"], mask, strict=True)
+    ]
+    read = read_documents(model, documents)
+    features = model.encoder(given["pixel_values"][0, :1])
+    made = {"image_embeds_first": model.connector(features), "logits": scattered(read.logits, mask)}
+    if _is_hybrid(case.config):
+        widths = [tower.width for tower in model.encoder.encoders]
+        made["high_features"], made["low_features"] = features.flatten(1, 2).split(widths, dim=-1)
+    return made
+
+
+@replays_table("deepseek_vl")
+def replay_resize(case: Case) -> list[dict[str, Any]]:
+    """How large a picture becomes, and where it is laid."""
+    told = case.parameters
+    views = Letterbox(size=told["image_size"], shortest=told["min_size"])
+    rows = []
+    for row in case.told["rows"]:
+        shown, left, top = views.lay(Size(row["height"], row["width"]))
+        canvas = views.split(Size(row["height"], row["width"]))[0].size
+        rows.append({
+            "width": row["width"],
+            "height": row["height"],
+            "resized": shown[::-1],
+            "paste": (left, top),
+            "canvas": canvas[::-1],
+        })  # fmt: skip
+    return rows
