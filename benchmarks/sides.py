@@ -188,7 +188,7 @@ def peer(model: Model) -> LlavaForConditionalGeneration:
     config = LlavaConfig(
         vision_config=transformers.AutoConfig.for_model(tower.pop("model_type"), **tower),
         text_config=language.config,
-        image_token_id=language.config.vocab_size - 1,  # an id that the tokenizer does not use
+        image_token_index=language.config.vocab_size - 1,  # an id that the tokenizer does not use
         vision_feature_layer=model.spec["encoder"]["layer"],
         vision_feature_select_strategy="default",
         projector_hidden_act="gelu",

@@ -37,7 +37,7 @@ def theirs():
     config = LlavaConfig(
         vision_config=CLIPVisionConfig(**VISION),
         text_config=LlamaConfig(**TEXT),
-        image_token_id=IMAGE,
+        image_token_index=IMAGE,
         vision_feature_layer=-2,
         vision_feature_select_strategy="default",
         tie_word_embeddings=False,
