@@ -17,7 +17,7 @@ from chiasm.data.documents import Contract
 from chiasm.data.sample import Message
 from chiasm.decoders import ImageDecoder
 from chiasm.encoders import Encoder
-from chiasm.errors import ChiasmError, DataError
+from chiasm.errors import ChiasmError, DataError, RecipeError
 from chiasm.heads import ImageHead, Span
 from chiasm.language import Language
 from chiasm.losses import Loss, cross_entropy
@@ -68,12 +68,11 @@ class Model(nn.Module):
         self.language = build("language", texts, "image_head" in spec)
         if self.language is None:
             raise ChiasmError("a model needs a language slot")
-        marked = "views" in spec and issubclass(parts.lookup("views", spec["views"]["type"]), MarkedViews)
-        self.views = build("views", *([self.language.width] if marked else []))
         if self.encoder is not None:
             self.connector = build("connector", self.encoder.width, self.language.width)
         else:
             self.connector = None
+        self.views = build("views", *self._marker_width(spec.get("views")))
         self.routing = build("routing", self.language)
         self.image_tokenizer = build("image_tokenizer")
         self.image_head = self.image_decoder = None
@@ -147,7 +146,7 @@ class Model(nn.Module):
             offsets = torch.tensor(self.image_head.layout().rows, device=hidden.device)
             at = batch.written.starts[:, None] + offsets
             losses |= self.image_head.losses(hidden.flatten(0, 1)[at], span)
-        return losses
+        return losses | self.routing.losses()
 
     def look(self, read: ReadImages) -> Float[Tensor, "s d"]:
         """All visual tokens of the pictures read, one after another, and behind them the markers of the views.
@@ -166,7 +165,12 @@ class Model(nn.Module):
                 )
             tables.append(rearrange(visual, "n k d -> (n k) d"))
         if isinstance(self.views, MarkedViews) and self.views.markers is not None:
-            tables.append(self.views.markers.to(tables[0].dtype))
+            markers = self.views.markers
+            if self.views.connected:
+                side = self.connector.block()
+                blocks = rearrange(markers, "m (r c w) -> m r c w", r=side, c=side)
+                markers = rearrange(self.connector(blocks), "m 1 d -> m d")
+            tables.append(markers.to(tables[0].dtype))
         return torch.cat(tables)
 
     def encode(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n gh gw c"]:
@@ -183,6 +187,21 @@ class Model(nn.Module):
             return written.targets
         with torch.no_grad():
             return self.image_tokenizer.encode(written.targets)
+
+    def _marker_width(self, views: Mapping[str, Any] | None) -> list[int]:
+        """What the builder hands to views: the width of their markers, if they have any."""
+        part = parts.lookup("views", views["type"]) if views is not None else Views
+        if not issubclass(part, MarkedViews):
+            return []
+        if not part.connected or self.encoder is None or self.connector is None:
+            return [self.language.width]
+        side = self.connector.block()
+        if side is None:
+            raise RecipeError(
+                f"views {part.name!r} have markers that pass through the connector, but connector "
+                f"{self.connector.name!r} makes one token of no square of features"
+            )
+        return [side**2 * self.encoder.width]
 
     def _write(
         self, written: WrittenImages, embeddings: Float[Tensor, "b t d"]

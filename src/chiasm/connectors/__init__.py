@@ -6,6 +6,7 @@ from abc import abstractmethod
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from chiasm.errors import RecipeError
 from chiasm.parts import Part
 
 
@@ -26,6 +27,19 @@ class Connector(Part, nn.Module, slot="connector"):
         if factor and grid[0] % factor == grid[1] % factor == 0 and count * factor**2 == grid[0] * grid[1]:
             return grid[0] // factor, grid[1] // factor
         return 1, count
+
+    def block(self) -> int | None:
+        """Side of the smallest square of features that becomes one token; None where there is none up to 16.
+
+        Views with markers that pass through the connector make each of them as such a square.
+        """
+        for side in range(1, 17):
+            try:
+                if self.tokens((side, side)) == 1:
+                    return side
+            except RecipeError:
+                continue
+        return None
 
     @abstractmethod
     def forward(self, grid: Float[Tensor, "n gh gw c"]) -> Float[Tensor, "n k d"]: ...

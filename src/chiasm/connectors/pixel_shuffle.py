@@ -11,17 +11,19 @@ class PixelShuffle(Connector, name="pixel_shuffle"):
     """InternVL-1.5's connector: blocks of neighbouring features become one token (arXiv 2404.16821).
 
     A block's features are joined on channels in the order row, column, channel (as in InternVL's second
-    layout and in Idefics3), then LayerNorm, linear, GELU, linear.
+    layout and in Idefics3), then LayerNorm, linear, GELU, linear. Without `norm` it is
+    InternLM-XComposer2-4KHD's (arXiv 2404.06512).
 
     Args:
         factor: side of a block in features; a token stands for `factor` squared of them.
+        norm: begin with a LayerNorm over a block.
     """
 
-    def __init__(self, in_width: int, out_width: int, *, factor: PositiveInt = 2):
+    def __init__(self, in_width: int, out_width: int, *, factor: PositiveInt = 2, norm: bool = True):
         super().__init__()
         self.factor = factor
         width = in_width * factor**2
-        self.norm = nn.LayerNorm(width)
+        self.norm = nn.LayerNorm(width) if norm else nn.Identity()
         self.layers = nn.Sequential(nn.Linear(width, out_width), nn.GELU(), nn.Linear(out_width, out_width))
 
     def tokens(self, grid: tuple[int, int]) -> int:

@@ -38,7 +38,7 @@ class LoRA(Routing, name="lora"):
         # Tuples in a list, so that the language model does not become a submodule of its routing.
         self._attached: list[tuple[nn.Linear, LowRank, RemovableHandle]] = []
         self.updates = nn.ModuleDict()
-        for name, layer in _chosen(language, targets).items():
+        for name, layer in chosen(language, targets, self.name).items():
             update = LowRank(layer, rank, alpha / rank)
             self.updates[name.replace(".", "/")] = update  # a module's name cannot contain a dot
             self._attached.append((layer, update, layer.register_forward_hook(update.add)))
@@ -72,7 +72,8 @@ class LowRank(nn.Module):
         return output + self(arguments[0]).to(output.dtype)
 
 
-def _chosen(language: nn.Module, targets: list[str] | str) -> dict[str, nn.Linear]:
+def chosen(language: nn.Module, targets: list[str] | str, routing: str) -> dict[str, nn.Linear]:
+    """The linear layers that `targets` name; raises RecipeError for a target without a layer."""
     tables = {id(m.weight) for m in language.modules() if isinstance(m, nn.Embedding)}
     known = {
         name: module
@@ -89,7 +90,7 @@ def _chosen(language: nn.Module, targets: list[str] | str) -> dict[str, nn.Linea
     if idle or not targets:
         endings = sorted({name.rpartition(".")[2] for name in known})
         raise RecipeError(
-            f"routing 'lora' found no linear layer for targets {idle}; "
+            f"routing {routing!r} found no linear layer for targets {idle}; "
             f"the language model has: {', '.join(endings)}"
         )
     return {name: layer for name, layer in known.items() if f".{name}".endswith(ends)}

@@ -34,7 +34,7 @@ class Documents:
     def __init__(self, model: Model):
         self.model = model
         self._per_picture = _terms_per_picture(model)
-        self.names = {"text", *self._per_picture}
+        self.names = {"text", *self._per_picture, *model.routing.terms}
 
     def losses(self, batch: PackedBatch) -> dict[str, Loss]:
         return self.model.losses(batch)
@@ -43,6 +43,7 @@ class Documents:
         pictures = len(batch.written.starts) if batch.written is not None else 0
         counts = {"text": float((batch.labels != IGNORE).sum())}
         counts |= {name: terms * pictures for name, terms in self._per_picture.items()}
+        counts |= self.model.routing.terms if self.model.routing.training else {}
         return {name: count for name, count in counts.items() if count}
 
 
@@ -89,9 +90,7 @@ class Step:
     A step whose loss or gradient is not finite leaves the weights as they are and is reported as skipped.
     """
 
-    def __init__(
-        self, aim: Objective, made: Optimiser, stage: Stage, ranks: Ranks, device: torch.device
-    ):
+    def __init__(self, aim: Objective, made: Optimiser, stage: Stage, ranks: Ranks, device: torch.device):
         self.aim, self.made, self.stage, self.ranks, self.device = aim, made, stage, ranks, device
         self.parameters = [p for group in made.param_groups for p in group["params"]]
         self.half = uses_bf16(stage.precision, device)

@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -59,8 +59,10 @@ class Views(Part, slot="views"):
 class MarkedViews(Views, nn.Module):
     """Views with learnt vectors among the visual tokens, trained as `views`. Built as `Views(width, *, options)`.
 
-    width: of the language model's embeddings.
+    width: of the language model's embeddings; with `connected`, of the block of features that becomes one token.
     markers: the learnt vectors, or None where the options leave them out.
+    connected: the markers stand among the features and pass through the connector, each as a block of its own.
     """
 
+    connected: ClassVar[bool] = False
     markers: Float[Tensor, "m d"] | None

@@ -1,0 +1,64 @@
+"""Partial LoRA: an update that image tokens meet, and no word."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from chiasm import parts
+from chiasm.errors import RecipeError
+from chiasm.routing import routed
+
+
+@pytest.fixture
+def layer():
+    torch.manual_seed(0)
+    return nn.ModuleDict({"up": nn.Linear(6, 5)})
+
+
+def partial(language, **options):
+    part = parts.build("routing", {"type": "partial_lora", "rank": 2, **options}, language)
+    for update in part.updates.values():
+        nn.init.normal_(update.b)
+    return part
+
+
+def test_image_positions_meet_the_scaled_update_and_words_do_not(layer):
+    x, kinds = torch.randn(1, 4, 6), torch.tensor([[0, 1, 2, 0]])
+    plain = layer["up"](x)
+    update = partial(layer, alpha=6.0).updates["up"]
+    with routed(kinds):
+        made = layer["up"](x)
+    assert torch.equal(made[:, [0, 3]], plain[:, [0, 3]])
+    torch.testing.assert_close(made[:, 1:3], (plain + 3 * x @ update.a.T @ update.b.T)[:, 1:3])
+
+
+def test_text_alone_comes_out_bit_for_bit_and_still_gives_gradients(layer):
+    x = torch.randn(2, 3, 6)
+    plain = layer["up"](x)
+    part = partial(layer)
+    with routed(torch.zeros(2, 3, dtype=torch.long)):
+        made = layer["up"](x)
+    assert torch.equal(made, plain)
+    made.sum().backward()
+    assert all(p.grad is not None and p.grad.abs().max() == 0 for p in part.parameters())
+
+
+def test_kinds_are_an_option(layer):
+    x = torch.randn(1, 2, 6)
+    plain = layer["up"](x)
+    partial(layer, kinds=["read"])
+    with routed(torch.tensor([[1, 2]])):
+        changed = (layer["up"](x) != plain).any(-1)
+    assert changed.tolist() == [[True, False]]
+
+
+def test_queries_keys_and_values_share_one_a_also_in_a_copy():
+    language = nn.ModuleDict({f"{name}_proj": nn.Linear(4, 4) for name in "qkvo"})
+    part = copy.deepcopy(partial(language))
+    updates = part.updates
+    assert updates["q_proj"].a is updates["k_proj"].a is updates["v_proj"].a
+    assert updates["o_proj"].a is not updates["q_proj"].a
+    with pytest.raises(RecipeError, match=r"cannot share A .* v_proj has 3 inputs, not 4"):
+        partial(nn.ModuleDict({"q_proj": nn.Linear(4, 4), "v_proj": nn.Linear(3, 4)}))
