@@ -19,7 +19,8 @@ from chiasm.data.files import PictureFile, PictureInMemory
 from chiasm.data.sample import Message, Picture, Sample
 from chiasm.errors import ChiasmError, DataError
 from chiasm.routing import routed
-from chiasm.sequence import Document, Kind, PackedBatch, Slot, WrittenImages, fill, pack
+from chiasm.routing.beside import Media, beside
+from chiasm.sequence import Document, Kind, PackedBatch, Slot, WrittenImages, pack
 
 if TYPE_CHECKING:
     from chiasm.model import Model
@@ -58,7 +59,8 @@ class Session:
         self.kinds = batch.kinds
         self.cache = model.language.new_cache()
         self.lengths = torch.tensor([len(each) for each in documents], device=model.device)
-        hidden = self._run(self._embed(batch), batch.positions, batch.kinds, batch.layout)
+        embeddings = self._embed(batch)
+        hidden = self._run(embeddings, batch.positions, batch.kinds, batch.layout, self.media)
         rows = torch.arange(len(documents), device=model.device)
         self.last: Float[Tensor, "n d"] = hidden[rows, self.lengths - 1]
 
@@ -77,21 +79,22 @@ class Session:
         positions = self.lengths[:, None] + torch.arange(count, device=device)
         self.layout = self.layout.extended(added)
         self.lengths = self.lengths + count
-        hidden = self._run(embeddings, positions, kinds, self.layout)
+        media = self.media.continued(count) if self.media is not None else None
+        hidden = self._run(embeddings, positions, kinds, self.layout, media)
         self.last = hidden[:, -1]
         return hidden
 
     def step_text(self, ids: Int[Tensor, n]) -> Float[Tensor, "n d"]:
         return self.step(self.model.language.embed(ids[:, None]), Kind.TEXT, [True], [True])[:, -1]
 
-    def _run(self, embeddings: Tensor, positions: Tensor, kinds: Tensor, layout: Layout) -> Tensor:
-        with routed(kinds):
+    def _run(
+        self, embeddings: Tensor, positions: Tensor, kinds: Tensor, layout: Layout, media: Media | None
+    ) -> Tensor:
+        with routed(kinds), beside(media):
             return self.model.language(embeddings, positions, layout, self.cache)
 
     def _embed(self, batch: PackedBatch) -> Float[Tensor, "n t d"]:
-        embeddings = self.model.language.embed(batch.ids)
-        if batch.read is not None:
-            embeddings = fill(embeddings, batch.read.places, self.model.look(batch.read)[batch.read.sources])
+        embeddings, self.media = self.model.show(batch, self.model.language.embed(batch.ids))
         if batch.written is not None:
             _, embeddings = self.model._write(batch.written, embeddings)
         return embeddings

@@ -22,6 +22,7 @@ from chiasm.heads import ImageHead, Span
 from chiasm.language import Language
 from chiasm.losses import Loss, cross_entropy
 from chiasm.routing import Routing, routed
+from chiasm.routing.beside import CrossRouting, Media, beside
 from chiasm.sequence import IGNORE, PackedBatch, ReadImages, WrittenImages, fill
 from chiasm.tokenizers import ImageTokenizer
 from chiasm.views import MarkedViews, Size, Views
@@ -69,11 +70,11 @@ class Model(nn.Module):
         if self.language is None:
             raise ChiasmError("a model needs a language slot")
         if self.encoder is not None:
-            self.connector = build("connector", self.encoder.width, self.language.width)
+            self.connector = build("connector", self.encoder.width, self._read_width)
         else:
             self.connector = None
         self.views = build("views", *self._marker_width(spec.get("views")))
-        self.routing = build("routing", self.language)
+        self.routing = build("routing", self.language, *([self._read_width] if self._reads_beside else []))
         self.image_tokenizer = build("image_tokenizer")
         self.image_head = self.image_decoder = None
         if self.image_tokenizer is not None:
@@ -109,6 +110,7 @@ class Model(nn.Module):
             connector=self.connector,
             span=self.image_head.layout() if self.image_head is not None else None,
             written_size=Size(size, size) if size is not None else None,
+            beside=isinstance(self.routing, CrossRouting),
         )
 
     def slots(self) -> dict[str, Any]:
@@ -130,13 +132,11 @@ class Model(nn.Module):
 
     def losses(self, batch: PackedBatch) -> dict[str, Loss]:
         """Losses by name: `text`, those of the image head, and those of the routing."""
-        embeddings = self.language.embed(batch.ids)
-        if batch.read is not None:
-            embeddings = fill(embeddings, batch.read.places, self.look(batch.read)[batch.read.sources])
+        embeddings, media = self.show(batch, self.language.embed(batch.ids))
         span = None
         if batch.written is not None:
             span, embeddings = self._write(batch.written, embeddings)
-        hidden = self._read(batch, embeddings)
+        hidden = self._read(batch, embeddings, media)
         losses: dict[str, Loss] = {}
         rows = batch.labels != IGNORE
         if bool(rows.any()):
@@ -147,6 +147,19 @@ class Model(nn.Module):
             at = batch.written.starts[:, None] + offsets
             losses |= self.image_head.losses(hidden.flatten(0, 1)[at], span)
         return losses | self.routing.losses()
+
+    def show(
+        self, batch: PackedBatch, embeddings: Float[Tensor, "b t d"]
+    ) -> tuple[Float[Tensor, "b t d"], Media | None]:
+        """The embeddings with the pictures read in their places, and what is read beside the sequence."""
+        if batch.read is None:
+            return embeddings, None
+        visual = self.look(batch.read)[batch.read.sources]
+        if not isinstance(self.routing, CrossRouting):
+            return fill(embeddings, batch.read.places, visual), None
+        markers = self.routing.marker.expand(len(batch.read.places), -1)
+        media = Media.of(visual, batch.read.lengths, batch.read.places, batch.documents)
+        return fill(embeddings, batch.read.places, markers), media
 
     def look(self, read: ReadImages) -> Float[Tensor, "s d"]:
         """All visual tokens of the pictures read, one after another, and behind them the markers of the views.
@@ -188,13 +201,26 @@ class Model(nn.Module):
         with torch.no_grad():
             return self.image_tokenizer.encode(written.targets)
 
+    @property
+    def _reads_beside(self) -> bool:
+        return issubclass(parts.lookup("routing", self.spec["routing"]["type"]), CrossRouting)
+
+    @property
+    def _read_width(self) -> int:
+        """Of visual tokens; what is read beside the sequence keeps the encoder's width."""
+        if not self._reads_beside:
+            return self.language.width
+        if self.encoder is None:
+            raise RecipeError(f"routing {self.spec['routing']['type']!r} needs an encoder of pictures to read")
+        return self.encoder.width
+
     def _marker_width(self, views: Mapping[str, Any] | None) -> list[int]:
         """What the builder hands to views: the width of their markers, if they have any."""
         part = parts.lookup("views", views["type"]) if views is not None else Views
         if not issubclass(part, MarkedViews):
             return []
         if not part.connected or self.encoder is None or self.connector is None:
-            return [self.language.width]
+            return [self._read_width]
         side = self.connector.block()
         if side is None:
             raise RecipeError(
@@ -214,8 +240,10 @@ class Model(nn.Module):
         values = rearrange(span.embeddings, "n k d -> (n k) d")
         return span, fill(embeddings, places.flatten(), values)
 
-    def _read(self, batch: PackedBatch, embeddings: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
-        with routed(batch.kinds):
+    def _read(
+        self, batch: PackedBatch, embeddings: Float[Tensor, "b t d"], media: Media | None = None
+    ) -> Float[Tensor, "b t d"]:
+        with routed(batch.kinds), beside(media):
             return self.language(embeddings, batch.positions, batch.layout)
 
     # What users call; the loops stand in chiasm.generation.

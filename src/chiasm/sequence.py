@@ -108,6 +108,8 @@ class ReadImages:
     sources: for each place, the row in the table of all visual tokens, group by group, view by view, and behind
         them the markers of the views.
     tokens: how many visual tokens a view of each group was promised to make.
+    lengths: visual tokens of each picture; where they are read beside the sequence, `places` has one position for
+        each picture, and `sources` all of its tokens.
     """
 
     groups: list[Tensor]
@@ -115,6 +117,7 @@ class ReadImages:
     places: Int[Tensor, s]
     sources: Int[Tensor, s]
     tokens: list[int]
+    lengths: list[int] = field(default_factory=list)
 
 
 @dataclass

@@ -16,7 +16,7 @@ class Positions(nn.Module):
         nn.init.trunc_normal_(self.table, std=0.02)
 
     def forward(self, grid: Float[Tensor, "n gh gw c"]) -> Float[Tensor, "n gh gw c"]:
-        table = self.table
+        table: Tensor = self.table
         if grid.shape[1:3] != table.shape[:2]:
             planes = rearrange(table, "r s c -> 1 c r s")
             planes = functional.interpolate(planes, grid.shape[1:3], mode="bicubic", align_corners=False)

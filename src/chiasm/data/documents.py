@@ -34,6 +34,7 @@ class Contract:
     connector: Connector | None = None
     span: SpanLayout | None = None
     written_size: Size | None = None
+    beside: bool = False  # pictures are read beside the sequence, in which each has one position
 
     def read_views(self, size: Size, where: str) -> list[tuple[View, int]]:
         """The views of a picture and how many visual tokens each will make."""
@@ -41,7 +42,8 @@ class Contract:
             raise DataError(f"{where} shows a picture, but this model has no encoder")
         try:
             return [
-                (view, self.connector.tokens(self.encoder.grid(*view.size))) for view in self.views.split(size)
+                (view, self.connector.tokens(self.encoder.grid(*view.size)))
+                for view in self.views.split(size)
             ]
         except ChiasmError as error:
             raise DataError(f"{where}: {error}") from None
@@ -60,7 +62,7 @@ class Contract:
 
     def read_tokens(self, size: Size, where: str) -> int:
         """How many positions a picture of this size takes, markers included."""
-        return len(self.read_order(size, where))
+        return 1 if self.beside else len(self.read_order(size, where))
 
 
 def document(
@@ -172,7 +174,7 @@ class PictureReader:
         counts = [tokens for _, tokens in sizes]
         offsets = [sum(len(groups[h]) * counts[h] for h in range(g)) for g in range(len(groups))]
         end = sum(len(group) * count for group, count in zip(groups, counts, strict=True))
-        places, sources = [], []
+        places, sources, lengths = [], [], []
         for start, slot in slots:
             key = slot.picture.key
             own = []  # where the tokens of this picture stand in the table, view by view
@@ -182,6 +184,7 @@ class PictureReader:
                 own.append(torch.arange(first, first + counts[g]))
             order = torch.tensor(self.contract.read_order(slot.picture.size, f"picture {key}"))
             places.append(torch.arange(start, start + slot.length))
+            lengths.append(len(order))
             # The views' markers stand behind all tokens.
             sources.append(torch.where(order >= 0, torch.cat(own)[order.clamp(min=0)], end - 1 - order))
         return ReadImages(
@@ -190,6 +193,7 @@ class PictureReader:
             places=torch.cat(places),
             sources=torch.cat(sources),
             tokens=counts,
+            lengths=lengths,
         )
 
     def _views(self, views: Sequence[tuple[Picture, View]]) -> Tensor:

@@ -102,6 +102,22 @@ class Unsqueeze(Transform):
 
 
 @dataclass(frozen=True)
+class Row(Transform):
+    """A table of theirs is ours too, and one row of it is also a tensor `1 d` of ours, which decides it on export
+    (the embedding of a marker's id)."""
+
+    index: int
+
+    def to_ours(self, theirs: list[Tensor]) -> list[Tensor]:
+        return [theirs[0], theirs[0][self.index : self.index + 1].clone()]
+
+    def to_theirs(self, ours: list[Tensor]) -> list[Tensor]:
+        table = ours[0].clone()
+        table[self.index] = ours[1][0]
+        return [table]
+
+
+@dataclass(frozen=True)
 class Chain(Transform):
     """One transform after another, in the order from theirs to ours."""
 

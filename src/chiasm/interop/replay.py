@@ -15,7 +15,7 @@ from chiasm.data.documents import Contract, PictureReader
 from chiasm.data.sample import Picture
 from chiasm.errors import DataError
 from chiasm.model import Model
-from chiasm.sequence import Document, Kind, PackedBatch, fill, pack
+from chiasm.sequence import Document, Kind, PackedBatch, pack
 from chiasm.views import Size, View
 
 
@@ -90,16 +90,20 @@ def case_document(
     return made.check(model.contract.context)
 
 
-def read_documents(model: Model, documents: Sequence[Document]) -> Reading:
-    """Run documents, one a row, through the model as training and chat do."""
+def read_documents(model: Model, documents: Sequence[Document], *, encoded: bool = False) -> Reading:
+    """Run documents, one a row, through the model as training and chat do.
+
+    encoded: the pictures' tiles are features (n gh gw c) of the encoder.
+    """
     batch, slots = pack([[each] for each in documents])
     batch = CaseReader(model.contract).attach(batch, slots)
-    embeddings = model.language.embed(batch.ids)
+    if batch.read is not None:
+        batch.read.encoded = encoded
+    embeddings, media = model.show(batch, model.language.embed(batch.ids))
     visual = embeddings.new_zeros(0, embeddings.shape[-1])
     if batch.read is not None:
         visual = model.look(batch.read)[batch.read.sources]
-        embeddings = fill(embeddings, batch.read.places, visual)
-    hidden = model._read(batch, embeddings)
+    hidden = model._read(batch, embeddings, media)
     return Reading(batch, embeddings, visual, hidden, model.language.logits(hidden))
 
 

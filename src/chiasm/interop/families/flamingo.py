@@ -1,0 +1,265 @@
+"""Flamingo (arXiv 2204.14198) in OpenFlamingo's layout, and lucidrains' resampler."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from chiasm import parts
+from chiasm.errors import CheckpointError, nearest
+from chiasm.interop.cases import Case
+from chiasm.interop.convert import load, load_named
+from chiasm.interop.family import Family, Folder, Original, find_family
+from chiasm.interop.mapping import NameMap, Reshape, Row, Rule, Split, Unused
+from chiasm.interop.replay import CasePicture, case_document, read_documents, scattered, unnormalised
+from chiasm.interop.towers import causal_config, tower, tower_rules
+from chiasm.interop.verify import replays
+from chiasm.routing.beside import Media
+from chiasm.routing.gated_cross_attention import Block
+from chiasm.sequence import Document
+from chiasm.views import Size
+
+# Where each language model of transformers keeps its layers.
+LAYERS = {
+    "llama": "model.layers",
+    "mistral": "model.layers",
+    "opt": "model.decoder.layers",
+    "gptj": "transformer.h",
+    "gpt_neox": "gpt_neox.layers",
+    "mpt": "transformer.blocks",
+}
+ALIASES = {"gptneox": "gpt_neox", "gpt-neox": "gpt_neox", "pythia": "gpt_neox", "gpt-j": "gptj"}
+EMBEDDINGS = ("embed_tokens.weight", "embed_in.weight", "transformer.wte.weight")
+
+
+class Flamingo(Family, name="flamingo"):
+    """OpenFlamingo's state dict (github.com/mlfoundations/open_flamingo), language model and tower included.
+
+    The config, which the original keeps in code, is `{lm: {type, cfg}, vision, perceiver, gated,
+    cross_attn_every_n_layers, media_token_id}`.
+    """
+
+    looks_for = "config.json with lm, vision, perceiver and cross_attn_every_n_layers"
+
+    def recognises(self, folder: Folder) -> bool:
+        return {"lm", "vision", "perceiver", "cross_attn_every_n_layers"} <= folder.config.keys()
+
+    def model(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> dict[str, dict[str, Any]]:
+        vision, gated = config["vision"], config.get("gated", {})
+        kind = _language(config)
+        return {
+            "views": {"type": "whole", "size": vision["image_size"], "fit": "crop"},
+            "encoder": tower(_clip(vision), "clip_vision_model", layer=-1),
+            "connector": _perceiver(config["perceiver"], vision["width"]),
+            "language": causal_config(config["lm"]["cfg"], kind),
+            "routing": _gated(gated, config["cross_attn_every_n_layers"], _width(config)),
+        }
+
+    def names(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> NameMap:
+        spec = self.model(config)
+        layers = LAYERS[_language(config)]
+        told, gates = spec["connector"], spec["routing"]
+        table = next(
+            (key for key in keys if key.endswith(EMBEDDINGS)), "lang_encoder.model.embed_tokens.weight"
+        )
+        inner = table.removeprefix("lang_encoder.")
+        return NameMap(
+            Unused("vision_encoder.proj"),
+            Unused("vision_encoder.ln_post.{p}"),
+            *open_clip_rules("vision_encoder.", _clip(config["vision"])["hidden_size"]),
+            *tower_rules(spec["encoder"], "vision_encoder."),
+            *perceiver_rules("perceiver.", told, config["vision"]["width"]),
+            # The original holds its layers in two lists more.
+            Unused("lang_encoder.old_decoder_blocks.{rest...}"),
+            Unused("lang_encoder.gated_cross_attn_layers.{rest...}"),
+            Unused(f"lang_encoder.{layers}.{{n}}.decoder_layer.self_attn.rotary_emb.inv_freq"),
+            *gated_rules(
+                f"lang_encoder.{layers}.{{n}}.gated_cross_attn_layer.",
+                "routing.blocks.{n}.",
+                gates["heads"] * gates["head_width"],
+            ),
+            Rule(
+                f"lang_encoder.{layers}.{{n}}.decoder_layer.{{rest...}}",
+                f"language.inner.{layers}.{{n}}.{{rest...}}",
+            ),
+            Rule(table, (f"language.inner.{inner}", "routing.marker"), Row(config["media_token_id"])),
+            Rule("lang_encoder.{rest...}", "language.inner.{rest...}"),
+        )
+
+
+def _language(config: Mapping[str, Any]) -> str:
+    told = config["lm"].get("type", config["lm"]["cfg"].get("model_type", "llama")).lower()
+    kind = ALIASES.get(told, told)
+    if kind not in LAYERS:
+        raise CheckpointError(f"lm.type is {told!r}{nearest(told, LAYERS)}")
+    return kind
+
+
+def _width(config: Mapping[str, Any]) -> int:
+    cfg = config["lm"]["cfg"]
+    return next(cfg[key] for key in ("hidden_size", "n_embd", "d_model") if key in cfg)
+
+
+def _clip(vision: Mapping[str, Any]) -> dict[str, Any]:
+    """transformers' config of an open_clip tower."""
+    width = vision["width"]
+    return {
+        "hidden_size": width,
+        "intermediate_size": int(width * vision.get("mlp_ratio", 4.0)),
+        "num_hidden_layers": vision["layers"],
+        "num_attention_heads": vision.get("heads", width // vision.get("head_width", 64)),
+        "image_size": vision["image_size"],
+        "patch_size": vision["patch_size"],
+        "hidden_act": str(vision.get("act", "quick_gelu")).split(" ", 1)[0],
+    }
+
+
+def _perceiver(told: Mapping[str, Any], width: int) -> dict[str, Any]:
+    return {
+        "type": "perceiver_resampler",
+        "latents": told.get("num_latents", 64),
+        "depth": told.get("depth", 6),
+        "heads": told.get("heads", 8),
+        "head_width": told.get("dim_head", 64),
+        "hidden": int(width * told.get("ff_mult", 4)),
+        "pictures": told.get("num_media_embeds", told.get("max_num_media")) or 0,
+        "frames": told.get("max_num_frames") or 0,
+    }
+
+
+def _gated(told: Mapping[str, Any], every: int, width: int) -> dict[str, Any]:
+    return {
+        "type": "gated_cross_attention",
+        "every": every,
+        "heads": told.get("heads", 8),
+        "head_width": told.get("dim_head", 64),
+        "hidden": int(width * told.get("ff_mult", 4)),
+        "looks_at": "latest" if told.get("only_attend_immediate_media", True) else "all",
+    }
+
+
+def open_clip_rules(prefix: str, width: int) -> list[Rule]:
+    """An open_clip vision transformer's names, as those of transformers' CLIP behind `encoder.model.`."""
+    block, ours = f"{prefix}transformer.resblocks.{{n}}.", "encoder.model.encoder.layers.{n}."
+    heads = tuple(f"{ours}self_attn.{each}_proj.{{p}}" for each in "qkv")
+    return [
+        Rule(f"{prefix}class_embedding", "encoder.model.embeddings.class_embedding"),
+        Rule(f"{prefix}conv1.weight", "encoder.model.embeddings.patch_embedding.weight"),
+        Rule(f"{prefix}positional_embedding", "encoder.model.embeddings.position_embedding.weight"),
+        Rule(f"{prefix}ln_pre.{{p}}", "encoder.model.pre_layrnorm.{p}"),
+        Rule(f"{block}ln_1.{{p}}", f"{ours}layer_norm1.{{p}}"),
+        Rule(f"{block}ln_2.{{p}}", f"{ours}layer_norm2.{{p}}"),
+        Rule(f"{block}attn.in_proj_{{p}}", heads, Split((width, width, width))),
+        Rule(f"{block}attn.out_proj.{{p}}", f"{ours}self_attn.out_proj.{{p}}"),
+        Rule(f"{block}mlp.c_fc.{{p}}", f"{ours}mlp.fc1.{{p}}"),
+        Rule(f"{block}mlp.c_proj.{{p}}", f"{ours}mlp.fc2.{{p}}"),
+    ]
+
+
+def perceiver_rules(prefix: str, told: Mapping[str, Any], width: int) -> list[Rule]:
+    """The resampler of OpenFlamingo and of lucidrains; told: our connector's options."""
+    inner, count = told["heads"] * told["head_width"], told["pictures"]
+    ordered = Reshape((count, 1, width), (count, width))
+    theirs, ours = f"{prefix}layers.{{n}}.", "connector.layers.{n}."
+    return [
+        Rule(f"{theirs}0.norm_media.{{p}}", f"{ours}feature_norm.{{p}}"),
+        Rule(f"{theirs}0.norm_latents.{{p}}", f"{ours}latent_norm.{{p}}"),
+        Rule(f"{theirs}0.to_q.weight", f"{ours}query.weight"),
+        Rule(f"{theirs}0.to_kv.weight", (f"{ours}key.weight", f"{ours}value.weight"), Split((inner, inner))),
+        Rule(f"{theirs}0.to_out.weight", f"{ours}output.weight"),
+        Rule(f"{theirs}1.{{rest...}}", f"{ours}mlp.{{rest...}}"),
+        Rule(f"{prefix}latents", "connector.latents"),
+        Rule(f"{prefix}frame_embs", "connector.frames"),
+        Rule(f"{prefix}media_time_embs", "connector.pictures", ordered),
+        Rule(f"{prefix}media_pos_emb", "connector.pictures", ordered),  # lucidrains' name
+        Rule(f"{prefix}norm.{{p}}", "connector.norm.{p}"),
+    ]
+
+
+def gated_rules(prefix: str, ours: str, inner: int) -> list[Rule]:
+    """A gated cross-attention block of OpenFlamingo."""
+    return [
+        Rule(f"{prefix}attn.norm.{{p}}", f"{ours}norm.{{p}}"),
+        Rule(f"{prefix}attn.to_q.weight", f"{ours}query.weight"),
+        Rule(
+            f"{prefix}attn.to_kv.weight", (f"{ours}key.weight", f"{ours}value.weight"), Split((inner, inner))
+        ),
+        Rule(f"{prefix}attn.to_out.weight", f"{ours}output.weight"),
+        Rule(f"{prefix}attn_gate", f"{ours}attention_gate"),
+        Rule(f"{prefix}ff.{{rest...}}", f"{ours}mlp.{{rest...}}"),
+        Rule(f"{prefix}ff_gate", f"{ours}mlp_gate"),
+    ]
+
+
+@replays("flamingo", "Flamingo")
+@torch.no_grad()
+def replay(case: Case) -> dict[str, Tensor]:
+    """The media id stands once for each picture of a row; rows are padded on either side."""
+    given = case.inputs
+    model = load(find_family("flamingo"), Original(case.config, case.tensors)).model
+    pixels = unnormalised(model.encoder, given["vision_x"][:, :, 0])
+    mask = given["attention_mask"].bool()
+    documents: list[Document] = []
+    for row, real, own in zip(given["lang_x"], mask, pixels, strict=True):
+        pictures = [
+            CasePicture(f"{len(documents)}/{i}", Size(*each.shape[-2:]), each[None])
+            for i, each in enumerate(own)
+        ]
+        image = case.config["media_token_id"]
+        documents.append(case_document(model, row[real], pictures, image, repeated=False))
+    features = model.encode(rearrange(pixels, "b m c h w -> (b m) c h w"))
+    return {
+        "vision_tokens": rearrange(features, "n gh gw c -> n (gh gw) c"),
+        "media": rearrange(model.connector(features), "(b m) k d -> b m k d", b=len(pixels)),
+        "logits": scattered(read_documents(model, documents).logits, mask),
+    }
+
+
+@replays("flamingo", "PerceiverResampler")
+@torch.no_grad()
+def replay_perceiver(case: Case) -> dict[str, Tensor]:
+    """`[b, m, f, s, c]`; lucidrains' has no axis of frames."""
+    told, width = _perceiver(case.config, case.config["dim"]), case.config["dim"]
+    connector = parts.build("connector", told, width, width).eval()
+    names = NameMap(*perceiver_rules("", told, width))
+    ours, _ = names.to_ours(case.tensors, case.name)
+    load_named(connector, ours, names, case.name, prefix="connector.")
+    x = case.inputs["x"]
+    x = rearrange(x, "b m s c -> b m 1 s c") if x.ndim == 4 else x
+    return {"latents": connector.resample(x)}
+
+
+@replays("flamingo", "GatedCrossAttentionBlock")
+@torch.no_grad()
+def replay_block(case: Case) -> dict[str, Tensor]:
+    """One block; behind a cache every position stands after the last picture."""
+    told, given = case.config, case.inputs
+    spec = _gated(told, 1, told["dim"])
+    looks_at_all = spec["looks_at"] == "all"
+    block = Block(
+        told["dim"], told["dim_visual"], spec["heads"], spec["head_width"], spec["hidden"], looks_at_all
+    )
+    names = NameMap(*gated_rules("", "", spec["heads"] * spec["head_width"]))
+    ours, _ = names.to_ours(case.tensors, case.name)
+    load_named(block.eval(), ours, names, case.name)
+    x, media, stands = given["x"], given["media"], given["media_locations"].long()
+    rows, pictures, length = media.shape[:3]
+    before = torch.arange(rows)[:, None] * pictures
+    first = before.expand(stands.shape)
+    seen = Media(
+        rearrange(media, "b m k c -> (b m k) c"),
+        torch.arange(rows * pictures).repeat_interleave(length),
+        first,
+        first + stands.cumsum(1) - 1,
+        first + pictures,
+    )
+    few = case.outputs["out_cached"].shape[1] if "out_cached" in case.outputs else 0
+    last = replace(
+        seen, first=first[:, :few], latest=seen.latest[:, -1:].expand(-1, few), end=seen.end[:, :few]
+    )
+    return {"out": block(x, seen), **({"out_cached": block(x[:, :few], last)} if few else {})}

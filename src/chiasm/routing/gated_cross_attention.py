@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Float
+from pydantic import PositiveInt
+from torch import Tensor, nn
+from torch.nn import functional
+
+from chiasm.errors import RecipeError
+from chiasm.routing.beside import CrossRouting, Media, current_media
+
+
+class GatedCrossAttention(CrossRouting, name="gated_cross_attention"):
+    """Flamingo: before every n-th layer the text looks at the pictures, through gates (arXiv 2204.14198).
+
+    The gates start at zero, so that the untrained model is the language model as it is. Text before the first
+    picture reads nothing from it.
+
+    Args:
+        every: a block stands before the n-th, 2n-th ... layer.
+        heads: of the attention.
+        head_width: of one head.
+        hidden: width of the blocks' MLPs; null = four times the language model's.
+        looks_at: the 'latest' picture up to a position, or 'all' up to it. With 'all', text before the first
+            picture averages the pictures of its document, later ones too, as in OpenFlamingo.
+    """
+
+    def __init__(
+        self,
+        language: nn.Module,
+        visual_width: int,
+        *,
+        every: PositiveInt = 1,
+        heads: PositiveInt = 8,
+        head_width: PositiveInt = 64,
+        hidden: PositiveInt | None = None,
+        looks_at: Literal["latest", "all"] = "latest",
+    ):
+        super().__init__()
+        width: int = language.width  # type: ignore[assignment]
+        layers = _layers(language)
+        if every > len(layers):
+            raise RecipeError(
+                f"routing 'gated_cross_attention' stands before every {every}th layer of {len(layers)}"
+            )
+        self.marker = nn.Parameter(torch.randn(1, width) * 0.02)
+        self.blocks = nn.ModuleDict()
+        for index in range(every - 1, len(layers), every):
+            block = Block(width, visual_width, heads, head_width, hidden or 4 * width, looks_at == "all")
+            self.blocks[str(index)] = block
+            layers[index].register_forward_pre_hook(block.enter, with_kwargs=True)
+
+    def merge(self) -> None:
+        pass
+
+
+class Block(nn.Module):
+    """Attention to pictures and an MLP, each behind a gate."""
+
+    def __init__(
+        self, width: int, visual_width: int, heads: int, head_width: int, hidden: int, looks_at_all: bool
+    ):
+        super().__init__()
+        self.heads, self.looks_at_all = heads, looks_at_all
+        inner = heads * head_width
+        self.norm = nn.LayerNorm(width)
+        self.query = nn.Linear(width, inner, bias=False)
+        self.key = nn.Linear(visual_width, inner, bias=False)
+        self.value = nn.Linear(visual_width, inner, bias=False)
+        self.output = nn.Linear(inner, width, bias=False)
+        self.attention_gate = nn.Parameter(torch.zeros(1))
+        self.mlp = nn.Sequential(
+            nn.LayerNorm(width),
+            nn.Linear(width, hidden, bias=False),
+            nn.GELU(),
+            nn.Linear(hidden, width, bias=False),
+        )
+        self.mlp_gate = nn.Parameter(torch.zeros(1))
+
+    def enter(self, layer: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, Any]:
+        """Hook before a layer of the language model."""
+        if arguments:
+            return (self(arguments[0], current_media()), *arguments[1:]), named
+        return arguments, {**named, "hidden_states": self(named["hidden_states"], current_media())}
+
+    def forward(self, x: Float[Tensor, "b t d"], media: Media | None) -> Float[Tensor, "b t d"]:
+        if media is not None:
+            x = x + (self.look(x, media) * self.attention_gate.tanh()).to(x.dtype)
+        return x + (self.mlp(x) * self.mlp_gate.tanh()).to(x.dtype)
+
+    def look(self, x: Float[Tensor, "b t d"], media: Media) -> Float[Tensor, "b t d"]:
+        """What each position reads of its pictures; zero where it has none."""
+        first, last, blind = media.latest, media.latest, media.latest < media.first
+        query = self.query(self.norm(x))
+        if self.looks_at_all:
+            # A query of zeros averages.
+            query = query.masked_fill(blind[..., None], 0)
+            first, last = media.first, torch.where(blind, media.end - 1, last)
+            blind = last < first
+        owners = media.owners
+        allowed = (first[..., None] <= owners) & (owners <= last[..., None]) & ~blind[..., None]
+        read = self._attend(query, media.tokens.to(query.dtype), rearrange(allowed, "b t s -> (b t) s"))
+        return self.output(read.masked_fill(blind[..., None], 0))
+
+    def _attend(
+        self, query: Float[Tensor, "b t a"], tokens: Float[Tensor, "s c"], allowed: Bool[Tensor, "m s"]
+    ) -> Float[Tensor, "b t a"]:
+        q = rearrange(query, "b t (h e) -> 1 h (b t) e", h=self.heads)
+        k, v = (
+            rearrange(layer(tokens), "s (h e) -> 1 h s e", h=self.heads) for layer in (self.key, self.value)
+        )
+        mask = allowed | ~allowed.any(1, keepdim=True)  # no softmax over nothing
+        answer = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return rearrange(answer, "1 h (b t) e -> b t (h e)", b=len(query))
+
+
+def _layers(language: nn.Module) -> nn.ModuleList:
+    """The outermost list of modules."""
+    for module in language.modules():
+        if isinstance(module, nn.ModuleList) and len(module):
+            return module
+    raise RecipeError("routing 'gated_cross_attention' found no layers in the language model")
