@@ -211,7 +211,9 @@ class Model(nn.Module):
         if not self._reads_beside:
             return self.language.width
         if self.encoder is None:
-            raise RecipeError(f"routing {self.spec['routing']['type']!r} needs an encoder of pictures to read")
+            raise RecipeError(
+                f"routing {self.spec['routing']['type']!r} needs an encoder of pictures to read"
+            )
         return self.encoder.width
 
     def _marker_width(self, views: Mapping[str, Any] | None) -> list[int]:
