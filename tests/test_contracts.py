@@ -43,6 +43,7 @@ EXAMPLES = {
     ("language", "causal"): TINY["model"]["language"],
     ("routing", "lora"): {"rank": 2},
     ("routing", "partial_lora"): {"rank": 2},
+    ("routing", "moe"): {"experts": 3},
     ("image_tokenizer", "vq"): TINY["model"]["image_tokenizer"],
     ("image_tokenizer", "vqgan"): SMALL_VQGAN,
     ("image_tokenizer", "vqgan_gumbel"): SMALL_VQGAN,

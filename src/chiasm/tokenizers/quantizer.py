@@ -12,7 +12,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, distributed, nn
 from torch.nn import functional
@@ -81,10 +80,10 @@ class VectorQuantizer(nn.Module):
         self.register_buffer("last_revival", long_ago.clone())
         self.register_buffer("batches", torch.tensor(0))
 
-    def forward(self, inputs: Float[Tensor, "n h w c"]) -> Quantized:
+    def forward(self, inputs: Float[Tensor, "*n c"]) -> Quantized:
         with torch.autocast(inputs.device.type, enabled=False):
             inputs = self._on_sphere(inputs.float())
-            flat = rearrange(inputs.detach(), "n h w c -> (n h w) c")
+            flat = inputs.detach().flatten(0, -2)
             learning = self.training and (len(flat) > 0 or _in_company())
             if learning and self.batches == 0:
                 self._start_from(flat)
@@ -96,10 +95,10 @@ class VectorQuantizer(nn.Module):
             return Quantized(straight_through, codes.view(inputs.shape[:-1]), (inputs - vectors).square())
 
     @torch.no_grad()
-    def encode(self, inputs: Float[Tensor, "n h w c"]) -> Int[Tensor, "n h w"]:
+    def encode(self, inputs: Float[Tensor, "*n c"]) -> Int[Tensor, "*n"]:
         """The nearest codes, without learning from them."""
         with torch.autocast(inputs.device.type, enabled=False):
-            flat = rearrange(self._on_sphere(inputs.float()), "n h w c -> (n h w) c")
+            flat = self._on_sphere(inputs.float()).flatten(0, -2)
             return self.nearest(flat).view(inputs.shape[:-1])
 
     def nearest(self, flat: Float[Tensor, "m c"]) -> Int[Tensor, " m"]:
