@@ -11,7 +11,7 @@ from chiasm.encoders import Encoder
 from chiasm.encoders.transformers import IMAGENET
 from chiasm.errors import RecipeError
 
-EPSILON = 1e-6  # of every LayerNorm
+NECK_EPSILON = 1e-6  # of the neck's LayerNorms
 
 
 class Sam(Encoder, name="sam"):
@@ -37,6 +37,7 @@ class Sam(Encoder, name="sam"):
         resize: rows and columns to which the neck's output is resized (bilinear) first; null = not at all.
         early: add what the neck's twin and the same convolutions make of the first global block's output, times
             a learned factor.
+        epsilon: of the blocks' LayerNorms.
     """
 
     mean: Tensor
@@ -60,6 +61,7 @@ class Sam(Encoder, name="sam"):
         downsample: list[int] = [],  # noqa: B006  read only
         resize: PositiveInt | None = None,
         early: bool = False,
+        epsilon: float = 1e-6,
     ):
         super().__init__()
         if width % heads:
@@ -76,7 +78,13 @@ class Sam(Encoder, name="sam"):
         self.positions = nn.Parameter(torch.randn(1, rows, columns, width) * 0.02) if absolute else None
         self.blocks = nn.ModuleList(
             Block(
-                width, heads, hidden, None if i in global_layers else window, bias, rows if relative else None
+                width,
+                heads,
+                hidden,
+                None if i in global_layers else window,
+                bias,
+                rows if relative else None,
+                epsilon,
             )
             for i in range(depth)
         )
@@ -146,13 +154,20 @@ class Block(nn.Module):
     """Attention, in windows or of the whole grid, and MLP, each behind a LayerNorm and beside a skip connection."""
 
     def __init__(
-        self, width: int, heads: int, hidden: int, window: int | None, bias: bool, relative: int | None
+        self,
+        width: int,
+        heads: int,
+        hidden: int,
+        window: int | None,
+        bias: bool,
+        relative: int | None,
+        epsilon: float,
     ):
         super().__init__()
         self.window = window
-        self.attention_norm = nn.LayerNorm(width, EPSILON)
+        self.attention_norm = nn.LayerNorm(width, epsilon)
         self.attention = Attention(width, heads, bias, relative and (window or relative))
-        self.mlp_norm = nn.LayerNorm(width, EPSILON)
+        self.mlp_norm = nn.LayerNorm(width, epsilon)
         self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
 
     def extra_repr(self) -> str:
@@ -211,9 +226,9 @@ class Neck(nn.Sequential):
     def __init__(self, in_width: int, out_width: int):
         super().__init__(
             nn.Conv2d(in_width, out_width, 1, bias=False),
-            ChannelNorm(out_width, EPSILON),
+            ChannelNorm(out_width, NECK_EPSILON),
             nn.Conv2d(out_width, out_width, 3, padding=1, bias=False),
-            ChannelNorm(out_width, EPSILON),
+            ChannelNorm(out_width, NECK_EPSILON),
         )
 
     def forward(self, input: Float[Tensor, "n gh gw c"]) -> Float[Tensor, "n d gh gw"]:

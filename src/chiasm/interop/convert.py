@@ -171,7 +171,8 @@ def export_checkpoint(folder: str | Path, destination: str | Path, layout: str |
         side = place / FILES
     else:
         config = chosen.config(record["model"])
-        original = Original(config, chosen.names(config).to_theirs(tensors, str(folder)))
+        once = {name: tensor for name, tensor in tensors.items() if name not in record["tied"]}
+        original = Original(config, chosen.names(config).to_theirs(once, str(folder)))
         side = place / "tokenizer"
     with whole_folder(Path(destination)) as draft:
         if side.is_dir():

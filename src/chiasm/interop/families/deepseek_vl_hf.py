@@ -1,0 +1,203 @@
+"""DeepSeek-VL in transformers' layout, with SigLIP alone and with SAM beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from chiasm.errors import CheckpointError
+from chiasm.interop.cases import Case
+from chiasm.interop.convert import load
+from chiasm.interop.families.deepseek_vl import TEMPLATE
+from chiasm.interop.family import Family, Folder, Original, find_family
+from chiasm.interop.mapping import NameMap, Own, Rule, Unused
+from chiasm.interop.replay import CasePicture, case_document, read_documents, scattered, unnormalised
+from chiasm.interop.sam import attention_rules
+from chiasm.interop.towers import causal_config, settings, tower, tower_rules
+from chiasm.interop.verify import replays
+from chiasm.views import Size
+
+CLASSES = {
+    "deepseek_vl": "DeepseekVLForConditionalGeneration",
+    "deepseek_vl_hybrid": "DeepseekVLHybridForConditionalGeneration",
+}
+HIGH, LOW = "encoder.encoders.0", "encoder.encoders.1"
+
+
+class DeepseekVLTransformers(Family, name="deepseek-vl-hf"):
+    """The layout of DeepseekVLForConditionalGeneration and of its hybrid (deepseek-community on the hub)."""
+
+    looks_for = "config.json with model_type deepseek_vl or deepseek_vl_hybrid"
+
+    def recognises(self, folder: Folder) -> bool:
+        return folder.config.get("model_type") in CLASSES
+
+    def model(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> dict[str, dict[str, Any]]:
+        text, hybrid = config["text_config"], _is_hybrid(config)
+        if keys and "lm_head.weight" not in keys:  # tied by the outer config, which released ones do not mean
+            text = {**text, "tie_word_embeddings": True}
+        low = tower(config["vision_config"], "siglip_vision_model", layer=-1, final_norm=True)
+        seen = settings(low["config"])
+        size = settings(_sam_config(config)).image_size if hybrid else seen.image_size
+        encoder = low
+        if hybrid:
+            sam = _sam(_sam_config(config), side=seen.image_size // seen.patch_size)
+            encoder = {"type": "hybrid", "encoders": [sam, low], "sizes": [None, seen.image_size]}
+        return {
+            "views": {"type": "letterbox", "size": size},
+            "encoder": encoder,
+            "connector": {"type": "split_mlp", "widths": [sam["downsample"][-1], seen.hidden_size]}
+            if hybrid
+            else {"type": "mlp", "depth": 2},
+            "language": causal_config(text, text.get("model_type", "llama")),
+        }
+
+    def names(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> NameMap:
+        encoder = self.model(config)["encoder"]
+        nested = not keys or any(key.startswith("model.vision_model.vision_model.") for key in keys)
+        prefix = f"model.vision_model.{'vision_model.' if nested else ''}"
+        if _is_hybrid(config):
+            vision = [*_sam_rules(), *tower_rules(encoder["encoders"][1], prefix, LOW)]
+        else:
+            vision = [
+                *tower_rules(encoder, prefix),
+                Rule("model.aligner.linear1.{p}", "connector.layers.0.{p}"),
+                Rule("model.aligner.linear2.{p}", "connector.layers.2.{p}"),
+            ]
+        return NameMap(
+            *vision,
+            Unused("model.language_model.layers.{n}.self_attn.rotary_emb.inv_freq"),
+            Rule("model.language_model.{rest...}", "language.inner.model.{rest...}"),
+            Rule("lm_head.weight", "language.inner.lm_head.weight"),
+        )
+
+    def config(self, model: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+        encoder, connector = model["encoder"], model["connector"]
+        if encoder["type"] != "transformers" or connector["type"] != "mlp" or connector["depth"] != 2:
+            raise CheckpointError(
+                "'deepseek-vl-hf' needs the encoder 'transformers' and the connector 'mlp' of depth 2"
+            )
+        whole = encoder["layer"] == -1 and encoder["final_norm"] and connector["bias"]
+        if not whole or "siglip" not in encoder["config"]["model_type"]:
+            raise CheckpointError(
+                "'deepseek-vl-hf' needs a SigLIP with layer -1 and final_norm, and an MLP's bias"
+            )
+        text = model["language"]["config"]
+        return {
+            "architectures": [CLASSES["deepseek_vl"]],
+            "model_type": "deepseek_vl",
+            "image_token_id": 0,
+            "vision_config": {**encoder["config"], "vision_use_head": False},
+            "text_config": text,
+            "tie_word_embeddings": text.get("tie_word_embeddings", False),
+        }
+
+    def constants(self, folder: Folder) -> dict[str, Tensor]:
+        towers = {LOW: "image", HIGH: "high_res_image"} if _is_hybrid(folder.config) else {"encoder": "image"}
+        told = folder.json("preprocessor_config.json") or folder.json("processor_config.json")
+        told = told.get("image_processor", told)
+        return {
+            f"{slot}.{ours}": torch.tensor(told[f"{which}_{theirs}"]).float().view(3, 1, 1)
+            for slot, which in towers.items()
+            for ours, theirs in (("mean", "mean"), ("deviation", "std"))
+            if f"{which}_{theirs}" in told
+        }
+
+    def chat_template(self, config: Mapping[str, Any]) -> str | None:
+        return TEMPLATE
+
+
+def _is_hybrid(config: Mapping[str, Any]) -> bool:
+    return config.get("model_type") == "deepseek_vl_hybrid" or "high_res_vision_config" in config
+
+
+def _sam_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {**config.get("high_res_vision_config", {}), "model_type": "sam_vision_model"}
+
+
+def _sam(config: Mapping[str, Any], side: int) -> dict[str, Any]:
+    """The encoder `sam` for transformers' config, resized so that it makes `side` rows of features."""
+    told = settings(config)
+    if told.hidden_act != "gelu":
+        raise CheckpointError(
+            f"high_res_vision_config.hidden_act is {told.hidden_act!r}; only 'gelu' is known"
+        )
+    return {
+        "type": "sam",
+        "size": told.image_size,
+        "patch_size": told.patch_size,
+        "width": told.hidden_size,
+        "depth": told.num_hidden_layers,
+        "heads": told.num_attention_heads,
+        "hidden": told.mlp_dim,
+        "window": told.window_size,
+        "global_layers": list(told.global_attn_indexes),
+        "bias": told.qkv_bias,
+        "absolute": told.use_abs_pos,
+        "relative": told.use_rel_pos,
+        "neck": told.output_channels,
+        "downsample": [2 * told.output_channels, 4 * told.output_channels],
+        "resize": 4 * side,
+        "early": True,
+        "epsilon": told.layer_norm_eps,
+    }
+
+
+def _sam_rules() -> list[Rule | Own]:
+    prefix = "model.high_res_vision_model.vision_encoder."
+    theirs, ours = prefix + "layers.{n}.", HIGH + ".blocks.{n}."
+    necks = {prefix + "neck.": HIGH + ".neck.", "model.high_res_vision_neck.": HIGH + ".early_neck."}
+    return [
+        Rule(prefix + "patch_embed.projection.{p}", HIGH + ".patchify.{p}"),
+        Rule(prefix + "pos_embed", HIGH + ".positions"),
+        Rule(theirs + "layer_norm1.{p}", ours + "attention_norm.{p}"),
+        Rule(theirs + "layer_norm2.{p}", ours + "mlp_norm.{p}"),
+        Rule(theirs + "mlp.lin1.{p}", ours + "mlp.0.{p}"),
+        Rule(theirs + "mlp.lin2.{p}", ours + "mlp.2.{p}"),
+        *attention_rules(theirs, ours),
+        *[
+            Rule(f"{neck}{layer}.{{p}}", f"{mine}{place}.{{p}}")
+            for neck, mine in necks.items()
+            for place, layer in enumerate(("conv1", "layer_norm1", "conv2", "layer_norm2"))
+        ],
+        Rule("model.high_res_vision_proj.conv1.{p}", HIGH + ".downsample.0.{p}"),
+        Rule("model.high_res_vision_proj.conv2.{p}", HIGH + ".downsample.1.{p}"),
+        Rule("model.high_res_vision_alpha", HIGH + ".early_scale"),
+        Rule("model.aligner.high_res_vision_proj.{p}", "connector.shares.0.{p}"),
+        Rule("model.aligner.vision_proj.{p}", "connector.shares.1.{p}"),
+        Rule("model.aligner.proj.{p}", "connector.layers.1.{p}"),
+        Own(HIGH + ".mean"),
+        Own(HIGH + ".deviation"),
+    ]
+
+
+@replays("deepseek_vl", *CLASSES.values())
+@torch.no_grad()
+def replay(case: Case) -> dict[str, Tensor]:
+    """A hybrid is given a picture twice, at either tower's size."""
+    given, told = case.inputs, case.config
+    model = load(find_family("deepseek-vl-hf"), Original(told, case.tensors)).model
+    if _is_hybrid(told):
+        high, low = model.encoder.encoders
+        pixels = [
+            unnormalised(high, given["high_res_pixel_values"]),
+            unnormalised(low, given["pixel_values"]),
+        ]
+        features, side = model.encoder.joined(pixels), pixels[0].shape[-2:]
+    else:
+        pixels = [unnormalised(model.encoder, given["pixel_values"])]
+        features, side = model.encoder(pixels[0]), pixels[0].shape[-2:]
+    pictures = [CasePicture(f"{i}", Size(*side), each[None]) for i, each in enumerate(features)]
+    mask, image = given["attention_mask"].bool(), told["image_token_id"]
+    documents = [
+        case_document(model, row[real], pictures, image, repeated=True)
+        for row, real in zip(given["input_ids"], mask, strict=True)
+    ]
+    read = read_documents(model, documents, encoded=True)
+    made = {"image_features": model.connector(features), "logits": scattered(read.logits, mask)}
+    if _is_hybrid(told):
+        made["high_res_features"] = features[..., : high.width].flatten(1, 2)
+    return made
