@@ -1,0 +1,102 @@
+"""Flamingo's gated cross-attention: silent at first, and only what a position may see."""
+
+import pytest
+import torch
+from torch import nn
+
+from chiasm import parts
+from chiasm.attention import Layout
+from chiasm.data.corpus import corpus
+from chiasm.data.documents import PictureReader, document
+from chiasm.errors import RecipeError
+from chiasm.model import Model
+from chiasm.recipe import load_recipe
+from chiasm.routing.beside import Media
+from chiasm.routing.gated_cross_attention import Block
+from chiasm.sequence import Kind, pack
+
+
+def build(tiny, **options):
+    tiny["model"]["routing"] = {"type": "gated_cross_attention", "heads": 2, "head_width": 4, **options}
+    tiny["model"]["connector"] = {"type": "perceiver_resampler", "latents": 3, "depth": 1, "heads": 2}
+    recipe = load_recipe(tiny)
+    return Model(recipe.model, texts=corpus(recipe)).eval(), parts.build("data", recipe.data["world"])
+
+
+def opened(model):
+    for name, parameter in model.routing.named_parameters():
+        if name.endswith("_gate"):
+            nn.init.constant_(parameter, 0.7)
+    return model
+
+
+def packed(model, samples):
+    batch, slots = pack([[document(model.contract, each) for each in samples]])
+    return PictureReader(model.contract).attach(batch, slots)
+
+
+@torch.no_grad()
+def test_closed_gates_leave_the_bare_language_model_bit_for_bit(tiny):
+    model, _ = build(tiny)
+    embeddings = model.language.embed(torch.arange(5, 12)[None])
+    layout, positions = Layout.causal(1, 7), torch.arange(7)[None]
+    gated = model.language.logits(model.language(embeddings, positions, layout))
+    tiny["model"]["routing"] = {"type": "shared"}
+    bare = Model(load_recipe(tiny).model, texts=corpus(load_recipe(tiny))).eval()
+    bare.language.load_state_dict(model.language.state_dict())
+    assert torch.equal(bare.language.logits(bare.language(embeddings, positions, layout)), gated)
+    assert list(bare.language.state_dict()) == list(model.language.state_dict())
+
+
+def test_a_picture_takes_one_position_and_is_read_through_the_gates(tiny):
+    model, world = build(tiny)
+    sample = next(s for s in world[0] if s.truth["task"] == "what")
+    made = document(model.contract, sample)
+    assert sum(kind == Kind.READ for kind in made.kinds) == 1
+    batch = packed(model, [sample])
+    closed = model.losses(batch)["text"].sum
+    batch.read.groups[0] = torch.rand_like(batch.read.groups[0])
+    assert torch.equal(model.losses(batch)["text"].sum, closed)
+    opened(model)
+    other = model.losses(batch)["text"].sum
+    batch.read.groups[0] = torch.rand_like(batch.read.groups[0])
+    assert not torch.equal(model.losses(batch)["text"].sum, other)
+
+
+def test_open_gates_keep_packed_documents_apart(tiny):
+    model, world = build(tiny)
+    opened(model)
+    samples = [s for i in range(3) for s in world[i] if s.truth["task"] == "what"][:3]
+    with torch.no_grad():
+        together = model.losses(packed(model, samples))["text"].sum
+        alone = sum(model.losses(packed(model, [each]))["text"].sum for each in samples)
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)
+
+
+def test_which_pictures_each_position_knows():
+    documents = torch.tensor([[0, 0, 0, 1, 1, 1, -1], [0, 0, 0, 0, 0, 1, 1]])
+    media = Media.of(torch.zeros(5, 2), [2, 1, 2], torch.tensor([1, 4, 9]), documents)
+    assert media.owners.tolist() == [0, 0, 1, 2, 2]
+    assert media.first.tolist() == [[0, 0, 0, 1, 1, 1, 2], [2, 2, 2, 2, 2, 3, 3]]
+    assert media.latest.tolist() == [[-1, 0, 0, 0, 1, 1, 1], [1, 1, 2, 2, 2, 2, 2]]
+    assert media.end.tolist() == [[1, 1, 1, 2, 2, 2, 2], [3, 3, 3, 3, 3, 3, 3]]
+    assert media.continued(2).latest.tolist() == [[0, 0], [2, 2]]
+
+
+def test_text_looks_at_its_latest_picture_alone_and_before_the_first_at_none():
+    torch.manual_seed(0)
+    block, x, tokens = Block(8, 6, 2, 4, 16, False), torch.randn(1, 4, 8), torch.randn(4, 6)
+    media = Media.of(tokens, [2, 2], torch.tensor([1, 3]), torch.zeros(1, 4, dtype=torch.long))
+    read = block.look(x, media)
+    assert torch.equal(read[0, 0], torch.zeros(8))
+    other = torch.cat([tokens[:2], torch.randn(2, 6)])
+    again = block.look(x, Media.of(other, [2, 2], torch.tensor([1, 3]), torch.zeros(1, 4, dtype=torch.long)))
+    assert torch.equal(read[0, :3], again[0, :3])
+    assert not torch.equal(read[0, 3], again[0, 3])
+
+
+def test_every_nth_layer_has_a_block(tiny):
+    model, _ = build(tiny, every=2)
+    assert list(model.routing.blocks) == ["1"]
+    with pytest.raises(RecipeError, match="every 3th layer of 2"):
+        build(tiny, every=3)
