@@ -48,6 +48,8 @@ EXAMPLES = {
     ("image_tokenizer", "vqgan"): SMALL_VQGAN,
     ("image_tokenizer", "vqgan_gumbel"): SMALL_VQGAN,
     ("image_tokenizer", "vqgan_cosine"): SMALL_VQGAN,
+    ("image_tokenizer", "lfq"): {"size": 32, "width": 32, "multipliers": [1, 2, 2], "depth": 1, "bits": 5},
+    ("image_tokenizer", "lfq_video"): {"size": 32, "width": 32, "multipliers": [1, 2, 2], "depth": 1, "bits": 5},
     ("image_tokenizer", "vqgan_fsq"): {"size": 32, "width": 32, "multipliers": [1, 2, 2], "depth": 1,
                                        "latent_width": 8, "levels": [4, 3]},
     ("image_tokenizer", "vqgan_lfq"): {"size": 32, "width": 32, "multipliers": [1, 2, 2], "depth": 1,

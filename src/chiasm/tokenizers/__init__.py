@@ -49,6 +49,19 @@ class ImageTokenizer(Part, nn.Module, slot="image_tokenizer"):
         return {}
 
 
+class VideoTokenizer(ImageTokenizer):
+    """Interface of an image tokenizer that also takes moving pictures.
+
+    A video of t frames has u <= t grids of codes, each of `grid`.
+    """
+
+    @abstractmethod
+    def encode_video(self, video: Float[Tensor, "n t 3 h w"]) -> Int[Tensor, "n u gh gw"]: ...
+
+    @abstractmethod
+    def decode_video(self, codes: Int[Tensor, "n u gh gw"]) -> Float[Tensor, "n t 3 h w"]: ...
+
+
 def join_scales(codes: Sequence[Int[Tensor, "n h w"]]) -> Int[Tensor, "n 1 l"]:
     """The codes of several scales in one row."""
     return torch.cat([each.flatten(1) for each in codes], 1)[:, None]

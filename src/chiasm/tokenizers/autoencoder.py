@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from chiasm.errors import ChiasmError, RecipeError
 from chiasm.losses import Loss
-from chiasm.tokenizers import ImageTokenizer
+from chiasm.tokenizers import ImageTokenizer, VideoTokenizer
 
 
 class Quantized(NamedTuple):
@@ -75,13 +75,7 @@ class QuantizedAutoencoder(ImageTokenizer):
     @torch.no_grad()
     def decode(self, codes: Int[Tensor, "n gh gw"]) -> Float[Tensor, "n 3 h w"]:
         """Pictures of codes, in [0, 1]; raises ChiasmError on codes out of range or of another grid."""
-        if tuple(codes.shape[1:]) != self.grid:
-            raise ChiasmError(f"codes of shape {tuple(codes.shape)} given to a tokenizer of grid {self.grid}")
-        if codes.numel() and not (codes.min() >= 0 and codes.max() < self.codebook_size):
-            raise ChiasmError(
-                f"codes from {int(codes.min())} to {int(codes.max())} given to a tokenizer of "
-                f"{self.codebook_size} codes (0 to {self.codebook_size - 1})"
-            )
+        self._check_codes(codes)
         return self.render(self.quantize.vectors(codes)).clamp(0, 1)
 
     def losses(self, pixels: Float[Tensor, "n 3 h w"]) -> dict[str, Loss]:
@@ -113,8 +107,47 @@ class QuantizedAutoencoder(ImageTokenizer):
             uses = torch.bincount(codes.flatten(), minlength=self.codebook_size)
             self.frequency.lerp_(uses.to(self.frequency.dtype), 0.01)
 
+    def _check_codes(self, codes: Int[Tensor, "n gh gw"]) -> None:
+        if tuple(codes.shape[1:]) != self.grid:
+            raise ChiasmError(f"codes of shape {tuple(codes.shape)} given to a tokenizer of grid {self.grid}")
+        if codes.numel() and not (codes.min() >= 0 and codes.max() < self.codebook_size):
+            raise ChiasmError(
+                f"codes from {int(codes.min())} to {int(codes.max())} given to a tokenizer of "
+                f"{self.codebook_size} codes (0 to {self.codebook_size - 1})"
+            )
+
     def _check(self, pixels: Float[Tensor, "n 3 h w"]) -> None:
         if tuple(pixels.shape[1:]) != (3, self.size, self.size):
             raise ChiasmError(
                 f"pictures of shape {tuple(pixels.shape[1:])} given to a tokenizer of {(3, self.size, self.size)}"
             )
+
+
+class VideoAutoencoder(QuantizedAutoencoder, VideoTokenizer):
+    """A part adds `video_latents` and `render_video`; a picture is a video of one frame."""
+
+    @abstractmethod
+    def video_latents(self, video: Float[Tensor, "n t 3 h w"]) -> Float[Tensor, "n u gh gw c"]:
+        """What is quantized."""
+
+    @abstractmethod
+    def render_video(self, vectors: Float[Tensor, "n u gh gw c"]) -> Float[Tensor, "n t 3 h w"]:
+        """Frames of codes' vectors, not yet cut to [0, 1]."""
+
+    def latents(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n gh gw c"]:
+        return self.video_latents(pixels[:, None])[:, 0]
+
+    def render(self, vectors: Float[Tensor, "n gh gw c"]) -> Float[Tensor, "n 3 h w"]:
+        return self.render_video(vectors[:, None])[:, 0]
+
+    @torch.no_grad()
+    def encode_video(self, video: Float[Tensor, "n t 3 h w"]) -> Int[Tensor, "n u gh gw"]:
+        """Codes of videos; raises ChiasmError when the frames are not of the tokenizer's size."""
+        self._check(video.flatten(0, 1))
+        with torch.autocast(video.device.type, enabled=False):
+            return self.quantize.encode(self.video_latents(video.float()))
+
+    def decode_video(self, codes: Int[Tensor, "n u gh gw"]) -> Float[Tensor, "n t 3 h w"]:
+        """Videos of codes, in [0, 1]; raises ChiasmError on codes out of range or of another grid."""
+        self._check_codes(codes.flatten(0, 1))
+        return self.render_video(self.quantize.vectors(codes)).clamp(0, 1)

@@ -1,0 +1,58 @@
+"""Open-MAGVIT2's tokenizer of moving pictures."""
+
+from __future__ import annotations
+
+from einops import rearrange
+from jaxtyping import Float
+from pydantic import PositiveInt
+from torch import Tensor
+
+from chiasm.tokenizers.autoencoder import VideoAutoencoder
+from chiasm.tokenizers.lookup_free import LookupFree
+from chiasm.tokenizers.magvit import CausalConv3d, MagvitDecoder, MagvitEncoder
+
+
+class LookupFreeVideoTokenizer(VideoAutoencoder, name="lfq_video"):
+    """Open-MAGVIT2's causal 3-D tokenizer (arXiv 2409.04410), without its perceptual and adversarial losses.
+
+    The first frame has codes of its own, so a picture is a video of one frame; 1 + 4 k frames are 1 + k grids of
+    codes with the default multipliers. Codes are numbered as in `lfq`.
+
+    Args:
+        size: height and width of the frames in pixels.
+        width: channels at full resolution, a multiple of 32.
+        multipliers: of the width, a level each; resolution halves from each level to the next, and so does time
+            where the upper level's multiplier is not 1.
+        depth: residual blocks a level.
+        bits: of a code; there are 2^bits codes.
+        commitment: weight of the loss that draws the channels to -1 and 1.
+        entropy: weight of the loss that makes single choices sure and their sum even.
+        sure: share of the single choices' entropy in it.
+        even: share of the mean choice's entropy in it.
+    """
+
+    def __init__(
+        self,
+        *,
+        size: PositiveInt = 128,
+        width: PositiveInt = 128,
+        multipliers: list[int] = [1, 2, 2, 4],  # noqa: B006
+        depth: PositiveInt = 4,
+        bits: PositiveInt = 18,
+        commitment: float = 0.25,
+        entropy: float = 0.1,
+        sure: float = 1.0,
+        even: float = 1.0,
+    ):
+        super().__init__(size=size, factor=2 ** (len(multipliers) - 1), codebook_size=2**bits)
+        self.encoder = MagvitEncoder(width, multipliers, depth, bits, CausalConv3d)
+        self.decoder = MagvitDecoder(width, multipliers, depth, bits, CausalConv3d)
+        self.quantize = LookupFree(bits, commitment=commitment, entropy=entropy, sure=sure, even=even)
+
+    def video_latents(self, video: Float[Tensor, "n t 3 h w"]) -> Float[Tensor, "n u gh gw c"]:
+        inner = rearrange(2 * video - 1, "n t c h w -> n c t h w")
+        return rearrange(self.encoder(inner), "n c u gh gw -> n u gh gw c")
+
+    def render_video(self, vectors: Float[Tensor, "n u gh gw c"]) -> Float[Tensor, "n t 3 h w"]:
+        made = self.decoder(rearrange(vectors, "n u gh gw c -> n c u gh gw"))
+        return rearrange(made, "n c t h w -> n t c h w").float() / 2 + 0.5
