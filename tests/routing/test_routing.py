@@ -29,6 +29,7 @@ def routing(language, name, **options):
     return parts.build("routing", {"type": name, **options}, language)
 
 
+BLENDED = ("moe",)  # sums of equal terms, which round otherwise
 # Two rows with a picture that is looked at and one that is made.
 KINDS = torch.tensor([[0, 1, 1, 0, 2, 2], [1, 1, 0, 0, 0, 0]])
 
@@ -53,7 +54,10 @@ def learn(lora):
 def test_a_fresh_routing_changes_nothing_and_keeps_names(language, name):
     before, names = logits(language), list(language.state_dict())
     part = routing(language, name)
-    assert torch.equal(logits(language), before)
+    if name in BLENDED:
+        torch.testing.assert_close(logits(language), before)
+    else:
+        assert torch.equal(logits(language), before)
     assert list(language.state_dict()) == names
     assert not any(module is language for module in part.modules())
 

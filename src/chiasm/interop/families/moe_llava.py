@@ -1,0 +1,256 @@
+"""MoE-LLaVA (arXiv 2401.15947): LLaVA whose feed-forward networks are sparse experts."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from chiasm.errors import CheckpointError, nearest
+from chiasm.interop.cases import Case
+from chiasm.interop.convert import load, load_named
+from chiasm.interop.families.llava import IMAGE, OTHERS, VICUNA, _depth
+from chiasm.interop.family import Family, Folder, Original, find_family
+from chiasm.interop.mapping import NameMap, Own, Rule, Unused
+from chiasm.interop.padded import causal_with_padding
+from chiasm.interop.replay import CasePicture, case_document, read_documents, scattered, unnormalised
+from chiasm.interop.towers import causal_config, normalisation, settings, tower, tower_rules
+from chiasm.interop.verify import replays
+from chiasm.routing import routed
+from chiasm.routing.moe import Experts, MoE
+from chiasm.sequence import IGNORE, Kind
+from chiasm.views import Size
+from chiasm.weights import read_tensors, resolve
+
+TOWER = "model.image_tower.image_tower.vision_model."
+LANGUAGES = {
+    "moe_llava_stablelm": "stablelm",
+    "moe_llava_llama": "llama",
+    "moe_llava_mistral": "mistral",
+}
+# StableLM Epoch's fields that transformers calls otherwise.
+RENAMED = {"rope_pct": "partial_rotary_factor", "norm_eps": "layer_norm_eps"}
+
+
+class MoELlava(Family, name="moe-llava"):
+    """The original's layout (github.com/PKU-YuanGroup/MoE-LLaVA).
+
+    Its config here is `{llm, vision, moe, projector, select_layer}`, put together from the folder's config.json
+    and that of the CLIP tower.
+    """
+
+    looks_for = f"config.json with a moe section and model_type {', '.join(LANGUAGES)}"
+
+    def recognises(self, folder: Folder) -> bool:
+        return "moe" in folder.config and folder.config.get("model_type") in LANGUAGES
+
+    def read(self, folder: Folder) -> Original:
+        told, tensors = folder.config, dict(folder.tensors)
+        reference = told.get("mm_image_tower") or ""
+        inside = folder.path / reference
+        clip = Folder(inside if reference and inside.is_dir() else resolve(reference))
+        config = {
+            "llm": told,
+            "vision": clip.config.get("vision_config", clip.config),
+            "moe": told["moe"],
+            "projector": told.get("image_projector_type", "linear"),
+            "select_layer": told.get("mm_vision_select_layer", -2),
+        }
+        original = Original(config, tensors)
+        if not any(name.startswith(TOWER) for name in tensors):
+            found = read_tensors(clip.path)
+            found = {
+                TOWER + name.removeprefix("vision_model."): tensor
+                for name, tensor in found.items()
+                if not name.startswith(("text_model.", "text_projection", "visual_projection", "logit_scale"))
+            }
+            original.tensors |= found
+            original.borrowed = set(found)
+        return original
+
+    def model(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> dict[str, dict[str, Any]]:
+        told, moe, vision = config["llm"], config["moe"], config["vision"]
+        kind = told.get("model_type", "moe_llava_stablelm")
+        if kind not in LANGUAGES:
+            raise CheckpointError(f"model_type is {kind!r}{nearest(kind, LANGUAGES)}")
+        language = {
+            RENAMED.get(key, key): value
+            for key, value in told.items()
+            if key != "moe" and not key.startswith((*OTHERS, "video_", "model_type"))
+        }
+        layers = [int(each) for each in moe["moe_layers_idx"]]
+        experts = [int(each) for each in _listed(moe["num_experts"])]
+        return {
+            "views": {"type": "whole", "size": vision.get("image_size", 224)},
+            "encoder": tower(vision, "clip_vision_model", layer=config["select_layer"]),
+            "connector": {"type": "mlp", "depth": _depth(config["projector"])},
+            "language": causal_config(language, LANGUAGES[kind]),
+            "routing": {
+                "type": "moe",
+                "layers": layers,
+                "experts": experts * len(layers) if len(experts) == 1 else experts,
+                "top_k": moe.get("top_k_experts", 2),
+                "capacity": moe.get("capacity_factor", 1.0),
+                "eval_capacity": moe.get("eval_capacity_factor", 1.0),
+                "min_capacity": moe.get("min_capacity", 4),
+                "residual": bool(moe.get("use_residual", False)),
+                "balance": moe.get("router_aux_loss_coef", 0.01),
+            },
+        }
+
+    def names(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> NameMap:
+        spec = self.model(config)
+        only = spec["connector"]["depth"] == 1
+        layers, residual = spec["routing"]["layers"], spec["routing"]["residual"]
+        if max(layers, default=0) >= settings(spec["language"]["config"]).num_hidden_layers:
+            raise CheckpointError(f"moe_layers_idx {layers} names layers that the model has not")
+        theirs, idle = "model.layers.{n}.mlp.", "language.inner.model.layers.{n}.mlp."
+        ours = "routing.layers.inner/model/layers/{n}/mlp."
+        return NameMap(
+            *tower_rules(spec["encoder"], TOWER),
+            Rule(
+                "model.mm_projector.image_spatial_proj.{rest...}",
+                f"connector.layers.{'0.' if only else ''}{{rest...}}",
+            ),
+            Rule(f"{theirs}deepspeed_moe.gate.wg.weight", f"{ours}router.weight"),
+            Rule(
+                f"{theirs}deepspeed_moe.experts.deepspeed_experts.{{k}}.{{rest...}}",
+                f"{ours}experts.{{k}}.{{rest...}}",
+            ),
+            Rule(f"{theirs}coefficient.{{w}}", f"{ours}mixer.{{w}}"),
+            *([Rule(f"{theirs}mlp.{{rest...}}", f"{idle}{{rest...}}")] if residual else []),
+            # The network that a layer's experts were copied from is not in their checkpoint.
+            *[Own(f"{idle.format(n=n)}{{rest...}}") for n in layers if not residual],
+            Unused("model.layers.{n}.self_attn.rotary_emb.inv_freq"),
+            Rule("lm_head.weight", "language.inner.lm_head.weight"),
+            Rule("model.{rest...}", "language.inner.model.{rest...}"),
+        )
+
+    def constants(self, folder: Folder) -> dict[str, Tensor]:
+        return normalisation(folder)
+
+    def chat_template(self, config: Mapping[str, Any]) -> str | None:
+        return VICUNA
+
+    def write(self, original: Original, folder: Path) -> None:
+        super().write(Original(original.config["llm"], original.tensors), folder)
+
+
+def _listed(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+@replays("moe_llava", "deepspeed.moe.layer.MoE")
+@torch.no_grad()
+def replay_layer(case: Case) -> dict[str, Tensor]:
+    """One layer of experts, with the case's noise and with none."""
+    from transformers import LlamaConfig
+    from transformers.models.llama.modeling_llama import LlamaMLP
+
+    told, given = case.config, case.inputs
+    width = told["hidden_size"]
+    network = LlamaMLP(
+        LlamaConfig(hidden_size=width, intermediate_size=told["intermediate_size"], num_attention_heads=1)
+    )
+    layer = Experts(
+        network,
+        width,
+        told["num_experts"],
+        top_k=told["k"],
+        capacity=told["capacity_factor"],
+        eval_capacity=told["eval_capacity_factor"],
+        min_capacity=told["min_capacity"],
+        noise="always",
+        residual=told.get("use_residual", False),
+    ).eval()
+    names = NameMap(
+        Rule("deepspeed_moe.gate.wg.weight", "router.weight"),
+        Rule("deepspeed_moe.experts.deepspeed_experts.{rest...}", "experts.{rest...}"),
+        Rule("coefficient.{w}", "mixer.{w}"),
+        Rule("mlp.{rest...}", "network.{rest...}"),
+    )
+    ours, _ = names.to_ours(case.tensors, case.name)
+    dense = {k: v for k, v in ours.items() if k.startswith("network.")}
+    load_named(layer, {k: v for k, v in ours.items() if k not in dense}, names, case.name)
+    if dense:
+        load_named(network, dense, names, case.name, prefix="network.")
+    x = given["x"]
+
+    def made(noise: Tensor) -> Tensor:
+        layer.draw = noise.to  # in the type of the scores
+        with routed(torch.zeros(x.shape[:2], dtype=torch.long)):
+            return layer(x)
+
+    silent, noisy = torch.zeros_like(given["gumbel"]), made(given["gumbel"])
+    plain = made(silent)
+    choice = layer.choose(x.flatten(0, 1))
+    layer.capacities[False] = layer.capacities[True]
+    return {
+        "y": plain,
+        "l_aux": choice.balance,
+        "exp_counts": choice.firsts,
+        "capacity": torch.tensor(choice.capacity),
+        "y_noisy": noisy,
+        "y_train_capacity": made(silent),
+        "combine_weights_sum": choice.weights,
+    }
+
+
+@replays("moe_llava", "EvalMoELLaVA")
+@torch.no_grad()
+def replay_whole(case: Case) -> dict[str, Tensor]:
+    """Padding takes part in the routing here, so that it is computed as the original computes it."""
+    given = case.inputs
+    model = load(find_family("moe-llava"), Original(case.config, case.tensors)).model
+    routing = model.routing
+    assert isinstance(routing, MoE)
+    tiles = unnormalised(model.encoder, given["images"])
+    pictures = [CasePicture(f"{i}", Size(*tile.shape[1:]), tile[None]) for i, tile in enumerate(tiles)]
+    documents, labels = [], []
+    for row, real, targets in zip(
+        given["input_ids"], given["attention_mask"].bool(), given["labels"], strict=True
+    ):
+        ids = row[real]
+        documents.append(case_document(model, ids, pictures, IMAGE, repeated=False))
+        kinds = torch.tensor(documents[-1].kinds)
+        spliced = torch.full_like(kinds, IGNORE)
+        spliced[kinds == Kind.TEXT] = targets[real][ids != IMAGE]
+        labels.append(spliced)
+    read = read_documents(model, documents)
+    lengths = [len(each) for each in documents]
+    real = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+    embeddings = scattered(read.embeddings, real)
+    positions = torch.arange(max(lengths)).expand_as(real)
+
+    layers = routing.each()
+
+    def logits(noises: list[Tensor]) -> Tensor:
+        for layer, noise in zip(layers, noises, strict=True):
+            layer.noise, layer.draw = "always", noise.to
+        with routed(read.batch.kinds):
+            hidden = model.language(embeddings, positions, causal_with_padding(real))
+        return model.language.logits(hidden)
+
+    given_noises = [given[f"gumbel{i}"] for i in range(len(layers))]
+    noisy = logits(given_noises)
+    plain = logits([torch.zeros_like(noise) for noise in given_noises])
+    balance = (
+        routing.weight * torch.stack([each.balance for each in layers if each.balance is not None]).sum()
+    )
+    targets = torch.full(real.shape, IGNORE)
+    targets[real] = torch.cat(labels)
+    text = functional.cross_entropy(
+        plain[:, :-1].flatten(0, 1), targets[:, 1:].flatten(), ignore_index=IGNORE
+    )
+    return {
+        "inputs_embeds": embeddings,
+        "attention_mask": real.long(),
+        "logits": plain,
+        "loss": text + balance,
+        "moe_loss": balance,
+        "logits_noisy": noisy,
+    }

@@ -1,0 +1,89 @@
+"""Which experts a token meets, and with what weights: top-k gating with a capacity, as in DeepSpeed 0.9.5."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional
+
+
+@dataclass(frozen=True)
+class Choice:
+    """For n tokens and e experts.
+
+    experts: the k experts that each token chose, the best first.
+    weights: of each expert in each token's output; 0 where it was not chosen or had no room left.
+    balance: 1 where the experts are chosen alike and up to e where one is always chosen (Switch's loss,
+        arXiv 2101.03961, over first choices).
+    capacity: how many tokens an expert had room for; None = all.
+    """
+
+    experts: Int[Tensor, "n k"]
+    weights: Float[Tensor, "n e"]
+    balance: Float[Tensor, ""]
+    capacity: int | None
+
+    @property
+    def firsts(self) -> Int[Tensor, e]:
+        """How many tokens chose each expert first."""
+        return torch.bincount(self.experts[:, 0], minlength=self.weights.shape[1])
+
+
+def choose(
+    scores: Float[Tensor, "n e"],
+    count: int,
+    *,
+    capacity: float | None = None,
+    least: int = 0,
+    noise: Float[Tensor, "n e"] | None = None,
+) -> Choice:
+    """Let each token choose `count` experts.
+
+    capacity: an expert has room for `capacity` times its even share of all choices, at least for `least`. Places
+        are given in the order of the tokens, all first choices before any second; what finds no place is dropped.
+    noise: added to the scores before every choice but the first; with Gumbel noise that draws from the softmax.
+    """
+    gates = scores.softmax(1)
+    tokens, experts = scores.shape
+    noisy = scores if noise is None else scores + noise
+    chosen, masks = [], []
+    left = gates
+    for _ in range(count):
+        best = left.argmax(1)
+        chosen.append(best)
+        masks.append(functional.one_hot(best, experts))
+        left = noisy.masked_fill(torch.stack(masks).sum(0).bool(), -torch.inf)
+    balance = (gates.mean(0) * masks[0].to(gates.dtype).mean(0)).sum() * experts
+    room = None if capacity is None else _room(tokens, experts, capacity * count, least)
+    if room is not None:
+        masks = _placed(masks, room)
+    weights = torch.stack([gates * mask for mask in masks]).sum(0)
+    if count > 1:  # a single choice keeps its gate, through which it learns
+        weights = weights / weights.sum(1, keepdim=True).clamp(min=torch.finfo(weights.dtype).eps)
+    return Choice(torch.stack(chosen, 1), weights, balance, room)
+
+
+def gumbel(like: Tensor) -> Tensor:
+    """Gumbel noise: the largest of scores with it is a draw from their softmax."""
+    return -torch.empty_like(like).exponential_().log()
+
+
+def _room(tokens: int, experts: int, factor: float, least: int) -> int:
+    # In float32, as the original rounds it.
+    return max(int(torch.ceil(tokens / experts * torch.tensor(factor))), least)
+
+
+def _placed(masks: list[Int[Tensor, "n e"]], room: int) -> list[Int[Tensor, "n e"]]:
+    if len(masks) == 1:
+        # DeepSpeed takes topk of equals here, and with it whichever tokens topk takes.
+        kept = masks[0].topk(min(room, len(masks[0])), dim=0).indices
+        return [masks[0] * torch.zeros_like(masks[0]).scatter(0, kept, 1)]
+    placed, taken = [], torch.zeros_like(masks[0][0])
+    for mask in masks:
+        place = mask.cumsum(0) - 1 + taken
+        placed.append(mask * (place < room))
+        taken = taken + mask.sum(0)
+    return placed

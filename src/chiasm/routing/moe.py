@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from pydantic import PositiveInt
+from torch import Tensor, nn
+from torch.nn import functional
+
+from chiasm.errors import RecipeError
+from chiasm.losses import Loss
+from chiasm.routing import KINDS, Routing, current_kinds
+from chiasm.routing.blocks import feed_forwards, original, replace, width_of
+from chiasm.routing.choice import Choice, choose, gumbel
+
+
+class MoE(Routing, name="moe"):
+    """MoE-LLaVA's sparse experts in place of feed-forward networks (arXiv 2401.15947).
+
+    In the chosen layers every token meets its best `top_k` of several experts, weighted by a router. The experts
+    begin as copies of the layer's own network, so that a dense checkpoint is upcycled (arXiv 2212.05055) and an
+    untrained router changes nothing; that network itself then stands by idle, unless `residual`.
+
+    Without a capacity a token's output depends on no other token, and packing changes nothing. The original has
+    `capacity: 1.5, eval_capacity: 2.0` in DeepSpeed, and noise in use as well.
+
+    Args:
+        experts: how many in a layer, or in each of the chosen layers.
+        top_k: how many a token meets.
+        layers: which feed-forward networks become experts, counted from 0; 'alternate' is every other one from
+            the first, as the original's.
+        capacity: in training, an expert has room for this many times its even share of the choices; what finds
+            no room is dropped, and the weights of the others are raised. None: for all.
+        eval_capacity: likewise in use.
+        min_capacity: least room of an expert, in tokens.
+        noise: when Gumbel noise is added to the scores of every choice but the first.
+        residual: the layer's own network is met as well, and a second router weighs the two (arXiv 2201.05596).
+        balance: weight of the loss that keeps the experts in use alike.
+    """
+
+    terms = {"balance": 1.0}  # noqa: RUF012 (never changed)
+
+    def __init__(
+        self,
+        language: nn.Module,
+        *,
+        experts: PositiveInt | list[PositiveInt] = 4,
+        top_k: PositiveInt = 2,
+        layers: Literal["alternate", "all"] | list[int] = "alternate",
+        capacity: float | None = None,
+        eval_capacity: float | None = None,
+        min_capacity: int = 0,
+        noise: Literal["never", "training", "always"] = "training",
+        residual: bool = False,
+        balance: float = 0.01,
+    ):
+        super().__init__()
+        self.weight = balance
+        networks = _chosen(feed_forwards(language, self.name), layers)
+        counts = experts if isinstance(experts, list) else [experts] * len(networks)
+        if len(counts) != len(networks) or min(counts, default=1) < top_k:
+            raise RecipeError(
+                f"routing 'moe' has {len(networks)} layers of experts and meets {top_k}, but experts is {experts}"
+            )
+        self.layers = nn.ModuleDict()
+        for (name, network), count in zip(networks.items(), counts, strict=True):
+            layer = Experts(
+                network,
+                width_of(language),
+                count,
+                top_k=top_k,
+                capacity=capacity,
+                eval_capacity=eval_capacity,
+                min_capacity=min_capacity,
+                noise=noise,
+                residual=residual,
+            )
+            self.layers[name.replace(".", "/")] = layer  # a module's name cannot contain a dot
+            replace(network, layer.forward)
+
+    def losses(self) -> dict[str, Loss]:
+        found = [each.balance for each in self.each() if each.balance is not None]
+        for layer in self.each():
+            layer.balance = None
+        if not self.training or not found:
+            return {}
+        total = torch.stack(found).sum()
+        return {"balance": Loss(total, torch.ones_like(total.detach()), self.weight)}
+
+    def report(self) -> dict[str, dict[str, list[float]]]:
+        """By layer and kind of token (text, read, written): each expert's share of the choices since the last
+        report. Kinds that did not occur are left out."""
+        told: dict[str, dict[str, list[float]]] = {}
+        for name, layer in zip(self.layers, self.each(), strict=True):
+            table = torch.stack(layer.use).sum(0).double() if layer.use else torch.zeros(len(KINDS), 1)
+            layer.use = []
+            told[name.replace("/", ".")] = {
+                kind: (row / row.sum()).tolist() for kind, row in zip(KINDS, table, strict=True) if row.sum()
+            }
+        return told
+
+    def each(self) -> list[Experts]:
+        return list(self.layers.values())  # type: ignore[arg-type]
+
+    def merge(self) -> None:
+        """Nothing: experts cannot be added up."""
+
+
+class Experts(nn.Module):
+    """Several copies of a feed-forward network, of which each token meets some.
+
+    draw: makes the noise for scores.
+    balance: of the last call, until it is asked for.
+    use: in evaluation, choices by kind of token and expert, a table a call.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        width: int,
+        count: int,
+        *,
+        top_k: int,
+        capacity: float | None,
+        eval_capacity: float | None,
+        min_capacity: int,
+        noise: str,
+        residual: bool,
+    ):
+        super().__init__()
+        self._network = [network]  # in a list, so that it does not become a submodule
+        self.top_k, self.noise, self.min_capacity = top_k, noise, min_capacity
+        self.capacities = {True: capacity, False: eval_capacity}  # in training, in use
+        self.router = nn.Linear(width, count, bias=False)
+        self.experts = nn.ModuleList(copy.deepcopy(network) for _ in range(count))
+        self.mixer = nn.Linear(width, 2) if residual else None
+        self.draw: Callable[[Tensor], Tensor] = gumbel
+        self.balance: Float[Tensor, ""] | None = None
+        self.use: list[Tensor] = []
+
+    def forward(self, x: Float[Tensor, "... d"]) -> Float[Tensor, "... d"]:
+        flat = x.reshape(-1, x.shape[-1])
+        choice = self.choose(flat)
+        self.balance = choice.balance if self.training else choice.balance.detach()
+        if not self.training:
+            self._note(choice)
+        made = torch.zeros_like(flat)
+        for e, expert in enumerate(self.experts):
+            rows = choice.weights[:, e].nonzero()[:, 0]
+            # An expert that nobody chose is called as well, so that it gets a gradient, of zeros.
+            if len(rows) or torch.is_grad_enabled():
+                answer = expert(flat[rows]) * choice.weights[rows, e, None].to(flat.dtype)
+                made = made.index_add(0, rows, answer.to(made.dtype))
+        made = made.view_as(x)
+        if self.mixer is None:
+            return made
+        shares = self.mixer(x).softmax(-1)
+        return made * shares[..., :1] + original(self._network[0], x) * shares[..., 1:]
+
+    def choose(self, tokens: Float[Tensor, "n d"]) -> Choice:
+        """Which experts these tokens meet; scores are in float32."""
+        with torch.autocast(tokens.device.type, enabled=False):
+            scores = functional.linear(tokens.float(), self.router.weight.float())
+            noisy = self.noise == "always" or (self.noise == "training" and self.training)
+            return choose(
+                scores,
+                self.top_k,
+                capacity=self.capacities[self.training],
+                least=self.min_capacity,
+                noise=self.draw(scores) if noisy else None,
+            )
+
+    def _note(self, choice: Choice) -> None:
+        kinds = current_kinds().flatten()
+        if len(kinds) != len(choice.experts):
+            return
+        count = choice.weights.shape[1]
+        at = kinds[:, None] * count + choice.experts
+        self.use.append(torch.bincount(at.flatten(), minlength=len(KINDS) * count).view(-1, count))
+        if len(self.use) > 1:
+            self.use = [torch.stack(self.use).sum(0)]
+
+
+def _chosen(networks: dict[str, nn.Module], layers: Any) -> dict[str, nn.Module]:
+    wanted = range(0, len(networks), 2) if layers == "alternate" else range(len(networks))
+    if isinstance(layers, list):
+        if not layers or len(set(layers)) != len(layers) or not set(layers) <= set(range(len(networks))):
+            raise RecipeError(
+                f"routing 'moe': layers {layers} are not different ones of 0 to {len(networks) - 1}"
+            )
+        wanted = sorted(layers)  # type: ignore[assignment]
+    names = list(networks)
+    return {names[i]: networks[names[i]] for i in wanted}

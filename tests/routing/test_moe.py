@@ -1,0 +1,155 @@
+"""Sparse experts: who is chosen, what is dropped, and what a token gets."""
+
+import pytest
+import torch
+from torch.nn import functional
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, OPTConfig, OPTForCausalLM
+
+from chiasm import parts
+from chiasm.errors import RecipeError
+from chiasm.losses import objective
+from chiasm.routing import routed
+from chiasm.routing.choice import choose, gumbel
+
+SMALL = {"hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 3, "num_attention_heads": 2}
+KINDS = torch.tensor([[0, 1, 1, 0, 2]])
+
+
+@pytest.fixture
+def language():
+    torch.manual_seed(0)
+    return LlamaForCausalLM(LlamaConfig(**SMALL, vocab_size=20)).eval()
+
+
+def moe(language, **options):
+    return parts.build("routing", {"type": "moe", "experts": 3, **options}, language).eval()
+
+
+def read(language):
+    with routed(KINDS):
+        return language(torch.arange(5)[None]).logits
+
+
+def test_weights_are_the_gates_of_the_best_two_made_to_sum_to_one():
+    scores = torch.log(torch.tensor([[0.5, 0.3, 0.2], [0.1, 0.2, 0.7]]))
+    choice = choose(scores, 2)
+    assert choice.experts.tolist() == [[0, 1], [2, 1]]
+    torch.testing.assert_close(choice.weights, torch.tensor([[5 / 8, 3 / 8, 0], [0, 2 / 9, 7 / 9]]))
+    assert choice.firsts.tolist() == [1, 0, 1]
+
+
+def test_a_single_choice_keeps_its_gate():
+    choice = choose(torch.log(torch.tensor([[0.6, 0.4]])), 1)
+    torch.testing.assert_close(choice.weights, torch.tensor([[0.6, 0.0]]))
+
+
+def test_first_choices_are_placed_before_any_second_and_the_rest_is_dropped():
+    """Four tokens and two experts with room for two of each: 4 / 2 * 0.5 * 2."""
+    scores = torch.tensor([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    choice = choose(scores, 2, capacity=0.5)
+    assert choice.capacity == 2
+    # Expert 0: tokens 0 and 1. Expert 1: token 3 by its first choice, token 0 by its second.
+    assert (choice.weights > 0).tolist() == [[True, True], [True, False], [False, False], [False, True]]
+    torch.testing.assert_close(choice.weights.sum(1), torch.tensor([1.0, 1.0, 0.0, 1.0]))
+
+
+def test_an_expert_has_at_least_the_least_room():
+    assert choose(torch.randn(4, 2), 2, capacity=0.1, least=3).capacity == 3
+
+
+def test_noise_decides_every_choice_but_the_first():
+    scores = torch.tensor([[3.0, 2.0, 1.0]])
+    choice = choose(scores, 2, noise=torch.tensor([[-9.0, 0.0, 5.0]]))
+    assert choice.experts.tolist() == [[0, 2]]
+    gates = scores.softmax(1)[0]
+    torch.testing.assert_close(choice.weights[0, 0], gates[0] / (gates[0] + gates[2]))
+
+
+def test_gumbel_noise_draws_from_the_softmax():
+    torch.manual_seed(0)
+    scores = torch.log(torch.tensor([0.2, 0.8])).expand(4000, 2)
+    share = ((scores + gumbel(scores)).argmax(1) == 1).float().mean()
+    assert abs(share - 0.8) < 0.03
+
+
+@pytest.mark.parametrize(("scores", "expected"), [([[9.0, -9.0]] * 4, 2.0), ([[0.1, 0], [0, 0.1]], 1.0)])
+def test_balance_is_one_where_experts_are_chosen_alike(scores, expected):
+    torch.testing.assert_close(
+        choose(torch.tensor(scores), 1).balance, torch.tensor(expected), atol=1e-3, rtol=0
+    )
+
+
+def test_every_token_gets_the_weighted_sum_of_its_experts(language):
+    layer = moe(language, layers=[1]).each()[0]
+    for expert in layer.experts:
+        for parameter in expert.parameters():
+            torch.nn.init.normal_(parameter)
+    x = torch.randn(1, 5, 8)
+    gates = functional.softmax(x[0] @ layer.router.weight.T, 1)
+    top = gates.topk(2)
+    with routed(KINDS):
+        made = language.model.layers[1].mlp(x)
+    for t in range(5):
+        weights = top.values[t] / top.values[t].sum()
+        expected = sum(
+            w * layer.experts[int(e)](x[0, t]) for w, e in zip(weights, top.indices[t], strict=True)
+        )
+        torch.testing.assert_close(made[0, t], expected)
+
+
+@pytest.mark.parametrize(("layers", "chosen"), [("alternate", [0, 2]), ("all", [0, 1, 2]), ([2], [2])])
+def test_layers_are_an_option(language, layers, chosen):
+    assert list(moe(language, layers=layers).layers) == [f"model/layers/{i}/mlp" for i in chosen]
+
+
+def test_the_balance_is_a_loss_in_training_alone(language):
+    part = moe(language)
+    read(language)
+    assert part.losses() == {}
+    part.train()
+    read(language)
+    found = part.losses()
+    assert found["balance"].weight == 0.01
+    objective(found).backward()
+    assert all(layer.router.weight.grad.abs().max() > 0 for layer in part.each())
+    assert part.losses() == {}
+
+
+def test_the_report_tells_use_by_kind_of_token(language):
+    part = moe(language, layers=[0])
+    for parameter in part.each()[0].router.parameters():
+        torch.nn.init.zeros_(parameter)  # then the first two are chosen by all
+    read(language)
+    assert part.report() == {
+        "model.layers.0.mlp": {kind: [0.5, 0.5, 0.0] for kind in ("text", "read", "written")}
+    }
+    assert part.report() == {"model.layers.0.mlp": {}}
+
+
+def test_the_residual_network_is_met_by_all(language):
+    before = read(language)
+    part = moe(language, residual=True)
+    torch.testing.assert_close(read(language), before)
+    for layer in part.each():
+        torch.nn.init.constant_(layer.mixer.bias[1:], 100)
+        for parameter in layer.experts.parameters():
+            torch.nn.init.normal_(parameter)
+    torch.testing.assert_close(read(language), before)
+
+
+def test_gpt2_can_be_upcycled_and_opt_says_why_not():
+    gpt2 = GPT2LMHeadModel(GPT2Config(n_embd=8, n_layer=2, n_head=2, vocab_size=20)).eval()
+    before = read(gpt2)
+    moe(gpt2)
+    torch.testing.assert_close(read(gpt2), before)
+    opt = OPTForCausalLM(
+        OPTConfig(hidden_size=8, ffn_dim=8, num_hidden_layers=1, num_attention_heads=2, word_embed_proj_dim=8)
+    )
+    with pytest.raises(RecipeError, match="OPTDecoderLayer has no feed-forward network of its own"):
+        moe(opt)
+
+
+@pytest.mark.parametrize("options", [{"layers": [3]}, {"layers": []}, {"experts": 1}, {"experts": [3]}])
+def test_options_that_contradict_the_model_are_refused(language, options):
+    with pytest.raises(RecipeError, match="routing 'moe'"):
+        moe(language, **options)
