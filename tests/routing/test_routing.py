@@ -29,7 +29,7 @@ def routing(language, name, **options):
     return parts.build("routing", {"type": name, **options}, language)
 
 
-BLENDED = ("moe",)  # sums of equal terms, which round otherwise
+BLENDED = ("moe", "multiway", "mixture_of_transformers")  # the same sums, which round otherwise
 # Two rows with a picture that is looked at and one that is made.
 KINDS = torch.tensor([[0, 1, 1, 0, 2, 2], [1, 1, 0, 0, 0, 0]])
 
