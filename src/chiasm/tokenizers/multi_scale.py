@@ -1,0 +1,208 @@
+"""Multi-scale residual quantization: a picture as grids of codes, each refining what the coarser ones said."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from einops import rearrange
+from jaxtyping import Float, Int
+from pydantic import PositiveInt
+from torch import Tensor, nn
+from torch.nn import functional
+
+from chiasm.errors import RecipeError
+from chiasm.losses import Loss
+from chiasm.tokenizers import join_scales, split_scales
+from chiasm.tokenizers.autoencoder import Quantized, Quantizer
+from chiasm.tokenizers.convolutional import nearest
+from chiasm.tokenizers.vqgan import Autoencoder
+
+
+class ResidualScales(Quantizer):
+    """VAR's VectorQuantizer2: one codebook for all scales.
+
+    From the coarsest scale on: what is left of the latents is averaged to the scale and looked up, the codes'
+    vectors are enlarged, smoothed by a convolution (`blend` of it) and taken away. scales: codes a side.
+    convolutions: how many are shared by the scales (each scale takes the nearest; 0 = one for every scale).
+    cosine: look up by direction only. Losses are means over all scales of the error of what they said so far.
+    """
+
+    def __init__(
+        self,
+        codebook_size: int,
+        width: int,
+        scales: Sequence[int],
+        *,
+        convolutions: int,
+        blend: float,
+        cosine: bool,
+        codebook_weight: float,
+        commitment: float,
+    ):
+        super().__init__()
+        self.scales, self.blend, self.cosine = tuple(scales), blend, cosine
+        self.codebook_weight, self.commitment = codebook_weight, commitment
+        self.embedding = nn.Embedding(codebook_size, width)
+        nn.init.uniform_(self.embedding.weight, -1 / codebook_size, 1 / codebook_size)
+        count = (convolutions or len(scales)) if blend else 0
+        self.smooth = nn.ModuleList(nn.Conv2d(width, width, 3, 1, 1) for _ in range(count))
+
+    @property
+    def side(self) -> int:
+        return self.scales[-1]
+
+    def forward(self, latents: Float[Tensor, "n h w c"]) -> Quantized:
+        target = rearrange(latents, "n h w c -> n c h w")
+        codes, made = self._refine(target.detach())
+        errors = [(each - target.detach()).square() for each in made]
+        misses = [(each.detach() - target).square() for each in made]
+        losses = {
+            "codebook": Loss.of(torch.stack(errors), self.codebook_weight),
+            "commitment": Loss.of(torch.stack(misses), self.commitment),
+        }
+        vectors = target + (made[-1] - target).detach()
+        return Quantized(rearrange(vectors, "n c h w -> n h w c"), join_scales(codes), losses)
+
+    def encode(self, latents: Float[Tensor, "n h w c"]) -> Int[Tensor, "n 1 l"]:
+        return join_scales(self._refine(rearrange(latents, "n h w c -> n c h w"))[0])
+
+    def vectors(self, codes: Int[Tensor, "n 1 l"]) -> Float[Tensor, "n h w c"]:
+        return rearrange(self.progress(codes)[-1], "n c h w -> n h w c")
+
+    def progress(self, codes: Int[Tensor, "n 1 l"]) -> list[Float[Tensor, "n c h w"]]:
+        """What the codes up to each scale say, at full size; the codes may end with any scale."""
+        known, length = [], 0
+        for side in self.scales:
+            length += side * side
+            known.append((side, side))
+            if length == codes.shape[-1]:
+                break
+        made: list[Tensor] = []
+        for index, part in enumerate(split_scales(codes, known)):
+            said = self._enlarged(part, index)
+            made.append(made[-1] + said if made else said)
+        return made
+
+    def next_inputs(self, codes: Int[Tensor, "n 1 l"]) -> Float[Tensor, "n m c"]:
+        """For every scale but the first, what the coarser ones say, averaged to its size (what VAR reads)."""
+        made = self.progress(codes)[: len(self.scales) - 1]
+        finer = [
+            functional.interpolate(said, size=(side, side), mode="area")
+            for said, side in zip(made, self.scales[1:], strict=False)
+        ]
+        return torch.cat([rearrange(each, "n c h w -> n (h w) c") for each in finer], 1)
+
+    def _refine(self, latents: Float[Tensor, "n c h w"]) -> tuple[list[Tensor], list[Tensor]]:
+        """Codes of every scale, and what they say up to it."""
+        rest = latents
+        codes: list[Tensor] = []
+        made: list[Tensor] = []
+        for index, side in enumerate(self.scales):
+            coarse = rest.detach()
+            if index < len(self.scales) - 1:
+                coarse = functional.interpolate(coarse, size=(side, side), mode="area")
+            found = self._nearest(rearrange(coarse, "n c h w -> (n h w) c"))
+            codes.append(rearrange(found, "(n h w) -> n h w", n=len(latents), h=side))
+            said = self._enlarged(codes[-1], index)
+            made.append(made[-1] + said if made else said)
+            rest = rest - said.detach()
+        return codes, made
+
+    @torch.no_grad()
+    def _nearest(self, vectors: Float[Tensor, "m c"]) -> Int[Tensor, " m"]:
+        codebook = self.embedding.weight
+        if self.cosine:
+            vectors, codebook = functional.normalize(vectors, dim=-1), functional.normalize(codebook, dim=-1)
+        return nearest(vectors, codebook)
+
+    def _enlarged(self, codes: Int[Tensor, "n h w"], index: int) -> Float[Tensor, "n c h2 w2"]:
+        said = rearrange(self.embedding(codes), "n h w c -> n c h w")
+        if index < len(self.scales) - 1:
+            said = functional.interpolate(said, size=(self.side, self.side), mode="bicubic")
+        if not len(self.smooth):
+            return said
+        smoothed = self.smooth[nearest_convolution(index, len(self.scales), len(self.smooth))](said)
+        return (1 - self.blend) * said + self.blend * smoothed
+
+
+def nearest_convolution(index: int, scales: int, convolutions: int) -> int:
+    """Which of the convolutions, spread evenly over the scales, serves a scale."""
+    edge = 1 / 3 / convolutions if convolutions == 4 else 1 / 2 / convolutions  # 4 is the published number
+    places = np.linspace(edge, 1 - edge, convolutions)
+    return int(np.abs(places - index / max(scales - 1, 1)).argmin())
+
+
+class MultiScale(Autoencoder, name="multi_scale"):
+    """VAR's multi-scale residual VQ-VAE (arXiv 2404.02905) and its training, which was never released.
+
+    The training adds to the reconstruction the losses of VAR's quantizer; perceptual and adversarial losses are
+    left out. Codes stand in one row, the coarsest scale first.
+
+    Args:
+        scales: codes a side of every scale, the coarsest first; pictures have the last one's side times the
+            downsampling.
+        width: channels at full resolution, a multiple of 32.
+        multipliers: of the width, a level each; resolution halves from each level to the next. The lowest level
+            has self-attention.
+        depth: residual blocks a level.
+        code_width: length of a code's vector, and channels that the encoder puts out.
+        codebook_size: number of codes.
+        convolutions: smoothing convolutions, shared by neighbouring scales; 0 = one for every scale.
+        blend: share of the smoothed in what a scale says; 0 = no smoothing.
+        cosine: look codes up by direction only.
+        kernel: side in positions of the convolutions before and behind the quantizer.
+        codebook_weight: weight of the loss that moves the codes.
+        commitment: weight of the loss that moves the latents.
+    """
+
+    quantize: ResidualScales
+
+    def __init__(
+        self,
+        *,
+        scales: list[int] = [1, 2, 3, 4, 5, 6, 8, 10, 13, 16],  # noqa: B006
+        width: PositiveInt = 160,
+        multipliers: list[int] = [1, 1, 2, 2, 4],  # noqa: B006
+        depth: PositiveInt = 2,
+        code_width: PositiveInt = 32,
+        codebook_size: PositiveInt = 4096,
+        convolutions: int = 4,
+        blend: float = 0.5,
+        cosine: bool = False,
+        kernel: PositiveInt = 3,
+        codebook_weight: float = 1.0,
+        commitment: float = 0.25,
+    ):
+        if not scales or min(scales) < 1 or sorted(set(scales)) != list(scales):
+            raise RecipeError(f"image_tokenizer 'multi_scale': scales are {scales}; they must grow from 1 on")
+        super().__init__(
+            size=scales[-1] * 2 ** (len(multipliers) - 1),
+            width=width,
+            multipliers=multipliers,
+            depth=depth,
+            attention_sizes=[scales[-1]],
+            latent_width=code_width,
+            code_width=code_width,
+            codebook_size=codebook_size,
+            kernel=kernel,
+        )
+        self.quantize = ResidualScales(
+            codebook_size,
+            code_width,
+            scales,
+            convolutions=convolutions,
+            blend=blend,
+            cosine=cosine,
+            codebook_weight=codebook_weight,
+            commitment=commitment,
+        )
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        return 1, sum(side * side for side in self.quantize.scales)
+
+    @property
+    def scales(self) -> tuple[tuple[int, int], ...]:
+        return tuple((side, side) for side in self.quantize.scales)
