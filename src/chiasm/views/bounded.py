@@ -1,0 +1,39 @@
+from pydantic import PositiveInt
+
+from chiasm.views import Size, View, Views
+
+
+class Bounded(Views, name="bounded"):
+    """Idefics2's one view: the picture's own aspect ratio, its sides kept within bounds (arXiv 2405.02246).
+
+    What does not fill a patch on the right and below is left out.
+
+    Args:
+        longest: the most pixels of the longer side; a longer picture is shrunk.
+        shortest: the least pixels of either side, whatever becomes of the aspect ratio.
+        patch: side in pixels of what the sides become multiples of.
+    """
+
+    def __init__(self, *, longest: PositiveInt = 980, shortest: PositiveInt = 378, patch: PositiveInt = 14):
+        self.longest, self.shortest, self.patch = longest, shortest, patch
+
+    def split(self, size: Size) -> list[View]:
+        shown = self.resize(size)
+        kept = Size(*(max(self.patch, side // self.patch * self.patch) for side in shown))
+        box = (
+            0,
+            0,
+            size.width * min(1, kept.width / shown.width),
+            size.height * min(1, kept.height / shown.height),
+        )
+        return [View(box, kept)]
+
+    def resize(self, size: Size) -> Size:
+        """The size at which a picture is shown, in whole pixels."""
+        height, width = size
+        ratio = width / height
+        if width >= height and width > self.longest:
+            width, height = self.longest, int(self.longest / ratio)
+        elif height > width and height > self.longest:
+            width, height = int(self.longest * ratio), self.longest
+        return Size(max(height, self.shortest), max(width, self.shortest))
