@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Float
+from pydantic import PositiveInt
+from torch import Tensor, nn
+from torch.nn import functional
+
+from chiasm.connectors import Connector
+from chiasm.errors import RecipeError
+
+
+class QFormer(Connector, name="qformer"):
+    """BLIP-2's querying transformer: learnt queries look at each other and at the features (arXiv 2301.12597).
+
+    A BERT without words. Its stage of pretraining with words is `chiasm.connectors.qformer_stage1`. The originals
+    look at the class token too: give the encoder `class_token: first`.
+
+    Args:
+        queries: visual tokens.
+        width: channels of a query.
+        depth: blocks.
+        heads: attention heads; they must divide `width`.
+        hidden: hidden width of a block's MLP.
+        cross_every: queries look at the features in the first of every so many blocks.
+        epsilon: of the LayerNorms.
+    """
+
+    def __init__(
+        self,
+        in_width: int,
+        out_width: int,
+        *,
+        queries: PositiveInt = 32,
+        width: PositiveInt = 768,
+        depth: PositiveInt = 12,
+        heads: PositiveInt = 12,
+        hidden: PositiveInt = 3072,
+        cross_every: PositiveInt = 2,
+        epsilon: float = 1e-12,
+    ):
+        super().__init__()
+        self.queries = nn.Parameter(torch.randn(queries, width) * 0.02)
+        self.trunk = Trunk(in_width, width, depth, heads, hidden, cross_every, epsilon)
+        self.out = nn.Linear(width, out_width)
+
+    def tokens(self, grid: tuple[int, int]) -> int:
+        return len(self.queries)
+
+    def token_grid(self, grid: tuple[int, int]) -> tuple[int, int]:
+        return 1, len(self.queries)
+
+    def forward(self, grid: Float[Tensor, "n gh gw c"]) -> Float[Tensor, "n k d"]:
+        return self.out(self.ask(grid))
+
+    def ask(self, grid: Float[Tensor, "n gh gw c"]) -> Float[Tensor, "n k w"]:
+        """The queries behind the last block, before they get the language model's width."""
+        features = rearrange(grid, "n gh gw c -> n (gh gw) c")
+        return self.trunk(self.queries.expand(len(grid), -1, -1), features)
+
+
+class Trunk(nn.Module):
+    """BERT's blocks (norms behind attention and MLP) with attention from the queries to features.
+
+    text: whether words may stand behind the queries; they have MLPs of their own and do not look at the features.
+    """
+
+    def __init__(
+        self,
+        in_width: int,
+        width: int,
+        depth: int,
+        heads: int,
+        hidden: int,
+        cross_every: int,
+        epsilon: float,
+        text: bool = False,
+    ):
+        super().__init__()
+        if width % heads:
+            raise RecipeError(f"connector 'qformer': {heads} heads do not divide the width {width}")
+        self.norm = nn.LayerNorm(width, epsilon)
+        self.blocks = nn.ModuleList(
+            Block(in_width if i % cross_every == 0 else None, width, heads, hidden, epsilon, text)
+            for i in range(depth)
+        )
+
+    def forward(
+        self,
+        queries: Float[Tensor, "n q w"],
+        features: Float[Tensor, "n s c"] | None,
+        words: Float[Tensor, "n t w"] | None = None,
+        *,
+        seen: Bool[Tensor, "n r l"] | None = None,
+        shown: Bool[Tensor, "n s"] | None = None,
+    ) -> Float[Tensor, "n l w"]:
+        """Queries, and behind them words, after the last block.
+
+        seen: which tokens each token may look at (r is l, or 1 for a rule that all share); without it all.
+        shown: features that queries may look at.
+        """
+        count = queries.shape[1]
+        x = self.norm(queries if words is None else torch.cat([queries, words], dim=1))
+        mask = None if seen is None else rearrange(seen, "n l k -> n 1 l k")
+        cover = None if shown is None else rearrange(shown, "n s -> n 1 1 s")
+        for block in self.blocks:
+            x = block(x, count, features, mask, cover)
+        return x
+
+
+class Block(nn.Module):
+    """Attention, attention to features where `in_width` is given, and MLP, each with its LayerNorm behind it."""
+
+    def __init__(self, in_width: int | None, width: int, heads: int, hidden: int, epsilon: float, text: bool):
+        super().__init__()
+        self.attention, self.attention_norm = Attention(width, width, heads), nn.LayerNorm(width, epsilon)
+        crosses = in_width is not None
+        self.cross = Attention(width, in_width, heads) if in_width is not None else None
+        self.cross_norm = nn.LayerNorm(width, epsilon) if crosses else None
+        self.feed, self.feed_norm = _mlp(width, hidden), nn.LayerNorm(width, epsilon)
+        self.word_feed = _mlp(width, hidden) if text else None
+        self.word_feed_norm = nn.LayerNorm(width, epsilon) if text else None
+
+    def forward(
+        self,
+        x: Float[Tensor, "n l w"],
+        count: int,
+        features: Float[Tensor, "n s c"] | None,
+        seen: Bool[Tensor, "n 1 r l"] | None,
+        shown: Bool[Tensor, "n 1 1 s"] | None,
+    ) -> Float[Tensor, "n l w"]:
+        x = self.attention_norm(x + self.attention(x, x, seen))
+        queries, words = x[:, :count], x[:, count:]
+        if self.cross is not None and self.cross_norm is not None and features is not None and count:
+            queries = self.cross_norm(queries + self.cross(queries, features, shown))
+        queries = self.feed_norm(queries + self.feed(queries))
+        if self.word_feed is None or self.word_feed_norm is None:
+            return queries
+        return torch.cat([queries, self.word_feed_norm(words + self.word_feed(words))], dim=1)
+
+
+class Attention(nn.Module):
+    """Attention in heads, from one row of tokens to another of any width."""
+
+    def __init__(self, width: int, in_width: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Linear(width, width)
+        self.key, self.value = nn.Linear(in_width, width), nn.Linear(in_width, width)
+        self.out = nn.Linear(width, width)
+
+    def extra_repr(self) -> str:
+        return f"heads={self.heads}"
+
+    def forward(
+        self,
+        x: Float[Tensor, "n l w"],
+        features: Float[Tensor, "n s c"],
+        seen: Bool[Tensor, "n 1 r s"] | None,
+    ) -> Float[Tensor, "n l w"]:
+        q, k, v = (
+            rearrange(each, "n s (h e) -> n h s e", h=self.heads)
+            for each in (self.query(x), self.key(features), self.value(features))
+        )
+        answer = functional.scaled_dot_product_attention(q, k, v, attn_mask=seen)
+        return self.out(rearrange(answer, "n h l e -> n l (h e)"))
+
+
+def _mlp(width: int, hidden: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))

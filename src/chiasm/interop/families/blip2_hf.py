@@ -1,0 +1,212 @@
+"""BLIP-2 (arXiv 2301.12597) with a causal language model, in transformers' layout."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from chiasm.connectors.qformer import Trunk
+from chiasm.errors import CheckpointError
+from chiasm.interop.cases import Case
+from chiasm.interop.convert import load, load_named
+from chiasm.interop.family import Family, Folder, Original, find_family
+from chiasm.interop.mapping import NameMap, Own, Reshape, Rule, Split, Unused
+from chiasm.interop.replay import CasePicture, case_document, read_documents, scattered, unnormalised
+from chiasm.interop.towers import causal_config, normalisation, settings
+from chiasm.interop.verify import replays
+from chiasm.views import Size
+
+
+class Blip2Transformers(Family, name="blip2-hf"):
+    """The layout of Blip2ForConditionalGeneration with a causal language model (Salesforce/blip2-opt-2.7b)."""
+
+    looks_for = "config.json with model_type blip-2 and use_decoder_only_language_model"
+
+    def recognises(self, folder: Folder) -> bool:
+        return folder.config.get("model_type") == "blip-2"
+
+    def model(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> dict[str, dict[str, Any]]:
+        if not config.get("use_decoder_only_language_model", True):
+            raise CheckpointError("only BLIP-2 with a causal language model is known, not with T5")
+        vision = settings({**config["vision_config"], "model_type": "blip_2_vision_model"})
+        text = config["text_config"]
+        _plain_gelu(vision, "vision_config")
+        return {
+            "views": {"type": "whole", "size": vision.image_size, "fit": "stretch"},
+            "encoder": {
+                "type": "eva",
+                "size": vision.image_size,
+                "patch_size": vision.patch_size,
+                "width": vision.hidden_size,
+                "depth": vision.num_hidden_layers,
+                "heads": vision.num_attention_heads,
+                "hidden": vision.intermediate_size,
+                "bias": "all" if vision.qkv_bias else "none",
+                "epsilon": vision.layer_norm_eps,
+                "final_epsilon": vision.layer_norm_eps,
+                "class_token": "first",
+            },
+            "connector": _connector(config["qformer_config"], config.get("num_query_tokens", 32)),
+            "language": causal_config(text, text.get("model_type", "opt")),
+        }
+
+    def names(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> NameMap:
+        spec = self.model(config)
+        connector, width = spec["connector"], spec["encoder"]["width"]
+        shape = (connector["queries"], connector["width"])
+        theirs, ours = "vision_model.encoder.layers.{n}.", "encoder.blocks.{n}."
+        linear = tuple(f"{ours}attention.{name}.{{p}}" for name in ("query", "key", "value"))
+        return NameMap(
+            Rule("vision_model.embeddings.class_embedding", "encoder.class_embedding"),
+            Rule("vision_model.embeddings.position_embedding", "encoder.positions"),
+            Rule("vision_model.embeddings.patch_embedding.{p}", "encoder.patchify.{p}"),
+            Rule("vision_model.post_layernorm.{p}", "encoder.final_norm.{p}"),
+            Rule(theirs + "layer_norm1.{p}", ours + "attention_norm.{p}"),
+            Rule(theirs + "layer_norm2.{p}", ours + "mlp_norm.{p}"),
+            Rule(theirs + "self_attn.qkv.{p}", linear, Split((width, width, width))),
+            Rule(theirs + "self_attn.projection.{p}", ours + "attention.out.{p}"),
+            Rule(theirs + "mlp.fc1.{p}", ours + "mlp.up.{p}"),
+            Rule(theirs + "mlp.fc2.{p}", ours + "mlp.down.{p}"),
+            Own("encoder.mean"),
+            Own("encoder.deviation"),
+            Rule("query_tokens", "connector.queries", Reshape((1, *shape), shape)),
+            Rule("qformer.layernorm.{p}", "connector.trunk.norm.{p}"),
+            *qformer_rules("qformer.encoder.", "attention"),
+            Rule("language_projection.{p}", "connector.out.{p}"),
+            Rule("language_model.{rest...}", "language.inner.{rest...}"),
+        )
+
+    def config(self, model: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+        encoder, connector = model["encoder"], model["connector"]
+        if encoder["type"] != "eva" or connector["type"] != "qformer":
+            raise CheckpointError("'blip2-hf' needs the encoder 'eva' and the connector 'qformer'")
+        plain = not any(encoder[o] for o in ("rotary", "gated", "sub_norm", "post_norm", "layer_scale"))
+        if (
+            not plain
+            or not encoder["final_norm"]
+            or not encoder["absolute"]
+            or encoder["class_token"] != "first"
+        ):
+            raise CheckpointError("'blip2-hf' needs an EVA-CLIP-g with final_norm and class_token: first")
+        if encoder["bias"] == "queries_values" or encoder["epsilon"] != encoder["final_epsilon"]:
+            raise CheckpointError("'blip2-hf' needs keys with a bias too (or none at all) and one epsilon")
+        text = model["language"]["config"]
+        return {
+            "architectures": ["Blip2ForConditionalGeneration"],
+            "model_type": "blip-2",
+            "num_query_tokens": connector["queries"],
+            "use_decoder_only_language_model": True,
+            "image_token_index": 0,
+            "vision_config": {
+                "model_type": "blip_2_vision_model",
+                "image_size": encoder["size"],
+                "patch_size": encoder["patch_size"],
+                "hidden_size": encoder["width"],
+                "num_hidden_layers": encoder["depth"],
+                "num_attention_heads": encoder["heads"],
+                "intermediate_size": encoder["hidden"],
+                "qkv_bias": encoder["bias"] == "all",
+                "layer_norm_eps": encoder["epsilon"],
+            },
+            "qformer_config": {
+                "model_type": "blip_2_qformer",
+                "hidden_size": connector["width"],
+                "num_hidden_layers": connector["depth"],
+                "num_attention_heads": connector["heads"],
+                "intermediate_size": connector["hidden"],
+                "cross_attention_frequency": connector["cross_every"],
+                "layer_norm_eps": connector["epsilon"],
+                "encoder_hidden_size": encoder["width"],
+            },
+            "text_config": text,
+        }
+
+    def constants(self, folder: Folder) -> dict[str, Tensor]:
+        return normalisation(folder)
+
+
+def _connector(config: Mapping[str, Any], queries: int) -> dict[str, Any]:
+    told = settings({**config, "model_type": "blip_2_qformer"})
+    _plain_gelu(told, "qformer_config")
+    return {
+        "type": "qformer",
+        "queries": queries,
+        "width": told.hidden_size,
+        "depth": told.num_hidden_layers,
+        "heads": told.num_attention_heads,
+        "hidden": told.intermediate_size,
+        "cross_every": told.cross_attention_frequency,
+        "epsilon": told.layer_norm_eps,
+    }
+
+
+def _plain_gelu(told: Any, where: str) -> None:
+    if told.hidden_act != "gelu":
+        raise CheckpointError(f"{where}.hidden_act is {told.hidden_act!r}; only 'gelu' is known")
+
+
+def qformer_rules(
+    prefix: str, inner: str, ours: str = "connector.", *, words: bool = False
+) -> list[Rule | Unused]:
+    """Rules for a Q-Former's blocks; `inner` is how the layout calls the projections of an attention."""
+    theirs, block = prefix + "layer.{n}.", ours + "trunk.blocks.{n}."
+    rules: list[Rule | Unused] = []
+    for name, mine in (("attention", "attention"), ("crossattention", "cross")):
+        rules += [  # `out` first, because on the way back `{which}` would take it
+            Rule(f"{theirs}{name}.output.dense.{{p}}", f"{block}{mine}.out.{{p}}"),
+            Rule(f"{theirs}{name}.output.LayerNorm.{{p}}", f"{block}{mine}_norm.{{p}}"),
+            Rule(f"{theirs}{name}.{inner}.{{which}}.{{p}}", f"{block}{mine}.{{which}}.{{p}}"),
+        ]
+    for suffix, mine in (("_query", "feed"), ("", "word_feed")):
+        if not suffix and not words:
+            rules += [Unused(theirs + "intermediate.{rest...}"), Unused(theirs + "output.{rest...}")]
+            continue
+        rules += [
+            Rule(f"{theirs}intermediate{suffix}.dense.{{p}}", f"{block}{mine}.0.{{p}}"),
+            Rule(f"{theirs}output{suffix}.dense.{{p}}", f"{block}{mine}.2.{{p}}"),
+            Rule(f"{theirs}output{suffix}.LayerNorm.{{p}}", f"{block}{mine}_norm.{{p}}"),
+        ]
+    return rules
+
+
+@replays("qformer", "Blip2ForConditionalGeneration")
+@torch.no_grad()
+def replay(case: Case) -> dict[str, Tensor]:
+    """The image id stands at each query's place."""
+    given, told = case.inputs, case.config
+    model = load(find_family("blip2-hf"), Original(told, case.tensors)).model
+    pixels = unnormalised(model.encoder, given["pixel_values"])
+    features = model.encoder(pixels)
+    pictures = [CasePicture(f"{i}", Size(*each.shape[-2:]), each[None]) for i, each in enumerate(pixels)]
+    mask, image = given["attention_mask"].bool(), told["image_token_index"]
+    documents = [
+        case_document(model, row[real], pictures, image, repeated=True)
+        for row, real in zip(given["input_ids"], mask, strict=True)
+    ]
+    return {
+        "image_embeds": features[:, 0],
+        "query_output": model.connector.ask(features),
+        "logits": scattered(read_documents(model, documents).logits, mask),
+    }
+
+
+@replays("qformer", "Blip2QFormerModel")
+@torch.no_grad()
+def replay_qformer(case: Case) -> dict[str, Tensor]:
+    """Queries come as they are; some features are masked."""
+    given, spec = case.inputs, _connector(case.config, 1)
+    sizes = [spec[name] for name in ("width", "depth", "heads", "hidden", "cross_every", "epsilon")]
+    trunk = Trunk(case.config["encoder_hidden_size"], *sizes).eval()
+    names = NameMap(
+        Rule("layernorm.{p}", "connector.trunk.norm.{p}"), *qformer_rules("encoder.", "attention")
+    )
+    ours, _ = names.to_ours(case.tensors, case.name)
+    load_named(trunk, ours, names, case.name, prefix="connector.trunk.")
+    mask = given.get("encoder_attention_mask")
+    hidden = trunk(
+        given["query_embeds"], given["encoder_hidden_states"], shown=None if mask is None else mask.bool()
+    )
+    return {"last_hidden_state": hidden, "pooler_output": hidden[:, 0]}
