@@ -16,6 +16,7 @@ class PerceiverResampler(Connector, name="perceiver_resampler"):
     """Flamingo's resampler: learnt latents look at the features and at themselves (arXiv 2204.14198).
 
     Of the width of the features, as in OpenFlamingo; a linear layer follows where the language model reads another.
+    GVT's (arXiv 2305.12223) has that layer always: `projected: true, pictures: 1`.
     Idefics (arXiv 2306.16527) is `activation: relu`. A picture by itself is the first of its document.
 
     Args:
@@ -28,6 +29,7 @@ class PerceiverResampler(Connector, name="perceiver_resampler"):
         head_norm: layer norm of every query and key.
         pictures: learnt vectors for so many pictures of a document, by their order; 0 = none.
         frames: learnt vectors for so many frames of a video; 0 = none.
+        projected: that linear layer also where the widths are equal.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class PerceiverResampler(Connector, name="perceiver_resampler"):
         head_norm: bool = False,
         pictures: int = 0,
         frames: int = 0,
+        projected: bool = False,
     ):
         super().__init__()
         self.latents = nn.Parameter(torch.randn(latents, in_width))
@@ -54,7 +57,8 @@ class PerceiverResampler(Connector, name="perceiver_resampler"):
             for _ in range(depth)
         )
         self.norm = nn.LayerNorm(in_width)
-        self.output = nn.Linear(in_width, out_width) if in_width != out_width else nn.Identity()
+        projects = projected or in_width != out_width
+        self.output = nn.Linear(in_width, out_width) if projects else nn.Identity()
 
     def tokens(self, grid: tuple[int, int]) -> int:
         return len(self.latents)

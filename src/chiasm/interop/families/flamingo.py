@@ -55,7 +55,7 @@ class Flamingo(Family, name="flamingo"):
         return {
             "views": {"type": "whole", "size": vision["image_size"], "fit": "crop"},
             "encoder": tower(_clip(vision), "clip_vision_model", layer=-1),
-            "connector": _perceiver(config["perceiver"], vision["width"]),
+            "connector": perceiver_options(config["perceiver"], vision["width"]),
             "language": causal_config(config["lm"]["cfg"], kind),
             "routing": _gated(gated, config["cross_attn_every_n_layers"], _width(config)),
         }
@@ -119,7 +119,7 @@ def _clip(vision: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _perceiver(told: Mapping[str, Any], width: int) -> dict[str, Any]:
+def perceiver_options(told: Mapping[str, Any], width: int) -> dict[str, Any]:
     return {
         "type": "perceiver_resampler",
         "latents": told.get("num_latents", 64),
@@ -224,7 +224,7 @@ def replay(case: Case) -> dict[str, Tensor]:
 @torch.no_grad()
 def replay_perceiver(case: Case) -> dict[str, Tensor]:
     """`[b, m, f, s, c]`; lucidrains' has no axis of frames."""
-    told, width = _perceiver(case.config, case.config["dim"]), case.config["dim"]
+    told, width = perceiver_options(case.config, case.config["dim"]), case.config["dim"]
     connector = parts.build("connector", told, width, width).eval()
     names = NameMap(*perceiver_rules("", told, width))
     ours, _ = names.to_ours(case.tensors, case.name)

@@ -1,0 +1,95 @@
+"""GVT (arXiv 2305.12223): EVA-02 and a perceiver resampler before Vicuna."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from chiasm import parts
+from chiasm.interop.cases import Case
+from chiasm.interop.convert import load_named
+from chiasm.interop.eva import eva, eva_rules
+from chiasm.interop.families.flamingo import perceiver_options, perceiver_rules
+from chiasm.interop.family import Family, Folder
+from chiasm.interop.mapping import NameMap, Reshape, Rule, Unused
+from chiasm.interop.replay import unnormalised
+from chiasm.interop.towers import causal_config
+from chiasm.interop.verify import replays
+
+VICUNA = (
+    "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'user' %}"
+    "Question: {{ message['content'] }} Answer:{% elif message['role'] == 'assistant' %} "
+    "{{ message['content'] }}{{ eos_token }}{% else %}{{ message['content'] }} {% endif %}{% endfor %}"
+)
+
+
+class Gvt(Family, name="gvt"):
+    """GVT's state dict (github.com/TencentARC/GVT), its language model behind `llm.`.
+
+    The config, which the original keeps in code, is `{visual_encoder, perceiver, llm_hidden, llm}`, the last one a
+    config of transformers.
+    """
+
+    looks_for = "config.json with visual_encoder, perceiver, llm_hidden and llm"
+
+    def recognises(self, folder: Folder) -> bool:
+        return {"visual_encoder", "perceiver", "llm_hidden", "llm"} <= folder.config.keys()
+
+    def model(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> dict[str, dict[str, Any]]:
+        return {
+            "views": {"type": "whole", "size": config["visual_encoder"]["img_size"], "fit": "stretch"},
+            **_vision(config),
+            "language": causal_config(config["llm"], config["llm"].get("model_type", "llama")),
+        }
+
+    def names(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> NameMap:
+        return NameMap(
+            *_vision_rules(config),
+            Unused("llm.model.layers.{n}.self_attn.rotary_emb.inv_freq"),
+            Rule("llm.{rest...}", "language.inner.{rest...}"),
+        )
+
+    def chat_template(self, config: Mapping[str, Any]) -> str | None:
+        return VICUNA
+
+
+def _vision(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Encoder and connector; ln_vision is the encoder's final norm, with torch's epsilon."""
+    width = config["visual_encoder"]["embed_dim"]
+    return {
+        "encoder": {**eva(config["visual_encoder"]), "final_norm": True, "final_epsilon": 1e-5},
+        "connector": {**perceiver_options(config["perceiver"], width), "projected": True},
+    }
+
+
+def _vision_rules(config: Mapping[str, Any]) -> list[Any]:
+    spec, width = _vision(config), config["visual_encoder"]["embed_dim"]
+    count = spec["connector"]["pictures"]
+    return [
+        *eva_rules(spec["encoder"], "visual_encoder."),
+        Rule("ln_vision.{p}", "encoder.final_norm.{p}"),
+        Rule("perceiver.media_pos_emb", "connector.pictures", Reshape((count, 1, width), (count, width))),
+        *perceiver_rules("perceiver.", spec["connector"], width),
+        Rule("llm_proj.{p}", "connector.output.{p}"),
+        Unused("input_ln.{p}"),
+    ]
+
+
+@replays("gvt", "GVT")
+@torch.no_grad()
+def replay(case: Case) -> dict[str, Tensor]:
+    """Without the language model; `latents` stand before the projection to its width."""
+    spec = _vision(case.config)
+    encoder = parts.build("encoder", spec["encoder"])
+    connector = parts.build("connector", spec["connector"], encoder.width, case.config["llm_hidden"])
+    both = nn.ModuleDict({"encoder": encoder, "connector": connector}).eval()
+    names = NameMap(*_vision_rules(case.config))
+    ours, _ = names.to_ours(case.tensors, case.name)
+    load_named(both, ours, names, case.name)
+    pixels = unnormalised(encoder, case.inputs["image"])
+    made = {"vision": encoder.tokens(pixels), "llm_inputs": connector(encoder(pixels))}
+    connector.output = nn.Identity()
+    return made | {"latents": connector(encoder(pixels))}
