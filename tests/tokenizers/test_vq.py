@@ -13,7 +13,15 @@ from chiasm.tokenizers.vq import VQ
 
 
 def tiny(**options):
-    defaults = {"size": 16, "downsample": 4, "codebook_size": 32, "code_width": 8, "width": 32, "depth": 1}
+    defaults = {
+        "size": 16,
+        "downsample": 4,
+        "codebook_size": 32,
+        "code_width": 8,
+        "width": 32,
+        "depth": 1,
+        "settle": 2,
+    }
     return VQ(**(defaults | options))
 
 
@@ -74,11 +82,32 @@ def test_losses_are_sums_over_elements():
     shown = pictures(3)
     losses = vq.losses(shown)
     codes = vq.encode(shown)
-    error = vq._pixels(vq.quantizer.vectors[codes]) - shown
+    error = 2 * (vq._pixels(vq.quantizer.vectors[codes]) - shown)
     assert losses["reconstruction"].count == 3 * 3 * 16 * 16
     assert torch.allclose(losses["reconstruction"].sum, (error.abs() + error**2).sum(), rtol=1e-4)
     assert losses["commitment"].count == 3 * 4 * 4 * 8
-    assert losses["commitment"].weight == 0.05
+    assert losses["commitment"].weight == 0.25
+
+
+def test_the_foreground_weighs_more():
+    vq = tiny(foreground=4.0).eval()
+    shown = torch.zeros(1, 3, 16, 16)
+    shown[..., :4] = 1.0
+    error = 2 * (vq._pixels(vq.quantizer.vectors[vq.encode(shown)]) - shown)
+    weight = torch.ones(16).index_fill(0, torch.arange(4), 4.0)
+    expected = ((error.abs() + error**2) * weight).sum()
+    assert torch.allclose(vq.losses(shown)["reconstruction"].sum, expected, rtol=1e-4)
+
+
+def test_codes_begin_when_the_features_have_settled():
+    torch.manual_seed(0)
+    vq = tiny(settle=2).train()
+    before = vq.quantizer.vectors.clone()
+    for _ in range(2):
+        assert float(vq.losses(pictures())["commitment"].sum) == 0
+    assert torch.equal(vq.quantizer.vectors, before)
+    assert float(vq.losses(pictures())["commitment"].sum) > 0
+    assert not torch.equal(vq.quantizer.vectors, before)
 
 
 def test_every_parameter_gets_a_gradient():
@@ -92,7 +121,7 @@ def test_encoding_is_deterministic_and_decoding_stays_in_range():
     vq = tiny().eval()
     shown = pictures()
     assert torch.equal(vq.encode(shown), vq.encode(shown))
-    vq.decoder[-1][1].bias.data += 100
+    vq.decoder[-2].bias.data += 100
     assert vq.decode(vq.encode(shown)).max() == 1.0
 
 

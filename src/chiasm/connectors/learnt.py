@@ -24,6 +24,20 @@ class Positions(nn.Module):
         return grid + table.to(grid.dtype)
 
 
+class RowsAndColumns(nn.Module):
+    """A learnt vector for each row and one for each column, added to the tokens of a grid of just that size."""
+
+    def __init__(self, grid: tuple[int, int], width: int):
+        super().__init__()
+        self.rows = nn.Parameter(torch.empty(grid[0], 1, width))
+        self.columns = nn.Parameter(torch.empty(1, grid[1], width))
+        nn.init.trunc_normal_(self.rows, std=0.02)
+        nn.init.trunc_normal_(self.columns, std=0.02)
+
+    def forward(self, tokens: Float[Tensor, "n k d"]) -> Float[Tensor, "n k d"]:
+        return tokens + rearrange(self.rows + self.columns, "r c d -> (r c) d").to(tokens.dtype)
+
+
 def learnt_positions(grid: tuple[int, int] | None, width: int) -> nn.Module:
     """Learnt positions of a grid; without a grid none."""
     return nn.Identity() if grid is None else Positions(grid, width)

@@ -4,6 +4,7 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from chiasm.connectors import Connector
+from chiasm.connectors.learnt import RowsAndColumns
 from chiasm.errors import RecipeError
 
 
@@ -17,14 +18,26 @@ class PixelShuffle(Connector, name="pixel_shuffle"):
     Args:
         factor: side of a block in features; a token stands for `factor` squared of them.
         norm: begin with a LayerNorm over a block.
+        positions: rows and columns of tokens, for learnt vectors of each row and column added to them; a small
+            language model from scratch needs these to tell left from right. None in the originals.
     """
 
-    def __init__(self, in_width: int, out_width: int, *, factor: PositiveInt = 2, norm: bool = True):
+    def __init__(
+        self,
+        in_width: int,
+        out_width: int,
+        *,
+        factor: PositiveInt = 2,
+        norm: bool = True,
+        positions: tuple[PositiveInt, PositiveInt] | None = None,
+    ):
         super().__init__()
         self.factor = factor
         width = in_width * factor**2
         self.norm = nn.LayerNorm(width) if norm else nn.Identity()
         self.layers = nn.Sequential(nn.Linear(width, out_width), nn.GELU(), nn.Linear(out_width, out_width))
+        self.grid = positions
+        self.positions = RowsAndColumns(positions, out_width) if positions else nn.Identity()
 
     def tokens(self, grid: tuple[int, int]) -> int:
         rows, columns = grid
@@ -32,9 +45,15 @@ class PixelShuffle(Connector, name="pixel_shuffle"):
             raise RecipeError(
                 f"connector 'pixel_shuffle' cannot cut a {rows}x{columns} grid by {self.factor}"
             )
+        if self.grid not in (None, (rows // self.factor, columns // self.factor)):
+            raise RecipeError(
+                f"connector 'pixel_shuffle' has positions for {self.grid[0]}x{self.grid[1]} tokens, "
+                f"but a {rows}x{columns} grid gives {rows // self.factor}x{columns // self.factor}"
+            )
         return (rows // self.factor) * (columns // self.factor)
 
     def forward(self, grid: Float[Tensor, "n gh gw c"]) -> Float[Tensor, "n k d"]:
         self.tokens((grid.shape[1], grid.shape[2]))
         f = self.factor
-        return self.layers(self.norm(rearrange(grid, "n (gh a) (gw b) c -> n (gh gw) (a b c)", a=f, b=f)))
+        blocks = rearrange(grid, "n (gh a) (gw b) c -> n (gh gw) (a b c)", a=f, b=f)
+        return self.positions(self.layers(self.norm(blocks)))

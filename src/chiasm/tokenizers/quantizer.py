@@ -44,6 +44,7 @@ class VectorQuantizer(nn.Module):
         codebook_size: number of codes.
         width: length of a code's vector.
         decay: share of the moving averages that each batch keeps.
+        settle: batches that pass as they are, before the codes begin.
         revive_after: batches without a use after which a code is moved to a vector of the batch; 0 = never.
         cosine: compare directions: vectors and codes have length 1.
     """
@@ -54,6 +55,7 @@ class VectorQuantizer(nn.Module):
         width: int,
         *,
         decay: float = 0.99,
+        settle: int = 0,
         revive_after: int = 20,
         cosine: bool = False,
         epsilon: float = 1e-5,
@@ -61,7 +63,7 @@ class VectorQuantizer(nn.Module):
     ):
         super().__init__()
         self.decay, self.epsilon, self.cosine = decay, epsilon, cosine
-        self.revive_after, self.window = revive_after, window
+        self.settle, self.revive_after, self.window = settle, revive_after, window
         vectors = self._on_sphere(torch.randn(codebook_size, width))
         self.vectors: Tensor
         self.counts: Tensor
@@ -85,7 +87,11 @@ class VectorQuantizer(nn.Module):
             inputs = self._on_sphere(inputs.float())
             flat = inputs.detach().flatten(0, -2)
             learning = self.training and (len(flat) > 0 or _in_company())
-            if learning and self.batches == 0:
+            if learning and self.batches < self.settle:
+                self.batches += 1
+                nowhere = flat.new_zeros(len(flat), dtype=torch.long)
+                return Quantized(inputs, nowhere.view(inputs.shape[:-1]), torch.zeros_like(inputs))
+            if learning and self.batches == self.settle:
                 self._start_from(flat)
             codes = self.nearest(flat)
             vectors = self.vectors[codes].view_as(inputs)
@@ -152,7 +158,7 @@ class VectorQuantizer(nn.Module):
             self._revive(flat, errors)
 
     def _revive(self, flat: Float[Tensor, "m c"], errors: Float[Tensor, " m"]) -> None:
-        idle = self.batches - torch.maximum(self.last_use, self.last_revival).clamp(min=0)
+        idle = self.batches - torch.maximum(self.last_use, self.last_revival).clamp(min=self.settle)
         dead = (idle >= self.revive_after).nonzero().squeeze(1)
         if len(dead) == 0:
             return

@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 
 import torch
 from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn import functional
 
 from chiasm.errors import ChiasmError, RecipeError
 from chiasm.losses import Loss
 from chiasm.tokenizers import ImageTokenizer
 from chiasm.tokenizers.quantizer import VectorQuantizer
 
+GROUPS = 8  # of the group norms; channels are a multiple of it
+DIFFERS = 0.03  # of [0, 1]: a pixel this far from the median colour is foreground
+
 
 class VQ(ImageTokenizer, name="vq"):
     """VQ-VAE with a moving-average codebook (arXiv 1711.00937, 1906.00446), shaped for speed.
 
-    A picture is folded into patches at once, channels double where resolution halves, and the residual blocks
-    stand at the resolution of the codes only: full resolution is where a convolution costs most and learns
-    least. The reconstruction loss is the sum of the absolute and the squared error: the squared error alone
-    blurs edges, the absolute error alone is slow to find small bright things.
+    A picture is folded into patches of four pixels at once, since full resolution is where a convolution costs
+    most and learns least; then resolution halves while channels grow. Features have a fixed length (their codes
+    are free), and for the first batches nothing is quantized, so that the codes begin as cluster centres of
+    features that already mean something. The reconstruction loss is the sum of the absolute and the squared
+    error of pixels in [-1, 1]: the squared error alone blurs edges, the absolute error alone is slow to find
+    small bright things.
 
     Args:
         size: height and width of the pictures in pixels.
@@ -29,10 +36,11 @@ class VQ(ImageTokenizer, name="vq"):
         codebook_size: number of codes.
         code_width: length of a code's vector.
         width: channels at the resolution of the codes.
-        depth: residual blocks at the resolution of the codes, in the encoder and in the decoder.
-        commitment: weight of the loss that keeps the encoder near its codes. The paper's 0.25 stands beside
-            an error divided by the pixels' variance; beside the plain error it would drown the picture.
+        depth: residual blocks at each resolution.
+        commitment: weight of the loss that keeps the encoder near its codes.
+        foreground: weight of the error where a picture differs from its commonest colour (its median).
         decay: share of the codebook's moving averages that each batch keeps.
+        settle: batches that are not yet quantized.
         revive_after: batches without a use after which a code is given a new place; 0 = never.
         cosine: compare codes by direction only.
     """
@@ -44,10 +52,12 @@ class VQ(ImageTokenizer, name="vq"):
         downsample: int = 16,
         codebook_size: int = 512,
         code_width: int = 32,
-        width: int = 128,
+        width: int = 192,
         depth: int = 1,
-        commitment: float = 0.05,
-        decay: float = 0.99,
+        commitment: float = 0.25,
+        foreground: float = 1.0,
+        decay: float = 0.97,
+        settle: int = 80,
         revive_after: int = 20,
         cosine: bool = False,
     ):
@@ -59,28 +69,35 @@ class VQ(ImageTokenizer, name="vq"):
         if size % downsample:
             raise RecipeError(f"image_tokenizer 'vq': size {size} is no multiple of downsample {downsample}")
         self.size, self.downsample, self.codebook_size = size, downsample, codebook_size
-        self.commitment = commitment
+        self.commitment, self.foreground = commitment, foreground
 
         patch = min(downsample, 4)
-        halvings = (downsample // patch).bit_length() - 1
-        widths = [min(width, max(width >> i, 32)) for i in reversed(range(halvings + 1))]
-        down = [nn.Sequential(nn.SiLU(), nn.Conv2d(a, b, 4, 2, 1)) for a, b in pairwise(widths)]
+        levels = (downsample // patch).bit_length()
+        widths = [-(-width * level // levels // GROUPS) * GROUPS for level in range(1, levels + 1)]
         self.encoder = nn.Sequential(
-            nn.Conv2d(3, widths[0], patch + 2, patch, 1),
-            *down,
-            *[ResidualBlock(width) for _ in range(depth)],
+            Fold(patch),
+            nn.Conv2d(3 * patch**2, widths[0], 3, 1, 1),
+            *_blocks(widths[0], depth),
+            *[layer for a, b in pairwise(widths) for layer in (nn.Conv2d(a, b, 2, 2), *_blocks(b, depth))],
+            nn.GroupNorm(GROUPS, widths[-1]),
             nn.SiLU(),
-            nn.Conv2d(width, code_width, 1),
+            nn.Conv2d(widths[-1], code_width, 1),
         )
         self.quantizer = VectorQuantizer(
-            codebook_size, code_width, decay=decay, revive_after=revive_after, cosine=cosine
+            codebook_size, code_width, decay=decay, settle=settle, revive_after=revive_after, cosine=cosine
         )
-        up = [Upsample(a, b, 2) for a, b in pairwise(reversed(widths))]
         self.decoder = nn.Sequential(
-            nn.Conv2d(code_width, width, 3, 1, 1),
-            *[ResidualBlock(width) for _ in range(depth)],
-            *up,
-            Upsample(widths[0], 3, patch),
+            nn.Conv2d(code_width, widths[-1], 3, 1, 1),
+            *_blocks(widths[-1], depth + 1),
+            *[
+                layer
+                for a, b in pairwise(reversed(widths))
+                for layer in (nn.Conv2d(a, b * 4, 1), Unfold(2), *_blocks(b, depth))
+            ],
+            nn.GroupNorm(GROUPS, widths[0]),
+            nn.SiLU(),
+            nn.Conv2d(widths[0], 3 * patch**2, 3, 1, 1),
+            Unfold(patch),
         )
 
     @property
@@ -106,11 +123,16 @@ class VQ(ImageTokenizer, name="vq"):
     def losses(self, pixels: Float[Tensor, "n 3 h w"]) -> dict[str, Loss]:
         """Reconstruction (absolute + squared error) and commitment; in training, updates the codebook."""
         quantized = self.quantizer(self._features(pixels))
-        error = self._pixels(quantized.vectors) - pixels
+        error = 2 * (self._pixels(quantized.vectors) - pixels)
         return {
-            "reconstruction": Loss.of(error.abs() + error.square()),
+            "reconstruction": Loss.of((error.abs() + error.square()) * self._weight(pixels)),
             "commitment": Loss.of(quantized.commitment, self.commitment),
         }
+
+    def _weight(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 1 h w"]:
+        common = pixels.flatten(2).median(-1).values[..., None, None]
+        differs = (pixels - common).abs().amax(1, keepdim=True) > DIFFERS
+        return 1 + (self.foreground - 1) * differs
 
     def health(self) -> dict[str, float]:
         return self.quantizer.health()
@@ -122,26 +144,21 @@ class VQ(ImageTokenizer, name="vq"):
                 f"{(3, self.size, self.size)}"
             )
         signed = (2 * pixels - 1).contiguous(memory_format=torch.channels_last)
-        return rearrange(self.encoder(signed), "n c gh gw -> n gh gw c")
+        features = rearrange(self.encoder(signed), "n c gh gw -> n gh gw c").float()
+        return functional.normalize(features, dim=-1) * math.sqrt(features.shape[-1])
 
     def _pixels(self, vectors: Float[Tensor, "n gh gw c"]) -> Float[Tensor, "n 3 h w"]:
         return self.decoder(rearrange(vectors, "n gh gw c -> n c gh gw")).float() / 2 + 0.5
 
 
 class ResidualBlock(nn.Module):
-    """Normalise, activate, convolve, twice; added to the input."""
+    """Normalise, activate, convolve; mixed over the channels and added to the input."""
 
     def __init__(self, width: int):
         super().__init__()
-        groups = 8 if width % 8 == 0 else 1
-        last = nn.Conv2d(width, width, 3, 1, 1)
+        last = nn.Conv2d(width, width, 1)
         self.layers = nn.Sequential(
-            nn.GroupNorm(groups, width),
-            nn.SiLU(),
-            nn.Conv2d(width, width, 3, 1, 1),
-            nn.GroupNorm(groups, width),
-            nn.SiLU(),
-            last,
+            nn.GroupNorm(GROUPS, width), nn.SiLU(), nn.Conv2d(width, width, 3, 1, 1), nn.SiLU(), last
         )
         with torch.no_grad():
             last.weight.mul_(0.1)  # near the identity at first, yet with a gradient everywhere
@@ -150,9 +167,23 @@ class ResidualBlock(nn.Module):
         return x + self.layers(x)
 
 
-class Upsample(nn.Sequential):
-    """Activate, convolve at the low resolution, unfold each position into `factor` x `factor` of them."""
+class Fold(nn.Module):
+    """Patches of `side` x `side` pixels as channels; unlike PixelUnshuffle also of no pictures at all."""
 
-    def __init__(self, in_width: int, out_width: int, factor: int):
-        convolution = nn.Conv2d(in_width, out_width * factor**2, 3, 1, 1)
-        super().__init__(nn.SiLU(), convolution, nn.PixelShuffle(factor))
+    def __init__(self, side: int):
+        super().__init__()
+        self.side = side
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c2 h2 w2"]:
+        return rearrange(x, "n c (h p) (w q) -> n (c p q) h w", p=self.side, q=self.side)
+
+
+class Unfold(Fold):
+    """Channels back to patches."""
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c2 h2 w2"]:
+        return rearrange(x, "n (c p q) h w -> n c (h p) (w q)", p=self.side, q=self.side)
+
+
+def _blocks(width: int, depth: int) -> list[nn.Module]:
+    return [ResidualBlock(width) for _ in range(depth)]
