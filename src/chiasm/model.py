@@ -110,6 +110,7 @@ class Model(nn.Module):
             connector=self.connector,
             span=self.image_head.layout() if self.image_head is not None else None,
             written_size=Size(size, size) if size is not None else None,
+            whole_pictures=self.language.whole_pictures,
             beside=isinstance(self.routing, CrossRouting),
         )
 

@@ -34,6 +34,7 @@ class Contract:
     connector: Connector | None = None
     span: SpanLayout | None = None
     written_size: Size | None = None
+    whole_pictures: bool = False  # tokens of a picture that is read see each other, else those before them
     beside: bool = False  # pictures are read beside the sequence, in which each has one position
 
     def read_views(self, size: Size, where: str) -> list[tuple[View, int]]:
@@ -94,8 +95,8 @@ def document(
             _add_written(contract, made, run.picture)
         elif not blind:
             length = contract.read_tokens(run.picture.size, sample.name)
-            causal = [True] * length
-            made.add_picture(run.picture, Kind.READ, contract.tokenizer.end, causal, causal)
+            opens = [True] + [not contract.whole_pictures] * (length - 1)
+            made.add_picture(run.picture, Kind.READ, contract.tokenizer.end, opens, [True] * length)
     return made.check(contract.context)
 
 

@@ -221,9 +221,8 @@ def _built(spec: Mapping[str, Mapping[str, Any]], tokenizer: Path | None) -> nn.
         return nn.ModuleDict({slot: parts.build(slot, spec[slot], where=f"model.{slot}") for slot in slots})
     with tempfile.TemporaryDirectory() as draft:
         if tokenizer is None:
-            size = spec["language"]["config"]["vocab_size"] - (
-                "image_head" in spec
-            )  # room for the draw marker
+            told = spec["language"].get("config") or spec["language"]
+            size = told["vocab_size"] - ("image_head" in spec)  # room for the draw marker
             _numbers(size).save_pretrained(draft)
         options = {**spec["language"], "tokenizer": str(tokenizer or draft)}
         return Model({**spec, "language": options})

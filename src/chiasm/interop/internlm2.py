@@ -20,6 +20,8 @@ LINEAR = {
     "feed_forward.w3": "mlp.up_proj",
     "feed_forward.w2": "mlp.down_proj",
 }
+# Fields that are said otherwise, or are transformers' bookkeeping.
+DROPPED = ("bias", "model_type", "rope_scaling", "auto_map", "attn_implementation", "max_length")
 NORMS = {"attention_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm"}
 
 
@@ -46,7 +48,7 @@ class GroupedQKV(Transform):
 
 def internlm2_config(config: Mapping[str, Any], keys: Sequence[str] = ()) -> dict[str, Any]:
     """The language model `causal` for InternLM2's config; `keys` tell whether its attention has biases."""
-    told = {key: value for key, value in config.items() if key not in ("bias", "model_type", "rope_scaling")}
+    told = {key: value for key, value in config.items() if key not in DROPPED}
     scaling = config.get("rope_scaling")
     if scaling and float(scaling.get("factor", 1.0)) != 1.0:
         told["rope_scaling"] = scaling

@@ -1,7 +1,7 @@
 """Tokens to hidden states."""
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -19,8 +19,10 @@ class Language(Part, nn.Module, slot="language"):
     width: of a hidden state.
     context: the most positions a document may have.
     tokenizer: text to ids and back.
+    whole_pictures: the tokens of a picture that is read see each other, else only those before them.
     """
 
+    whole_pictures: ClassVar[bool] = False
     width: int
     context: int
     tokenizer: "TextTokenizer"

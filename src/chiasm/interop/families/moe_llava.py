@@ -108,7 +108,7 @@ class MoELlava(Family, name="moe-llava"):
         layers, residual = spec["routing"]["layers"], spec["routing"]["residual"]
         if max(layers, default=0) >= settings(spec["language"]["config"]).num_hidden_layers:
             raise CheckpointError(f"moe_layers_idx {layers} names layers that the model has not")
-        theirs, idle = "model.layers.{n}.mlp.", "language.inner.model.layers.{n}.mlp."
+        theirs, idle = "model.layers.{n}.mlp.", "language.inner.model.layers."
         ours = "routing.layers.inner/model/layers/{n}/mlp."
         return NameMap(
             *tower_rules(spec["encoder"], TOWER),
@@ -122,9 +122,13 @@ class MoELlava(Family, name="moe-llava"):
                 f"{ours}experts.{{k}}.{{rest...}}",
             ),
             Rule(f"{theirs}coefficient.{{w}}", f"{ours}mixer.{{w}}"),
-            *([Rule(f"{theirs}mlp.{{rest...}}", f"{idle}{{rest...}}")] if residual else []),
-            # The network that a layer's experts were copied from is not in their checkpoint.
-            *[Own(f"{idle.format(n=n)}{{rest...}}") for n in layers if not residual],
+            # The network that a layer's experts were copied from; without the residual it is not in theirs.
+            *[
+                Rule(f"model.layers.{n}.mlp.mlp.{{rest...}}", f"{idle}{n}.mlp.{{rest...}}")
+                if residual
+                else Own(f"{idle}{n}.mlp.{{rest...}}")
+                for n in layers
+            ],
             Unused("model.layers.{n}.self_attn.rotary_emb.inv_freq"),
             Rule("lm_head.weight", "language.inner.lm_head.weight"),
             Rule("model.{rest...}", "language.inner.model.{rest...}"),

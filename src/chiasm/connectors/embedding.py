@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import torch
+from einops import rearrange, repeat
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from chiasm.connectors import Connector
+
+FIRST = 2  # the row of the first position, as fairseq counts
+
+
+class Embedding(Connector, name="embedding"):
+    """BEiT-3's embedding of patches (arXiv 2208.10442): linear, behind a learnt class token, with positions.
+
+    With the encoder 'patches' nothing else stands before the language model. For another grid the positions of
+    the patches are interpolated.
+
+    Args:
+        grid: rows and columns that have a learnt position each.
+    """
+
+    mask_token: Tensor
+
+    def __init__(self, in_width: int, out_width: int, *, grid: tuple[int, int] = (14, 14)):
+        super().__init__()
+        self.grid = grid
+        self.projection = nn.Linear(in_width, out_width)
+        self.class_token = nn.Parameter(torch.empty(out_width))
+        # The first two rows are not used; they are the original's.
+        self.positions = nn.Parameter(torch.empty(FIRST + 1 + grid[0] * grid[1], out_width))
+        # What stands for a patch that is masked. Nothing here learns from masked patches.
+        self.register_buffer("mask_token", torch.zeros(out_width))
+        for table in (self.projection.weight, self.class_token, self.positions):
+            nn.init.trunc_normal_(table, std=0.02)
+
+    def tokens(self, grid: tuple[int, int]) -> int:
+        return 1 + grid[0] * grid[1]
+
+    def forward(
+        self, grid: Float[Tensor, "n gh gw c"], masked: Float[Tensor, "n gh gw"] | None = None
+    ) -> Float[Tensor, "n k d"]:
+        """masked: 1 where the mask token stands for a patch, 0 elsewhere."""
+        patches = self.projection(grid)
+        if masked is not None:
+            patches = torch.lerp(patches, self.mask_token.to(patches.dtype), masked[..., None])
+        patches = rearrange(patches, "n gh gw d -> n (gh gw) d")
+        first = repeat(self.class_token, "d -> n 1 d", n=len(grid)).to(patches.dtype)
+        return torch.cat([first, patches], 1) + self._positions((grid.shape[1], grid.shape[2]))
+
+    def _positions(self, grid: tuple[int, int]) -> Float[Tensor, "k d"]:
+        first, table = self.positions[FIRST:].split([1, self.grid[0] * self.grid[1]])
+        if grid != self.grid:
+            planes = rearrange(table, "(r s) d -> 1 d r s", r=self.grid[0])
+            planes = functional.interpolate(planes, grid, mode="bicubic", align_corners=False)
+            table = rearrange(planes, "1 d r s -> (r s) d")
+        return torch.cat([first, table])

@@ -1,0 +1,141 @@
+"""Import and export of XComposer2, MoE-LLaVA and BEiT-3: bit for bit, with tiny folders in their layouts."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from chiasm.checkpoint import load_model
+from chiasm.interop import Folder, export_checkpoint, find_family, import_checkpoint, recognise
+from chiasm.interop.convert import _built, _numbers
+from chiasm.recipe import load_recipe
+
+VISION = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+
+
+def original(family, config):
+    """Random tensors of a model in the family's names."""
+    torch.manual_seed(0)
+    layout = find_family(family)
+    spec = layout.model(config)
+    recipe = load_recipe({"name": "it", "about": "", "model": spec, "data": {}, "stages": []})
+    model = _built(recipe.model, None)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    return layout.names(config).to_theirs(model.state_dict(), "it")
+
+
+def round_trip(folder, tmp_path):
+    import_checkpoint(folder, tmp_path / "ours")
+    export_checkpoint(tmp_path / "ours", tmp_path / "theirs")
+    return tmp_path / "theirs"
+
+
+def equal(one, other):
+    return one.keys() == other.keys() and all(
+        one[key].dtype == other[key].dtype and torch.equal(one[key], other[key]) for key in one
+    )
+
+
+@pytest.fixture
+def public(tmp_path):
+    folder = tmp_path / "public"
+    folder.mkdir()
+    _numbers(40).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("keys", [1, 2])
+def test_xcomposer2_comes_back_bit_for_bit(public, tmp_path, keys):
+    told = {
+        "architectures": ["InternLMXComposer2ForCausalLM"],
+        "auto_map": {"AutoModelForCausalLM": "modeling.InternLMXComposer2ForCausalLM"},
+        "model_type": "internlmxcomposer2",
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": keys,
+        "max_position_embeddings": 512,
+        "rms_norm_eps": 1e-5,
+        "rope_scaling": {"factor": 1.0, "type": "dynamic"},
+        "bias": False,
+        "vocab_size": 40,
+    }
+    vision = {"hidden_size": 64, "layers": 2, "heads": 1, "intermediate_size": 32}
+    config = {"tile": 28, "patch": 7, "vit": vision, "llm": told, "plora": {"r": 4, "alpha": 4}}
+    tensors = {key: tensor.half() for key, tensor in original("xcomposer2", config).items()}
+    assert tensors["model.layers.0.attention.wqkv.weight"].shape == (32 + 2 * 8 * keys, 32)
+    save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, public / "model.safetensors")
+    (public / "config.json").write_text(json.dumps(told))
+    assert recognise(Folder(public)).name == "xcomposer2"
+    theirs = round_trip(public, tmp_path)
+    assert equal(load_file(theirs / "model.safetensors"), tensors)
+    assert json.loads((theirs / "config.json").read_text()) == told
+    assert load_model(tmp_path / "ours").chat("<5> <7>") is not None
+
+
+@pytest.mark.parametrize("residual", [False, True])
+def test_moe_llava_comes_back_bit_for_bit(public, tmp_path, residual):
+    from transformers import CLIPVisionConfig, CLIPVisionModel
+
+    clip = tmp_path / "clip"
+    CLIPVisionModel(CLIPVisionConfig(**VISION, image_size=28, patch_size=7)).save_pretrained(clip)
+    moe = {"moe_enable": True, "moe_layers_idx": [0, 2], "num_experts": [3], "top_k_experts": 2}
+    moe |= {"use_residual": residual, "min_capacity": 0, "router_aux_loss_coef": 0.01}
+    told = {
+        "model_type": "moe_llava_stablelm",
+        "architectures": ["MoELLaVAStablelmForCausalLM"],
+        "mm_image_tower": str(clip),
+        "image_projector_type": "mlp2x_gelu",
+        "mm_vision_select_layer": -2,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 4,
+        "max_position_embeddings": 128,
+        "rope_pct": 0.25,
+        "norm_eps": 1e-5,
+        "use_qkv_bias": True,
+        "vocab_size": 40,
+        "moe": moe,
+    }
+    vision = {**VISION, "image_size": 28, "patch_size": 7}
+    config = {"llm": told, "vision": vision, "moe": moe, "projector": "mlp2x_gelu", "select_layer": -2}
+    tensors = {k: v for k, v in original("moe-llava", config).items() if "image_tower" not in k}
+    assert ("model.layers.0.mlp.mlp.up_proj.weight" in tensors) == residual
+    assert "model.layers.1.mlp.up_proj.weight" in tensors
+    torch.save(tensors, public / "pytorch_model.bin")
+    (public / "config.json").write_text(json.dumps(told))
+    assert recognise(Folder(public)).name == "moe-llava"
+    theirs = round_trip(public, tmp_path)
+    assert equal(load_file(theirs / "model.safetensors"), tensors)
+    assert load_model(tmp_path / "ours").chat("<5> <7>") is not None
+
+
+@pytest.mark.parametrize("head", ["mlm_head", "vision_head"])
+def test_beit3_comes_back_bit_for_bit(public, tmp_path, head):
+    config = {
+        "encoder_embed_dim": 64,
+        "encoder_attention_heads": 1,
+        "encoder_layers": 2,
+        "encoder_ffn_embed_dim": 48,
+        "vocab_size": 40,
+        "img_size": 21,
+        "patch_size": 7,
+        "max_source_positions": 32,
+    }
+    tensors = original("beit3", config)
+    tensors = {
+        key if key.startswith("mlm_head") else f"beit3.{key}": tensor for key, tensor in tensors.items()
+    }
+    if head != "mlm_head":
+        tensors = {key: tensor for key, tensor in tensors.items() if not key.startswith("mlm_head")}
+        tensors["vision_head.weight"] = torch.randn(64, 64)
+    torch.save({"model": tensors}, public / "beit3_tiny_patch7_21.pth")
+    assert recognise(Folder(public)).name == "beit3"
+    theirs = round_trip(public, tmp_path)
+    assert equal(torch.load(theirs / "beit3.pth", weights_only=True)["model"], tensors)
+    assert load_model(tmp_path / "ours").chat("<5> <7>") is not None
