@@ -6,6 +6,7 @@ from abc import abstractmethod
 from typing import NamedTuple
 
 import torch
+from einops import repeat
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -124,7 +125,9 @@ class QuantizedAutoencoder(ImageTokenizer):
 
 
 class VideoAutoencoder(QuantizedAutoencoder, VideoTokenizer):
-    """A part adds `video_latents` and `render_video`; a picture is a video of one frame."""
+    """A part adds `video_latents` and `render_video`; a picture is a video of the same frame `still` times."""
+
+    still = 1
 
     @abstractmethod
     def video_latents(self, video: Float[Tensor, "n t 3 h w"]) -> Float[Tensor, "n u gh gw c"]:
@@ -135,7 +138,7 @@ class VideoAutoencoder(QuantizedAutoencoder, VideoTokenizer):
         """Frames of codes' vectors, not yet cut to [0, 1]."""
 
     def latents(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n gh gw c"]:
-        return self.video_latents(pixels[:, None])[:, 0]
+        return self.video_latents(repeat(pixels, "n c h w -> n t c h w", t=self.still))[:, 0]
 
     def render(self, vectors: Float[Tensor, "n gh gw c"]) -> Float[Tensor, "n 3 h w"]:
         return self.render_video(vectors[:, None])[:, 0]

@@ -6,7 +6,7 @@ its many descendants map onto them by renaming alone.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import torch
 from einops import rearrange
@@ -17,6 +17,7 @@ from torch.nn import functional
 from chiasm.errors import RecipeError
 
 GROUPS = 32  # of every GroupNorm
+Normalise = Callable[[int], nn.Module]
 
 
 class ConvEncoder(nn.Module):
@@ -61,7 +62,10 @@ class ConvEncoder(nn.Module):
 
 
 class ConvDecoder(nn.Module):
-    """Latents to pixels: `ConvEncoder` mirrored, with the same options. `up[0]` is the full resolution."""
+    """Latents to pixels: `ConvEncoder` mirrored, with the same options. `up[0]` is the full resolution.
+
+    normalise: makes the normalisations. What they are told besides (the codes, say) is given to `forward`.
+    """
 
     def __init__(
         self,
@@ -71,15 +75,17 @@ class ConvDecoder(nn.Module):
         latent_width: int,
         attention: Collection[int] = (),
         middle_attention: bool = True,
+        normalise: Normalise | None = None,
     ):
         super().__init__()
         check_widths(width, multipliers)
         channels = width * multipliers[-1]
+        normalise = normalise or norm
         self.conv_in = nn.Conv2d(latent_width, channels, 3, 1, 1)
-        self.mid = Middle(channels, middle_attention)
+        self.mid = Middle(channels, middle_attention, normalise)
         stages = []
         for level, multiplier in reversed(list(enumerate(multipliers))):
-            stage = _Stage()
+            stage = _Stage(normalise)
             for _ in range(_blocks(depth, level)):
                 stage.add(channels, width * multiplier, level in attention)
                 channels = width * multiplier
@@ -87,45 +93,46 @@ class ConvDecoder(nn.Module):
                 stage.upsample = Upsample(channels)
             stages.append(stage)
         self.up = nn.ModuleList(reversed(stages))
-        self.norm_out = norm(channels)
+        self.norm_out = normalise(channels)
         self.conv_out = nn.Conv2d(channels, 3, 3, 1, 1)
 
-    def forward(self, latents: Float[Tensor, "n c gh gw"]) -> Float[Tensor, "n 3 h w"]:
-        x = self.mid(self.conv_in(latents))
+    def forward(self, latents: Float[Tensor, "n c gh gw"], *told: Tensor) -> Float[Tensor, "n 3 h w"]:
+        x = self.mid(self.conv_in(latents), *told)
         for stage in reversed(self.up):
-            x = stage(x)
-        return self.conv_out(functional.silu(self.norm_out(x)))
+            x = stage(x, *told)
+        return self.conv_out(functional.silu(self.norm_out(x, *told)))
 
 
 class ResidualBlock(nn.Module):
     """Normalise, activate, convolve, twice; added to the input, by a 1x1 convolution where the width changes."""
 
-    def __init__(self, in_width: int, out_width: int):
+    def __init__(self, in_width: int, out_width: int, normalise: Normalise | None = None):
         super().__init__()
-        self.norm1 = norm(in_width)
+        normalise = normalise or norm
+        self.norm1 = normalise(in_width)
         self.conv1 = nn.Conv2d(in_width, out_width, 3, 1, 1)
-        self.norm2 = norm(out_width)
+        self.norm2 = normalise(out_width)
         self.conv2 = nn.Conv2d(out_width, out_width, 3, 1, 1)
         if in_width != out_width:
             self.nin_shortcut = nn.Conv2d(in_width, out_width, 1)
 
-    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d h w"]:
-        hidden = self.conv1(functional.silu(self.norm1(x)))
-        hidden = self.conv2(functional.silu(self.norm2(hidden)))
+    def forward(self, x: Float[Tensor, "n c h w"], *told: Tensor) -> Float[Tensor, "n d h w"]:
+        hidden = self.conv1(functional.silu(self.norm1(x, *told)))
+        hidden = self.conv2(functional.silu(self.norm2(hidden, *told)))
         return hidden + (self.nin_shortcut(x) if hasattr(self, "nin_shortcut") else x)
 
 
 class Attention(nn.Module):
     """Self-attention of one head over all positions, its projections 1x1 convolutions; added to the input."""
 
-    def __init__(self, width: int):
+    def __init__(self, width: int, normalise: Normalise | None = None):
         super().__init__()
-        self.norm = norm(width)
+        self.norm = (normalise or norm)(width)
         self.q, self.k, self.v = (nn.Conv2d(width, width, 1) for _ in range(3))
         self.proj_out = nn.Conv2d(width, width, 1)
 
-    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
-        normed = self.norm(x)
+    def forward(self, x: Float[Tensor, "n c h w"], *told: Tensor) -> Float[Tensor, "n c h w"]:
+        normed = self.norm(x, *told)
         q, k, v = (rearrange(p(normed), "n c h w -> n 1 (h w) c") for p in (self.q, self.k, self.v))
         mixed = functional.scaled_dot_product_attention(q, k, v)
         return x + self.proj_out(rearrange(mixed, "n 1 (h w) c -> n c h w", h=x.shape[2]))
@@ -134,14 +141,18 @@ class Attention(nn.Module):
 class Middle(nn.Module):
     """Two residual blocks with attention between them, at the resolution of the latents."""
 
-    def __init__(self, width: int, attends: bool = True):
+    def __init__(self, width: int, attends: bool = True, normalise: Normalise | None = None):
         super().__init__()
-        self.block_1 = ResidualBlock(width, width)
-        self.attn_1 = Attention(width) if attends else nn.Identity()
-        self.block_2 = ResidualBlock(width, width)
+        self.block_1 = ResidualBlock(width, width, normalise)
+        if attends:
+            self.attn_1 = Attention(width, normalise)
+        self.block_2 = ResidualBlock(width, width, normalise)
 
-    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
-        return self.block_2(self.attn_1(self.block_1(x)))
+    def forward(self, x: Float[Tensor, "n c h w"], *told: Tensor) -> Float[Tensor, "n c h w"]:
+        x = self.block_1(x, *told)
+        if hasattr(self, "attn_1"):
+            x = self.attn_1(x, *told)
+        return self.block_2(x, *told)
 
 
 class Downsample(nn.Module):
@@ -169,21 +180,22 @@ class Upsample(nn.Module):
 class _Stage(nn.Module):
     """The blocks of one resolution, and the change to the next."""
 
-    def __init__(self) -> None:
+    def __init__(self, normalise: Normalise | None = None):
         super().__init__()
+        self.normalise = normalise
         self.block = nn.ModuleList()
         self.attn = nn.ModuleList()
 
     def add(self, in_width: int, out_width: int, attends: bool) -> None:
-        self.block.append(ResidualBlock(in_width, out_width))
+        self.block.append(ResidualBlock(in_width, out_width, self.normalise))
         if attends:
-            self.attn.append(Attention(out_width))
+            self.attn.append(Attention(out_width, self.normalise))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, *told: Tensor) -> Tensor:
         for i, block in enumerate(self.block):
-            x = block(x)
+            x = block(x, *told)
             if len(self.attn):
-                x = self.attn[i](x)
+                x = self.attn[i](x, *told)
         for change in ("downsample", "upsample"):
             if hasattr(self, change):
                 x = getattr(self, change)(x)
