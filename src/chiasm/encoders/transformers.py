@@ -44,7 +44,8 @@ class Transformers(Encoder, name="transformers"):
         config: instead of a checkpoint, from scratch: a transformers config with its `model_type`
             (`{model_type: clip_vision_model, hidden_size: 192, ...}`).
         layer: which hidden state, counted as in LLaVA: 0 is the embeddings, 1 the first block's output, -1
-            the last block's, -2 the one before. All of them are before the final layer norm.
+            the last block's, -2 the one before. All of them are before the final layer norm. Several are joined on
+            channels, in their order (the levels of Honeybee's D-Abstractor).
         final_norm: apply the model's final layer norm to that hidden state. PaliGemma takes SigLIP with
             `layer: -1, final_norm: true`; LLaVA takes CLIP with `layer: -2` and without.
         class_token: 'drop' it, or 'join' it to every feature on channels, behind the feature's own (which
@@ -60,7 +61,7 @@ class Transformers(Encoder, name="transformers"):
         *,
         checkpoint: str | None = None,
         config: dict[str, Any] | None = None,
-        layer: int = -1,
+        layer: int | list[int] = -1,
         final_norm: bool = False,
         class_token: Literal["drop", "join"] = "drop",
     ):
@@ -75,14 +76,14 @@ class Transformers(Encoder, name="transformers"):
             raise RecipeError(
                 f"{type(self.model).__name__} has no class token to join; use class_token: drop"
             )
-        norm = _trim(self.model, layer)
+        self.layers = [layer] if isinstance(layer, int) else list(layer)
+        norm = _trim(self.model, self.layers)
         self.final_norm = norm if final_norm else nn.Identity()
-        self.layer = layer
         self.class_token = class_token
         settings = self.model.config
         self.patch_size = _pair(settings.patch_size)
         self.size = _pair(settings.image_size)
-        self.width = settings.hidden_size * (2 if class_token == "join" else 1)
+        self.width = settings.hidden_size * len(self.layers) * (2 if class_token == "join" else 1)
         mean, deviation = _normalisation(folder, settings.model_type)
         # Saved with the weights, because the preprocessor's file is not.
         self.register_buffer("mean", torch.tensor(mean).float().view(3, 1, 1))
@@ -103,7 +104,7 @@ class Transformers(Encoder, name="transformers"):
         return height // rows, width // columns
 
     def extra_repr(self) -> str:
-        return f"layer={self.layer}, class_token={self.class_token}"
+        return f"layers={self.layers}, class_token={self.class_token}"
 
     def forward(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n gh gw c"]:
         rows, columns = self.grid(*pixels.shape[-2:])
@@ -112,8 +113,13 @@ class Transformers(Encoder, name="transformers"):
             extra["interpolate_pos_encoding"] = tuple(pixels.shape[-2:]) != self.size
         if "noise" in self._accepts:  # ViT-MAE orders its patches by noise, also where it masks none
             extra["noise"] = torch.arange(rows * columns, device=pixels.device).expand(len(pixels), -1)
-        hidden = self.model((pixels - self.mean) / self.deviation, **extra).last_hidden_state
-        hidden = self.final_norm(hidden)
+        pixels = (pixels - self.mean) / self.deviation
+        if len(self.layers) == 1:
+            hidden = self.final_norm(self.model(pixels, **extra).last_hidden_state)
+        else:
+            states = self.model(pixels, **extra, output_hidden_states=True).hidden_states
+            depth = self.model.config.num_hidden_layers
+            hidden = torch.cat([self.final_norm(states[_index(each, depth)]) for each in self.layers], -1)
         # The class token comes first, distillation and register tokens next, patches last.
         features = rearrange(hidden[:, -rows * columns :], "n (gh gw) c -> n gh gw c", gh=rows)
         if self.class_token == "drop":
@@ -192,8 +198,13 @@ def _without_masks(settings: Any) -> Any:
     return settings
 
 
-def _trim(model: Any, layer: int) -> nn.Module:
-    """Keep what leads to hidden state `layer`; returns the final norm, which the model then has no more."""
+def _index(layer: int, depth: int) -> int:
+    """How many blocks lead to a hidden state."""
+    return layer if layer >= 0 else depth + 1 + layer
+
+
+def _trim(model: Any, layers: list[int]) -> nn.Module:
+    """Keep what leads to the hidden states; returns the final norm, which the model then has no more."""
     depth = model.config.num_hidden_layers
     found = [m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == depth]
     norm = next((name for name in FINAL_NORMS if hasattr(model, name)), None)
@@ -201,9 +212,10 @@ def _trim(model: Any, layer: int) -> nn.Module:
         raise RecipeError(
             f"{type(model).__name__} is not a plain vision transformer; encoder 'transformers' needs one"
         )
-    if not -depth - 1 <= layer <= depth:
-        raise RecipeError(f"layer {layer} of a {type(model).__name__} of {depth} blocks does not exist")
-    del found[0][layer if layer >= 0 else depth + 1 + layer :]
+    for layer in layers:
+        if not -depth - 1 <= layer <= depth:
+            raise RecipeError(f"layer {layer} of a {type(model).__name__} of {depth} blocks does not exist")
+    del found[0][max(_index(layer, depth) for layer in layers) :]
     for pooler in POOLERS:
         if hasattr(model, pooler):
             setattr(model, pooler, None)

@@ -23,7 +23,9 @@ DROPPED = (
 )
 
 
-def tower(config: Mapping[str, Any], default: str, *, layer: int, final_norm: bool = False) -> dict[str, Any]:
+def tower(
+    config: Mapping[str, Any], default: str, *, layer: int | list[int], final_norm: bool = False
+) -> dict[str, Any]:
     """The encoder `transformers` for a tower's config; `default` is its model_type where the config has none."""
     model_type = config.get("model_type", default)
     spec: dict[str, Any] = {
@@ -36,8 +38,9 @@ def tower(config: Mapping[str, Any], default: str, *, layer: int, final_norm: bo
 
 def tower_rules(encoder: Mapping[str, Any], prefix: str, slot: str = "encoder") -> list[Rule | Unused | Own]:
     """Rules for a CLIP or SigLIP tower whose tensors begin with `prefix`; what lies behind `layer` is unused."""
-    depth, layer = settings(encoder["config"]).num_hidden_layers, encoder["layer"]
-    kept = layer if layer >= 0 else depth + 1 + layer
+    depth, told = settings(encoder["config"]).num_hidden_layers, encoder["layer"]
+    layers = [told] if isinstance(told, int) else told
+    kept = max(layer if layer >= 0 else depth + 1 + layer for layer in layers)
     norm = f"{prefix}post_layernorm.{{p}}"
     return [
         *[Unused(f"{prefix}encoder.layers.{n}.{{rest...}}") for n in range(kept, depth)],

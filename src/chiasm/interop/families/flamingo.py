@@ -24,17 +24,16 @@ from chiasm.routing.gated_cross_attention import Block
 from chiasm.sequence import Document
 from chiasm.views import Size
 
-# Where each language model of transformers keeps its layers.
+# Where each language model of transformers keeps its layers, and its table of embeddings.
 LAYERS = {
-    "llama": "model.layers",
-    "mistral": "model.layers",
-    "opt": "model.decoder.layers",
-    "gptj": "transformer.h",
-    "gpt_neox": "gpt_neox.layers",
-    "mpt": "transformer.blocks",
+    "llama": ("model.layers", "model.embed_tokens"),
+    "mistral": ("model.layers", "model.embed_tokens"),
+    "opt": ("model.decoder.layers", "model.decoder.embed_tokens"),
+    "gptj": ("transformer.h", "transformer.wte"),
+    "gpt_neox": ("gpt_neox.layers", "gpt_neox.embed_in"),
+    "mpt": ("transformer.blocks", "transformer.wte"),
 }
 ALIASES = {"gptneox": "gpt_neox", "gpt-neox": "gpt_neox", "pythia": "gpt_neox", "gpt-j": "gptj"}
-EMBEDDINGS = ("embed_tokens.weight", "embed_in.weight", "transformer.wte.weight")
 
 
 class Flamingo(Family, name="flamingo"):
@@ -62,12 +61,9 @@ class Flamingo(Family, name="flamingo"):
 
     def names(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> NameMap:
         spec = self.model(config)
-        layers = LAYERS[_language(config)]
+        layers, embeddings = LAYERS[_language(config)]
+        table = f"{embeddings}.weight"
         told, gates = spec["connector"], spec["routing"]
-        table = next(
-            (key for key in keys if key.endswith(EMBEDDINGS)), "lang_encoder.model.embed_tokens.weight"
-        )
-        inner = table.removeprefix("lang_encoder.")
         return NameMap(
             Unused("vision_encoder.proj"),
             Unused("vision_encoder.ln_post.{p}"),
@@ -87,7 +83,11 @@ class Flamingo(Family, name="flamingo"):
                 f"lang_encoder.{layers}.{{n}}.decoder_layer.{{rest...}}",
                 f"language.inner.{layers}.{{n}}.{{rest...}}",
             ),
-            Rule(table, (f"language.inner.{inner}", "routing.marker"), Row(config["media_token_id"])),
+            Rule(
+                f"lang_encoder.{table}",
+                (f"language.inner.{table}", "routing.marker"),
+                Row(config["media_token_id"]),
+            ),
             Rule("lang_encoder.{rest...}", "language.inner.{rest...}"),
         )
 
