@@ -8,7 +8,15 @@ import pytest
 from chiasm.interop import verify
 
 PLACE = os.environ.get("CHIASM_PARITY")
-CASES = ["beit3", "llava", "moe_llava", "xcomposer2", "taming_vqgan", "llamagen/vq-l2.json", "llamagen/vqloss.json"]
+CASES = [
+    "beit3",
+    "llava",
+    "moe_llava",
+    "xcomposer2",
+    "taming_vqgan",
+    "llamagen/vq-l2.json",
+    "llamagen/vqloss.json",
+]
 
 
 @pytest.mark.skipif(not PLACE, reason="CHIASM_PARITY does not name the folder of parity cases")

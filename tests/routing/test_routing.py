@@ -134,6 +134,18 @@ def test_a_copy_of_a_routed_model_is_its_own(language):
     assert torch.equal(logits(language), before)
 
 
+@pytest.mark.parametrize("name", INSIDE)
+def test_a_copy_of_any_routed_model_meets_its_own_weights(language, name):
+    pair = nn.ModuleList([language, routing(language, name)]).eval()
+    before = logits(language)
+    copied = copy.deepcopy(pair)
+    assert torch.equal(logits(copied[0]), before)
+    for parameter in copied[1].parameters():
+        nn.init.normal_(parameter)
+    assert torch.equal(logits(language), before)
+    assert torch.equal(logits(copied[0]), before) == (not list(copied[1].parameters()))
+
+
 def test_targets_are_ends_of_names(language):
     keys = routing(language, "lora", targets=["q_proj", "layers.1.mlp.up_proj"]).updates.keys()
     assert sorted(keys) == [
