@@ -57,6 +57,7 @@ EXAMPLES = {
     ("image_tokenizer", "vqgan"): SMALL_VQGAN,
     ("image_tokenizer", "vqgan_gumbel"): SMALL_VQGAN,
     ("image_tokenizer", "vqgan_cosine"): SMALL_VQGAN,
+    ("image_tokenizer", "vqgan_unit"): SMALL_VQGAN,
     ("image_tokenizer", "vqgan_video"): {"size": 32, "width": 32, "multipliers": [1, 1, 1], "depth": 1,
                                          "attention_levels": [2], "codebook_size": 16},
     ("image_tokenizer", "vqgan_bits"): {"size": 32, "width": 32, "multipliers": [1, 1, 1], "bits": 4,

@@ -64,7 +64,7 @@ class Codebook(Quantizer):
 
     def forward(self, latents: Float[Tensor, "*n c"]) -> Quantized:
         codes = self.encode(latents)
-        vectors = self.vectors(codes)
+        vectors = self.embedding(codes)
         losses = {
             "codebook": Loss.of((vectors - latents.detach()).square(), self.codebook_weight),
             "commitment": Loss.of((vectors.detach() - latents).square(), self.commitment),

@@ -1,0 +1,68 @@
+"""Janus' image tokenizer in transformers (arXiv 2410.13848)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from chiasm.errors import CheckpointError
+from chiasm.interop.cases import Case
+from chiasm.interop.convert import load
+from chiasm.interop.families.vqgan import replay_nearest, unsigned
+from chiasm.interop.family import Family, Folder, Original, find_family
+from chiasm.interop.mapping import NameMap, Rule
+from chiasm.interop.verify import replays
+
+OURS = "image_tokenizer."
+
+
+class JanusTokenizer(Family, name="janus-vq-hf"):
+    """transformers' JanusVQVAE. The original's layout is LlamaGen's."""
+
+    looks_for = "config.json with model_type janus_vqgan"
+
+    def recognises(self, folder: Folder) -> bool:
+        return folder.config.get("model_type") == "janus_vqgan"
+
+    def model(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> dict[str, dict[str, Any]]:
+        if (
+            config.get("double_latent")
+            or config.get("in_channels", 3) != 3
+            or config.get("out_channels", 3) != 3
+        ):
+            raise CheckpointError("only pictures of 3 channels without double_latent are known")
+        multipliers = list(config.get("channel_multiplier", (1, 1, 2, 2, 4)))
+        spec = {
+            "type": "vqgan_unit",
+            "size": config.get("num_patches", 32) * 2 ** (len(multipliers) - 1),
+            "width": config.get("base_channels", 128),
+            "multipliers": multipliers,
+            "depth": config.get("num_res_blocks", 2),
+            "latent_width": config.get("latent_channels", 256),
+            "code_width": config.get("embed_dim", 8),
+            "codebook_size": config.get("num_embeddings", 16384),
+            "codebook_weight": config.get("beta", 0.25),
+        }
+        return {"image_tokenizer": spec}
+
+    def names(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> NameMap:
+        levels = len(config.get("channel_multiplier", (1, 1, 2, 2, 4)))
+        up = [  # transformers counts the decoder's levels from the lowest
+            Rule(f"decoder.up.{level}.{{rest...}}", f"{OURS}decoder.up.{levels - 1 - level}.{{rest...}}")
+            for level in range(levels)
+        ]
+        return NameMap(*up, Rule("{rest...}", OURS + "{rest...}"))
+
+
+@replays("janus", "JanusVQVAE")
+@torch.no_grad()
+def replay(case: Case) -> dict[str, Tensor]:
+    """The picture through codes, which the decoder gets at length 1."""
+    original = Original(case.config["config"], case.tensors)
+    tokenizer = load(find_family("janus-vq-hf"), original).model["image_tokenizer"]
+    # What the case calls quant is the first of transformers' outputs, the encoder's before `quant_conv`.
+    inner = tokenizer.encoder(2 * unsigned(case.inputs["img"]) - 1)
+    return replay_nearest(tokenizer, case) | {"quant": inner}
