@@ -14,7 +14,7 @@ from chiasm.losses import objective
 from chiasm.model import Model
 from chiasm.recipe import load_recipe
 from chiasm.sequence import pack
-from conftest import TINY
+from tiny_recipe import TINY
 
 # Options for the parts whose defaults do not fit a tiny model; every other part is tried with its defaults.
 SMALL_VQGAN = {"size": 32, "width": 32, "multipliers": [1, 2, 2], "depth": 1}
