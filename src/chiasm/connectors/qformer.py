@@ -7,6 +7,7 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 
+from chiasm.activations import Activation, activation
 from chiasm.connectors import Connector
 from chiasm.errors import RecipeError
 
@@ -23,6 +24,7 @@ class QFormer(Connector, name="qformer"):
         depth: blocks.
         heads: attention heads; they must divide `width`.
         hidden: hidden width of a block's MLP.
+        activation: of the MLPs.
         cross_every: queries look at the features in the first of every so many blocks.
         epsilon: of the LayerNorms.
     """
@@ -37,12 +39,13 @@ class QFormer(Connector, name="qformer"):
         depth: PositiveInt = 12,
         heads: PositiveInt = 12,
         hidden: PositiveInt = 3072,
+        activation: Activation = "gelu",
         cross_every: PositiveInt = 2,
         epsilon: float = 1e-12,
     ):
         super().__init__()
         self.queries = nn.Parameter(torch.randn(queries, width) * 0.02)
-        self.trunk = Trunk(in_width, width, depth, heads, hidden, cross_every, epsilon)
+        self.trunk = Trunk(in_width, width, depth, heads, hidden, cross_every, epsilon, activation)
         self.out = nn.Linear(width, out_width)
 
     def tokens(self, grid: tuple[int, int]) -> int:
@@ -75,6 +78,7 @@ class Trunk(nn.Module):
         hidden: int,
         cross_every: int,
         epsilon: float,
+        activation: Activation = "gelu",
         text: bool = False,
     ):
         super().__init__()
@@ -82,7 +86,7 @@ class Trunk(nn.Module):
             raise RecipeError(f"connector 'qformer': {heads} heads do not divide the width {width}")
         self.norm = nn.LayerNorm(width, epsilon)
         self.blocks = nn.ModuleList(
-            Block(in_width if i % cross_every == 0 else None, width, heads, hidden, epsilon, text)
+            Block(in_width if i % cross_every == 0 else None, width, heads, hidden, epsilon, activation, text)
             for i in range(depth)
         )
 
@@ -112,14 +116,23 @@ class Trunk(nn.Module):
 class Block(nn.Module):
     """Attention, attention to features where `in_width` is given, and MLP, each with its LayerNorm behind it."""
 
-    def __init__(self, in_width: int | None, width: int, heads: int, hidden: int, epsilon: float, text: bool):
+    def __init__(
+        self,
+        in_width: int | None,
+        width: int,
+        heads: int,
+        hidden: int,
+        epsilon: float,
+        kind: Activation,
+        text: bool,
+    ):
         super().__init__()
         self.attention, self.attention_norm = Attention(width, width, heads), nn.LayerNorm(width, epsilon)
         crosses = in_width is not None
         self.cross = Attention(width, in_width, heads) if in_width is not None else None
         self.cross_norm = nn.LayerNorm(width, epsilon) if crosses else None
-        self.feed, self.feed_norm = _mlp(width, hidden), nn.LayerNorm(width, epsilon)
-        self.word_feed = _mlp(width, hidden) if text else None
+        self.feed, self.feed_norm = _mlp(width, hidden, kind), nn.LayerNorm(width, epsilon)
+        self.word_feed = _mlp(width, hidden, kind) if text else None
         self.word_feed_norm = nn.LayerNorm(width, epsilon) if text else None
 
     def forward(
@@ -167,5 +180,5 @@ class Attention(nn.Module):
         return self.out(rearrange(answer, "n h l e -> n l (h e)"))
 
 
-def _mlp(width: int, hidden: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
+def _mlp(width: int, hidden: int, kind: Activation) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(width, hidden), activation(kind), nn.Linear(hidden, width))

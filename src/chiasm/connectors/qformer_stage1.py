@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
+from chiasm.activations import Activation
 from chiasm.connectors.qformer import QFormer, Trunk
 from chiasm.losses import Loss
 from chiasm.sequence import IGNORE
@@ -39,6 +40,7 @@ class Stage1(nn.Module):
         depth: int = 12,
         heads: int = 12,
         hidden: int = 3072,
+        activation: Activation = "gelu",
         cross_every: int = 2,
         epsilon: float = 1e-12,
         context: int = 512,
@@ -49,7 +51,7 @@ class Stage1(nn.Module):
         super().__init__()
         self.begin, self.padding = begin, padding
         self.queries = nn.Parameter(torch.randn(queries, width) * 0.02)
-        self.trunk = Trunk(in_width, width, depth, heads, hidden, cross_every, epsilon, text=True)
+        self.trunk = Trunk(in_width, width, depth, heads, hidden, cross_every, epsilon, activation, text=True)
         self.words = nn.Embedding(vocabulary, width)
         self.places = nn.Embedding(context, width)
         self.picture_out, self.text_out = nn.Linear(width, shared), nn.Linear(width, shared)

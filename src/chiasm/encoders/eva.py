@@ -7,6 +7,7 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 
+from chiasm.activations import Activation, activation
 from chiasm.encoders import Encoder
 from chiasm.encoders.transformers import OPENAI
 from chiasm.errors import RecipeError
@@ -31,7 +32,8 @@ class Eva(Encoder, name="eva"):
         absolute: whether patches get learned positions at the bottom.
         rotary: side, in patches, of the square over which 2-D rotary positions run in every block, whatever the
             number of patches; null = no rotary positions.
-        gated: SwiGLU instead of linear, GELU, linear.
+        activation: of the MLPs without gates.
+        gated: SwiGLU instead of linear, activation, linear.
         sub_norm: LayerNorm also before the last layer of attention and MLP.
         post_norm: LayerNorm behind attention and MLP instead of in front (EVA-CLIP-5B).
         layer_scale: a learned factor for each channel of what a block adds.
@@ -57,6 +59,7 @@ class Eva(Encoder, name="eva"):
         bias: Literal["none", "queries_values", "all"] = "queries_values",
         absolute: bool = True,
         rotary: PositiveInt | None = None,
+        activation: Activation = "gelu",
         gated: bool = False,
         sub_norm: bool = False,
         post_norm: bool = False,
@@ -82,9 +85,11 @@ class Eva(Encoder, name="eva"):
 
         def block() -> Block:
             attention = Attention(width, heads, bias, epsilon if sub_norm else None)
-            mlp: nn.Module = (
-                Gated(width, hidden, epsilon if sub_norm else None) if gated else MLP(width, hidden, sub_norm)
-            )
+            mlp: nn.Module
+            if gated:
+                mlp = Gated(width, hidden, epsilon if sub_norm else None)
+            else:
+                mlp = MLP(width, hidden, activation, sub_norm)
             return Block(width, attention, mlp, epsilon, post_norm, layer_scale)
 
         self.blocks = nn.ModuleList(block() for _ in range(depth))
@@ -201,16 +206,17 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """Linear, GELU, linear."""
+    """Linear, activation, linear."""
 
-    def __init__(self, width: int, hidden: int, sub_norm: bool):
+    def __init__(self, width: int, hidden: int, kind: Activation, sub_norm: bool):
         super().__init__()
         self.up = nn.Linear(width, hidden)
+        self.activation = activation(kind)
         self.norm = nn.LayerNorm(hidden) if sub_norm else nn.Identity()  # EVA's has torch's epsilon here
         self.down = nn.Linear(hidden, width)
 
     def forward(self, x: Float[Tensor, "n s c"]) -> Float[Tensor, "n s c"]:
-        return self.down(self.norm(functional.gelu(self.up(x))))
+        return self.down(self.norm(self.activation(self.up(x))))
 
 
 class Gated(nn.Module):

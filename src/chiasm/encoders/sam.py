@@ -7,6 +7,7 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 
+from chiasm.activations import Activation, activation
 from chiasm.encoders import Encoder
 from chiasm.encoders.transformers import IMAGENET
 from chiasm.errors import RecipeError
@@ -27,6 +28,7 @@ class Sam(Encoder, name="sam"):
         depth: blocks.
         heads: attention heads; they must divide `width`.
         hidden: hidden width of a block's MLP.
+        activation: of the MLPs.
         window: side, in patches, of the windows; at the lower and right edge they are filled up with zeros.
         global_layers: the blocks, counted from 0, that look at the whole grid instead.
         bias: whether queries, keys and values add one.
@@ -52,6 +54,7 @@ class Sam(Encoder, name="sam"):
         depth: PositiveInt = 12,
         heads: PositiveInt = 12,
         hidden: PositiveInt = 3072,
+        activation: Activation = "gelu",
         window: PositiveInt = 14,
         global_layers: list[int] = [2, 5, 8, 11],  # noqa: B006  read only
         bias: bool = True,
@@ -81,6 +84,7 @@ class Sam(Encoder, name="sam"):
                 width,
                 heads,
                 hidden,
+                activation,
                 None if i in global_layers else window,
                 bias,
                 rows if relative else None,
@@ -158,6 +162,7 @@ class Block(nn.Module):
         width: int,
         heads: int,
         hidden: int,
+        kind: Activation,
         window: int | None,
         bias: bool,
         relative: int | None,
@@ -168,7 +173,7 @@ class Block(nn.Module):
         self.attention_norm = nn.LayerNorm(width, epsilon)
         self.attention = Attention(width, heads, bias, relative and (window or relative))
         self.mlp_norm = nn.LayerNorm(width, epsilon)
-        self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
+        self.mlp = nn.Sequential(nn.Linear(width, hidden), activation(kind), nn.Linear(hidden, width))
 
     def extra_repr(self) -> str:
         return f"window={self.window}"

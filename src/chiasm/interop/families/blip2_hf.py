@@ -10,6 +10,7 @@ from torch import Tensor
 
 from chiasm.connectors.qformer import Trunk
 from chiasm.errors import CheckpointError
+from chiasm.interop.activations import activation_name, their_activation
 from chiasm.interop.cases import Case
 from chiasm.interop.convert import load, load_named
 from chiasm.interop.family import Family, Folder, Original, find_family
@@ -33,7 +34,6 @@ class Blip2Transformers(Family, name="blip2-hf"):
             raise CheckpointError("only BLIP-2 with a causal language model is known, not with T5")
         vision = settings({**config["vision_config"], "model_type": "blip_2_vision_model"})
         text = config["text_config"]
-        _plain_gelu(vision, "vision_config")
         return {
             "views": {"type": "whole", "size": vision.image_size, "fit": "stretch"},
             "encoder": {
@@ -44,6 +44,7 @@ class Blip2Transformers(Family, name="blip2-hf"):
                 "depth": vision.num_hidden_layers,
                 "heads": vision.num_attention_heads,
                 "hidden": vision.intermediate_size,
+                "activation": activation_name(vision.hidden_act),
                 "bias": "all" if vision.qkv_bias else "none",
                 "epsilon": vision.layer_norm_eps,
                 "final_epsilon": vision.layer_norm_eps,
@@ -108,6 +109,7 @@ class Blip2Transformers(Family, name="blip2-hf"):
                 "num_hidden_layers": encoder["depth"],
                 "num_attention_heads": encoder["heads"],
                 "intermediate_size": encoder["hidden"],
+                "hidden_act": their_activation(encoder["activation"]),
                 "qkv_bias": encoder["bias"] == "all",
                 "layer_norm_eps": encoder["epsilon"],
             },
@@ -117,6 +119,7 @@ class Blip2Transformers(Family, name="blip2-hf"):
                 "num_hidden_layers": connector["depth"],
                 "num_attention_heads": connector["heads"],
                 "intermediate_size": connector["hidden"],
+                "hidden_act": their_activation(connector["activation"]),
                 "cross_attention_frequency": connector["cross_every"],
                 "layer_norm_eps": connector["epsilon"],
                 "encoder_hidden_size": encoder["width"],
@@ -130,7 +133,6 @@ class Blip2Transformers(Family, name="blip2-hf"):
 
 def _connector(config: Mapping[str, Any], queries: int) -> dict[str, Any]:
     told = settings({**config, "model_type": "blip_2_qformer"})
-    _plain_gelu(told, "qformer_config")
     return {
         "type": "qformer",
         "queries": queries,
@@ -138,14 +140,10 @@ def _connector(config: Mapping[str, Any], queries: int) -> dict[str, Any]:
         "depth": told.num_hidden_layers,
         "heads": told.num_attention_heads,
         "hidden": told.intermediate_size,
+        "activation": activation_name(told.hidden_act),
         "cross_every": told.cross_attention_frequency,
         "epsilon": told.layer_norm_eps,
     }
-
-
-def _plain_gelu(told: Any, where: str) -> None:
-    if told.hidden_act != "gelu":
-        raise CheckpointError(f"{where}.hidden_act is {told.hidden_act!r}; only 'gelu' is known")
 
 
 def qformer_rules(
@@ -181,7 +179,8 @@ def replay(case: Case) -> dict[str, Tensor]:
     pixels = unnormalised(model.encoder, given["pixel_values"])
     features = model.encoder(pixels)
     pictures = [CasePicture(f"{i}", Size(*each.shape[-2:]), each[None]) for i, each in enumerate(pixels)]
-    mask, image = given["attention_mask"].bool(), told["image_token_index"]
+    mask = given["attention_mask"].bool()
+    image = told["image_token_index" if "image_token_index" in told else "image_token_id"]
     documents = [
         case_document(model, row[real], pictures, image, repeated=True)
         for row, real in zip(given["input_ids"], mask, strict=True)
@@ -198,7 +197,9 @@ def replay(case: Case) -> dict[str, Tensor]:
 def replay_qformer(case: Case) -> dict[str, Tensor]:
     """Queries come as they are; some features are masked."""
     given, spec = case.inputs, _connector(case.config, 1)
-    sizes = [spec[name] for name in ("width", "depth", "heads", "hidden", "cross_every", "epsilon")]
+    sizes = [
+        spec[name] for name in ("width", "depth", "heads", "hidden", "cross_every", "epsilon", "activation")
+    ]
     trunk = Trunk(case.config["encoder_hidden_size"], *sizes).eval()
     names = NameMap(
         Rule("layernorm.{p}", "connector.trunk.norm.{p}"), *qformer_rules("encoder.", "attention")

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from chiasm import parts
 from chiasm.connectors.qformer_stage1 import Stage1
+from chiasm.interop.activations import activation_name
 from chiasm.interop.cases import Case
 from chiasm.interop.convert import load_named
 from chiasm.interop.eva import eva, eva_rules
@@ -52,6 +53,7 @@ def _stage1(case: Case) -> tuple[Any, Stage1]:
         depth=bert["num_hidden_layers"],
         heads=bert["num_attention_heads"],
         hidden=bert["intermediate_size"],
+        activation=activation_name(bert.get("hidden_act", "gelu")),
         cross_every=bert["cross_attention_freq"],
         epsilon=bert["layer_norm_eps"],
         context=bert["max_position_embeddings"],

@@ -88,6 +88,7 @@ class DeepseekVL(Family, name="deepseek-vl"):
                 Rule("aligner.low_up_proj.{p}", "connector.shares.1.{p}"),
                 # The original's row of layers begins with a GELU, ours too.
                 Rule("aligner.layers.{n}.{p}", "connector.layers.{n}.{p}"),
+                Rule("aligner.layers.{p}", "connector.layer.{p}"),
             ]
         else:
             vision = [
@@ -135,7 +136,7 @@ def _hybrid(params: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, A
         "window": 14,
         "global_layers": list(told["global_attn_indexes"]),
         "neck": told.get("prompt_embed_dim", 256),
-        "downsample": list(told["downsample_channels"]),
+        "downsample": list(told.get("downsample_channels", (512, 1024))),
         "resize": SIDE,
         "early": True,
     }

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from chiasm.errors import CheckpointError
+from chiasm.interop.activations import activation_name
 from chiasm.interop.cases import Case
 from chiasm.interop.convert import load
 from chiasm.interop.families.deepseek_vl import TEMPLATE
@@ -121,10 +122,6 @@ def _sam_config(config: Mapping[str, Any]) -> dict[str, Any]:
 def _sam(config: Mapping[str, Any], side: int) -> dict[str, Any]:
     """The encoder `sam` for transformers' config, resized so that it makes `side` rows of features."""
     told = settings(config)
-    if told.hidden_act != "gelu":
-        raise CheckpointError(
-            f"high_res_vision_config.hidden_act is {told.hidden_act!r}; only 'gelu' is known"
-        )
     return {
         "type": "sam",
         "size": told.image_size,
@@ -133,6 +130,7 @@ def _sam(config: Mapping[str, Any], side: int) -> dict[str, Any]:
         "depth": told.num_hidden_layers,
         "heads": told.num_attention_heads,
         "hidden": told.mlp_dim,
+        "activation": activation_name(told.hidden_act),
         "window": told.window_size,
         "global_layers": list(told.global_attn_indexes),
         "bias": told.qkv_bias,
