@@ -83,7 +83,7 @@ def replay_signs(case: Case, told: dict[str, Any]) -> dict[str, Tensor]:
         "aux_loss": aux,
         "per_sample_entropy": single.mean(),
         "batch_entropy": mean,
-        "commitment": losses["commitment"].mean,
+        "commitment": losses["commitment"].mean * bool(quantizer.commitment),  # 0 where it has no weight
         "grad_x": _grad(x),
     }
 

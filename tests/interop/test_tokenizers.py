@@ -1,0 +1,122 @@
+"""Public layouts of image tokenizers: recognised by their files, and back bit for bit."""
+
+import json
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+
+from chiasm import parts
+from chiasm.checkpoint import find_checkpoint
+from chiasm.interop import Folder, export_checkpoint, find_family, import_checkpoint, recognise
+from chiasm.weights import read_tensors
+
+SMALL = {"ch": 32, "z_channels": 6, "resolution": 16, "in_channels": 3, "out_ch": 3, "num_res_blocks": 1}
+CASES = {
+    "vqvae2": {"in_channel": 3, "channel": 16, "n_res_block": 1, "n_res_channel": 8, "embed_dim": 8, "n_embed": 12},
+    "vqgan-muse": {
+        "resolution": 16,
+        "hidden_channels": 32,
+        "channel_mult": [1, 1],
+        "num_res_blocks": 1,
+        "attn_resolutions": [8],
+        "z_channels": 8,
+        "num_embeddings": 12,
+        "quantized_embed_dim": 8,
+    },
+    "open-magvit2-vq": {
+        "ddconfig": {**SMALL, "ch_mult": [1, 2]},
+        "n_embed": 64,
+        "embed_dim": 6,
+        "use_ema": True,
+        "class_path": "src.Open_MAGVIT2.models.lfqgan.VQModel",
+    },
+    "var-vq": {"vocab_size": 12, "z_channels": 8, "ch": 32, "share_quant_resi": 4, "quant_conv_ks": 3,
+               "v_patch_nums": [1, 2, 3, 4, 5, 6, 8, 10, 13, 16]},
+    "show-o-vq": {"_class_name": "MAGVITv2", "ch": 32, "ch_mult": [1, 1], "dec_mult": [1, 2], "enc_blocks": [2, 1],
+                  "dec_blocks": [1, 1], "z": 5, "resolution": 16},
+    "emu3-vq": {"model_type": "Emu3VisionVQ", "ch": 32, "ch_mult": [1, 1], "num_res_blocks": 1,
+                "attn_resolutions": [1], "codebook_size": 12},
+}  # fmt: skip
+
+
+def public(name, config, folder):
+    """A folder as the project publishes it, with random weights, and its tensors."""
+    layout = find_family(name)
+    tokenizer = parts.build("image_tokenizer", layout.model(config)["image_tokenizer"])
+    ours = {f"image_tokenizer.{key}": tensor.clone() for key, tensor in tokenizer.state_dict().items()}
+    if name == "open-magvit2-vq":  # its names are known from its keys alone
+        theirs = {key.removeprefix("image_tokenizer."): tensor for key, tensor in ours.items()}
+        smoothed = {"model_ema." + key.replace(".", ""): tensor + 1 for key, tensor in theirs.items()}
+        return theirs | smoothed | {"model_ema.decay": torch.tensor(0.999), "loss.scale": torch.ones(2)}
+    theirs = layout.names(config).to_theirs(ours, name)
+    if name == "var-vq":
+        theirs["quantize.ema_vocab_hit_SV"] = torch.rand(10, 12)
+    if name == "vqgan-muse":
+        theirs["encoder.down.1.attn.0.q.weight"] = torch.rand(32, 32, 1, 1)
+    if name == "show-o-vq":
+        theirs["quantize.power_vals"] = 2 ** torch.arange(4, -1, -1)
+    return theirs
+
+
+def write(name, config, tensors, folder):
+    folder.mkdir()
+    if name == "vqvae2":
+        torch.save(tensors, folder / "vqvae_560.pt")
+    elif name == "var-vq":
+        torch.save(tensors, folder / "vae_ch32v12z8.pth")
+    elif name == "open-magvit2-vq":
+        args = {key: value for key, value in config.items() if key != "class_path"}
+        told = {"model": {"class_path": config["class_path"], "init_args": args}}
+        (folder / "imagenet.yaml").write_text(yaml.safe_dump(told))
+        torch.save({"state_dict": tensors}, folder / "imagenet_256_L.ckpt")
+    else:
+        (folder / "config.json").write_text(json.dumps(config))
+        save_file(tensors, folder / "model.safetensors")
+
+
+def equal(one, other):
+    return one.keys() == other.keys() and all(
+        one[key].dtype == other[key].dtype and torch.equal(one[key], other[key]) for key in one
+    )
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_it_is_recognised_and_comes_back_bit_for_bit(name, tmp_path):
+    torch.manual_seed(0)
+    tensors = public(name, CASES[name], tmp_path)
+    write(name, CASES[name], tensors, tmp_path / "public")
+    assert recognise(Folder(tmp_path / "public")).name == name
+    import_checkpoint(tmp_path / "public", tmp_path / "ours")
+    export_checkpoint(tmp_path / "ours", tmp_path / "theirs")
+    assert equal(read_tensors(tmp_path / "theirs"), tensors)
+    assert recognise(Folder(tmp_path / "theirs")).name == name
+
+
+def test_the_smoothed_weights_are_the_ones_to_use(tmp_path):
+    name = "open-magvit2-vq"
+    tensors = public(name, CASES[name], tmp_path)
+    write(name, CASES[name], tensors, tmp_path / "public")
+    import_checkpoint(tmp_path / "public", tmp_path / "ours")
+    ours = load_file(find_checkpoint(tmp_path / "ours") / "model.safetensors")
+    assert torch.equal(ours["image_tokenizer.decoder.conv_in.bias"], tensors["model_ema.decoderconv_inbias"])
+
+
+@pytest.mark.parametrize("name", ["emu3-vq-hf", "janus-vq-hf"])
+def test_what_transformers_wrote_comes_back_bit_for_bit(name, tmp_path):
+    from transformers.models.emu3.modeling_emu3 import Emu3VQVAE, Emu3VQVAEConfig
+    from transformers.models.janus.modeling_janus import JanusVQVAE, JanusVQVAEConfig
+
+    small = {"base_channels": 32, "channel_multiplier": [1, 1], "num_res_blocks": 1}
+    if name == "emu3-vq-hf":
+        config = Emu3VQVAEConfig(**small, codebook_size=12, attn_resolutions=[1], hidden_size=32)
+        model = Emu3VQVAE(config)
+    else:
+        config = JanusVQVAEConfig(**small, num_embeddings=12, num_patches=4, latent_channels=16)
+        model = JanusVQVAE(config)
+    model.save_pretrained(tmp_path / "public")
+    assert recognise(Folder(tmp_path / "public")).name == name
+    import_checkpoint(tmp_path / "public", tmp_path / "ours")
+    export_checkpoint(tmp_path / "ours", tmp_path / "theirs")
+    assert equal(read_tensors(tmp_path / "theirs"), read_tensors(tmp_path / "public"))

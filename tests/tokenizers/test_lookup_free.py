@@ -1,0 +1,92 @@
+"""Codes without a codebook: their numbers, and entropies checked against all codes written out."""
+
+import pytest
+import torch
+
+from chiasm.tokenizers.lookup_free import (
+    BitwiseLookupFree,
+    LookupFree,
+    ProjectedLookupFree,
+    Signs,
+    join_code,
+    mean_choice,
+    split_code,
+)
+from chiasm.tokenizers.vqgan_fsq import FiniteScalars
+
+
+def latents(bits=5, count=7):
+    return torch.randn(count, 1, 1, bits, generator=torch.Generator().manual_seed(0)) / 20
+
+
+def test_a_code_is_the_signs_in_the_declared_order():
+    signs = torch.tensor([1.0, -0.5, 3.0, 0.0]).view(1, 1, 1, 4)
+    assert Signs(4, big_endian=False).encode(signs).item() == 0b0101  # channel 0 is the lowest bit
+    assert Signs(4, big_endian=True).encode(signs).item() == 0b1010
+    for big_endian in (False, True):
+        quantizer, codes = Signs(4, big_endian=big_endian), torch.arange(16)
+        assert torch.equal(quantizer.encode(quantizer.vectors(codes)), codes)
+
+
+def test_codes_are_cut_and_joined():
+    codes = torch.arange(2**9)
+    parts = split_code(codes, [3, 6])
+    assert [int(part.max()) + 1 for part in parts] == [8, 64]
+    assert split_code(torch.tensor([0b101_110_011]), [3, 6])[0].item() == 0b011
+    assert torch.equal(join_code(parts, [3, 6]), codes)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 5])
+def test_entropies_are_those_of_all_codes(bits):
+    quantizer = LookupFree(bits, commitment=0.25, entropy=0.1)
+    flat = latents(bits).flatten(0, 2)
+    codebook = quantizer.vectors(torch.arange(2**bits))
+    chances = (2 * flat @ codebook.T / 0.01).softmax(-1)
+    assert torch.allclose(mean_choice(4 / 0.01 * flat), chances.mean(0), atol=1e-6)
+    single, mean = quantizer.entropies(flat)
+    assert torch.allclose(single, torch.special.entr(chances).sum(-1), atol=1e-5)
+    assert torch.allclose(mean, torch.special.entr(chances.mean(0)).sum(), atol=2e-3)
+
+
+def test_eighteen_bits_fit_in_memory():
+    """The original holds 262,144 chances of every vector; here 512 twice."""
+    flat = latents(18, 64).requires_grad_()
+    losses = LookupFree(18, commitment=0.25, entropy=0.1)(flat).losses
+    losses["entropy"].sum.backward()
+    assert torch.isfinite(flat.grad).all()
+
+
+@pytest.mark.parametrize(
+    "quantizer",
+    [
+        LookupFree(5, commitment=0.25, entropy=0.1),
+        BitwiseLookupFree(5, commitment=0.1, entropy=0.1),
+        ProjectedLookupFree(5, 5, commitment=0.25, entropy=0.1, diversity=1.0, soft_clamp=0.0),
+    ],
+)
+def test_the_gradient_goes_straight_through_and_sure_even_use_is_best(quantizer):
+    inputs = latents().requires_grad_()
+    quantized = quantizer(inputs)
+    assert set(quantized.vectors.detach().unique().tolist()) <= {-1.0, 1.0} or torch.allclose(
+        quantized.vectors.detach().abs(), torch.ones(()), atol=1e-6
+    )
+    (3 * quantized.vectors).sum().backward()
+    assert torch.equal(inputs.grad, torch.full_like(inputs, 3.0))
+    every = quantizer.vectors(torch.arange(32)).view(32, 1, 1, 5)
+    one = every[:1].expand(32, 1, 1, 5)
+    assert quantizer(every).losses["entropy"].mean < -1e-3
+    assert quantizer(every).losses["entropy"].mean < quantizer(one).losses["entropy"].mean
+    assert quantizer(every).losses["commitment"].mean < 1e-9
+
+
+def test_every_finite_scalar_code_is_reached_and_comes_back():
+    quantizer = FiniteScalars(3, [4, 3, 5])
+    codes = torch.arange(60).view(1, 6, 10)
+    vectors = quantizer.vectors(codes)
+    assert vectors.min() == -1
+    assert vectors.max() == 1
+    far = torch.tensor([-9.0, 0.0, 9.0])
+    reached = quantizer.encode(torch.cartesian_prod(far, far, far)[None, None])
+    assert {int(code) for code in reached.flatten()} >= {0, 59}
+    assert quantizer(torch.zeros(1, 1, 1, 3)).vectors.abs().max() == 0
+    assert quantizer.vectors(torch.tensor([[[1]]])).flatten().tolist() == [-0.5, -1.0, -1.0]
