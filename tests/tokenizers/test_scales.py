@@ -50,14 +50,14 @@ def test_everything_learns_and_the_loss_falls(make):
     tokenizer, pixels = make().train(), torch.rand(4, 3, 1, 1).expand(-1, -1, 16, 16)
     optimiser = torch.optim.AdamW(tokenizer.parameters(), 2e-3)
     history = []
-    for _ in range(15):
+    for _ in range(50 if make is vqvae2 else 15):
         losses = tokenizer.losses(pixels)
         optimiser.zero_grad()
         objective(losses).backward()
         assert all(parameter.grad is not None for parameter in tokenizer.parameters())
         optimiser.step()
         history.append(losses["reconstruction"].mean.item())
-    assert history[-1] < 0.9 * history[0]
+    assert history[-1] < 0.8 * history[0]
     assert all(value >= 0 for value in tokenizer.health().values())
 
 
