@@ -57,7 +57,7 @@ def test_everything_learns_and_the_loss_falls(make):
         assert all(parameter.grad is not None for parameter in tokenizer.parameters())
         optimiser.step()
         history.append(losses["reconstruction"].mean.item())
-    assert history[-1] < 0.8 * history[0]
+    assert history[-1] < 0.9 * history[0]
     assert all(value >= 0 for value in tokenizer.health().values())
 
 
