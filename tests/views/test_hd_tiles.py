@@ -1,13 +1,17 @@
 """InternLM-XComposer2-4KHD's canvas: how large, where padded, and what is read of it."""
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
+from torch.nn import functional
 
 from chiasm import parts
 from chiasm.errors import RecipeError
 from chiasm.model import Model
 from chiasm.recipe import load_recipe
 from chiasm.views import Size
+from chiasm.views.cut import cut
 from chiasm.views.hd_tiles import WHITE
 
 
@@ -62,3 +66,20 @@ def test_a_connector_that_makes_no_token_of_a_square_is_refused(tiny):
     assert parts.build("connector", {"type": "pixel_shuffle", "factor": 3}, 4, 4).block() == 3
     with pytest.raises(RecipeError, match="one token grid"):
         views().arrange(Size(10, 20), [(1, 2), (2, 2)])
+
+
+@pytest.mark.parametrize(("height", "width"), [(60, 60), (45, 90), (90, 45)])
+def test_pictures_that_fill_their_canvas_are_cut_as_the_original_cuts_them(height, width):
+    """Resize bilinearly, cut into tiles; the overview is the canvas interpolated without antialiasing."""
+    torch.manual_seed(0)
+    pixels = torch.randint(0, 256, (height, width, 3), dtype=torch.uint8)
+    picture = Image.fromarray(pixels.numpy())
+    part = views(tiles=9)
+    canvas = part.canvas(Size(height, width)).size
+    resized = picture.resize((canvas.width, canvas.height), Image.Resampling.BILINEAR)
+    large = torch.from_numpy(np.array(resized)).permute(2, 0, 1).float() / 255
+    tiles = large.unfold(1, 10, 10).unfold(2, 10, 10).permute(1, 2, 0, 3, 4).flatten(0, 1)
+    made = [cut(picture, view) for view in part.split(Size(height, width))]
+    overview = functional.interpolate(large[None], (10, 10), mode="bicubic")[0].clamp(0, 1)
+    assert torch.allclose(made[0], overview, atol=1.01 / 255)
+    assert torch.allclose(torch.stack(made[1:]), tiles, atol=1.01 / 255)

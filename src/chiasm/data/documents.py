@@ -224,7 +224,9 @@ def view_key(picture: Picture, view: View) -> str:
     """Key of a view's features in the cache."""
     box = ",".join(f"{edge:g}" for edge in view.box)
     padding = "" if view.padding == GREY else f"/{view.padding}"
-    return f"{picture.key}/{box}/{view.size.height}x{view.size.width}{padding}"
+    made = "" if view.filter == "bicubic" else f"/{view.filter}"
+    made += "" if view.via is None else f"/via {view.via.height}x{view.via.width}"
+    return f"{picture.key}/{box}/{view.size.height}x{view.size.width}{padding}{made}"
 
 
 def _cached(cache: TensorCache, keys: Sequence[str]) -> list[Tensor]:

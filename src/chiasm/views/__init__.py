@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -27,6 +27,9 @@ class View:
 
     box: left, top, right, bottom in pixels of the picture.
     padding: colour (0 to 255) of what of the box lies beyond the picture.
+    filter: how it is resized, with antialiasing.
+    via: the box is first made this large, and the view is then taken from it by bicubic interpolation without
+        antialiasing.
     """
 
     box: tuple[float, float, float, float]
@@ -34,6 +37,8 @@ class View:
     row: int = 0
     column: int = 0
     padding: tuple[int, int, int] = GREY
+    filter: Literal["bicubic", "bilinear"] = "bicubic"
+    via: Size | None = None
 
 
 class Views(Part, slot="views"):

@@ -39,10 +39,10 @@ class HDTiles(MarkedViews, name="hd_tiles"):
     """Tiles of a high-definition canvas, as in InternLM-XComposer2-4KHD (arXiv 2404.06512) and -2.5 (2407.03320).
 
     The longer side of the picture is made as many tiles long as `tiles` allows, the shorter keeps the aspect
-    ratio and is padded with white to whole tiles. The first view is the whole canvas, padding included; then
-    come the tiles, row by row. The language model reads the overview row by row, a learnt separator, and the
-    canvas row by row across its tiles; a learnt vector ends each row of both. The two markers pass through the
-    connector as features do.
+    ratio and is padded with white to whole tiles. The first view is the whole canvas, padding included and
+    without antialiasing; then come the tiles, row by row. The language model reads the overview row by row, a
+    learnt separator, and the canvas row by row across its tiles; a learnt vector ends each row of both. The two
+    markers pass through the connector as features do.
 
     Args:
         size: side of a tile in pixels.
@@ -79,12 +79,13 @@ class HDTiles(MarkedViews, name="hd_tiles"):
                 (bottom - plan.top) * down,
             )
 
-        views = [View(box(0, 0, plan.size.width, plan.size.height), tile, padding=WHITE)]
+        whole = box(0, 0, plan.size.width, plan.size.height)
+        views = [View(whole, tile, padding=WHITE, filter="bilinear", via=plan.size)]
         for row in range(plan.size.height // self.size):
             for column in range(plan.size.width // self.size):
                 left, top = column * self.size, row * self.size
                 where = box(left, top, left + self.size, top + self.size)
-                views.append(View(where, tile, row, column, padding=WHITE))
+                views.append(View(where, tile, row, column, padding=WHITE, filter="bilinear"))
         return views
 
     def arrange(self, size: Size, grids: Sequence[tuple[int, int]]) -> Sequence[int]:
