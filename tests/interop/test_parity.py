@@ -18,7 +18,7 @@ CASES = [
     "emu3",
     "janus/hf-vqvae.json",
     "lucidrains_vq",
-    "lvm/vqgan.json",
+    "lvm",
     "open_magvit2/lfq-factorized.json",
     "open_magvit2/lfq-image-ema.json",
     "open_magvit2/lfq-loss.json",
