@@ -124,6 +124,16 @@ def test_a_model_that_only_reads_words(tmp_path):
     assert "no image head" in (tmp_path / "run" / "report.html").read_text()
 
 
+def test_the_use_of_experts_is_told_by_kind_of_token(tmp_path):
+    made = recipe(**SEEING, routing={"type": "moe", "experts": 3})
+    save_model(build(made), made, tmp_path / "run")
+    results = evaluate(tmp_path / "run")
+    assert "questions" in results["tasks"], results["left_out"]
+    (use,) = results["routing"].values()
+    assert set(use) == {"text", "read"}
+    assert all(len(shares) == 3 and abs(sum(shares) - 1) < 1e-6 for shares in use.values())
+
+
 def test_what_was_trained_cannot_be_overridden(run):
     with pytest.raises(RecipeError, match="would change the model"):
         evaluate(run[0], overrides=["model.connector.type=mlp"])

@@ -111,6 +111,8 @@ def examine(
         pictures |= outcome.pictures
         low, high = outcome.scores["ci"]
         say(f"{name}: {outcome.scores['score']:.1%} [{low:.1%}, {high:.1%}] in {seconds[name]:.0f} s")
+    if use := subject.model.routing.report():
+        results["routing"] = use
     results["cost"] = cost(subject, recipe, _some(source), metrics)
     results["cost"]["seconds"]["evaluation"] = seconds
     results |= {"seed": recipe.seed, "data": recipe.evaluation.data, "fingerprint": source.fingerprint}

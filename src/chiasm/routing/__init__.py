@@ -11,7 +11,7 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Int
@@ -93,6 +93,10 @@ class Routing(Part, nn.Module, slot="routing"):
 
     def losses(self) -> dict[str, Loss]:
         """In training: losses by name of what the language model has just read, each with its `terms`."""
+        return {}
+
+    def report(self) -> dict[str, Any]:
+        """In use: what an evaluation shall tell of the routing since the last report; {} = nothing."""
         return {}
 
     @abstractmethod

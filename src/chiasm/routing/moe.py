@@ -90,9 +90,9 @@ class MoE(Routing, name="moe"):
         total = torch.stack(found).sum()
         return {"balance": Loss(total, torch.ones_like(total.detach()), self.weight)}
 
-    def report(self) -> dict[str, dict[str, list[float]]]:
+    def report(self) -> dict[str, Any]:
         """By layer and kind of token (text, read, written): each expert's share of the choices since the last
-        report. Kinds that did not occur are left out."""
+        report. Kinds that did not occur are left out; padding counts as text."""
         told: dict[str, dict[str, list[float]]] = {}
         for name, layer in zip(self.layers, self.each(), strict=True):
             table = torch.stack(layer.use).sum(0).double() if layer.use else torch.zeros(len(KINDS), 1)
