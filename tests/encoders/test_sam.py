@@ -70,3 +70,27 @@ def test_the_early_features_are_added_times_their_factor():
 def test_a_global_layer_that_does_not_exist_is_a_sentence():
     with pytest.raises(RecipeError, match="of 2 blocks cannot have the global layers"):
         sam(global_layers=[2])
+
+
+@pytest.mark.parametrize("layout", ["transformers", "meta"])
+def test_a_public_checkpoint_is_loaded_and_the_rest_begins_from_scratch(tmp_path, layout):
+    from safetensors.torch import save_file
+
+    from chiasm.interop.sam import sam_rules
+
+    told = sam()
+    torch.nn.init.normal_(told.blocks[0].attention.row_distances)
+    ours = {f"encoder.{key}": tensor for key, tensor in told.state_dict().items()}
+    if layout == "meta":
+        theirs = NameMap(*sam_rules("image_encoder.")).to_theirs(ours, "here")
+    else:
+        renamed = {key.replace("encoder.", HIGH + "."): tensor for key, tensor in ours.items()}
+        theirs = NameMap(*_sam_rules()).to_theirs(renamed, "here")
+        theirs = {key.removeprefix("model.high_res_vision_model."): tensor for key, tensor in theirs.items()}
+    theirs["mask_decoder.iou_token.weight"] = torch.zeros(1)
+    save_file(theirs, tmp_path / "model.safetensors")
+    part = sam(checkpoint=str(tmp_path), downsample=[12], early=True)
+    for key, tensor in told.state_dict().items():
+        assert torch.equal(part.state_dict()[key], tensor), key
+    assert torch.equal(part.early_neck[0].weight, told.neck[0].weight)
+    assert part.standalone() == {"checkpoint": None}

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import re
+from typing import Any
+
 import torch
 from einops import rearrange
 from jaxtyping import Float
@@ -7,12 +10,35 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 
-from chiasm.activations import Activation, activation
+from chiasm.activations import Activation
 from chiasm.encoders import Encoder
 from chiasm.encoders.transformers import IMAGENET
+from chiasm.encoders.windowed import Block
 from chiasm.errors import RecipeError
+from chiasm.weights import load_into, read_tensors, resolve
 
 NECK_EPSILON = 1e-6  # of the neck's LayerNorms
+# Parts of names in Meta's and in transformers' checkpoints, and what they are called here.
+RENAMED = {
+    "patch_embed.projection.": "patchify.",
+    "patch_embed.proj.": "patchify.",
+    "pos_embed": "positions",
+    "neck.conv1.": "neck.0.",
+    "neck.layer_norm1.": "neck.1.",
+    "neck.conv2.": "neck.2.",
+    "neck.layer_norm2.": "neck.3.",
+    "layers.": "blocks.",
+    ".layer_norm1.": ".attention_norm.",
+    ".layer_norm2.": ".mlp_norm.",
+    ".norm1.": ".attention_norm.",
+    ".norm2.": ".mlp_norm.",
+    ".attn.proj.": ".attention.out.",
+    ".attn.rel_pos_h": ".attention.row_distances",
+    ".attn.rel_pos_w": ".attention.column_distances",
+    ".attn.": ".attention.",
+    ".lin1.": ".0.",
+    ".lin2.": ".2.",
+}
 
 
 class Sam(Encoder, name="sam"):
@@ -22,6 +48,8 @@ class Sam(Encoder, name="sam"):
     2403.05525) likewise, with `resize: 96` and `early: true`. Pixels are normalised by ImageNet's statistics.
 
     Args:
+        checkpoint: SAM's weights, as Meta or transformers name them (facebook/sam-vit-base); what stands behind the
+            neck begins from scratch. null = all of it does.
         size: side in pixels of the pictures whose positions are learned; interpolated for others.
         patch_size: side of a patch in pixels.
         width: channels inside the blocks.
@@ -48,6 +76,7 @@ class Sam(Encoder, name="sam"):
     def __init__(
         self,
         *,
+        checkpoint: str | None = None,
         size: PositiveInt = 1024,
         patch_size: PositiveInt = 16,
         width: PositiveInt = 768,
@@ -103,6 +132,11 @@ class Sam(Encoder, name="sam"):
         self.early_scale = nn.Parameter(torch.zeros(1)) if early else None
         self.register_buffer("mean", torch.tensor(IMAGENET[0]).view(3, 1, 1))
         self.register_buffer("deviation", torch.tensor(IMAGENET[1]).view(3, 1, 1))
+        if checkpoint is not None:
+            self._load(checkpoint)
+
+    def standalone(self) -> dict[str, Any]:
+        return {"checkpoint": None}
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         rows, columns = self._patches(height, width)
@@ -130,6 +164,23 @@ class Sam(Encoder, name="sam"):
             features = features + self._shrink(self.early_neck(early)) * self.early_scale
         return rearrange(features, "n c gh gw -> n gh gw c")
 
+    def _load(self, reference: str) -> None:
+        tensors = read_tensors(resolve(reference))
+        found = {}
+        for name, tensor in tensors.items():
+            inner = re.match(r"(?:\w+\.)*(?:image_encoder|vision_encoder)\.(.+)", name)
+            if inner is None:
+                continue  # the prompt encoder and the mask decoder
+            ours = inner.group(1)
+            for theirs, mine in RENAMED.items():
+                ours = ours.replace(theirs, mine)
+            found[ours] = tensor
+        if self.early_neck is not None:  # it begins as the neck's twin
+            found |= {f"early_{name}": tensor for name, tensor in found.items() if name.startswith("neck.")}
+        behind = ("downsample.", "early_scale", "mean", "deviation")
+        own = {name: tensor for name, tensor in self.state_dict().items() if name.startswith(behind)}
+        load_into(self, own | found, reference)
+
     def _shrink(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c2 gh gw"]:
         if self.resize is not None:
             x = functional.interpolate(x, (self.resize, self.resize), mode="bilinear", align_corners=False)
@@ -154,77 +205,6 @@ class Sam(Encoder, name="sam"):
         return rearrange(table, "1 c gh gw -> 1 gh gw c")
 
 
-class Block(nn.Module):
-    """Attention, in windows or of the whole grid, and MLP, each behind a LayerNorm and beside a skip connection."""
-
-    def __init__(
-        self,
-        width: int,
-        heads: int,
-        hidden: int,
-        kind: Activation,
-        window: int | None,
-        bias: bool,
-        relative: int | None,
-        epsilon: float,
-    ):
-        super().__init__()
-        self.window = window
-        self.attention_norm = nn.LayerNorm(width, epsilon)
-        self.attention = Attention(width, heads, bias, relative and (window or relative))
-        self.mlp_norm = nn.LayerNorm(width, epsilon)
-        self.mlp = nn.Sequential(nn.Linear(width, hidden), activation(kind), nn.Linear(hidden, width))
-
-    def extra_repr(self) -> str:
-        return f"window={self.window}"
-
-    def forward(self, x: Float[Tensor, "n gh gw c"]) -> Float[Tensor, "n gh gw c"]:
-        x = x + self._attend(self.attention_norm(x))
-        return x + self.mlp(self.mlp_norm(x))
-
-    def _attend(self, x: Float[Tensor, "n gh gw c"]) -> Float[Tensor, "n gh gw c"]:
-        if self.window is None:
-            return self.attention(x)
-        n, rows, columns, _ = x.shape
-        w = self.window
-        x = functional.pad(x, (0, 0, 0, -columns % w, 0, -rows % w))
-        down, across = x.shape[1] // w, x.shape[2] // w
-        x = self.attention(rearrange(x, "n (R r) (C c) d -> (n R C) r c d", R=down, C=across))
-        x = rearrange(x, "(n R C) r c d -> n (R r) (C c) d", n=n, R=down)
-        return x[:, :rows, :columns]
-
-
-class Attention(nn.Module):
-    """Every cell looks at every cell; scores get a learned part by the distance in rows and in columns."""
-
-    def __init__(self, width: int, heads: int, bias: bool, side: int | None):
-        super().__init__()
-        self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width, bias)
-        self.out = nn.Linear(width, width)
-        tables = [
-            None if side is None else nn.Parameter(torch.zeros(2 * side - 1, width // heads)) for _ in "rc"
-        ]
-        self.row_distances, self.column_distances = tables
-
-    def extra_repr(self) -> str:
-        return f"heads={self.heads}"
-
-    def forward(self, x: Float[Tensor, "n gh gw c"]) -> Float[Tensor, "n gh gw c"]:
-        _, rows, columns, _ = x.shape
-        q, k, v = rearrange(self.qkv(x), "n gh gw (three h e) -> three n h (gh gw) e", three=3, h=self.heads)
-        scores = None
-        if self.row_distances is not None and self.column_distances is not None:
-            grid = rearrange(q, "n h (gh gw) e -> n h gh gw e", gh=rows)
-            by_row = torch.einsum("nhrce,rse->nhrcs", grid, _by_distance(self.row_distances, rows))
-            by_column = torch.einsum("nhrce,cse->nhrcs", grid, _by_distance(self.column_distances, columns))
-            scores = rearrange(
-                by_row[..., :, None] + by_column[..., None, :], "n h r c s t -> n h (r c) (s t)"
-            )
-        seen = functional.scaled_dot_product_attention(q, k, v, attn_mask=scores)
-        return self.out(rearrange(seen, "n h (gh gw) e -> n gh gw (h e)", gh=rows))
-
-
 class Neck(nn.Sequential):
     """Two convolutions without bias, each with a LayerNorm over channels."""
 
@@ -245,12 +225,3 @@ class ChannelNorm(nn.LayerNorm):
 
     def forward(self, input: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
         return rearrange(super().forward(rearrange(input, "n c h w -> n h w c")), "n h w c -> n c h w")
-
-
-def _by_distance(table: Float[Tensor, "d e"], side: int) -> Float[Tensor, "q k e"]:
-    """The table's row for each pair of places of a side, resized where it was made for another side."""
-    if len(table) != 2 * side - 1:
-        resized = functional.interpolate(rearrange(table, "d e -> 1 e d"), 2 * side - 1, mode="linear")
-        table = rearrange(resized, "1 e d -> d e")
-    places = torch.arange(side, device=table.device)
-    return table[places[:, None] - places + side - 1]

@@ -33,11 +33,16 @@ SAMS = {
         "downsample_channels": [512, 1024],
     }
 }
+PROMPT = (
+    "You are a helpful language and vision assistant. You are able to understand the visual content that the user "
+    "provides, and assist the user with a variety of tasks using natural language."
+)
 TEMPLATE = (
-    "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'user' %}"
-    "User: {{ message['content'] }}\n\n{% elif message['role'] == 'assistant' %}"
-    "Assistant: {{ message['content'] }}{{ eos_token }}{% else %}{{ message['content'] }}\n\n{% endif %}"
-    "{% endfor %}{% if add_generation_prompt %}Assistant:{% endif %}"
+    "{{ bos_token }}{% if not messages or messages[0]['role'] != 'system' %}" + PROMPT + "\n\n{% endif %}"
+    "{% for message in messages %}{% if message['role'] == 'user' %}User: {{ message['content'] }}\n\n"
+    "{% elif message['role'] == 'assistant' %}Assistant: {{ message['content'] }}{{ eos_token }}"
+    "{% else %}{{ message['content'] }}\n\n{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}Assistant:{% endif %}"
 )
 
 
