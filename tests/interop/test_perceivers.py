@@ -125,6 +125,37 @@ def test_flamingo_comes_back_bit_for_bit(tmp_path):
     assert torch.equal(model.routing.marker[0], model.language.embed(torch.tensor(59)))
 
 
+def test_a_published_flamingo_borrows_what_it_does_not_hold(tmp_path):
+    from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    lm, clip = (
+        LlamaForCausalLM(LlamaConfig(**{**TEXT, "vocab_size": 58})),
+        CLIPVisionModel(CLIPVisionConfig(**VISION)),
+    )
+    lm.save_pretrained(tmp_path / "lm")
+    clip.save_pretrained(tmp_path / "clip")
+    config = {**FLAMINGO, "lm": {"type": "llama", "cfg": TEXT}}
+    config["vision"] = {**FLAMINGO["vision"], "layers": 3}
+    _, state = written(tmp_path / "whole", "flamingo", config)
+    config["lm"] = {**config["lm"], "checkpoint": str(tmp_path / "lm")}
+    config["vision"] = {**config["vision"], "checkpoint": str(tmp_path / "clip")}
+    trained = ("perceiver.", "embed_tokens", "gated_cross_attn_layer")
+    state = {key: t.clone() for key, t in state.items() if any(part in key for part in trained)}
+    (tmp_path / "public").mkdir()
+    save_file(state, tmp_path / "public" / "model.safetensors")
+    (tmp_path / "public" / "config.json").write_text(json.dumps(config))
+    _numbers(60).save_pretrained(tmp_path / "public")
+    model = returns(tmp_path / "public", tmp_path)
+    ours, theirs = model.language.inner.state_dict(), lm.state_dict()
+    assert torch.equal(ours["lm_head.weight"][:58], theirs["lm_head.weight"])
+    assert torch.equal(ours["model.layers.1.mlp.up_proj.weight"], theirs["model.layers.1.mlp.up_proj.weight"])
+    pixels = torch.rand(1, 3, 28, 28)
+    with torch.no_grad():
+        states = clip((pixels - model.encoder.mean) / model.encoder.deviation, output_hidden_states=True)
+        torch.testing.assert_close(model.encode(pixels).flatten(1, 2), states.hidden_states[-1][:, 1:])
+
+
 def test_fuyu_comes_back_and_computes_what_transformers_does(tmp_path):
     from transformers import FuyuConfig, FuyuForCausalLM
 

@@ -15,6 +15,7 @@ from chiasm.errors import CheckpointError, nearest
 from chiasm.interop.cases import Case
 from chiasm.interop.convert import load, load_named
 from chiasm.interop.family import Family, Folder, Original, find_family
+from chiasm.interop.frozen import frozen_clip, frozen_language
 from chiasm.interop.mapping import NameMap, Reshape, Row, Rule, Split, Unused
 from chiasm.interop.replay import CasePicture, case_document, read_documents, scattered, unnormalised
 from chiasm.interop.towers import causal_config, tower, tower_rules
@@ -40,13 +41,28 @@ class Flamingo(Family, name="flamingo"):
     """OpenFlamingo's state dict (github.com/mlfoundations/open_flamingo), language model and tower included.
 
     The config, which the original keeps in code, is `{lm: {type, cfg}, vision, perceiver, gated,
-    cross_attn_every_n_layers, media_token_id}`.
+    cross_attn_every_n_layers, media_token_id}`. Published checkpoints hold what was trained alone; then `lm` and
+    `vision` have a `checkpoint` more, a folder or hub name in transformers' layout, for the rest.
     """
 
     looks_for = "config.json with lm, vision, perceiver and cross_attn_every_n_layers"
 
     def recognises(self, folder: Folder) -> bool:
         return {"lm", "vision", "perceiver", "cross_attn_every_n_layers"} <= folder.config.keys()
+
+    def read(self, folder: Folder) -> Original:
+        config, own = folder.config, folder.tensors
+        own = {name.removeprefix("module."): tensor for name, tensor in own.items()}
+        lm, vision = config["lm"], config["vision"]
+        ours: dict[str, Tensor] = {}
+        if "checkpoint" in vision:
+            ours |= frozen_clip(vision["checkpoint"])
+        if "checkpoint" in lm:
+            table = f"{LAYERS[_language(config)][1]}.weight"
+            ours |= frozen_language(lm["checkpoint"], table, lm["cfg"]["vocab_size"])
+        found = self.names(config).to_theirs(ours, str(folder.path))
+        lent = {name: tensor for name, tensor in found.items() if name not in own}
+        return Original(config, {**own, **lent}, set(lent))
 
     def model(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> dict[str, dict[str, Any]]:
         vision, gated = config["vision"], config.get("gated", {})
