@@ -76,8 +76,10 @@ def test_xcomposer2_comes_back_bit_for_bit(public, tmp_path, keys):
     assert load_model(tmp_path / "ours").chat("<5> <7>") is not None
 
 
-@pytest.mark.parametrize("residual", [False, True])
-def test_moe_llava_comes_back_bit_for_bit(public, tmp_path, residual):
+@pytest.mark.parametrize(
+    ("language", "residual"), [("stablelm", False), ("stablelm", True), ("phi", False), ("qwen1_5", False)]
+)
+def test_moe_llava_comes_back_bit_for_bit(public, tmp_path, language, residual):
     from transformers import CLIPVisionConfig, CLIPVisionModel
 
     clip = tmp_path / "clip"
@@ -85,7 +87,7 @@ def test_moe_llava_comes_back_bit_for_bit(public, tmp_path, residual):
     moe = {"moe_enable": True, "moe_layers_idx": [0, 2], "num_experts": [3], "top_k_experts": 2}
     moe |= {"use_residual": residual, "min_capacity": 0, "router_aux_loss_coef": 0.01}
     told = {
-        "model_type": "moe_llava_stablelm",
+        "model_type": f"moe_llava_{language}",
         "architectures": ["MoELLaVAStablelmForCausalLM"],
         "mm_image_tower": str(clip),
         "image_projector_type": "mlp2x_gelu",
@@ -105,8 +107,9 @@ def test_moe_llava_comes_back_bit_for_bit(public, tmp_path, residual):
     vision = {**VISION, "image_size": 28, "patch_size": 7}
     config = {"llm": told, "vision": vision, "moe": moe, "projector": "mlp2x_gelu", "select_layer": -2}
     tensors = {k: v for k, v in original("moe-llava", config).items() if "image_tower" not in k}
-    assert ("model.layers.0.mlp.mlp.up_proj.weight" in tensors) == residual
-    assert "model.layers.1.mlp.up_proj.weight" in tensors
+    first = "fc1" if language == "phi" else "up_proj"
+    assert (f"model.layers.0.mlp.mlp.{first}.weight" in tensors) == residual
+    assert f"model.layers.1.mlp.{first}.weight" in tensors
     torch.save(tensors, public / "pytorch_model.bin")
     (public / "config.json").write_text(json.dumps(told))
     assert recognise(Folder(public)).name == "moe-llava"

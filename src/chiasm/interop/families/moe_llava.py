@@ -31,7 +31,10 @@ LANGUAGES = {
     "moe_llava_stablelm": "stablelm",
     "moe_llava_llama": "llama",
     "moe_llava_mistral": "mistral",
+    "moe_llava_phi": "phi",
+    "moe_llava_qwen1_5": "qwen2",
 }
+BEGINS = ("llama", "mistral")  # language models whose conversations begin with a token of their own
 # StableLM Epoch's fields that transformers calls otherwise.
 RENAMED = {"rope_pct": "partial_rotary_factor", "norm_eps": "layer_norm_eps"}
 
@@ -130,6 +133,7 @@ class MoELlava(Family, name="moe-llava"):
                 for n in layers
             ],
             Unused("model.layers.{n}.self_attn.rotary_emb.inv_freq"),
+            Own("language.inner.lm_head.bias"),  # transformers' Phi has one, of zeros; theirs has not
             Rule("lm_head.weight", "language.inner.lm_head.weight"),
             Rule("model.{rest...}", "language.inner.model.{rest...}"),
         )
@@ -138,7 +142,8 @@ class MoELlava(Family, name="moe-llava"):
         return normalisation(folder)
 
     def chat_template(self, config: Mapping[str, Any]) -> str | None:
-        return VICUNA
+        kind = LANGUAGES.get(config["llm"].get("model_type"), "stablelm")
+        return VICUNA if kind in BEGINS else VICUNA.removeprefix("{{ bos_token }}")
 
     def write(self, original: Original, folder: Path) -> None:
         super().write(Original(original.config["llm"], original.tensors), folder)
@@ -209,7 +214,9 @@ def replay_layer(case: Case) -> dict[str, Tensor]:
 def replay_whole(case: Case) -> dict[str, Tensor]:
     """Padding takes part in the routing here, so that it is computed as the original computes it."""
     given = case.inputs
-    model = load(find_family("moe-llava"), Original(case.config, case.tensors)).model
+    kind = next(kind for kind in LANGUAGES if kind.removeprefix("moe_llava_") in case.of.lower())
+    config = {**case.config, "llm": {"model_type": kind, **case.config["llm"]}}
+    model = load(find_family("moe-llava"), Original(config, case.tensors)).model
     routing = model.routing
     assert isinstance(routing, MoE)
     tiles = unnormalised(model.encoder, given["images"])

@@ -40,6 +40,11 @@ LANGUAGE = {  # the case's fields of the language model, and transformers'
     "rope_theta": "rope_theta",
 }
 VISION = {"layers": "num_hidden_layers", "heads": "num_attention_heads"}
+TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}[UNUSED_TOKEN_146]{{ message['role'] }}\n"
+    "{{ message['content'] }}[UNUSED_TOKEN_145]\n{% endfor %}"
+    "{% if add_generation_prompt %}[UNUSED_TOKEN_146]assistant\n{% endif %}"
+)
 HEAD_WIDTH = 64  # of CLIP's towers; the checkpoint does not say
 EPS = 1e-6  # of RMSNorm, where the config has none
 # Tiles in use, and how they lie: 2.5's tile is 560, 4KHD's 336.
@@ -115,6 +120,9 @@ class XComposer2(Family, name="xcomposer2"):
 
     def constants(self, folder: Folder) -> dict[str, Tensor]:
         return normalisation(folder)
+
+    def chat_template(self, config: Mapping[str, Any]) -> str | None:
+        return TEMPLATE
 
     def write(self, original: Original, folder: Path) -> None:
         super().write(Original(original.config["told"], original.tensors), folder)
