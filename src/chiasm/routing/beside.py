@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Float, Int
@@ -64,6 +65,13 @@ class Media:
         behind = torch.cat([before[1:], seen[-1:]])
         own = (opens.flatten().long().cumsum(0) - 1).view_as(documents)  # which document, through all rows
         return Media(tokens, owners, before[own], seen.view_as(documents) - 1, behind[own])
+
+    @cached_property
+    def spans(self) -> list[tuple[int, int]]:
+        """From which token to which those of each row's pictures stand."""
+        starts = torch.searchsorted(self.owners, self.first[:, 0].contiguous())
+        stops = torch.searchsorted(self.owners, self.end[:, -1].contiguous())
+        return list(zip(starts.tolist(), stops.tolist(), strict=True))
 
     def continued(self, count: int) -> Media:
         """For `count` more positions of rows that hold one document each."""

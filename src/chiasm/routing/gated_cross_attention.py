@@ -100,21 +100,27 @@ class Block(nn.Module):
             query = query.masked_fill(blind[..., None], 0)
             first, last = media.first, torch.where(blind, media.end - 1, last)
             blind = last < first
-        owners = media.owners
-        allowed = (first[..., None] <= owners) & (owners <= last[..., None]) & ~blind[..., None]
-        read = self._attend(query, media.tokens.to(query.dtype), rearrange(allowed, "b t s -> (b t) s"))
+        key, value = (layer(media.tokens.to(query.dtype)) for layer in (self.key, self.value))
+        read = torch.zeros_like(query)
+        for row, (start, stop) in enumerate(media.spans):
+            if start < stop:
+                owners = media.owners[start:stop]
+                allowed = (first[row, :, None] <= owners) & (owners <= last[row, :, None]) | blind[
+                    row, :, None
+                ]
+                read[row] = self._attend(query[row], key[start:stop], value[start:stop], allowed)
         return self.output(read.masked_fill(blind[..., None], 0))
 
     def _attend(
-        self, query: Float[Tensor, "b t a"], tokens: Float[Tensor, "s c"], allowed: Bool[Tensor, "m s"]
-    ) -> Float[Tensor, "b t a"]:
-        q = rearrange(query, "b t (h e) -> 1 h (b t) e", h=self.heads)
-        k, v = (
-            rearrange(layer(tokens), "s (h e) -> 1 h s e", h=self.heads) for layer in (self.key, self.value)
-        )
-        mask = allowed | ~allowed.any(1, keepdim=True)  # no softmax over nothing
-        answer = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        return rearrange(answer, "1 h (b t) e -> b t (h e)", b=len(query))
+        self,
+        query: Float[Tensor, "t a"],
+        key: Float[Tensor, "s a"],
+        value: Float[Tensor, "s a"],
+        allowed: Bool[Tensor, "t s"],
+    ) -> Float[Tensor, "t a"]:
+        q, k, v = (rearrange(each, "t (h e) -> h t e", h=self.heads) for each in (query, key, value))
+        answer = functional.scaled_dot_product_attention(q, k, v, attn_mask=allowed)
+        return rearrange(answer, "h t e -> t (h e)")
 
 
 def _layers(language: nn.Module) -> nn.ModuleList:
