@@ -142,7 +142,9 @@ def replay(case: Case) -> dict[str, Tensor]:
     """Pictures are padded with zeros to one size; those of zeros alone are left out."""
     given = case.inputs
     bounds = {"longest_edge": 1 << 20, "shortest_edge": 1}
-    model = load(find_family("idefics2"), Original({**case.config, BOUNDS: bounds}, case.tensors)).model
+    version = case.told["reference"].get("commit", "").removeprefix("v")
+    config = {"transformers_version": version, **case.config, BOUNDS: bounds}
+    model = load(find_family("idefics2"), Original(config, case.tensors)).model
     real = given.get("pixel_attention_mask", torch.ones_like(given["pixel_values"][:, :, 0])).bool()
     pictures: list[CasePicture] = []
     for pixels, mask in zip(given["pixel_values"].flatten(0, 1), real.flatten(0, 1), strict=True):
