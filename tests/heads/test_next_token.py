@@ -155,3 +155,16 @@ def test_what_does_not_fit_is_refused():
         made.sample(ToyStep(prompts(3)), guidance=2.0, temperature=0, top_k=0, generator=None)
     with pytest.raises(RecipeError, match="it must be in"):
         head(unconditional=1.5)
+
+
+def test_with_networks_round_the_codes_sampling_is_what_training_saw():
+    torch.manual_seed(0)
+    made = parts.build(
+        "image_head", {"type": "next_token_mlp", "hidden": 8, "code_width": 3}, WIDTH, CODES, GRID
+    )
+    given = prompts(2)
+    codes = made.sample(ToyStep(given), temperature=0)
+    logits, losses = teacher_forced(made, codes, given)
+    assert torch.equal(logits.argmax(-1).flatten(), codes.flatten())
+    losses["image"].sum.backward()
+    assert all(parameter.grad is not None for parameter in made.parameters())

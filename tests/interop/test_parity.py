@@ -16,7 +16,7 @@ CASES = [
     "taming_vqgan",
     "chameleon",
     "emu3",
-    "janus/hf-vqvae.json",
+    "janus",
     "lucidrains_vq",
     "lvm",
     "open_magvit2/lfq-factorized.json",

@@ -44,12 +44,18 @@ class NextToken(ImageHead, name="next_token"):
         self.unconditional, self.weight = unconditional, weight
         self.codes = nn.Embedding(codebook_size, width)
         self.cells = nn.Embedding(grid[0] * grid[1], width)
-        self.output = nn.Linear(width, codebook_size, bias=False)
-        for layer in (self.codes, self.cells, self.output):
+        output = nn.Linear(width, codebook_size, bias=False)
+        self.output: nn.Module = output
+        for layer in (self.codes, self.cells, output):
             nn.init.normal_(layer.weight, std=0.02)
 
+    @property
+    def length(self) -> int:
+        """Codes of a picture."""
+        return self.grid[0] * self.grid[1]
+
     def layout(self) -> SpanLayout:
-        count = self.cells.num_embeddings
+        count = self.length
         return SpanLayout(opens=(True,) * count, exposed=(True,) * count, rows=tuple(range(-1, count - 1)))
 
     def prepare(self, codes: Int[Tensor, "n gh gw"]) -> Span:
@@ -120,7 +126,7 @@ class NextToken(ImageHead, name="next_token"):
     ) -> Int[Tensor, "n k"]:
         """Complete pictures whose first m codes are known and not yet given to `step`."""
         known, hidden = 0, step.start
-        while codes.shape[1] < self.cells.num_embeddings:
+        while codes.shape[1] < self.length:
             if codes.shape[1] > known:
                 unread = self._embed(codes[:, known:], first=known)
                 hidden = step(unread if guidance == 1 else torch.cat([unread, unread]))[:, -1]

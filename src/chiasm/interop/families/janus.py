@@ -1,0 +1,147 @@
+"""Janus and Janus-Pro in the original's layout (arXiv 2410.13848, 2501.17811)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from chiasm.errors import CheckpointError
+from chiasm.generation import Session, _DrawStep
+from chiasm.heads.next_token import guided
+from chiasm.interop.cases import Case
+from chiasm.interop.convert import load
+from chiasm.interop.families.vqgan import signed, unsigned
+from chiasm.interop.family import Family, Folder, Original, find_family
+from chiasm.interop.mapping import NameMap, Rule, Unused
+from chiasm.interop.replay import CasePicture, case_document, read_documents, unnormalised
+from chiasm.interop.timm_siglip import siglip, siglip_rules
+from chiasm.interop.towers import causal_config
+from chiasm.interop.verify import replays
+from chiasm.sequence import Kind
+from chiasm.views import Size
+
+IMAGE = -1  # the id at each place of a picture in the case
+GREY = (127, 127, 127)  # what the original pads pictures with
+TOKENIZER = "gen_vision_model."
+
+
+class Janus(Family, name="janus"):
+    """deepseek-ai/Janus-1.3B and Janus-Pro: SigLIP to see, LlamaGen's tokenizer to draw.
+
+    The config names the structures of the towers; one that is not known stands in it under its name.
+    """
+
+    looks_for = "config.json with model_type multi_modality and gen_vision_config"
+
+    def recognises(self, folder: Folder) -> bool:
+        return folder.config.get("model_type") == "multi_modality" and "gen_vision_config" in folder.config
+
+    def model(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> dict[str, dict[str, Any]]:
+        seen, drawn = config["vision_config"]["params"], config["gen_head_config"]["params"]
+        aligners = [config[name]["params"] for name in ("aligner_config", "gen_aligner_config")]
+        if any(params["projector_type"] != "mlp_gelu" for params in aligners):
+            raise CheckpointError("aligners of other projector_type than mlp_gelu are unknown")
+        return {
+            "views": {"type": "letterbox", "size": seen["image_size"], "padding": GREY},
+            "encoder": siglip(seen, config),
+            "connector": {"type": "mlp", "depth": aligners[0]["depth"]},
+            "language": causal_config(config["language_config"], "llama"),
+            **find_family("llamagen-vq").model(_tokenizer(config)),
+            "image_head": {
+                "type": "next_token_mlp",
+                "code_width": aligners[1]["input_dim"],
+                "depth": aligners[1]["depth"],
+                "hidden": drawn["image_token_embed"],
+            },
+        }
+
+    def names(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> NameMap:
+        tokenizer = find_family("llamagen-vq").names(_tokenizer(config))
+        return NameMap(
+            *siglip_rules(self.model(config)["encoder"], "vision_model.vision_tower."),
+            Rule("aligner.layers.{n}.{p}", "connector.layers.{n}.{p}"),
+            Unused(TOKENIZER + "quantize.codebook_used"),
+            *(Rule(TOKENIZER + str(rule.theirs), rule.ours) for rule in tokenizer.rules),
+            Rule("gen_embed.weight", "image_head.codes.weight"),
+            Rule("gen_aligner.layers.{n}.{p}", "image_head.adapter.{n}.{p}"),
+            Rule("gen_head.output_mlp_projector.{p}", "image_head.output.0.{p}"),
+            Rule("gen_head.vision_head.{p}", "image_head.output.2.{p}"),
+            Unused("language_model.model.layers.{n}.self_attn.rotary_emb.inv_freq"),
+            Rule("language_model.{rest...}", "language.inner.{rest...}"),
+        )
+
+    def constants(self, folder: Folder) -> dict[str, Tensor]:
+        return {f"encoder.{name}": torch.full((3, 1, 1), 0.5) for name in ("mean", "deviation")}
+
+
+def _tokenizer(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The image tokenizer in LlamaGen's words: VQ-16, or what the config says otherwise."""
+    params = config["gen_vision_config"]["params"]
+    multipliers = list(params.get("ch_mult", (1, 1, 2, 2, 4)))
+    return {
+        "res": params.get("res", 384),
+        "ch": params.get("ch", 128),
+        "encoder_ch_mult": multipliers,
+        "decoder_ch_mult": multipliers,
+        "z_channels": params.get("z_channels", 256),
+        "codebook_size": params["image_token_size"],
+        "codebook_embed_dim": params["n_embed"],
+    }
+
+
+def _published(told: Mapping[str, Any]) -> dict[str, Any]:
+    """A case's config as config.json has it."""
+    seen = told["siglip"]
+    aligner = {"projector_type": "mlp_gelu", "depth": 2}
+    drawn = {"ch_mult": told["ch_mult"], "ch": told["vq_ch"], "z_channels": told["z"]}
+    drawn["res"] = told["gen_res"] * 2 ** (len(told["ch_mult"]) - 1)
+    drawn |= {"image_token_size": told["codebook"], "n_embed": told["code_dim"]}
+    return {
+        "vision_config": {
+            "params": {"model_name": "case", "image_size": seen["image_size"], "select_layer": -1}
+        },
+        "case": seen,
+        "aligner_config": {"params": aligner},
+        "gen_aligner_config": {"params": {**aligner, "input_dim": told["code_dim"]}},
+        "gen_vision_config": {"params": drawn},
+        "gen_head_config": {"params": {"image_token_embed": told["head_dim"]}},
+        "language_config": told["llm"],
+    }
+
+
+@replays("janus", "MultiModalityCausalLM")
+@torch.no_grad()
+def replay(case: Case) -> dict[str, Tensor]:
+    """Reads a picture, learns codes, draws greedily with guidance, encodes."""
+    layout, told, given = find_family("janus"), case.config, case.inputs
+    original = Original(_published(told), case.tensors)
+    model = load(layout, original, constants=layout.constants(Folder(case.path))).model
+    head, tokenizer, ids = model.image_head, model.image_tokenizer, given["und_ids"]
+    pixels = unnormalised(model.encoder, given["und_pixels"].flatten(0, 1))
+    pictures = [CasePicture(f"{i}", Size(*tile.shape[-2:]), tile[None]) for i, tile in enumerate(pixels)]
+    read = read_documents(model, [case_document(model, row, pictures, IMAGE, repeated=True) for row in ids])
+
+    prompt, codes = given["prompt_ids"], given["train_codes"].view(-1, *tokenizer.grid)
+    without = prompt.clone()
+    without[1:-1] = told["pad_id"]  # not masked: an empty prompt is as long as the prompt
+    asked, empty = (case_document(model, each, [], IMAGE, repeated=False) for each in (prompt, without))
+    session = Session(model, [asked] * len(codes))
+    start, span = session.last, head.prepare(codes)
+    row = [True] * span.embeddings.shape[1]
+    hidden = torch.cat([start[:, None], session.step(span.embeddings, Kind.WRITTEN, row, row)[:, :-1]], 1)
+    step = _DrawStep(Session(model, [asked] * told["parallel"] + [empty] * told["parallel"]))
+    first = guided(head.output(step.start), told["cfg_weight"])
+    drawn = head.sample(step, guidance=told["cfg_weight"], temperature=0)
+    return {
+        "und_image_embeds": model.connector(model.encoder(pixels)),
+        "und_logits": read.logits,
+        "gen_logits": head.output(hidden),
+        "gen_loss": head.losses(hidden, span)["image"].mean,
+        "first_cfg_logits": first,
+        "greedy_codes": drawn.flatten(1),
+        "greedy_image": signed(tokenizer.render(tokenizer.quantize.vectors(drawn))),
+        "vq_codes": tokenizer.quantize.encode(tokenizer.latents(unsigned(given["edit_img"]))).flatten(1),
+    }
