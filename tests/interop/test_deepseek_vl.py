@@ -182,3 +182,18 @@ def test_an_original_without_its_hybrid_tower_is_told(tmp_path):
     config["vision_config"]["params"]["high_res_cfg"] = {**HIGH, "model_name": "sam_b_downsampel"}
     with pytest.raises(CheckpointError, match="sam_b_downsample"):
         find_family("deepseek-vl").model(Original(config, {}).config)
+
+
+def test_an_imported_hybrid_chats_with_the_originals_prompt(tmp_path):
+    from PIL import Image
+
+    transformers_model(True).save_pretrained(tmp_path / "public")
+    _numbers(80).save_pretrained(tmp_path / "public")
+    import_checkpoint(tmp_path / "public", tmp_path / "ours")
+    model = load_model(tmp_path / "ours")
+    reply = model.chat([{"role": "user", "content": [Image.new("RGB", (50, 20), "red"), "<5> <7>"]}])
+    assert isinstance(str(reply), str)
+    turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes"}]
+    text = model.language.tokenizer.inner.apply_chat_template(turns, tokenize=False)
+    assert text.startswith("<1>You are a helpful language and vision assistant. ")
+    assert text.endswith(" natural language.\n\nUser: Hi\n\nAssistant: Yes<2>")
