@@ -120,3 +120,34 @@ def test_what_transformers_wrote_comes_back_bit_for_bit(name, tmp_path):
     import_checkpoint(tmp_path / "public", tmp_path / "ours")
     export_checkpoint(tmp_path / "ours", tmp_path / "theirs")
     assert equal(read_tensors(tmp_path / "theirs"), read_tensors(tmp_path / "public"))
+
+
+def test_janus_comes_back_bit_for_bit(tmp_path):
+    from chiasm.interop.convert import _built, _numbers
+    from chiasm.interop.families.janus import _published
+    from chiasm.recipe import load_recipe
+
+    llm = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2}
+    told = {
+        "siglip": {"image_size": 16, "patch_size": 8, "width": 32, "layers": 1, "heads": 2, "mlp_ratio": 2}
+    }
+    told |= {"llm": llm | {"vocab_size": 50}, "ch_mult": [1, 1], "vq_ch": 32, "codebook": 12, "code_dim": 4}
+    told |= {"z": 8, "head_dim": 24, "gen_res": 4}
+    config = {**_published(told), "model_type": "multi_modality"}
+    layout = find_family("janus")
+    raw = {"name": "janus", "model": layout.model(config), "data": {}, "stages": []}
+    model = _built(load_recipe(raw).model, None)
+    ours = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    tensors = layout.names(config).to_theirs(ours, "janus") | {
+        "gen_vision_model.quantize.codebook_used": torch.ones(3)
+    }
+    (tmp_path / "public").mkdir()
+    (tmp_path / "public/config.json").write_text(json.dumps(config))
+    save_file(
+        {key: tensor.contiguous() for key, tensor in tensors.items()}, tmp_path / "public/model.safetensors"
+    )
+    _numbers(49).save_pretrained(tmp_path / "public")
+    assert recognise(Folder(tmp_path / "public")).name == "janus"
+    import_checkpoint(tmp_path / "public", tmp_path / "ours")
+    export_checkpoint(tmp_path / "ours", tmp_path / "theirs")
+    assert equal(read_tensors(tmp_path / "theirs"), tensors)

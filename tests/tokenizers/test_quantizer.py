@@ -72,6 +72,17 @@ def test_gradients_pass_straight_through_and_never_reach_the_codebook():
     assert list(quantizer.parameters()) == []
 
 
+def test_with_rotation_the_gradient_turns_with_the_code():
+    """A gradient along the code comes out along the input, scaled as the lengths are."""
+    quantizer = VectorQuantizer(2, 2, rotation=True).eval()
+    quantizer.vectors.copy_(torch.tensor([[0.0, 3.0], [-9.0, -9.0]]))
+    inputs = torch.tensor([2.0, 0.0]).view(1, 1, 1, 2).requires_grad_()
+    quantized = quantizer(inputs)
+    assert torch.allclose(quantized.vectors.flatten(), torch.tensor([0.0, 3.0]), atol=1e-6)
+    (quantized.vectors * torch.tensor([0.0, 1.0])).sum().backward()
+    assert torch.allclose(inputs.grad.flatten(), torch.tensor([1.5, 0.0]), atol=1e-6)
+
+
 def test_autocast_does_not_touch_the_codebook():
     inputs = grids(50)
     plain, cast = VectorQuantizer(16, 3), VectorQuantizer(16, 3)

@@ -47,6 +47,7 @@ class VectorQuantizer(nn.Module):
         settle: batches that pass as they are, before the codes begin.
         revive_after: batches without a use after which a code is moved to a vector of the batch; 0 = never.
         cosine: compare directions: vectors and codes have length 1.
+        rotation: the gradient turns with the code instead of passing straight (arXiv 2410.06424).
     """
 
     def __init__(
@@ -58,11 +59,12 @@ class VectorQuantizer(nn.Module):
         settle: int = 0,
         revive_after: int = 20,
         cosine: bool = False,
+        rotation: bool = False,
         epsilon: float = 1e-5,
         window: int = 100,
     ):
         super().__init__()
-        self.decay, self.epsilon, self.cosine = decay, epsilon, cosine
+        self.decay, self.epsilon, self.cosine, self.rotation = decay, epsilon, cosine, rotation
         self.settle, self.revive_after, self.window = settle, revive_after, window
         vectors = self._on_sphere(torch.randn(codebook_size, width))
         self.vectors: Tensor
@@ -97,8 +99,8 @@ class VectorQuantizer(nn.Module):
             vectors = self.vectors[codes].view_as(inputs)
             if learning:
                 self._update(flat, codes)
-            straight_through = inputs + (vectors - inputs).detach()
-            return Quantized(straight_through, codes.view(inputs.shape[:-1]), (inputs - vectors).square())
+            through = turned(inputs, vectors) if self.rotation else inputs + (vectors - inputs).detach()
+            return Quantized(through, codes.view(inputs.shape[:-1]), (inputs - vectors).square())
 
     @torch.no_grad()
     def encode(self, inputs: Float[Tensor, "*n c"]) -> Int[Tensor, "*n"]:
@@ -184,6 +186,16 @@ class VectorQuantizer(nn.Module):
 
     def _on_sphere(self, vectors: Float[Tensor, "... c"]) -> Float[Tensor, "... c"]:
         return functional.normalize(vectors, dim=-1) if self.cosine else vectors
+
+
+def turned(inputs: Float[Tensor, "*n c"], vectors: Float[Tensor, "*n c"]) -> Float[Tensor, "*n c"]:
+    """`vectors`, as what a fixed rotation and scaling makes of `inputs`, through which the gradient passes."""
+    source = functional.normalize(inputs, dim=-1, eps=1e-6).detach()
+    target = functional.normalize(vectors, dim=-1, eps=1e-6).detach()
+    middle = functional.normalize(source + target, dim=-1, eps=1e-6)
+    scale = (vectors.norm(dim=-1, keepdim=True) / inputs.norm(dim=-1, keepdim=True).clamp(min=1e-6)).detach()
+    mirrored = inputs - 2 * (inputs * middle).sum(-1, keepdim=True) * middle
+    return scale * (mirrored + 2 * (inputs * source).sum(-1, keepdim=True) * target)
 
 
 def _in_company() -> bool:

@@ -22,7 +22,6 @@ SAME: dict[str, Any] = {
     "num_codebooks": 1,
     "heads": 1,
     "preserve_symmetry": False,
-    "rotation_trick": False,
     "learnable_codebook": False,
     "codebook_scale": 1.0,
     "spherical": False,
@@ -96,6 +95,7 @@ def replay_averages(case: Case, told: dict[str, Any]) -> dict[str, Tensor]:
         decay=told.get("decay", 0.8),
         epsilon=told.get("eps", 1e-5),
         cosine=told.get("use_cosine_sim", False),
+        rotation=told.get("rotation_trick", True),
         revive_after=0,
     )
     vectors, counts = Reshape((1, size, width), (size, width)), Reshape((1, size), (size,))
