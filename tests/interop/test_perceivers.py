@@ -114,6 +114,17 @@ def test_honeybee_comes_back_bit_for_bit(tmp_path, projector):
     assert model.connector(features).shape == (2, model.connector.tokens((4, 4)), 32)
 
 
+def test_an_old_honeybee_keeps_the_class_tokens_position(tmp_path):
+    config = {"vision_config": VISION, "text_config": TEXT, "projector_config": PROJECTORS["mlp"]}
+    folder, _ = written(tmp_path / "public", "honeybee", config)
+    tensors = load_file(folder / "model.safetensors")
+    patches = tensors["abstractor.pos_emb"]
+    tensors["abstractor.pos_emb"] = torch.cat([torch.randn(1, 1, 16), patches], 1)
+    save_file(tensors, folder / "model.safetensors")
+    model = returns(folder, tmp_path)
+    assert torch.equal(model.connector.positions.table.flatten(0, 1), patches[0])
+
+
 def test_flamingo_comes_back_bit_for_bit(tmp_path):
     folder, state = written(tmp_path / "public", "flamingo", FLAMINGO)
     assert recognise(Folder(folder)).name == "flamingo"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +23,8 @@ from chiasm.views import Size
 
 IMAGE = -1  # the id at each visual token
 PROJECTORS = ("mlp", "c-abs", "d-abs", "resampler")
+POSITIONS = {"abstractor.pos_emb", "abstractor.v_pos_emb"}
+CLASS = ".class"  # behind the name, where `read` has put the class token's position aside
 TOWER = "vision_model.vision_model."
 POOLED = {"none": "none", "query": "query", "tgt": "target"}
 # Their names in a bottleneck, and ours.
@@ -76,6 +79,21 @@ class Honeybee(Family, name="honeybee"):
         told = folder.config.get("projector_config", folder.config.get("visual_projector_config"))
         return isinstance(told, dict) and told.get("projector_type") in PROJECTORS
 
+    def read(self, folder: Folder) -> Original:
+        """Old checkpoints have a position for the class token too, which no projector reads."""
+        tensors, count = dict(folder.tensors), _side(folder.config["vision_config"]) ** 2
+        for name in POSITIONS & tensors.keys():
+            if tensors[name].shape[1] == count + 1:
+                tensors[name + CLASS], tensors[name] = tensors[name].split((1, count), 1)
+        return Original(folder.config, tensors)
+
+    def write(self, original: Original, folder: Path) -> None:
+        tensors = dict(original.tensors)
+        for name in [each for each in tensors if each.endswith(CLASS)]:
+            own = name.removesuffix(CLASS)
+            tensors[own] = torch.cat([tensors.pop(name), tensors[own]], 1)
+        super().write(Original(original.config, tensors), folder)
+
     def model(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> dict[str, dict[str, Any]]:
         vision, projector = config["vision_config"], _projector(config)
         layer = projector.get("feature_layer_index", -1)
@@ -111,6 +129,7 @@ class Honeybee(Family, name="honeybee"):
         return NameMap(
             *tower_rules(spec["encoder"], TOWER),
             *rules,
+            Unused(f"abstractor.{{p}}{CLASS}"),
             *_own_rules(kind, connector),
             Unused("language_model.model.layers.{n}.self_attn.rotary_emb.inv_freq"),
             Rule("language_model.{rest...}", "language.inner.{rest...}"),
