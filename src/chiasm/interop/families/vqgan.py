@@ -27,7 +27,9 @@ TARGETS = ("taming.models.vqgan.VQModel", "taming.models.vqgan.GumbelVQ", "chame
 class Vqgan(Family, name="vqgan"):
     """A .ckpt beside the YAML of its training; the config here is that YAML's `model.params` and its `target`."""
 
-    looks_for = f"a .yaml with model.target {' or '.join(TARGETS)}, and one .ckpt"
+    looks_for = (
+        f"a .yaml with model.params.ddconfig and model.target {' or '.join(TARGETS)}, or none, and one .ckpt"
+    )
 
     def recognises(self, folder: Folder) -> bool:
         return _told(folder) is not None
@@ -90,7 +92,8 @@ class Vqgan(Family, name="vqgan"):
 
     def write(self, original: Original, folder: Path) -> None:
         params = dict(original.config)
-        told = {"model": {"target": params.pop("target"), "params": params}}
+        target = {"target": params.pop("target")} if "target" in params else {}
+        told = {"model": {**target, "params": params}}
         (folder / "model.yaml").write_text(yaml.safe_dump(told, sort_keys=False), encoding="utf-8")
         torch.save({"state_dict": original.tensors}, folder / "last.ckpt")
 
@@ -98,7 +101,9 @@ class Vqgan(Family, name="vqgan"):
 def _told(folder: Folder) -> dict[str, Any] | None:
     for content in folder.yamls.values():
         told = content.get("model") if isinstance(content, dict) else None
-        if isinstance(told, dict) and told.get("target") in TARGETS and "params" in told:
+        if not isinstance(told, dict) or "ddconfig" not in (told.get("params") or {}):
+            continue
+        if told.get("target", TARGETS[0]) in TARGETS:  # Chameleon's names none
             return told
     return None
 
