@@ -25,6 +25,11 @@ CASES = {
         "num_embeddings": 12,
         "quantized_embed_dim": 8,
     },
+    "vqgan": {  # as Chameleon has it
+        "ddconfig": {**SMALL, "double_z": False, "ch_mult": [1, 1], "attn_resolutions": [], "dropout": 0.0},
+        "n_embed": 12,
+        "embed_dim": 6,
+    },
     "open-magvit2-vq": {
         "ddconfig": {**SMALL, "ch_mult": [1, 2]},
         "n_embed": 64,
@@ -66,6 +71,9 @@ def write(name, config, tensors, folder):
         torch.save(tensors, folder / "vqvae_560.pt")
     elif name == "var-vq":
         torch.save(tensors, folder / "vae_ch32v12z8.pth")
+    elif name == "vqgan":
+        (folder / "vqgan.yaml").write_text(yaml.safe_dump({"model": {"params": config}}))
+        torch.save({"state_dict": tensors}, folder / "vqgan.ckpt")
     elif name == "open-magvit2-vq":
         args = {key: value for key, value in config.items() if key != "class_path"}
         told = {"model": {"class_path": config["class_path"], "init_args": args}}

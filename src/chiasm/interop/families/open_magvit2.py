@@ -19,6 +19,7 @@ from chiasm.interop.family import Family, Folder, Original, find_family
 from chiasm.interop.mapping import NameMap, Rule, Unused
 from chiasm.interop.verify import replays
 from chiasm.tokenizers.lookup_free import LookupFree, split_code
+from chiasm.weights import find_file, read_state_dict
 
 IMAGE, VIDEO = "lfqgan.VQModel", "video_lfqgan.VQModel"
 SMOOTHED = "model_ema."
@@ -45,7 +46,7 @@ class OpenMagvit2(Family, name="open-magvit2-vq"):
             "class_path": told["class_path"],
             **({"res": size} if size else {}),
         }
-        return Original(config, folder.tensors)
+        return Original(config, read_state_dict(find_file(folder.path, ".ckpt")))
 
     def model(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> dict[str, dict[str, Any]]:
         told = config["ddconfig"]

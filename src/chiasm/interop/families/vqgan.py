@@ -37,7 +37,8 @@ class Vqgan(Family, name="vqgan"):
     def read(self, folder: Folder) -> Original:
         told = _told(folder) or {}
         file = find_file(folder.path, ".ckpt")
-        return Original({**told["params"], "target": told["target"]}, read_state_dict(file))
+        target = {"target": told["target"]} if "target" in told else {}
+        return Original({**told["params"], **target}, read_state_dict(file))
 
     def model(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> dict[str, dict[str, Any]]:
         told = config["ddconfig"]
