@@ -108,7 +108,7 @@ def test_generate_saves_pictures(capsys, trained, tmp_path):
 
 
 def test_show_tells_shapes_parameters_and_cost(capsys):
-    told = run(capsys, "show", "quickstart", "--tiny", "model.connector.factor=3")
+    told = run(capsys, "show", "quickstart", "--tiny", "model.connector.type=mlp")
     for word in (
         "factor: 3",
         "grid 6 x 6 of width 432",

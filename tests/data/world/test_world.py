@@ -189,19 +189,14 @@ def test_answers_are_right():
             words = question.replace(",", "").split()
             assert [n for n in (words[4], words[-1]) if times[n]] == [answer]
         elif kind == "relation":
-            words = question.removeprefix("Is the ").replace(" of ", " ").split()
-            one, direction, other = words[0], words[1], words[-1]
+            one, other = question.removeprefix("Which way is the ").split(" from the ")
             (row, column), (row2, column2) = (
                 divmod(next(c for c in at if at[c] == n), 3) for n in (one, other)
             )
-            truth = {
-                "left": column < column2,
-                "right": column > column2,
-                "above": row < row2,
-                "below": row > row2,
-            }
+            vertical = {-1: "above", 0: "", 1: "below"}[(row > row2) - (row < row2)]
+            horizontal = {-1: "left", 0: "", 1: "right"}[(column > column2) - (column < column2)]
             assert times[one] == times[other] == 1
-            assert truth[direction] == (answer == "yes")
+            assert answer == f"{vertical} {horizontal}".strip()
 
 
 @pytest.mark.parametrize("split", ["train", "combination"])
@@ -214,7 +209,7 @@ def test_the_commonest_answer_of_a_type_is_hardly_commoner_than_the_others(split
     commonest = {kind: max(n.values()) / n.total() for kind, n in answers.items()}
     # Some emoji are in more held-out pairs than others, so `combination` shows them more often.
     what = 0.06 if split == "train" else 0.09
-    limits = {"what": what, "where": 0.14, "count": 0.23, "exist": 0.53, "choice": 0.53, "relation": 0.54}
+    limits = {"what": what, "where": 0.14, "count": 0.23, "exist": 0.53, "choice": 0.53, "relation": 0.15}
     assert all(commonest[kind] <= limit for kind, limit in limits.items()), commonest
 
 
@@ -237,7 +232,7 @@ def test_the_words_of_a_question_do_not_tell_its_answer():
                 right[kind] += max(options, key=options.get) == truth["answer"]
                 total[kind] += 1
     blind = {kind: right[kind] / total[kind] for kind in total}
-    limits = {"where": 0.16, "count": 0.25, "exist": 0.55, "choice": 0.55, "relation": 0.55}
+    limits = {"where": 0.16, "count": 0.25, "exist": 0.55, "choice": 0.55, "relation": 0.17}
     assert all(blind[kind] <= limit for kind, limit in limits.items()), blind
 
 

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import ClassVar
 
 from chiasm.data.world.phrases import Phrases
 from chiasm.data.world.scene import Scene
 
 _ROWS = {1: "", 2: "上下", 3: "上中下"}
 _COLUMNS = {1: "", 2: "左右", 3: "左中右"}
-_SIDES = {"left": "左边", "right": "右边", "above": "上方", "below": "下方"}
 
 
 class Chinese(Phrases):
     """Short sentences, one a fact."""
 
     language = "zh"
-    yes, no = "是", "不是"
+    directions: ClassVar = {
+        (-1, -1): "左上方", (-1, 0): "上方", (-1, 1): "右上方", (0, -1): "左边",
+        (0, 1): "右边", (1, -1): "左下方", (1, 0): "下方", (1, 1): "右下方",
+    }  # fmt: skip
     there, not_there = "有", "没有"
     describe = "描述这张图。"
     read = "图中写了什么?"
@@ -46,8 +49,8 @@ class Chinese(Phrases):
     def choice(self, one: str, other: str) -> str:
         return f"图中有的是{one}还是{other}?"
 
-    def relation(self, one: str, direction: str, other: str) -> str:
-        return f"{one}在{other}的{_SIDES[direction]}吗?"
+    def relation(self, one: str, other: str) -> str:
+        return f"{one}在{other}的哪个方向?"
 
     def remove(self, name: str) -> str:
         return f"去掉{name}。"

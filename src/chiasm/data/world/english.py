@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import ClassVar
 
 from chiasm.data.world.phrases import Phrases
 from chiasm.data.world.scene import Scene
 
 _ROWS = {1: ("",), 2: ("top", "bottom"), 3: ("top", "middle", "bottom")}
 _COLUMNS = {1: ("",), 2: ("left", "right"), 3: ("left", "center", "right")}
-_SIDES = {"left": "left of", "right": "right of", "above": "above", "below": "below"}
 
 
 class English(Phrases):
     """Short sentences whose words stand for one thing each."""
 
     language = "en"
-    yes, no = "yes", "no"
+    directions: ClassVar = {
+        (-1, -1): "above left", (-1, 0): "above", (-1, 1): "above right", (0, -1): "left",
+        (0, 1): "right", (1, -1): "below left", (1, 0): "below", (1, 1): "below right",
+    }  # fmt: skip
     there, not_there = "yes", "no"
     describe = "Describe."
     read = "What is written here?"
@@ -47,8 +50,8 @@ class English(Phrases):
     def choice(self, one: str, other: str) -> str:
         return f"Which is there, {_a(one)} or {_a(other)}?"
 
-    def relation(self, one: str, direction: str, other: str) -> str:
-        return f"Is the {one} {_SIDES[direction]} the {other}?"
+    def relation(self, one: str, other: str) -> str:
+        return f"Which way is the {one} from the {other}?"
 
     def remove(self, name: str) -> str:
         return f"Remove the {name}."

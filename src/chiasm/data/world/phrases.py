@@ -9,15 +9,12 @@ from typing import ClassVar
 from chiasm.data.world.assets import Emoji, Language
 from chiasm.data.world.scene import Scene
 
-DIRECTIONS = ("left", "right", "above", "below")
-
 
 class Phrases(ABC):
     """Every sentence of one language. A name of a method is the type of question or instruction it words."""
 
     language: ClassVar[Language]
-    yes: ClassVar[str]
-    no: ClassVar[str]
+    directions: ClassVar[dict[tuple[int, int], str]]  # by (rows down, columns right), each -1, 0 or 1
     there: ClassVar[str]  # the answers of `exist`
     not_there: ClassVar[str]
     describe: ClassVar[str]
@@ -55,8 +52,8 @@ class Phrases(ABC):
     def choice(self, one: str, other: str) -> str: ...
 
     @abstractmethod
-    def relation(self, one: str, direction: str, other: str) -> str:
-        """direction: one of `DIRECTIONS`."""
+    def relation(self, one: str, other: str) -> str:
+        """In which direction is `one`, seen from `other`?"""
 
     @abstractmethod
     def remove(self, name: str) -> str: ...

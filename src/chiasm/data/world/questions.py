@@ -1,8 +1,8 @@
 """Questions about a scene whose answers are exact, well-posed and not to be guessed without looking.
 
 Nothing in a question's words tells its answer: yes and no are tossed before the question is made, counts are
-uniform over scenes, cells are uniform, and what is asked about but is not there is distributed as what is
-(`composer.Draft.absent`).
+uniform over scenes, cells and directions are uniform, and what is asked about but is not there is distributed
+as what is (`composer.Draft.absent`).
 """
 
 from __future__ import annotations
@@ -74,19 +74,20 @@ def choice(draft: Draft, say: Phrases, dice: Dice, n: int) -> list[Question]:
 
 
 def relation(draft: Draft, say: Phrases, dice: Dice, n: int) -> list[Question]:
-    """Is one left of, right of, above or below the other? Half of the time; else it is on the other side."""
+    """In which of the eight directions does one thing lie from another?"""
     scene = draft.scene
     pairs = [(a, b) for a in scene.single for b in scene.single if a is not b]
     questions = []
     for one, other in dice.sample(pairs, n):
         (row, column), (other_row, other_column) = scene.place(one.cell), scene.place(other.cell)
-        sides = [("left", "right")[:: 1 if column < other_column else -1]] * (column != other_column)
-        sides += [("above", "below")[:: 1 if row < other_row else -1]] * (row != other_row)
-        true, false = dice.pick(sides)
-        direction, answer = (true, say.yes) if dice.coin() else (false, say.no)
-        text = say.relation(say.name(one.emoji), direction, say.name(other.emoji))
-        questions.append(Question("relation", text, answer, (say.yes, say.no)))
+        answer = say.directions[_sign(row - other_row), _sign(column - other_column)]
+        text = say.relation(say.name(one.emoji), say.name(other.emoji))
+        questions.append(Question("relation", text, answer, tuple(say.directions.values())))
     return questions
+
+
+def _sign(number: int) -> int:
+    return (number > 0) - (number < 0)
 
 
 Asker = Callable[[Draft, Phrases, Dice, int], list[Question]]
