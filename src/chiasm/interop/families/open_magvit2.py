@@ -16,10 +16,11 @@ from chiasm.interop.cases import Case
 from chiasm.interop.convert import load
 from chiasm.interop.families.vqgan import channels_first, signed, unsigned
 from chiasm.interop.family import Family, Folder, Original, find_family
+from chiasm.interop.lightning import read_state_dict
 from chiasm.interop.mapping import NameMap, Rule, Unused
 from chiasm.interop.verify import replays
 from chiasm.tokenizers.lookup_free import LookupFree, split_code
-from chiasm.weights import find_file, read_state_dict
+from chiasm.weights import find_file
 
 IMAGE, VIDEO = "lfqgan.VQModel", "video_lfqgan.VQModel"
 SMOOTHED = "model_ema."
