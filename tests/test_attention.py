@@ -10,7 +10,9 @@ from chiasm.errors import ChiasmError
 
 def random_layout(seed: int, *, causal: bool = False) -> Layout:
     torch.manual_seed(seed)
-    documents = torch.tensor([[0] * 10 + [1] * 25 + [-1] * 5, [0] * 40, [0] * 7 + [1] * 9 + [2] * 20 + [-1] * 4])
+    documents = torch.tensor(
+        [[0] * 10 + [1] * 25 + [-1] * 5, [0] * 40, [0] * 7 + [1] * 9 + [2] * 20 + [-1] * 4]
+    )
     ones = torch.ones(3, 40, dtype=torch.bool)
     opens, exposed = (ones, ones) if causal else (torch.rand(3, 40) > 0.4, torch.rand(3, 40) > 0.3)
     return Layout(documents, opens, exposed)
@@ -42,7 +44,9 @@ def test_kernels_equal_the_rule(kernel, causal):
     layout = random_layout(1, causal=causal)
     query, key, value = (torch.randn(3, heads, 40, 8) for heads in (4, 2, 2))
     real = layout.documents >= 0
-    torch.testing.assert_close(kernel(query, key, value, layout)[real], dense(query, key, value, layout)[real])
+    torch.testing.assert_close(
+        kernel(query, key, value, layout)[real], dense(query, key, value, layout)[real]
+    )
 
 
 def test_gradients_by_document_equal_the_rule():

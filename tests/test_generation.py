@@ -50,7 +50,9 @@ def test_drawing_step_by_step_equals_teacher_forcing(tiny_model):
     with torch.no_grad():
         losses = model.losses(batch)
         _, embeddings = model._write(batch.written, model.language.embed(batch.ids))
-        hidden = model.language(embeddings, batch.positions, batch.layout)[:, size - 1 : size - 1 + span.length]
+        hidden = model.language(embeddings, batch.positions, batch.layout)[
+            :, size - 1 : size - 1 + span.length
+        ]
     # With greedy sampling each code is the likeliest, so its loss is below that of any other choice.
     other = batch.written.targets.clone()
     batch.written.targets = (other + 1) % model.image_tokenizer.codebook_size
@@ -101,9 +103,9 @@ def test_chat_takes_words_and_pictures_and_can_answer_with_both(tiny_model):
 def test_a_batch_of_answers_never_holds_the_marker_of_a_picture(tiny_model):
     model, world = tiny_model
     draw_id = model.language.tokenizer.draw
-    model.language.logits = lambda hidden: (
-        torch.nn.functional.one_hot(torch.full(hidden.shape[:-1], draw_id), len(model.language.tokenizer)).float()
-    )
+    model.language.logits = lambda hidden: torch.nn.functional.one_hot(
+        torch.full(hidden.shape[:-1], draw_id), len(model.language.tokenizer)
+    ).float()
     assert "draw" not in answers(model, asked(world, 1), tokens=2)[0]
 
 
@@ -127,5 +129,5 @@ def test_bad_conversations_are_named(tiny_model, messages, error):
 def test_a_sample_longer_than_the_context_is_named(tiny_model):
     model, _ = tiny_model
     long = Sample("sample 9 of x", (Message("user", ("word " * 300,)),))
-    with pytest.raises(DataError, match="sample 9 of x has .* but the context is 256"):
+    with pytest.raises(DataError, match=r"sample 9 of x has .* but the context is 256"):
         document(model.contract, long, prompt=True)

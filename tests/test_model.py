@@ -30,7 +30,9 @@ def test_packed_loss_equals_the_sum_of_its_documents(tiny_model):
     alone = [model.losses(batch_of(model, [each])) for each in documents]
     for name in ("text", "image"):
         parts = [losses[name] for losses in alone if name in losses]
-        torch.testing.assert_close(packed[name].sum, torch.stack([p.sum for p in parts]).sum(), rtol=1e-5, atol=1e-4)
+        torch.testing.assert_close(
+            packed[name].sum, torch.stack([p.sum for p in parts]).sum(), rtol=1e-5, atol=1e-4
+        )
         assert packed[name].count == sum(p.count for p in parts)
 
 
@@ -49,7 +51,9 @@ def test_no_document_moves_another(tiny_model):
 
 def test_the_same_picture_is_encoded_once(tiny_model):
     model, world = tiny_model
-    documents = [document(model.contract, sample) for sample in world[0] if sample.truth["task"] in ("what", "where")]
+    documents = [
+        document(model.contract, sample) for sample in world[0] if sample.truth["task"] in ("what", "where")
+    ]
     batch = batch_of(model, documents)
     assert len(documents) == 2
     assert batch.read.groups[0].shape[0] == 1
@@ -87,7 +91,7 @@ def test_a_connector_that_breaks_its_word_is_an_error(tiny_model):
     model, world = tiny_model
     batch = batch_of(model, documents_of(model, world, groups=1))
     batch.read.tokens = [7]
-    with pytest.raises(DataError, match="connector 'mlp' made 16 tokens of a grid of .* but promised 7"):
+    with pytest.raises(DataError, match=r"connector 'mlp' made 16 tokens of a grid of .* but promised 7"):
         model.losses(batch)
 
 
@@ -124,6 +128,9 @@ def test_sizes_that_do_not_fit_are_an_error_before_training(tiny):
 
 
 def test_losses_are_divided_once():
-    losses = {"a": Loss(torch.tensor(6.0), torch.tensor(3.0)), "b": Loss(torch.tensor(4.0), torch.tensor(1.0), 0.5)}
+    losses = {
+        "a": Loss(torch.tensor(6.0), torch.tensor(3.0)),
+        "b": Loss(torch.tensor(4.0), torch.tensor(1.0), 0.5),
+    }
     assert objective(losses) == 6 / 3 + 0.5 * 4
     assert objective(losses, {"a": 6, "b": 2}) == 6 / 6 + 0.5 * 4 / 2

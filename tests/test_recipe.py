@@ -15,7 +15,9 @@ def test_resolving_spells_out_every_option_and_is_stable(tiny):
 
 
 def test_override_by_dotted_key_and_stage_name(tiny):
-    recipe = load_recipe(tiny, ["model.connector.depth=3", "stages.joint.train.language=1e-4", "stages.0.steps=9"])
+    recipe = load_recipe(
+        tiny, ["model.connector.depth=3", "stages.joint.train.language=1e-4", "stages.0.steps=9"]
+    )
     assert recipe.model["connector"]["depth"] == 3
     assert recipe.stages[1].train["language"] == 1e-4
     assert recipe.stages[0].steps == 9
@@ -82,7 +84,10 @@ def test_a_file_that_is_no_mapping_is_refused(tmp_path):
 
 def test_merge_leaves_its_arguments_alone():
     base = {"a": {"b": 1}, "c": [{"name": "x", "v": 1}]}
-    assert merge(base, {"a": {"d": 2}, "c": {"x": {"v": 2}}}) == {"a": {"b": 1, "d": 2}, "c": [{"name": "x", "v": 2}]}
+    assert merge(base, {"a": {"d": 2}, "c": {"x": {"v": 2}}}) == {
+        "a": {"b": 1, "d": 2},
+        "c": [{"name": "x", "v": 2}],
+    }
     assert base == {"a": {"b": 1}, "c": [{"name": "x", "v": 1}]}
 
 

@@ -19,7 +19,9 @@ TINY = {
                 "max_position_embeddings": 256,
             },
         },
-        "image_tokenizer": {"type": "vq", "size": 32, "width": 16, "depth": 1, "codebook_size": 16, "code_width": 8},
+        "image_tokenizer": {
+            "type": "vq", "size": 32, "width": 16, "depth": 1, "codebook_size": 16, "code_width": 8, "settle": 1,
+        },
         "image_head": {"type": "next_token"},
     },
     "data": {

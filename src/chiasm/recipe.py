@@ -44,7 +44,9 @@ class Stage(Strict):
         description="share of questions read without their pictures, so that the blind control is fair",
     )
     accumulate: int = Field(1, gt=0, description="batches of one optimiser step")
-    optimiser: Literal["adamw", "muon"] = Field("adamw", description="muon: for matrices of the stacks of layers")
+    optimiser: Literal["adamw", "muon"] = Field(
+        "adamw", description="muon: for matrices of the stacks of layers"
+    )
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     warmup: float = Field(0.03, ge=0, le=1, description="share of the steps in which the rate rises")
     betas: tuple[float, float] = (0.9, 0.95)
@@ -267,7 +269,9 @@ def _check_model(model: Mapping[str, Any]) -> None:
     for slot in model:
         if slot not in MODEL_SLOTS:
             raise RecipeError(f"model has no slot {slot!r}{nearest(slot, MODEL_SLOTS)}")
-    groups = (SEEING, DRAWING[:2]) if "language" in model else ()  # without it, parts stand alone (an imported VQGAN)
+    groups = (
+        (SEEING, DRAWING[:2]) if "language" in model else ()
+    )  # without it, parts stand alone (an imported VQGAN)
     for group in groups:
         missing = [slot for slot in group if slot not in model]
         if missing and len(missing) < len(group):

@@ -31,7 +31,9 @@ GOOD = messages(("user", "<image>What?"), ("assistant", "red"), images=["a.png"]
 
 
 def shape(sample):
-    return [(m.role, ["picture" if isinstance(i, Picture) else i for i in m.content]) for m in sample.messages]
+    return [
+        (m.role, ["picture" if isinstance(i, Picture) else i for i in m.content]) for m in sample.messages
+    ]
 
 
 def test_llava_and_chat_records_read_alike(folder):
@@ -40,7 +42,8 @@ def test_llava_and_chat_records_read_alike(folder):
         "conversations": [{"from": "human", "value": "<image>What?"}, {"from": "gpt", "value": "red"}],
     }
     inline = messages(
-        ("user", [{"type": "image", "image": "a.png"}, {"type": "text", "text": "What?"}]), ("assistant", "red")
+        ("user", [{"type": "image", "image": "a.png"}, {"type": "text", "text": "What?"}]),
+        ("assistant", "red"),
     )
     source = Chat(path=lines(folder, llava, GOOD, inline))
     expected = [("user", ["picture", "What?"]), ("assistant", ["red"])]
@@ -55,7 +58,9 @@ def test_a_json_list_reads_like_lines(folder):
 
 def test_several_pictures_and_a_drawn_answer(folder):
     record = messages(
-        ("user", "From <image> and <image>?"), ("assistant", "Here: <image>"), images=["a.png", "b.png", "a.png"]
+        ("user", "From <image> and <image>?"),
+        ("assistant", "Here: <image>"),
+        images=["a.png", "b.png", "a.png"],
     )
     assert shape(Chat(path=lines(folder, record))[0][0]) == [
         ("user", ["From ", "picture", " and ", "picture", "?"]),
@@ -67,8 +72,14 @@ def test_several_pictures_and_a_drawn_answer(folder):
     ("record", "message"),
     [
         ("{broken", "sample 2 of talk.jsonl is not JSON"),
-        (messages(("user", "What?"), ("assistant", "red"), images=["a.png"]), "has 1 images but 0 <image> markers"),
-        (messages(("user", "<image><image>?"), ("assistant", "x"), images=["a.png"]), "has 1 images but 2 <image> m"),
+        (
+            messages(("user", "What?"), ("assistant", "red"), images=["a.png"]),
+            "has 1 images but 0 <image> markers",
+        ),
+        (
+            messages(("user", "<image><image>?"), ("assistant", "x"), images=["a.png"]),
+            "has 1 images but 2 <image> m",
+        ),
         (messages(("user", "<image>?"), ("assistant", "x"), images=["c.png"]), "there is no picture at"),
         (messages(("usr", "?"), ("assistant", "x")), "role 'usr'; did you mean 'user'?"),
         (messages(("user", "?")), "no turn of an assistant"),

@@ -49,7 +49,9 @@ def test_a_picture_bomb_is_refused_from_its_header(tmp_path, side):
     header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
     chunk = b"IHDR" + header
     data = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
-    (tmp_path / "bomb.png").write_bytes(data + struct.pack(">I", 0) + b"IDAT" + struct.pack(">I", zlib.crc32(b"IDAT")))
+    (tmp_path / "bomb.png").write_bytes(
+        data + struct.pack(">I", 0) + b"IDAT" + struct.pack(">I", zlib.crc32(b"IDAT"))
+    )
     with pytest.raises(DataError, match=r"bomb\.png (is larger|has 12000 x 12000)"):
         _ = PictureFile(tmp_path / "bomb.png").size
 

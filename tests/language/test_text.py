@@ -5,7 +5,7 @@ from PIL import Image
 
 from chiasm.data.files import PictureInMemory
 from chiasm.data.sample import Message
-from chiasm.errors import ChiasmError, CheckpointError, DataError
+from chiasm.errors import CheckpointError, ChiasmError, DataError
 from chiasm.language.text import TextTokenizer
 
 TEXTS = ["What is at the top left?", "Where is the dog?", "a dog at the top left", "yes", "no"] * 20
@@ -26,7 +26,9 @@ def test_any_text_survives_a_round_trip(tokenizer):
 
 
 def test_only_answers_and_their_end_are_learnt(tokenizer):
-    runs = tokenizer.runs([said("user", "Where?"), said("assistant", "left"), said("user", "So?"), said("assistant", "no")])
+    runs = tokenizer.runs(
+        [said("user", "Where?"), said("assistant", "left"), said("user", "So?"), said("assistant", "no")]
+    )
     assert [(run.text, run.learn) for run in runs] == [
         ("<|begin|>Where?<|answer|>", False),
         ("left<|end|>", True),
@@ -74,7 +76,9 @@ def test_saved_and_loaded_it_is_the_same(tokenizer, tmp_path):
     again = TextTokenizer.load(tmp_path)
     assert (again.begin, again.end, again.draw, len(again)) == (
         tokenizer.begin, tokenizer.end, tokenizer.draw, len(tokenizer))  # fmt: skip
-    assert again.runs([said("user", "Where?")], prompt=True) == tokenizer.runs([said("user", "Where?")], prompt=True)
+    assert again.runs([said("user", "Where?")], prompt=True) == tokenizer.runs(
+        [said("user", "Where?")], prompt=True
+    )
 
 
 def test_a_folder_without_a_tokenizer_is_a_clear_error(tmp_path):

@@ -14,7 +14,6 @@ from chiasm.errors import CheckpointError, RecipeError
 from chiasm.model import Model
 from chiasm.recipe import Stage
 
-
 # Slots whose matrices Muon takes: the stacks of layers. All else is AdamW's.
 STACKS = ("encoder", "language")
 
@@ -80,7 +79,14 @@ def _group(slot: str, named: Mapping[str, nn.Parameter], peak: float, decay: flo
         return []
     names = [f"{slot}.{name}" for name in named]
     return [
-        {"params": list(named.values()), "names": names, "slot": slot, "peak": peak, "lr": peak, "weight_decay": decay}
+        {
+            "params": list(named.values()),
+            "names": names,
+            "slot": slot,
+            "peak": peak,
+            "lr": peak,
+            "weight_decay": decay,
+        }
     ]
 
 
@@ -89,8 +95,9 @@ def _matrices(model: Model, slot: str) -> set[nn.Parameter]:
     if slot not in STACKS:
         return set()
     part = model.slots()[slot]
-    layers = {module.weight for module in part.modules() if isinstance(module, nn.Linear)}
-    return layers - set(model.language.head.parameters())
+    layers = (module for module in part.modules() if isinstance(module, nn.Linear))
+    matrices = {p for layer in layers for p in layer.parameters(recurse=False) if p.ndim == 2}
+    return matrices - set(model.language.head.parameters())
 
 
 def rate(stage: Stage, step: int) -> float:

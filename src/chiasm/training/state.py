@@ -25,7 +25,7 @@ from chiasm.errors import CheckpointError
 from chiasm.model import Model
 from chiasm.recipe import Recipe, load_recipe
 from chiasm.training.distribution import Ranks
-from chiasm.training.optimiser import optimiser_state
+from chiasm.training.optimiser import Optimiser, optimiser_state
 from chiasm.weights import read_tensors
 
 
@@ -68,7 +68,7 @@ class Position:
 
 
 def save_checkpoint(
-    run: Path, recipe: Recipe, model: Model, made: torch.optim.Optimizer, position: Position, ranks: Ranks
+    run: Path, recipe: Recipe, model: Model, made: Optimiser, position: Position, ranks: Ranks
 ) -> None:
     """Write the model and the whole state of its training, then remove what need not be kept.
 
