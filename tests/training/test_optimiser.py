@@ -71,3 +71,41 @@ def test_a_state_of_other_parameters_is_refused():
     with pytest.raises(CheckpointError, match=r"connector\.layers\.0\.bias.*\(3,\)"):
         restore_optimiser(made, {"connector.layers.0.bias/exp_avg": torch.zeros(3)})
     assert optimiser_state(made) == {}
+
+
+def test_muon_takes_the_matrices_of_the_stacks_and_adamw_the_rest():
+    recipe = toy("stages.learn.optimiser=muon")
+    model = build_model(recipe)
+    model.train_only(recipe.stages[1].train)
+    made = optimiser(model, recipe.stages[1])
+    muon = {name for group in made.muon.param_groups for name in group["names"]}
+    adamw = {name for group in made.adamw.param_groups for name in group["names"]}
+    assert any("q_proj" in name for name in muon)
+    assert any("down_proj" in name for name in muon)
+    assert not any("embed" in name or "norm" in name or "lm_head" in name for name in muon)
+    assert {"connector.layers.0.weight", "image_head.output.weight"} <= adamw
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert muon | adamw == trained
+    assert not muon & adamw
+
+
+def test_the_state_of_muon_is_put_back_bit_for_bit():
+    recipe = toy("stages.learn.optimiser=muon")
+    results = []
+    for interrupted in (False, True):
+        torch.manual_seed(0)
+        model = build_model(recipe)
+        model.train_only(recipe.stages[1].train)
+        made = optimiser(model, recipe.stages[1])
+        for step in range(4):
+            if interrupted and step == 2:
+                kept = optimiser_state(made)
+                made = optimiser(model, recipe.stages[1])
+                restore_optimiser(made, kept)
+            generator = torch.Generator().manual_seed(step)
+            for parameter in model.parameters():
+                if parameter.requires_grad:
+                    parameter.grad = torch.randn(parameter.shape, generator=generator)
+            made.step()
+        results.append({name: value.clone() for name, value in model.state_dict().items()})
+    assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])
