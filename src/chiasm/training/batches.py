@@ -131,6 +131,25 @@ class Taken(NamedTuple, Generic[Batch]):
     waited: float
 
 
+class InTurn(Generic[Batch]):
+    """Makes each batch when it is taken: where the model runs on the CPU, a thread would only take its cores."""
+
+    def __init__(self, batches: Batches[Batch]):
+        self._batches = batches
+
+    def __enter__(self) -> InTurn[Batch]:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def take(self) -> Taken[Batch]:
+        """The next batch."""
+        began = time.perf_counter()
+        batch = self._batches.next()
+        return Taken(batch, self._batches.state(), time.perf_counter() - began)
+
+
 class Ahead(Generic[Batch]):
     """Makes batches in a thread while the model works on the last one; a context manager.
 

@@ -23,7 +23,7 @@ from chiasm.errors import ChiasmError
 from chiasm.model import Model
 from chiasm.recipe import Recipe, Stage
 from chiasm.sequence import PackedBatch
-from chiasm.training.batches import Ahead, Batches, DocumentBatches, PictureBatches
+from chiasm.training.batches import Ahead, Batches, DocumentBatches, InTurn, PictureBatches
 from chiasm.training.distribution import Ranks
 from chiasm.training.metrics import Metrics
 from chiasm.training.mixture import number
@@ -75,13 +75,13 @@ class Training:
         else:
             seed_all(number(self.recipe.seed, stage.name, self.ranks.rank))
         with (
-            Ahead(batches) as ahead,
+            (Ahead(batches) if self.device.type != "cpu" else InTurn(batches)) as feed,
             Line(self.console, stage, active=self.ranks.first) as line,
             Stop(self._said) as stop,
         ):
             speed = Speed("pictures" if isinstance(aim, Pictures) else "tokens")
             while self.position.step < stage.steps:
-                self._step(stage, step, ahead, line, speed, stop)
+                self._step(stage, step, feed, line, speed, stop)
 
     def _aim(self, stage: Stage) -> tuple[Objective, Batches[Any]]:
         """What the stage minimises, and on what."""
@@ -106,11 +106,11 @@ class Training:
         return Documents(self.model), batches
 
     def _step(
-        self, stage: Stage, step: Step, ahead: Ahead[Any], line: Line, speed: Speed, stop: Stop
+        self, stage: Stage, step: Step, feed: Ahead[Any] | InTurn[Any], line: Line, speed: Speed, stop: Stop
     ) -> None:
         position, made = self.position, step.made
         began = time.perf_counter()
-        taken = [ahead.take() for _ in range(stage.accumulate)]
+        taken = [feed.take() for _ in range(stage.accumulate)]
         set_rate(made, stage, position.step)
         lr = {group["slot"]: group["lr"] for group in made.param_groups}
         outcome = step([each.batch for each in taken])
