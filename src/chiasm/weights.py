@@ -7,7 +7,6 @@ ever executed.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import json
 import os
@@ -110,15 +109,6 @@ def load_into(
     if said:
         raise CheckpointError(f"{where} does not fit {type(module).__name__}: {'; '.join(said)}")
     module.load_state_dict({name: tensors[name] for name in own})
-
-
-def fingerprint(module: nn.Module) -> str:
-    """A hash (32 hexadecimal digits) of the names, types, shapes and bytes of a module's state dict."""
-    digest = hashlib.blake2b(digest_size=16)
-    for name, tensor in sorted(module.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
 
 
 def _in_package(reference: str) -> Path:

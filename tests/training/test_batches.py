@@ -7,7 +7,7 @@ from toy import Squares, toy
 from chiasm.data import Source
 from chiasm.errors import DataError
 from chiasm.sequence import Kind
-from chiasm.training.batches import Ahead, DocumentBatches, PictureBatches
+from chiasm.training.batches import Ahead, DocumentBatches, InTurn, PictureBatches
 from chiasm.training.mixture import Mixture, chance
 from chiasm.training.train import build_model
 
@@ -92,8 +92,9 @@ def test_a_mixture_is_taken_up_anywhere(position):
     assert [o for o, _ in drawn(one, 30)] == [o for o, _ in drawn(other, 30)]
 
 
+@pytest.mark.parametrize("feed", [Ahead, InTurn])
 @pytest.mark.parametrize("maker", [DocumentBatches, PictureBatches])
-def test_batches_are_taken_up_anywhere_also_made_ahead(maker):
+def test_batches_are_taken_up_anywhere_made_ahead_or_in_turn(maker, feed):
     recipe, model, sources = stream()
     stage = recipe.stages[maker is DocumentBatches]
     straight = maker(model.contract, sources, stage, seed=0)
@@ -101,8 +102,8 @@ def test_batches_are_taken_up_anywhere_also_made_ahead(maker):
         straight.next()
     expected = [straight.next() for _ in range(3)]
     first, second = (maker(model.contract, sources, stage, seed=0) for _ in range(2))
-    with Ahead(first) as ahead:
-        state = [ahead.take() for _ in range(3)][-1].state
+    with feed(first) as fed:
+        state = [fed.take() for _ in range(3)][-1].state
     second.restore(state)
     for batch in expected:
         taken = second.next()

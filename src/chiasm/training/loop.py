@@ -75,7 +75,7 @@ class Training:
         else:
             seed_all(number(self.recipe.seed, stage.name, self.ranks.rank))
         with (
-            (Ahead(batches) if self.device.type != "cpu" else InTurn(batches)) as feed,
+            Ahead(batches) if self.device.type != "cpu" else InTurn(batches) as feed,
             Line(self.console, stage, active=self.ranks.first) as line,
             Stop(self._said) as stop,
         ):
