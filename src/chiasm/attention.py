@@ -138,7 +138,7 @@ class Group:
 
     index: Int[Tensor, "n m"]
     real: Bool[Tensor, "n m"]
-    lengths: Int[Tensor, n]
+    lengths: Int[Tensor, " n"]
     mask: Bool[Tensor, "n 1 m m"] | None
 
 
@@ -146,14 +146,14 @@ class Group:
 class Moves:
     """index: which row comes to each place; -1 = none."""
 
-    index: Int[Tensor, m]
+    index: Int[Tensor, " m"]
 
     @cached_property
-    def _taken(self) -> Int[Tensor, m]:
+    def _taken(self) -> Int[Tensor, " m"]:
         return self.index.clamp(min=0)
 
     @cached_property
-    def _empty(self) -> Int[Tensor, e]:
+    def _empty(self) -> Int[Tensor, " e"]:
         return (self.index < 0).nonzero()[:, 0]
 
     def rows(self, table: Float[Tensor, "n h e"]) -> Float[Tensor, "m h e"]:

@@ -84,7 +84,7 @@ class Session:
         self.last = hidden[:, -1]
         return hidden
 
-    def step_text(self, ids: Int[Tensor, n]) -> Float[Tensor, "n d"]:
+    def step_text(self, ids: Int[Tensor, " n"]) -> Float[Tensor, "n d"]:
         return self.step(self.model.language.embed(ids[:, None]), Kind.TEXT, [True], [True])[:, -1]
 
     def _run(

@@ -49,7 +49,7 @@ def objective(losses: dict[str, Loss], counts: dict[str, float] | None = None) -
     return torch.stack(terms).sum()
 
 
-def cross_entropy(logits: Float[Tensor, "m v"], labels: Int[Tensor, m]) -> Float[Tensor, ""]:
+def cross_entropy(logits: Float[Tensor, "m v"], labels: Int[Tensor, " m"]) -> Float[Tensor, ""]:
     """The sum of -log p(label), in float32 whatever the logits are.
 
     Chunk by chunk, so that no second copy of the logits is ever whole: with a large vocabulary they are the
@@ -60,7 +60,7 @@ def cross_entropy(logits: Float[Tensor, "m v"], labels: Int[Tensor, m]) -> Float
 
 class _CrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, logits: Float[Tensor, "m v"], labels: Int[Tensor, m]) -> Float[Tensor, ""]:
+    def forward(ctx: Any, logits: Float[Tensor, "m v"], labels: Int[Tensor, " m"]) -> Float[Tensor, ""]:
         ctx.rows = max(1, _CHUNK.get(logits.device.type, _GPU_CHUNK) // max(1, logits.shape[1]))
         terms, scales = [], []
         for part, label in zip(logits.split(ctx.rows), labels.split(ctx.rows), strict=True):

@@ -266,7 +266,7 @@ class Model(nn.Module):
     sampling: Sampling | None = None  # defaults of `chat` and `generate`, from the recipe
 
 
-def _text_loss(logits: Float[Tensor, "m v"], labels: Int[Tensor, m]) -> Loss:
+def _text_loss(logits: Float[Tensor, "m v"], labels: Int[Tensor, " m"]) -> Loss:
     return Loss(cross_entropy(logits, labels), torch.tensor(float(labels.numel()), device=labels.device))
 
 

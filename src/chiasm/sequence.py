@@ -114,8 +114,8 @@ class ReadImages:
 
     groups: list[Tensor]
     encoded: bool
-    places: Int[Tensor, s]
-    sources: Int[Tensor, s]
+    places: Int[Tensor, " s"]
+    sources: Int[Tensor, " s"]
     tokens: list[int]
     lengths: list[int] = field(default_factory=list)
 
@@ -130,7 +130,7 @@ class WrittenImages:
 
     targets: Tensor
     encoded: bool
-    starts: Int[Tensor, n]
+    starts: Int[Tensor, " n"]
 
 
 Moved = TypeVar("Moved")
@@ -237,7 +237,7 @@ def pack(
 
 
 def fill(
-    embeddings: Float[Tensor, "b t d"], places: Int[Tensor, s], values: Float[Tensor, "s d"]
+    embeddings: Float[Tensor, "b t d"], places: Int[Tensor, " s"], values: Float[Tensor, "s d"]
 ) -> Float[Tensor, "b t d"]:
     """The embeddings with `values` at the flat positions `places`."""
     flat = embeddings.flatten(0, 1).index_copy(0, places, values.to(embeddings.dtype))

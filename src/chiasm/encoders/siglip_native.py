@@ -59,7 +59,7 @@ class NativeSiglip(Transformers, name="siglip_native"):
         side = self.size[0] // self.patch_size[0]
         edges = torch.arange(1 / side, 1.0, 1 / side, device=device)
 
-        def buckets(count: int) -> Int[Tensor, m]:
+        def buckets(count: int) -> Int[Tensor, " m"]:
             # In float32, because patches lie on the edges.
             indices = torch.arange(count, dtype=torch.float32, device=device)
             fractions = indices / count * (1 - self.margin) if self.margin else indices * (1.0 / count)

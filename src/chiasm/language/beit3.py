@@ -31,7 +31,7 @@ class Cache:
 
     keys: list[Tensor] = field(default_factory=list)
     values: list[Tensor] = field(default_factory=list)
-    words: Int[Tensor, b] | int = 0
+    words: Int[Tensor, " b"] | int = 0
 
     def extended(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         if layer == len(self.keys):

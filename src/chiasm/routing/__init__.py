@@ -30,17 +30,17 @@ class Reading:
 
     def __init__(self, kinds: Int[Tensor, "b t"]):
         self.kinds = kinds
-        self._rows: dict[tuple[KindName, ...], Int[Tensor, m]] = {}
+        self._rows: dict[tuple[KindName, ...], Int[Tensor, " m"]] = {}
         self._parts: dict[tuple[tuple[KindName, ...], ...], tuple[list[Tensor], Tensor]] = {}
 
-    def rows(self, *kinds: KindName) -> Int[Tensor, m]:
+    def rows(self, *kinds: KindName) -> Int[Tensor, " m"]:
         """Flat positions of these kinds, in order."""
         if kinds not in self._rows:
             wanted = torch.tensor([KINDS.index(kind) for kind in kinds], device=self.kinds.device)
             self._rows[kinds] = torch.isin(self.kinds.flatten(), wanted).nonzero()[:, 0]
         return self._rows[kinds]
 
-    def parts(self, groups: tuple[tuple[KindName, ...], ...]) -> tuple[list[Int[Tensor, m]], Int[Tensor, n]]:
+    def parts(self, groups: tuple[tuple[KindName, ...], ...]) -> tuple[list[Int[Tensor, " m"]], Int[Tensor, " n"]]:
         """The flat positions of each group, and where each position went when the groups are joined."""
         if groups not in self._parts:
             rows = [self.rows(*group) for group in groups]

@@ -40,7 +40,7 @@ class Media:
     """
 
     tokens: Float[Tensor, "s c"]
-    owners: Int[Tensor, s]
+    owners: Int[Tensor, " s"]
     first: Int[Tensor, "b t"]
     latest: Int[Tensor, "b t"]
     end: Int[Tensor, "b t"]
@@ -49,7 +49,7 @@ class Media:
     def of(
         tokens: Float[Tensor, "s c"],
         lengths: Sequence[int],
-        places: Int[Tensor, p],
+        places: Int[Tensor, " p"],
         documents: Int[Tensor, "b t"],
     ) -> Media:
         """For packed documents. lengths: tokens of each picture. places: where they stand, flat, ascending."""

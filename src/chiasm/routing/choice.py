@@ -27,7 +27,7 @@ class Choice:
     capacity: int | None
 
     @property
-    def firsts(self) -> Int[Tensor, e]:
+    def firsts(self) -> Int[Tensor, " e"]:
         """How many tokens chose each expert first."""
         return torch.bincount(self.experts[:, 0], minlength=self.weights.shape[1])
 

@@ -1,0 +1,27 @@
+"""Every recipe's tiny overlay learns: the loss of its last stage falls within a few steps."""
+
+import json
+
+import pytest
+import yaml
+from rich.console import Console
+
+from chiasm.recipe import load_recipe, recipes
+from chiasm.training.train import train
+
+TINY = [
+    name for name, path in recipes().items() if "tiny" in yaml.safe_load(path.read_text(encoding="utf-8"))
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TINY)
+def test_the_loss_of_the_tiny_overlay_falls(name, tmp_path):
+    stages = load_recipe(name, tiny=True).stages
+    few = [f"stages.{stage.name}.{key}" for stage in stages for key in ("steps=8", "rows=2", "accumulate=1")]
+    recipe = load_recipe(name, few, tiny=True)
+    train(recipe, tmp_path / "run", console=Console(quiet=True))
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    last = [line["objective"] for line in lines if line["stage"] == stages[-1].name]
+    assert len(last) == 8
+    assert sum(last[-2:]) < sum(last[:2])
