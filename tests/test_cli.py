@@ -110,9 +110,9 @@ def test_generate_saves_pictures(capsys, trained, tmp_path):
 def test_show_tells_shapes_parameters_and_cost(capsys):
     told = run(capsys, "show", "quickstart", "--tiny", "model.connector.type=mlp")
     for word in (
-        "factor: 3",
+        "type: mlp",
         "grid 6 x 6 of width 432",
-        "4 visual tokens",
+        "36 visual tokens",
         "GFLOP",
         "36 positions a picture",
     ):

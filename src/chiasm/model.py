@@ -30,7 +30,7 @@ from chiasm.views import MarkedViews, Size, Views
 if TYPE_CHECKING:
     from PIL import Image
 
-    from chiasm.generation import Reply
+    from chiasm.conversation import Reply
     from chiasm.recipe import Sampling
 
 
@@ -249,11 +249,11 @@ class Model(nn.Module):
         with routed(batch.kinds), beside(media):
             return self.language(embeddings, batch.positions, batch.layout)
 
-    # What users call; the loops stand in chiasm.generation.
+    # What users call; the loops stand in chiasm.conversation and chiasm.generation.
 
     def chat(self, messages: Sequence[Message | Mapping[str, Any]] | str, **options: Any) -> Reply:
-        """Answer a conversation, in words and, if the model draws, pictures; see `chiasm.generation.chat`."""
-        from chiasm.generation import chat
+        """Answer a conversation, in words and, if the model draws, pictures; see `chiasm.conversation.chat`."""
+        from chiasm.conversation import chat
 
         return chat(self, messages, **options)
 

@@ -40,7 +40,9 @@ class Reading:
             self._rows[kinds] = torch.isin(self.kinds.flatten(), wanted).nonzero()[:, 0]
         return self._rows[kinds]
 
-    def parts(self, groups: tuple[tuple[KindName, ...], ...]) -> tuple[list[Int[Tensor, " m"]], Int[Tensor, " n"]]:
+    def parts(
+        self, groups: tuple[tuple[KindName, ...], ...]
+    ) -> tuple[list[Int[Tensor, " m"]], Int[Tensor, " n"]]:
         """The flat positions of each group, and where each position went when the groups are joined."""
         if groups not in self._parts:
             rows = [self.rows(*group) for group in groups]

@@ -10,8 +10,8 @@ from typing import Any
 from rich.console import Console
 
 from chiasm.checkpoint import load_model
+from chiasm.conversation import as_messages, stream
 from chiasm.errors import ChiasmError
-from chiasm.generation import as_messages, stream
 from chiasm.model import Model
 from chiasm.terminal.pictures import preview, save_picture
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from chiasm.errors import CheckpointError
-from chiasm.generation import Session, _DrawStep
+from chiasm.generation import DrawStep, Session
 from chiasm.heads.next_token import guided
 from chiasm.interop.cases import Case
 from chiasm.interop.convert import load
@@ -132,7 +132,7 @@ def replay(case: Case) -> dict[str, Tensor]:
     start, span = session.last, head.prepare(codes)
     row = [True] * span.embeddings.shape[1]
     hidden = torch.cat([start[:, None], session.step(span.embeddings, Kind.WRITTEN, row, row)[:, :-1]], 1)
-    step = _DrawStep(Session(model, [asked] * told["parallel"] + [empty] * told["parallel"]))
+    step = DrawStep(Session(model, [asked] * told["parallel"] + [empty] * told["parallel"]))
     first = guided(head.output(step.start), told["cfg_weight"])
     drawn = head.sample(step, guidance=told["cfg_weight"], temperature=0)
     return {
