@@ -133,11 +133,6 @@ def test_every_parameter_gets_a_gradient():
     assert all(p.grad is not None and p.grad.any() for p in made.parameters())
 
 
-def test_the_loss_carries_its_weight():
-    _, losses = teacher_forced(head(weight=0.5), torch.zeros(1, *GRID, dtype=torch.long), prompts(1))
-    assert losses["image"].weight == 0.5
-
-
 def test_guidance_without_an_unconditional_branch_is_refused():
     made = head(unconditional=0.0)
     with pytest.raises(ChiasmError, match="'unconditional' is 0"):

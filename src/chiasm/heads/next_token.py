@@ -23,7 +23,6 @@ class NextToken(ImageHead, name="next_token"):
 
     Args:
         unconditional: share of training pictures that follow an empty prompt, for guidance (0 = never).
-        weight: weight of the image loss beside the text loss.
     """
 
     def __init__(
@@ -33,7 +32,6 @@ class NextToken(ImageHead, name="next_token"):
         grid: tuple[int, int],
         *,
         unconditional: float = 0.1,
-        weight: float = 1.0,
     ):
         super().__init__()
         if not 0 <= unconditional < 1:
@@ -41,7 +39,7 @@ class NextToken(ImageHead, name="next_token"):
                 f"image_head 'next_token': unconditional is {unconditional}; it must be in [0, 1)"
             )
         self.codebook_size, self.grid = codebook_size, grid
-        self.unconditional, self.weight = unconditional, weight
+        self.unconditional = unconditional
         self.codes = nn.Embedding(codebook_size, width)
         self.cells = nn.Embedding(grid[0] * grid[1], width)
         output = nn.Linear(width, codebook_size, bias=False)
@@ -75,7 +73,7 @@ class NextToken(ImageHead, name="next_token"):
     def losses(self, hidden: Float[Tensor, "n m d"], span: Span) -> dict[str, Loss]:
         logits = rearrange(self.output(hidden).float(), "n m k -> (n m) k")
         terms = functional.cross_entropy(logits, span.targets.flatten(), reduction="none")
-        return {"image": Loss.of(terms, self.weight)}
+        return {"image": Loss.of(terms)}
 
     @torch.no_grad()
     def sample(

@@ -22,7 +22,6 @@ class ProjectedNextToken(NextToken, name="next_token_mlp"):
         depth: linear layers that widen it to the language model's width, GELU between them.
         hidden: width of the layer before the prediction.
         unconditional: share of training pictures that follow an empty prompt, for guidance (0 = never).
-        weight: weight of the image loss beside the text loss.
     """
 
     def __init__(
@@ -35,9 +34,8 @@ class ProjectedNextToken(NextToken, name="next_token_mlp"):
         depth: PositiveInt = 2,
         hidden: PositiveInt = 2048,
         unconditional: float = 0.1,
-        weight: float = 1.0,
     ):
-        super().__init__(width, codebook_size, grid, unconditional=unconditional, weight=weight)
+        super().__init__(width, codebook_size, grid, unconditional=unconditional)
         del self.cells
         self.codes = nn.Embedding(codebook_size, code_width)
         widths = [code_width] + [width] * depth
