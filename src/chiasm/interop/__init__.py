@@ -58,7 +58,7 @@ builds that part and calls `load_named(module, ours, names, where, prefix="conne
 `model` is a `chiasm.model.Model`, or an `nn.ModuleDict` by slot where there is no language model. Ids and pixels go
 through our documents and batches by `chiasm.interop.replay`; pixels that a case holds normalised are given back to
 [0, 1] there (`unnormalised`), because our encoders normalise for themselves. Tables are answered, all rows, by a
-function marked `@replays_table(system)`. Try: `chiasm verify shared/parity/honeybee`.
+function marked `@replays_table(system)`. Try: `chiasm verify parity/honeybee`.
 """
 
 from chiasm.interop.convert import export_checkpoint, import_checkpoint, load, load_named
