@@ -17,12 +17,12 @@ from chiasm.data.sample import Sample
 from chiasm.errors import ChiasmError, RecipeError
 from chiasm.evaluation.cost import cost
 from chiasm.evaluation.history import read_metrics
+from chiasm.evaluation.report import SAMPLES, write_report
 from chiasm.evaluation.subject import ModelSubject
 from chiasm.evaluation.tasks import Exam, NotApplicable, tasks
 from chiasm.recipe import Recipe, load_recipe, write_text
 
 OVERRIDABLE = ("evaluation", "sampling", "data")
-SAMPLES = "samples"  # folder of the pictures that the report shows
 
 
 def evaluate(
@@ -41,7 +41,6 @@ def evaluate(
     without a model.
     """
     from chiasm.checkpoint import load_model
-    from chiasm.evaluation.report import write_report
 
     folder = Path(folder)
     for override in overrides:

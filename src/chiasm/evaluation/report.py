@@ -12,11 +12,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from chiasm.evaluation import plots
-from chiasm.evaluation.evaluate import SAMPLES
 from chiasm.evaluation.history import curves, read_metrics
 from chiasm.evaluation.verdict import verdict
 from chiasm.recipe import load_recipe, write_text
 
+SAMPLES = "samples"  # folder of the pictures that the report shows
 FORMATS = {".webp": "image/webp", ".png": "image/png", ".jpg": "image/jpeg"}
 SIGNS = {"right": "✓", "wrong": "✗", "missing": "–", "extra": "+", "empty": ""}
 MEANINGS = {

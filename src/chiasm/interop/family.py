@@ -60,9 +60,6 @@ class Folder:
         """All tensors by the names in the files; raises CheckpointError naming a broken or missing file."""
         return read_tensors(self.path)
 
-    def has(self, *suffixes: str) -> bool:
-        return any(path.suffix in suffixes for path in self.path.rglob("*"))
-
     @property
     def tokenizer(self) -> Path | None:
         """Where the text tokenizer's files are."""
