@@ -49,7 +49,7 @@ def test_drawing_step_by_step_equals_teacher_forcing(tiny_model):
     batch.written.targets, batch.written.encoded = codes, True
     with torch.no_grad():
         losses = model.losses(batch)
-        _, embeddings = model._write(batch.written, model.language.embed(batch.ids))
+        _, embeddings = model._write(batch.written, batch.positions, model.language.embed(batch.ids))
         hidden = model.language(embeddings, batch.positions, batch.layout)[
             :, size - 1 : size - 1 + span.length
         ]

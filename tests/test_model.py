@@ -134,3 +134,18 @@ def test_losses_are_divided_once():
     }
     assert objective(losses) == 6 / 3 + 0.5 * 4
     assert objective(losses, {"a": 6, "b": 2}) == 6 / 6 + 0.5 * 4 / 2
+
+
+def test_a_picture_that_begins_its_document_learns_no_first_code(tiny_model):
+    """Nothing stands before it: its first row would be a hidden state of another document."""
+    model, world = tiny_model
+    head = model.image_head
+    codes = torch.zeros(2, *model.image_tokenizer.grid, dtype=torch.long)
+    span = head.prepare(codes)
+    hidden = torch.randn(2, len(head.layout().rows), model.language.width)
+    alone = head.losses(hidden, span._replace(orphans=torch.tensor([True, False])))["image"]
+    assert float(alone.count) == 2 * head.length - 1
+    moved = hidden.clone()
+    moved[0, 0] += 1
+    again = head.losses(moved, span._replace(orphans=torch.tensor([True, False])))["image"]
+    assert torch.equal(again.sum, alone.sum)

@@ -90,7 +90,7 @@ def stream(
         ids, ended = _say(model, made, reader, left)
         made.add_text(ids, learn=False)
         left -= len(ids)
-        words = [id for id in ids if not (model.draws and id == model.language.tokenizer.draw)]
+        words = [id for id in ids if id != model.language.tokenizer.draw]
         if words:
             yield model.language.tokenizer.decode(words)
         if ended or left <= 0:
@@ -145,11 +145,11 @@ def _say(model: Model, made: Document, reader: PictureReader, most: int) -> tupl
     ids: list[int] = []
     hidden = session.last
     while len(ids) < most and len(made) + len(ids) < model.language.context:
-        id = int(model.language.logits(hidden).argmax(-1))
+        id = int(model.said(hidden).argmax(-1))
         if id == tokenizer.end:
             return ids, True
         ids.append(id)
-        if model.draws and id == tokenizer.draw:
+        if id == tokenizer.draw:
             return ids, False
         hidden = session.step_text(torch.tensor([id], device=model.device))
     return ids, True
@@ -174,6 +174,7 @@ def _draw_into(
     span = model.contract.span
     assert span is not None
     made.add_picture(item, Kind.WRITTEN, model.language.tokenizer.end, span.opens, span.exposed)
+    made.add_text(model.language.tokenizer.behind_picture, learn=False)
     return picture
 
 

@@ -75,7 +75,7 @@ class Session:
     def _embed(self, batch: PackedBatch) -> Float[Tensor, "n t d"]:
         embeddings, self.media = self.model.show(batch, self.model.language.embed(batch.ids))
         if batch.written is not None:
-            _, embeddings = self.model._write(batch.written, embeddings)
+            _, embeddings = self.model._write(batch.written, batch.positions, embeddings)
         return embeddings
 
 
@@ -93,17 +93,12 @@ def answers(
     asked = documents or [document(model.contract, sample, prompt=True) for sample in samples]
     session = Session(model, asked, reader)
     room = model.language.context - int(session.lengths.max())
-    logits = model.language.logits(session.last)
-    if model.draws:
-        logits[:, tokenizer.draw] = -torch.inf
-    ids = logits.argmax(-1)
+    ids = model.said(session.last, pictures=False).argmax(-1)
     made = [ids]
     done = ids == tokenizer.end
     while not bool(done.all()) and len(made) < min(tokens, room):
-        logits = model.language.logits(session.step_text(ids))
-        if model.draws:
-            logits[:, tokenizer.draw] = -torch.inf
-        ids = torch.where(done, tokenizer.end, logits.argmax(-1))
+        ids = model.said(session.step_text(ids), pictures=False).argmax(-1)
+        ids = torch.where(done, tokenizer.end, ids)
         made.append(ids)
         done |= ids == tokenizer.end
     return [tokenizer.decode(_until(row, tokenizer.end)).strip() for row in torch.stack(made, 1).tolist()]

@@ -80,7 +80,7 @@ class Model(nn.Module):
         if self.image_tokenizer is not None:
             tokenizer = self.image_tokenizer
             self.image_head = build(
-                "image_head", self.language.width, tokenizer.codebook_size, tokenizer.grid
+                "image_head", self.language.width, tokenizer.codebook_size, tokenizer.grid, *self._wanted
             )
             self.image_decoder = build("image_decoder", tokenizer)
         if self.views is not None:
@@ -136,7 +136,7 @@ class Model(nn.Module):
         embeddings, media = self.show(batch, self.language.embed(batch.ids))
         span = None
         if batch.written is not None:
-            span, embeddings = self._write(batch.written, embeddings)
+            span, embeddings = self._write(batch.written, batch.positions, embeddings)
         hidden = self._read(batch, embeddings, media)
         losses: dict[str, Loss] = {}
         rows = batch.labels != IGNORE
@@ -145,9 +145,18 @@ class Model(nn.Module):
         if span is not None and batch.written is not None:
             assert self.image_head is not None
             offsets = torch.tensor(self.image_head.layout().rows, device=hidden.device)
-            at = batch.written.starts[:, None] + offsets
+            at = (batch.written.starts[:, None] + offsets).clamp(min=0)
             losses |= self.image_head.losses(hidden.flatten(0, 1)[at], span)
         return losses | self.routing.losses()
+
+    def said(self, hidden: Float[Tensor, "*s d"], *, pictures: bool = True) -> Float[Tensor, "*s v"]:
+        """Logits of the next token of a text, which is never a code; with `pictures`, it may begin a picture."""
+        logits = self.language.logits(hidden)
+        if self.image_head is None:
+            return logits
+        marker = () if pictures else self.language.tokenizer.before_picture
+        never = torch.tensor([*self.image_head.reserved, *marker], dtype=torch.long, device=logits.device)
+        return logits.index_fill(-1, never, -torch.inf)
 
     def show(
         self, batch: PackedBatch, embeddings: Float[Tensor, "b t d"]
@@ -203,6 +212,13 @@ class Model(nn.Module):
             return self.image_tokenizer.encode(written.targets)
 
     @property
+    def _wanted(self) -> list[Any]:
+        """What the builder hands to the image head beside sizes."""
+        spec = self.spec.get("image_head")
+        head = parts.lookup("image_head", spec["type"]) if spec is not None else ImageHead
+        return [getattr(self, slot) for slot in head.wants]  # type: ignore[attr-defined]
+
+    @property
     def _reads_beside(self) -> bool:
         return issubclass(parts.lookup("routing", self.spec["routing"]["type"]), CrossRouting)
 
@@ -233,11 +249,14 @@ class Model(nn.Module):
         return [side**2 * self.encoder.width]
 
     def _write(
-        self, written: WrittenImages, embeddings: Float[Tensor, "b t d"]
+        self, written: WrittenImages, positions: Int[Tensor, "b t"], embeddings: Float[Tensor, "b t d"]
     ) -> tuple[Span, Float[Tensor, "b t d"]]:
         if self.image_head is None:
             raise DataError("the batch writes pictures, but this model has no image head")
         span = self.image_head.prepare(self.codes(written))
+        orphans = positions.flatten()[written.starts] == 0
+        if bool(orphans.any()):
+            span = span._replace(orphans=orphans)
         length = span.embeddings.shape[1]
         places = written.starts[:, None] + torch.arange(length, device=written.starts.device)
         values = rearrange(span.embeddings, "n k d -> (n k) d")

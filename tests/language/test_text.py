@@ -5,7 +5,7 @@ from PIL import Image
 
 from chiasm.data.files import PictureInMemory
 from chiasm.data.sample import Message
-from chiasm.errors import CheckpointError, ChiasmError, DataError
+from chiasm.errors import CheckpointError, DataError
 from chiasm.language.text import TextTokenizer
 
 TEXTS = ["What is at the top left?", "Where is the dog?", "a dog at the top left", "yes", "no"] * 20
@@ -63,19 +63,20 @@ def test_of_a_document_all_text_is_learnt(tokenizer):
 
 
 def test_special_markers_are_one_token_each(tokenizer):
-    with pytest.raises(ChiasmError, match="no image head"):
-        _ = tokenizer.draw
-    tokenizer.add_draw()
+    assert tokenizer.before_picture == tokenizer.behind_picture == ()
+    tokenizer.mark_pictures()
     assert len(tokenizer.encode("<|begin|>")) == 1
     assert tokenizer.draw == len(tokenizer) - 1
 
 
 def test_saved_and_loaded_it_is_the_same(tokenizer, tmp_path):
-    tokenizer.add_draw()
+    tokenizer.mark_pictures("<|begin|>", "<|drawn|>")
     tokenizer.save(tmp_path)
     again = TextTokenizer.load(tmp_path)
-    assert (again.begin, again.end, again.draw, len(again)) == (
-        tokenizer.begin, tokenizer.end, tokenizer.draw, len(tokenizer))  # fmt: skip
+    assert (again.draw, len(again)) == (None, len(tokenizer))
+    again.mark_pictures("<|begin|>", "<|drawn|>")
+    assert (again.begin, again.end, again.draw, again.drawn, len(again)) == (
+        tokenizer.begin, tokenizer.end, tokenizer.begin, tokenizer.drawn, len(tokenizer))  # fmt: skip
     assert again.runs([said("user", "Where?")], prompt=True) == tokenizer.runs(
         [said("user", "Where?")], prompt=True
     )

@@ -101,13 +101,13 @@ def document(
 
 
 def draw_prompt(contract: Contract, sample: Sample, *, unconditional: bool = False) -> Document:
-    """The document that ends with the marker behind which a picture is written."""
+    """The document behind which a picture is written; it ends with the marker, if the model has one."""
     if unconditional:
         made = Document(f"{sample.name} (empty prompt)")
         made.add_text([contract.tokenizer.begin], learn=False)
     else:
         made = document(contract, sample, prompt=True)
-    made.add_text([contract.tokenizer.draw], learn=False)
+    made.add_text(contract.tokenizer.before_picture, learn=False)
     return made.check(contract.context)
 
 
@@ -136,10 +136,10 @@ def _unconditional(contract: Contract, sample: Sample) -> Document:
 def _add_written(contract: Contract, made: Document, picture: Picture, *, learn: bool = True) -> None:
     if contract.span is None:
         raise DataError(f"{made.name} writes a picture, but this model has no image head")
-    made.add_text([contract.tokenizer.draw], learn=learn)
-    made.add_picture(
-        picture, Kind.WRITTEN, contract.tokenizer.end, contract.span.opens, contract.span.exposed
-    )
+    tokenizer = contract.tokenizer
+    made.add_text(tokenizer.before_picture, learn=learn)
+    made.add_picture(picture, Kind.WRITTEN, tokenizer.end, contract.span.opens, contract.span.exposed)
+    made.add_text(tokenizer.behind_picture, learn=learn)
 
 
 class PictureReader:

@@ -1,11 +1,12 @@
 """How hidden states of the language model become a picture: targets, losses, sampling."""
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from chiasm.losses import Loss
@@ -31,10 +32,15 @@ class SpanLayout:
 
 
 class Span(NamedTuple):
-    """What stands at the positions of written pictures, and what their hidden states shall predict."""
+    """What stands at the positions of written pictures, and what their hidden states shall predict.
+
+    orphans: pictures with nothing before them in their document, whose row -1 is no hidden state of theirs: what
+        it would predict is not learnt.
+    """
 
     embeddings: Float[Tensor, "n k d"]
     targets: Tensor  # first two axes: picture, row of `SpanLayout.rows`
+    orphans: Bool[Tensor, " n"] | None = None
 
 
 class Step(Protocol):
@@ -50,11 +56,16 @@ class Step(Protocol):
 
 
 class ImageHead(Part, nn.Module, slot="image_head"):
-    """Interface. Built as `ImageHead(width, codebook_size, grid, *, options)`.
+    """Interface. Built as `ImageHead(width, codebook_size, grid, *wanted, *, options)`.
 
+    wants: slots of the model that the builder hands to the head as well, behind the grid. A head keeps them in a
+        tuple, so that their weights are registered, saved and counted once, in their own slot.
+    reserved: ids of the language model's vocabulary that stand for codes, which text never holds.
     unconditional: share of training pictures that follow an empty prompt, for guidance (0 = never).
     """
 
+    wants: ClassVar[tuple[str, ...]] = ()
+    reserved: Sequence[int] = ()
     unconditional: float
 
     @abstractmethod

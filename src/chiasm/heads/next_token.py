@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from einops import rearrange
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -71,9 +71,9 @@ class NextToken(ImageHead, name="next_token"):
         return Span(self._embed(flat, first=0), flat)
 
     def losses(self, hidden: Float[Tensor, "n m d"], span: Span) -> dict[str, Loss]:
-        logits = rearrange(self.output(hidden).float(), "n m k -> (n m) k")
-        terms = functional.cross_entropy(logits, span.targets.flatten(), reduction="none")
-        return {"image": Loss.of(terms)}
+        logits = rearrange(self.output(hidden).float(), "n m k -> n k m")
+        terms = functional.cross_entropy(logits, span.targets, reduction="none")
+        return {"image": Loss.of(terms if span.orphans is None else terms[learnt(span)])}
 
     @torch.no_grad()
     def sample(
@@ -137,6 +137,14 @@ class NextToken(ImageHead, name="next_token"):
     def _embed(self, codes: Int[Tensor, "n m"], first: int) -> Float[Tensor, "n m d"]:
         """Embeddings of the codes of the cells `first`, `first + 1`, ..."""
         return self.codes(codes) + self.cells.weight[first : first + codes.shape[1]]
+
+
+def learnt(span: Span) -> Bool[Tensor, "n m"]:
+    """The targets of a next-token head that have something to be predicted from: not an orphan's first."""
+    assert span.orphans is not None
+    learns = torch.ones_like(span.targets, dtype=torch.bool)
+    learns[:, 0] = ~span.orphans
+    return learns
 
 
 def guided(logits: Float[Tensor, "r k"], guidance: float) -> Float[Tensor, "n k"]:

@@ -88,7 +88,7 @@ class BEiT3(Language, name="beit3"):
             TextTokenizer.load(tokenizer) if tokenizer else TextTokenizer.train(texts, vocabulary)
         )
         if draws:
-            self.tokenizer.add_draw()
+            self.tokenizer.mark_pictures()
         size = max(len(self.tokenizer), vocab_size)
         self.width, self.context = width, context - FIRST
         self.table = nn.Embedding(size, width)

@@ -15,7 +15,7 @@ from transformers.utils import logging
 from chiasm.attention import NAME, Layout, attending
 from chiasm.errors import CheckpointError, RecipeError
 from chiasm.language import Language
-from chiasm.language.text import TextTokenizer
+from chiasm.language.text import DRAW, TextTokenizer
 
 
 class Causal(Language, name="causal"):
@@ -27,6 +27,9 @@ class Causal(Language, name="causal"):
             size follows from the tokenizer.
         tokenizer: folder or hub name of a tokenizer; without one it comes from the checkpoint, or is trained.
         vocabulary: most tokens of a tokenizer trained on the recipe's own texts.
+        draw_marker: the token that begins a written picture, added where the tokenizer lacks it; null = none, a
+            picture follows what stands before it at once.
+        draw_end: the token behind a written picture; null = none.
     """
 
     def __init__(
@@ -38,6 +41,8 @@ class Causal(Language, name="causal"):
         config: dict[str, Any] | None = None,
         tokenizer: str | None = None,
         vocabulary: int = 4096,
+        draw_marker: str | None = DRAW,
+        draw_end: str | None = None,
     ):
         super().__init__()
         if (checkpoint is None) == (config is None):
@@ -50,7 +55,7 @@ class Causal(Language, name="causal"):
         else:
             self.tokenizer = TextTokenizer.train(texts, vocabulary)
         if draws:
-            self.tokenizer.add_draw()
+            self.tokenizer.mark_pictures(draw_marker, draw_end)
         self.inner = _load(folder) if folder else _from_config(config or {}, len(self.tokenizer))
         if len(self.tokenizer) > self.inner.get_input_embeddings().num_embeddings:
             self.inner.resize_token_embeddings(len(self.tokenizer), mean_resizing=False)

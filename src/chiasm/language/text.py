@@ -15,7 +15,7 @@ from pathlib import Path
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from chiasm.data.sample import Message, Picture
-from chiasm.errors import CheckpointError, ChiasmError, DataError
+from chiasm.errors import CheckpointError, DataError
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
@@ -38,12 +38,18 @@ class Run:
 
 
 class TextTokenizer:
-    """A fast tokenizer with a chat template."""
+    """A fast tokenizer with a chat template.
+
+    draw: the id that begins a written picture; None = none does, or the model draws none (see `mark_pictures`).
+    drawn: the id that stands behind a written picture; None = none does.
+    """
 
     def __init__(self, inner: PreTrainedTokenizerBase):
         if inner.chat_template is None:
             inner.chat_template = PLAIN_TEMPLATE
         self.inner = inner
+        self.draw: int | None = None
+        self.drawn: int | None = None
         self._pieces: dict[tuple[str, ...], list[str]] = {}
         self.encode = lru_cache(maxsize=100_000)(self._encode)
 
@@ -94,17 +100,27 @@ class TextTokenizer:
         id = self.inner.bos_token_id
         return self.end if id is None else int(id)  # type: ignore[arg-type]
 
-    @property
-    def draw(self) -> int:
-        """The id that begins a written picture; raises ChiasmError before `add_draw`."""
-        id: int | None = self.inner.convert_tokens_to_ids(DRAW)  # type: ignore[assignment]
-        if id is None or id == self.inner.unk_token_id:
-            raise ChiasmError("this model has no image head: it cannot write pictures")
-        return id
+    def mark_pictures(self, begin: str | None = DRAW, end: str | None = None) -> None:
+        """Say which tokens stand before and behind a written picture; one that is not there is added.
 
-    def add_draw(self) -> None:
-        """Add the marker that begins a written picture."""
-        self.inner.add_special_tokens({"extra_special_tokens": [DRAW]})
+        begin None: a picture follows what stands before it at once, as in models that only draw.
+        """
+        self.draw = None if begin is None else self._special(begin)
+        self.drawn = None if end is None else self._special(end)
+
+    @property
+    def before_picture(self) -> tuple[int, ...]:
+        return () if self.draw is None else (self.draw,)
+
+    @property
+    def behind_picture(self) -> tuple[int, ...]:
+        return () if self.drawn is None else (self.drawn,)
+
+    def _special(self, token: str) -> int:
+        if token not in self.inner.get_vocab():
+            extra = {"extra_special_tokens": [token]}
+            self.inner.add_special_tokens(extra, replace_extra_special_tokens=False)  # type: ignore[arg-type]
+        return int(self.inner.convert_tokens_to_ids(token))  # type: ignore[arg-type]
 
     def _encode(self, text: str) -> tuple[int, ...]:
         return tuple(self.inner.encode(text, add_special_tokens=False))
