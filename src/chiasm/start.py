@@ -1,0 +1,96 @@
+"""Training on: a recipe whose `start` names a checkpoint takes over its model and begins with its weights.
+
+start: models/llava          # an imported checkpoint, or a run of ours
+model: {image_tokenizer: {type: vq}, image_head: {type: next_token}}    # only what is added or changed
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from hashlib import blake2b
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from chiasm.checkpoint import find_checkpoint, read_json
+from chiasm.errors import CheckpointError, RecipeError
+from chiasm.overlay import merge
+from chiasm.weights import load_into, read_tensors
+
+if TYPE_CHECKING:
+    from chiasm.model import Model
+    from chiasm.recipe import Start
+
+ORIGIN = "origin"  # what an import keeps beside the model, for exporting it again
+_PROBES, _PROBE = 64, 1 << 16  # stretches of a file, and bytes of each, by which weights are told apart
+
+
+def taken_over(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """A raw recipe with its `start`'s model under its own; raises CheckpointError for a folder without one."""
+    try:
+        folder = find_checkpoint(raw["start"])
+    except TypeError:
+        raise RecipeError(f"start must be the folder of a checkpoint, not {raw['start']!r}") from None
+    model = read_json(folder / "parts.json")["model"]
+    if "language" in model:
+        model["language"] |= {"tokenizer": str(folder / "tokenizer")}
+    start = {"folder": str(folder), "fingerprint": _fingerprint(folder / "model.safetensors")}
+    return {**raw, "model": merge(model, raw.get("model") or {}), "start": start}
+
+
+def begin(model: Model, start: Start) -> list[str]:
+    """Give a model the weights of a checkpoint, slot by slot; returns the slots that it had none for.
+
+    A vocabulary that has grown (by the marker of a picture, say) keeps its words' rows; the new ones are their
+    mean, which is never the likeliest, so that what the language model says stays the same. Raises CheckpointError
+    naming what does not fit.
+    """
+    folder = Path(start.folder)
+    if _fingerprint(folder / "model.safetensors") != start.fingerprint:
+        raise CheckpointError(f"{folder} has other weights than when this recipe was resolved; start afresh")
+    record = read_json(folder / "parts.json")
+    tensors = read_tensors(folder / "model.safetensors")
+    tensors |= {name: tensors[twin] for name, twin in record["tied"].items() if twin in tensors}
+    new = []
+    for slot, part in model.slots().items():
+        if not isinstance(part, torch.nn.Module) or not part.state_dict():
+            continue
+        theirs = record["model"].get(slot)
+        if theirs is None or theirs["type"] != model.spec[slot]["type"]:
+            new.append(slot)
+            continue
+        own = {name.removeprefix(f"{slot}."): t for name, t in tensors.items() if name.startswith(f"{slot}.")}
+        load_into(part, _grown(own, part.state_dict()) if slot == "language" else own, f"{folder} ({slot})")
+    return new
+
+
+def keep_origin(model: Model, start: Start, destination: Path) -> None:
+    """What an export needs of an imported checkpoint, if the model still has just its slots."""
+    source = Path(start.folder) / ORIGIN
+    if source.is_dir() and read_json(Path(start.folder) / "parts.json")["model"].keys() == model.spec.keys():
+        shutil.copytree(source, destination / ORIGIN, dirs_exist_ok=True)
+
+
+def _grown(theirs: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    grown = {}
+    for name, tensor in theirs.items():
+        wanted = own[name].shape if name in own else tensor.shape
+        more = wanted[0] - tensor.shape[0] if tensor.ndim and len(wanted) == tensor.ndim else 0
+        if more > 0 and wanted[1:] == tensor.shape[1:]:
+            tensor = torch.cat([tensor, tensor.mean(0, keepdim=True).expand(more, *tensor.shape[1:])])
+        grown[name] = tensor
+    return grown
+
+
+def _fingerprint(weights: Path) -> str:
+    """Of a file's size and of stretches of it from one end to the other."""
+    size = weights.stat().st_size
+    digest = blake2b(str(size).encode(), digest_size=16)
+    with weights.open("rb") as file:
+        for probe in range(_PROBES):
+            file.seek(max(0, (size - _PROBE) * probe // (_PROBES - 1)))
+            digest.update(file.read(_PROBE))
+    return digest.hexdigest()
