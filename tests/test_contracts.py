@@ -48,8 +48,10 @@ EXAMPLES = {
     },
     ("connector", "qformer"): {"queries": 3, "width": 8, "depth": 2, "heads": 2, "hidden": 16},
     ("connector", "embedding"): {"grid": [4, 4]},
+    ("connector", "lavit"): {"depth": 1, "heads": 4, "hidden": 16},
     ("language", "causal"): TINY["model"]["language"],
     ("language", "beit3"): {"width": 32, "depth": 2, "heads": 4, "hidden": 48, "context": 256, "vocabulary": 400},
+    ("language", "llamagen"): {"width": 32, "depth": 2, "heads": 4, "hidden": 48, "context": 256, "vocabulary": 400},
     ("routing", "lora"): {"rank": 2},
     ("routing", "partial_lora"): {"rank": 2},
     ("routing", "moe"): {"experts": 3},
@@ -66,6 +68,10 @@ EXAMPLES = {
     ("image_tokenizer", "multi_scale"): {"scales": [1, 2, 4], "width": 32, "multipliers": [1, 1, 1, 1], "depth": 1,
                                          "convolutions": 0,
                                          "code_width": 8, "codebook_size": 16},
+    ("image_tokenizer", "lavit"): {"encoder": {"type": "vit", "patch_size": 8, "width": 16, "depth": 1, "heads": 2,
+                                               "size": 32},
+                                   "size": 32, "codebook_size": 16, "code_width": 8, "depth": 1, "heads": 2,
+                                   "hidden": 16, "decoder_depth": 1, "painter": 16},
     ("image_tokenizer", "lfq"): {"size": 32, "width": 32, "multipliers": [1, 2, 2], "depth": 1, "bits": 5},
     ("image_tokenizer", "lfq_video"): {"size": 32, "width": 32, "multipliers": [1, 2, 2], "depth": 1, "bits": 5},
     ("image_tokenizer", "vqgan_fsq"): {"size": 32, "width": 32, "multipliers": [1, 2, 2], "depth": 1,
@@ -75,8 +81,9 @@ EXAMPLES = {
     ("image_tokenizer", "vqgan_muse"): SMALL_VQGAN,
     ("image_tokenizer", "vqvae2"): {"size": 32, "width": 16, "depth": 1, "residual_width": 8, "code_width": 8,
                                     "codebook_size": 16},
+    ("image_head", "factorised"): {"bits": [1, 3], "depth": 1, "heads": 4, "hidden": 48},
 }  # fmt: skip
-EVERY = [(slot, name) for slot in parts.SLOTS if slot != "data" for name in parts.names(slot)]
+EVERY = [(slot, name) for slot in parts.SLOTS if slot not in parts.OUTSIDE for name in parts.names(slot)]
 
 
 @pytest.fixture(params=EVERY, ids=lambda each: "-".join(each))
