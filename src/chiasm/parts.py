@@ -32,7 +32,9 @@ SLOTS = {
     "image_tokenizer": "chiasm.tokenizers",
     "image_head": "chiasm.heads",
     "image_decoder": "chiasm.decoders",
+    "objective": "chiasm.objectives",
 }
+OUTSIDE = ("data", "objective")  # slots that are not of the model
 
 _registry: dict[str, dict[str, type[Part]]] = {slot: {} for slot in SLOTS}
 

@@ -14,8 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from chiasm import parts
 from chiasm.errors import RecipeError, nearest
+from chiasm.overlay import load_value, merge, nested
 
-MODEL_SLOTS = tuple(slot for slot in parts.SLOTS if slot != "data")
+MODEL_SLOTS = tuple(slot for slot in parts.SLOTS if slot not in parts.OUTSIDE)
 SEEING = ("views", "encoder", "connector")  # all of them, or none
 DRAWING = ("image_tokenizer", "image_head", "image_decoder")
 
@@ -27,14 +28,20 @@ class Strict(BaseModel):
 class Stage(Strict):
     """One stage of training; what `train` does not name is frozen.
 
-    A stage that trains the image tokenizer trains it alone, on the pictures of its data.
+    A stage that trains the image tokenizer trains it alone, on the pictures of its data. A stage with an objective
+    trains what that asks for, on pictures and what is said of them, and the objective's own weights as `objective`.
     """
 
     name: str
     train: dict[str, float] = Field(description="peak learning rate of each slot that is trained")
     data: dict[str, float] = Field(description="share of each data source, by samples")
     steps: int = Field(gt=0, description="optimiser steps")
-    rows: int = Field(8, gt=0, description="rows of a packed batch; of an image tokenizer's stage, pictures")
+    objective: dict[str, Any] | None = Field(
+        None, description="what is learnt, where it is not the model's own losses: {type: NAME, ...}"
+    )
+    rows: int = Field(
+        8, gt=0, description="rows of a packed batch; of an image tokenizer or an objective, pictures"
+    )
     length: int = Field(512, gt=0, description="positions of a row")
     pictures: int | None = Field(None, gt=0, description="most pictures of a row")
     blind: float = Field(
@@ -79,12 +86,20 @@ class Evaluation(Strict):
     text: int = Field(300, ge=0, description="questions told in words only")
 
 
+class Start(Strict):
+    """The checkpoint whose weights a model begins with; in a recipe's file it is the folder alone."""
+
+    folder: str
+    fingerprint: str = Field(description="of the weights")
+
+
 class Recipe(Strict):
     """A model, its data and the stages of its training."""
 
     name: str
     about: str = ""
     seed: int = 0
+    start: Start | None = None
     model: dict[str, dict[str, Any]]
     data: dict[str, dict[str, Any]]
     stages: tuple[Stage, ...]
@@ -130,6 +145,8 @@ def load_recipe(
     Raises RecipeError, with the nearest name for an unknown one.
     """
     raw = copy.deepcopy(dict(source)) if isinstance(source, Mapping) else _read(find_recipe(source))
+    if isinstance(source, Mapping) and "base" in raw:
+        raw = _on_base(raw, Path.cwd())
     overlay = raw.pop("tiny", None)
     if tiny:
         if overlay is None:
@@ -139,12 +156,16 @@ def load_recipe(
         key, equals, value = override.partition("=")
         if not equals or not key:
             raise RecipeError(f"override {override!r} is not of the form dotted.key=value")
-        raw = merge(raw, _nested(key.split("."), load_value(value, override)))
+        raw = merge(raw, nested(key.split("."), load_value(value, override)))
     return resolve(raw)
 
 
 def resolve(raw: Mapping[str, Any]) -> Recipe:
     """Check a raw recipe and spell out every default; raises RecipeError."""
+    if isinstance(raw, Mapping) and raw.get("start") is not None and not isinstance(raw["start"], Mapping):
+        from chiasm.start import taken_over
+
+        raw = taken_over(raw)
     _check_keys(raw, Recipe, "the recipe")
     for name, section in (("checkpoints", Checkpoints), ("sampling", Sampling), ("evaluation", Evaluation)):
         _check_keys(raw.get(name, {}), section, name)
@@ -163,27 +184,10 @@ def resolve(raw: Mapping[str, Any]) -> Recipe:
         slot: parts.check(slot, spec, f"model.{slot}") for slot, spec in _completed(recipe.model).items()
     }
     data = {name: parts.check("data", spec, f"data.{name}") for name, spec in recipe.data.items()}
-    recipe = recipe.model_copy(update={"model": model, "data": data})
+    stages = tuple(_with_objective(stage) for stage in recipe.stages)
+    recipe = recipe.model_copy(update={"model": model, "data": data, "stages": stages})
     _check_stages(recipe)
     return recipe
-
-
-def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
-    """`overlay` laid over `base`, key by key.
-
-    A part that changes its `type` starts afresh; a list of named mappings can be overlaid by name or by index.
-    """
-    merged = dict(base)
-    for key, value in overlay.items():
-        old = merged.get(key)
-        if isinstance(value, Mapping) and isinstance(old, list | tuple):
-            merged[key] = _merge_list(list(old), value, key)
-        elif isinstance(value, Mapping) and isinstance(old, Mapping):
-            changed = "type" in value and value["type"] != old.get("type")
-            merged[key] = dict(value) if changed else merge(old, value)
-        else:
-            merged[key] = value
-    return merged
 
 
 def find_recipe(source: str | Path) -> Path:
@@ -215,37 +219,14 @@ def _read(path: Path) -> dict[str, Any]:
         raise RecipeError(f"{path} is not YAML: {error}") from None
     if not isinstance(raw, dict):
         raise RecipeError(f"{path} must hold a mapping with 'name', 'model', 'data' and 'stages'")
-    return raw
+    return _on_base(raw, path.parent) if "base" in raw else raw
 
 
-def load_value(value: str, override: str) -> Any:
-    """The value of an override, in YAML; raises RecipeError."""
-    try:
-        parsed = yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise RecipeError(f"the value of override {override!r} is not YAML") from None
-    if isinstance(parsed, str):  # YAML 1.1 takes 1e-3 for a string
-        try:
-            return float(parsed)
-        except ValueError:
-            return parsed
-    return parsed
-
-
-def _nested(keys: Sequence[str], value: Any) -> dict[str, Any]:
-    for key in reversed(keys):
-        value = {key: value}
-    return value
-
-
-def _merge_list(items: list[Any], overlay: Mapping[str, Any], where: str) -> list[Any]:
-    places = {item["name"]: i for i, item in enumerate(items) if isinstance(item, Mapping) and "name" in item}
-    for key, value in overlay.items():
-        index = places.get(key, int(key) if str(key).isdigit() else None)
-        if index is None or index >= len(items):
-            raise RecipeError(f"{where} has no item {key!r}{nearest(str(key), places)}")
-        items[index] = merge(items[index], value) if isinstance(value, Mapping) else value
-    return items
+def _on_base(raw: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """A raw recipe laid over the one that it names as its `base`, a file beside it or a recipe of Chiasm's."""
+    base = str(raw.pop("base"))
+    beside = folder / base
+    return merge(_read(beside if beside.is_file() else find_recipe(base)), raw)
 
 
 def _check_keys(raw: Any, model: type[BaseModel], where: str) -> None:
@@ -292,12 +273,16 @@ def _check_stages(recipe: Recipe) -> None:
     trainable = [slot for slot in recipe.model if slot != "views" or _learns(recipe.model["views"]["type"])]
     for stage in recipe.stages:
         where = f"stage {stage.name!r}"
+        if stage.objective is not None:
+            _check_objective(recipe, stage, where)
         for slot in stage.train:
-            if slot not in trainable:
+            if slot == "objective" and stage.objective is None:
+                raise RecipeError(f"{where} trains an objective but has none; add objective: {{type: NAME}}")
+            if slot not in (*trainable, "objective"):
                 raise RecipeError(
                     f"{where} trains {slot!r}, which the model has not{nearest(slot, trainable)}"
                 )
-        if "image_tokenizer" in stage.train and len(stage.train) > 1:
+        if "image_tokenizer" in stage.train and len(stage.train) > 1 and stage.objective is None:
             others = ", ".join(slot for slot in stage.train if slot != "image_tokenizer")
             raise RecipeError(
                 f"{where} trains the image tokenizer beside {others}; give it a stage of its own"
@@ -315,6 +300,29 @@ def _check_stages(recipe: Recipe) -> None:
     stages = [stage.name for stage in recipe.stages]
     if len(set(stages)) < len(stages):
         raise RecipeError(f"two stages have one name: {', '.join(stages)}")
+
+
+def _with_objective(stage: Stage) -> Stage:
+    if stage.objective is None:
+        return stage
+    checked = parts.check("objective", stage.objective, f"stages.{stage.name}.objective")
+    return stage.model_copy(update={"objective": checked})
+
+
+def _check_objective(recipe: Recipe, stage: Stage, where: str) -> None:
+    from chiasm.objectives import Objective
+
+    assert stage.objective is not None
+    part = parts.lookup("objective", stage.objective["type"])
+    assert issubclass(part, Objective)
+    if "encoder" not in recipe.model:
+        raise RecipeError(f"{where}: objective {part.name!r} shows pictures, but the model has no encoder")
+    for slot in stage.train:
+        if slot not in (*part.trains, "objective"):
+            raise RecipeError(
+                f"{where} trains {slot!r}, but objective {part.name!r} teaches it nothing; it trains "
+                f"{', '.join(part.trains)} and its own weights, objective"
+            )
 
 
 def _learns(views: str) -> bool:

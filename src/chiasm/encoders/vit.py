@@ -68,11 +68,14 @@ class ViT(Encoder, name="vit"):
 
 
 class Block(nn.Module):
-    """Attention and MLP, each behind a LayerNorm and beside a skip connection."""
+    """Attention and MLP, each behind a LayerNorm and beside a skip connection.
 
-    def __init__(self, width: int, heads: int, hidden: int):
+    causal: a token sees those before it and itself, else all.
+    """
+
+    def __init__(self, width: int, heads: int, hidden: int, causal: bool = False):
         super().__init__()
-        self.heads = heads
+        self.heads, self.causal = heads, causal
         self.attention_norm = nn.LayerNorm(width)
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
@@ -88,4 +91,5 @@ class Block(nn.Module):
 
     def _attend(self, x: Float[Tensor, "n s c"]) -> Float[Tensor, "n s c"]:
         q, k, v = rearrange(self.qkv(x), "n s (three h d) -> three n h s d", three=3, h=self.heads)
-        return self.out(rearrange(functional.scaled_dot_product_attention(q, k, v), "n h s d -> n s (h d)"))
+        seen = functional.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
+        return self.out(rearrange(seen, "n h s d -> n s (h d)"))

@@ -1,4 +1,4 @@
-"""The batches of a stage: packed documents, or pictures for an image tokenizer; and their making ahead of time."""
+"""The batches of a stage: packed documents, or pictures, with or without words; and their making ahead of time."""
 
 from __future__ import annotations
 
@@ -14,9 +14,13 @@ from torch import Tensor
 
 from chiasm.data import Picture, Sample, Source
 from chiasm.data.documents import Contract, PictureReader, document, reads_picture, writes_picture
+from chiasm.errors import DataError
+from chiasm.objectives import Described
 from chiasm.recipe import Stage
 from chiasm.sequence import Document, PackedBatch, Packer, Slot
 from chiasm.training.mixture import Mixture, Origin, chance
+from chiasm.views import View
+from chiasm.views.cut import cut
 
 Batch = TypeVar("Batch")
 Made = TypeVar("Made", covariant=True)
@@ -121,6 +125,76 @@ def pictures_of(group: list[Sample]) -> list[Picture]:
             found = written if message.role == "assistant" else read
             found.update({item.key: item for item in message.content if isinstance(item, Picture)})
     return list((written or read).values())
+
+
+class DescribedBatches:
+    """Batches of pictures, as the encoder sees them, with what is said of each; for a stage with an objective."""
+
+    def __init__(
+        self,
+        contract: Contract,
+        sources: Mapping[str, Source],
+        stage: Stage,
+        *,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+    ):
+        self.contract, self.rows = contract, stage.rows
+        key = f"{seed}/{stage.name}"
+        self.mixture: Mixture[Description] = Mixture(sources, stage.data, key, descriptions, rank, world)
+        self.state, self.restore = self.mixture.state, self.mixture.restore
+        self.size = self._view(self.mixture.peek()[1].picture).size
+
+    def next(self) -> Described:
+        taken = []
+        for _ in range(self.rows):
+            taken.append(self.mixture.peek()[1])
+            self.mixture.advance()
+        pixels = [cut(each.picture.open(), self._view(each.picture)) for each in taken]
+        return Described(
+            torch.stack(pixels), tuple(each.text for each in taken), tuple(each.labels for each in taken)
+        )
+
+    def labels(self) -> list[str]:
+        """All names in the labels of the data."""
+        found: set[str] = set()
+        for source in self.mixture.sources.values():
+            for index in range(len(source)):
+                found.update(name for each in descriptions(source[index]) for name in each.labels)
+        return sorted(found)
+
+    def _view(self, picture: Picture) -> View:
+        view = self.contract.read_views(picture.size, f"picture {picture.key}")[0][0]
+        if view.size != getattr(self, "size", view.size):
+            raise DataError(
+                f"an objective needs views of one size, but picture {picture.key} is seen as "
+                f"{view.size.height}x{view.size.width} and others as {self.size.height}x{self.size.width}; "
+                "use views of type 'whole'"
+            )
+        return view
+
+
+class Description(NamedTuple):
+    """A picture that is read, what is said of it, and the names of what is in it (else the words said)."""
+
+    picture: Picture
+    text: str
+    labels: tuple[str, ...]
+
+
+def descriptions(group: list[Sample]) -> list[Description]:
+    """What the samples of a group that show one picture first say of it."""
+    found = []
+    for sample in group:
+        read = [
+            c for m in sample.messages if m.role != "assistant" for c in m.content if isinstance(c, Picture)
+        ]
+        said = (c for m in sample.messages if m.role == "assistant" for c in m.content)
+        text = next(said, None)
+        if len(read) == 1 and isinstance(text, str):
+            found.append(Description(read[0], text, tuple(sample.truth.get("labels", (text,)))))
+    return found
 
 
 class Taken(NamedTuple, Generic[Batch]):

@@ -21,18 +21,20 @@ from torch import Tensor
 from chiasm.data import Source
 from chiasm.errors import ChiasmError
 from chiasm.model import Model
+from chiasm.objectives import Described
 from chiasm.recipe import Recipe, Stage
 from chiasm.sequence import PackedBatch
-from chiasm.training.batches import Ahead, Batches, DocumentBatches, InTurn, PictureBatches
+from chiasm.training.batches import Ahead, Batches, DescribedBatches, DocumentBatches, InTurn, PictureBatches
 from chiasm.training.distribution import Ranks
 from chiasm.training.metrics import Metrics
 from chiasm.training.mixture import number
 from chiasm.training.optimiser import optimiser, rate, restore_optimiser, set_rate, table
 from chiasm.training.prepare import prepared
+from chiasm.training.pretraining import Pretraining, build_objective
 from chiasm.training.progress import Line, Speed, Status, trained_table
 from chiasm.training.run import command
 from chiasm.training.state import Position, Saved, save_checkpoint
-from chiasm.training.step import Documents, Objective, Outcome, Pictures, Step, uses_bf16
+from chiasm.training.step import Aim, Documents, Outcome, Pictures, Step, uses_bf16
 
 MOST_SKIPPED = 20  # steps in a row that may be skipped before training is given up
 _MEMORY = 0.95  # of the moving averages of the losses
@@ -55,6 +57,7 @@ class Training:
     console: Console
     metrics: Metrics
     position: Position
+    _warned: bool = False
 
     def run_stage(self, saved: Saved | None) -> None:
         """Run the stage at `position`, to its end; `saved` is the checkpoint that it goes on from.
@@ -63,10 +66,13 @@ class Training:
         """
         stage = self.recipe.stages[self.position.stage]
         self.model.train_only(stage.train)
-        made = optimiser(self.model, stage)
-        self.console.print(trained_table(stage, table(self.model, stage)))
         aim, batches = self._aim(stage)
+        objective = aim.objective if isinstance(aim, Pretraining) else None
+        made = optimiser(self.model, stage, objective)
+        self.console.print(trained_table(stage, table(self.model, stage, objective)))
         if saved is not None:
+            if objective is not None:
+                saved.restore_objective(objective)
             restore_optimiser(made, saved.optimiser())
             batches.restore(saved.position.batches[self.ranks.rank])
         step = Step(aim, made, stage, self.ranks, self.device)
@@ -79,14 +85,19 @@ class Training:
             Line(self.console, stage, active=self.ranks.first) as line,
             Stop(self._said) as stop,
         ):
-            speed = Speed("pictures" if isinstance(aim, Pictures) else "tokens")
+            speed = Speed(aim.unit)
             while self.position.step < stage.steps:
                 self._step(stage, step, feed, line, speed, stop)
 
-    def _aim(self, stage: Stage) -> tuple[Objective, Batches[Any]]:
+    def _aim(self, stage: Stage) -> tuple[Aim, Batches[Any]]:
         """What the stage minimises, and on what."""
         where = {"seed": self.recipe.seed, "rank": self.ranks.rank, "world": self.ranks.world}
         contract = self.model.contract
+        if stage.objective is not None:
+            described = DescribedBatches(contract, self.sources, stage, **where)
+            return Pretraining(
+                self.model, build_objective(self.model, stage, described, self.recipe.seed)
+            ), described
         if "image_tokenizer" in stage.train:
             return Pictures(self.model), PictureBatches(contract, self.sources, stage, **where)
         head = self.model.image_head
@@ -108,21 +119,23 @@ class Training:
     def _step(
         self, stage: Stage, step: Step, feed: Ahead[Any] | InTurn[Any], line: Line, speed: Speed, stop: Stop
     ) -> None:
-        position, made = self.position, step.made
+        position, made, aim = self.position, step.made, step.aim
         began = time.perf_counter()
         taken = [feed.take() for _ in range(stage.accumulate)]
         set_rate(made, stage, position.step)
         lr = {group["slot"]: group["lr"] for group in made.param_groups}
+        aim.before_step(position.step / stage.steps)
         outcome = step([each.batch for each in taken])
-        if isinstance(step.aim, Pictures):  # its codebook learns without gradients
-            self.ranks.share(step.aim.tokenizer.buffers())
+        if not outcome.skipped:
+            aim.after_step()
+        self.ranks.share(aim.buffers())
         seconds = time.perf_counter() - began
         real, places = (sum(sizes) for sizes in zip(*(_sizes(each.batch) for each in taken)))
         waited = sum(each.waited for each in taken)
         speed.add(real, places, seconds, waited)
         self._count(outcome, real, seconds)
         ended = position.step == stage.steps
-        health = step.aim.tokenizer.health() if isinstance(step.aim, Pictures) else {}
+        health, warning = aim.health(), aim.warning()
         self.metrics.write(
             position.total,
             {
@@ -134,28 +147,37 @@ class Training:
                 "norm": _finite(outcome.norm),
                 "lr": lr,
                 "skipped": outcome.skipped,
-                **(
-                    {"pictures": real} if isinstance(step.aim, Pictures) else {"real": real, "places": places}
-                ),
+                **({"pictures": real} if aim.unit == "pictures" else {"real": real, "places": places}),
                 "seconds": round(seconds, 6),
                 "waited": round(waited, 6),
                 **({"health": health} if health else {}),
+                **({"warning": warning} if warning else {}),
             },
         )
         averages = {name: value for name, value in position.averages.items() if name != "objective"}
         fastest = max(stage.train.values()) * rate(stage, position.step - 1)
         line.show(Status(position.step, averages, fastest, speed, health, position.skipped))
+        self._warn(warning)
         self._give_up_on_nonsense(stage)
+        if ended:
+            aim.finish()
         stopped = self.ranks.any(stop.asked) and not ended
         if ended or stopped or position.step % self.recipe.checkpoints.every == 0:
             position.metrics = self.metrics.size()
             position.batches = self.ranks.gather(taken[-1].state)
-            save_checkpoint(self.folder, self.recipe, self.model, made, position, self.ranks)
+            objective = aim.objective if isinstance(aim, Pretraining) else None
+            save_checkpoint(self.folder, self.recipe, self.model, made, position, self.ranks, objective)
         if stopped:
             raise Interrupted(
                 f"stopped after step {position.step} of {stage.steps} of stage {stage.name!r}; all is saved in "
                 f"{self.folder}. To go on, give the same command again:\n  {command()}"
             )
+
+    def _warn(self, warning: str | None) -> None:
+        """Say what goes wrong when it begins."""
+        if warning and not self._warned:
+            self.console.print(warning, style="yellow", highlight=False, soft_wrap=True)
+        self._warned = bool(warning)
 
     def _count(self, outcome: Outcome, real: int, seconds: float) -> None:
         position = self.position
@@ -218,7 +240,7 @@ def seed_all(seed: int) -> None:
     torch.manual_seed(seed % 2**63)
 
 
-def _sizes(batch: PackedBatch | Tensor) -> tuple[int, int]:
+def _sizes(batch: PackedBatch | Tensor | Described) -> tuple[int, int]:
     """How much of a batch is real, and how much it could hold."""
     if isinstance(batch, PackedBatch):
         return batch.real, batch.ids.numel()

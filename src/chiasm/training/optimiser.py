@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from chiasm.errors import CheckpointError, RecipeError
 from chiasm.model import Model
+from chiasm.objectives import Objective
 from chiasm.recipe import Stage
 
 # Slots whose matrices Muon takes: the stacks of layers. All else is AdamW's.
@@ -49,16 +50,17 @@ class MuonAdamW:
 Optimiser = torch.optim.AdamW | MuonAdamW
 
 
-def optimiser(model: Model, stage: Stage) -> Optimiser:
+def optimiser(model: Model, stage: Stage, objective: Objective | None = None) -> Optimiser:
     """AdamW (arXiv 1711.05101) over the slots that the stage trains, or with `optimiser: muon` both.
 
-    Vectors (norms, biases) and embedding tables are not decayed. Raises RecipeError for a slot without parameters.
+    Vectors (norms, biases) and embedding tables are not decayed. Raises RecipeError for a slot without parameters,
+    and for an objective whose own weights would stay as they were drawn.
     """
     groups: list[dict[str, Any]] = []
     matrices: list[dict[str, Any]] = []
-    slots = model.slots()
+    slots = _slots(model, objective)
     for slot, peak in stage.train.items():
-        named = dict(slots[slot].named_parameters()) if isinstance(slots[slot], nn.Module) else {}
+        named = _learning(slots[slot])
         if not named:
             raise RecipeError(
                 f"stage {stage.name!r} trains {slot!r}, but {slots[slot].name!r} has no parameters; leave it out"
@@ -69,6 +71,11 @@ def optimiser(model: Model, stage: Stage) -> Optimiser:
         matrices += _group(slot, {n: p for n, p in named.items() if p in inner}, peak, stage.weight_decay)
         groups += _group(slot, {n: p for n, p in rest.items() if p not in kept}, peak, stage.weight_decay)
         groups += _group(slot, {n: p for n, p in rest.items() if p in kept}, peak, 0.0)
+    if objective is not None and "objective" not in stage.train and _learning(objective):
+        raise RecipeError(
+            f"stage {stage.name!r} does not train the weights of objective {objective.name!r}; "
+            "give them a learning rate, train: {objective: ...}"
+        )
     adamw = torch.optim.AdamW(groups, betas=stage.betas, fused=_can_fuse(model.device))
     return MuonAdamW(matrices, adamw) if matrices else adamw
 
@@ -160,15 +167,27 @@ class Row:
     rate: float
 
 
-def table(model: Model, stage: Stage) -> list[Row]:
+def table(model: Model, stage: Stage, objective: Objective | None = None) -> list[Row]:
     """The slots with their parameters, after `train_only`."""
     rows = []
-    for slot, part in model.slots().items():
+    for slot, part in _slots(model, objective).items():
         parameters = list(part.parameters()) if isinstance(part, nn.Module) else []
         total = sum(p.numel() for p in parameters)
         trained = sum(p.numel() for p in parameters if p.requires_grad)
         rows.append(Row(slot, part.name, total, trained, stage.train.get(slot, 0.0)))
     return rows
+
+
+def _slots(model: Model, objective: Objective | None) -> dict[str, Any]:
+    return model.slots() | ({} if objective is None else {"objective": objective})
+
+
+def _learning(part: Any) -> dict[str, nn.Parameter]:
+    """Parameters by name; of an objective, without those of its teachers."""
+    if not isinstance(part, nn.Module):
+        return {}
+    fixed = isinstance(part, Objective)
+    return {name: p for name, p in part.named_parameters() if p.requires_grad or not fixed}
 
 
 def _undecayed(part: nn.Module) -> set[nn.Parameter]:

@@ -23,10 +23,11 @@ from chiasm.checkpoint import (
 )
 from chiasm.errors import CheckpointError
 from chiasm.model import Model
+from chiasm.objectives import Objective
 from chiasm.recipe import Recipe, load_recipe
 from chiasm.training.distribution import Ranks
 from chiasm.training.optimiser import Optimiser, optimiser_state
-from chiasm.weights import read_tensors
+from chiasm.weights import load_into, read_tensors
 
 
 @dataclass
@@ -68,9 +69,17 @@ class Position:
 
 
 def save_checkpoint(
-    run: Path, recipe: Recipe, model: Model, made: Optimiser, position: Position, ranks: Ranks
+    run: Path,
+    recipe: Recipe,
+    model: Model,
+    made: Optimiser,
+    position: Position,
+    ranks: Ranks,
+    objective: Objective | None = None,
 ) -> None:
     """Write the model and the whole state of its training, then remove what need not be kept.
+
+    objective: of the stage, where it has one.
 
     Raises CheckpointError; the last good checkpoint then stays.
     """
@@ -81,6 +90,8 @@ def save_checkpoint(
         return
     name = f"{recipe.stages[position.stage].name}-{position.step:06d}"
     tensors = {f"optimiser/{key}": value for key, value in optimiser_state(made).items()}
+    if objective is not None:
+        tensors |= {f"objective/{key}": value for key, value in objective.state_dict().items()}
     for rank, (_, states) in enumerate(random_states):
         tensors |= {f"random/{rank}/{key}": value for key, value in states.items()}
     with whole_folder(run / "checkpoints" / name) as draft:
@@ -100,14 +111,16 @@ class Saved:
     tensors: dict[str, Tensor]
 
     def optimiser(self) -> dict[str, Tensor]:
-        return {
-            k.removeprefix("optimiser/"): v for k, v in self.tensors.items() if k.startswith("optimiser/")
-        }
+        return self._under("optimiser/")
+
+    def restore_objective(self, objective: Objective) -> None:
+        load_into(objective, self._under("objective/"), self.folder / "state.safetensors")
 
     def restore_random(self, rank: int) -> None:
-        prefix = f"random/{rank}/"
-        states = {k.removeprefix(prefix): v for k, v in self.tensors.items() if k.startswith(prefix)}
-        _restore_random(self.position.random[rank], states)
+        _restore_random(self.position.random[rank], self._under(f"random/{rank}/"))
+
+    def _under(self, prefix: str) -> dict[str, Tensor]:
+        return {k.removeprefix(prefix): v for k, v in self.tensors.items() if k.startswith(prefix)}
 
 
 def last_checkpoint(run: Path, recipe: Recipe, ranks: Ranks) -> Saved | None:

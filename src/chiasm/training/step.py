@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,16 +20,45 @@ from chiasm.training.distribution import Ranks
 from chiasm.training.optimiser import Optimiser
 
 
-class Objective(Protocol):
-    """What a stage minimises."""
+class Aim(ABC):
+    """What a stage minimises, and what it does around the optimiser's steps.
 
+    unit: what its speed is told in. names: of its losses, where they are known beforehand.
+    """
+
+    unit = "tokens"
+    names: set[str] | None = None
+
+    @abstractmethod
     def losses(self, batch: Any) -> dict[str, Loss]: ...
 
+    @abstractmethod
     def counts(self, batch: Any) -> dict[str, float]:
         """How many terms each loss of this batch will have, known before it is computed."""
 
+    def before_step(self, done: float) -> None:  # noqa: B027 - most need not know
+        """Told the share of the stage's steps that are done."""
 
-class Documents:
+    def after_step(self) -> None:  # noqa: B027
+        """Behind every step of the optimiser that was not skipped."""
+
+    def buffers(self) -> Iterable[Tensor]:
+        """What learns without gradients; after each step all processes take the first one's."""
+        return ()
+
+    def health(self) -> dict[str, float]:
+        """Figures for the progress line, beside the losses."""
+        return {}
+
+    def warning(self) -> str | None:
+        """A sentence about what goes wrong."""
+        return None
+
+    def finish(self) -> None:  # noqa: B027
+        """When the stage's last step is done, before the model is saved."""
+
+
+class Documents(Aim):
     """The losses of a model on packed documents."""
 
     def __init__(self, model: Model):
@@ -42,13 +72,16 @@ class Documents:
     def counts(self, batch: PackedBatch) -> dict[str, float]:
         pictures = len(batch.written.starts) if batch.written is not None else 0
         counts = {"text": float((batch.labels != IGNORE).sum())}
-        counts |= {name: terms * pictures for name, terms in self._per_picture.items()}
+        for name, terms in self._per_picture.items():
+            counts[name] = counts.get(name, 0.0) + terms * pictures
         counts |= self.model.routing.terms if self.model.routing.training else {}
         return {name: count for name, count in counts.items() if count}
 
 
-class Pictures:
+class Pictures(Aim):
     """The losses of an image tokenizer on pictures; every batch has as many of them."""
+
+    unit = "pictures"
 
     def __init__(self, model: Model):
         assert model.image_tokenizer is not None
@@ -57,6 +90,12 @@ class Pictures:
 
     def losses(self, batch: Tensor) -> dict[str, Loss]:
         return self.tokenizer.losses(batch)
+
+    def buffers(self) -> Iterable[Tensor]:
+        return self.tokenizer.buffers()  # its codebook learns without gradients
+
+    def health(self) -> dict[str, float]:
+        return self.tokenizer.health()
 
     def counts(self, batch: Tensor) -> dict[str, float]:
         if not self._per_picture:
@@ -90,11 +129,11 @@ class Step:
     A step whose loss or gradient is not finite leaves the weights as they are and is reported as skipped.
     """
 
-    def __init__(self, aim: Objective, made: Optimiser, stage: Stage, ranks: Ranks, device: torch.device):
+    def __init__(self, aim: Aim, made: Optimiser, stage: Stage, ranks: Ranks, device: torch.device):
         self.aim, self.made, self.stage, self.ranks, self.device = aim, made, stage, ranks, device
         self.parameters = [p for group in made.param_groups for p in group["params"]]
         self.half = uses_bf16(stage.precision, device)
-        self._check_weights(getattr(aim, "names", None))
+        self._check_weights(aim.names)
 
     def __call__(self, batches: Sequence[Any]) -> Outcome:
         self.made.zero_grad(set_to_none=True)

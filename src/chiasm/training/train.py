@@ -13,6 +13,7 @@ from chiasm.data.corpus import corpus
 from chiasm.errors import RecipeError
 from chiasm.model import Model
 from chiasm.recipe import Recipe, load_recipe
+from chiasm.start import begin, keep_origin
 from chiasm.training.distribution import Ranks
 from chiasm.training.loop import Interrupted, Training
 from chiasm.training.metrics import Metrics
@@ -77,6 +78,8 @@ def _train(run: Run, console: Console) -> None:
         )
     if ranks.first:
         save_model(model.eval(), recipe, folder / "final")
+        if recipe.start is not None:
+            keep_origin(model, recipe.start, folder / "final")
     ranks.wait()
     run.ended()
 
@@ -103,8 +106,10 @@ def build_sources(recipe: Recipe) -> dict[str, Source]:
 
 def build_model(recipe: Recipe) -> Model:
     """The recipe's model before any training; a text tokenizer without a file is trained on its data."""
-
-    return Model(recipe.model, texts=corpus(recipe), seed=recipe.seed)
+    model = Model(recipe.model, texts=corpus(recipe), seed=recipe.seed)
+    if recipe.start is not None:
+        begin(model, recipe.start)
+    return model
 
 
 __all__ = ["Interrupted", "build_model", "build_sources", "train"]

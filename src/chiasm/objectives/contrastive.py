@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float
+from pydantic import PositiveInt
+from torch import Tensor, nn
+from torch.nn import functional
+
+from chiasm.model import Model
+from chiasm.objectives import Setting
+from chiasm.objectives.two_towers import TextTower, TwoTowers
+
+SHARPEST = 100.0  # what the temperature may multiply cosines by (CLIP, section 2.5)
+
+
+class Contrastive(TwoTowers, name="contrastive"):
+    """CLIP: of all texts of a batch find the picture's own, and of all pictures the text's (arXiv 2103.00020).
+
+    The negatives are those of one batch of one process.
+
+    Args:
+        width: channels in which pictures and texts are compared.
+        text_width: of the text tower.
+        text_depth: blocks of the text tower.
+        text_heads: attention heads of the text tower.
+        context: most tokens of a text.
+        temperature: what cosines are divided by at first; learnt, and never below 0.01.
+    """
+
+    def __init__(
+        self,
+        setting: Setting,
+        *,
+        width: PositiveInt = 512,
+        text_width: PositiveInt = 512,
+        text_depth: PositiveInt = 12,
+        text_heads: PositiveInt = 8,
+        context: PositiveInt = 77,
+        temperature: float = 0.07,
+    ):
+        tower = TextTower(setting.model.language.tokenizer, text_width, text_depth, text_heads, context)
+        super().__init__(setting, width, tower)
+        self.scale = nn.Parameter(torch.tensor(math.log(1 / temperature)))
+
+    def terms_of(self, cosines: Float[Tensor, "n n"]) -> Float[Tensor, " n"]:
+        logits = self.scale.clamp(max=math.log(SHARPEST)).exp() * cosines
+        own = torch.arange(len(cosines), device=cosines.device)
+        ways = (functional.cross_entropy(way, own, reduction="none") for way in (logits, logits.T))
+        return sum(ways, torch.zeros_like(logits[0])) / 2
+
+    @torch.no_grad()
+    def after_step(self, model: Model) -> None:
+        super().after_step(model)
+        self.scale.clamp_(max=math.log(SHARPEST))
+
+    def health(self) -> dict[str, float]:
+        return super().health() | {"sharpness": float(self.scale.detach().exp())}

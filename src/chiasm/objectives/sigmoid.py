@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float
+from pydantic import PositiveInt
+from torch import Tensor, nn
+from torch.nn import functional
+
+from chiasm.objectives import Setting
+from chiasm.objectives.two_towers import TextTower, TwoTowers
+
+
+class Sigmoid(TwoTowers, name="sigmoid"):
+    """SigLIP: does this text belong to this picture? Asked of every pair of a batch (arXiv 2303.15343).
+
+    The negatives are those of one batch of one process.
+
+    Args:
+        width: channels in which pictures and texts are compared.
+        text_width: of the text tower.
+        text_depth: blocks of the text tower.
+        text_heads: attention heads of the text tower.
+        context: most tokens of a text.
+        sharpness: what cosines are multiplied by at first; learnt (t, as its logarithm).
+        bias: what is then added at first, for most pairs do not belong together; learnt (b).
+    """
+
+    def __init__(
+        self,
+        setting: Setting,
+        *,
+        width: PositiveInt = 768,
+        text_width: PositiveInt = 768,
+        text_depth: PositiveInt = 12,
+        text_heads: PositiveInt = 12,
+        context: PositiveInt = 64,
+        sharpness: float = 10.0,
+        bias: float = -10.0,
+    ):
+        tower = TextTower(setting.model.language.tokenizer, text_width, text_depth, text_heads, context)
+        super().__init__(setting, width, tower)
+        self.scale = nn.Parameter(torch.tensor(math.log(sharpness)))
+        self.bias = nn.Parameter(torch.tensor(bias))
+
+    def terms_of(self, cosines: Float[Tensor, "n n"]) -> Float[Tensor, " n"]:
+        signs = 2 * torch.eye(len(cosines), device=cosines.device) - 1
+        return -functional.logsigmoid(signs * (self.scale.exp() * cosines + self.bias)).sum(dim=1)
+
+    def health(self) -> dict[str, float]:
+        return super().health() | {"sharpness": float(self.scale.detach().exp())}

@@ -1,0 +1,79 @@
+"""What objectives that compare pictures with texts share: a text tower, and one space for both."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from einops import reduce
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from chiasm.encoders.vit import Block
+from chiasm.errors import RecipeError
+from chiasm.language.text import TextTokenizer
+from chiasm.losses import Loss
+from chiasm.model import Model
+from chiasm.objectives import Described, Objective, Setting
+
+
+class TwoTowers(Objective):
+    """Interface of a loss over the likeness of every picture of a batch to every text of it.
+
+    A picture is the mean of its features, a text the hidden state at its end; both are projected and normalised.
+    """
+
+    names: ClassVar = ("contrast",)
+
+    def __init__(self, setting: Setting, width: int, text: TextTower):
+        super().__init__()
+        self.text = text
+        self.picture_out = nn.Linear(_width(setting.model), width, bias=False)
+        self.text_out = nn.Linear(text.width, width, bias=False)
+        for layer in (self.picture_out, self.text_out):
+            nn.init.normal_(layer.weight, std=layer.in_features**-0.5)
+
+    @abstractmethod
+    def terms_of(self, cosines: Float[Tensor, "n n"]) -> Float[Tensor, " n"]:
+        """The loss of each pair; cosines: of pictures (rows) and texts, which belong together on the diagonal."""
+
+    def losses(self, model: Model, batch: Described) -> dict[str, Loss]:
+        pooled = reduce(model.encode(batch.pixels), "n gh gw c -> n c", "mean")
+        pictures = functional.normalize(self.picture_out(pooled), dim=1)
+        texts = functional.normalize(self.text_out(self.text(batch.texts)), dim=1)
+        self.look(pictures)
+        return {"contrast": Loss.of(self.terms_of((pictures @ texts.T).float()))}
+
+
+class TextTower(nn.Module):
+    """A causal transformer over the words of a text, in the model's own text tokenizer (CLIP's, section 2.4)."""
+
+    def __init__(self, tokenizer: TextTokenizer, width: int, depth: int, heads: int, context: int):
+        super().__init__()
+        if width % heads:
+            raise RecipeError(f"a text tower's {heads} heads do not divide its width {width}")
+        self.tokenizer, self.width, self.context = tokenizer, width, context
+        self.words = nn.Embedding(len(tokenizer), width)
+        self.places = nn.Embedding(context, width)
+        self.blocks = nn.Sequential(*(Block(width, heads, 4 * width, causal=True) for _ in range(depth)))
+        self.norm = nn.LayerNorm(width)
+        nn.init.normal_(self.words.weight, std=0.02)
+        nn.init.normal_(self.places.weight, std=0.01)
+
+    def forward(self, texts: Sequence[str]) -> Float[Tensor, "n d"]:
+        """The hidden state at each text's end; what a text has beyond the context is left out."""
+        device, end = self.words.weight.device, self.tokenizer.end
+        rows = [[*self.tokenizer.encode(text)[: self.context - 1], end] for text in texts]
+        lengths = torch.tensor([len(row) for row in rows], device=device)
+        longest = int(lengths.max())
+        ids = torch.tensor([row + [end] * (longest - len(row)) for row in rows], device=device)
+        hidden = self.norm(self.blocks(self.words(ids) + self.places.weight[:longest]))
+        return hidden[torch.arange(len(rows), device=device), lengths - 1]
+
+
+def _width(model: Model) -> int:
+    assert model.encoder is not None  # the recipe is checked
+    return model.encoder.width

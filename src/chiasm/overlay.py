@@ -1,0 +1,58 @@
+"""Raw recipes laid one over another: `tiny` over its recipe, a recipe over its base, overrides over both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from chiasm.errors import RecipeError, nearest
+
+
+def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
+    """`overlay` laid over `base`, key by key.
+
+    A part that changes its `type` starts afresh; a list of named mappings can be overlaid by name or by index.
+    """
+    merged = dict(base)
+    for key, value in overlay.items():
+        old = merged.get(key)
+        if isinstance(value, Mapping) and isinstance(old, list | tuple):
+            merged[key] = _merge_list(list(old), value, key)
+        elif isinstance(value, Mapping) and isinstance(old, Mapping):
+            changed = "type" in value and value["type"] != old.get("type")
+            merged[key] = dict(value) if changed else merge(old, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def load_value(value: str, override: str) -> Any:
+    """The value of an override, in YAML; raises RecipeError."""
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise RecipeError(f"the value of override {override!r} is not YAML") from None
+    if isinstance(parsed, str):  # YAML 1.1 takes 1e-3 for a string
+        try:
+            return float(parsed)
+        except ValueError:
+            return parsed
+    return parsed
+
+
+def nested(keys: Sequence[str], value: Any) -> dict[str, Any]:
+    for key in reversed(keys):
+        value = {key: value}
+    return value
+
+
+def _merge_list(items: list[Any], overlay: Mapping[str, Any], where: str) -> list[Any]:
+    places = {item["name"]: i for i, item in enumerate(items) if isinstance(item, Mapping) and "name" in item}
+    for key, value in overlay.items():
+        index = places.get(key, int(key) if str(key).isdigit() else None)
+        if index is None or index >= len(items):
+            raise RecipeError(f"{where} has no item {key!r}{nearest(str(key), places)}")
+        items[index] = merge(items[index], value) if isinstance(value, Mapping) else value
+    return items

@@ -1,0 +1,26 @@
+"""A recipe of one stage with an objective, in a second or two, and the options that make each objective small."""
+
+from copy import deepcopy
+
+from tiny_recipe import TINY
+
+VIT = {"type": "vit", "patch_size": 8, "width": 16, "depth": 2, "heads": 2, "size": 32}
+OBJECTIVES = {
+    "contrastive": {"width": 8, "text_width": 16, "text_depth": 1, "text_heads": 2},
+    "sigmoid": {"width": 8, "text_width": 16, "text_depth": 1, "text_heads": 2},
+}
+
+
+def raw(name: str) -> dict:
+    recipe = {key: deepcopy(value) for key, value in TINY.items() if key != "evaluation"}
+    recipe["model"] = {slot: recipe["model"][slot] for slot in ("views", "connector", "language")}
+    recipe["model"]["encoder"] = dict(VIT)
+    recipe["data"] = {
+        "world": {"type": "world", "scenes": 40, "emoji": 8, "grid": 2, "objects": [1, 2], "canvas": 32,
+                  "tasks": {"caption": 1}},
+    }  # fmt: skip
+    recipe["stages"] = [
+        {"name": "pretrain", "objective": {"type": name, **OBJECTIVES[name]},
+         "train": {"encoder": 1e-3, "objective": 1e-3}, "data": {"world": 1.0}, "steps": 6, "rows": 6},
+    ]  # fmt: skip
+    return recipe
