@@ -44,9 +44,15 @@ class Session:
         self.last: Float[Tensor, "n d"] = hidden[rows, self.lengths - 1]
 
     def step(
-        self, embeddings: Float[Tensor, "n s d"], kind: Kind, opens: Sequence[bool], exposed: Sequence[bool]
+        self,
+        embeddings: Float[Tensor, "n s d"],
+        kind: Kind,
+        opens: Sequence[bool],
+        exposed: Sequence[bool],
+        *,
+        keep: bool = True,
     ) -> Float[Tensor, "n s d"]:
-        """Append s positions to every row and return their hidden states."""
+        """Append s positions to every row and return their hidden states; without `keep` they are forgotten."""
         rows, count = embeddings.shape[:2]
         device = embeddings.device
         kinds = torch.full((rows, count), int(kind), device=device)
@@ -56,11 +62,13 @@ class Session:
             torch.tensor(exposed, device=device).expand(rows, -1),
         )
         positions = self.lengths[:, None] + torch.arange(count, device=device)
-        self.layout = self.layout.extended(added)
-        self.lengths = self.lengths + count
+        layout = self.layout.extended(added)
         media = self.media.continued(count) if self.media is not None else None
-        hidden = self._run(embeddings, positions, kinds, self.layout, media)
-        self.last = hidden[:, -1]
+        hidden = self._run(embeddings, positions, kinds, layout, media)
+        if keep:
+            self.layout, self.lengths, self.last = layout, self.lengths + count, hidden[:, -1]
+        else:
+            self.model.language.forget(self.cache, count)
         return hidden
 
     def step_text(self, ids: Int[Tensor, " n"]) -> Float[Tensor, "n d"]:
@@ -114,10 +122,11 @@ class DrawStep:
         assert session.model.image_head is not None
         self.layout = session.model.image_head.layout()
 
-    def __call__(self, embeddings: Float[Tensor, "r s d"]) -> Float[Tensor, "r s d"]:
-        begin, self.done = self.done, self.done + embeddings.shape[1]
-        opens, exposed = self.layout.opens[begin : self.done], self.layout.exposed[begin : self.done]
-        return self.session.step(embeddings, Kind.WRITTEN, opens, exposed)
+    def __call__(self, embeddings: Float[Tensor, "r s d"], *, keep: bool = True) -> Float[Tensor, "r s d"]:
+        begin, end = self.done, self.done + embeddings.shape[1]
+        self.done = end if keep else begin
+        opens, exposed = self.layout.opens[begin:end], self.layout.exposed[begin:end]
+        return self.session.step(embeddings, Kind.WRITTEN, opens, exposed, keep=keep)
 
 
 @torch.inference_mode()

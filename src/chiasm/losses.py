@@ -32,6 +32,10 @@ class Loss:
         """The loss of a tensor with one term an element."""
         return Loss(terms.sum(), torch.tensor(float(terms.numel()), device=terms.device), weight)
 
+    def __add__(self, other: Loss) -> Loss:
+        """Terms of both, under one mean."""
+        return Loss(self.sum + other.sum, self.count + other.count, self.weight)
+
     @property
     def mean(self) -> Float[Tensor, ""]:
         return self.sum / self.count.clamp(min=1)

@@ -79,6 +79,7 @@ class Model(nn.Module):
         self.image_head = self.image_decoder = None
         if self.image_tokenizer is not None:
             tokenizer = self.image_tokenizer
+            self.language.grid = tokenizer.grid
             self.image_head = build(
                 "image_head", self.language.width, tokenizer.codebook_size, tokenizer.grid, *self._wanted
             )
@@ -146,7 +147,8 @@ class Model(nn.Module):
             assert self.image_head is not None
             offsets = torch.tensor(self.image_head.layout().rows, device=hidden.device)
             at = (batch.written.starts[:, None] + offsets).clamp(min=0)
-            losses |= self.image_head.losses(hidden.flatten(0, 1)[at], span)
+            for name, loss in self.image_head.losses(hidden.flatten(0, 1)[at], span).items():
+                losses[name] = losses[name] + loss if name in losses else loss
         return losses | self.routing.losses()
 
     def said(self, hidden: Float[Tensor, "*s d"], *, pictures: bool = True) -> Float[Tensor, "*s v"]:

@@ -52,7 +52,8 @@ class Step(Protocol):
 
     start: Float[Tensor, "r d"]
 
-    def __call__(self, embeddings: Float[Tensor, "r s d"]) -> Float[Tensor, "r s d"]: ...
+    def __call__(self, embeddings: Float[Tensor, "r s d"], *, keep: bool = True) -> Float[Tensor, "r s d"]:
+        """Hidden states of the next s positions. Without `keep` the next call stands in their place."""
 
 
 class ImageHead(Part, nn.Module, slot="image_head"):

@@ -34,18 +34,21 @@ class NextToken(ImageHead, name="next_token"):
         unconditional: float = 0.1,
     ):
         super().__init__()
-        if not 0 <= unconditional < 1:
-            raise RecipeError(
-                f"image_head 'next_token': unconditional is {unconditional}; it must be in [0, 1)"
-            )
-        self.codebook_size, self.grid = codebook_size, grid
-        self.unconditional = unconditional
+        self._set_up(codebook_size, grid, unconditional)
         self.codes = nn.Embedding(codebook_size, width)
         self.cells = nn.Embedding(grid[0] * grid[1], width)
         output = nn.Linear(width, codebook_size, bias=False)
         self.output: nn.Module = output
         for layer in (self.codes, self.cells, output):
             nn.init.normal_(layer.weight, std=0.02)
+
+    def _set_up(self, codebook_size: int, grid: tuple[int, int], unconditional: float) -> None:
+        if not 0 <= unconditional < 1:
+            raise RecipeError(
+                f"image_head {self.name!r}: unconditional is {unconditional}; it must be in [0, 1)"
+            )
+        self.codebook_size, self.grid = codebook_size, grid
+        self.unconditional = unconditional
 
     @property
     def length(self) -> int:
@@ -58,20 +61,12 @@ class NextToken(ImageHead, name="next_token"):
 
     def prepare(self, codes: Int[Tensor, "n gh gw"]) -> Span:
         """Embeddings to read at the codes' positions; raises ChiasmError on codes of another tokenizer."""
-        if tuple(codes.shape[1:]) != tuple(self.grid):
-            raise ChiasmError(
-                f"codes of shape {tuple(codes.shape)} given to an image head of grid {self.grid}"
-            )
-        if codes.numel() and not (codes.min() >= 0 and codes.max() < self.codebook_size):
-            raise ChiasmError(
-                f"codes from {int(codes.min())} to {int(codes.max())} given to an image head of "
-                f"{self.codebook_size} codes (0 to {self.codebook_size - 1})"
-            )
+        check_codes(codes, self.grid, self.codebook_size)
         flat = rearrange(codes, "n gh gw -> n (gh gw)")
         return Span(self._embed(flat, first=0), flat)
 
     def losses(self, hidden: Float[Tensor, "n m d"], span: Span) -> dict[str, Loss]:
-        logits = rearrange(self.output(hidden).float(), "n m k -> n k m")
+        logits = rearrange(self.logits(hidden), "n m k -> n k m")
         terms = functional.cross_entropy(logits, span.targets, reduction="none")
         return {"image": Loss.of(terms if span.orphans is None else terms[learnt(span)])}
 
@@ -98,17 +93,7 @@ class NextToken(ImageHead, name="next_token"):
         Raises:
             ChiasmError: when guidance is asked of a head that never saw an empty prompt.
         """
-        if guidance != 1 and self.unconditional == 0:
-            raise ChiasmError(
-                f"guidance {guidance} needs a head trained with empty prompts, but its 'unconditional' is 0: "
-                "use guidance 1 or train with unconditional > 0"
-            )
-        rows = len(step.start)
-        if guidance != 1 and rows % 2:
-            raise ChiasmError(
-                f"guidance needs a row with and a row without each prompt, but there are {rows} rows"
-            )
-        pictures = rows if guidance == 1 else rows // 2
+        pictures = count_pictures(step, guidance, self.unconditional)
         prefix = torch.zeros(pictures, 0, dtype=torch.long, device=step.start.device)
         codes = self._continue(step, prefix, guidance, temperature, top_k, generator)
         return rearrange(codes, "n (gh gw) -> n gh gw", gh=self.grid[0])
@@ -129,14 +114,44 @@ class NextToken(ImageHead, name="next_token"):
                 unread = self._embed(codes[:, known:], first=known)
                 hidden = step(unread if guidance == 1 else torch.cat([unread, unread]))[:, -1]
                 known = codes.shape[1]
-            logits = guided(self.output(hidden).float(), guidance)
+            logits = guided(self.logits(hidden), guidance)
             code = draw(logits, temperature, top_k, generator)
             codes = torch.cat([codes, code[:, None]], 1)
         return codes
 
+    def logits(self, hidden: Float[Tensor, "*s d"]) -> Float[Tensor, "*s k"]:
+        """Of the codes that hidden states predict."""
+        return self.output(hidden).float()
+
     def _embed(self, codes: Int[Tensor, "n m"], first: int) -> Float[Tensor, "n m d"]:
         """Embeddings of the codes of the cells `first`, `first + 1`, ..."""
         return self.codes(codes) + self.cells.weight[first : first + codes.shape[1]]
+
+
+def check_codes(codes: Int[Tensor, "n gh gw"], grid: tuple[int, int], codebook_size: int) -> None:
+    """Raise ChiasmError on codes of another tokenizer."""
+    if tuple(codes.shape[1:]) != tuple(grid):
+        raise ChiasmError(f"codes of shape {tuple(codes.shape)} given to an image head of grid {grid}")
+    if codes.numel() and not (codes.min() >= 0 and codes.max() < codebook_size):
+        raise ChiasmError(
+            f"codes from {int(codes.min())} to {int(codes.max())} given to an image head of "
+            f"{codebook_size} codes (0 to {codebook_size - 1})"
+        )
+
+
+def count_pictures(step: Step, guidance: float, unconditional: float) -> int:
+    """How many pictures are drawn; raises ChiasmError when guidance lacks the rows without a prompt."""
+    if guidance != 1 and unconditional == 0:
+        raise ChiasmError(
+            f"guidance {guidance} needs a head trained with empty prompts, but its 'unconditional' is 0: "
+            "use guidance 1 or train with unconditional > 0"
+        )
+    rows = len(step.start)
+    if guidance != 1 and rows % 2:
+        raise ChiasmError(
+            f"guidance needs a row with and a row without each prompt, but there are {rows} rows"
+        )
+    return rows if guidance == 1 else rows // 2
 
 
 def learnt(span: Span) -> Bool[Tensor, "n m"]:

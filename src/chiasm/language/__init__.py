@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from chiasm.errors import RecipeError
 from chiasm.parts import Part
 
 if TYPE_CHECKING:
@@ -19,10 +20,12 @@ class Language(Part, nn.Module, slot="language"):
     width: of a hidden state.
     context: the most positions a document may have.
     tokenizer: text to ids and back.
+    grid: rows and columns of a written picture's codes; the builder says them.
     whole_pictures: the tokens of a picture that is read see each other, else only those before them.
     """
 
     whole_pictures: ClassVar[bool] = False
+    grid: tuple[int, int] = (1, 1)
     width: int
     context: int
     tokenizer: "TextTokenizer"
@@ -48,6 +51,19 @@ class Language(Part, nn.Module, slot="language"):
     @abstractmethod
     def logits(self, hidden: Float[Tensor, "*s d"]) -> Float[Tensor, "*s v"]: ...
 
+    @property
+    def vocabulary_size(self) -> int:
+        """Ids that it embeds and predicts, those that no text has among them."""
+        return len(self.head.weight)  # type: ignore[arg-type]
+
+    def grow(self, count: int) -> int:
+        """Add `count` ids that no text has, for an image head's codes; returns the first of them."""
+        raise RecipeError(f"the vocabulary of language {self.name!r} cannot grow by image codes")
+
     @abstractmethod
     def new_cache(self) -> Any:
         """An empty key-value cache."""
+
+    def forget(self, cache: Any, count: int) -> None:
+        """Take the last `count` positions out of the cache again."""
+        cache.crop(-count)

@@ -94,6 +94,11 @@ class Causal(Language, name="causal"):
         cap = getattr(self.inner.config, "final_logit_softcapping", None)
         return logits if cap is None else cap * torch.tanh(logits / cap)
 
+    def grow(self, count: int) -> int:
+        first: int = self.inner.get_input_embeddings().num_embeddings
+        self.inner.resize_token_embeddings(first + count, mean_resizing=False)
+        return first
+
     def new_cache(self) -> DynamicCache:
         return DynamicCache(config=self.inner.config)
 
