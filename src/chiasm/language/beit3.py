@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from torch.nn import functional
 from chiasm.attention import Layout, attend
 from chiasm.errors import RecipeError
 from chiasm.language import Language
+from chiasm.language.key_values import KeyValues
 from chiasm.language.text import TextTokenizer
 from chiasm.routing import current_kinds, current_reading
 from chiasm.sequence import Kind
@@ -26,21 +27,10 @@ GROUPS: Any = (("text",), ("read", "written"))
 
 
 @dataclass
-class Cache:
-    """Keys and values of each layer, and how many words each row has had."""
+class Cache(KeyValues):
+    """words: how many words each row has had."""
 
-    keys: list[Tensor] = field(default_factory=list)
-    values: list[Tensor] = field(default_factory=list)
     words: Int[Tensor, " b"] | int = 0
-
-    def extended(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        if layer == len(self.keys):
-            self.keys.append(key)
-            self.values.append(value)
-        else:
-            self.keys[layer] = torch.cat([self.keys[layer], key], 2)
-            self.values[layer] = torch.cat([self.values[layer], value], 2)
-        return self.keys[layer], self.values[layer]
 
 
 class BEiT3(Language, name="beit3"):

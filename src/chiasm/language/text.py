@@ -26,6 +26,7 @@ PLAIN_TEMPLATE = (
     "{% if message['role'] == 'user' %}" + ANSWER + "{% elif message['role'] == 'assistant' %}{{ eos_token }}"
     "{% else %}\n{% endif %}{% endfor %}"
 )
+CLASS_TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,19 @@ class TextTokenizer:
             )
         )
 
+    @classmethod
+    def classes(cls, count: int) -> TextTokenizer:
+        """For models that draw classes: a prompt is a number from 0, and no class has the id `count`."""
+        from tokenizers import Tokenizer, models, pre_tokenizers
+
+        none = "<|no class|>"
+        words = {str(i): i for i in range(count)} | {none: count}
+        inner = Tokenizer(models.WordLevel(words, unk_token=none))
+        inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+        fast = PreTrainedTokenizerFast(tokenizer_object=inner, bos_token=none, eos_token=none)
+        fast.chat_template = CLASS_TEMPLATE
+        return cls(fast)
+
     def save(self, folder: Path) -> None:
         self.inner.save_pretrained(folder)
 
@@ -123,7 +137,10 @@ class TextTokenizer:
         return int(self.inner.convert_tokens_to_ids(token))  # type: ignore[arg-type]
 
     def _encode(self, text: str) -> tuple[int, ...]:
-        return tuple(self.inner.encode(text, add_special_tokens=False))
+        ids = tuple(self.inner.encode(text, add_special_tokens=False))
+        if self.inner.chat_template == CLASS_TEMPLATE and self.begin in ids:
+            raise DataError(f"{text!r} is no class: this model draws the classes 0 to {self.begin - 1}")
+        return ids
 
     def decode(self, ids: Sequence[int]) -> str:
         text = self.inner.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)

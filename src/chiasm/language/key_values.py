@@ -1,0 +1,40 @@
+"""Keys and values of layers that are not transformers'."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from jaxtyping import Float
+from torch import Tensor
+
+
+@dataclass
+class KeyValues:
+    """Keys and values of each layer, over all positions so far.
+
+    They stand in memory that grows by doubling, so that a step does not copy what is there.
+    """
+
+    memory: list[Float[Tensor, "2 b g m e"]] = field(default_factory=list)
+    lengths: list[int] = field(default_factory=list)
+
+    def extended(
+        self, layer: int, key: Float[Tensor, "b g t e"], value: Float[Tensor, "b g t e"]
+    ) -> tuple[Float[Tensor, "b g s e"], Float[Tensor, "b g s e"]]:
+        """The layer's keys and values with those of the new positions behind them."""
+        if layer == len(self.memory):
+            self.memory.append(key.new_empty(2, *key.shape[:2], 0, key.shape[3]))
+            self.lengths.append(0)
+        old, begin = self.memory[layer], self.lengths[layer]
+        end = begin + key.shape[2]
+        if end > old.shape[3]:
+            self.memory[layer] = key.new_empty(2, *key.shape[:2], max(end, 2 * old.shape[3]), key.shape[3])
+            self.memory[layer][..., :begin, :] = old[..., :begin, :]
+        memory = self.memory[layer]
+        memory[0, :, :, begin:end], memory[1, :, :, begin:end] = key, value
+        self.lengths[layer] = end
+        return memory[0, :, :, :end], memory[1, :, :, :end]
+
+    def crop(self, count: int) -> None:
+        """Forget the last `-count` positions."""
+        self.lengths = [length + count for length in self.lengths]

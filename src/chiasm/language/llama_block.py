@@ -1,0 +1,130 @@
+"""LlamaGen's layer: a Llama's, with a rotary embedding over the two axes of a picture's grid (arXiv 2406.06525)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+
+from chiasm.attention import Layout, attend
+from chiasm.errors import RecipeError
+from chiasm.language.key_values import KeyValues
+
+
+class Turns(NamedTuple):
+    """By how much the pairs of a head's channels turn; both are 0 where a position is without a place."""
+
+    cosine: Float[Tensor, "b t p"]
+    sine: Float[Tensor, "b t p"]
+
+
+class GridRotation(nn.Module):
+    """Rotary embedding in two dimensions: the first half of the pairs turns by row, the second by column.
+
+    Pairs are neighbouring channels. A position without a place is not left as it is but multiplied by 0, as in the
+    published models: its query and key vanish, so that it looks at all positions alike and all look at it alike.
+    """
+
+    frequencies: Float[Tensor, " f"]
+
+    def __init__(self, head_width: int, base: float = 10000.0):
+        super().__init__()
+        if head_width % 4:
+            raise RecipeError(
+                f"a head of width {head_width} cannot turn by row and column; take a multiple of 4"
+            )
+        half = head_width // 2
+        exponents = torch.arange(0, half, 2).float() / half
+        self.register_buffer("frequencies", 1.0 / base**exponents, persistent=False)
+
+    def forward(
+        self, rows: Int[Tensor, "b t"], columns: Int[Tensor, "b t"], placed: Bool[Tensor, "b t"]
+    ) -> Turns:
+        angles = torch.cat([axis[..., None] * self.frequencies for axis in (rows, columns)], -1)
+        return Turns(*(wave * placed[..., None] for wave in (angles.cos(), angles.sin())))
+
+
+def turned(x: Float[Tensor, "b t h e"], turns: Turns) -> Float[Tensor, "b t h e"]:
+    """Queries or keys after their rotation, in at least single precision."""
+    even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)
+    cosine, sine = turns.cosine[:, :, None], turns.sine[:, :, None]
+    return torch.stack([even * cosine - odd * sine, odd * cosine + even * sine], -1).flatten(-2)
+
+
+class LlamaBlock(nn.Module):
+    """Norm, attention, norm, gated network, without any bias.
+
+    Args:
+        width: of the hidden states.
+        heads: of attention.
+        key_value_heads: heads of keys and values, each shared by some heads of queries.
+        hidden: width inside the network.
+        epsilon: of the norms.
+        dropout: of what attention and network add, in training.
+    """
+
+    def __init__(
+        self, width: int, heads: int, key_value_heads: int, hidden: int, epsilon: float, dropout: float
+    ):
+        super().__init__()
+        if width % heads or heads % key_value_heads:
+            raise RecipeError(
+                f"{heads} heads must divide the width {width}, and {key_value_heads} heads of keys and values "
+                f"must divide {heads}"
+            )
+        self.heads, self.key_value_heads, head_width = heads, key_value_heads, width // heads
+        self.attention_norm = nn.RMSNorm(width, epsilon)
+        self.query = nn.Linear(width, heads * head_width, bias=False)
+        self.key = nn.Linear(width, key_value_heads * head_width, bias=False)
+        self.value = nn.Linear(width, key_value_heads * head_width, bias=False)
+        self.out = nn.Linear(width, width, bias=False)
+        self.network_norm = nn.RMSNorm(width, epsilon)
+        self.gate = nn.Linear(width, hidden, bias=False)
+        self.up = nn.Linear(width, hidden, bias=False)
+        self.down = nn.Linear(hidden, width, bias=False)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(
+        self,
+        x: Float[Tensor, "b t d"],
+        turns: Turns,
+        layout: Layout,
+        cache: KeyValues | None = None,
+        index: int = 0,
+    ) -> Float[Tensor, "b t d"]:
+        """index: which layer this is of those that share the cache."""
+        normed = self.attention_norm(x)
+        query, key, value = (
+            rearrange(project(normed), "b t (h e) -> b t h e", h=heads)
+            for project, heads in (
+                (self.query, self.heads),
+                (self.key, self.key_value_heads),
+                (self.value, self.key_value_heads),
+            )
+        )
+        query, key = (turned(each, turns).to(value.dtype) for each in (query, key))
+        query, key, value = (each.transpose(1, 2) for each in (query, key, value))
+        if cache is not None:
+            key, value = cache.extended(index, key, value)
+        answer, _ = attend(self, query, key, value, None, layout=layout)
+        x = x + self.dropout(self.out(rearrange(answer, "b t h e -> b t (h e)")))
+        normed = self.network_norm(x)
+        return x + self.dropout(self.down(functional.silu(self.gate(normed)) * self.up(normed)))
+
+
+def hidden_width(width: int, multiple: int = 256, factor: float | None = None) -> int:
+    """Width inside the network as LlamaGen counts it: two thirds of four widths, rounded up to a multiple."""
+    hidden = int(2 * 4 * width / 3)
+    hidden = hidden if factor is None else int(factor * hidden)
+    return -(-hidden // multiple) * multiple
+
+
+def initialise(module: nn.Module, deviation: float = 0.02) -> None:
+    """Normally distributed weights in every linear layer and table."""
+    for each in module.modules():
+        if isinstance(each, nn.Linear | nn.Embedding):
+            nn.init.normal_(each.weight, std=deviation)
