@@ -1,7 +1,8 @@
 """Models in folders: complete, atomic, and read without executing anything from them.
 
 A folder holds `recipe.yaml` (the resolved recipe), `parts.json` (with which the model is rebuilt without the
-checkpoints it was made from, and which tensors are one and the same), `model.safetensors` and `tokenizer/`.
+checkpoints it was made from, and which tensors are one and the same), `model.safetensors` and, if the model has
+a language slot, `tokenizer/`.
 """
 
 from __future__ import annotations
@@ -61,7 +62,8 @@ def load_model(folder: str | Path, device: torch.device | str = "cpu") -> Model:
         raise CheckpointError(
             f"{folder} mixes two checkpoints: parts.json and recipe.yaml name different parts"
         )
-    spec["language"] |= {"tokenizer": str(folder / "tokenizer")}
+    if "language" in spec:
+        spec["language"] |= {"tokenizer": str(folder / "tokenizer")}
     model = Model(spec, seed=recipe.seed)
     tensors = read_tensors(folder / "model.safetensors")
     for name, original in tied.items():
@@ -99,11 +101,13 @@ def write_model(model: Model, recipe: Recipe, folder: Path) -> None:
     """Write the files of a model into an existing folder."""
     tensors, tied = _untied(model.state_dict())
     spec = model.standalone()
-    spec["language"] |= {"tokenizer": None}  # it stands in the folder itself
+    if model.speaks:
+        spec["language"] |= {"tokenizer": None}  # it stands in the folder itself
     recipe.save(folder / "recipe.yaml")
     write_json(folder / "parts.json", {"model": spec, "tied": tied})
     write_tensors(folder / "model.safetensors", tensors)
-    model.language.tokenizer.save(folder / "tokenizer")
+    if model.speaks:
+        model.language.tokenizer.save(folder / "tokenizer")
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:

@@ -34,8 +34,14 @@ if TYPE_CHECKING:
     from chiasm.recipe import Sampling
 
 
+ALONE = ("encoder", "image_tokenizer")  # slots that mean something without a language model
+
+
 class Model(nn.Module):
     """A model that sees, if it has an encoder, and draws, if it has an image head.
+
+    Without a language model it is an image tokenizer, or an encoder, alone: `model.image_tokenizer` encodes and
+    decodes, and asking for words is an error.
 
     Submodules are the slots, under the names that a recipe gives them, so that `encoder.*`, `language.*` and so
     on name the parameters of each part in a checkpoint.
@@ -68,8 +74,8 @@ class Model(nn.Module):
         self.encoder = build("encoder")
         self.language = build("language", texts, "image_head" in spec)
         if self.language is None:
-            raise ChiasmError("a model needs a language slot")
-        if self.encoder is not None:
+            self._stand_alone()
+        if self.encoder is not None and self.speaks:
             self.connector = build("connector", self.encoder.width, self._read_width)
         else:
             self.connector = None
@@ -77,7 +83,9 @@ class Model(nn.Module):
         self.routing = build("routing", self.language, *([self._read_width] if self._reads_beside else []))
         self.image_tokenizer = build("image_tokenizer")
         self.image_head = self.image_decoder = None
-        if self.image_tokenizer is not None:
+        if self.image_tokenizer is not None and not self.speaks:
+            self.image_decoder = build("image_decoder", self.image_tokenizer)
+        elif self.image_tokenizer is not None:
             tokenizer = self.image_tokenizer
             self.language.grid = tokenizer.grid
             self.image_head = build(
@@ -86,6 +94,10 @@ class Model(nn.Module):
             self.image_decoder = build("image_decoder", tokenizer)
         if self.views is not None:
             self.contract.read_order(Size(64, 64), "the recipe")  # a size no part can take is an error now
+
+    @property
+    def speaks(self) -> bool:
+        return self.language is not None
 
     @property
     def sees(self) -> bool:
@@ -101,7 +113,12 @@ class Model(nn.Module):
 
     @property
     def contract(self) -> Contract:
-        """What the data side needs to know of this model."""
+        """What the data side needs to know of this model; raises ChiasmError if it has no language model."""
+        if not self.speaks:
+            alone = " and ".join(slot.replace("_", " ") for slot in self.slots() if slot in ALONE)
+            raise ChiasmError(
+                f"this model is an {alone} alone; it has no language model to read or write with"
+            )
         size = self.image_tokenizer.size if self.image_tokenizer is not None else None
         return Contract(
             tokenizer=self.language.tokenizer,
@@ -213,6 +230,15 @@ class Model(nn.Module):
         with torch.no_grad():
             return self.image_tokenizer.encode(written.targets)
 
+    def _stand_alone(self) -> None:
+        """Raise RecipeError unless the slots mean something without a language model."""
+        joined = [slot for slot in self.spec if slot not in (*ALONE, "image_decoder")]
+        if joined or not self.spec:
+            raise RecipeError(
+                f"model has {', '.join(joined) or 'no slots'} but no language; only an image_tokenizer or an "
+                "encoder can stand alone"
+            )
+
     @property
     def _wanted(self) -> list[Any]:
         """What the builder hands to the image head beside sizes."""
@@ -222,7 +248,9 @@ class Model(nn.Module):
 
     @property
     def _reads_beside(self) -> bool:
-        return issubclass(parts.lookup("routing", self.spec["routing"]["type"]), CrossRouting)
+        return "routing" in self.spec and issubclass(
+            parts.lookup("routing", self.spec["routing"]["type"]), CrossRouting
+        )
 
     @property
     def _read_width(self) -> int:

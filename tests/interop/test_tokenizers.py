@@ -7,6 +7,7 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
+import chiasm
 from chiasm import parts
 from chiasm.checkpoint import find_checkpoint
 from chiasm.interop import Folder, export_checkpoint, find_family, import_checkpoint, recognise
@@ -159,3 +160,12 @@ def test_janus_comes_back_bit_for_bit(tmp_path):
     import_checkpoint(tmp_path / "public", tmp_path / "ours")
     export_checkpoint(tmp_path / "ours", tmp_path / "theirs")
     assert equal(read_tensors(tmp_path / "theirs"), tensors)
+
+
+@pytest.mark.parametrize("name", ["vqvae2", "vqgan", "show-o-vq"])
+def test_what_was_imported_is_loaded_like_any_model(name, tmp_path):
+    write(name, CASES[name], public(name, CASES[name], tmp_path), tmp_path / "public")
+    import_checkpoint(tmp_path / "public", tmp_path / "ours")
+    tokenizer = chiasm.load(tmp_path / "ours").image_tokenizer
+    pictures = torch.rand(1, 3, tokenizer.size, tokenizer.size)
+    assert tokenizer.decode(tokenizer.encode(pictures)).shape == pictures.shape

@@ -97,11 +97,12 @@ def test_a_mixture_is_taken_up_anywhere(position):
 def test_batches_are_taken_up_anywhere_made_ahead_or_in_turn(maker, feed):
     recipe, model, sources = stream()
     stage = recipe.stages[maker is DocumentBatches]
-    straight = maker(model.contract, sources, stage, seed=0)
+    of = model.contract if maker is DocumentBatches else model.image_tokenizer
+    straight = maker(of, sources, stage, seed=0)
     for _ in range(3):
         straight.next()
     expected = [straight.next() for _ in range(3)]
-    first, second = (maker(model.contract, sources, stage, seed=0) for _ in range(2))
+    first, second = (maker(of, sources, stage, seed=0) for _ in range(2))
     with feed(first) as fed:
         state = [fed.take() for _ in range(3)][-1].state
     second.restore(state)

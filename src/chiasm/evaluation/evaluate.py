@@ -51,9 +51,14 @@ def evaluate(
                 f"{', '.join(OVERRIDABLE)}"
             )
     recipe = load_recipe(folder, overrides)
+    model = load_model(folder)
+    if not model.speaks:
+        raise ChiasmError(
+            f"{folder} has no language model to ask; look at its image tokenizer: chiasm tokenizer report {folder}"
+        )
     source = held_out(recipe)
     results, samples, pictures = examine(
-        ModelSubject(load_model(folder), recipe.sampling),
+        ModelSubject(model, recipe.sampling),
         source,
         recipe,
         read_metrics(folder),

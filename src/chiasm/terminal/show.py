@@ -26,7 +26,8 @@ def show(recipe: Recipe) -> None:
     samples = _samples(recipe)
     console.print(_shapes(model, samples))
     console.print(_parameters(model, recipe))
-    console.print(_costs(model, samples))
+    if model.speaks:
+        console.print(_costs(model, samples))
 
 
 def _samples(recipe: Recipe) -> list[Sample]:

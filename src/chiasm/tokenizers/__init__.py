@@ -59,6 +59,10 @@ class VideoTokenizer(ImageTokenizer):
     def encode_video(self, video: Float[Tensor, "n t 3 h w"]) -> Int[Tensor, "n u gh gw"]: ...
 
     @abstractmethod
+    def video_losses(self, video: Float[Tensor, "n t 3 h w"]) -> dict[str, Loss]:
+        """Training losses by name, as of pictures."""
+
+    @abstractmethod
     def decode_video(self, codes: Int[Tensor, "n u gh gw"]) -> Float[Tensor, "n t 3 h w"]: ...
 
 

@@ -82,18 +82,21 @@ class QuantizedAutoencoder(ImageTokenizer):
     def losses(self, pixels: Float[Tensor, "n 3 h w"]) -> dict[str, Loss]:
         """Reconstruction, and what the quantizer adds."""
         self._check(pixels)
-        latents = self.latents(pixels)
-        with torch.autocast(pixels.device.type, enabled=False):
-            quantized = self.quantize(latents.float())
-        self._count(quantized.codes)
+        quantized = self._quantized(self.latents(pixels))
         return {
             "reconstruction": self.reconstruction(self.render(quantized.vectors), pixels),
             **quantized.losses,
         }
 
-    def reconstruction(self, made: Float[Tensor, "n 3 h w"], pixels: Float[Tensor, "n 3 h w"]) -> Loss:
+    def reconstruction(self, made: Float[Tensor, "*n 3 h w"], pixels: Float[Tensor, "*n 3 h w"]) -> Loss:
         """The absolute error, of pixels in [-1, 1] as in most originals."""
         return Loss.of(2 * (made - pixels).abs())
+
+    def _quantized(self, latents: Float[Tensor, "*n c"]) -> Quantized:
+        with torch.autocast(latents.device.type, enabled=False):
+            quantized = self.quantize(latents.float())
+        self._count(quantized.codes)
+        return quantized
 
     def health(self) -> dict[str, float]:
         """Share of codes used of late, and perplexity of their use."""
@@ -150,6 +153,19 @@ class VideoAutoencoder(QuantizedAutoencoder, VideoTokenizer):
         with torch.autocast(video.device.type, enabled=False):
             return self.quantize.encode(self.video_latents(video.float()))
 
+    def video_losses(self, video: Float[Tensor, "n t 3 h w"]) -> dict[str, Loss]:
+        """Reconstruction, and what the quantizer adds; raises ChiasmError for a length that cannot be made."""
+        self._check(video.flatten(0, 1))
+        quantized = self._quantized(self.video_latents(video))
+        made = self.render_video(quantized.vectors)
+        if made.shape != video.shape:
+            raise ChiasmError(
+                f"clips of {video.shape[1]} frames given to image_tokenizer {self.name!r}, whose codes of them "
+                f"stand for {made.shape[1]}; give it clips of so many"
+            )
+        return {"reconstruction": self.reconstruction(made, video), **quantized.losses}
+
+    @torch.no_grad()
     def decode_video(self, codes: Int[Tensor, "n u gh gw"]) -> Float[Tensor, "n t 3 h w"]:
         """Videos of codes, in [0, 1]; raises ChiasmError on codes out of range or of another grid."""
         self._check_codes(codes.flatten(0, 1))

@@ -13,13 +13,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from chiasm.data import Picture, Sample, Source
+from chiasm.data.clip import Clip, clip_pixels, pixels
 from chiasm.data.documents import Contract, PictureReader, document, reads_picture, writes_picture
 from chiasm.errors import DataError
 from chiasm.objectives import Described
 from chiasm.recipe import Stage
 from chiasm.sequence import Document, PackedBatch, Packer, Slot
+from chiasm.tokenizers import ImageTokenizer, VideoTokenizer
 from chiasm.training.mixture import Mixture, Origin, chance
-from chiasm.views import View
+from chiasm.views import Size, View
 from chiasm.views.cut import cut
 
 Batch = TypeVar("Batch")
@@ -90,11 +92,14 @@ class DocumentBatches:
 
 
 class PictureBatches:
-    """Batches of pictures at an image tokenizer's size: those that a group writes, else those that it reads."""
+    """Batches of pictures at an image tokenizer's size: those that a group writes, else those that it reads.
+
+    Of a clip a tokenizer of moving pictures gets all frames, any other the first.
+    """
 
     def __init__(
         self,
-        contract: Contract,
+        tokenizer: ImageTokenizer,
         sources: Mapping[str, Source],
         stage: Stage,
         *,
@@ -102,17 +107,29 @@ class PictureBatches:
         rank: int = 0,
         world: int = 1,
     ):
-        self.reader = PictureReader(contract)
-        self.rows = stage.rows
+        self.size = Size(tokenizer.size, tokenizer.size)
+        self.moving = isinstance(tokenizer, VideoTokenizer)
+        self.stage = stage
         key = f"{seed}/{stage.name}"
         self.mixture: Mixture[Picture] = Mixture(sources, stage.data, key, pictures_of, rank, world)
         self.state, self.restore = self.mixture.state, self.mixture.restore
 
-    def next(self) -> Float[Tensor, "n 3 h w"]:
+    def next(self) -> Float[Tensor, "n *t 3 h w"]:
+        """Raises DataError where pictures and clips, or clips of different lengths, meet in one batch."""
         taken = []
-        for _ in range(self.rows):
-            taken.append(self.reader.target(self.mixture.peek()[1]))
+        for _ in range(self.stage.rows):
+            picture = self.mixture.peek()[1]
+            if self.moving and isinstance(picture, Clip):
+                taken.append(clip_pixels(picture, self.size))
+            else:
+                taken.append(pixels(picture, self.size))
             self.mixture.advance()
+        lengths = {len(each) if each.ndim == 4 else 0 for each in taken}
+        if len(lengths) > 1:
+            told = ", ".join(f"clips of {n} frames" if n else "pictures" for n in sorted(lengths))
+            raise DataError(
+                f"stage {self.stage.name!r} mixes {told} in a batch; give each a stage of its own"
+            )
         return torch.stack(taken)
 
 

@@ -92,14 +92,15 @@ class Training:
     def _aim(self, stage: Stage) -> tuple[Aim, Batches[Any]]:
         """What the stage minimises, and on what."""
         where = {"seed": self.recipe.seed, "rank": self.ranks.rank, "world": self.ranks.world}
-        contract = self.model.contract
         if stage.objective is not None:
-            described = DescribedBatches(contract, self.sources, stage, **where)
+            described = DescribedBatches(self.model.contract, self.sources, stage, **where)
             return Pretraining(
                 self.model, build_objective(self.model, stage, described, self.recipe.seed)
             ), described
         if "image_tokenizer" in stage.train:
-            return Pictures(self.model), PictureBatches(contract, self.sources, stage, **where)
+            aim = Pictures(self.model)
+            return aim, PictureBatches(aim.tokenizer, self.sources, stage, **where)
+        contract = self.model.contract
         head = self.model.image_head
         reader = prepared(
             self.model,

@@ -16,6 +16,7 @@ from chiasm.losses import Loss, objective
 from chiasm.model import Model
 from chiasm.recipe import Stage
 from chiasm.sequence import IGNORE, PackedBatch
+from chiasm.tokenizers import VideoTokenizer
 from chiasm.training.distribution import Ranks
 from chiasm.training.optimiser import Optimiser
 
@@ -79,7 +80,7 @@ class Documents(Aim):
 
 
 class Pictures(Aim):
-    """The losses of an image tokenizer on pictures; every batch has as many of them."""
+    """The losses of an image tokenizer on pictures or clips; every batch has as many of them."""
 
     unit = "pictures"
 
@@ -89,6 +90,9 @@ class Pictures(Aim):
         self._per_picture: dict[str, float] = {}
 
     def losses(self, batch: Tensor) -> dict[str, Loss]:
+        if batch.ndim == 5:
+            assert isinstance(self.tokenizer, VideoTokenizer)
+            return self.tokenizer.video_losses(batch)
         return self.tokenizer.losses(batch)
 
     def buffers(self) -> Iterable[Tensor]:
@@ -107,7 +111,7 @@ class Pictures(Aim):
         modes = [(module, module.training) for module in self.tokenizer.modules()]
         self.tokenizer.eval()
         with torch.random.fork_rng(devices=[]), torch.no_grad():
-            losses = self.tokenizer.losses(picture)
+            losses = self.losses(picture)
         for module, mode in modes:
             module.training = mode
         return {name: float(loss.count) for name, loss in losses.items()}

@@ -2,6 +2,7 @@
 
 from chiasm.data.world.assets import Emoji, emoji_set, find_emoji
 from chiasm.data.world.checker import Checker, Reading, score
+from chiasm.data.world.moving import MovingWorld, SceneClip
 from chiasm.data.world.render import ScenePicture, TextPicture, masks, render
 from chiasm.data.world.scene import Scene, Thing
 from chiasm.data.world.sheet import contact_sheet
@@ -10,8 +11,10 @@ from chiasm.data.world.source import World
 __all__ = [
     "Checker",
     "Emoji",
+    "MovingWorld",
     "Reading",
     "Scene",
+    "SceneClip",
     "ScenePicture",
     "TextPicture",
     "Thing",
