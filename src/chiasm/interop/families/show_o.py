@@ -1,0 +1,196 @@
+"""Show-o in the original's layout (arXiv 2408.12528), and the replay of its whole model."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from chiasm.attention import Layout
+from chiasm.errors import CheckpointError
+from chiasm.generation import DrawStep, Session
+from chiasm.interop.cases import Case
+from chiasm.interop.convert import load
+from chiasm.interop.family import Family, Folder, Original, find_family
+from chiasm.interop.mapping import NameMap, Own, Rule, Unused
+from chiasm.interop.towers import causal_config
+from chiasm.interop.verify import replays
+from chiasm.losses import cross_entropy
+from chiasm.sequence import IGNORE, Document
+
+# Behind the words of Phi-1.5 stand these, then the codes, then the mask.
+MARKERS = (
+    "[PAD]",
+    "<|soi|>",
+    "<|eoi|>",
+    "<|sov|>",
+    "<|eov|>",
+    "<|t2i|>",
+    "<|mmu|>",
+    "<|t2v|>",
+    "<|v2v|>",
+    "<|lvg|>",
+)
+TOKENIZER = "vq_model."  # our prefix for the tensors of showlab/magvitv2
+PHI = {"partial_rotary_factor": 0.5, "max_position_embeddings": 2048}  # microsoft/phi-1_5
+
+
+class ShowO(Family, name="show-o"):
+    """showlab/show-o, with the files of showlab/magvitv2 in a folder of their own inside it.
+
+    config.json names Phi only; its structure follows from the tensors. Pictures are read as codes, in one
+    attention block with the task's marker.
+    """
+
+    looks_for = "config.json with _class_name Showo, and a folder inside with _class_name MAGVITv2"
+
+    def recognises(self, folder: Folder) -> bool:
+        return str(folder.config.get("_class_name", "")).lower() == "showo"
+
+    def read(self, folder: Folder) -> Original:
+        if folder.config.get("w_clip_vit"):
+            raise CheckpointError(
+                f"{folder.path} is the form of Show-o that reads with CLIP; known is the other"
+            )
+        inside = [Folder(path) for path in sorted(folder.path.iterdir()) if path.is_dir()]
+        drawers = [each for each in inside if find_family("show-o-vq").recognises(each)]
+        if len(drawers) != 1:
+            raise CheckpointError(
+                f"{folder.path} must have one folder with the files of showlab/magvitv2 inside it "
+                f"(config.json with _class_name MAGVITv2); it has {len(drawers)}"
+            )
+        tensors = dict(folder.tensors)
+        config = {**folder.config, "phi": _phi(tensors), "vq_model": drawers[0].config}
+        return Original(config, tensors | {TOKENIZER + key: t for key, t in drawers[0].tensors.items()})
+
+    def write(self, original: Original, folder: Any) -> None:
+        config = {key: value for key, value in original.config.items() if key not in ("phi", "vq_model")}
+        drawer = {
+            k.removeprefix(TOKENIZER): t for k, t in original.tensors.items() if k.startswith(TOKENIZER)
+        }
+        own = {key: t for key, t in original.tensors.items() if not key.startswith(TOKENIZER)}
+        (folder / "magvitv2").mkdir(exist_ok=True)
+        super().write(Original(config, own), folder)
+        super().write(Original(original.config["vq_model"], drawer), folder / "magvitv2")
+
+    def model(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> dict[str, dict[str, Any]]:
+        words = config["llm_vocab_size"]
+        soi, eoi, mmu = (words + MARKERS.index(marker) for marker in ("<|soi|>", "<|eoi|>", "<|mmu|>"))
+        head = {"type": "shared_masked", "first": words + len(MARKERS)}
+        head |= {"before": [soi], "before_read": [mmu, soi], "behind": [eoi]}
+        language = causal_config({**PHI, **config["phi"], "vocab_size": config["vocab_size"]}, "phi")
+        return {
+            "language": {**language, "draw_marker": None},
+            **find_family("show-o-vq").model(config["vq_model"]),
+            "image_head": head,
+        }
+
+    def names(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> NameMap:
+        tokenizer = find_family("show-o-vq").names(config["vq_model"])
+        alone = not any(key.startswith(TOKENIZER) for key in keys)  # a case of the language model
+        return NameMap(
+            *([Own("image_tokenizer.{rest...}")] if alone else []),
+            Unused(TOKENIZER + "quantize.embedding"),
+            Unused(TOKENIZER + "quantize.power_vals"),
+            *(Rule(TOKENIZER + str(rule.theirs), rule.ours) for rule in tokenizer.rules),
+            Unused("showo.model.layers.{n}.self_attn.rotary_emb.inv_freq"),
+            Rule("showo.{rest...}", "language.inner.{rest...}"),
+        )
+
+
+def _phi(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The structure of the language model, from its tensors."""
+    layer = "showo.model.layers.0."
+    needed = (
+        "showo.model.embed_tokens.weight",
+        layer + "mlp.fc1.weight",
+        layer + "self_attn.q_layernorm.weight",
+    )
+    lacking = [name for name in needed if name not in tensors]
+    if lacking:
+        raise CheckpointError(f"the checkpoint of Show-o lacks {', '.join(lacking)}")
+    width, per_head = tensors[needed[0]].shape[1], tensors[needed[2]].shape[0]
+    layers = {name.split(".")[3] for name in tensors if name.startswith("showo.model.layers.")}
+    return {
+        "hidden_size": width,
+        "intermediate_size": tensors[needed[1]].shape[0],
+        "num_hidden_layers": len(layers),
+        "num_attention_heads": width // per_head,
+        "qk_layernorm": True,
+    }
+
+
+@replays("show_o", "Showo")
+@torch.no_grad()
+def replay(case: Case) -> dict[str, Tensor]:
+    """Masks, logits and losses of all three tasks, and pictures drawn with guidance and without."""
+    told, given = case.config, case.inputs
+    model = load(find_family("show-o"), Original(_published(told), case.tensors)).model
+    head, words = model.image_head, told["llm_vocab"]
+    head.steps, head.schedule = told["steps"], told["schedule"]
+    asked, empty, learnt = given["t2i_ids"], given["t2i_uncond_ids"], given["train_ids"]
+    soi = told["max_len"] + 1
+
+    def logits(ids: Tensor) -> Tensor:
+        layout, positions = _layout(model, ids, words)
+        return model.language.logits(model.language(model.language.embed(ids), positions, layout))
+
+    def drawn(prompts: list[Tensor], guidance: float) -> list[Any]:
+        step = DrawStep(Session(model, [_prompt(row, words, soi) for row in prompts]))
+        return list(head.rounds(step, guidance, temperature=0.0))
+
+    both, made, labels = torch.cat([asked, empty]), logits(learnt), given["train_labels"]
+    guided = drawn(list(both), 1 + told["gs"])  # the original counts guidance from 0
+    return {
+        "t2i_attention_allowed": _layout(model, both, words)[0].allowed[:, None].long(),
+        "t2i_logits": logits(asked),
+        "train_logits": made,
+        "loss_t2i": _mean(made[:1, soi:], labels[:1, soi:]),
+        "loss_lm": _mean(made[1:2, :-1], labels[1:2, 1:]),
+        "loss_mmu": _mean(made[2:, :-1], labels[2:, 1:]),
+        "greedy_ids": guided[-1].codes,
+        "greedy_argmax_per_step": torch.stack([each.proposed for each in guided]),
+        "greedy_ids_nocfg": drawn(list(asked), 1.0)[-1].codes,
+    }
+
+
+def _published(told: Mapping[str, Any]) -> dict[str, Any]:
+    """A case's config as an import reads it; the case has no image tokenizer, so any of its grid and codes does."""
+    side, bits = round(told["n_vq"] ** 0.5), (told["codebook"] - 1).bit_length()
+    tokenizer = {"resolution": side, "ch": 32, "z": bits, "ch_mult": [1], "dec_mult": [1]}
+    return {
+        "phi": told["phi"],
+        "llm_vocab_size": told["llm_vocab"],
+        "vocab_size": told["llm_vocab"] + told["n_special"] + told["codebook"] + 1,
+        "vq_model": {**tokenizer, "enc_blocks": [1], "dec_blocks": [1], "attn_resolutions": []},
+    }
+
+
+def _layout(model: Any, ids: Int[Tensor, "b t"], words: int) -> tuple[Layout, Int[Tensor, "b t"]]:
+    """The attention rule of rows of ids, and positions: padding on the left is a document of its own."""
+    pad, soi, mmu = (words + MARKERS.index(marker) for marker in ("[PAD]", "<|soi|>", "<|mmu|>"))
+    layout = Layout.causal(*ids.shape)
+    real = ((ids != pad).cumsum(1) > 0).long()
+    opens = layout.opens.clone()
+    for r, c in (ids == soi).nonzero().tolist():
+        read = c > 0 and int(ids[r, c - 1]) == mmu
+        start, span = (c - 1, model.image_head.read_layout()) if read else (c, model.image_head.layout())
+        opens[r, start : start + span.length] = torch.tensor(span.opens)
+    lengths = (1 - real).sum(1, keepdim=True)
+    positions = torch.arange(ids.shape[1]) - real * lengths
+    return replace(layout, documents=real, opens=opens), positions
+
+
+def _prompt(row: Int[Tensor, " t"], words: int, soi: int) -> Document:
+    made = Document("a row of the case")
+    made.add_text([id for id in row[:soi].tolist() if id != words], learn=False)
+    return made
+
+
+def _mean(logits: Tensor, labels: Tensor) -> Tensor:
+    learnt = labels != IGNORE
+    return cross_entropy(logits[learnt], labels[learnt]) / learnt.sum()
