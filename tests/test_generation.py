@@ -4,11 +4,12 @@ import pytest
 import torch
 from PIL import Image
 
+from chiasm.conversation import Reply, Turn
 from chiasm.data.documents import PictureReader, document, draw_prompt, prompt_of
 from chiasm.data.files import PictureInMemory
 from chiasm.data.sample import Message, Sample
 from chiasm.errors import DataError
-from chiasm.generation import Session, answers, draw
+from chiasm.generation import DrawStep, Session, answers, draw
 from chiasm.sequence import Kind, pack
 
 
@@ -131,3 +132,41 @@ def test_a_sample_longer_than_the_context_is_named(tiny_model):
     long = Sample("sample 9 of x", (Message("user", ("word " * 300,)),))
     with pytest.raises(DataError, match=r"sample 9 of x has .* but the context is 256"):
         document(model.contract, long, prompt=True)
+
+
+@pytest.mark.parametrize("stop", [1, 3])
+def test_a_stopped_answer_goes_on_within_a_half_drawn_picture(tiny_model, monkeypatch, stop):
+    """Stopped after some codes of a picture, and between words: the same answer as one that was never stopped."""
+    model, _ = tiny_model
+    draw_id, said = model.language.tokenizer.draw, []
+
+    def logits(hidden, pictures=True):  # "words, a picture, words"
+        said.append(len(said))
+        wanted = torch.full(hidden.shape[:-1], draw_id if len(said) % 3 == 2 else 40 + len(said))
+        return torch.nn.functional.one_hot(wanted, len(model.language.tokenizer)).float()
+
+    monkeypatch.setattr(model, "said", logits)
+    whole = model.chat("Draw.", tokens=6, seed=3, temperature=1.0)
+    said.clear()
+    turn, reply = Turn(model, "Draw.", tokens=6, seed=3, temperature=1.0), Reply()
+    steps, step = [], DrawStep.__call__
+
+    def stopping(self, embeddings, **options):
+        steps.append(len(embeddings[0]))
+        if len(steps) in (stop, stop + 2):
+            raise KeyboardInterrupt
+        return step(self, embeddings, **options)
+
+    monkeypatch.setattr(DrawStep, "__call__", stopping)
+    stops = 0
+    while not turn.ended:
+        try:
+            for piece in turn:
+                reply.add(piece)
+        except KeyboardInterrupt:
+            stops += 1
+    assert stops == 2
+    assert max(steps) > 1  # what was made before is read at once, not made again
+    assert [type(item) for item in reply.content] == [type(item) for item in whole.content]
+    assert reply.text == whole.text
+    assert [p.tobytes() for p in reply.pictures] == [p.tobytes() for p in whole.pictures]

@@ -16,11 +16,13 @@ from chiasm.data.files import PictureFile, PictureInMemory
 from chiasm.data.sample import Message, Picture, Sample
 from chiasm.errors import DataError
 from chiasm.generation import Session, decode, draw, sampling_of, to_pictures
-from chiasm.sequence import Document, Kind, Slot, WrittenImages
+from chiasm.heads import Half
+from chiasm.sequence import Kind, Slot, WrittenImages
 
 if TYPE_CHECKING:
     from chiasm.model import Model
-    from chiasm.recipe import Sampling
+
+BROKEN = "\N{REPLACEMENT CHARACTER}"  # how a tokenizer writes the first bytes of a letter
 
 
 @dataclass
@@ -28,6 +30,13 @@ class Reply:
     """An answer: `content` is text and pictures in the order in which they were made."""
 
     content: list[str | Image.Image] = field(default_factory=list)
+
+    def add(self, piece: str | Image.Image) -> None:
+        """Append a piece, text to text."""
+        if isinstance(piece, str) and self.content and isinstance(self.content[-1], str):
+            self.content[-1] += piece
+        else:
+            self.content.append(piece)
 
     @property
     def text(self) -> str:
@@ -58,44 +67,112 @@ def chat(
     Raises DataError for a picture that cannot be read or a conversation longer than the context.
     """
     reply = Reply()
-    for item in stream(
+    for piece in Turn(
         model, messages, seed=seed, tokens=tokens, guidance=guidance, temperature=temperature, top_k=top_k
     ):
-        if isinstance(item, str) and reply.content and isinstance(reply.content[-1], str):
-            reply.content[-1] += item
-        else:
-            reply.content.append(item)
+        reply.add(piece)
     return reply
 
 
-@torch.inference_mode()
-def stream(
-    model: Model,
-    messages: Sequence[Message | Mapping[str, Any]] | str,
-    *,
-    seed: int = 0,
-    tokens: int | None = None,
-    guidance: float | None = None,
-    temperature: float | None = None,
-    top_k: int | None = None,
-) -> Iterator[str | Image.Image]:
-    """`chat`, piece by piece as it is made."""
-    choices = sampling_of(model, guidance=guidance, temperature=temperature, top_k=top_k, tokens=tokens)
-    sample = Sample("the conversation", tuple(as_messages(messages)))
-    made = document(model.contract, sample, prompt=True)
-    reader = _KnownCodes(model)
-    generator = torch.Generator(model.device).manual_seed(seed)
-    left = choices.answer_tokens
-    while left > 0:
-        ids, ended = _say(model, made, reader, left)
-        made.add_text(ids, learn=False)
-        left -= len(ids)
-        words = [id for id in ids if id != model.language.tokenizer.draw]
-        if words:
-            yield model.language.tokenizer.decode(words)
-        if ended or left <= 0:
-            return
-        yield _draw_into(model, made, reader, choices, generator)
+class Turn(Iterator["str | Image.Image"]):
+    """An answer in the making: an iterator of text and pictures, piece by piece.
+
+    Whatever stops it (Ctrl-C, an exception, a loop that is left), iterating again goes on where it stood, within a
+    half-drawn picture too. Arguments are those of `chat`.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        messages: Sequence[Message | Mapping[str, Any]] | str,
+        *,
+        seed: int = 0,
+        tokens: int | None = None,
+        guidance: float | None = None,
+        temperature: float | None = None,
+        top_k: int | None = None,
+    ):
+        self.model = model
+        self.choices = sampling_of(
+            model, guidance=guidance, temperature=temperature, top_k=top_k, tokens=tokens
+        )
+        sample = Sample("the conversation", tuple(as_messages(messages)))
+        self.document = document(model.contract, sample, prompt=True)
+        self.ended = False
+        self._reader = _KnownCodes(model)
+        self._generator = torch.Generator(model.device).manual_seed(seed)
+        self._half = Half(self._generator)
+        self._session: Session | None = None  # None: the document is to be read (again)
+        self._left = self.choices.answer_tokens
+        self._unshown: list[int] = []  # ids whose text is not shown yet
+        self._draws = False
+
+    @torch.inference_mode()
+    def __next__(self) -> str | Image.Image:
+        try:
+            while not self.ended:
+                piece = self._draw() if self._draws else self._say()
+                if piece:
+                    return piece
+        except BaseException:
+            self._session = None  # some layers of its cache may be ahead of the others
+            raise
+        raise StopIteration
+
+    def _say(self) -> str:
+        """One more token; returns the text that is whole by now."""
+        tokenizer = self.model.language.tokenizer
+        if self._left <= 0 or len(self.document) >= self.model.language.context:
+            return self._end()
+        session = self._session or Session(self.model, [self.document], self._reader)
+        id = int(self.model.said(session.last).argmax(-1))
+        if id == tokenizer.end:
+            return self._end()
+        self._draws = id == tokenizer.draw
+        if not self._draws:
+            session.step_text(torch.tensor([id], device=self.model.device))
+            self._unshown.append(id)
+        self._session = None if self._draws else session
+        self.document.add_text([id], learn=False)
+        self._left -= 1
+        return self._show()
+
+    def _show(self) -> str:
+        text = self.model.language.tokenizer.decode(self._unshown)
+        if text.endswith(BROKEN) and not (self._draws or self.ended):
+            return ""
+        self._unshown = []
+        return text
+
+    def _end(self) -> str:
+        self.ended = True
+        return self._show()
+
+    def _draw(self) -> Image.Image | None:
+        """The picture that the document's last marker begins; its positions are appended to the document."""
+        if self._left <= 0:
+            self._draws, self.ended = False, True
+            return None
+        model, choices = self.model, self.choices
+        codes = draw(
+            model,
+            [self.document],
+            guidance=choices.guidance,
+            temperature=choices.temperature,
+            top_k=choices.top_k,
+            generator=self._half.restored(),
+            reader=self._reader,
+            half=self._half,
+        )
+        picture = to_pictures(decode(model, codes, self._generator))[0]
+        item = PictureInMemory(picture)
+        self._reader.known[item.key] = codes[0]
+        span, tokenizer = model.contract.span, model.language.tokenizer
+        assert span is not None
+        self.document.add_picture(item, Kind.WRITTEN, tokenizer.end, span.opens, span.exposed)
+        self.document.add_text(tokenizer.behind_picture, learn=False)
+        self._half, self._draws = Half(self._generator), False
+        return picture
 
 
 def as_messages(messages: Sequence[Message | Mapping[str, Any]] | str) -> list[Message]:
@@ -136,46 +213,6 @@ def _as_item(item: Any, where: str) -> str | Picture:
     raise DataError(
         f"{where} has content {item!r}; it must be text, a picture, or a mapping with 'text' or 'image'"
     )
-
-
-def _say(model: Model, made: Document, reader: PictureReader, most: int) -> tuple[list[int], bool]:
-    """Greedy text behind a document: its ids, and whether the answer has ended (else a picture follows)."""
-    tokenizer = model.language.tokenizer
-    session = Session(model, [made], reader)
-    ids: list[int] = []
-    hidden = session.last
-    while len(ids) < most and len(made) + len(ids) < model.language.context:
-        id = int(model.said(hidden).argmax(-1))
-        if id == tokenizer.end:
-            return ids, True
-        ids.append(id)
-        if id == tokenizer.draw:
-            return ids, False
-        hidden = session.step_text(torch.tensor([id], device=model.device))
-    return ids, True
-
-
-def _draw_into(
-    model: Model, made: Document, reader: _KnownCodes, choices: Sampling, generator: torch.Generator
-) -> Image.Image:
-    """Draw the picture that the document's last marker begins, and append its positions to the document."""
-    codes = draw(
-        model,
-        [made],
-        guidance=choices.guidance,
-        temperature=choices.temperature,
-        top_k=choices.top_k,
-        generator=generator,
-        reader=reader,
-    )
-    picture = to_pictures(decode(model, codes, generator))[0]
-    item = PictureInMemory(picture)
-    reader.known[item.key] = codes[0]
-    span = model.contract.span
-    assert span is not None
-    made.add_picture(item, Kind.WRITTEN, model.language.tokenizer.end, span.opens, span.exposed)
-    made.add_text(model.language.tokenizer.behind_picture, learn=False)
-    return picture
 
 
 class _KnownCodes(PictureReader):

@@ -15,6 +15,7 @@ from chiasm.attention import Layout
 from chiasm.data.documents import PictureReader, document, draw_prompt
 from chiasm.data.sample import Message, Sample
 from chiasm.errors import ChiasmError
+from chiasm.heads import Half
 from chiasm.routing import routed
 from chiasm.routing.beside import Media, beside
 from chiasm.sequence import Document, Kind, PackedBatch, pack
@@ -115,9 +116,10 @@ def answers(
 class DrawStep:
     """The `Step` of an image head: rows of a session that continue with the positions of one picture."""
 
-    def __init__(self, session: Session):
+    def __init__(self, session: Session, half: Half | None = None):
         self.session = session
         self.start = session.last
+        self.half = half
         self.done = 0
         assert session.model.image_head is not None
         self.layout = session.model.image_head.layout()
@@ -139,15 +141,19 @@ def draw(
     top_k: int,
     generator: torch.Generator | None = None,
     reader: PictureReader | None = None,
+    half: Half | None = None,
 ) -> Int[Tensor, "n gh gw"]:
-    """Codes of one picture behind each prompt document (`draw_prompt`)."""
+    """Codes of one picture behind each prompt document (`draw_prompt`).
+
+    half: notes how far the pictures have got, and where to go on.
+    """
     if model.image_head is None:
         raise ChiasmError("this model has no image head: it cannot draw")
     documents = list(prompts)
     if guidance != 1:
         empty = draw_prompt(model.contract, Sample("the empty prompt", ()), unconditional=True)
         documents += [empty] * len(prompts)
-    step = DrawStep(Session(model, documents, reader))
+    step = DrawStep(Session(model, documents, reader), half)
     return model.image_head.sample(
         step, guidance=guidance, temperature=temperature, top_k=top_k, generator=generator
     )

@@ -43,14 +43,36 @@ class Span(NamedTuple):
     orphans: Bool[Tensor, " n"] | None = None
 
 
+class Half:
+    """How far pictures have got, so that drawing can go on after whatever stopped it.
+
+    codes: those made so far, in the order in which their head makes them; None = none.
+    """
+
+    def __init__(self, generator: torch.Generator):
+        self.codes: Int[Tensor, "n m"] | None = None
+        self._generator, self._state = generator, generator.get_state()
+
+    def note(self, codes: Int[Tensor, "n m"]) -> None:
+        self.codes, self._state = codes, self._generator.get_state()
+
+    def restored(self) -> torch.Generator:
+        """The generator as it stood behind the codes."""
+        self._generator.set_state(self._state)
+        return self._generator
+
+
 class Step(Protocol):
     """Drives the language model with its key-value cache, behind prompts that end with the begin marker.
 
     start: hidden states of the begin marker, one a row. With guidance the rows are doubled: first all that
         follow their prompt, then, in the same order, those that follow the empty prompt.
+    half: where a head notes the codes that it has made, and finds those to go on from; a head that does neither
+        begins its picture again.
     """
 
     start: Float[Tensor, "r d"]
+    half: Half | None
 
     def __call__(self, embeddings: Float[Tensor, "r s d"], *, keep: bool = True) -> Float[Tensor, "r s d"]:
         """Hidden states of the next s positions. Without `keep` the next call stands in their place."""

@@ -94,8 +94,10 @@ class NextToken(ImageHead, name="next_token"):
             ChiasmError: when guidance is asked of a head that never saw an empty prompt.
         """
         pictures = count_pictures(step, guidance, self.unconditional)
-        prefix = torch.zeros(pictures, 0, dtype=torch.long, device=step.start.device)
-        codes = self._continue(step, prefix, guidance, temperature, top_k, generator)
+        known = step.half.codes if step.half is not None else None
+        if known is None:
+            known = torch.zeros(pictures, 0, dtype=torch.long, device=step.start.device)
+        codes = self._continue(step, known, guidance, temperature, top_k, generator)
         return rearrange(codes, "n (gh gw) -> n gh gw", gh=self.grid[0])
 
     def _continue(
@@ -117,6 +119,8 @@ class NextToken(ImageHead, name="next_token"):
             logits = guided(self.logits(hidden), guidance)
             code = draw(logits, temperature, top_k, generator)
             codes = torch.cat([codes, code[:, None]], 1)
+            if step.half is not None:
+                step.half.note(codes)
         return codes
 
     def logits(self, hidden: Float[Tensor, "*s d"]) -> Float[Tensor, "*s k"]:

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from PIL.Image import Image
 from rich.console import Console
 
 from chiasm.checkpoint import load_model
-from chiasm.conversation import as_messages, stream
+from chiasm.conversation import Reply, Turn, as_messages
 from chiasm.errors import ChiasmError
 from chiasm.model import Model
 from chiasm.terminal.pictures import preview, save_picture
@@ -18,7 +19,7 @@ from chiasm.terminal.pictures import preview, save_picture
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
 HELP = (
     "[dim]Paths of pictures in a message are shown to the model. "
-    "/new begins again, /quit or Ctrl-D leaves.[/]"
+    "Ctrl-C stops an answer, an empty message goes on with it. /new begins again, /quit or Ctrl-D leaves.[/]"
 )
 
 
@@ -29,9 +30,10 @@ def converse(folder: Path, *, message: str | None, pictures: Sequence[Path], sav
     history: list[dict[str, Any]] = []
     shown: list[Any] = [{"image": path} for path in pictures]
     if message is not None:
-        _turn(console, model, history, [*shown, *items(message)], save, seed)
+        _Answer(console, model, history, [*shown, *items(message)], save, seed).run()
         return
     console.print(HELP)
+    stopped: _Answer | None = None
     while True:
         try:
             said = console.input("[bold cyan]you[/]   ").strip()
@@ -42,9 +44,12 @@ def converse(folder: Path, *, message: str | None, pictures: Sequence[Path], sav
             return
         if said == "/new":
             history.clear()
-        elif said:
+            stopped = None
+        elif said or stopped:
             try:
-                _turn(console, model, history, [*shown, *items(said)], save, seed)
+                answer = stopped if stopped and not said else None
+                answer = answer or _Answer(console, model, history, [*shown, *items(said)], save, seed)
+                stopped = None if answer.run() else answer
                 shown = []
             except ChiasmError as error:
                 console.print("[bold red]error[/]", str(error), markup=True)
@@ -71,20 +76,41 @@ def items(message: str) -> list[Any]:
     return found + ([" ".join(text)] if text else [])
 
 
-def _turn(
-    console: Console, model: Model, history: list[dict[str, Any]], content: list[Any], save: Path, seed: int
-) -> None:
-    """One question and its answer; the history is extended only when both went well."""
-    asked = {"role": "user", "content": content}
-    console.print("[bold green]model[/] ", end="")
-    said: list[Any] = []
-    for piece in stream(model, as_messages([*history, asked]), seed=seed):
+class _Answer:
+    """One question and its answer; the history is extended when the answer is whole."""
+
+    def __init__(
+        self,
+        console: Console,
+        model: Model,
+        history: list[dict[str, Any]],
+        content: list[Any],
+        save: Path,
+        seed: int,
+    ):
+        self.console, self.history, self.save = console, history, save
+        self.asked = {"role": "user", "content": content}
+        self.turn = Turn(model, as_messages([*history, self.asked]), seed=seed)
+        self.reply = Reply()
+
+    def run(self) -> bool:
+        """Show the answer, from where it was stopped; False: it was stopped (again)."""
+        self.console.print("[bold green]model[/] ", end="")
+        try:
+            for piece in self.turn:
+                self._show(piece)
+        except KeyboardInterrupt:
+            self.console.print("[dim] (stopped; an empty message goes on)[/]")
+            return False
+        self.console.print()
+        self.history += [self.asked, {"role": "assistant", "content": self.reply.content}]
+        return True
+
+    def _show(self, piece: str | Image) -> None:
+        self.reply.add(piece)
         if isinstance(piece, str):
-            console.print(piece, end="", markup=False)
+            self.console.print(piece, end="", markup=False)
         else:
-            console.print()
-            console.print(preview(piece))
-            console.print(f"[dim]{save_picture(piece, save)}[/]")
-        said.append(piece)
-    console.print()
-    history += [asked, {"role": "assistant", "content": said}]
+            self.console.print()
+            self.console.print(preview(piece))
+            self.console.print(f"[dim]{save_picture(piece, self.save)}[/]")
