@@ -50,8 +50,10 @@ EXAMPLES = {
     ("connector", "embedding"): {"grid": [4, 4]},
     ("connector", "lavit"): {"depth": 1, "heads": 4, "hidden": 16},
     ("language", "causal"): TINY["model"]["language"],
+    ("language", "var"): {"width": 32, "depth": 2, "heads": 4, "vocabulary": 400},
     ("language", "beit3"): {"width": 32, "depth": 2, "heads": 4, "hidden": 48, "context": 256, "vocabulary": 400},
-    ("language", "llamagen"): {"width": 32, "depth": 2, "heads": 4, "hidden": 48, "context": 256, "vocabulary": 400},
+    ("language", "llamagen"): {"width": 32, "depth": 2, "heads": 4, "hidden": 48, "context": 256,
+                               "vocabulary": 400},
     ("routing", "lora"): {"rank": 2},
     ("routing", "partial_lora"): {"rank": 2},
     ("routing", "moe"): {"experts": 3},
@@ -83,6 +85,12 @@ EXAMPLES = {
                                     "codebook_size": 16},
     ("image_head", "factorised"): {"bits": [1, 3], "depth": 1, "heads": 4, "hidden": 48},
 }  # fmt: skip
+# The other slots of the tiny model that a part needs to be so.
+BESIDE = {
+    ("image_head", "next_scale"): {
+        "image_tokenizer": {"type": "multi_scale", **EXAMPLES["image_tokenizer", "multi_scale"]}
+    },
+}
 EVERY = [(slot, name) for slot in parts.SLOTS if slot not in parts.OUTSIDE for name in parts.names(slot)]
 
 
@@ -96,6 +104,7 @@ def made(part):
     """A recipe with the part in its slot, its model, some documents and their samples."""
     slot, name = part
     raw = deepcopy(TINY)
+    raw["model"] |= BESIDE.get(part, {})
     raw["model"][slot] = {**EXAMPLES.get(part, {}), "type": name}
     recipe = load_recipe(raw)
     model = Model(recipe.model, texts=corpus(recipe))

@@ -115,7 +115,7 @@ def import_checkpoint(
     chosen = find_family(layout) if layout else recognise(folder)
     original = chosen.read(folder)
     text = Path(tokenizer) if tokenizer else folder.tokenizer
-    if "language" in chosen.model(original.config, original.tensors.keys()) and text is None:
+    if text is None and _reads_text(chosen.model(original.config, original.tensors.keys())):
         raise CheckpointError(f"{source} has no tokenizer files; give a folder that has them (--tokenizer)")
     loaded = load(
         chosen,
@@ -219,6 +219,8 @@ def _built(spec: Mapping[str, Mapping[str, Any]], tokenizer: Path | None) -> nn.
     if "language" not in spec:
         slots = [slot for slot in spec if slot != "image_decoder"]
         return nn.ModuleDict({slot: parts.build(slot, spec[slot], where=f"model.{slot}") for slot in slots})
+    if tokenizer is None and not _reads_text(spec):
+        return Model(spec)
     with tempfile.TemporaryDirectory() as draft:
         if tokenizer is None:
             told = spec["language"].get("config") or spec["language"]
@@ -226,6 +228,11 @@ def _built(spec: Mapping[str, Mapping[str, Any]], tokenizer: Path | None) -> nn.
             _numbers(size).save_pretrained(draft)
         options = {**spec["language"], "tokenizer": str(tokenizer or draft)}
         return Model({**spec, "language": options})
+
+
+def _reads_text(spec: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether the model needs a tokenizer of texts: not where its prompts are numbers of classes."""
+    return "language" in spec and not spec["language"].get("classes")
 
 
 def _numbers(size: int) -> Any:

@@ -81,18 +81,29 @@ class ResidualScales(Quantizer):
                 break
         made: list[Tensor] = []
         for index, part in enumerate(split_scales(codes, known)):
-            said = self._enlarged(part, index)
+            said = self.said(part, index)
             made.append(made[-1] + said if made else said)
         return made
 
     def next_inputs(self, codes: Int[Tensor, "n 1 l"]) -> Float[Tensor, "n m c"]:
         """For every scale but the first, what the coarser ones say, averaged to its size (what VAR reads)."""
         made = self.progress(codes)[: len(self.scales) - 1]
-        finer = [
-            functional.interpolate(said, size=(side, side), mode="area")
-            for said, side in zip(made, self.scales[1:], strict=False)
-        ]
-        return torch.cat([rearrange(each, "n c h w -> n (h w) c") for each in finer], 1)
+        return torch.cat([self.averaged(each, index + 1) for index, each in enumerate(made)], 1)
+
+    def averaged(self, made: Float[Tensor, "n c h w"], index: int) -> Float[Tensor, "n m c"]:
+        """What was said so far, at the cells of a scale in raster order."""
+        side = self.scales[index]
+        return rearrange(functional.interpolate(made, size=(side, side), mode="area"), "n c h w -> n (h w) c")
+
+    def said(self, codes: Int[Tensor, "n h w"], index: int) -> Float[Tensor, "n c h2 w2"]:
+        """What the codes of one scale say, at full size."""
+        said = rearrange(self.embedding(codes), "n h w c -> n c h w")
+        if index < len(self.scales) - 1:
+            said = functional.interpolate(said, size=(self.side, self.side), mode="bicubic")
+        if not len(self.smooth):
+            return said
+        smoothed = self.smooth[nearest_convolution(index, len(self.scales), len(self.smooth))](said)
+        return (1 - self.blend) * said + self.blend * smoothed
 
     def _refine(self, latents: Float[Tensor, "n c h w"]) -> tuple[list[Tensor], list[Tensor]]:
         """Codes of every scale, and what they say up to it."""
@@ -105,7 +116,7 @@ class ResidualScales(Quantizer):
                 coarse = functional.interpolate(coarse, size=(side, side), mode="area")
             found = self._nearest(rearrange(coarse, "n c h w -> (n h w) c"))
             codes.append(rearrange(found, "(n h w) -> n h w", n=len(latents), h=side))
-            said = self._enlarged(codes[-1], index)
+            said = self.said(codes[-1], index)
             made.append(made[-1] + said if made else said)
             rest = rest - said.detach()
         return codes, made
@@ -116,15 +127,6 @@ class ResidualScales(Quantizer):
         if self.cosine:
             vectors, codebook = functional.normalize(vectors, dim=-1), functional.normalize(codebook, dim=-1)
         return nearest(vectors, codebook)
-
-    def _enlarged(self, codes: Int[Tensor, "n h w"], index: int) -> Float[Tensor, "n c h2 w2"]:
-        said = rearrange(self.embedding(codes), "n h w c -> n c h w")
-        if index < len(self.scales) - 1:
-            said = functional.interpolate(said, size=(self.side, self.side), mode="bicubic")
-        if not len(self.smooth):
-            return said
-        smoothed = self.smooth[nearest_convolution(index, len(self.scales), len(self.smooth))](said)
-        return (1 - self.blend) * said + self.blend * smoothed
 
 
 def nearest_convolution(index: int, scales: int, convolutions: int) -> int:

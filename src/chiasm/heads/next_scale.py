@@ -1,0 +1,165 @@
+"""Pictures as maps of codes predicted one after another, each finer than the last."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from einops import rearrange
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+
+from chiasm.errors import RecipeError
+from chiasm.heads import ImageHead, Span, SpanLayout, Step
+from chiasm.heads.next_token import check_codes, count_pictures, draw, learnt
+from chiasm.losses import Loss
+from chiasm.tokenizers import ImageTokenizer, join_scales
+from chiasm.tokenizers.multi_scale import MultiScale, ResidualScales
+
+
+class NextScale(ImageHead, name="next_scale"):
+    """Next-scale prediction over the codes of a multi-scale tokenizer (VAR, arXiv 2404.02905).
+
+    The marker that begins a picture predicts its coarsest scale, one code. Each finer scale is a block of positions
+    that see each other and all before them; a position reads what the coarser scales say at its cell, and predicts
+    its own code, so that a picture takes as many steps as it has scales.
+
+    Args:
+        unconditional: share of training pictures that follow an empty prompt, for guidance (0 = never).
+        ramp: guidance grows in equal steps, from none at the coarsest scale to its full value at the finest.
+    """
+
+    wants = ("image_tokenizer",)
+
+    def __init__(
+        self,
+        width: int,
+        codebook_size: int,
+        grid: tuple[int, int],
+        image_tokenizer: ImageTokenizer,
+        *,
+        unconditional: float = 0.1,
+        ramp: bool = True,
+    ):
+        super().__init__()
+        if not 0 <= unconditional < 1:
+            raise RecipeError(
+                f"image_head 'next_scale': unconditional is {unconditional}; it must be in [0, 1)"
+            )
+        self._tokenizer = (_fitting(image_tokenizer),)
+        self.codebook_size, self.grid, self.sides = codebook_size, grid, self.quantizer.scales
+        self.unconditional, self.ramp = unconditional, ramp
+        code_width = self.quantizer.embedding.embedding_dim
+        self.read = nn.Linear(code_width, width)
+        self.levels = nn.Embedding(len(self.sides) - 1, width)
+        self.cells = nn.Embedding(self.length - 1, width)
+        self.output = nn.Linear(width, codebook_size)
+        deviation = math.sqrt(1 / width / 3)
+        for layer in (self.read, self.levels, self.cells, self.output):
+            nn.init.trunc_normal_(layer.weight, std=deviation)
+        with torch.no_grad():
+            self.output.weight *= 0.02
+        nn.init.zeros_(self.read.bias)
+        nn.init.zeros_(self.output.bias)
+
+    @property
+    def quantizer(self) -> ResidualScales:
+        return self._tokenizer[0].quantize
+
+    @property
+    def length(self) -> int:
+        """Codes of a picture."""
+        return self.grid[0] * self.grid[1]
+
+    def layout(self) -> SpanLayout:
+        count = self.length - 1
+        opens = [cell == 0 for side in self.sides[1:] for cell in range(side * side)]
+        return SpanLayout(tuple(opens), exposed=(True,) * count, rows=tuple(range(-1, count)))
+
+    def prepare(self, codes: Int[Tensor, "n 1 l"]) -> Span:
+        """What the positions of the finer scales read; raises ChiasmError on codes of another tokenizer."""
+        check_codes(codes, self.grid, self.codebook_size)
+        with torch.no_grad(), torch.autocast(codes.device.type, enabled=False):
+            coarser = self.quantizer.next_inputs(codes)
+        levels = torch.repeat_interleave(self.levels.weight, self._sizes[1:].to(codes.device), 0)
+        return Span(self.read(coarser) + levels + self.cells.weight, rearrange(codes, "n gh gw -> n (gh gw)"))
+
+    def losses(self, hidden: Float[Tensor, "n m d"], span: Span) -> dict[str, Loss]:
+        logits = rearrange(self.output(hidden).float(), "n m k -> n k m")
+        terms = functional.cross_entropy(logits, span.targets, reduction="none")
+        return {"image": Loss.of(terms if span.orphans is None else terms[learnt(span)])}
+
+    @torch.no_grad()
+    def sample(
+        self,
+        step: Step,
+        *,
+        guidance: float = 1.0,
+        temperature: float = 1.0,
+        top_k: int = 0,
+        generator: torch.Generator | None = None,
+    ) -> Int[Tensor, "n 1 l"]:
+        """Codes of n pictures, drawn scale by scale; one call of `step` for each scale but the first.
+
+        Args:
+            guidance: 1 = none, else `without + guidance * (with - without)` the prompt, in logits; with `ramp`,
+                the guidance at the finest scale.
+            temperature: 0 = always the likeliest code.
+            top_k: draw among the k likeliest codes; 0 = all.
+            generator: source of the draws; the same seed gives the same codes.
+
+        Raises:
+            ChiasmError: when guidance is asked of a head that never saw an empty prompt.
+        """
+        pictures = count_pictures(step, guidance, self.unconditional)
+        hidden, made = step.start[:, None], torch.zeros(())
+        codes: list[Tensor] = []
+        for index, side in enumerate(self.sides):
+            if index:
+                read = self._embed(self.quantizer.averaged(made, index), index)
+                hidden = step(read if guidance == 1 else torch.cat([read, read]))
+            logits = self.output(self._guided(hidden, pictures, guidance, index)).float()
+            found = draw(rearrange(logits, "n m k -> (n m) k"), temperature, top_k, generator)
+            codes.append(rearrange(found, "(n h w) -> n h w", h=side, w=side))
+            if index < len(self.sides) - 1:
+                said = self.quantizer.said(codes[-1], index)
+                made = made + said if index else said
+        return join_scales(codes)
+
+    def _guided(
+        self, hidden: Float[Tensor, "r m d"], pictures: int, guidance: float, index: int
+    ) -> Float[Tensor, "n m d"]:
+        """Guidance of hidden states: the output layer is linear, so that it need not be computed twice."""
+        share = index / (len(self.sides) - 1) if self.ramp else 1.0
+        strength = 1 + (guidance - 1) * share
+        if strength == 1:
+            return hidden[:pictures]
+        conditional, unconditional = hidden.chunk(2)
+        return torch.lerp(unconditional, conditional, strength)
+
+    def _embed(self, coarser: Float[Tensor, "n m c"], index: int) -> Float[Tensor, "n m d"]:
+        """What the positions of one scale read."""
+        begin = int(self._sizes[1:index].sum())
+        places = self.levels.weight[index - 1] + self.cells.weight[begin : begin + coarser.shape[1]]
+        return self.read(coarser) + places
+
+    @property
+    def _sizes(self) -> Int[Tensor, " s"]:
+        return torch.tensor([side * side for side in self.sides])
+
+
+def _fitting(tokenizer: ImageTokenizer) -> MultiScale:
+    """The tokenizer, if it says a picture in ever finer scales, the first of them one code."""
+    if not isinstance(tokenizer, MultiScale):
+        raise RecipeError(
+            f"image_head 'next_scale' does not fit image_tokenizer {tokenizer.name!r}, whose codes are no scales "
+            "that refine each other: use 'multi_scale', or another head"
+        )
+    scales = tokenizer.quantize.scales
+    if scales[0] != 1 or len(scales) < 2:
+        raise RecipeError(
+            f"image_head 'next_scale' needs scales that begin with 1 and go on, but image_tokenizer "
+            f"'multi_scale' has {list(scales)}"
+        )
+    return tokenizer
