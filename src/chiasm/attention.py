@@ -215,15 +215,16 @@ def by_document(
     answers = []
     for group, *parts in zip(layout.groups, *(tensor.split(sizes) for tensor in gathered), strict=True):
         q, k, v = (part.unflatten(0, group.index.shape).transpose(1, 2) for part in parts)
-        answer = F.scaled_dot_product_attention(
-            q,
-            k,
-            v,
-            attn_mask=group.mask,
-            is_causal=group.mask is None,
-            scale=scale,
-            enable_gqa=q.shape[1] != k.shape[1],
-        )
+        with torch.autocast(q.device.type, enabled=False):  # which would take it back to bf16
+            answer = F.scaled_dot_product_attention(
+                q,
+                k,
+                v,
+                attn_mask=group.mask,
+                is_causal=group.mask is None,
+                scale=scale,
+                enable_gqa=q.shape[1] != k.shape[1],
+            )
         answers.append(answer.transpose(1, 2).flatten(0, 1))
     out = _Moved.apply(torch.cat(answers).to(query.dtype), layout.scatter, layout.gather)
     return out.view(query.shape[0], query.shape[2], *out.shape[1:])
