@@ -7,6 +7,10 @@ from tiny_recipe import TINY
 VIT = {"type": "vit", "patch_size": 8, "width": 16, "depth": 2, "heads": 2, "size": 32}
 OBJECTIVES = {
     "contrastive": {"width": 8, "text_width": 16, "text_depth": 1, "text_heads": 2},
+    "masked_reconstruction": {"width": 16, "depth": 1, "heads": 2},
+    "self_distillation": {"outputs": 32, "hidden": 16, "bottleneck": 8, "local_crops": 2, "local_size": 16},
+    "supervised": {},
+    "feature_distillation": {"teacher": {"type": "patches", "patch_size": 4}},
     "sigmoid": {"width": 8, "text_width": 16, "text_depth": 1, "text_heads": 2},
 }
 

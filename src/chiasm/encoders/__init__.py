@@ -2,8 +2,11 @@
 
 from abc import abstractmethod
 
-from jaxtyping import Float
+import torch
+from einops import rearrange, repeat
+from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn import functional
 
 from chiasm.parts import Part
 
@@ -22,3 +25,34 @@ class Encoder(Part, nn.Module, slot="encoder"):
 
     @abstractmethod
     def forward(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n gh gw c"]: ...
+
+    # What pre-training asks for beside. The defaults do for any encoder; a transformer does better.
+
+    def patches(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of patches; those of the features, unless other tokens stand among them."""
+        return self.grid(height, width)
+
+    def visible(self, pixels: Float[Tensor, "n 3 h w"], keep: Int[Tensor, "n s"]) -> Float[Tensor, "n s c"]:
+        """Features of the patches `keep` (row-major), made from them alone.
+
+        An encoder that cannot leave patches out sees the others as grey.
+        """
+        rows, columns = self.patches(*pixels.shape[-2:])
+        shown = torch.zeros(len(pixels), rows * columns, device=pixels.device).scatter(1, keep, 1.0)
+        shown = rearrange(shown, "n (gh gw) -> n 1 gh gw", gh=rows)
+        shown = functional.interpolate(shown, pixels.shape[-2:], mode="nearest")
+        features = self(shown * pixels + (1 - shown) * 0.5)
+        flat = rearrange(features, "n gh gw c -> n (gh gw) c")[:, -rows * columns :]
+        return flat.gather(1, repeat(keep, "n s -> n s c", c=flat.shape[2]))
+
+    def with_tokens(
+        self, pixels: Float[Tensor, "n 3 h w"], tokens: Float[Tensor, "k c"]
+    ) -> tuple[Float[Tensor, "n k c"], Float[Tensor, "n gh gw c"]]:
+        """What learnt tokens beside the patches become, and the features.
+
+        An encoder that takes no further tokens is asked by them at its end: each is an average of the features,
+        weighed by its likeness to them.
+        """
+        features = self(pixels)
+        flat = rearrange(features, "n gh gw c -> n (gh gw) c")
+        return functional.scaled_dot_product_attention(tokens.expand(len(flat), -1, -1), flat, flat), features

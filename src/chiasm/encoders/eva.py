@@ -2,7 +2,7 @@ from typing import Literal
 
 import torch
 from einops import rearrange, repeat
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
@@ -79,7 +79,7 @@ class Eva(Encoder, name="eva"):
         self.head_width, self.rotary, self.class_token = width // heads, rotary, class_token
         self.patchify = nn.Conv2d(3, width, patch_size, patch_size)
         self.class_embedding = nn.Parameter(torch.randn(1, 1, width) * 0.02)
-        rows, columns = self._patches(size, size)
+        rows, columns = self.patches(size, size)
         self.positions = nn.Parameter(torch.randn(1, 1 + rows * columns, width) * 0.02) if absolute else None
         self._side = rows
 
@@ -98,7 +98,7 @@ class Eva(Encoder, name="eva"):
         self.register_buffer("deviation", torch.tensor(OPENAI[1]).view(3, 1, 1))
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
-        rows, columns = self._patches(height, width)
+        rows, columns = self.patches(height, width)
         return (rows, columns) if self.class_token == "drop" else (1, 1 + rows * columns)
 
     def extra_repr(self) -> str:
@@ -110,19 +110,42 @@ class Eva(Encoder, name="eva"):
             return rearrange(tokens, "n s c -> n 1 s c")
         return rearrange(tokens[:, 1:], "n (gh gw) c -> n gh gw c", gh=pixels.shape[-2] // self.patch_size)
 
+    def visible(self, pixels: Float[Tensor, "n 3 h w"], keep: Int[Tensor, "n s"]) -> Float[Tensor, "n s c"]:
+        x, angles = self._embed(pixels)
+        chosen = torch.cat([torch.zeros_like(keep[:, :1]), 1 + keep], dim=1)  # and the class token
+        x = x.gather(1, repeat(chosen, "n s -> n s c", c=self.width))
+        turned = rearrange(angles[keep], "n s e -> n 1 s e") if angles is not None else None
+        return self.final_norm(self._through(x, turned)[:, 1:])
+
+    def with_tokens(
+        self, pixels: Float[Tensor, "n 3 h w"], tokens: Float[Tensor, "k c"]
+    ) -> tuple[Float[Tensor, "n k c"], Float[Tensor, "n gh gw c"]]:
+        x, angles = self._embed(pixels)
+        x = torch.cat([tokens.expand(len(x), -1, -1), x], dim=1)
+        x = self.final_norm(self._through(x, angles))
+        k = len(tokens) + (self.class_token == "drop")
+        rows, _ = self.grid(*pixels.shape[-2:])
+        return x[:, : len(tokens)], rearrange(x[:, k:], "n (gh gw) c -> n gh gw c", gh=rows)
+
     def tokens(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n s c"]:
         """The class token and all patches behind the last block, before the final norm."""
-        rows, columns = self._patches(*pixels.shape[-2:])
+        return self._through(*self._embed(pixels))
+
+    def _embed(self, pixels: Float[Tensor, "n 3 h w"]) -> tuple[Tensor, Float[Tensor, "p e"] | None]:
+        """The class token and all patches before the first block, and the patches' rotary angles."""
+        rows, columns = self.patches(*pixels.shape[-2:])
         x = rearrange(self.patchify((pixels - self.mean) / self.deviation), "n c gh gw -> n (gh gw) c")
         x = torch.cat([self.class_embedding.expand(len(x), -1, -1), x], dim=1)
         if self.positions is not None:
             x = x + self._positions(rows, columns)
-        angles = self._angles(rows, columns).to(x) if self.rotary else None
+        return x, self._angles(rows, columns).to(x) if self.rotary else None
+
+    def _through(self, x: Float[Tensor, "n s c"], angles: Tensor | None) -> Float[Tensor, "n s c"]:
         for block in self.blocks:
             x = block(x, angles)
         return x
 
-    def _patches(self, height: int, width: int) -> tuple[int, int]:
+    def patches(self, height: int, width: int) -> tuple[int, int]:
         if height % self.patch_size or width % self.patch_size:
             raise RecipeError(
                 f"encoder 'eva' cannot cut {height}x{width} pixels into patches of {self.patch_size}; "
@@ -233,9 +256,10 @@ class Gated(nn.Module):
         return self.down(self.norm(functional.silu(self.gate(x)) * self.up(x)))
 
 
-def _turned(x: Float[Tensor, "n h s e"], angles: Float[Tensor, "p e"]) -> Float[Tensor, "n h s e"]:
-    """Neighbouring channels as pairs turned by their angle, except for the class token in front."""
-    first, patches = x[:, :, :1], x[:, :, 1:]
+def _turned(x: Float[Tensor, "n h s e"], angles: Float[Tensor, "... p e"]) -> Float[Tensor, "n h s e"]:
+    """Neighbouring channels of the patches as pairs turned by their angle; tokens in front of them stay."""
+    front = x.shape[2] - angles.shape[-2]
+    first, patches = x[:, :, :front], x[:, :, front:]
     pairs = rearrange(patches, "... (e two) -> ... e two", two=2)
     across = rearrange(torch.stack([-pairs[..., 1], pairs[..., 0]], dim=-1), "... e two -> ... (e two)")
     return torch.cat([first, patches * angles.cos() + across * angles.sin()], dim=2)

@@ -1,6 +1,6 @@
 import torch
-from einops import rearrange
-from jaxtyping import Float
+from einops import rearrange, repeat
+from jaxtyping import Float, Int
 from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
@@ -54,10 +54,26 @@ class ViT(Encoder, name="vit"):
         return height // self.patch_size, width // self.patch_size
 
     def forward(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n gh gw c"]:
-        rows, columns = self.grid(*pixels.shape[-2:])
-        x = self.patchify((pixels - 0.5) / 0.5) + self._positions(rows, columns)
-        x = self.norm(self.blocks(rearrange(x, "n c gh gw -> n (gh gw) c")))
-        return rearrange(x, "n (gh gw) c -> n gh gw c", gh=rows)
+        rows, _ = self.grid(*pixels.shape[-2:])
+        return rearrange(self.norm(self.blocks(self._embed(pixels))), "n (gh gw) c -> n gh gw c", gh=rows)
+
+    def visible(self, pixels: Float[Tensor, "n 3 h w"], keep: Int[Tensor, "n s"]) -> Float[Tensor, "n s c"]:
+        x = self._embed(pixels)
+        return self.norm(self.blocks(x.gather(1, repeat(keep, "n s -> n s c", c=self.width))))
+
+    def with_tokens(
+        self, pixels: Float[Tensor, "n 3 h w"], tokens: Float[Tensor, "k c"]
+    ) -> tuple[Float[Tensor, "n k c"], Float[Tensor, "n gh gw c"]]:
+        rows, _ = self.grid(*pixels.shape[-2:])
+        x = torch.cat([tokens.expand(len(pixels), -1, -1), self._embed(pixels)], dim=1)
+        x = self.norm(self.blocks(x))
+        return x[:, : len(tokens)], rearrange(x[:, len(tokens) :], "n (gh gw) c -> n gh gw c", gh=rows)
+
+    def _embed(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n s c"]:
+        grid = self.grid(*pixels.shape[-2:])
+        return rearrange(
+            self.patchify((pixels - 0.5) / 0.5) + self._positions(*grid), "n c gh gw -> n (gh gw) c"
+        )
 
     def _positions(self, rows: int, columns: int) -> Float[Tensor, "1 c gh gw"]:
         if self.positions.shape[-2:] == (rows, columns):

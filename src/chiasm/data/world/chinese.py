@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import ClassVar
 
+from chiasm.data.world.assets import Emoji
 from chiasm.data.world.phrases import Phrases
 from chiasm.data.world.scene import Scene
 
@@ -22,11 +23,15 @@ class Chinese(Phrases):
     }  # fmt: skip
     there, not_there = "有", "没有"
     describe = "描述这张图。"
+    which = "这是什么?"
     read = "图中写了什么?"
     then, next_pair = "变成", "那么这张图变成什么?"
 
     def cell(self, cell: int, grid: tuple[int, int]) -> str:
         return _cell(cell, *grid)
+
+    def label(self, emoji: Emoji) -> str:
+        return f"{self.name(emoji)}。"
 
     def caption(self, scene: Scene) -> str:
         return ",".join(f"{self.cell(t.cell, scene.grid)}是{self.name(t.emoji)}" for t in scene.things) + "。"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import ClassVar
 
+from chiasm.data.world.assets import Emoji
 from chiasm.data.world.phrases import Phrases
 from chiasm.data.world.scene import Scene
 
@@ -22,11 +23,15 @@ class English(Phrases):
     }  # fmt: skip
     there, not_there = "yes", "no"
     describe = "Describe."
+    which = "What is this?"
     read = "What is written here?"
     then, next_pair = "becomes", "So what becomes of this?"
 
     def cell(self, cell: int, grid: tuple[int, int]) -> str:
         return _cell(cell, *grid)
+
+    def label(self, emoji: Emoji) -> str:
+        return f"{_a(self.name(emoji))}."
 
     def caption(self, scene: Scene) -> str:
         parts = [f"{_a(self.name(t.emoji))} at the {self.cell(t.cell, scene.grid)}" for t in scene.things]

