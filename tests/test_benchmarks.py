@@ -20,3 +20,16 @@ def test_the_training_step_is_measured_against_transformers_at_equal_loss():
     assert abs(result["loss_difference"]["initial_fp32"]) < 1e-5
     assert abs(result["loss_difference"]["training"]) < 1e-3
     assert result["sides"]["chiasm"]["padding"] < result["sides"]["transformers"]["padding"]
+
+
+@pytest.mark.slow
+def test_every_part_is_measured_against_transformers_at_equal_output():
+    command = [sys.executable, ROOT / "benchmarks" / "parts.py", "--quick", "--json"]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=400)
+    assert said.returncode == 0, said.stderr
+    rows = json.loads(said.stdout)["parts"]
+    assert len(rows) >= 17
+    for row in rows:
+        assert row["difference"] < 1e-4, row
+        assert row["forward_processor"] > 0
+        assert row["backward_wall"] > 0

@@ -95,6 +95,25 @@ def test_text_looks_at_its_latest_picture_alone_and_before_the_first_at_none():
     assert not torch.equal(read[0, 3], again[0, 3])
 
 
+@pytest.mark.parametrize("looks_at_all", [False, True])
+@pytest.mark.parametrize("counts", [(1, 1), (2, 1), (0, 1), (2, 0)])
+def test_rows_read_the_same_side_by_side_and_alone(looks_at_all, counts):
+    torch.manual_seed(0)
+    block, x = Block(8, 6, 2, 4, 16, looks_at_all), torch.randn(2, 5, 8)
+    alone, tokens, places = [], [], []
+    for row, count in enumerate(counts):
+        own, stand = torch.randn(3 * count, 6), torch.tensor([1, 3][:count], dtype=torch.long)
+        documents = torch.zeros(1, 5, dtype=torch.long)
+        media = Media.of(own, [3] * count, stand, documents) if count else None
+        alone.append(block.look(x[row : row + 1], media) if media else torch.zeros(1, 5, 8))
+        tokens.append(own)
+        places.append(stand + 5 * row)
+    media = Media.of(
+        torch.cat(tokens), [3] * sum(counts), torch.cat(places), torch.zeros(2, 5, dtype=torch.long)
+    )
+    torch.testing.assert_close(block.look(x, media), torch.cat(alone))
+
+
 def test_every_nth_layer_has_a_block(tiny):
     model, _ = build(tiny, every=2)
     assert list(model.routing.blocks) == ["1"]

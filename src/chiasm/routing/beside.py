@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from jaxtyping import Float, Int
+from einops import rearrange
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from chiasm.routing import Routing
@@ -67,16 +68,65 @@ class Media:
         return Media(tokens, owners, before[own], seen.view_as(documents) - 1, behind[own])
 
     @cached_property
-    def spans(self) -> list[tuple[int, int]]:
-        """From which token to which those of each row's pictures stand."""
-        starts = torch.searchsorted(self.owners, self.first[:, 0].contiguous())
-        stops = torch.searchsorted(self.owners, self.end[:, -1].contiguous())
-        return list(zip(starts.tolist(), stops.tolist(), strict=True))
+    def of_latest(self) -> Looks:
+        """Every position looks at the latest picture of its document; before the first at none."""
+        return self._looks(self.latest, self.latest, self.latest < self.first)
+
+    @cached_property
+    def of_all(self) -> Looks:
+        """Every position looks at all pictures up to it; before the first, it averages all of its document."""
+        before = self.latest < self.first
+        last = torch.where(before, self.end - 1, self.latest)
+        return self._looks(self.first, last, last < self.first, before)
+
+    def _looks(
+        self,
+        first: Int[Tensor, "b t"],
+        last: Int[Tensor, "b t"],
+        blind: Bool[Tensor, "b t"],
+        averages: Bool[Tensor, "b t"] | None = None,
+    ) -> Looks:
+        groups = []
+        for rows, tokens in self._groups():
+            owners = rearrange(self.owners[tokens], "(n s) -> n 1 s", n=rows.stop - rows.start)
+            seen = (first[rows, :, None] <= owners) & (owners <= last[rows, :, None]) | blind[rows, :, None]
+            groups.append((rows, tokens, None if bool(seen.all()) else seen[:, None]))
+        return Looks(groups, _unless_none(blind), None if averages is None else _unless_none(averages))
+
+    def _groups(self) -> Iterator[tuple[slice, slice]]:
+        """Rows, and the tokens of their pictures: all rows at once if they have equally many, else one by one."""
+        starts = torch.searchsorted(self.owners, self.first[:, 0].contiguous()).tolist()
+        stops = torch.searchsorted(self.owners, self.end[:, -1].contiguous()).tolist()
+        lengths = {stop - start for start, stop in zip(starts, stops, strict=True)}
+        if len(lengths) == 1 and starts[1:] == stops[:-1]:
+            yield slice(0, len(starts)), slice(starts[0], stops[-1])
+            return
+        for row, (start, stop) in enumerate(zip(starts, stops, strict=True)):
+            yield slice(row, row + 1), slice(start, stop)
 
     def continued(self, count: int) -> Media:
         """For `count` more positions of rows that hold one document each."""
         first, end = (each[:, :1].expand(-1, count) for each in (self.first, self.end))
         return Media(self.tokens, self.owners, first, end - 1, end)
+
+
+@dataclass(frozen=True, eq=False)
+class Looks:
+    """Who looks at which of the tokens.
+
+    groups: rows, the tokens of their pictures (equally many for each row), and which of them each position may look
+        at (n 1 t s); None = all.
+    blind: positions that look at none, though their mask is open; None = no such position.
+    averages: positions that average what they look at; None = no such position.
+    """
+
+    groups: list[tuple[slice, slice, Bool[Tensor, "n 1 t s"] | None]]
+    blind: Bool[Tensor, "b t"] | None
+    averages: Bool[Tensor, "b t"] | None
+
+
+def _unless_none(where: Bool[Tensor, "b t"]) -> Bool[Tensor, "b t"] | None:
+    return where if bool(where.any()) else None
 
 
 @contextmanager

@@ -93,34 +93,31 @@ class Block(nn.Module):
 
     def look(self, x: Float[Tensor, "b t d"], media: Media) -> Float[Tensor, "b t d"]:
         """What each position reads of its pictures; zero where it has none."""
-        first, last, blind = media.latest, media.latest, media.latest < media.first
+        looks = media.of_all if self.looks_at_all else media.of_latest
         query = self.query(self.norm(x))
-        if self.looks_at_all:
-            # A query of zeros averages.
-            query = query.masked_fill(blind[..., None], 0)
-            first, last = media.first, torch.where(blind, media.end - 1, last)
-            blind = last < first
+        if looks.averages is not None:
+            query = query.masked_fill(looks.averages[..., None], 0)  # a query of zeros averages
         key, value = (layer(media.tokens.to(query.dtype)) for layer in (self.key, self.value))
-        read = torch.zeros_like(query)
-        for row, (start, stop) in enumerate(media.spans):
-            if start < stop:
-                owners = media.owners[start:stop]
-                allowed = (first[row, :, None] <= owners) & (owners <= last[row, :, None]) | blind[
-                    row, :, None
-                ]
-                read[row] = self._attend(query[row], key[start:stop], value[start:stop], allowed)
-        return self.output(read.masked_fill(blind[..., None], 0))
+        q, k, v = (each.unflatten(-1, (self.heads, -1)) for each in (query, key, value))
+        read = torch.cat([_attend(q[rows], k[own], v[own], mask) for rows, own, mask in looks.groups])
+        if looks.blind is not None:
+            read = read.masked_fill(looks.blind[..., None], 0)
+        return self.output(read)
 
-    def _attend(
-        self,
-        query: Float[Tensor, "t a"],
-        key: Float[Tensor, "s a"],
-        value: Float[Tensor, "s a"],
-        allowed: Bool[Tensor, "t s"],
-    ) -> Float[Tensor, "t a"]:
-        q, k, v = (rearrange(each, "t (h e) -> h t e", h=self.heads) for each in (query, key, value))
-        answer = functional.scaled_dot_product_attention(q, k, v, attn_mask=allowed)
-        return rearrange(answer, "h t e -> t (h e)")
+
+def _attend(
+    query: Float[Tensor, "n t h e"],
+    key: Float[Tensor, "m h e"],
+    value: Float[Tensor, "m h e"],
+    mask: Bool[Tensor, "n 1 t s"] | None,
+) -> Float[Tensor, "n t a"]:
+    """Each row looks at its own stretch of the tokens; zero where there are none."""
+    if not len(key):
+        return torch.zeros_like(query).flatten(2)
+    q = rearrange(query, "n t h e -> n h t e")
+    k, v = (rearrange(each, "(n s) h e -> n h s e", n=len(q)) for each in (key, value))
+    answer = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    return rearrange(answer, "n h t e -> n t (h e)")
 
 
 def _layers(language: nn.Module) -> nn.ModuleList:
