@@ -3,22 +3,33 @@ from jaxtyping import Float
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
+from chiasm.activations import Activation
+from chiasm.activations import activation as made
 from chiasm.connectors import Connector
 
 
 class MLP(Connector, name="mlp"):
-    """LLaVA-1.5's projector: linear layers with GELU between them (arXiv 2310.03744).
+    """LLaVA-1.5's projector: linear layers with an activation between them (arXiv 2310.03744).
 
     Args:
         depth: linear layers.
         bias: whether the layers add one.
+        activation: between the layers.
     """
 
-    def __init__(self, in_width: int, out_width: int, *, depth: PositiveInt = 2, bias: bool = True):
+    def __init__(
+        self,
+        in_width: int,
+        out_width: int,
+        *,
+        depth: PositiveInt = 2,
+        bias: bool = True,
+        activation: Activation = "gelu",
+    ):
         super().__init__()
         layers: list[nn.Module] = [nn.Linear(in_width, out_width, bias)]
         for _ in range(depth - 1):
-            layers += [nn.GELU(), nn.Linear(out_width, out_width, bias)]
+            layers += [made(activation), nn.Linear(out_width, out_width, bias)]
         self.layers = nn.Sequential(*layers)
 
     def tokens(self, grid: tuple[int, int]) -> int:

@@ -30,6 +30,7 @@ FINAL_NORMS = (
 )  # what CLIP and SigLIP, the ViTs, and newer families call it
 POOLERS = ("pooler", "head")
 CLASS_TOKENS = ("cls_token", "class_embedding")
+_VERBS = {"join": "join", "first": "put first"}  # what `class_token` asks for, for messages
 
 
 class Transformers(Encoder, name="transformers"):
@@ -48,8 +49,9 @@ class Transformers(Encoder, name="transformers"):
             channels, in their order (the levels of Honeybee's D-Abstractor).
         final_norm: apply the model's final layer norm to that hidden state. PaliGemma takes SigLIP with
             `layer: -1, final_norm: true`; LLaVA takes CLIP with `layer: -2` and without.
-        class_token: 'drop' it, or 'join' it to every feature on channels, behind the feature's own (which
-            doubles the width).
+        class_token: 'drop' it; 'join' it to every feature on channels, behind the feature's own (which doubles the
+            width); or put it 'first': then the features are one row of 1 + patches, for connectors that know no
+            grid.
     """
 
     model: Any  # a PreTrainedModel; Any, so that transformers is imported only where it is used
@@ -63,18 +65,18 @@ class Transformers(Encoder, name="transformers"):
         config: dict[str, Any] | None = None,
         layer: int | list[int] = -1,
         final_norm: bool = False,
-        class_token: Literal["drop", "join"] = "drop",
+        class_token: Literal["drop", "join", "first"] = "drop",
     ):
         super().__init__()
         if (checkpoint is None) == (config is None):
             raise RecipeError("encoder 'transformers' needs either a checkpoint or a config")
         folder = resolve(checkpoint) if checkpoint is not None else None
         self.model = _load(folder, str(checkpoint)) if folder is not None else _from_scratch(config or {})
-        if class_token == "join" and not any(
+        if class_token != "drop" and not any(
             n.endswith(CLASS_TOKENS) for n, _ in self.model.named_parameters()
         ):
             raise RecipeError(
-                f"{type(self.model).__name__} has no class token to join; use class_token: drop"
+                f"{type(self.model).__name__} has no class token to {_VERBS[class_token]}; use class_token: drop"
             )
         self.layers = [layer] if isinstance(layer, int) else list(layer)
         norm = _trim(self.model, self.layers)
@@ -95,6 +97,10 @@ class Transformers(Encoder, name="transformers"):
         return {"checkpoint": None, "config": settings.to_diff_dict() | {"model_type": settings.model_type}}
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
+        rows, columns = self._patches(height, width)
+        return (1, 1 + rows * columns) if self.class_token == "first" else (rows, columns)
+
+    def _patches(self, height: int, width: int) -> tuple[int, int]:
         rows, columns = self.patch_size
         if height % rows or width % columns:
             raise RecipeError(
@@ -107,7 +113,7 @@ class Transformers(Encoder, name="transformers"):
         return f"layers={self.layers}, class_token={self.class_token}"
 
     def forward(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n gh gw c"]:
-        rows, columns = self.grid(*pixels.shape[-2:])
+        rows, columns = self._patches(*pixels.shape[-2:])
         extra: dict[str, Any] = {}
         if "interpolate_pos_encoding" in self._accepts:
             extra["interpolate_pos_encoding"] = tuple(pixels.shape[-2:]) != self.size
@@ -121,6 +127,8 @@ class Transformers(Encoder, name="transformers"):
             depth = self.model.config.num_hidden_layers
             hidden = torch.cat([self.final_norm(states[_index(each, depth)]) for each in self.layers], -1)
         # The class token comes first, distillation and register tokens next, patches last.
+        if self.class_token == "first":
+            return torch.cat([hidden[:, :1], hidden[:, -rows * columns :]], 1)[:, None]
         features = rearrange(hidden[:, -rows * columns :], "n (gh gw) c -> n gh gw c", gh=rows)
         if self.class_token == "drop":
             return features

@@ -24,7 +24,12 @@ DROPPED = (
 
 
 def tower(
-    config: Mapping[str, Any], default: str, *, layer: int | list[int], final_norm: bool = False
+    config: Mapping[str, Any],
+    default: str,
+    *,
+    layer: int | list[int],
+    final_norm: bool = False,
+    class_token: str = "drop",
 ) -> dict[str, Any]:
     """The encoder `transformers` for a tower's config; `default` is its model_type where the config has none."""
     model_type = config.get("model_type", default)
@@ -33,6 +38,7 @@ def tower(
         "config": plain_config(config, model_type),
         "layer": layer,
     }
+    spec |= {"class_token": class_token} if class_token != "drop" else {}
     return spec | ({"final_norm": True} if final_norm else {})
 
 

@@ -82,9 +82,9 @@ class DeepseekVLTransformers(Family, name="deepseek-vl-hf"):
                 "'deepseek-vl-hf' needs the encoder 'transformers' and the connector 'mlp' of depth 2"
             )
         whole = encoder["layer"] == -1 and encoder["final_norm"] and connector["bias"]
-        if not whole or "siglip" not in encoder["config"]["model_type"]:
+        if not whole or connector["activation"] != "gelu" or "siglip" not in encoder["config"]["model_type"]:
             raise CheckpointError(
-                "'deepseek-vl-hf' needs a SigLIP with layer -1 and final_norm, and an MLP's bias"
+                "'deepseek-vl-hf' needs a SigLIP with layer -1 and final_norm, and an MLP with bias and GELU"
             )
         text = model["language"]["config"]
         return {

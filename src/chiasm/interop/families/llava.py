@@ -27,6 +27,7 @@ from chiasm.weights import read_tensors, resolve
 IMAGE = -200  # the id that marks a picture in the original's input
 TOWER = "model.vision_tower.vision_tower."
 ARRANGEMENTS = {"flat": "tiles", "spatial": "mosaic", "spatial_unpad": "unpadded"}
+FEATURES = {"patch": "drop", "cls_patch": "first"}  # and what becomes of the class token
 LANGUAGES = {"llava": "llama", "llava_llama": "llama", "llava_mistral": "mistral", "llava_qwen": "qwen2"}
 # Fields of the original's config that are not its language model's.
 OTHERS = ("mm_", "image_", "tokenizer_", "tune_", "freeze_", "use_mm_", "unfreeze_", "vision_tower")
@@ -74,10 +75,7 @@ class Llava(Family, name="llava"):
 
     def model(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> dict[str, dict[str, Any]]:
         told, vision = config["config"], config["vision_config"]
-        if told.get("mm_vision_select_feature", "patch") != "patch":
-            raise CheckpointError(
-                f"mm_vision_select_feature is {told['mm_vision_select_feature']!r}; only 'patch' is known"
-            )
+        kept = _known(told.get("mm_vision_select_feature", "patch"), FEATURES, "mm_vision_select_feature")
         language = {key: value for key, value in told.items() if not key.startswith(OTHERS)}
         size, merge = vision.get("image_size", 224), told.get("mm_patch_merge_type", "flat")
         views: dict[str, Any] = {"type": "whole", "size": size}
@@ -89,7 +87,12 @@ class Llava(Family, name="llava"):
             views = {"type": "any_resolution", "size": size, "resolutions": [], "arrangement": "unpadded"}
         return {
             "views": views,
-            "encoder": tower(vision, "clip_vision_model", layer=told.get("mm_vision_select_layer", -2)),
+            "encoder": tower(
+                vision,
+                "clip_vision_model",
+                layer=told.get("mm_vision_select_layer", -2),
+                class_token=kept,
+            ),
             "connector": {"type": "mlp", "depth": _depth(told.get("mm_projector_type", "linear"))},
             "language": causal_config(language, LANGUAGES.get(told.get("model_type", "llava"), "llama")),
         }

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from chiasm.errors import CheckpointError
+from chiasm.interop.activations import activation_name, their_activation
 from chiasm.interop.cases import Case
 from chiasm.interop.convert import load
 from chiasm.interop.families.llava import VICUNA
@@ -37,7 +38,6 @@ class LlavaTransformers(Family, name="llava-hf"):
         return told.get("model_type") in CLASSES and {"text_config", "vision_config"} <= told.keys()
 
     def model(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> dict[str, dict[str, Any]]:
-        _refuse_unknown(config)
         vision, text = config["vision_config"], config["text_config"]
         size = vision.get("image_size", 224)
         views: dict[str, Any] = {"type": "whole", "size": size}
@@ -46,8 +46,18 @@ class LlavaTransformers(Family, name="llava-hf"):
             views = {"type": "any_resolution", "size": size, "resolutions": points, "decimals": DECIMALS}
         return {
             "views": views,
-            "encoder": tower(vision, "clip_vision_model", layer=config.get("vision_feature_layer", -2)),
-            "connector": {"type": "mlp", "depth": 2, "bias": config.get("multimodal_projector_bias", True)},
+            "encoder": tower(
+                vision,
+                "clip_vision_model",
+                layer=config.get("vision_feature_layer", -2),
+                class_token="first" if _keeps_class(config) else "drop",
+            ),
+            "connector": {
+                "type": "mlp",
+                "depth": 2,
+                "bias": config.get("multimodal_projector_bias", True),
+                "activation": activation_name(config.get("projector_hidden_act", "gelu")),
+            },
             "language": causal_config(text, text.get("model_type", "llama")),
         }
 
@@ -69,21 +79,23 @@ class LlavaTransformers(Family, name="llava-hf"):
             raise CheckpointError(
                 "'llava-hf' needs the encoder 'transformers' and the connector 'mlp' of depth 2"
             )
-        if encoder["final_norm"] or encoder["class_token"] != "drop":
-            raise CheckpointError("'llava-hf' takes an encoder's features without final_norm and class token")
+        if encoder["final_norm"] or encoder["class_token"] == "join":
+            raise CheckpointError(
+                "'llava-hf' takes an encoder's features without final_norm and joined class token"
+            )
         whole = views["type"] == "whole"
         if not whole and (views["type"] != "any_resolution" or views["arrangement"] != "unpadded"):
             raise CheckpointError(
                 "'llava-hf' needs the views 'whole', or 'any_resolution' with its tiles unpadded"
             )
-        strategy = "full" if "siglip" in encoder["config"]["model_type"] else "default"
+        full = encoder["class_token"] == "first" or "siglip" in encoder["config"]["model_type"]
         kind = "llava" if whole else "llava_next"
         told = {
             "architectures": [CLASSES[kind]],
             "model_type": kind,
             "vision_feature_layer": encoder["layer"],
-            "vision_feature_select_strategy": strategy,
-            "projector_hidden_act": "gelu",
+            "vision_feature_select_strategy": "full" if full else "default",
+            "projector_hidden_act": their_activation(connector["activation"]),
             "multimodal_projector_bias": connector["bias"],
             "image_token_index": 0,
             "vision_config": encoder["config"],
@@ -105,19 +117,23 @@ def _is_next(config: Mapping[str, Any]) -> bool:
     return config.get("model_type") == "llava_next" or "image_grid_pinpoints" in config
 
 
-def _refuse_unknown(config: Mapping[str, Any]) -> None:
-    if config.get("projector_hidden_act", "gelu") != "gelu":
-        raise CheckpointError(
-            f"projector_hidden_act is {config['projector_hidden_act']!r}; only 'gelu' is known"
-        )
-    if not isinstance(config.get("vision_feature_layer", -2), int):
-        raise CheckpointError("vision_feature_layer names several layers; only one is known")
+def _keeps_class(config: Mapping[str, Any]) -> bool:
+    """Whether the class token is read with the patches; raises CheckpointError for what no tower can give."""
     strategy = config.get("vision_feature_select_strategy", "default")
-    fits = "full" if "siglip" in config["vision_config"].get("model_type", "clip_vision_model") else "default"
-    if strategy != fits:
+    if strategy not in ("default", "full"):
+        raise CheckpointError(f"vision_feature_select_strategy is {strategy!r}; known: default, full")
+    classless = "siglip" in config["vision_config"].get("model_type", "clip_vision_model")
+    if classless and strategy == "default":
         raise CheckpointError(
-            f"vision_feature_select_strategy is {strategy!r}; for this tower only {fits!r} is known"
+            "vision_feature_select_strategy is 'default', which takes away a class token, but SigLIP has none; "
+            "it would be 'full'"
         )
+    if _is_next(config) and strategy == "full" and not classless:
+        raise CheckpointError(
+            "vision_feature_select_strategy is 'full', but tiles with a class token make no mosaic; "
+            "it would be 'default'"
+        )
+    return strategy == "full" and not classless
 
 
 @replays("llava", *CLASSES.values())
