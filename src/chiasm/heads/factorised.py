@@ -102,14 +102,20 @@ class Factorised(ImageHead, name="factorised"):
 
     def losses(self, hidden: Float[Tensor, "n m d"], span: Span) -> dict[str, Loss]:
         """`image`: the sum of the cross-entropies of a code's sub-tokens."""
-        parts = split_code(span.targets, self.bits)
-        terms = torch.stack(
+        terms = self.part_losses(hidden, span.targets).sum(0)
+        return {"image": Loss.of(terms if span.orphans is None else terms[learnt(span)])}
+
+    def part_losses(
+        self, hidden: Float[Tensor, "n m d"], codes: Int[Tensor, "n m"]
+    ) -> Float[Tensor, "p n m"]:
+        """The cross-entropy of each sub-token."""
+        parts = split_code(codes, self.bits)
+        return torch.stack(
             [
                 functional.cross_entropy(rearrange(logits, "n m k -> n k m"), part, reduction="none")
                 for logits, part in zip(self.logits(hidden, parts), parts, strict=True)
             ]
-        ).sum(0)
-        return {"image": Loss.of(terms if span.orphans is None else terms[learnt(span)])}
+        )
 
     def logits(
         self, hidden: Float[Tensor, "n m d"], parts: Sequence[Int[Tensor, "n m"]]

@@ -50,12 +50,21 @@ class _Unpickler(pickle.Unpickler):
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
     """The tensors in the `state_dict` of a Lightning checkpoint; raises CheckpointError naming a broken file."""
+    return read_wrapped(path, "state_dict")
+
+
+def read_wrapped(path: Path, *wrappers: str) -> dict[str, Tensor]:
+    """The tensors of a training checkpoint under the first of these names that it has, else its own.
+
+    Raises CheckpointError naming a broken file.
+    """
     reader = types.SimpleNamespace(
         __name__=__name__, Unpickler=_Unpickler, load=lambda f, **kwargs: _Unpickler(f, **kwargs).load()
     )
     try:
         content = torch.load(path, map_location="cpu", weights_only=False, pickle_module=reader)
-        state = content["state_dict"]
+        name = next((each for each in wrappers if each in content), None)
+        state = content if name is None else content[name]
         return {name: tensor.detach() for name, tensor in state.items() if isinstance(tensor, Tensor)}
     except Exception as error:  # torch and pickle have many for a broken file
         raise CheckpointError(

@@ -26,10 +26,11 @@ SIZE = 256  # of the released checkpoints' training; any multiple of the downsam
 class LlamaGenTokenizer(Family, name="llamagen-vq"):
     """One .pt file without a config: the structure is read from the tensors."""
 
-    looks_for = "one vq_ds*.pt"
+    looks_for = "one vq_ds*.pt and no transformer (c2i_*.pt, t2i_*.pt)"
 
     def recognises(self, folder: Folder) -> bool:
-        return len(list(folder.path.glob("vq_ds*.pt"))) == 1
+        transformers = [*folder.path.glob("c2i_*.pt"), *folder.path.glob("t2i_*.pt")]
+        return len(list(folder.path.glob("vq_ds*.pt"))) == 1 and not transformers
 
     def read(self, folder: Folder) -> Original:
         tensors = folder.tensors

@@ -1,0 +1,175 @@
+"""LlamaGen: a transformer that draws a class or a caption, and its tokenizer (arXiv 2406.06525)."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from chiasm.errors import CheckpointError
+from chiasm.generation import draw
+from chiasm.interop.cases import Case
+from chiasm.interop.convert import load
+from chiasm.interop.drawing import behind, forced, llama_rules, prompt, stand_in
+from chiasm.interop.family import Family, Folder, Original, find_family
+from chiasm.interop.lightning import read_wrapped
+from chiasm.interop.mapping import NameMap, Own, Rule
+from chiasm.interop.verify import replays
+from chiasm.language.llama_block import hidden_width
+from chiasm.model import Model
+
+HEAD_WIDTH = {3200: 100, 4096: 128}  # of the published widths; 64 elsewhere
+GPT, VQ = "gpt.", "vq."
+SIZE = 256  # height and width of pictures, where no name tells it
+
+
+class LlamaGenFamily(Family, name="llamagen"):
+    """c2i_*.pt (or t2i_*.pt with a T5) beside vq_ds*.pt, without a config: the structure is read from the tensors.
+
+    The original's arguments are the config, with the tokenizer's as `vq`; names of the transformer's tensors begin
+    with `gpt.` here, those of the tokenizer's with `vq.`, those of a T5 with `t5.`.
+    """
+
+    looks_for = "one c2i_*.pt or t2i_*.pt beside one vq_ds*.pt"
+
+    def recognises(self, folder: Folder) -> bool:
+        return len(_transformers(folder.path)) == 1 and len(list(folder.path.glob("vq_ds*.pt"))) == 1
+
+    def read(self, folder: Folder) -> Original:
+        file, tokenizer = _transformers(folder.path)[0], next(folder.path.glob("vq_ds*.pt"))
+        drawn = read_wrapped(file, "model", "module", "state_dict")
+        seen = find_family("llamagen-vq").read(Folder(tokenizer))
+        config = {**structure(drawn, str(file)), **folder.config, "file": file.name}
+        size = re.search(r"(?:_|stage\d_)(\d{3})\.pt$", file.name)
+        scale = 2 ** (len(seen.config["encoder_ch_mult"]) - 1)
+        side = int(size.group(1)) if size else config.get("image_size", SIZE)
+        config |= {"block_size": (side // scale) ** 2, "vq": {**seen.config, "res": side}}
+        tensors = {GPT + key: t for key, t in drawn.items()} | {
+            VQ + key: t for key, t in seen.tensors.items()
+        }
+        return Original(config, tensors)
+
+    def model(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> dict[str, dict[str, Any]]:
+        width, captions = config["dim"], config["model_type"] == "t2i"
+        vocabulary, grid = config["vocab_size"], math.isqrt(config["block_size"])
+        sizes = config.get("multiple_of", 256), config.get("ffn_dim_multiplier")
+        language = {
+            "type": "llamagen",
+            "width": width,
+            "depth": config["n_layer"],
+            "heads": config["n_head"],
+            "key_value_heads": config.get("n_kv_head") or 0,
+            "hidden": config.get("hidden_dim") or hidden_width(width, *sizes),
+            "context": max(2048, config["block_size"] + config["cls_token_num"]),
+            "rope_base": config.get("rope_base", 10000),
+            "epsilon": config.get("norm_eps", 1e-5),
+            "token_dropout": config.get("token_dropout_p", 0.1),
+            "dropout": config.get("resid_dropout_p", 0.1),
+        }
+        if captions:
+            raise CheckpointError("captions are not known yet")
+        language |= {"classes": config["num_classes"]}
+        tokenizer = (
+            find_family("llamagen-vq").model(config["vq"])["image_tokenizer"]
+            if "vq" in config
+            else stand_in(grid, vocabulary)
+        )
+        head = {"type": "llamagen", "unconditional": config.get("class_dropout_prob", 0.1)}
+        return {"language": language, "image_tokenizer": tokenizer, "image_head": head}
+
+    def names(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> NameMap:
+        tokenizer = find_family("llamagen-vq").names(config["vq"]) if "vq" in config else None
+        sizes = {
+            "width": config["dim"],
+            "heads": config["n_head"],
+            "key_value_heads": config.get("n_kv_head"),
+        }
+        return NameMap(
+            Rule(GPT + "cls_embedding.embedding_table.weight", "language.table.weight"),
+            Rule(GPT + "tok_embeddings.weight", "image_head.codes.weight"),
+            *llama_rules(GPT + "layers.", "language.layers.", **sizes),
+            Rule(GPT + "norm.weight", "language.norm.weight"),
+            Rule(GPT + "output.weight", "image_head.output.weight"),
+            *(behind(tokenizer, VQ) if tokenizer else [Own("image_tokenizer.{rest...}")]),
+        )
+
+    def write(self, original: Original, folder: Path) -> None:
+        parts = {
+            prefix: {k.removeprefix(prefix): t for k, t in original.tensors.items() if k.startswith(prefix)}
+            for prefix in (GPT, VQ)
+        }
+        torch.save({"model": parts[GPT]}, folder / original.config["file"])
+        find_family("llamagen-vq").write(Original(original.config["vq"], parts[VQ]), folder)
+
+
+def structure(drawn: Mapping[str, Tensor], where: str) -> dict[str, Any]:
+    """The original's arguments, as far as tensors tell them; heads are those of the published widths."""
+    try:
+        vocabulary, width = drawn["tok_embeddings.weight"].shape
+        hidden = len(drawn["layers.0.feed_forward.w1.weight"])
+        fused = len(drawn["layers.0.attention.wqkv.weight"])
+    except KeyError as error:
+        raise CheckpointError(f"{where} is not LlamaGen's transformer: it lacks {error}") from None
+    head_width = HEAD_WIDTH.get(width, 64)
+    told: dict[str, Any] = {
+        "dim": width,
+        "n_layer": len({key.split(".")[1] for key in drawn if key.startswith("layers.")}),
+        "n_head": width // head_width,
+        "n_kv_head": (fused - width) // (2 * head_width),
+        "vocab_size": vocabulary,
+        "hidden_dim": hidden,
+    }
+    table = drawn.get("cls_embedding.embedding_table.weight")
+    if table is not None:
+        return {**told, "model_type": "c2i", "num_classes": len(table) - 1, "cls_token_num": 1}
+    rows, caption_width = drawn["cls_embedding.uncond_embedding"].shape
+    return {**told, "model_type": "t2i", "caption_dim": caption_width, "cls_token_num": rows}
+
+
+def _transformers(folder: Path) -> list[Path]:
+    return sorted([*folder.glob("c2i_*.pt"), *folder.glob("t2i_*.pt")])
+
+
+@replays("llamagen", "Transformer")
+@torch.no_grad()
+def replay(case: Case) -> dict[str, Tensor]:
+    """Teacher-forced codes behind a class or a caption, and greedy pictures with guidance, some of it and none."""
+    told, given = case.config, case.inputs
+    tensors = {GPT + key: tensor for key, tensor in case.tensors.items()}
+    model = load(find_family("llamagen"), Original(told, tensors)).model
+    head = model.image_head
+    span = head.prepare(given["idx"].unflatten(1, head.grid))
+    prompts = [prompt([int(each)]) for each in given["cond"]]
+    hidden = forced(model, prompts, span)
+
+    def drawn(guidance: float, guided_codes: int = 0) -> Tensor:
+        head.guided_codes = guided_codes
+        return draw(model, prompts, guidance=guidance, temperature=0, top_k=0).flatten(1).int()
+
+    # Of the original's steps the first has no number; the interval is the number of the last that is guided.
+    guided_codes = told["cfg_interval"] + 2 if told["cfg_interval"] >= 0 else 0
+    return {
+        "logits": head.logits(hidden),
+        "loss": head.losses(hidden, span)["image"].mean,
+        "greedy_cfg": drawn(told["cfg_scale"]),
+        "greedy_cfg_interval": drawn(told["cfg_scale"], guided_codes),
+        "greedy_nocfg": drawn(1.0),
+        "freqs_cis": _turns(model, told["cls_token_num"]),
+    }
+
+
+def _turns(model: Model, before: int) -> Tensor:
+    """The table of all rotations, those of the condition first."""
+    rows, columns = model.language.grid
+    cells = torch.arange(rows * columns)
+    places = torch.cat([torch.zeros(before, dtype=torch.long), cells])[None]
+    placed = torch.cat([torch.zeros(before, dtype=torch.bool), torch.ones_like(cells, dtype=torch.bool)])[
+        None
+    ]
+    turns = model.language.rotation(places // columns, places % columns, placed)  # type: ignore[operator]
+    return torch.stack(turns, -1)[0]
