@@ -34,6 +34,8 @@ class Contract:
     connector: Connector | None = None
     span: SpanLayout | None = None
     written_size: Size | None = None
+    shown: SpanLayout | None = None  # of pictures that are read by their codes; None: the encoder reads them
+    says: bool = True  # words are predicted; else only read
     whole_pictures: bool = False  # tokens of a picture that is read see each other, else those before them
     beside: bool = False  # pictures are read beside the sequence, in which each has one position
 
@@ -63,6 +65,8 @@ class Contract:
 
     def read_tokens(self, size: Size, where: str) -> int:
         """How many positions a picture of this size takes, markers included."""
+        if self.shown is not None:
+            return self.shown.length
         return 1 if self.beside else len(self.read_order(size, where))
 
 
@@ -71,12 +75,14 @@ def document(
     sample: Sample,
     *,
     prompt: bool = False,
+    draws: bool = False,
     unconditional: bool = False,
     blind: bool = False,
 ) -> Document:
     """A sample as one document.
 
     prompt: the last message is the user's, and an answer is asked for.
+    draws: that answer is a picture.
     unconditional: what stands before a written picture is dropped, for classifier-free guidance.
     blind: pictures that are read are left out, for the control of an evaluation.
     Raises DataError naming the sample.
@@ -85,14 +91,16 @@ def document(
         return _unconditional(contract, sample)
     made = Document(sample.name)
     try:
-        runs = contract.tokenizer.runs(sample.messages, prompt=prompt)
+        runs = contract.tokenizer.runs(sample.messages, prompt=prompt, draws=draws or writes_picture(sample))
     except DataError as error:
         raise DataError(f"{sample.name}: {error}") from None
     for run in runs:
         if run.picture is None:
-            made.add_text(contract.tokenizer.encode(run.text), learn=run.learn)
+            made.add_text(contract.tokenizer.encode(run.text), learn=run.learn and contract.says)
         elif run.learn:
             _add_written(contract, made, run.picture)
+        elif not blind and contract.shown is not None:
+            _add_codes(contract, made, run.picture, Kind.READ, contract.shown)
         elif not blind:
             length = contract.read_tokens(run.picture.size, sample.name)
             opens = [True] + [not contract.whole_pictures] * (length - 1)
@@ -102,12 +110,16 @@ def document(
 
 def draw_prompt(contract: Contract, sample: Sample, *, unconditional: bool = False) -> Document:
     """The document behind which a picture is written; it ends with the marker, if the model has one."""
-    if unconditional:
-        made = Document(f"{sample.name} (empty prompt)")
-        made.add_text([contract.tokenizer.begin], learn=False)
-    else:
-        made = document(contract, sample, prompt=True)
+    made = document(contract, sample, prompt=True, draws=True)
     made.add_text(contract.tokenizer.before_picture, learn=False)
+    return without_prompt(contract, made) if unconditional else made.check(contract.context)
+
+
+def without_prompt(contract: Contract, prompt: Document) -> Document:
+    """What stands for a prompt (`draw_prompt`) in the rows of guidance that have none."""
+    end = len(prompt) - len(contract.tokenizer.before_picture)
+    made = _empty(contract, prompt.name, prompt.ids[:end])
+    made.add_text(prompt.ids[end:], learn=False)
     return made.check(contract.context)
 
 
@@ -123,9 +135,19 @@ def reads_picture(sample: Sample) -> bool:
     )
 
 
+def _empty(contract: Contract, name: str, prompt: Sequence[int]) -> Document:
+    """What stands before a picture that follows no prompt, without the picture's marker."""
+    made = Document(f"{name} (empty prompt)")
+    if contract.span is None or not contract.span.bare:
+        made.add_text(contract.tokenizer.emptied(prompt), learn=False)
+    return made
+
+
 def _unconditional(contract: Contract, sample: Sample) -> Document:
-    made = Document(f"{sample.name} (empty prompt)")
-    made.add_text([contract.tokenizer.begin], learn=False)
+    asked = (
+        document(contract, prompt_of(sample), prompt=True, draws=True) if len(sample.messages) > 1 else None
+    )
+    made = _empty(contract, sample.name, asked.ids if asked else [])
     for message in sample.messages:
         for item in message.content:
             if message.role == "assistant" and isinstance(item, Picture):
@@ -136,9 +158,16 @@ def _unconditional(contract: Contract, sample: Sample) -> Document:
 def _add_written(contract: Contract, made: Document, picture: Picture, *, learn: bool = True) -> None:
     if contract.span is None:
         raise DataError(f"{made.name} writes a picture, but this model has no image head")
+    _add_codes(contract, made, picture, Kind.WRITTEN, contract.span, learn=learn)
+
+
+def _add_codes(
+    contract: Contract, made: Document, picture: Picture, kind: Kind, span: SpanLayout, *, learn: bool = False
+) -> None:
+    """Append a picture's codes between its markers."""
     tokenizer = contract.tokenizer
     made.add_text(tokenizer.before_picture, learn=learn)
-    made.add_picture(picture, Kind.WRITTEN, tokenizer.end, contract.span.opens, contract.span.exposed)
+    made.add_picture(picture, kind, tokenizer.end, span.opens, span.exposed)
     made.add_text(tokenizer.behind_picture, learn=learn)
 
 
@@ -156,7 +185,10 @@ class PictureReader:
         """Put the pictures of `slots` (flat start, slot) into the batch."""
         read = [(start, slot) for start, slot in slots if slot.kind == Kind.READ]
         written = [(start, slot) for start, slot in slots if slot.kind == Kind.WRITTEN]
-        batch.read = self._read(read) if read else None
+        if self.contract.shown is not None:
+            batch.shown = self._written(read) if read else None
+        else:
+            batch.read = self._read(read) if read else None
         batch.written = self._written(written) if written else None
         return batch
 

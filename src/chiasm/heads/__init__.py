@@ -20,11 +20,13 @@ class SpanLayout:
     opens, exposed: the attention rule at each of its positions (see `chiasm.sequence`).
     rows: offsets, from the picture's first position, of the hidden states that predict it; -1 is the position
         just before it (the marker that begins a picture).
+    bare: the empty prompt of guidance holds nothing but that marker, not even what begins a document.
     """
 
     opens: tuple[bool, ...]
     exposed: tuple[bool, ...]
     rows: tuple[int, ...]
+    bare: bool = False
 
     @property
     def length(self) -> int:
@@ -83,11 +85,14 @@ class ImageHead(Part, nn.Module, slot="image_head"):
 
     wants: slots of the model that the builder hands to the head as well, behind the grid. A head keeps them in a
         tuple, so that their weights are registered, saved and counted once, in their own slot.
+    shows: whether a picture that is only looked at can stand in the sequence as its codes, in models without an
+        encoder.
     reserved: ids of the language model's vocabulary that stand for codes, which text never holds.
     unconditional: share of training pictures that follow an empty prompt, for guidance (0 = never).
     """
 
     wants: ClassVar[tuple[str, ...]] = ()
+    shows: ClassVar[bool] = False
     reserved: Sequence[int] = ()
     unconditional: float
 
@@ -96,6 +101,14 @@ class ImageHead(Part, nn.Module, slot="image_head"):
 
     @abstractmethod
     def prepare(self, codes: Int[Tensor, "n gh gw"]) -> Span: ...
+
+    def shown_layout(self) -> SpanLayout:
+        """How a picture that is only looked at stands in the sequence; its `rows` mean nothing."""
+        return self.layout()
+
+    def show(self, codes: Int[Tensor, "n gh gw"]) -> Float[Tensor, "n k d"]:
+        """What stands at the positions of pictures that are only looked at."""
+        return self.prepare(codes).embeddings
 
     @abstractmethod
     def losses(self, hidden: Float[Tensor, "n m d"], span: Span) -> dict[str, Loss]:

@@ -1,0 +1,82 @@
+"""LaVIT's first decoder of pictures: codes to features, features to the tokens of Stable Diffusion 1.5."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from pydantic import PositiveInt
+from torch import Tensor, nn
+
+from chiasm.decoders.diffusion import DDIM, SD15_UNET, VAE, Condition, LatentDiffusion
+from chiasm.decoders.lavit_diffusion import CodeDiffusion
+from chiasm.tokenizers import ImageTokenizer
+
+
+class LaVITDiffusionSD15(CodeDiffusion, name="lavit_diffusion_sd15"):
+    """LaVIT's decoder as in the paper (arXiv 2309.04669): codes, features, Stable Diffusion 1.5.
+
+    What guidance leads away from are the tokens of an empty text, which stand in the checkpoint; the places
+    behind them are masked. It needs `chiasm[diffusion]`.
+
+    Args:
+        size: height and width of the pictures in pixels.
+        steps: of DDIM.
+        guidance: of the diffusion model, toward the codes; 1 = none.
+        depth: blocks of the decoder of features.
+        heads: attention heads of the decoder of features.
+        hidden: hidden width of the decoder's MLPs.
+        width: channels of the decoder of features; null = those of the tokenizer's features.
+        out_width: channels of a rebuilt feature; null = those of the tokenizer's features.
+        empty_tokens: tokens of the empty text.
+        unet: configuration of diffusers' UNet2DConditionModel, in full; the default is Stable Diffusion 1.5's.
+        vae: configuration of diffusers' AutoencoderKL, in full; the default is Stable Diffusion 1.5's.
+        scheduler: configuration of diffusers' DDIMScheduler.
+    """
+
+    empty_text: Tensor
+
+    def __init__(
+        self,
+        image_tokenizer: ImageTokenizer,
+        *,
+        size: PositiveInt = 512,
+        steps: PositiveInt = 50,
+        guidance: float = 5.0,
+        depth: PositiveInt = 12,
+        heads: PositiveInt = 16,
+        hidden: PositiveInt = 6144,
+        width: PositiveInt | None = None,
+        out_width: PositiveInt | None = None,
+        empty_tokens: PositiveInt = 77,
+        unet: dict[str, Any] = SD15_UNET,
+        vae: dict[str, Any] = VAE,
+        scheduler: dict[str, Any] = DDIM,
+    ):
+        super().__init__(
+            image_tokenizer,
+            size=size,
+            steps=steps,
+            guidance=guidance,
+            depth=depth,
+            heads=heads,
+            hidden=hidden,
+            width=width,
+            out_width=out_width,
+            diffusion=LatentDiffusion(unet, vae, scheduler),
+        )
+        features = out_width or self._tokenizer[0].encoder.width
+        self.projection = nn.Linear(features, self.diffusion.token_width)
+        self.register_buffer("empty_text", torch.zeros(empty_tokens, self.diffusion.token_width))
+
+    def condition(self, features: Float[Tensor, "n p c"]) -> Condition:
+        tokens = self.projection(features)
+        return Condition(tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device))
+
+    def empty(self, condition: Condition) -> Condition:
+        assert condition.mask is not None
+        count = min(len(self.empty_text), condition.tokens.shape[1])
+        tokens, mask = torch.zeros_like(condition.tokens), torch.zeros_like(condition.mask)
+        tokens[:, :count], mask[:, :count] = self.empty_text[:count].to(tokens.dtype), True
+        return Condition(tokens, mask)
