@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from chiasm.attention import Layout
-from chiasm.data.documents import PictureReader, document, draw_prompt
+from chiasm.data.documents import PictureReader, document, draw_prompt, without_prompt
 from chiasm.data.sample import Message, Sample
 from chiasm.errors import ChiasmError
 from chiasm.heads import Half
@@ -82,7 +82,7 @@ class Session:
             return self.model.language(embeddings, positions, layout, self.cache)
 
     def _embed(self, batch: PackedBatch) -> Float[Tensor, "n t d"]:
-        embeddings, self.media = self.model.show(batch, self.model.language.embed(batch.ids))
+        embeddings, self.media = self.model.show(batch, self.model.language.embed_batch(batch))
         if batch.written is not None:
             _, embeddings = self.model._write(batch.written, batch.positions, embeddings)
         return embeddings
@@ -151,8 +151,7 @@ def draw(
         raise ChiasmError("this model has no image head: it cannot draw")
     documents = list(prompts)
     if guidance != 1:
-        empty = draw_prompt(model.contract, Sample("the empty prompt", ()), unconditional=True)
-        documents += [empty] * len(prompts)
+        documents += [without_prompt(model.contract, each) for each in prompts]
     step = DrawStep(Session(model, documents, reader), half)
     return model.image_head.sample(
         step, guidance=guidance, temperature=temperature, top_k=top_k, generator=generator

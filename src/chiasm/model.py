@@ -101,7 +101,7 @@ class Model(nn.Module):
 
     @property
     def sees(self) -> bool:
-        return self.encoder is not None
+        return self.encoder is not None or self._shows
 
     @property
     def draws(self) -> bool:
@@ -128,6 +128,8 @@ class Model(nn.Module):
             connector=self.connector,
             span=self.image_head.layout() if self.image_head is not None else None,
             written_size=Size(size, size) if size is not None else None,
+            shown=self.image_head.shown_layout() if self._shows and self.image_head is not None else None,
+            says=self.language.says,
             whole_pictures=self.language.whole_pictures,
             beside=isinstance(self.routing, CrossRouting),
         )
@@ -151,7 +153,7 @@ class Model(nn.Module):
 
     def losses(self, batch: PackedBatch) -> dict[str, Loss]:
         """Losses by name: `text`, those of the image head, and those of the routing."""
-        embeddings, media = self.show(batch, self.language.embed(batch.ids))
+        embeddings, media = self.show(batch, self.language.embed_batch(batch))
         span = None
         if batch.written is not None:
             span, embeddings = self._write(batch.written, batch.positions, embeddings)
@@ -181,6 +183,10 @@ class Model(nn.Module):
         self, batch: PackedBatch, embeddings: Float[Tensor, "b t d"]
     ) -> tuple[Float[Tensor, "b t d"], Media | None]:
         """The embeddings with the pictures read in their places, and what is read beside the sequence."""
+        if batch.shown is not None:
+            assert self.image_head is not None
+            values = self.image_head.show(self.codes(batch.shown))
+            embeddings = _filled(embeddings, batch.shown.starts, values)
         if batch.read is None:
             return embeddings, None
         visual = self.look(batch.read)[batch.read.sources]
@@ -247,6 +253,11 @@ class Model(nn.Module):
         return [getattr(self, slot) for slot in head.wants]  # type: ignore[attr-defined]
 
     @property
+    def _shows(self) -> bool:
+        """Whether pictures are read as the codes with which they are written."""
+        return self.encoder is None and self.image_head is not None and self.image_head.shows
+
+    @property
     def _reads_beside(self) -> bool:
         return "routing" in self.spec and issubclass(
             parts.lookup("routing", self.spec["routing"]["type"]), CrossRouting
@@ -287,10 +298,7 @@ class Model(nn.Module):
         orphans = positions.flatten()[written.starts] == 0
         if bool(orphans.any()):
             span = span._replace(orphans=orphans)
-        length = span.embeddings.shape[1]
-        places = written.starts[:, None] + torch.arange(length, device=written.starts.device)
-        values = rearrange(span.embeddings, "n k d -> (n k) d")
-        return span, fill(embeddings, places.flatten(), values)
+        return span, _filled(embeddings, written.starts, span.embeddings)
 
     def _read(
         self, batch: PackedBatch, embeddings: Float[Tensor, "b t d"], media: Media | None = None
@@ -313,6 +321,14 @@ class Model(nn.Module):
         return generate(self, prompt, **options)
 
     sampling: Sampling | None = None  # defaults of `chat` and `generate`, from the recipe
+
+
+def _filled(
+    embeddings: Float[Tensor, "b t d"], starts: Int[Tensor, " n"], values: Float[Tensor, "n k d"]
+) -> Float[Tensor, "b t d"]:
+    """The embeddings with those of pictures from each flat position in `starts` on."""
+    places = starts[:, None] + torch.arange(values.shape[1], device=starts.device)
+    return fill(embeddings, places.flatten(), rearrange(values, "n k d -> (n k) d"))
 
 
 def _text_loss(logits: Float[Tensor, "m v"], labels: Int[Tensor, " m"]) -> Loss:

@@ -149,6 +149,7 @@ class PackedBatch:
     exposed: Bool[Tensor, "b t"]
     read: ReadImages | None = None
     written: WrittenImages | None = None
+    shown: WrittenImages | None = None  # pictures to look at by their codes, in models without an encoder
 
     @property
     def layout(self) -> Layout:

@@ -38,6 +38,8 @@ class ToyLanguageModel(nn.Module):
 class ToyStep:
     """The whole model again at every call: the simplest thing that a key-value cache must equal."""
 
+    half = None
+
     def __init__(self, prompts):
         self.model, self.read = ToyLanguageModel(), prompts
         self.start = self.model(prompts)[:, -1]

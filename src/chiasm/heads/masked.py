@@ -47,6 +47,8 @@ class Masked(ImageHead, name="masked"):
         unconditional: share of training pictures that follow an empty prompt, for guidance (0 = never).
     """
 
+    shows = True
+
     def __init__(
         self,
         width: int,
@@ -100,6 +102,10 @@ class Masked(ImageHead, name="masked"):
         flat = rearrange(codes, "n gh gw -> n (gh gw)")
         masked = self._masked(flat)
         return Span(self.embed(torch.where(masked, self.mask, flat)), torch.where(masked, flat, IGNORE))
+
+    def show(self, codes: Int[Tensor, "n gh gw"]) -> Float[Tensor, "n s d"]:
+        check_codes(codes, self.grid, self.codebook_size)
+        return self.embed(codes.flatten(1))
 
     def losses(self, hidden: Float[Tensor, "n m d"], span: Span) -> dict[str, Loss]:
         masked = span.targets != IGNORE

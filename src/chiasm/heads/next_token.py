@@ -25,6 +25,8 @@ class NextToken(ImageHead, name="next_token"):
         unconditional: share of training pictures that follow an empty prompt, for guidance (0 = never).
     """
 
+    shows = True
+
     def __init__(
         self,
         width: int,

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from chiasm.heads import SpanLayout
 from chiasm.heads.masked import Masked
+from chiasm.heads.next_token import check_codes
 from chiasm.heads.vocabulary import Words
 from chiasm.language import Language
 
@@ -66,7 +67,7 @@ class SharedMasked(Masked, name="shared_masked"):
     def layout(self) -> SpanLayout:
         return self._layout(len(self.before))
 
-    def read_layout(self) -> SpanLayout:
+    def shown_layout(self) -> SpanLayout:
         return self._layout(len(self.before_read))
 
     def _layout(self, before: int) -> SpanLayout:
@@ -80,7 +81,8 @@ class SharedMasked(Masked, name="shared_masked"):
     def embed(self, codes: Int[Tensor, "n k"]) -> Float[Tensor, "n s d"]:
         return self._within(codes, self.before)
 
-    def read(self, codes: Int[Tensor, "n gh gw"]) -> Float[Tensor, "n s d"]:
+    def show(self, codes: Int[Tensor, "n gh gw"]) -> Float[Tensor, "n s d"]:
+        check_codes(codes, self.grid, self.codebook_size)
         return self._within(codes.flatten(1), self.before_read)
 
     def _within(self, codes: Int[Tensor, "n k"], before: list[int]) -> Float[Tensor, "n s d"]:

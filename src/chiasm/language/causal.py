@@ -15,7 +15,7 @@ from transformers.utils import logging
 from chiasm.attention import NAME, Layout, attending
 from chiasm.errors import CheckpointError, RecipeError
 from chiasm.language import Language
-from chiasm.language.text import DRAW, TextTokenizer
+from chiasm.language.text import DRAW, Empty, TextTokenizer
 
 
 class Causal(Language, name="causal"):
@@ -30,6 +30,8 @@ class Causal(Language, name="causal"):
         draw_marker: the token that begins a written picture, added where the tokenizer lacks it; null = none, a
             picture follows what stands before it at once.
         draw_end: the token behind a written picture; null = none.
+        empty_prompt: what stands before a picture without a prompt, for guidance: the `begin` token alone; the chat
+            `template` round no words, as Show-o; or the prompt `padded`, all but its ends, as Janus.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class Causal(Language, name="causal"):
         vocabulary: int = 4096,
         draw_marker: str | None = DRAW,
         draw_end: str | None = None,
+        empty_prompt: Empty = "begin",
     ):
         super().__init__()
         if (checkpoint is None) == (config is None):
@@ -55,7 +58,7 @@ class Causal(Language, name="causal"):
         else:
             self.tokenizer = TextTokenizer.train(texts, vocabulary)
         if draws:
-            self.tokenizer.mark_pictures(draw_marker, draw_end)
+            self.tokenizer.mark_pictures(draw_marker, draw_end, empty_prompt)
         self.inner = _load(folder) if folder else _from_config(config or {}, len(self.tokenizer))
         if len(self.tokenizer) > self.inner.get_input_embeddings().num_embeddings:
             self.inner.resize_token_embeddings(len(self.tokenizer), mean_resizing=False)

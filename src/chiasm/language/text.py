@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
@@ -20,6 +21,7 @@ from chiasm.errors import CheckpointError, DataError
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 DRAW = "<|draw|>"  # begins a picture that the model makes
+PICTURES = "<|pictures|>"  # in a chat template: the pictures of the message behind it
 ANSWER = "<|answer|>"  # of tokenizers trained here: ends what the user says
 PLAIN_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}{{ message['content'] }}"
@@ -27,6 +29,9 @@ PLAIN_TEMPLATE = (
     "{% else %}\n{% endif %}{% endfor %}"
 )
 CLASS_TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+
+
+Empty = Literal["begin", "template", "padded", "blank"]  # see `TextTokenizer.emptied`
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,10 @@ class TextTokenizer:
 
     draw: the id that begins a written picture; None = none does, or the model draws none (see `mark_pictures`).
     drawn: the id that stands behind a written picture; None = none does.
+
+    Where the tokenizer has a chat template named "draw" beside its own, prompts for pictures are written with it.
+    A template may say with PICTURES where the pictures of the message behind it stand; else they stand where the
+    message has them.
     """
 
     def __init__(self, inner: PreTrainedTokenizerBase):
@@ -51,6 +60,7 @@ class TextTokenizer:
         self.inner = inner
         self.draw: int | None = None
         self.drawn: int | None = None
+        self.empty: Empty = "begin"
         self._pieces: dict[tuple[str, ...], list[str]] = {}
         self.encode = lru_cache(maxsize=100_000)(self._encode)
 
@@ -114,13 +124,35 @@ class TextTokenizer:
         id = self.inner.bos_token_id
         return self.end if id is None else int(id)  # type: ignore[arg-type]
 
-    def mark_pictures(self, begin: str | None = DRAW, end: str | None = None) -> None:
+    @property
+    def pad(self) -> int:
+        """The id of padding; the end marker where a tokenizer has none."""
+        id = self.inner.pad_token_id
+        return self.end if id is None else int(id)  # type: ignore[arg-type]
+
+    def mark_pictures(self, begin: str | None = DRAW, end: str | None = None, empty: Empty = "begin") -> None:
         """Say which tokens stand before and behind a written picture; one that is not there is added.
 
         begin None: a picture follows what stands before it at once, as in models that only draw.
         """
         self.draw = None if begin is None else self._special(begin)
         self.drawn = None if end is None else self._special(end)
+        self.empty = empty
+
+    def emptied(self, prompt: Sequence[int]) -> list[int]:
+        """What stands in place of a prompt in the rows of guidance that have none.
+
+        The begin token alone; the template round no words; or the prompt with padding for all but its first token
+        (and the marker of the picture behind it), or for all.
+        """
+        if self.empty == "padded" and prompt:
+            return [prompt[0]] + [self.pad] * (len(prompt) - 1)
+        if self.empty == "blank" and prompt:
+            return [self.pad] * len(prompt)
+        if self.empty == "template":
+            runs = self.runs([Message("user", ("",))], prompt=True, draws=True)
+            return [id for run in runs for id in self.encode(run.text)]
+        return [self.begin]
 
     @property
     def before_picture(self) -> tuple[int, ...]:
@@ -146,24 +178,30 @@ class TextTokenizer:
         text = self.inner.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return str(text)
 
-    def runs(self, messages: Sequence[Message], *, prompt: bool = False) -> list[Run]:
+    def runs(self, messages: Sequence[Message], *, prompt: bool = False, draws: bool = False) -> list[Run]:
         """What the messages look like to the language model; with `prompt`, an answer is asked for at the end.
 
+        draws: that answer is, or shall be, a picture.
         Raises DataError when the chat template cannot take the messages.
         """
         if messages and messages[0].role == "document":
             return self._document(messages)
-        roles = (*(message.role for message in messages), *(["prompt"] if prompt else []))
+        form = "draw" if draws and self._has_draw_template else "default"
+        roles = (form, *(message.role for message in messages), *(["prompt"] if prompt else []))
         pieces = self._pieces.get(roles) or self._learn_pieces(roles, messages, prompt)
         runs: list[Run] = [Run(pieces[0], learn=False)]
         for message, after in zip(messages, pieces[1:], strict=True):
             learn = message.role == "assistant"
-            runs += [
+            said = [
                 Run("", learn, item) if isinstance(item, Picture) else Run(item, learn)
                 for item in message.content
             ]
-            runs += self._after(after, learn)
+            runs = _ahead(runs, said) + self._after(after, learn)
         return _joined(runs)
+
+    @property
+    def _has_draw_template(self) -> bool:
+        return isinstance(self.inner.chat_template, dict) and "draw" in self.inner.chat_template
 
     def _document(self, messages: Sequence[Message]) -> list[Run]:
         if len(messages) > 1:
@@ -186,12 +224,13 @@ class TextTokenizer:
     def _learn_pieces(self, roles: tuple[str, ...], messages: Sequence[Message], prompt: bool) -> list[str]:
         """The template's text before, between and after the contents, found once for each row of roles."""
         marks = [f"\ue000{i}\ue001" for i in range(len(messages))]
-        text = self._render([(m.role, mark) for m, mark in zip(messages, marks, strict=True)], prompt)
+        turns = [(m.role, mark) for m, mark in zip(messages, marks, strict=True)]
+        text = self._render(turns, prompt, roles[0])
         pieces = []
         for mark in marks:
             if text.count(mark) != 1:
                 raise DataError(
-                    f"the chat template drops or repeats a message of the roles {', '.join(roles)}"
+                    f"the chat template drops or repeats a message of the roles {', '.join(roles[1:])}"
                 )
             piece, text = text.split(mark)
             pieces.append(piece)
@@ -199,12 +238,27 @@ class TextTokenizer:
         self._pieces[roles] = pieces
         return pieces
 
-    def _render(self, messages: list[tuple[str, str]], prompt: bool) -> str:
+    def _render(self, messages: Sequence[tuple[str, str]], prompt: bool, form: str) -> str:
         turns = [{"role": role, "content": content} for role, content in messages]
+        named = form if isinstance(self.inner.chat_template, dict) else None
         try:
-            return str(self.inner.apply_chat_template(turns, tokenize=False, add_generation_prompt=prompt))
+            text = self.inner.apply_chat_template(
+                turns, chat_template=named, tokenize=False, add_generation_prompt=prompt
+            )
+            return str(text)
         except Exception as error:  # templates raise what they like
             raise DataError(f"the chat template refuses these messages: {error}") from None
+
+
+def _ahead(runs: list[Run], said: list[Run]) -> list[Run]:
+    """A message behind the template's text, its pictures where that text wants them."""
+    before, wanted, behind = runs[-1].text.partition(PICTURES)
+    if not wanted:
+        return runs + said
+    pictures = [run for run in said if run.picture is not None]
+    words = [run for run in said if run.picture is None]
+    last = runs[-1]
+    return [*runs[:-1], Run(before, last.learn), *pictures, Run(behind, last.learn), *words]
 
 
 def _joined(runs: Sequence[Run]) -> list[Run]:

@@ -41,7 +41,7 @@ def _shapes(model: Model, samples: list[Sample]) -> Table:
     picture = next(
         (i for s in samples for m in s.messages for i in m.content if isinstance(i, Picture)), None
     )
-    views = model.contract.read_views(picture.size, "the first picture") if picture and model.sees else []
+    views = model.contract.read_views(picture.size, "the first picture") if picture and model.encoder else []
     for slot, part in model.slots().items():
         rows.add_row(slot, part.name, _made(model, slot, picture, views))
     return rows

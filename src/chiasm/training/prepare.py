@@ -39,7 +39,7 @@ class Pictures:
     written: dict[str, Picture] = field(default_factory=dict)
 
     def add(self, contract: Contract, picture: Picture, kind: Kind) -> None:
-        if kind == Kind.WRITTEN:
+        if kind == Kind.WRITTEN or contract.shown is not None:
             self.written.setdefault(picture.key, picture)
         else:
             for view, _ in contract.read_views(picture.size, f"picture {picture.key}"):

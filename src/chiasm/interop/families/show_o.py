@@ -178,7 +178,7 @@ def _layout(model: Any, ids: Int[Tensor, "b t"], words: int) -> tuple[Layout, In
     opens = layout.opens.clone()
     for r, c in (ids == soi).nonzero().tolist():
         read = c > 0 and int(ids[r, c - 1]) == mmu
-        start, span = (c - 1, model.image_head.read_layout()) if read else (c, model.image_head.layout())
+        start, span = (c - 1, model.image_head.shown_layout()) if read else (c, model.image_head.layout())
         opens[r, start : start + span.length] = torch.tensor(span.opens)
     lengths = (1 - real).sum(1, keepdim=True)
     positions = torch.arange(ids.shape[1]) - real * lengths
