@@ -215,7 +215,7 @@ def replay_whole(case: Case) -> dict[str, Tensor]:
     """Padding takes part in the routing here, so that it is computed as the original computes it."""
     given = case.inputs
     kind = next(kind for kind in LANGUAGES if kind.removeprefix("moe_llava_") in case.of.lower())
-    config = {**case.config, "llm": {"model_type": kind, **case.config["llm"]}}
+    config = {**case.config, "llm": {**case.config["llm"], "model_type": kind}}
     model = load(find_family("moe-llava"), Original(config, case.tensors)).model
     routing = model.routing
     assert isinstance(routing, MoE)
