@@ -33,6 +33,7 @@ SMALL_DRAWING = {"size": 32, "steps": 2, "depth": 1, "heads": 2, "hidden": 16, "
 EXAMPLES = {
     ("views", "whole"): {"size": 32},
     ("views", "letterbox"): {"size": 32},
+    ("views", "framed"): {"size": 32},
     ("views", "any_resolution"): {"size": 16, "resolutions": [[32, 32]]},
     ("views", "hd_tiles"): {"size": 16, "tiles": 2},
     ("views", "native"): {"patch": 8},

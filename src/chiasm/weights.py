@@ -86,6 +86,17 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path} cannot be read as a checkpoint: {reason}") from error
 
 
+def read_tensor(path: str | Path) -> Tensor:
+    """The one tensor that a pickle of torch holds, without a name; read with `weights_only=True`."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # as above
+        raise CheckpointError(f"{path} cannot be read as a tensor: {error}") from error
+    if not isinstance(content, Tensor):
+        raise CheckpointError(f"{path} holds something else than one tensor")
+    return content
+
+
 def load_into(
     module: nn.Module, tensors: Mapping[str, Tensor], where: str | Path, *, unused: Iterable[str] = ()
 ) -> None:

@@ -118,6 +118,21 @@ class Row(Transform):
 
 
 @dataclass(frozen=True)
+class Rows(Transform):
+    """As `Row`, for several rows, which are a tensor `n d` of ours."""
+
+    indices: Sequence[int]
+
+    def to_ours(self, theirs: list[Tensor]) -> list[Tensor]:
+        return [theirs[0], theirs[0][list(self.indices)]]
+
+    def to_theirs(self, ours: list[Tensor]) -> list[Tensor]:
+        table = ours[0].clone()
+        table[list(self.indices)] = ours[1]
+        return [table]
+
+
+@dataclass(frozen=True)
 class Chain(Transform):
     """One transform after another, in the order from theirs to ours."""
 

@@ -1,0 +1,271 @@
+"""Replays of LaVIT's parts: tokenizer, decoder of features, diffusion, and codes from the language model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from chiasm import parts
+from chiasm.decoders.diffusion import DDIM
+from chiasm.decoders.lavit_diffusion import WIDTHS, AttentionPool
+from chiasm.errors import CheckpointError
+from chiasm.generation import DrawStep, Session
+from chiasm.interop.cases import Case
+from chiasm.interop.convert import _built, load_named
+from chiasm.interop.diffusers_shape import added_shape, unet_shape, vae_shape
+from chiasm.interop.families.lavit import BEGIN, END, FIRST, STRAY
+from chiasm.interop.lavit import (
+    condition_rules,
+    decoder_shape,
+    detokenizer_rules,
+    tokenizer,
+    tokenizer_rules,
+    tower_rules,
+)
+from chiasm.interop.mapping import NameMap, Rule, Unused
+from chiasm.interop.replay import case_document, unnormalised
+from chiasm.interop.verify import replays
+from chiasm.model import Model
+from chiasm.recipe import load_recipe
+from chiasm.tokenizers.detokenizer import Detokenizer
+
+PADDING = 2  # what the original puts behind the end
+# What the networks of the cases have and their tensors do not tell.
+HEADS, UNET_GROUPS, VAE_GROUPS = 4, 16, 8
+SCALING = {True: 0.13025, False: 0.18215}  # of SDXL's and Stable Diffusion's latents
+
+
+@replays("lavit", "DynamicVisualTokenizer")
+@torch.no_grad()
+def replay_tokenizer(case: Case) -> dict[str, Tensor]:
+    """Pictures to codes, and to what the language model reads, of the patches that the case's noise keeps."""
+    told, slot = case.config, "image_tokenizer"
+    made = parts.build(slot, tokenizer(told)).eval()
+    projection = nn.Linear(told["width"], len(case.tensors["vit_proj.bias"]))
+    both = nn.ModuleDict({slot: made, "projection": projection})
+    names = NameMap(
+        *tower_rules(told, "encoder.", slot + ".encoder"),
+        Rule("vit_proj.{p}", "projection.{p}"),
+        *tokenizer_rules(told, ""),
+    )
+    ours, _ = names.to_ours(case.tensors, case.name)
+    load_named(both, ours, names, case.name)
+    pixels = unnormalised(made.encoder, case.inputs["img"])
+    seen = made.select(pixels, case.inputs["gumbels"])
+    kept = seen.kept > 0.5
+    codes = made.encode(pixels, case.inputs["gumbels"])[:, 0]
+    rows = [row[row != made.end] for row in codes]
+    begin, end = torch.tensor([BEGIN]), torch.tensor([END])
+    return {
+        "vit_features": made.encoder.tokens(pixels),
+        "pred_score": seen.scores,
+        "keep": kept.long(),
+        "merged": seen.merged,
+        "token_nums": kept.sum(1),
+        "ids": torch.cat([each for row in rows for each in (begin, row + FIRST, end)]),
+        "quant": made.quantizer.vectors[torch.cat(rows)],
+        "to_quant": seen.latents[kept],
+        "llm_features": projection(seen.merged[kept])[:, : case.outputs["llm_features"].shape[1]],
+    }
+
+
+@replays("lavit", "HighresVQDecoder", "VQDecoder")
+@torch.no_grad()
+def replay_detokenizer(case: Case) -> dict[str, Tensor]:
+    """Vectors of codes to the conditions of a diffusion model."""
+    told, shape = case.config, decoder_shape(case.tensors)
+    cells, features = case.tensors["pos_embed"].shape[1], shape["out_width"]
+    made: Any = nn.Module()
+    made.detokenizer = Detokenizer(
+        told["in_chans"], shape["width"], shape["depth"], told["num_heads"], shape["hidden"], cells, features
+    )
+    high = told.get("highres", "unet_proj_1.weight" in case.tensors)
+    if high:
+        made.token_projections = nn.ModuleList(nn.Linear(features, width) for width in WIDTHS)
+        made.pool = AttentionPool(cells, features, told["num_heads"], WIDTHS[1])
+    else:
+        made.projection = nn.Linear(features, len(case.tensors["unet_proj.bias"]))
+    names = NameMap(
+        *detokenizer_rules(shape, cells, "", "image_decoder.detokenizer."),
+        *condition_rules("", "image_decoder"),
+    )
+    ours, _ = names.to_ours(case.tensors, case.name)
+    load_named(made.eval(), ours, names, case.name, prefix="image_decoder.")
+    counts = case.inputs["token_nums"].tolist()
+    vectors = nn.utils.rnn.pad_sequence(case.inputs["codes"].split(counts), batch_first=True)
+    meant = torch.arange(max(counts)) < case.inputs["token_nums"][:, None]
+    rebuilt = made.detokenizer(vectors, meant.float())
+    if not high:
+        return {"prompt_embeds": made.projection(rebuilt)}
+    tokens = torch.cat([project(rebuilt) for project in made.token_projections], dim=-1)
+    return {"prompt_embeds": tokens, "pooled": made.pool(rebuilt)}
+
+
+@replays("lavit", "LaVITforGeneration.generate_image pixel decoding")
+@torch.no_grad()
+def replay_pixels(case: Case) -> dict[str, Tensor]:
+    """Codes to pixels, from the case's own noise."""
+    told, high = case.config, case.config["highres"]
+    made, codes = _decoder(case, high), _codes(case, told)
+    condition = made.condition(made.features(codes))
+    latents = made.latents(codes, case.inputs["noise"])
+    stride = condition.tokens.shape[-1] // case.outputs["prompt_embeds"].shape[-1]
+    found = {
+        "latents_scaled": latents,
+        "decoded": 2 * made.diffusion.pixels(latents) - 1,
+        "prompt_embeds": condition.tokens[..., ::stride],
+    }
+    return found | ({"pooled": condition.added["text_embeds"]} if high else {})
+
+
+def _codes(case: Case, told: Mapping[str, Any]) -> Tensor:
+    """The ids of each picture as a row of codes; words among them are no codes."""
+    cells = told["grid"] ** 2
+    rows = torch.full((len(told["ntok"]), 1, cells), told["n_code"])
+    for i, row in enumerate(rows):
+        codes = case.inputs[f"tokens_{i}"] - FIRST
+        codes = codes[codes >= 0]
+        row[0, : len(codes)] = codes
+    return rows
+
+
+def _decoder(case: Case, high: bool) -> Any:
+    """The image decoder of a case, beside a tokenizer of which only the codebook counts."""
+    told, theirs = case.config, "tokenizer_decoder."
+    code_width = case.tensors["quantize.embedding.weight"].shape[1]
+    unet, vae, shape = _below(case, "unet."), _below(case, "vae."), decoder_shape(_below(case, theirs))
+    pictures = parts.build(
+        "image_tokenizer",
+        {
+            "type": "lavit",
+            "encoder": {"type": "patches", "patch_size": 2},
+            "size": 2 * told["grid"],
+            "codebook_size": told["n_code"],
+            "code_width": code_width,
+            "depth": 1,
+            "heads": 1,
+            "hidden": 1,
+            "decoder_depth": 0,
+        },
+    )
+    pictures.quantizer.vectors.copy_(case.tensors["quantize.embedding.weight"])
+    network = unet_shape(unet, heads=HEADS, groups=UNET_GROUPS)
+    spec = {
+        "type": "lavit_diffusion" if high else "lavit_diffusion_sd15",
+        "size": told["size"],
+        "steps": told["steps"],
+        "guidance": told["gs"],
+        "heads": HEADS,
+        **shape,
+        "unet": network | (added_shape(unet, WIDTHS[1]) if high else {}),
+        "vae": vae_shape(vae, groups=VAE_GROUPS, scaling=SCALING[high]),
+        "scheduler": DDIM,
+    }
+    empty = {**case.tensors, **case.inputs}.get("uncond_embeddings")
+    if not high:
+        if empty is None:
+            raise CheckpointError(f"{case.name} has no uncond_embeddings, which guidance leads away from")
+        spec["empty_tokens"] = empty.shape[-2]
+    made = parts.build("image_decoder", spec, pictures).eval()
+    names = NameMap(
+        *detokenizer_rules(shape, told["grid"] ** 2, theirs, "image_decoder.detokenizer."),
+        *condition_rules(theirs, "image_decoder"),
+        *[Rule(f"{n}.{{rest...}}", f"image_decoder.diffusion.{n}.{{rest...}}") for n in ("unet", "vae")],
+        Rule("uncond_embeddings", "image_decoder.empty_text"),
+        Unused("quantize.{rest...}"),
+    )
+    given = case.tensors if empty is None else {**case.tensors, "uncond_embeddings": empty.flatten(0, -2)}
+    ours, _ = names.to_ours(given, case.name)
+    load_named(made, ours, names, case.name, prefix="image_decoder.")
+    return made
+
+
+def _below(case: Case, prefix: str) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): t for key, t in case.tensors.items() if key.startswith(prefix)}
+
+
+@replays("lavit", "LaVITforGeneration.generate_image_tokenids")
+@torch.no_grad()
+def replay_codes(case: Case) -> dict[str, Tensor]:
+    """Greedy codes after prompts, with the lone marker, with another prompt, and with nothing to lead away from."""
+    model, given = _language(case), case.inputs
+    prompts = [
+        torch.cat([row[mask.bool()], torch.tensor([BEGIN])])
+        for row, mask in zip(given["prompt_ids"], given["prompt_mask"], strict=True)
+    ]
+    lone = [torch.tensor([BEGIN])] * len(prompts)
+    codes = slice(BEGIN, None)
+    return {
+        "tokens_cfg": _drawn(model, prompts, lone, case.config),
+        "tokens_neg_prompt": _drawn(model, prompts, list(given["uncond_ids"]), case.config),
+        "tokens_nocfg": _drawn(model, prompts, None, case.config),
+        "first_logits_cond": model.language.logits(_session(model, prompts).last)[:, codes],
+        "first_logits_uncond": model.language.logits(_session(model, lone).last)[:, codes],
+    }
+
+
+def _drawn(
+    model: Model, prompts: Sequence[Tensor], without: Sequence[Tensor] | None, told: Mapping[str, Any]
+) -> Tensor:
+    """What the original returns: the marker, the ids that were drawn, and padding behind the end."""
+    head: Any = model.image_head
+    step = DrawStep(_session(model, [*prompts, *(without or ())]))
+    known = torch.zeros(len(prompts), 0, dtype=torch.long)
+    said = head._continue(step, known, told["scale"] if without else 1.0, 0.0, 0, None)
+    ids = head.drawable(said)
+    ids = torch.where(head.before_end(said, itself=True), ids, PADDING)
+    return torch.cat([torch.full((len(ids), 1), BEGIN), ids], 1)
+
+
+def _session(model: Model, rows: Sequence[Tensor]) -> Session:
+    return Session(model, [case_document(model, row, [], image=-1, repeated=False) for row in rows])
+
+
+def _language(case: Case) -> Model:
+    """LaVIT's language model with its head; of the image tokenizer only the number of codes is meant."""
+    told = case.config
+    language = {
+        "type": "causal",
+        "config": {
+            "model_type": "llama",
+            "vocab_size": FIRST + told["n_code"],
+            "hidden_size": told["hidden"],
+            "intermediate_size": told["inter"],
+            "num_hidden_layers": told["layers"],
+            "num_attention_heads": told["heads"],
+        },
+        "draw_marker": f"<{BEGIN}>",
+    }
+    spec = {
+        "language": language,
+        "image_tokenizer": {
+            "type": "lavit",
+            "encoder": {"type": "patches", "patch_size": 2},
+            "size": 2 * told["max_new"],  # room enough
+            "codebook_size": told["n_code"],
+            "code_width": 1,
+            "depth": 1,
+            "heads": 1,
+            "hidden": 1,
+            "decoder_depth": 0,
+            "most": told["max_new"],
+        },
+        "image_head": {
+            "type": "variable_next_token",
+            "first": FIRST,
+            "end": END,
+            "shortest": told["min_new"],
+            "stray": STRAY,
+        },
+    }
+    recipe = load_recipe({"name": "lavit", "model": spec, "data": {}, "stages": []})
+    model: Any = _built(recipe.model, None).eval()
+    names = NameMap(
+        Unused("tokenizer_decoder.{rest...}"), Rule("llama_model.{rest...}", "language.inner.{rest...}")
+    )
+    ours, _ = names.to_ours(case.tensors, case.name)
+    load_named(model.language, ours, names, case.name, prefix="language.")
+    return model
