@@ -114,7 +114,7 @@ def import_checkpoint(
     folder = Folder(Path(source))
     chosen = find_family(layout) if layout else recognise(folder)
     original = chosen.read(folder)
-    text = Path(tokenizer) if tokenizer else folder.tokenizer
+    text = Path(tokenizer) if tokenizer else chosen.tokenizer(folder)
     if text is None and _reads_text(chosen.model(original.config, original.tensors.keys())):
         raise CheckpointError(f"{source} has no tokenizer files; give a folder that has them (--tokenizer)")
     loaded = load(
@@ -224,7 +224,8 @@ def _built(spec: Mapping[str, Mapping[str, Any]], tokenizer: Path | None) -> nn.
     with tempfile.TemporaryDirectory() as draft:
         if tokenizer is None:
             told = spec["language"].get("config") or spec["language"]
-            size = told["vocab_size"] - ("image_head" in spec)  # room for the draw marker
+            # Room for the draw marker; what only reads features made elsewhere has no vocabulary.
+            size = told.get("vocab_size", 8) - ("image_head" in spec)
             _numbers(size).save_pretrained(draft)
         options = {**spec["language"], "tokenizer": str(tokenizer or draft)}
         return Model({**spec, "language": options})

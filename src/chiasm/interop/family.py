@@ -125,6 +125,10 @@ class Family:
         """The original's config for a model that was made here: `model` reversed. Raises CheckpointError."""
         raise CheckpointError(f"only models that were imported from {self.name!r} can be exported to it")
 
+    def tokenizer(self, folder: Folder) -> Path | None:
+        """Where the text tokenizer's files are."""
+        return folder.tokenizer
+
     def constants(self, folder: Folder) -> dict[str, Tensor]:
         """Values of `Own` tensors that other files of the folder decide (a preprocessor's mean and deviation)."""
         return {}

@@ -99,7 +99,7 @@ def read_documents(model: Model, documents: Sequence[Document], *, encoded: bool
     batch = CaseReader(model.contract).attach(batch, slots)
     if batch.read is not None:
         batch.read.encoded = encoded
-    embeddings, media = model.show(batch, model.language.embed(batch.ids))
+    embeddings, media = model.show(batch, model.language.embed_batch(batch))
     visual = embeddings.new_zeros(0, embeddings.shape[-1])
     if batch.read is not None:
         visual = model.look(batch.read)[batch.read.sources]

@@ -12,6 +12,7 @@ from chiasm.parts import Part
 if TYPE_CHECKING:
     from chiasm.attention import Layout
     from chiasm.language.text import TextTokenizer
+    from chiasm.sequence import PackedBatch
 
 
 class Language(Part, nn.Module, slot="language"):
@@ -22,9 +23,11 @@ class Language(Part, nn.Module, slot="language"):
     tokenizer: text to ids and back.
     grid: rows and columns of a written picture's codes; the builder says them.
     whole_pictures: the tokens of a picture that is read see each other, else only those before them.
+    says: it predicts words; else it only reads them, and texts have no loss.
     """
 
     whole_pictures: ClassVar[bool] = False
+    says: ClassVar[bool] = True
     grid: tuple[int, int] = (1, 1)
     width: int
     context: int
@@ -32,6 +35,10 @@ class Language(Part, nn.Module, slot="language"):
 
     @abstractmethod
     def embed(self, ids: Int[Tensor, "*s"]) -> Float[Tensor, "*s d"]: ...
+
+    def embed_batch(self, batch: "PackedBatch") -> Float[Tensor, "b t d"]:
+        """What stands at the words of a batch, for languages in which that depends on the words around."""
+        return self.embed(batch.ids)
 
     @abstractmethod
     def forward(

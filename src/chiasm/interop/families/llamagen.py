@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Collection, Mapping
@@ -9,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers.modeling_outputs import BaseModelOutput
 
 from chiasm.errors import CheckpointError
 from chiasm.generation import draw
@@ -22,9 +25,11 @@ from chiasm.interop.mapping import NameMap, Own, Rule
 from chiasm.interop.verify import replays
 from chiasm.language.llama_block import hidden_width
 from chiasm.model import Model
+from chiasm.sequence import Document
+from chiasm.weights import read_tensors
 
 HEAD_WIDTH = {3200: 100, 4096: 128}  # of the published widths; 64 elsewhere
-GPT, VQ = "gpt.", "vq."
+GPT, VQ, T5 = "gpt.", "vq.", "t5."
 SIZE = 256  # height and width of pictures, where no name tells it
 
 
@@ -48,11 +53,17 @@ class LlamaGenFamily(Family, name="llamagen"):
         size = re.search(r"(?:_|stage\d_)(\d{3})\.pt$", file.name)
         scale = 2 ** (len(seen.config["encoder_ch_mult"]) - 1)
         side = int(size.group(1)) if size else config.get("image_size", SIZE)
-        config |= {"block_size": (side // scale) ** 2, "vq": {**seen.config, "res": side}}
-        tensors = {GPT + key: t for key, t in drawn.items()} | {
-            VQ + key: t for key, t in seen.tensors.items()
-        }
-        return Original(config, tensors)
+        vq = {**seen.config, "res": side}
+        config |= {"block_size": (side // scale) ** 2, "vq": vq, "vq_file": tokenizer.name}
+        tensors = {GPT + key: t for key, t in drawn.items()}
+        tensors |= {VQ + key: t for key, t in seen.tensors.items()}
+        read = _text_encoder(folder.path) if config["model_type"] == "t2i" else {}
+        if read:
+            config |= {"t5": json.loads((_t5(folder.path) / "config.json").read_text(encoding="utf-8"))}
+        return Original(config, {**tensors, **read}, borrowed=list(read))
+
+    def tokenizer(self, folder: Folder) -> Path | None:
+        return _t5(folder.path) if next(folder.path.glob("t2i_*.pt"), None) else None
 
     def model(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> dict[str, dict[str, Any]]:
         width, captions = config["dim"], config["model_type"] == "t2i"
@@ -72,8 +83,10 @@ class LlamaGenFamily(Family, name="llamagen"):
             "dropout": config.get("resid_dropout_p", 0.1),
         }
         if captions:
-            raise CheckpointError("captions are not known yet")
-        language |= {"classes": config["num_classes"]}
+            told = {"caption_tokens": config["cls_token_num"], "caption_width": config["caption_dim"]}
+            language |= {"type": "llamagen_captions", "config": config.get("t5"), **told}
+        else:
+            language |= {"classes": config["num_classes"]}
         tokenizer = (
             find_family("llamagen-vq").model(config["vq"])["image_tokenizer"]
             if "vq" in config
@@ -91,6 +104,10 @@ class LlamaGenFamily(Family, name="llamagen"):
         }
         return NameMap(
             Rule(GPT + "cls_embedding.embedding_table.weight", "language.table.weight"),
+            Rule(GPT + "cls_embedding.uncond_embedding", "language.empty"),
+            Rule(GPT + "cls_embedding.cap_proj.fc1.weight", "language.project.0.weight"),
+            Rule(GPT + "cls_embedding.cap_proj.fc2.weight", "language.project.2.weight"),
+            Rule(T5 + "{rest...}", "language.text_encoder.{rest...}"),
             Rule(GPT + "tok_embeddings.weight", "image_head.codes.weight"),
             *llama_rules(GPT + "layers.", "language.layers.", **sizes),
             Rule(GPT + "norm.weight", "language.norm.weight"),
@@ -104,7 +121,7 @@ class LlamaGenFamily(Family, name="llamagen"):
             for prefix in (GPT, VQ)
         }
         torch.save({"model": parts[GPT]}, folder / original.config["file"])
-        find_family("llamagen-vq").write(Original(original.config["vq"], parts[VQ]), folder)
+        torch.save({"model": parts[VQ]}, folder / original.config["vq_file"])
 
 
 def structure(drawn: Mapping[str, Tensor], where: str) -> dict[str, Any]:
@@ -131,6 +148,27 @@ def structure(drawn: Mapping[str, Tensor], where: str) -> dict[str, Any]:
     return {**told, "model_type": "t2i", "caption_dim": caption_width, "cls_token_num": rows}
 
 
+def _t5(folder: Path) -> Path:
+    """The folder of the text encoder beside a transformer for captions."""
+    configs = [path.parent for path in sorted(folder.glob("*/config.json")) if '"t5"' in path.read_text()]
+    if len(configs) != 1:
+        raise CheckpointError(
+            f"{folder} holds {len(configs)} folders of a T5, but captions need one (LlamaGen's is flan-t5-xl), "
+            "with its config.json, its weights and its tokenizer"
+        )
+    return configs[0]
+
+
+def _text_encoder(folder: Path) -> dict[str, Tensor]:
+    """The encoder's half of a T5; its table of words stands under one name."""
+    tensors = read_tensors(_t5(folder))
+    return {
+        T5 + key: tensor
+        for key, tensor in tensors.items()
+        if (key.startswith("encoder.") or key == "shared.weight") and key != "encoder.embed_tokens.weight"
+    }
+
+
 def _transformers(folder: Path) -> list[Path]:
     return sorted([*folder.glob("c2i_*.pt"), *folder.glob("t2i_*.pt")])
 
@@ -144,8 +182,11 @@ def replay(case: Case) -> dict[str, Tensor]:
     model = load(find_family("llamagen"), Original(told, tensors)).model
     head = model.image_head
     span = head.prepare(given["idx"].unflatten(1, head.grid))
-    prompts = [prompt([int(each)]) for each in given["cond"]]
-    hidden = forced(model, prompts, span)
+    if told["model_type"] == "t2i":  # padding was hidden from the pictures drawn, not from those learnt
+        learnt, prompts = (_captions(model, case, masked) for masked in (False, True))
+    else:
+        learnt = prompts = [prompt([int(each)]) for each in given["cond"]]
+    hidden = forced(model, learnt, span)
 
     def drawn(guidance: float, guided_codes: int = 0) -> Tensor:
         head.guided_codes = guided_codes
@@ -161,6 +202,30 @@ def replay(case: Case) -> dict[str, Tensor]:
         "greedy_nocfg": drawn(1.0),
         "freqs_cis": _turns(model, told["cls_token_num"]),
     }
+
+
+class _Recorded(nn.Module):
+    """A text encoder that finds its features under the ids."""
+
+    def __init__(self, table: Float[Tensor, "n c"]):
+        super().__init__()
+        self.table = table
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> BaseModelOutput:
+        return BaseModelOutput(last_hidden_state=self.table[input_ids])  # type: ignore[arg-type]
+
+
+def _captions(model: Model, case: Case, masked: bool) -> list[Document]:
+    """A case's features of captions as documents whose ids find them; padding is left out where it is hidden."""
+    features = case.inputs["cond"]
+    rows, length = features.shape[:2]
+    pad = model.language.tokenizer.pad + 1  # ids below mean something to the language
+    model.language.text_encoder = _Recorded(
+        torch.cat([features.new_zeros(pad, features.shape[2]), features.flatten(0, 1)])
+    )
+    ids = torch.arange(rows * length).view(rows, length) + pad
+    real = case.inputs["emb_masks"].bool() if masked else torch.ones_like(ids, dtype=torch.bool)
+    return [prompt(row[kept].tolist()) for row, kept in zip(ids, real, strict=True)]
 
 
 def _turns(model: Model, before: int) -> Tensor:

@@ -1,0 +1,209 @@
+"""LlamaGen's transformer behind a caption that a frozen text encoder has read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from pydantic import NonNegativeInt, PositiveInt
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForTextEncoding
+
+from chiasm.errors import CheckpointError, ChiasmError, DataError, RecipeError
+from chiasm.language.llama_block import initialise
+from chiasm.language.llamagen import GridLlama
+from chiasm.language.text import PLAIN_TEMPLATE, TextTokenizer
+from chiasm.sequence import Kind, PackedBatch
+
+# What a caption is to the text encoder: its words and the end marker.
+CAPTION_TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}{{ eos_token }}"
+
+
+class LlamaGenCaptions(GridLlama, name="llamagen_captions"):
+    """LlamaGen's transformer for captions (arXiv 2406.06525): features of a frozen T5 stand where words would.
+
+    Words are only read, never said: the text encoder sees all of a caption at once. The empty prompt is a learnt
+    table of features, as many of its last rows as the caption has tokens, so that both are equally long; the
+    original pads captions on the left to its whole length and hides the padding, which comes to the same. Without a
+    text encoder it takes features that are given to it (`text_encoder`).
+
+    Args:
+        width: of a hidden state.
+        depth: layers.
+        heads: of attention.
+        key_value_heads: heads of keys and values; 0 = as many as heads.
+        hidden: width inside the networks.
+        context: most positions of a document.
+        rope_base: of the rotary embedding.
+        epsilon: of the norms.
+        token_dropout: of embeddings, in training.
+        dropout: of what attention and networks add, in training.
+        checkpoint: of the frozen text encoder: a folder or a hub name, as transformers reads it.
+        config: instead, its configuration with the `model_type`, from scratch; its vocabulary size follows from the
+            tokenizer.
+        caption_width: of the text encoder's features; 0 = it tells.
+        caption_tokens: most tokens of a caption, which are the rows of the learnt table.
+        tokenizer: folder or hub name of a tokenizer; without one it comes from the checkpoint, or is trained.
+        vocabulary: most tokens of a tokenizer trained on the recipe's own texts.
+    """
+
+    says = False
+    text_encoder: Any
+    project: nn.Sequential
+
+    def __init__(
+        self,
+        texts: Iterable[str] = (),
+        draws: bool = False,
+        *,
+        width: PositiveInt = 1280,
+        depth: PositiveInt = 36,
+        heads: PositiveInt = 20,
+        key_value_heads: NonNegativeInt = 0,
+        hidden: PositiveInt = 3584,
+        context: PositiveInt = 4096,
+        rope_base: float = 10000.0,
+        epsilon: float = 1e-5,
+        token_dropout: float = 0.1,
+        dropout: float = 0.1,
+        checkpoint: str | None = None,
+        config: dict[str, Any] | None = None,
+        caption_width: NonNegativeInt = 0,
+        caption_tokens: PositiveInt = 120,
+        tokenizer: str | None = None,
+        vocabulary: int = 4096,
+    ):
+        super().__init__(
+            width=width,
+            depth=depth,
+            heads=heads,
+            key_value_heads=key_value_heads,
+            hidden=hidden,
+            context=context,
+            rope_base=rope_base,
+            epsilon=epsilon,
+            final_norm=True,
+            turn_words=False,
+            token_dropout=token_dropout,
+            dropout=dropout,
+        )
+        folder = tokenizer or checkpoint
+        self.tokenizer = TextTokenizer.load(folder) if folder else TextTokenizer.train(texts, vocabulary)
+        if self.tokenizer.inner.chat_template == PLAIN_TEMPLATE:
+            self.tokenizer.inner.chat_template = CAPTION_TEMPLATE
+        self.tokenizer.mark_pictures(None, empty="blank")
+        self.text_encoder = _text_encoder(checkpoint, config, len(self.tokenizer))
+        found = 0 if self.text_encoder is None else int(self.text_encoder.config.hidden_size)
+        if not (caption_width or found) or (caption_width and found and caption_width != found):
+            raise RecipeError(
+                f"language 'llamagen_captions': caption_width is {caption_width}, but the text encoder's features "
+                f"have {found or 'no known'} channels"
+            )
+        caption_width = caption_width or found
+        self.empty = nn.Parameter(torch.randn(caption_tokens, caption_width) / caption_width**0.5)
+        self.project = nn.Sequential(
+            nn.Linear(caption_width, width, bias=False),
+            nn.GELU(approximate="tanh"),
+            nn.Linear(width, width, bias=False),
+        )
+        initialise(self.layers)
+        initialise(self.project)
+        self.requires_grad_(True)
+
+    def standalone(self) -> dict[str, Any]:
+        if self.text_encoder is None:
+            return {}
+        told = self.text_encoder.config
+        return {"checkpoint": None, "config": told.to_diff_dict() | {"model_type": told.model_type}}
+
+    def requires_grad_(self, requires_grad: bool = True) -> LlamaGenCaptions:
+        """Whatever learns, the text encoder does not."""
+        super().requires_grad_(requires_grad)
+        if self.text_encoder is not None:
+            self.text_encoder.requires_grad_(False)
+        return self
+
+    def train(self, mode: bool = True) -> LlamaGenCaptions:
+        super().train(mode)
+        if self.text_encoder is not None:
+            self.text_encoder.eval()
+        return self
+
+    def embed(self, ids: Int[Tensor, "*s"]) -> Float[Tensor, "*s d"]:
+        """Of tokens one by one, without the others of their caption; see `embed_batch`."""
+        rows = ids.reshape(-1, 1)
+        return self.project(self._features(rows, torch.ones_like(rows, dtype=torch.bool))).view(
+            *ids.shape, -1
+        )
+
+    def embed_batch(self, batch: PackedBatch) -> Float[Tensor, "b t d"]:
+        """The projected features of every caption: text that no picture and no other document divides."""
+        words = (batch.kinds == Kind.TEXT) & (batch.documents >= 0)
+        ids, real, places = _runs(batch.ids, words, batch.documents)
+        made = self.empty.new_zeros(*batch.ids.shape, self.width)
+        if not len(ids):
+            return made
+        if ids.shape[1] > len(self.empty):
+            raise DataError(f"a caption has {ids.shape[1]} tokens, but at most {len(self.empty)} are known")
+        features = self._features(ids, real)
+        lengths = real.sum(1, keepdim=True)
+        last = torch.arange(ids.shape[1], device=ids.device) - lengths + len(self.empty)
+        without = self.empty[last.clamp(0, len(self.empty) - 1)]
+        features = torch.where((ids == self.tokenizer.pad)[..., None], without, features)
+        values = self.project(features[real])
+        return made.flatten(0, 1).index_copy(0, places[real], values).view_as(made)
+
+    @property
+    def head(self) -> nn.Module:
+        return nn.Identity()
+
+    def logits(self, hidden: Float[Tensor, "*s d"]) -> Float[Tensor, "*s v"]:
+        raise ChiasmError("this model only draws: it reads captions and says nothing")
+
+    def _features(self, ids: Int[Tensor, "n m"], real: Bool[Tensor, "n m"]) -> Float[Tensor, "n m c"]:
+        if self.text_encoder is None:
+            raise ChiasmError(
+                "language 'llamagen_captions' has no text encoder: give its 'checkpoint' or its 'config'"
+            )
+        with torch.no_grad():
+            found = self.text_encoder(input_ids=ids, attention_mask=real.long())
+        return found.last_hidden_state.to(self.empty.dtype)
+
+
+def _runs(
+    ids: Int[Tensor, "b t"], words: Bool[Tensor, "b t"], documents: Int[Tensor, "b t"]
+) -> tuple[Int[Tensor, "n m"], Bool[Tensor, "n m"], Int[Tensor, "n m"]]:
+    """Every unbroken run of words: its ids, which of them are no padding, and the flat places they come from."""
+    before = torch.zeros_like(words)
+    before[:, 1:] = words[:, :-1] & (documents[:, 1:] == documents[:, :-1])
+    places = words.flatten().nonzero()[:, 0]
+    run = (words & ~before).flatten()[places].long().cumsum(0) - 1
+    lengths = torch.bincount(run)
+    most = int(lengths.max()) if len(lengths) else 0
+    real = torch.arange(most, device=ids.device) < lengths[:, None]
+    table = torch.zeros_like(real, dtype=torch.long)
+    table[real] = places
+    return ids.flatten()[table] * real, real, table
+
+
+def _text_encoder(checkpoint: str | None, config: dict[str, Any] | None, vocabulary: int) -> Any:
+    """transformers' encoder of texts; None where neither is given. Raises RecipeError or CheckpointError."""
+    if checkpoint is not None and config is not None:
+        raise RecipeError("language 'llamagen_captions' takes either a 'checkpoint' or a 'config', not both")
+    if config is not None:
+        options = {key: value for key, value in config.items() if key != "model_type"}
+        try:
+            built = AutoConfig.for_model(config["model_type"], **{"vocab_size": vocabulary, **options})
+            return AutoModelForTextEncoding.from_config(built).eval()
+        except (ValueError, TypeError, KeyError) as error:
+            raise RecipeError(
+                f"language 'llamagen_captions': transformers refuses this config: {error}"
+            ) from None
+    if checkpoint is None:
+        return None
+    try:
+        return AutoModelForTextEncoding.from_pretrained(checkpoint, dtype=torch.float32).eval()
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"no text encoder can be read from {checkpoint}: {error}") from None
