@@ -6,6 +6,7 @@ model: {image_tokenizer: {type: vq}, image_head: {type: next_token}}    # only w
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Mapping
 from hashlib import blake2b
@@ -68,10 +69,18 @@ def begin(model: Model, start: Start) -> list[str]:
 
 
 def keep_origin(model: Model, start: Start, destination: Path) -> None:
-    """What an export needs of an imported checkpoint, if the model still has just its slots."""
+    """What an export needs of an imported checkpoint, if the model still has just its parts."""
     source = Path(start.folder) / ORIGIN
-    if source.is_dir() and read_json(Path(start.folder) / "parts.json")["model"].keys() == model.spec.keys():
+    theirs = read_json(Path(start.folder) / "parts.json")["model"]
+    if source.is_dir() and _structure(theirs) == _structure(model.standalone()):
         shutil.copytree(source, destination / ORIGIN, dirs_exist_ok=True)
+
+
+def _structure(spec: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """All parts with their options, but for where the text tokenizer lies."""
+    return json.loads(
+        json.dumps({s: {k: v for k, v in part.items() if k != "tokenizer"} for s, part in spec.items()})
+    )
 
 
 def _grown(theirs: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
