@@ -15,6 +15,7 @@ from transformers.utils import logging
 from chiasm.attention import NAME, Layout, attending
 from chiasm.errors import CheckpointError, RecipeError
 from chiasm.language import Language
+from chiasm.language import chameleon as _chameleon  # noqa: F401 - makes it known to transformers
 from chiasm.language.text import DRAW, Empty, TextTokenizer
 
 
@@ -26,7 +27,8 @@ class Causal(Language, name="causal"):
         config: transformers' configuration with its `model_type`, for a model from scratch; the vocabulary
             size follows from the tokenizer.
         tokenizer: folder or hub name of a tokenizer; without one it comes from the checkpoint, or is trained.
-        vocabulary: most tokens of a tokenizer trained on the recipe's own texts.
+        vocabulary: most tokens of a tokenizer trained on the recipe's own texts; 0 = no words at all, for models of
+            pictures alone.
         draw_marker: the token that begins a written picture, added where the tokenizer lacks it; null = none, a
             picture follows what stands before it at once.
         draw_end: the token behind a written picture; null = none.
@@ -56,7 +58,9 @@ class Causal(Language, name="causal"):
         if tokenizer or folder:
             self.tokenizer = TextTokenizer.load(tokenizer or folder)  # type: ignore[arg-type]
         else:
-            self.tokenizer = TextTokenizer.train(texts, vocabulary)
+            self.tokenizer = (
+                TextTokenizer.train(texts, vocabulary) if vocabulary else TextTokenizer.wordless()
+            )
         if draws:
             self.tokenizer.mark_pictures(draw_marker, draw_end, empty_prompt)
         self.inner = _load(folder) if folder else _from_config(config or {}, len(self.tokenizer))
