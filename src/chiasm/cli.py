@@ -25,6 +25,8 @@ Overrides = Annotated[
 ]
 Tiny = Annotated[bool, typer.Option("--tiny", help="the recipe's overlay for a laptop")]
 Folder = Annotated[Path, typer.Argument(help="a run's folder or a checkpoint", metavar="RUN")]
+tokenizer_app = typer.Typer(help="Look at image tokenizers.", no_args_is_help=True)
+app.add_typer(tokenizer_app, name="tokenizer")
 Seed = Annotated[int, typer.Option(help="of the sampling")]
 
 
@@ -205,6 +207,27 @@ def verify(
 
     if not run(cases, as_json=as_json):
         raise typer.Exit(1)
+
+
+@tokenizer_app.command("report")
+def tokenizer_report(
+    runs: Annotated[
+        list[str],
+        typer.Argument(
+            help="runs, checkpoints, or recipes trained into runs/NAME", metavar="RUN_OR_RECIPE..."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="folder of the report")] = Path("tokenizers"),
+    pictures: Annotated[int, typer.Option(help="held-out pictures, or clips, of each")] = 256,
+    data: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="run or recipe whose held-out pictures all are measured on; else each its own"),
+    ] = None,
+) -> None:
+    """Measure rate and distortion of image tokenizers on held-out pictures: table, plot, reconstructions."""
+    from chiasm.terminal.tokenizer import report
+
+    report(runs, out, count=pictures, data=data)
 
 
 def main() -> None:

@@ -77,6 +77,43 @@ def curve(name: str, steps: Sequence[float], values: Sequence[float]) -> Markup:
     )
 
 
+def scatter(points: Sequence[tuple[str, float, float]], across: str, up: str) -> Markup:
+    """Named points on a logarithmic axis and a plain one, as an SVG with colours of its own that stands alone."""
+    width, height, left, right, top, bottom = 640, 360, 56, 130, 16, 44
+    x = np.log2(np.maximum([each[1] for each in points], 1.0))
+    y = np.asarray([each[2] for each in points], dtype=float)
+    x_low, x_high = np.floor(x.min()), max(np.ceil(x.max()), np.floor(x.min()) + 1)
+    room = max(float(np.ptp(y)) * 0.15, 0.25)
+    y_low, y_high = y.min() - room, y.max() + room
+    at_x = left + (x - x_low) / (x_high - x_low) * (width - left - right)
+    at_y = top + (y_high - y) / (y_high - y_low) * (height - top - bottom)
+    foot, end = height - bottom, width - right
+    parts = [f'<rect width="{width}" height="{height}" fill="#fff"/>']
+    for tick in range(int(x_low), int(x_high) + 1):
+        place = left + (tick - x_low) / (x_high - x_low) * (width - left - right)
+        parts.append(f'<path d="M{place:.1f} {top}V{foot}" stroke="#e4e1d8"/>')
+        parts.append(f'<text x="{place:.1f}" y="{foot + 16}" text-anchor="middle">{number(2.0**tick)}</text>')
+    for tick in np.linspace(y_low, y_high, 5):
+        place = top + (y_high - tick) / (y_high - y_low) * (height - top - bottom)
+        parts.append(f'<path d="M{left} {place:.1f}H{end}" stroke="#e4e1d8"/>')
+        parts.append(f'<text x="{left - 8}" y="{place + 4:.1f}" text-anchor="end">{tick:.1f}</text>')
+    parts.append(
+        f'<text x="{(left + end) / 2}" y="{height - 8}" text-anchor="middle">{escape(across)}</text>'
+    )
+    middle = (top + foot) / 2
+    parts.append(
+        f'<text x="14" y="{middle}" text-anchor="middle" transform="rotate(-90 14 {middle})">{escape(up)}</text>'
+    )
+    for (name, _, _), px, py in zip(points, at_x, at_y, strict=True):
+        parts.append(f'<circle cx="{px:.1f}" cy="{py:.1f}" r="5" fill="#14676f"/>')
+        parts.append(f'<text class="name" x="{px + 9:.1f}" y="{py + 4:.1f}">{escape(name)}</text>')
+    style = "text{font:12px sans-serif;fill:#5f6670}.name{fill:#20242a}"
+    return Markup(
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" '
+        f'aria-label="{escape(up)} against {escape(across)}"><style>{style}</style>{"".join(parts)}</svg>'
+    )
+
+
 def number(value: float) -> str:
     """A number with as many digits as a reader wants: 12,300,000 is 12.3M."""
     size = abs(value)

@@ -19,10 +19,14 @@ class ImageTokenizer(Part, nn.Module, slot="image_tokenizer"):
 
     size: height and width in pixels of the pictures it encodes and decodes.
     codebook_size: number of different codes.
+    codebooks: 1, or as many as there are scales, each of which has one of its own, numbered from 0.
+    end: the code that ends a picture, where the number of codes varies; what stands behind it means nothing.
     """
 
     size: int
     codebook_size: int
+    codebooks: int = 1
+    end: int | None = None
 
     @property
     @abstractmethod

@@ -84,6 +84,8 @@ class LaVITTokenizer(ImageTokenizer, name="lavit"):
         revive_after: batches without a use after which a code is given a new place; 0 = never.
     """
 
+    end: int
+
     def __init__(
         self,
         *,

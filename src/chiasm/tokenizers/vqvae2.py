@@ -48,6 +48,7 @@ class VQVAE2(ImageTokenizer, name="vqvae2"):
         revive_after: int = 20,
     ):
         super().__init__()
+        self.codebooks = 2
         if size % FACTOR:
             raise RecipeError(f"image_tokenizer 'vqvae2': size {size} is no multiple of {FACTOR}")
         self.size, self.codebook_size, self.commitment = size, codebook_size, commitment
