@@ -7,7 +7,12 @@ from typing import Any
 from transformers import AutoModelForCausalLM, ChameleonConfig, ChameleonForConditionalGeneration
 from transformers.models.chameleon.configuration_chameleon import ChameleonVQVAEConfig
 
-SMALLEST: dict[str, Any] = {"base_channels": 32, "channel_multiplier": [1], "num_res_blocks": 1, "latent_channels": 1}
+SMALLEST: dict[str, Any] = {
+    "base_channels": 32,
+    "channel_multiplier": [1],
+    "num_res_blocks": 1,
+    "latent_channels": 1,
+}
 SMALLEST |= {"embed_dim": 1, "num_embeddings": 1, "attn_type": "none"}
 
 
