@@ -156,7 +156,7 @@ def best(scores: Float[Tensor, "n p 2"], count: int) -> Float[Tensor, "n p"]:
 
 def straight(hard: Float[Tensor, "*s"], soft: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
     """The value of `hard` with the gradient of `soft`."""
-    return hard + soft - soft.detach() if soft.requires_grad else hard
+    return hard + (soft - soft.detach()) if soft.requires_grad else hard
 
 
 def gumbel(scores: Float[Tensor, "*s"], generator: torch.Generator | None = None) -> Float[Tensor, "*s"]:

@@ -41,7 +41,7 @@ class CodeDiffusion(ImageDecoder):
         hidden: int,
         width: int | None,
         out_width: int | None,
-        diffusion: LatentDiffusion,
+        networks: tuple[dict[str, Any], dict[str, Any], dict[str, Any]],
     ):
         super().__init__()
         if not isinstance(image_tokenizer, LaVITTokenizer):
@@ -62,7 +62,7 @@ class CodeDiffusion(ImageDecoder):
             image_tokenizer.cells,
             out_width or features,
         )
-        self.diffusion = diffusion
+        self.diffusion = LatentDiffusion(*networks)
 
     @abstractmethod
     def condition(self, features: Float[Tensor, "n p c"]) -> Condition:
@@ -140,7 +140,7 @@ class LaVITDiffusion(CodeDiffusion, name="lavit_diffusion"):
             hidden=hidden,
             width=width,
             out_width=out_width,
-            diffusion=LatentDiffusion(unet, vae, scheduler),
+            networks=(unet, vae, scheduler),
         )
         features = out_width or self._tokenizer[0].encoder.width
         self.token_projections = nn.ModuleList(nn.Linear(features, wide) for wide in WIDTHS)

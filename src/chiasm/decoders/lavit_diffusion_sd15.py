@@ -9,7 +9,7 @@ from jaxtyping import Float
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from chiasm.decoders.diffusion import DDIM, SD15_UNET, VAE, Condition, LatentDiffusion
+from chiasm.decoders.diffusion import DDIM, SD15_UNET, VAE, Condition
 from chiasm.decoders.lavit_diffusion import CodeDiffusion
 from chiasm.tokenizers import ImageTokenizer
 
@@ -64,7 +64,7 @@ class LaVITDiffusionSD15(CodeDiffusion, name="lavit_diffusion_sd15"):
             hidden=hidden,
             width=width,
             out_width=out_width,
-            diffusion=LatentDiffusion(unet, vae, scheduler),
+            networks=(unet, vae, scheduler),
         )
         features = out_width or self._tokenizer[0].encoder.width
         self.projection = nn.Linear(features, self.diffusion.token_width)

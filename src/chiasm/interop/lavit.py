@@ -85,13 +85,19 @@ def tower_rules(config: Mapping[str, Any], theirs: str, slot: str) -> Rules:
     return eva_rules(tower(config), theirs, slot)
 
 
-def selection_rules(config: Mapping[str, Any], theirs: str, slot: str) -> Rules:
-    """Selector and merger, of the image tokenizer or of the connector."""
-    width = config["width"]
-    block, ours = theirs + "causal_encoder.blocks.{n}.", slot + ".merger.blocks.{n}."
+def selector_rules(theirs: str, slot: str) -> Rules:
+    """The selector, of the image tokenizer or of the connector."""
     return [
         Rule(theirs + "token_predictor.in_conv.{n}.{p}", slot + ".selector.inner.{n}.{p}"),
         Rule(theirs + "token_predictor.out_conv.{n}.{p}", slot + ".selector.outer.{n}.{p}"),
+    ]
+
+
+def merger_rules(config: Mapping[str, Any], theirs: str, slot: str) -> Rules:
+    """The merger, of the image tokenizer or of the connector."""
+    width = config["width"]
+    block, ours = theirs + "causal_encoder.blocks.{n}.", slot + ".merger.blocks.{n}."
+    return [
         *_fused(block + "token_causal_attn.", ours + "causal.", width),
         *[
             Rule(f"{block}token_cross_attn.{a}.{{p}}", f"{ours}dropped.{b}.{{p}}")
@@ -107,7 +113,8 @@ def tokenizer_rules(config: Mapping[str, Any], theirs: str) -> Rules:
     """What the tokenizer has besides its tower and its decoder."""
     slot = "image_tokenizer"
     return [
-        *selection_rules(config, theirs, slot),
+        *selector_rules(theirs, slot),
+        *merger_rules(config, theirs, slot),
         Rule(theirs + "encode_task_layer.{n}.{p}", slot + ".to_code.{n}.{p}"),
         Rule(theirs + "quantize.embedding.weight", slot + ".quantizer.vectors"),
         *[Own(f"{slot}.quantizer.{name}") for name in COUNTED],

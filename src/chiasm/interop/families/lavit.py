@@ -18,14 +18,15 @@ from chiasm.interop.lavit import (
     condition_rules,
     decoder_shape,
     detokenizer_rules,
-    selection_rules,
+    merger_rules,
+    selector_rules,
     tokenizer,
     tokenizer_rules,
     tokenizer_shape,
     tower,
     tower_rules,
 )
-from chiasm.interop.mapping import NameMap, Rows, Rule, Unused
+from chiasm.interop.mapping import NameMap, Reshape, Rows, Rule, Unused
 from chiasm.interop.towers import causal_config
 from chiasm.weights import read_tensor, read_tensors
 
@@ -106,7 +107,7 @@ class LaVIT(Family, name="lavit"):
                 "stray": STRAY,
             },
         }
-        if LOW in config["decoders"]:
+        if LOW in config["decoders"] and config.get("drawn") != "low":
             shape = config["decoders"][LOW]
             spec["image_tokenizer"] |= {"decoder_depth": shape["depth"], "decoder_width": shape["width"]}
         if "drawn" in config:
@@ -121,8 +122,8 @@ class LaVIT(Family, name="lavit"):
             *tower_rules(told, TOWER + "/", "image_tokenizer.encoder"),
             *tower_rules(told, f"{SEEN}{TOWER}/", "encoder"),
             *tokenizer_rules(told, ENCODER + "/"),
-            *selection_rules(told, f"{SEEN}{ENCODER}/", "connector"),
-            *selection_rules(told, PROJECTION + "/", "connector"),
+            *selector_rules(_reader("token_predictor.", keys), "connector"),
+            *merger_rules(told, _reader("causal_encoder.", keys), "connector"),
             Rule(PROJECTION + "/vit_proj.{p}", "connector.projection.{p}"),
         ]
         if drawn:
@@ -133,14 +134,16 @@ class LaVIT(Family, name="lavit"):
                 Rule(f"{below}{n}/{{rest...}}", f"image_decoder.diffusion.{n}.{{rest...}}")
                 for n in ("unet", "vae")
             ]
-            rules.append(Rule(below + EMPTY, "image_decoder.empty_text"))
+        if "empty_tokens" in config:
+            shape = (config["empty_tokens"], config["unet"]["cross_attention_dim"])
+            rules.append(Rule(below + EMPTY, "image_decoder.empty_text", Reshape((1, *shape), shape)))
         if LOW in config["decoders"] and drawn != LOW:
             ours = "image_tokenizer.detokenizer."
             rules += detokenizer_rules(config["decoders"][LOW], cells, LOW + "/", ours)
         return NameMap(
             *rules,
-            Unused(LOW + "/{rest...}"),
-            Unused(HIGH + "/{rest...}"),
+            *([] if drawn == LOW else [Unused(LOW + "/unet_proj.{p}")]),
+            *([] if drawn == HIGH else [Unused(HIGH + "/{rest...}")]),
             Unused(LANGUAGE + "model.layers.{n}.self_attn.rotary_emb.inv_freq"),
             Rule(
                 LANGUAGE + "model.embed_tokens.weight",
@@ -174,6 +177,7 @@ class LaVIT(Family, name="lavit"):
             file, key = _place(name)
             files.setdefault(file, {})[key] = tensor.contiguous().clone()
         for name, content in _configs(original.config).items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
             write_json(folder / name, content)
         for file, tensors in files.items():
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
@@ -197,6 +201,12 @@ def _decoder(config: Mapping[str, Any]) -> dict[str, Any]:
     if "sample_size" in config["unet"]:
         spec["size"] = 8 * config["unet"]["sample_size"]
     return spec if kind == "high" else {**spec, "empty_tokens": config["empty_tokens"]}
+
+
+def _reader(part: str, keys: Collection[str]) -> str:
+    """Where the part that reads stands: beside the projection, or copied from the part that tokenizes."""
+    own = any(key.startswith(f"{PROJECTION}/{part}") for key in keys)
+    return PROJECTION + "/" if own else f"{SEEN}{ENCODER}/"
 
 
 def _configs(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -1,0 +1,112 @@
+"""LaVIT's decoders: what they condition on, what they refuse."""
+
+import sys
+
+import pytest
+import torch
+
+from chiasm import parts
+from chiasm.decoders.diffusion import Condition
+from chiasm.errors import ChiasmError, RecipeError
+from test_contracts import BESIDE, EXAMPLES
+
+KINDS = ["lavit_diffusion", "lavit_diffusion_sd15"]
+
+
+@pytest.fixture(params=KINDS)
+def decoder(request):
+    return build(request.param)
+
+
+def build(kind, **options):
+    tokenizer = parts.build("image_tokenizer", BESIDE["image_decoder", kind]["image_tokenizer"])
+    return parts.build(
+        "image_decoder", {"type": kind, **EXAMPLES["image_decoder", kind], **options}, tokenizer
+    ).eval()
+
+
+def codes_of(decoder, *rows):
+    tokenizer = decoder._tokenizer[0]
+    made = torch.full((len(rows), 1, tokenizer.most), tokenizer.end)
+    for row, codes in zip(made[:, 0], rows, strict=True):
+        row[: len(codes)] = torch.tensor(codes)
+    return made
+
+
+def test_a_picture_depends_on_its_own_codes_and_noise_alone(decoder):
+    noise = decoder.diffusion.noise(2, decoder.size, torch.Generator().manual_seed(1))
+    both = decoder.latents(codes_of(decoder, [3, 5], [7]), noise)
+    alone = decoder.latents(codes_of(decoder, [7]), noise[1:])
+    torch.testing.assert_close(both[1:], alone, atol=1e-4, rtol=1e-4)
+
+
+def test_what_stands_behind_the_end_changes_nothing(decoder):
+    codes = codes_of(decoder, [3, 5])
+    other = codes.clone()
+    other[0, 0, 4] = 9
+    torch.testing.assert_close(decoder.features(codes), decoder.features(other), atol=1e-5, rtol=0)
+
+
+def test_the_same_seed_gives_the_same_picture_and_another_another(decoder):
+    codes = codes_of(decoder, [1, 2, 3])
+    one, again, other = (
+        decoder.decode(codes, generator=torch.Generator().manual_seed(seed)) for seed in (4, 4, 5)
+    )
+    assert torch.equal(one, again)
+    assert not torch.equal(one, other)
+    assert one.shape == (1, 3, decoder.size, decoder.size)
+
+
+def test_xl_is_led_away_from_zeros():
+    decoder = build("lavit_diffusion")
+    condition = decoder.condition(decoder.features(codes_of(decoder, [1])))
+    empty = decoder.empty(condition)
+    assert empty.tokens.abs().sum() == empty.added["text_embeds"].abs().sum() == 0
+    assert torch.equal(empty.added["time_ids"], condition.added["time_ids"])
+    assert condition.added["time_ids"].tolist() == [[32, 32, 0, 0, 32, 32]]
+
+
+def test_the_first_decoder_is_led_away_from_an_empty_text_whose_rest_is_masked():
+    decoder = build("lavit_diffusion_sd15")
+    decoder.empty_text.uniform_()
+    condition = decoder.condition(decoder.features(codes_of(decoder, [1], [2, 4])))
+    empty = decoder.empty(condition)
+    assert bool(condition.mask.all())
+    assert empty.mask.sum(1).tolist() == [5, 5]
+    assert torch.equal(empty.tokens[1, :5], decoder.empty_text)
+
+
+def test_without_guidance_the_network_runs_on_the_pictures_alone():
+    decoder = build("lavit_diffusion", guidance=1.0)
+    seen = []
+    decoder.diffusion.unet.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+    decoder.decode(codes_of(decoder, [1], [2]))
+    assert seen == [2, 2]
+
+
+def test_rows_of_guidance_stand_behind_those_without():
+    both = Condition(torch.ones(2, 3, 4)).doubled(Condition(torch.zeros(2, 3, 4)))
+    assert both.tokens[:2].sum() == 0
+    assert both.mask is None
+
+
+def test_codes_of_another_tokenizer_are_refused():
+    other = parts.build("image_tokenizer", {"type": "vq", "size": 32, "width": 16})
+    with pytest.raises(RecipeError, match="decodes the codes of the image_tokenizer 'lavit', not of 'vq'"):
+        parts.build("image_decoder", {"type": "lavit_diffusion"}, other)
+
+
+def test_codes_out_of_range_are_refused(decoder):
+    with pytest.raises(ChiasmError, match="codes from 0 to 99 given to a tokenizer of 16 codes"):
+        decoder.decode(codes_of(decoder, [0, 99]))
+
+
+def test_without_diffusers_it_is_said_how_to_get_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "diffusers", None)
+    with pytest.raises(RecipeError, match=r"pip install 'chiasm\[diffusion\]'"):
+        build("lavit_diffusion")
+
+
+def test_a_configuration_that_diffusers_refuses_is_named():
+    with pytest.raises(RecipeError, match="diffusers refuses the configuration"):
+        build("lavit_diffusion", unet={"block_out_channels": [8], "down_block_types": ["DownBlock2D"] * 2})

@@ -1,0 +1,105 @@
+"""The head whose pictures end where their codes end."""
+
+import pytest
+import torch
+from torch import nn
+
+from chiasm import parts
+from chiasm.errors import RecipeError
+from chiasm.heads import Span
+
+END = 5  # of 5 codes and the end
+
+
+class Words(nn.Module):
+    """A language model of 12 ids whose hidden states are the logits, for a head alone."""
+
+    vocabulary_size = 12
+
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Embedding(12, 4)
+
+    def embed(self, ids):
+        return self.table(ids)
+
+    def logits(self, hidden):
+        return hidden
+
+    def grow(self, count):
+        return 12 - count
+
+
+class Steps:
+    """Says the rows of logits of a script, one a step."""
+
+    def __init__(self, *script):
+        self.script = list(script)
+        self.start = self.script.pop(0)
+        self.given = []
+
+    def __call__(self, embeddings, *, keep=True):
+        self.given.append(embeddings)
+        return self.script.pop(0)[:, None]
+
+
+def head(**options):
+    spec = {"type": "variable_next_token", "unconditional": 0.1, **options}
+    return parts.build("image_head", spec, 12, END + 1, (1, 4), Words())
+
+
+def says(*ids):
+    return nn.functional.one_hot(torch.tensor(ids), 12).float() * 9
+
+
+def sample(made, *script, guidance=1.0):
+    return made.sample(Steps(*script), guidance=guidance, temperature=0, top_k=0, generator=None)
+
+
+def test_only_codes_up_to_the_end_are_learnt():
+    made = head(first=6)
+    span = Span(torch.zeros(2, 4, 4), torch.tensor([[1, 2, END, END], [END, END, END, END]]))
+    assert made.losses(torch.zeros(2, 4, 12), span)["image"].count == 3 + 1
+
+
+def test_a_picture_ends_at_its_end_and_drawing_stops_when_all_have_ended():
+    made = head(first=6, shortest=0)
+    codes = sample(made, says(6, 7), says(11, 8), says(9, 11))
+    assert codes.tolist() == [[[0, END, END, END]], [[1, 2, END, END]]]
+
+
+def test_no_picture_is_shorter_than_the_shortest():
+    made = head(first=6, shortest=2)
+    first = says(11) + 0.5 * says(8)
+    codes = sample(made, first, first, says(11))
+    assert codes.tolist() == [[[2, 2, END, END]]]
+
+
+def test_stray_words_are_read_on_but_are_no_part_of_the_picture():
+    made = head(first=6, stray=[3])
+    codes = sample(made, says(6), says(3), says(7), says(11))
+    assert codes.tolist() == [[[0, 1, END, END]]]
+
+
+def test_the_end_may_stand_elsewhere_in_the_vocabulary():
+    made = head(first=7, end=2, shortest=0)
+    codes = sample(made, says(7), says(2))
+    assert codes.tolist() == [[[0, END, END, END]]]
+    assert set(made.reserved) == {7, 8, 9, 10, 11, 2}
+    with pytest.raises(RecipeError, match="'first' must be"):
+        head(end=2)
+
+
+def test_guided_logits_choose_as_guided_logarithms_of_chances():
+    torch.manual_seed(0)
+    made, scale = head(first=6, shortest=0), 3.0
+    logits = torch.randn(8, 12)
+    within, without = logits.log_softmax(-1).chunk(2)
+    wanted = (without + scale * (within - without))[:, 6:].argmax(-1)
+    stop = says(*[11] * 8)
+    codes = sample(made, logits, stop, stop, guidance=scale)
+    assert codes[:, 0, 0].tolist() == wanted.tolist()
+
+
+def test_the_empty_prompt_is_the_marker_alone():
+    assert head(first=6).layout().bare
