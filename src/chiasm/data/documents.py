@@ -104,7 +104,9 @@ def document(
         elif not blind:
             length = contract.read_tokens(run.picture.size, sample.name)
             opens = [True] + [not contract.whole_pictures] * (length - 1)
+            made.add_text(contract.tokenizer.before_read, learn=False)
             made.add_picture(run.picture, Kind.READ, contract.tokenizer.end, opens, [True] * length)
+            made.add_text(contract.tokenizer.behind_read, learn=False)
     return made.check(contract.context)
 
 

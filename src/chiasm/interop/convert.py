@@ -126,8 +126,8 @@ def import_checkpoint(
         where=str(source),
     )
     template = chosen.chat_template(original.config)
-    if template and hasattr(loaded.model, "language"):
-        loaded.model.language.tokenizer.inner.chat_template = template
+    if hasattr(loaded.model, "language"):
+        _finish_tokenizer(loaded.model.language.tokenizer, template, chosen.added_tokens(original.config))
     origin = {
         "family": chosen.name,
         "config": original.config,
@@ -234,6 +234,21 @@ def _built(spec: Mapping[str, Mapping[str, Any]], tokenizer: Path | None) -> nn.
 def _reads_text(spec: Mapping[str, Mapping[str, Any]]) -> bool:
     """Whether the model needs a tokenizer of texts: not where its prompts are numbers of classes."""
     return "language" in spec and not spec["language"].get("classes")
+
+
+def _finish_tokenizer(
+    tokenizer: Any, template: str | dict[str, str] | None, added: Mapping[str, int]
+) -> None:
+    if added:
+        tokenizer.inner.add_tokens(list(added), special_tokens=True)
+    for token, id in added.items():
+        if tokenizer.inner.convert_tokens_to_ids(token) != id:
+            raise CheckpointError(
+                f"the tokenizer has {token} at {tokenizer.inner.convert_tokens_to_ids(token)}, but the model at {id}: "
+                "it is not the tokenizer that the model was trained with"
+            )
+    if template:
+        tokenizer.inner.chat_template = template
 
 
 def _numbers(size: int) -> Any:

@@ -133,9 +133,16 @@ class Family:
         """Values of `Own` tensors that other files of the folder decide (a preprocessor's mean and deviation)."""
         return {}
 
-    def chat_template(self, config: Mapping[str, Any]) -> str | None:
-        """The conversation's form, where the tokenizer's own cannot be used; None keeps the tokenizer's."""
+    def chat_template(self, config: Mapping[str, Any]) -> str | dict[str, str] | None:
+        """The conversation's form, where the tokenizer's own cannot be used; None keeps the tokenizer's.
+
+        Several by name: the one for pictures that are drawn is called "draw".
+        """
         return None
+
+    def added_tokens(self, config: Mapping[str, Any]) -> dict[str, int]:
+        """Tokens with their ids that the original adds to its tokenizer when it runs, in the order of the ids."""
+        return {}
 
     def write(self, original: Original, folder: Path) -> None:
         """Write the files; the default is config.json and model.safetensors."""

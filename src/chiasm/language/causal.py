@@ -32,6 +32,8 @@ class Causal(Language, name="causal"):
         draw_marker: the token that begins a written picture, added where the tokenizer lacks it; null = none, a
             picture follows what stands before it at once.
         draw_end: the token behind a written picture; null = none.
+        read_marker: the token before a picture that an encoder reads; null = none.
+        read_end: the token behind one; null = none.
         empty_prompt: what stands before a picture without a prompt, for guidance: the `begin` token alone; the chat
             `template` round no words, as Show-o; or the prompt `padded`, all but its ends, as Janus.
     """
@@ -48,6 +50,8 @@ class Causal(Language, name="causal"):
         draw_marker: str | None = DRAW,
         draw_end: str | None = None,
         empty_prompt: Empty = "begin",
+        read_marker: str | None = None,
+        read_end: str | None = None,
     ):
         super().__init__()
         if (checkpoint is None) == (config is None):
@@ -61,6 +65,7 @@ class Causal(Language, name="causal"):
             self.tokenizer = (
                 TextTokenizer.train(texts, vocabulary) if vocabulary else TextTokenizer.wordless()
             )
+        self.tokenizer.mark_read(read_marker, read_end)
         if draws:
             self.tokenizer.mark_pictures(draw_marker, draw_end, empty_prompt)
         self.inner = _load(folder) if folder else _from_config(config or {}, len(self.tokenizer))

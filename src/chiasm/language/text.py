@@ -61,6 +61,8 @@ class TextTokenizer:
         self.draw: int | None = None
         self.drawn: int | None = None
         self.empty: Empty = "begin"
+        self.before_read: tuple[int, ...] = ()
+        self.behind_read: tuple[int, ...] = ()
         self._pieces: dict[tuple[str, ...], list[str]] = {}
         self.encode = lru_cache(maxsize=100_000)(self._encode)
 
@@ -138,6 +140,11 @@ class TextTokenizer:
         self.draw = None if begin is None else self._special(begin)
         self.drawn = None if end is None else self._special(end)
         self.empty = empty
+
+    def mark_read(self, begin: str | None, end: str | None) -> None:
+        """Say which tokens stand before and behind a picture that an encoder reads."""
+        self.before_read = () if begin is None else (self._special(begin),)
+        self.behind_read = () if end is None else (self._special(end),)
 
     def emptied(self, prompt: Sequence[int]) -> list[int]:
         """What stands in place of a prompt in the rows of guidance that have none.
