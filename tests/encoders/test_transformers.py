@@ -216,6 +216,7 @@ def test_a_folder_without_a_model_is_a_sentence(tmp_path):
         ({"checkpoint": "x", "config": {}}, "needs either a checkpoint or a config"),
         ({"config": {"hidden_size": 8}}, "model_type"),
         ({"config": {"model_type": "no_such_model"}}, "no_such_model"),
+        ({"config": {**SMALL, "model_type": "clip_vision_model", "hidden_size": "wide"}}, "hidden_size"),
         ({"config": {**SMALL, "model_type": "clip_vision_model"}, "layer": 4}, "layer 4 .* does not exist"),
         ({"config": {**SMALL, "model_type": "clip_vision_model"}, "layer": -5}, "layer -5 .* does not exist"),
     ],

@@ -188,6 +188,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _from_scratch(config: dict[str, Any]) -> Any:
+    from huggingface_hub.errors import StrictDataclassError  # a value of another type than the field's
     from transformers import AutoConfig, AutoModel
 
     try:
@@ -195,7 +196,7 @@ def _from_scratch(config: dict[str, Any]) -> Any:
         return AutoModel.from_config(
             _without_masks(AutoConfig.for_model(options.pop("model_type"), **options))
         )
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, StrictDataclassError) as error:
         raise RecipeError(f"transformers has no vision model for the config {config}: {error}") from error
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from chiasm import parts
 from chiasm.checkpoint import find_checkpoint, read_json, whole_folder, write_json, write_model, write_tensors
 from chiasm.errors import CheckpointError
-from chiasm.interop.family import Family, Folder, Original, find_family, recognise
+from chiasm.interop.family import Family, Folder, Original, find_family, reading_config, recognise
 from chiasm.interop.mapping import NameMap, some
 from chiasm.recipe import Recipe, load_recipe
 from chiasm.weights import load_into, read_tensors
@@ -55,10 +55,11 @@ def load(
     Raises CheckpointError naming tensors that are missing, left over, or contradict the config.
     """
     keys = original.tensors.keys()
-    spec = layout.model(original.config, keys)
+    with reading_config(where, layout):
+        spec = layout.model(original.config, keys)
+        names = layout.names(original.config, keys)
     about = f"imported from {name} ({layout.name})"
     recipe = load_recipe({"name": name, "about": about, "model": spec, "data": {}, "stages": []})
-    names = layout.names(original.config, keys)
     ours, unused = names.to_ours(original.tensors, where)
     model = _built(recipe.model, tokenizer)
     load_named(model, {**ours, **(constants or {})}, names, where)
@@ -113,19 +114,22 @@ def import_checkpoint(
     """
     folder = Folder(Path(source))
     chosen = find_family(layout) if layout else recognise(folder)
-    original = chosen.read(folder)
+    with reading_config(str(source), chosen):
+        original = chosen.read(folder)
+        spec = chosen.model(original.config, original.tensors.keys())
+        constants = chosen.constants(folder)
+        template = chosen.chat_template(original.config)
     text = Path(tokenizer) if tokenizer else chosen.tokenizer(folder)
-    if text is None and _reads_text(chosen.model(original.config, original.tensors.keys())):
+    if text is None and _reads_text(spec):
         raise CheckpointError(f"{source} has no tokenizer files; give a folder that has them (--tokenizer)")
     loaded = load(
         chosen,
         original,
         tokenizer=text,
-        constants=chosen.constants(folder),
+        constants=constants,
         name=folder.path.resolve().name,
         where=str(source),
     )
-    template = chosen.chat_template(original.config)
     if hasattr(loaded.model, "language"):
         _finish_tokenizer(loaded.model.language.tokenizer, template, chosen.added_tokens(original.config))
     origin = {
@@ -232,8 +236,9 @@ def _built(spec: Mapping[str, Mapping[str, Any]], tokenizer: Path | None) -> nn.
 
 
 def _reads_text(spec: Mapping[str, Mapping[str, Any]]) -> bool:
-    """Whether the model needs a tokenizer of texts: not where its prompts are numbers of classes."""
-    return "language" in spec and not spec["language"].get("classes")
+    """Whether the model needs a tokenizer of texts: not where its prompts are numbers of classes, or pictures."""
+    language = spec.get("language")
+    return language is not None and not language.get("classes") and language.get("vocabulary") != 0
 
 
 def _finish_tokenizer(

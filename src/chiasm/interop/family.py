@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 import json
 import pkgutil
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -152,6 +153,19 @@ class Family:
         write_tensors(folder / "model.safetensors", original.tensors)
 
 
+@contextmanager
+def reading_config(where: str, layout: Family) -> Iterator[None]:
+    """Within this context a config without a key, or of another form than the family's, is a CheckpointError."""
+    try:
+        yield
+    except KeyError as error:
+        raise CheckpointError(
+            f"{where}: the config lacks {error.args[0]!r}, which {layout.name!r} needs"
+        ) from error
+    except (TypeError, AttributeError, ValueError, ArithmeticError) as error:
+        raise CheckpointError(f"{where}: the config is not as {layout.name!r} has it: {error}") from error
+
+
 @cache
 def _discover() -> None:
     from chiasm.interop import families
@@ -178,7 +192,7 @@ def recognise(folder: Folder) -> Family:
     """The family of a folder; raises CheckpointError that says what was looked for."""
     if not folder.path.is_dir():
         raise CheckpointError(f"there is no folder {folder.path}")
-    found = [each for each in all_families().values() if each.recognises(folder)]
+    found = [each for each in all_families().values() if _is_of(each, folder)]
     if len(found) == 1:
         return found[0]
     if found:
@@ -190,3 +204,10 @@ def recognise(folder: Folder) -> Family:
     raise CheckpointError(
         f"{folder.path} is of no known layout; it holds {', '.join(files[:12]) or 'nothing'}. Looked for:\n{looked}"
     )
+
+
+def _is_of(layout: Family, folder: Folder) -> bool:
+    try:
+        return layout.recognises(folder)
+    except (TypeError, AttributeError):  # a config of another form altogether
+        return False

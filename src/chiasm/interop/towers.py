@@ -77,12 +77,13 @@ def plain_config(config: Mapping[str, Any], model_type: str) -> dict[str, Any]:
 
 def settings(config: Mapping[str, Any]) -> Any:
     """The configuration object of transformers for a config with its model_type."""
+    from huggingface_hub.errors import StrictDataclassError  # a value of another type than the field's
     from transformers import AutoConfig
 
     options = {key: value for key, value in config.items() if key not in (*DROPPED, "model_type")}
     try:
         return AutoConfig.for_model(config["model_type"], **options)
-    except (KeyError, ValueError, TypeError) as error:
+    except (KeyError, ValueError, TypeError, StrictDataclassError) as error:
         raise CheckpointError(
             f"transformers knows no model {config['model_type']!r} of this config: {error}"
         ) from None

@@ -118,7 +118,7 @@ def _language(config: Mapping[str, Any]) -> str:
 
 def _width(config: Mapping[str, Any]) -> int:
     cfg = config["lm"]["cfg"]
-    return next(cfg[key] for key in ("hidden_size", "n_embd", "d_model") if key in cfg)
+    return cfg[next((key for key in ("n_embd", "d_model") if key in cfg), "hidden_size")]
 
 
 def _clip(vision: Mapping[str, Any]) -> dict[str, Any]:
