@@ -247,10 +247,10 @@ def _finish_tokenizer(
     if added:
         tokenizer.inner.add_tokens(list(added), special_tokens=True)
     for token, id in added.items():
-        if tokenizer.inner.convert_tokens_to_ids(token) != id:
+        made = tokenizer.inner.convert_tokens_to_ids(token)
+        if made != id:
             raise CheckpointError(
-                f"the tokenizer has {token} at {tokenizer.inner.convert_tokens_to_ids(token)}, but the model at {id}: "
-                "it is not the tokenizer that the model was trained with"
+                f"the tokenizer has {token} at {made}, but the model at {id}: it is not the one of the model"
             )
     if template:
         tokenizer.inner.chat_template = template

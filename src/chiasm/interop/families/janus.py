@@ -8,11 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from chiasm.data.documents import without_prompt
 from chiasm.errors import CheckpointError
-from chiasm.generation import DrawStep, Session
+from chiasm.generation import DrawStep, Session, draw
 from chiasm.heads.next_token import guided
 from chiasm.interop.cases import Case
 from chiasm.interop.convert import load
+from chiasm.interop.families.deepseek_vl import PROMPT
 from chiasm.interop.families.vqgan import signed, unsigned
 from chiasm.interop.family import Family, Folder, Original, find_family
 from chiasm.interop.mapping import NameMap, Rule, Unused
@@ -26,6 +28,15 @@ from chiasm.views import Size
 IMAGE = -1  # the id at each place of a picture in the case
 GREY = (127, 127, 127)  # what the original pads pictures with
 TOKENIZER = "gen_vision_model."
+BEGIN, END = "<begin_of_image>", "<end_of_image>"  # round pictures, read and written
+_TURNS = (
+    "{% for message in messages %}{% if message['role'] == 'user' %}<|User|>: {{ message['content'] }}\n\n"
+    "{% elif message['role'] == 'assistant' %}<|Assistant|>: {{ message['content'] }}{{ eos_token }}"
+    "{% else %}{{ message['content'] }}\n\n{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|Assistant|>:{% endif %}"
+)
+_SYSTEM = "{% if not messages or messages[0]['role'] != 'system' %}" + PROMPT + "\n\n{% endif %}"
+TEMPLATES = {"default": "{{ bos_token }}" + _SYSTEM + _TURNS, "draw": "{{ bos_token }}" + _TURNS}
 
 
 class Janus(Family, name="janus"):
@@ -48,7 +59,11 @@ class Janus(Family, name="janus"):
             "views": {"type": "letterbox", "size": seen["image_size"], "padding": GREY},
             "encoder": siglip(seen, config),
             "connector": {"type": "mlp", "depth": aligners[0]["depth"]},
-            "language": causal_config(config["language_config"], "llama"),
+            "language": {
+                **causal_config(config["language_config"], "llama"),
+                **{"draw_marker": BEGIN, "draw_end": END, "empty_prompt": "padded"},
+                **{"read_marker": BEGIN, "read_end": END},
+            },
             **find_family("llamagen-vq").model(_tokenizer(config)),
             "image_head": {
                 "type": "next_token_mlp",
@@ -72,6 +87,9 @@ class Janus(Family, name="janus"):
             Unused("language_model.model.layers.{n}.self_attn.rotary_emb.inv_freq"),
             Rule("language_model.{rest...}", "language.inner.{rest...}"),
         )
+
+    def chat_template(self, config: Mapping[str, Any]) -> dict[str, str]:
+        return TEMPLATES
 
     def constants(self, folder: Folder) -> dict[str, Tensor]:
         return {f"encoder.{name}": torch.full((3, 1, 1), 0.5) for name in ("mean", "deviation")}
@@ -125,16 +143,17 @@ def replay(case: Case) -> dict[str, Tensor]:
     read = read_documents(model, [case_document(model, row, pictures, IMAGE, repeated=True) for row in ids])
 
     prompt, codes = given["prompt_ids"], given["train_codes"].view(-1, *tokenizer.grid)
-    without = prompt.clone()
-    without[1:-1] = told["pad_id"]  # not masked: an empty prompt is as long as the prompt
-    asked, empty = (case_document(model, each, [], IMAGE, repeated=False) for each in (prompt, without))
+    words = model.language.tokenizer
+    words.draw, words.inner.pad_token = int(prompt[-1]), f"<{told['pad_id']}>"
+    asked = case_document(model, prompt, [], IMAGE, repeated=False)
     session = Session(model, [asked] * len(codes))
     start, span = session.last, head.prepare(codes)
     row = [True] * span.embeddings.shape[1]
     hidden = torch.cat([start[:, None], session.step(span.embeddings, Kind.WRITTEN, row, row)[:, :-1]], 1)
-    step = DrawStep(Session(model, [asked] * told["parallel"] + [empty] * told["parallel"]))
+    prompts = [asked] * told["parallel"]
+    step = DrawStep(Session(model, prompts + [without_prompt(model.contract, each) for each in prompts]))
     first = guided(head.output(step.start), told["cfg_weight"])
-    drawn = head.sample(step, guidance=told["cfg_weight"], temperature=0)
+    drawn = draw(model, prompts, guidance=told["cfg_weight"], temperature=0, top_k=0)
     return {
         "und_image_embeds": model.connector(model.encoder(pixels)),
         "und_logits": read.logits,
