@@ -103,6 +103,25 @@ def generate(
 
 
 @app.command()
+def complete(
+    folder: Folder,
+    pictures: Annotated[
+        list[Path], typer.Argument(help="files, such as an example's two and a third", metavar="PICTURE...")
+    ],
+    out: Annotated[Path, typer.Option(help="folder for the pictures")] = Path("drawn"),
+    count: Annotated[int, typer.Option(min=1, help="how many pictures follow")] = 1,
+    temperature: Annotated[Optional[float], typer.Option(help="0 = greedy")] = None,  # noqa: UP045
+    seed: Seed = 0,
+) -> None:
+    """Draw what follows in a row of pictures, without a word."""
+    from chiasm.checkpoint import load_model
+    from chiasm.terminal.pictures import save_picture
+
+    for picture in load_model(folder).complete(pictures, count=count, temperature=temperature, seed=seed):
+        _say(str(save_picture(picture, out)))
+
+
+@app.command()
 def show(recipe: RecipeName, overrides: Overrides = None, tiny: Tiny = False) -> None:
     """Print the resolved recipe, the shapes through every slot, parameters, FLOPs and image tokens."""
     from chiasm.recipe import load_recipe

@@ -99,7 +99,7 @@ class Turn(Iterator["str | Image.Image"]):
         sample = Sample("the conversation", tuple(as_messages(messages)))
         self.document = document(model.contract, sample, prompt=True)
         self.ended = False
-        self._reader = _KnownCodes(model)
+        self._reader = KnownCodes(model)
         self._generator = torch.Generator(model.device).manual_seed(seed)
         self._half = Half(self._generator)
         self._session: Session | None = None  # None: the document is to be read (again)
@@ -215,7 +215,7 @@ def _as_item(item: Any, where: str) -> str | Picture:
     )
 
 
-class _KnownCodes(PictureReader):
+class KnownCodes(PictureReader):
     """A reader that knows the codes of pictures drawn earlier in the answer, which need no encoding."""
 
     def __init__(self, model: Model):

@@ -320,6 +320,12 @@ class Model(nn.Module):
 
         return generate(self, prompt, **options)
 
+    def complete(self, pictures: Sequence[Any], **options: Any) -> list[Image.Image]:
+        """Draw what follows in a row of pictures; see `chiasm.completion.complete`."""
+        from chiasm.completion import complete
+
+        return complete(self, pictures, **options)
+
     sampling: Sampling | None = None  # defaults of `chat` and `generate`, from the recipe
 
 

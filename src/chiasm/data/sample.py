@@ -32,7 +32,8 @@ Role = Literal["system", "user", "assistant", "document"]
 class Message:
     """One turn. Pictures of an assistant are written by the model, all others are read.
 
-    What an assistant says is learnt; of a `document` (plain text, no chat) all text is learnt.
+    What an assistant says is learnt; of a `document` (plain text, no chat) all text is learnt. A document of
+    pictures alone is a visual sentence, of which all is learnt and written.
     """
 
     role: Role

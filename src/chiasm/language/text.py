@@ -28,7 +28,7 @@ PLAIN_TEMPLATE = (
     "{% if message['role'] == 'user' %}" + ANSWER + "{% elif message['role'] == 'assistant' %}{{ eos_token }}"
     "{% else %}\n{% endif %}{% endfor %}"
 )
-CLASS_TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+BARE_TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
 
 
 Empty = Literal["begin", "template", "padded", "blank"]  # see `TextTokenizer.emptied`
@@ -99,14 +99,23 @@ class TextTokenizer:
     @classmethod
     def classes(cls, count: int) -> TextTokenizer:
         """For models that draw classes: a prompt is a number from 0, and no class has the id `count`."""
+        return cls._of_words([*map(str, range(count)), "<|no class|>"])
+
+    @classmethod
+    def wordless(cls) -> TextTokenizer:
+        """For models of pictures alone: its only token stands in no document."""
+        return cls._of_words(["<|no word|>"])
+
+    @classmethod
+    def _of_words(cls, words: Sequence[str]) -> TextTokenizer:
+        """One id a word, the last for all others; a document is what its messages hold and nothing else."""
         from tokenizers import Tokenizer, models, pre_tokenizers
 
-        none = "<|no class|>"
-        words = {str(i): i for i in range(count)} | {none: count}
-        inner = Tokenizer(models.WordLevel(words, unk_token=none))
+        none = words[-1]
+        inner = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token=none))
         inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
         fast = PreTrainedTokenizerFast(tokenizer_object=inner, bos_token=none, eos_token=none)
-        fast.chat_template = CLASS_TEMPLATE
+        fast.chat_template = BARE_TEMPLATE
         return cls(fast)
 
     def save(self, folder: Path) -> None:
@@ -177,8 +186,9 @@ class TextTokenizer:
 
     def _encode(self, text: str) -> tuple[int, ...]:
         ids = tuple(self.inner.encode(text, add_special_tokens=False))
-        if self.inner.chat_template == CLASS_TEMPLATE and self.begin in ids:
-            raise DataError(f"{text!r} is no class: this model draws the classes 0 to {self.begin - 1}")
+        if self._bare and self.begin in ids:
+            known = f"draws the classes 0 to {self.begin - 1}" if self.begin else "knows pictures alone"
+            raise DataError(f"{text!r} is {'no class' if self.begin else 'text'}: this model {known}")
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -213,12 +223,20 @@ class TextTokenizer:
     def _document(self, messages: Sequence[Message]) -> list[Run]:
         if len(messages) > 1:
             raise DataError("a message of role 'document' must stand alone")
-        begin, end = (str(self.inner.decode([id])) for id in (self.begin, self.end))
+        content = messages[0].content
+        pictures_alone = all(isinstance(item, Picture) for item in content)
         items = [
-            Run("", False, item) if isinstance(item, Picture) else Run(item, True)
-            for item in messages[0].content
+            Run("", pictures_alone, item) if isinstance(item, Picture) else Run(item, True)
+            for item in content
         ]
+        if self._bare:
+            return _joined(items)
+        begin, end = (str(self.inner.decode([id])) for id in (self.begin, self.end))
         return _joined([Run(begin, False), *items, Run(end, True)])
+
+    @property
+    def _bare(self) -> bool:
+        return self.inner.chat_template == BARE_TEMPLATE
 
     def _after(self, piece: str, learn: bool) -> list[Run]:
         """The template's text behind a message: after an answer, its end marker is learnt, the rest is not."""

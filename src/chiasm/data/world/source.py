@@ -24,7 +24,8 @@ from chiasm.data.world.splits import Split
 VERSION = 1
 DEFAULT_TASKS = {**dict.fromkeys(QUESTIONS, 1), "draw": 1, "words": 1}
 
-# content of the user, content of the assistant, what the truth says beside the task
+# content of the user, content of the assistant (none: the first is a document of its own), what the truth says
+# beside the task
 Document = tuple[tuple[str | Picture, ...], tuple[str | Picture, ...], dict[str, Any]]
 
 
@@ -52,7 +53,7 @@ class World(Source, name="world"):
         language: en or zh.
         tasks: how many documents of each task a scene gives (fewer where a scene cannot be asked so many):
             what, where, count, exist, choice, relation, caption, name (one emoji that fills the picture, drawn
-            from all of them evenly), draw, edit, analogy, read, words.
+            from all of them evenly), draw, edit, analogy, sentence (an analogy in pictures alone), read, words.
         seed: other scenes for another seed; what is held out stays the same.
     """
 
@@ -101,7 +102,9 @@ class World(Source, name="world"):
         return [
             Sample(
                 f"scene {index} of world({self.split}), {'question ' * (task in QUESTIONS)}{task} {number}",
-                (Message("user", user), Message("assistant", assistant)),
+                (Message("user", user), Message("assistant", assistant))
+                if assistant
+                else (Message("document", user),),
                 {
                     "task": task,
                     "split": self.split,
@@ -168,6 +171,13 @@ class World(Source, name="world"):
             truth = {"kind": made.kind, "scene": made.after, "before": made.before, "example": made.example}
             yield (first, self.say.then, second, self.say.next_pair, third), (self._drawn(made.after),), truth
 
+    def _sentence(self, draft: Draft, dice: Dice, count: int) -> Iterator[Document]:
+        for _ in range(count):
+            made = analogy(draft, self.composer, dice)
+            scenes = (*made.example, made.before, made.after)
+            truth = {"kind": made.kind, "scene": made.after, "before": made.before, "example": made.example}
+            yield tuple(map(self._drawn, scenes)), (), truth
+
     def _read(self, draft: Draft, dice: Dice, count: int) -> Iterator[Document]:
         for _ in range(count):
             # English in any language: PIL's built-in font has no Chinese letters.
@@ -201,6 +211,7 @@ TASKS: dict[str, Callable[[World, Draft, Dice, int], Iterator[Document]]] = {
     "draw": World._draw,
     "edit": World._edit,
     "analogy": World._analogy,
+    "sentence": World._sentence,
     "read": World._read,
     "words": World._words,
 }

@@ -44,10 +44,10 @@ class Generation(Task):
         samples = [item.sample for item in items]
         drawn = exam.subject.draw(samples, seed=exam.seed)
         rebuilt = exam.subject.reconstruct([_written(sample) for sample in samples])
-        checker = _checker(exam.source, samples[0].truth["scene"])
+        checker = checker_of(exam.source, samples[0].truth["scene"])
         readings = [checker.read(picture).cells for picture in drawn]
-        judged = _judge(readings, samples)
-        ceiling = _judge([checker.read(picture).cells for picture in rebuilt], samples)
+        judged = judge(readings, samples)
+        ceiling = judge([checker.read(picture).cells for picture in rebuilt], samples)
         several, spread = _diversity(exam, samples)
         place = judged["place"]
         scores: dict[str, Any] = {name: judged[name].value for name in MEASURES}
@@ -86,7 +86,7 @@ def _written(sample: Sample) -> Picture:
     return next(c for c in sample.messages[-1].content if isinstance(c, Picture))
 
 
-def _checker(source: Any, scene: Any) -> Any:
+def checker_of(source: Any, scene: Any) -> Any:
     """The checker of the built-in world; raises NotApplicable for a source without one."""
     if not hasattr(source, "emoji"):
         raise NotApplicable(f"the data source {source.name!r} has no checker of pictures")
@@ -95,7 +95,7 @@ def _checker(source: Any, scene: Any) -> Any:
     return Checker(source.emoji, grid=scene.grid, styles=source.styles)
 
 
-def _judge(readings: Sequence[Sequence[Any]], samples: Sequence[Sample]) -> dict[str, Estimate]:
+def judge(readings: Sequence[Sequence[Any]], samples: Sequence[Sample]) -> dict[str, Estimate]:
     """Each measure over all pictures: of things, `object` and `place`; of pictures, `count` and `all`."""
     from chiasm.data.world.checker import score
 

@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
+from chiasm.checkpoint import write_json, write_tensors
+from chiasm.completion import next_codes
+from chiasm.conversation import KnownCodes
+from chiasm.data.documents import document
+from chiasm.data.sample import Message, Sample
 from chiasm.errors import CheckpointError
 from chiasm.interop.cases import Case
-from chiasm.interop.convert import _built, load, load_named
+from chiasm.interop.convert import load
+from chiasm.interop.drawing import behind
 from chiasm.interop.families.vqgan import channels_first
 from chiasm.interop.family import Family, Folder, Original, find_family
 from chiasm.interop.mapping import NameMap, Rule, Unused
-from chiasm.interop.replay import case_document, read_documents
+from chiasm.interop.replay import CasePicture
+from chiasm.interop.towers import causal_config
 from chiasm.interop.verify import replays
-from chiasm.recipe import load_recipe
+from chiasm.sequence import pack
+from chiasm.views import Size
 
+VQGAN_KEYS = {"quantized_embed_dim", "hidden_channels"}
+LANGUAGE, TOKENIZER = "model.", "tokenizer."
 CONTEXT = 16  # frames of a visual sentence, the one to be written among them
 
 
@@ -28,7 +38,7 @@ class MuseVQGAN(Family, name="vqgan-muse"):
     looks_for = "config.json with _class_name VQGANModel, or with quantized_embed_dim and hidden_channels"
 
     def recognises(self, folder: Folder) -> bool:
-        return {"quantized_embed_dim", "hidden_channels"} <= folder.config.keys()
+        return folder.config.keys() >= VQGAN_KEYS and _places(folder.path) is None
 
     def model(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> dict[str, dict[str, Any]]:
         if not config.get("resample_with_conv", True) or config.get("num_channels", 3) != 3:
@@ -83,57 +93,104 @@ def replay_tokenizer(case: Case) -> dict[str, Tensor]:
     }
 
 
+class LVM(Family, name="lvm"):
+    """A Llama in transformers' layout whose words are codes, and open-muse's VQGAN, in two folders side by side, or
+    one inside the other.
+
+    The Llama's config is the config, with the tokenizer's as `vq`; names of the tokenizer's tensors begin with
+    `tokenizer.` here, the Llama's with `model.`.
+    """
+
+    looks_for = "config.json of a Llama and config.json of a VQGANModel, in two folders"
+
+    def recognises(self, folder: Folder) -> bool:
+        return _places(folder.path) is not None
+
+    def read(self, folder: Folder) -> Original:
+        llama, vqgan = _places(folder.path) or (folder.path, folder.path)
+        told = Folder(llama).config
+        config = {**told, "vq": Folder(vqgan).config}
+        config |= {"places": [str(place.relative_to(folder.path)) for place in (llama, vqgan)]}
+        tensors = {LANGUAGE + key: tensor for key, tensor in Folder(llama).tensors.items()}
+        return Original(config, tensors | {TOKENIZER + k: t for k, t in Folder(vqgan).tensors.items()})
+
+    def model(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> dict[str, dict[str, Any]]:
+        llama = {key: value for key, value in config.items() if key not in ("vq", "places")}
+        language = causal_config(llama, "llama")
+        return {
+            "language": {**language, "vocabulary": 0, "draw_marker": None},
+            **find_family("vqgan-muse").model(config["vq"]),
+            "image_head": {"type": "shared_next_token", "first": 0, "unconditional": 0.0},
+        }
+
+    def names(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> NameMap:
+        return NameMap(
+            *behind(find_family("vqgan-muse").names(config["vq"]), TOKENIZER),
+            Unused(LANGUAGE + "model.layers.{n}.self_attn.rotary_emb.inv_freq"),
+            Rule(LANGUAGE + "{rest...}", "language.inner.{rest...}"),
+        )
+
+    def write(self, original: Original, folder: Path) -> None:
+        config = dict(original.config)
+        vq = config.pop("vq")
+        for prefix, told, place in zip(
+            (LANGUAGE, TOKENIZER), (config, vq), config.pop("places"), strict=True
+        ):
+            tensors = {k.removeprefix(prefix): t for k, t in original.tensors.items() if k.startswith(prefix)}
+            (folder / place).mkdir(parents=True, exist_ok=True)
+            write_json(folder / place / "config.json", told)
+            write_tensors(folder / place / "model.safetensors", tensors)
+
+
+def _places(folder: Path) -> tuple[Path, Path] | None:
+    """The folders of the Llama and of the tokenizer, or None where it is not one of each."""
+    told = {path.parent: Folder(path.parent).config for path in folder.glob("config.json")}
+    told |= {path.parent: Folder(path.parent).config for path in sorted(folder.glob("*/config.json"))}
+    tokenizers = [place for place, config in told.items() if config.keys() >= VQGAN_KEYS]
+    llamas = [place for place, config in told.items() if config.get("model_type") == "llama"]
+    return (llamas[0], tokenizers[0]) if len(tokenizers) == len(llamas) == 1 else None
+
+
 @replays("lvm", "VQGANModel + LlamaForCausalLM")
 @torch.no_grad()
 def replay_sentence(case: Case) -> dict[str, Tensor]:
     """A visual sentence: frames as codes, which are the language model's only words, and the frame that follows."""
     told, frames = case.config, case.inputs["frames"]
-    prefix = "tokenizer."
-    theirs = {key.removeprefix(prefix): t for key, t in case.tensors.items() if key.startswith(prefix)}
-    tokenizer = load(find_family("vqgan-muse"), Original(told["vq"], theirs)).model["image_tokenizer"]
-    model = _language(told, case)
-    codes = tokenizer.encode(frames).flatten(1)
-    ids, length = codes.flatten(), codes.shape[1]
-    logits = _read(model, ids)
-    errors = functional.cross_entropy(logits[-length - 1 : -1], codes[-1])
-    sentence = ids[-(told.get("context", CONTEXT) - 1) * length :]
-    for _ in range(length):
-        chances = _read(model, sentence)[-1, : told["n_code"]]  # the words left over are never written
-        sentence = torch.cat([sentence, chances.argmax()[None]])
-    new = sentence[-length:]
+    model = load(find_family("lvm"), Original(_published(told), case.tensors)).model
+    codes = model.image_tokenizer.encode(frames)
+    reader = KnownCodes(model)
+    size = Size(model.image_tokenizer.size, model.image_tokenizer.size)
+    sentence = [CasePicture(f"frame {i}", size, frame[None]) for i, frame in enumerate(frames)]
+    reader.known |= {picture.key: each for picture, each in zip(sentence, codes, strict=True)}
+    length = codes[0].numel()
+    asked = Sample("the sentence", (Message("document", tuple(sentence)),))
+    model.language.context = len(sentence) * length
+    batch, slots = pack([[document(model.contract, asked)]])
+    batch = reader.attach(batch, slots)
+    span, embeddings = model._write(batch.written, batch.positions, model.language.embed_batch(batch))
+    hidden = model._read(batch, embeddings)[0]
+    last = model.image_head.losses(
+        hidden[None, -length - 1 : -1], span._replace(targets=span.targets[-1:], orphans=None)
+    )
+    model.language.context = told.get("context", CONTEXT) * length  # what it reads to draw, no more
+    drawn = next_codes(model, sentence, reader, temperature=0, top_k=0)
     return {
-        "ids": ids[None],
-        "logits_last": logits[None, -length:],
-        "perplexity_last_frame": errors.exp(),
-        "new_tokens": new[None],
-        "new_image": tokenizer.decode(new.view(1, *tokenizer.grid)),
+        "ids": codes.flatten()[None],
+        "logits_last": model.language.logits(hidden)[None, -length:],
+        "perplexity_last_frame": last["image"].mean.exp(),
+        "new_tokens": drawn.flatten(1),
+        "new_image": model.image_tokenizer.decode(drawn),
     }
 
 
-def _language(told: Mapping[str, Any], case: Case) -> Any:
-    """Its Llama, in transformers' own names."""
-    config = {
+def _published(told: Mapping[str, Any]) -> dict[str, Any]:
+    """A case's config as config.json has it."""
+    return {
         "model_type": "llama",
         "vocab_size": told["n_code"] + told["n_special"],
         "hidden_size": told["hidden"],
         "intermediate_size": told["inter"],
         "num_hidden_layers": told["layers"],
         "num_attention_heads": told["heads"],
-        "max_position_embeddings": 4096,
+        "vq": told["vq"],
     }
-    raw = {
-        "name": "lvm",
-        "model": {"language": {"type": "causal", "config": config}},
-        "data": {},
-        "stages": [],
-    }
-    model = _built(load_recipe(raw).model, None).eval()
-    names = NameMap(Unused("tokenizer.{rest...}"), Rule("model.{rest...}", "language.inner.{rest...}"))
-    ours, _ = names.to_ours(case.tensors, case.name)
-    load_named(model, ours, names, case.name)
-    return model
-
-
-def _read(model: Any, ids: Tensor) -> Tensor:
-    document = case_document(model, ids, [], image=-1, repeated=False)
-    return read_documents(model, [document]).logits[0]

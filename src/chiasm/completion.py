@@ -1,0 +1,92 @@
+"""Visual sentences: pictures that follow from pictures, without a word."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Int
+from PIL import Image
+from torch import Tensor
+
+from chiasm.conversation import KnownCodes
+from chiasm.data.documents import PictureReader, draw_prompt
+from chiasm.data.files import PictureFile, PictureInMemory
+from chiasm.data.sample import Message, Picture, Sample
+from chiasm.errors import ChiasmError, DataError
+from chiasm.generation import decode, draw, sampling_of, to_pictures
+
+if TYPE_CHECKING:
+    from chiasm.model import Model
+
+
+@torch.inference_mode()
+def complete(
+    model: Model,
+    pictures: Sequence[Picture | Image.Image | str | Path],
+    *,
+    count: int = 1,
+    seed: int = 0,
+    temperature: float | None = None,
+    top_k: int | None = None,
+) -> list[Image.Image]:
+    """The next `count` pictures of a visual sentence (LVM, arXiv 2312.00785).
+
+    pictures: those that there are, as an analogy has them: x1, y1, x2, y2, ..., x. Where the context has no room
+        for all of them and the one to come, the first are left out.
+    Raises ChiasmError for a model that does not read pictures as the codes that it writes.
+    """
+    if not pictures:
+        raise DataError("a visual sentence needs a picture to follow")
+    choices = sampling_of(model, temperature=temperature, top_k=top_k)
+    reader, generator = KnownCodes(model), torch.Generator(model.device).manual_seed(seed)
+    sentence = [_as_picture(each) for each in pictures]
+    made: list[Image.Image] = []
+    for _ in range(count):
+        codes = next_codes(
+            model, sentence, reader, temperature=choices.temperature, top_k=choices.top_k, generator=generator
+        )
+        made += to_pictures(decode(model, codes, generator))
+        sentence.append(PictureInMemory(made[-1]))
+        reader.known[sentence[-1].key] = codes[0]
+    return made
+
+
+def next_codes(
+    model: Model,
+    sentence: Sequence[Picture],
+    reader: PictureReader,
+    *,
+    temperature: float,
+    top_k: int,
+    generator: torch.Generator | None = None,
+) -> Int[Tensor, "1 gh gw"]:
+    """Codes of the picture that follows, behind as many of the last as the context has room for."""
+    contract = model.contract
+    if contract.shown is None or contract.span is None:
+        raise ChiasmError(
+            "this model cannot complete a visual sentence: it does not read pictures as the codes that it writes"
+        )
+    markers = len(contract.tokenizer.before_picture) + len(contract.tokenizer.behind_picture)
+    room = contract.context // (contract.span.length + markers) - 1
+    if room < 1:
+        raise DataError(f"a context of {contract.context} positions has no room for two pictures")
+    asked = Sample("the sentence", (Message("user", tuple(sentence[-room:])),))
+    prompt = draw_prompt(contract, asked)
+    return draw(
+        model,
+        [prompt],
+        guidance=1.0,
+        temperature=temperature,
+        top_k=top_k,
+        generator=generator,
+        reader=reader,
+    )
+
+
+def _as_picture(given: Picture | Image.Image | str | Path) -> Picture:
+    if isinstance(given, Picture):
+        return given
+    return PictureInMemory(given) if isinstance(given, Image.Image) else PictureFile(Path(given))
