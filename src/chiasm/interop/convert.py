@@ -18,6 +18,7 @@ from chiasm.checkpoint import find_checkpoint, read_json, whole_folder, write_js
 from chiasm.errors import CheckpointError
 from chiasm.interop.family import Family, Folder, Original, find_family, reading_config, recognise
 from chiasm.interop.mapping import NameMap, some
+from chiasm.language.text import DRAW
 from chiasm.recipe import Recipe, load_recipe
 from chiasm.weights import load_into, read_tensors
 
@@ -228,11 +229,20 @@ def _built(spec: Mapping[str, Mapping[str, Any]], tokenizer: Path | None) -> nn.
     with tempfile.TemporaryDirectory() as draft:
         if tokenizer is None:
             told = spec["language"].get("config") or spec["language"]
-            # Room for the draw marker; what only reads features made elsewhere has no vocabulary.
-            size = told.get("vocab_size", 8) - ("image_head" in spec)
+            # What only reads features made elsewhere has no vocabulary.
+            size = told.get("vocab_size", 8) - len(_markers(spec))
             _numbers(size).save_pretrained(draft)
         options = {**spec["language"], "tokenizer": str(tokenizer or draft)}
         return Model({**spec, "language": options})
+
+
+def _markers(spec: Mapping[str, Mapping[str, Any]]) -> set[str]:
+    """The tokens round pictures, which a tokenizer is given where it lacks them."""
+    told = spec["language"]
+    found = {told.get("read_marker"), told.get("read_end")}
+    if "image_head" in spec:
+        found |= {told.get("draw_marker", DRAW), told.get("draw_end")}
+    return {marker for marker in found if marker is not None}
 
 
 def _reads_text(spec: Mapping[str, Mapping[str, Any]]) -> bool:
