@@ -49,6 +49,10 @@ EXAMPLES = {
         "config": {"model_type": "siglip_vision_model", "hidden_size": 16, "intermediate_size": 32,
                    "image_size": 32, "patch_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2},
     },
+    ("encoder", "siglip_naflex"): {
+        "config": {"model_type": "siglip2_vision_model", "hidden_size": 16, "intermediate_size": 32,
+                   "num_patches": 16, "patch_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2},
+    },
     ("encoder", "eva"): {"size": 32, "patch_size": 8, "width": 16, "depth": 2, "heads": 2, "hidden": 24,
                          "rotary": 4},
     ("encoder", "sam"): {"size": 32, "patch_size": 8, "width": 16, "depth": 2, "heads": 2, "hidden": 32,

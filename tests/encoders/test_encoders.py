@@ -51,6 +51,17 @@ SMALL = {
         },
         "layer": -2,
     },
+    "siglip_naflex": {
+        "config": {
+            "model_type": "siglip2_vision_model",
+            "hidden_size": 24,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "intermediate_size": 32,
+            "num_patches": 16,
+            "patch_size": 8,
+        },
+    },
     "siglip_native": {
         "config": {
             "model_type": "siglip_vision_model",

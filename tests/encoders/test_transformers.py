@@ -166,6 +166,64 @@ def test_a_loaded_encoder_is_rebuilt_without_its_checkpoint(family):
     assert str(folder) not in json.dumps(options)
 
 
+@torch.no_grad()
+def test_a_first_class_token_stands_in_one_row_with_the_patches(family):
+    folder, reference, normalisation, prefix = family
+    pixels = torch.rand(1, 3, 32, 32)
+    if prefix == 0:
+        with pytest.raises(RecipeError, match="no class token to put first"):
+            encoder(folder, class_token="first")
+        return
+    states, _ = bare(reference, pixels, normalisation)
+    part = encoder(folder, class_token="first")
+    assert part.grid(32, 32) == (1, 17)
+    expected = torch.cat([states[-1][:, :1], states[-1][:, prefix:]], 1)[:, None]
+    torch.testing.assert_close(part(pixels), expected, rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_several_layers_are_joined_in_their_order(family):
+    folder, reference, normalisation, prefix = family
+    pixels = torch.rand(1, 3, 32, 32)
+    states, _ = bare(reference, pixels, normalisation)
+    expected = torch.cat([states[layer][:, prefix:] for layer in (-1, 1)], -1).reshape(1, 4, 4, 48)
+    torch.testing.assert_close(encoder(folder, layer=[-1, 1])(pixels), expected, rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_siglip_2_of_one_resolution_is_a_siglip(tmp_path):
+    """As the hub has it: the config says siglip, the text tower another vocabulary."""
+    config = transformers.SiglipConfig(vision_config=SMALL, text_config={**TEXT, "vocab_size": 256})
+    both = transformers.SiglipModel(config).eval()
+    both.save_pretrained(tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text(
+        json.dumps(
+            {"image_processor_type": "SiglipImageProcessor", "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+        )
+    )
+    pixels = torch.rand(1, 3, 32, 32)
+    expected = both.vision_model(2 * pixels - 1).last_hidden_state.reshape(1, 4, 4, 24)
+    torch.testing.assert_close(encoder(tmp_path, final_norm=True)(pixels), expected, rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_dino_is_a_vit_with_imagenets_normalisation_in_its_preprocessor(tmp_path):
+    theirs = transformers.ViTModel(transformers.ViTConfig(**SMALL, qkv_bias=True)).eval()
+    theirs.save_pretrained(tmp_path)
+    mean, deviation = IMAGENET
+    (tmp_path / "preprocessor_config.json").write_text(
+        json.dumps({"image_mean": mean, "image_std": deviation})
+    )
+    pixels = torch.rand(1, 3, 32, 32)
+    states, normed = bare(theirs, pixels, IMAGENET)
+    torch.testing.assert_close(
+        encoder(tmp_path, final_norm=True)(pixels), normed[:, 1:].reshape(1, 4, 4, 24), rtol=1e-5, atol=1e-5
+    )
+    torch.testing.assert_close(
+        encoder(tmp_path, layer=2)(pixels), states[2][:, 1:].reshape(1, 4, 4, 24), rtol=1e-5, atol=1e-5
+    )
+
+
 @pytest.mark.parametrize("name", ["CLIP", "Siglip"])
 def test_of_a_model_with_two_towers_the_vision_tower_is_taken(tmp_path, name):
     config = getattr(transformers, f"{name}Config")(vision_config=SMALL, text_config=TEXT, projection_dim=8)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +22,12 @@ HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 OPENAI = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 # By `model_type`; IMAGENET for all others (DINOv2, ViT-MAE, DeiT ...).
-NORMALISATION = {"clip_vision_model": OPENAI, "siglip_vision_model": HALF, "vit": HALF}
+NORMALISATION = {
+    "clip_vision_model": OPENAI,
+    "siglip_vision_model": HALF,
+    "siglip2_vision_model": HALF,
+    "vit": HALF,
+}
 
 FINAL_NORMS = (
     "post_layernorm",
@@ -34,7 +40,7 @@ _VERBS = {"join": "join", "first": "put first"}  # what `class_token` asks for, 
 
 
 class Transformers(Encoder, name="transformers"):
-    """A plain vision transformer of the transformers library: CLIP, SigLIP, DINOv2, ViT-MAE, DeiT, ViT ...
+    """A plain vision transformer of the transformers library: CLIP, SigLIP, DINO, DINOv2, ViT-MAE, DeiT, ViT ...
 
     Only what the chosen features need is kept: the blocks behind `layer`, the pooler and, unless
     `final_norm`, the last layer norm are dropped. ViT-MAE masks nothing. Distillation and
@@ -84,7 +90,7 @@ class Transformers(Encoder, name="transformers"):
         self.class_token = class_token
         settings = self.model.config
         self.patch_size = _pair(settings.patch_size)
-        self.size = _pair(settings.image_size)
+        self.size = _pair(_side(settings))
         self.width = settings.hidden_size * len(self.layers) * (2 if class_token == "join" else 1)
         mean, deviation = _normalisation(folder, settings.model_type)
         # Saved with the weights, because the preprocessor's file is not.
@@ -249,6 +255,13 @@ def _normalisation(folder: Path | None, model_type: str) -> tuple[Any, Any]:
             if "image_mean" in said and "image_std" in said:
                 return tuple(said["image_mean"]), tuple(said["image_std"])
     return NORMALISATION.get(model_type, IMAGENET)
+
+
+def _side(settings: Any) -> Any:
+    """Pixels of the pictures for which the table of positions was made."""
+    if hasattr(settings, "image_size"):
+        return settings.image_size
+    return math.isqrt(settings.num_patches) * settings.patch_size  # NaFlex
 
 
 def _pair(size: Any) -> tuple[int, int]:

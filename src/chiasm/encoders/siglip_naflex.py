@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+from chiasm.encoders.transformers import Transformers
+from chiasm.errors import RecipeError
+
+
+class NaflexSiglip(Transformers, name="siglip_naflex"):
+    """SigLIP 2 for pictures of any aspect ratio, NaFlex (arXiv 2502.14786).
+
+    Positions are interpolated (bilinear, antialias) from the table to the picture's own grid. SigLIP 2 of one
+    resolution is a SigLIP: encoder `transformers`.
+
+    Args:
+        checkpoint: a local folder or hub name of a NaFlex SigLIP 2; of several towers the vision tower is taken.
+        config: instead of a checkpoint, from scratch: a transformers config (`model_type: siglip2_vision_model`).
+        layer: which hidden state: 0 is the embeddings, -1 the last block's output.
+        final_norm: apply the model's final layer norm to it.
+        class_token: 'drop'; SigLIP has none.
+    """
+
+    def __init__(
+        self,
+        *,
+        checkpoint: str | None = None,
+        config: dict[str, Any] | None = None,
+        layer: int = -1,
+        final_norm: bool = True,
+        class_token: Literal["drop"] = "drop",
+    ):
+        super().__init__(
+            checkpoint=checkpoint, config=config, layer=layer, final_norm=final_norm, class_token=class_token
+        )
+        kind = self.model.config.model_type
+        if kind != "siglip2_vision_model":
+            raise RecipeError(
+                f"encoder 'siglip_naflex' needs a NaFlex SigLIP 2, not {kind!r}; encoder 'transformers' takes that"
+            )
+
+    def forward(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n gh gw c"]:
+        rows, columns = self.grid(*pixels.shape[-2:])
+        p, embeddings = self.patch_size[0], self.model.embeddings
+        pixels = (pixels - self.mean) / self.deviation
+        patches = rearrange(pixels, "n c (gh p) (gw q) -> n (gh gw) (p q c)", p=p, q=p)
+        features = embeddings.patch_embedding(patches) + self._positions(rows, columns)
+        hidden = self.final_norm(self.model.encoder(inputs_embeds=features).last_hidden_state)
+        return rearrange(hidden, "n (gh gw) c -> n gh gw c", gh=rows)
+
+    def _positions(self, rows: int, columns: int) -> Float[Tensor, "s c"]:
+        embeddings = self.model.embeddings
+        table = rearrange(
+            embeddings.position_embedding.weight, "(r s) c -> 1 c r s", r=embeddings.position_embedding_size
+        )
+        resized = functional.interpolate(
+            table, (rows, columns), mode="bilinear", antialias=True, align_corners=False
+        )
+        return rearrange(resized, "1 c gh gw -> (gh gw) c")
