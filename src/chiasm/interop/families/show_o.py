@@ -19,6 +19,7 @@ from chiasm.interop.family import Family, Folder, Original, find_family
 from chiasm.interop.mapping import NameMap, Own, Rule, Unused
 from chiasm.interop.towers import causal_config
 from chiasm.interop.verify import replays
+from chiasm.language.text import PICTURES
 from chiasm.losses import cross_entropy
 from chiasm.sequence import IGNORE, Document
 
@@ -35,6 +36,15 @@ MARKERS = (
     "<|v2v|>",
     "<|lvg|>",
 )
+TEMPLATES = {
+    "default": "{% for message in messages %}{% if message['role'] == 'user' %}"
+    + PICTURES
+    + "{{ bos_token if loop.first else ' ' }}USER: \n{{ message['content'] }} ASSISTANT:"
+    "{% elif message['role'] == 'assistant' %} {{ message['content'] }}{{ eos_token }}"
+    "{% else %}{{ message['content'] }}\n{% endif %}{% endfor %}",
+    "draw": "{% for message in messages %}{% if message['role'] == 'user' %}<|t2i|>{{ bos_token }}"
+    "{{ message['content'] }}{{ eos_token }}{% else %}{{ message['content'] }}{% endif %}{% endfor %}",
+}
 TOKENIZER = "vq_model."  # our prefix for the tensors of showlab/magvitv2
 PHI = {"partial_rotary_factor": 0.5, "max_position_embeddings": 2048}  # microsoft/phi-1_5
 
@@ -84,10 +94,16 @@ class ShowO(Family, name="show-o"):
         head |= {"before": [soi], "before_read": [mmu, soi], "behind": [eoi]}
         language = causal_config({**PHI, **config["phi"], "vocab_size": config["vocab_size"]}, "phi")
         return {
-            "language": {**language, "draw_marker": None},
+            "language": {**language, "draw_marker": None, "empty_prompt": "template"},
             **find_family("show-o-vq").model(config["vq_model"]),
             "image_head": head,
         }
+
+    def chat_template(self, config: Mapping[str, Any]) -> dict[str, str]:
+        return TEMPLATES
+
+    def added_tokens(self, config: Mapping[str, Any]) -> dict[str, int]:
+        return {marker: config["llm_vocab_size"] + i for i, marker in enumerate(MARKERS)}
 
     def names(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> NameMap:
         tokenizer = find_family("show-o-vq").names(config["vq_model"])
