@@ -9,9 +9,12 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
+from transformers.pytorch_utils import Conv1D
 
 from chiasm.errors import RecipeError
 from chiasm.routing import Routing
+
+Layer = nn.Linear | Conv1D  # GPT-2 writes its linear layers as Conv1D, with the weight transposed
 
 
 class LoRA(Routing, name="lora"):
@@ -36,7 +39,7 @@ class LoRA(Routing, name="lora"):
     ):
         super().__init__()
         # Tuples in a list, so that the language model does not become a submodule of its routing.
-        self._attached: list[tuple[nn.Linear, LowRank, RemovableHandle]] = []
+        self._attached: list[tuple[Layer, LowRank, RemovableHandle]] = []
         self.updates = nn.ModuleDict()
         for name, layer in chosen(language, targets, self.name).items():
             update = LowRank(layer, rank, alpha / rank)
@@ -47,9 +50,8 @@ class LoRA(Routing, name="lora"):
         """Add the updates to the language model's weights and detach them; B is zero again afterwards."""
         with torch.no_grad():
             for layer, update, hook in self._attached:
-                layer.weight.copy_(
-                    layer.weight.float() + update.scale * (update.b.float() @ update.a.float())
-                )
+                change = update.scale * (update.b.float() @ update.a.float())
+                layer.weight.copy_(layer.weight.float() + (change.T if isinstance(layer, Conv1D) else change))
                 update.b.zero_()
                 hook.remove()
         self._attached = []
@@ -58,11 +60,12 @@ class LoRA(Routing, name="lora"):
 class LowRank(nn.Module):
     """The update of one linear layer."""
 
-    def __init__(self, layer: nn.Linear, rank: int, scale: float):
+    def __init__(self, layer: Layer, rank: int, scale: float):
         super().__init__()
         self.scale = scale
-        self.a = nn.Parameter(layer.weight.new_empty(rank, layer.in_features))
-        self.b = nn.Parameter(layer.weight.new_zeros(layer.out_features, rank))
+        inputs, outputs = layer.weight.shape if isinstance(layer, Conv1D) else layer.weight.shape[::-1]
+        self.a = nn.Parameter(layer.weight.new_empty(rank, inputs))
+        self.b = nn.Parameter(layer.weight.new_zeros(outputs, rank))
         nn.init.kaiming_uniform_(self.a, a=math.sqrt(5))
 
     def forward(self, x: Float[Tensor, "*s i"]) -> Float[Tensor, "*s o"]:
@@ -72,17 +75,20 @@ class LowRank(nn.Module):
         return output + self(arguments[0]).to(output.dtype)
 
 
-def chosen(language: nn.Module, targets: list[str] | str, routing: str) -> dict[str, nn.Linear]:
+def chosen(language: nn.Module, targets: list[str] | str, routing: str) -> dict[str, Layer]:
     """The linear layers that `targets` name; raises RecipeError for a target without a layer."""
     tables = {id(m.weight) for m in language.modules() if isinstance(m, nn.Embedding)}
     known = {
         name: module
         for name, module in language.named_modules()
         # A weight tied to the embedding table is a language-model head.
-        if isinstance(module, nn.Linear) and id(module.weight) not in tables
+        if isinstance(module, Layer) and id(module.weight) not in tables
     }
     if isinstance(targets, str):
-        return {name: layer for name, layer in known.items() if not name.endswith("lm_head")}
+        found = {name: layer for name, layer in known.items() if not name.endswith("lm_head")}
+        if not found:
+            raise RecipeError(f"routing {routing!r} found no linear layer in {type(language).__name__}")
+        return found
     ends = tuple("." + target for target in targets)
     idle = [
         target for target, end in zip(targets, ends) if not any(f".{name}".endswith(end) for name in known)

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from chiasm.errors import RecipeError
 from chiasm.routing import KindName, Routing, current_reading
-from chiasm.routing.lora import LowRank, chosen
+from chiasm.routing.lora import Layer, LowRank, chosen
 
 
 class PartialLoRA(Routing, name="partial_lora"):
@@ -53,7 +53,7 @@ class PartialLoRA(Routing, name="partial_lora"):
                     if first.a.shape != update.a.shape:
                         raise RecipeError(
                             f"routing 'partial_lora' cannot share A between {group}: "
-                            f"{own} has {layer.in_features} inputs, not {first.a.shape[1]}"
+                            f"{own} has {update.a.shape[1]} inputs, not {first.a.shape[1]}"
                         )
                     update.a = first.a
             self.updates[name.replace(".", "/")] = update  # a module's name cannot contain a dot
@@ -66,9 +66,7 @@ class PartialLoRA(Routing, name="partial_lora"):
 class PartialUpdate(LowRank):
     """The update of one linear layer at the positions of some kinds."""
 
-    def __init__(
-        self, layer: nn.Linear, rank: int, scale: float, kinds: tuple[KindName, ...], dropout: float
-    ):
+    def __init__(self, layer: Layer, rank: int, scale: float, kinds: tuple[KindName, ...], dropout: float):
         super().__init__(layer, rank, scale)
         self.kinds, self.dropout = kinds, dropout
 
