@@ -84,6 +84,11 @@ class Evaluation(Strict):
     questions: int = Field(600, ge=0)
     pictures: int = Field(128, ge=0)
     text: int = Field(300, ge=0, description="questions told in words only")
+    labelled: tuple[str, str] | None = Field(
+        None,
+        description="sources of pictures of one thing each, learnt from and held out, to judge the encoder",
+    )
+    labelled_pictures: int = Field(1000, gt=0, description="most pictures of each of the two")
 
 
 class Start(Strict):
@@ -292,11 +297,11 @@ def _check_stages(recipe: Recipe) -> None:
                 raise RecipeError(
                     f"{where} uses the data {name!r}, which is not defined{nearest(name, recipe.data)}"
                 )
-    held_out = recipe.evaluation.data
-    if held_out is not None and held_out not in recipe.data:
-        raise RecipeError(
-            f"evaluation uses the data {held_out!r}, which is not defined{nearest(held_out, recipe.data)}"
-        )
+    for held_out in (recipe.evaluation.data, *(recipe.evaluation.labelled or ())):
+        if held_out is not None and held_out not in recipe.data:
+            raise RecipeError(
+                f"evaluation uses the data {held_out!r}, which is not defined{nearest(held_out, recipe.data)}"
+            )
     stages = [stage.name for stage in recipe.stages]
     if len(set(stages)) < len(stages):
         raise RecipeError(f"two stages have one name: {', '.join(stages)}")

@@ -87,6 +87,7 @@ def test_cost_is_told(run):
     assert cost["parameters"]["total"] == sum(cost["parameters"]["by_slot"].values())
     assert cost["parameters"]["trainable"] == cost["parameters"]["by_slot"]["language"]
     assert cost["image_tokens"] == {"read": 9, "written": 9}
+    assert cost["passes"] == {"picture": 9}  # the prompt, and every code but the last
     assert cost["peak_memory"] > 1e7
     assert cost["seconds"]["answer"] > 0
     # reading at least multiplies every position with every weight of the language model once
@@ -118,7 +119,10 @@ def test_a_model_that_only_reads_words(tmp_path):
     results = evaluate(tmp_path / "run")
     assert list(results["tasks"]) == ["text"]
     assert results["left_out"] == {
+        "analogies": "the model has no image head",
         "generation": "the model has no image head",
+        "linear_probe": "the recipe names no labelled pictures; set evaluation.labelled to two sources",
+        "nearest_neighbours": "the recipe names no labelled pictures; set evaluation.labelled to two sources",
         "questions": "the model has no encoder",
     }
     assert "no image head" in (tmp_path / "run" / "report.html").read_text()

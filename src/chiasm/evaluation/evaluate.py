@@ -92,7 +92,7 @@ def examine(
     say: Callable[[str], None] = lambda line: None,
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Image.Image]]:
     """What eval.json and samples.json hold, and the pictures of the report by file name."""
-    exam = Exam(subject, source, recipe.evaluation, recipe.seed)
+    exam = Exam(subject, source, recipe.evaluation, recipe.seed, _labelled(recipe))
     known, chosen = tasks(), list(only)
     for name in chosen:
         if name not in known:
@@ -117,10 +117,20 @@ def examine(
         say(f"{name}: {outcome.scores['score']:.1%} [{low:.1%}, {high:.1%}] in {seconds[name]:.0f} s")
     if use := subject.model.routing.report():
         results["routing"] = use
+        say(experts.summary(use))
     results["cost"] = cost(subject, recipe, _some(source), metrics)
     results["cost"]["seconds"]["evaluation"] = seconds
     results |= {"seed": recipe.seed, "data": recipe.evaluation.data, "fingerprint": source.fingerprint}
     return results, samples, pictures
+
+
+def _labelled(recipe: Recipe) -> tuple[Source, Source] | None:
+    if recipe.evaluation.labelled is None:
+        return None
+    learnt, asked = (
+        parts.build("data", recipe.data[name], where=f"data.{name}") for name in recipe.evaluation.labelled
+    )
+    return learnt, asked
 
 
 def save(

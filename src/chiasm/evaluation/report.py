@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from chiasm.evaluation import plots
+from chiasm.evaluation import experts, plots
 from chiasm.evaluation.history import curves, read_metrics
 from chiasm.evaluation.verdict import verdict
 from chiasm.recipe import load_recipe, write_text
@@ -62,6 +62,7 @@ def render(folder: Path) -> str:
         tasks=results.get("tasks", {}),
         left_out=results.get("left_out", {}),
         cost=results.get("cost", {}),
+        experts=experts.rows(results.get("routing", {})),
         verdict=verdict(results.get("tasks", {})),
         meanings=MEANINGS,
         samples=samples,

@@ -15,6 +15,8 @@ def verdict(tasks: Mapping[str, Mapping[str, Any]]) -> str:
         sentences += _seeing(tasks["questions"])
     if "generation" in tasks:
         sentences += _drawing(tasks["generation"])
+    if "linear_probe" in tasks:
+        sentences += _probing(tasks["linear_probe"])
     if not sentences and "text" in tasks:
         low, high = tasks["text"]["ci"]
         sentences.append(f"It answers {low:.0%} to {high:.0%} of the questions told in words.")
@@ -54,3 +56,12 @@ def _drawing(scores: Mapping[str, Any]) -> list[str]:
     if scores["diversity"] < 0.05 and scores["all"] > 0:
         said.append("It draws one prompt nearly the same way every time.")
     return said
+
+
+def _probing(scores: Mapping[str, Any]) -> list[str]:
+    named = f"One linear layer on the encoder's features names {scores['score']:.0%} of held-out pictures"
+    if "untrained" not in scores:
+        return [f"{named}; chance is {scores['chance']:.0%}."]
+    better = scores["ci"][0] > scores["untrained_ci"][1]
+    told = f"the same encoder untrained gives {scores['untrained']:.0%}, chance {scores['chance']:.0%}"
+    return [f"{named}; {told}." if better else f"{named}, no more than without training: {told}."]

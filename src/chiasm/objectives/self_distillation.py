@@ -18,7 +18,7 @@ from chiasm.objectives import Described, Fixed, Objective, Setting
 from chiasm.objectives.crops import random_crops, recoloured
 from chiasm.views import Size
 
-LEAST_INFORMATION = 0.05  # of the most that teacher outputs could tell about which picture it is
+LEAST_INFORMATION = 0.01  # of the most that teacher outputs could tell about which picture it is
 
 
 class SelfDistillation(Objective, name="self_distillation"):

@@ -35,12 +35,16 @@ class Item:
 
 @dataclass(frozen=True)
 class Exam:
-    """Who is asked, from which held-out samples, and how many."""
+    """Who is asked, from which held-out samples, and how many.
+
+    labelled: pictures of one thing each, learnt from and held out, for what judges the encoder alone.
+    """
 
     subject: Subject
     source: Source
     sizes: Evaluation
     seed: int = 0
+    labelled: tuple[Source, Source] | None = None
 
     def collect(self, wanted: Callable[[Sample], bool], n: int) -> list[Item]:
         """The first n wanted samples of the source, in an order drawn by the seed."""
