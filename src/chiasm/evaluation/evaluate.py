@@ -15,6 +15,7 @@ from chiasm import parts
 from chiasm.data import Source
 from chiasm.data.sample import Sample
 from chiasm.errors import ChiasmError, RecipeError
+from chiasm.evaluation import experts
 from chiasm.evaluation.cost import cost
 from chiasm.evaluation.history import read_metrics
 from chiasm.evaluation.report import SAMPLES, write_report

@@ -38,14 +38,14 @@ def rows(use: Use) -> list[Row]:
 
 
 def summary(use: Use) -> str:
-    """One line: the least and the most used expert of any layer, by kind of token; '' where nothing was routed."""
+    """One line: the least and the most used expert of any layer, by kind of token."""
     found: dict[str, list[float]] = {}
     for kinds in use.values():
         for kind, shares in kinds.items():
             found.setdefault(kind, []).extend(shares)
     said = [f"{KINDS[kind]} {min(shares):.0%} to {max(shares):.0%}" for kind, shares in found.items()]
     if not said:
-        return ""
+        return "no token met an expert"
     counts = {len(shares) for kinds in use.values() for shares in kinds.values()}
     even = ", ".join(f"{1 / count:.0%}" for count in sorted(counts))
     return f"experts' shares of the choices: {'; '.join(said)} (even: {even})"
