@@ -14,7 +14,7 @@ from chiasm.errors import RecipeError
 from chiasm.heads import ImageHead, Span, SpanLayout, Step
 from chiasm.heads.next_token import check_codes, count_pictures, draw, learnt
 from chiasm.losses import Loss
-from chiasm.tokenizers import ImageTokenizer, join_scales
+from chiasm.tokenizers import ImageTokenizer, join_scales, split_scales
 from chiasm.tokenizers.multi_scale import MultiScale, ResidualScales
 
 
@@ -113,19 +113,34 @@ class NextScale(ImageHead, name="next_scale"):
             ChiasmError: when guidance is asked of a head that never saw an empty prompt.
         """
         pictures = count_pictures(step, guidance, self.unconditional)
+        codes = self._known(step)
         hidden, made = step.start[:, None], torch.zeros(())
-        codes: list[Tensor] = []
         for index, side in enumerate(self.sides):
             if index:
                 read = self._embed(self.quantizer.averaged(made, index), index)
                 hidden = step(read if guidance == 1 else torch.cat([read, read]))
-            logits = self.output(self._guided(hidden, pictures, guidance, index)).float()
-            found = draw(rearrange(logits, "n m k -> (n m) k"), temperature, top_k, generator)
-            codes.append(rearrange(found, "(n h w) -> n h w", h=side, w=side))
+            if index == len(codes):
+                logits = self.output(self._guided(hidden, pictures, guidance, index)).float()
+                found = draw(rearrange(logits, "n m k -> (n m) k"), temperature, top_k, generator)
+                codes.append(rearrange(found, "(n h w) -> n h w", h=side, w=side))
+                if step.half is not None:
+                    step.half.note(join_scales(codes)[:, 0])
             if index < len(self.sides) - 1:
-                said = self.quantizer.said(codes[-1], index)
+                said = self.quantizer.said(codes[index], index)
                 made = made + said if index else said
         return join_scales(codes)
+
+    def _known(self, step: Step) -> list[Int[Tensor, "n h w"]]:
+        """The scales drawn before drawing was stopped."""
+        noted = step.half.codes if step.half is not None else None
+        left = 0 if noted is None else noted.shape[1]
+        scales = []
+        for side in self.sides:
+            if left < side * side:
+                break
+            scales.append((side, side))
+            left -= side * side
+        return [] if noted is None else split_scales(noted[:, None], scales)
 
     def _guided(
         self, hidden: Float[Tensor, "r m d"], pictures: int, guidance: float, index: int

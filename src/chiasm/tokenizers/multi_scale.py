@@ -17,6 +17,7 @@ from chiasm.losses import Loss
 from chiasm.tokenizers import join_scales, split_scales
 from chiasm.tokenizers.autoencoder import Quantized, Quantizer
 from chiasm.tokenizers.convolutional import nearest
+from chiasm.tokenizers.vq import foreground_weight
 from chiasm.tokenizers.vqgan import Autoencoder
 
 
@@ -157,6 +158,9 @@ class MultiScale(Autoencoder, name="multi_scale"):
         kernel: side in positions of the convolutions before and behind the quantizer.
         codebook_weight: weight of the loss that moves the codes.
         commitment: weight of the loss that moves the latents.
+        squared: weight of the squared error beside the absolute one, which alone is slow to find small bright
+            things.
+        foreground: weight of the error where a picture differs from its commonest colour (its median).
     """
 
     quantize: ResidualScales
@@ -176,6 +180,8 @@ class MultiScale(Autoencoder, name="multi_scale"):
         kernel: PositiveInt = 3,
         codebook_weight: float = 1.0,
         commitment: float = 0.25,
+        squared: float = 0.0,
+        foreground: float = 1.0,
     ):
         if not scales or min(scales) < 1 or sorted(set(scales)) != list(scales):
             raise RecipeError(f"image_tokenizer 'multi_scale': scales are {scales}; they must grow from 1 on")
@@ -190,6 +196,7 @@ class MultiScale(Autoencoder, name="multi_scale"):
             codebook_size=codebook_size,
             kernel=kernel,
         )
+        self.squared, self.foreground = squared, foreground
         self.quantize = ResidualScales(
             codebook_size,
             code_width,
@@ -200,6 +207,11 @@ class MultiScale(Autoencoder, name="multi_scale"):
             codebook_weight=codebook_weight,
             commitment=commitment,
         )
+
+    def reconstruction(self, made: Float[Tensor, "*n 3 h w"], pixels: Float[Tensor, "*n 3 h w"]) -> Loss:
+        error = 2 * (made - pixels)
+        weighed = error.abs() + self.squared * error.square()
+        return Loss.of(weighed * foreground_weight(pixels, self.foreground))
 
     @property
     def grid(self) -> tuple[int, int]:

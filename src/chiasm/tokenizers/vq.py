@@ -125,14 +125,11 @@ class VQ(ImageTokenizer, name="vq"):
         quantized = self.quantizer(self._features(pixels))
         error = 2 * (self._pixels(quantized.vectors) - pixels)
         return {
-            "reconstruction": Loss.of((error.abs() + error.square()) * self._weight(pixels)),
+            "reconstruction": Loss.of(
+                (error.abs() + error.square()) * foreground_weight(pixels, self.foreground)
+            ),
             "commitment": Loss.of(quantized.commitment, self.commitment),
         }
-
-    def _weight(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 1 h w"]:
-        common = pixels.flatten(2).median(-1).values[..., None, None]
-        differs = (pixels - common).abs().amax(1, keepdim=True) > DIFFERS
-        return 1 + (self.foreground - 1) * differs
 
     def health(self) -> dict[str, float]:
         return self.quantizer.health()
@@ -149,6 +146,13 @@ class VQ(ImageTokenizer, name="vq"):
 
     def _pixels(self, vectors: Float[Tensor, "n gh gw c"]) -> Float[Tensor, "n 3 h w"]:
         return self.decoder(rearrange(vectors, "n gh gw c -> n c gh gw")).float() / 2 + 0.5
+
+
+def foreground_weight(pixels: Float[Tensor, "n 3 h w"], weight: float) -> Float[Tensor, "n 1 h w"]:
+    """`weight` where a picture differs from its commonest colour (its median), 1 elsewhere."""
+    common = pixels.flatten(2).median(-1).values[..., None, None]
+    differs = (pixels - common).abs().amax(1, keepdim=True) > DIFFERS
+    return 1 + (weight - 1) * differs
 
 
 class ResidualBlock(nn.Module):

@@ -90,9 +90,9 @@ class Var(Family, name="var"):
             Rule(block + "ada_gss", ours + "steer.own", Reshape((1, 1, 6, width), (6, width))),
             Rule(block + "attn.scale_mul_1H11", ours + "sharpness", Reshape((1, heads, 1, 1), (heads,))),
             Rule(block + "attn.mat_qkv.weight", ours + "qkv.weight"),
-            Rule(block + "attn.{rest...}", ours + "{rest...}"),
             Rule(block + "ffn.fc1.{w}", ours + "first.{w}"),
             Rule(block + "ffn.fc2.{w}", ours + "second.{w}"),
+            Rule(block + "attn.{rest...}", ours + "{rest...}"),
             *var_vq.rules(_tokenizer(config), "vae."),
         )
 

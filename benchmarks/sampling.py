@@ -1,0 +1,273 @@
+"""Drawing pictures by Chiasm and in the originals' ways, and next scale beside next token: speed, memory, output.
+
+    python benchmarks/sampling.py
+
+The same weights and the same codes on both sides; the sides take turns. `benchmarks/README.md` says how to read the
+figures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from published import Var
+
+from chiasm.data.documents import draw_prompt
+from chiasm.data.sample import Message, Sample
+from chiasm.generation import decode, draw
+from chiasm.interop import find_family
+from chiasm.model import Model
+from chiasm.recipe import load_recipe
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Of the models that draw; scales are codes a side."""
+
+    width: int
+    depth: int
+    heads: int
+    scales: tuple[int, ...]
+    codebook: int
+    tokenizer: int
+    pictures: int
+    rounds: int
+    guidance: float
+
+
+FULL = Sizes(512, 8, 8, (1, 2, 3, 4, 5, 6, 8, 10, 13, 16), 4096, 32, 2, 3, 2.5)
+QUICK = Sizes(64, 2, 2, (1, 2, 3), 32, 32, 1, 1, 2.5)
+
+
+def main() -> None:
+    options = _options()
+    torch.set_num_threads(options.threads)
+    changed = {key: getattr(options, key) for key in ("width", "depth", "heads", "pictures", "rounds")}
+    changed = {key: value for key, value in changed.items() if value}
+    sizes = replace(QUICK if options.quick else FULL, **changed)
+    result = {
+        name: compare(sizes) for name, compare in COMPARISONS.items() if name.startswith(options.only or "")
+    }
+    print(json.dumps(result) if options.json else "\n\n".join(table(*each) for each in result.items()))
+
+
+def against_var(sizes: Sizes, **options: Any) -> dict[str, Any]:
+    """VAR behind classes, greedily, with guidance: ours, and the original's way of doing it."""
+    model = var(sizes, classes=1000, **options)
+    told = {
+        "V": sizes.codebook,
+        "Cvae": model.image_head.quantizer.embedding.embedding_dim,
+        "ch": sizes.tokenizer,
+        "patch_nums": list(sizes.scales),
+        "num_classes": 1000,
+        "depth": sizes.depth,
+        "embed_dim": sizes.width,
+        "num_heads": sizes.heads,
+        "shared_aln": options.get("shared", False),
+        "attn_l2_norm": options.get("cosine", True),
+    }
+    tensors = {key: value.detach() for key, value in model.state_dict().items()}
+    theirs = Var(find_family("var").names(told).to_theirs(tensors, "the model"), told, model.image_tokenizer)
+    classes = [7 * i % 1000 for i in range(sizes.pictures)]
+
+    def ours() -> tuple[torch.Tensor, torch.Tensor]:
+        return _drawn(model, [str(each) for each in classes], sizes.guidance)
+
+    def published() -> tuple[torch.Tensor, torch.Tensor]:
+        codes, pixels = theirs.draw(classes, sizes.guidance - 1)
+        return torch.cat(codes, 1)[:, None], pixels
+
+    result = _compared({"chiasm": ours, "as published": published}, sizes)
+    result["parameters"] = parameters(model)
+    return result
+
+
+def same_codes(sizes: Sizes) -> dict[str, Any]:
+    """As many codes a picture in each way: 256 one by one, or the scales up to 10 x 10, which are 255."""
+    side = sizes.scales[-1]
+    fewer = tuple(each for i, each in enumerate(sizes.scales) if total(sizes.scales[: i + 1]) <= side * side)
+    return against_next_token(replace(sizes, scales=fewer), side)
+
+
+def same_grid(sizes: Sizes) -> dict[str, Any]:
+    """The same finest grid, as VAR compares: 256 codes one by one, or ten scales of 680."""
+    return against_next_token(sizes, sizes.scales[-1])
+
+
+def against_next_token(sizes: Sizes, side: int) -> dict[str, Any]:
+    """The same causal language model, drawing side x side codes one by one, or scales."""
+    language = {
+        "type": "causal",
+        "vocabulary": 300,
+        "config": {
+            "model_type": "llama",
+            "hidden_size": sizes.width,
+            "intermediate_size": 4 * sizes.width,
+            "num_hidden_layers": sizes.depth,
+            "num_attention_heads": sizes.heads,
+            "num_key_value_heads": sizes.heads,
+            "max_position_embeddings": 2048,
+        },
+    }
+    raster = {
+        "type": "vqgan",
+        "size": 16 * side,
+        "code_width": 32,
+        "latent_width": 32,
+        "attention_sizes": [side],
+    }
+    raster |= {"width": sizes.tokenizer, "codebook_size": sizes.codebook}
+    tokenizers = {"next_scale": multi_scale(sizes), "next_token": raster}
+    models = {
+        name: built({"language": language, "image_tokenizer": tokenizer, "image_head": {"type": name}})
+        for name, tokenizer in tokenizers.items()
+    }
+    prompts = ["a picture"] * sizes.pictures
+    sides = {name: partial(_drawn, model, prompts, sizes.guidance) for name, model in models.items()}
+    result = _compared(sides, sizes)
+    result["parameters"] = {name: parameters(model) for name, model in models.items()}
+    result["codes"] = {"next_scale": total(sizes.scales), "next_token": side * side}
+    result["steps"] = {"next_scale": len(sizes.scales), "next_token": side * side}
+    return result
+
+
+def total(scales: Sequence[int]) -> int:
+    return sum(side * side for side in scales)
+
+
+COMPARISONS: dict[str, Callable[[Sizes], dict[str, Any]]] = {
+    "var": against_var,
+    "next scale, as many codes": same_codes,
+    "next scale, the same grid": same_grid,
+}
+
+
+def var(sizes: Sizes, classes: int, **options: Any) -> Any:
+    """A VAR whose heads say something, so that greedy codes differ from place to place."""
+    language = {
+        "type": "var",
+        "width": sizes.width,
+        "depth": sizes.depth,
+        "heads": sizes.heads,
+        "classes": classes,
+        **options,
+    }
+    head = {"type": "next_scale"}
+    model = built({"language": language, "image_tokenizer": multi_scale(sizes), "image_head": head})
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.startswith(("language.", "image_head.")):
+                noise = torch.randn(parameter.shape, generator=generator)
+                parameter.copy_(noise * (0.5 if parameter.ndim < 2 else 1.5 * parameter.shape[-1] ** -0.5))
+        model.image_tokenizer.quantize.embedding.weight.normal_(generator=generator)
+    return model
+
+
+def multi_scale(sizes: Sizes) -> dict[str, Any]:
+    told = {"scales": list(sizes.scales), "width": sizes.tokenizer, "codebook_size": sizes.codebook}
+    return {"type": "multi_scale", **told}
+
+
+def built(model: dict[str, Any]) -> Any:
+    recipe = load_recipe({"name": "benchmark", "model": model, "data": {}, "stages": []})
+    return Model(recipe.model, texts=["a picture"]).eval()
+
+
+def parameters(model: Any) -> int:
+    """Of what draws codes: language model and head."""
+    return sum(p.numel() for part in (model.language, model.image_head) for p in part.parameters())
+
+
+def _drawn(model: Any, prompts: list[str], guidance: float) -> tuple[torch.Tensor, torch.Tensor]:
+    samples = [Sample(prompt, (Message("user", (prompt,)),)) for prompt in prompts]
+    documents = [draw_prompt(model.contract, sample) for sample in samples]
+    codes = draw(model, documents, guidance=guidance, temperature=0, top_k=0)
+    return codes, decode(model, codes)
+
+
+def _compared(
+    sides: Mapping[str, Callable[[], tuple[torch.Tensor, torch.Tensor]]], sizes: Sizes
+) -> dict[str, Any]:
+    """Each side in turn, so that a busy machine troubles both; the first round is not counted."""
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    wall: dict[str, list[float]] = {name: [] for name in sides}
+    memory: dict[str, float] = {}
+    made: dict[str, Any] = {}
+    for number in range(sizes.rounds + 1):
+        for name, side in sides.items():
+            forget_peak()
+            held, busy, began = status("VmRSS"), time.process_time(), time.perf_counter()
+            made[name] = side()
+            if number:
+                seconds[name].append(time.process_time() - busy)
+                wall[name].append(time.perf_counter() - began)
+                memory[name] = max(memory.get(name, 0.0), status("VmHWM") - held)
+    first, second = sides
+    codes, pixels = zip(*made.values(), strict=True)
+    same = codes[0].shape == codes[1].shape
+    return {
+        "images_per_second": {name: sizes.pictures / median(each) for name, each in wall.items()},
+        "processor_seconds": {name: median(each) for name, each in seconds.items()},
+        "memory": memory,
+        "ratio": {
+            "wall": median(b / a for a, b in zip(wall[first], wall[second], strict=True)),
+            "processor": median(b / a for a, b in zip(seconds[first], seconds[second], strict=True)),
+        },
+        "same_codes": same and float((codes[0] == codes[1]).float().mean()),
+        "pixel_error": float((pixels[0] - pixels[1]).abs().max()) if same else None,
+    }
+
+
+def status(field: str) -> float:
+    """MiB of this process, as the kernel counts them: VmRSS is now, VmHWM the peak."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{field}:"))
+
+
+def forget_peak() -> None:
+    """Let VmHWM begin anew from what is held now."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def table(name: str, result: dict[str, Any]) -> str:
+    sides = list(result["images_per_second"])
+    lines = [f"{name}: {sides[0]} against {sides[1]}", ""]
+    lines.append(f"{'':24}" + "".join(f"{side:>16}" for side in sides) + f"{'ratio':>10}")
+    for label, key, ratio in (
+        ("images/s", "images_per_second", result["ratio"]["wall"]),
+        ("processor seconds", "processor_seconds", result["ratio"]["processor"]),
+        ("memory added, MiB", "memory", None),
+    ):
+        row = "".join(f"{result[key][side]:16.3f}" for side in sides)
+        lines.append(f"{label:24}{row}" + (f"{ratio:10.2f}" if ratio else ""))
+    for key in ("parameters", "codes", "steps", "same_codes", "pixel_error"):
+        if result.get(key) not in (None, False):
+            lines.append(f"{key.replace('_', ' '):24}{result[key]}")
+    return "\n".join(lines)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    for name in ("width", "depth", "heads", "pictures", "rounds"):
+        parser.add_argument(f"--{name}", type=int, help=f"default: {getattr(FULL, name)}")
+    parser.add_argument("--threads", type=int, default=1, help="of torch (default: 1)")
+    parser.add_argument("--only", help="comparisons whose names begin so: var, next")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument(
+        "--quick", action="store_true", help="tiny sizes: shows that it runs, measures nothing"
+    )
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

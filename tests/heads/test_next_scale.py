@@ -1,0 +1,192 @@
+"""The next-scale head: a scale sees no finer one, drawing is what training sees, guidance grows by scale."""
+
+import pytest
+import torch
+
+from chiasm import parts
+from chiasm.errors import ChiasmError, RecipeError
+from chiasm.generation import DrawStep, Session, draw
+from chiasm.heads import Half
+from chiasm.model import Model
+from chiasm.recipe import load_recipe
+from chiasm.sequence import Document, Kind
+from chiasm.tokenizers import join_scales, split_scales
+
+SCALES = [1, 2, 3]
+LANGUAGES = {
+    "causal": {
+        "type": "causal",
+        "vocabulary": 300,
+        "config": {
+            "model_type": "llama",
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": 64,
+        },
+    },
+    "var": {"type": "var", "width": 32, "depth": 2, "heads": 4, "vocabulary": 300},
+    "classes": {"type": "var", "width": 32, "depth": 2, "heads": 4, "classes": 10},
+}
+TOKENIZER = {
+    "type": "multi_scale",
+    "scales": SCALES,
+    "width": 32,
+    "multipliers": [1, 1],
+    "depth": 1,
+    "code_width": 8,
+    "codebook_size": 24,
+}
+
+
+def model(language="causal", **options) -> Model:
+    raw = {
+        "language": LANGUAGES[language],
+        "image_tokenizer": TOKENIZER,
+        "image_head": {"type": "next_scale", **options},
+    }
+    recipe = load_recipe({"name": "test", "model": raw, "data": {}, "stages": []})
+    made = Model(recipe.model, texts=["a red apple"]).eval()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():  # so that every part of it matters
+        for name, parameter in made.named_parameters():
+            if not name.startswith("image_tokenizer.") or "embedding" in name:
+                parameter.normal_(generator=generator).mul_(max(parameter.shape[-1], 8) ** -0.5 * 2)
+    return made
+
+
+def prompt(id: int) -> Document:
+    made = Document("a prompt")
+    made.add_text([id], learn=False)
+    return made
+
+
+def drawn(made: Model, half: Half | None = None, **options) -> torch.Tensor:
+    options = {"guidance": 1.0, "temperature": 0, "top_k": 0, **options}
+    return draw(made, [prompt(3), prompt(5)], half=half, **options)
+
+
+def forced(made: Model, codes: torch.Tensor, prompts=(3, 5)) -> torch.Tensor:
+    """Logits of all codes at once, as in training."""
+    session, layout = Session(made, [prompt(id) for id in prompts]), made.image_head.layout()
+    embeddings = made.image_head.prepare(codes).embeddings
+    hidden = session.step(embeddings, Kind.WRITTEN, layout.opens, layout.exposed)
+    first = Session(made, [prompt(id) for id in prompts]).last[:, None]
+    return made.image_head.output(torch.cat([first, hidden], 1))
+
+
+def test_each_scale_but_the_first_is_one_block_and_every_code_has_a_row_that_predicts_it():
+    layout = model().image_head.layout()
+    assert layout.opens == (True, False, False, False, True) + (False,) * 8
+    assert all(layout.exposed)
+    assert layout.rows == tuple(range(-1, 13))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_what_is_drawn_greedily_is_what_the_whole_picture_at_once_predicts(language):
+    made = model(language)
+    codes = drawn(made)
+    assert torch.equal(forced(made, codes).argmax(-1)[:, None], codes)
+    assert len(codes.unique()) > 3
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_scale_sees_itself_and_coarser_ones_but_no_finer_one(language):
+    made = model(language)
+    layout = made.image_head.layout()
+    for index, side in enumerate(SCALES[1:], 1):
+        begin = sum(each * each for each in SCALES[1:index])
+        session = Session(made, [prompt(3)])
+        embeddings = torch.randn(1, 13, made.language.width, requires_grad=True)
+        hidden = session.step(embeddings, Kind.WRITTEN, layout.opens, layout.exposed)
+        hidden[0, begin, 0].backward()
+        seen = embeddings.grad[0].abs().sum(-1) > 0
+        assert seen[: begin + side * side].all()
+        assert not seen[begin + side * side :].any()
+
+
+@torch.no_grad()
+def test_codes_depend_on_no_finer_codes():
+    made = model()
+    one, other = drawn(made), drawn(made).clone()
+    other[..., 5:] = (other[..., 5:] + 7) % 24
+    torch.testing.assert_close(forced(made, one)[:, :5], forced(made, other)[:, :5])
+
+
+@torch.no_grad()
+def test_guidance_is_vars_formula_and_begins_at_none():
+    made, cfg = model("classes"), 3.0
+    codes = drawn(made, guidance=1 + cfg)
+    plain, without = forced(made, codes), forced(made, codes, (10, 10))
+    for index, (begin, end) in enumerate(((0, 1), (1, 5), (5, 14))):
+        strength = cfg * index / 2
+        logits = (1 + strength) * plain[:, begin:end] - strength * without[:, begin:end]
+        assert torch.equal(logits.argmax(-1), codes[:, 0, begin:end])
+    even = drawn(model("classes", ramp=False), guidance=1 + cfg)
+    logits = (1 + cfg) * plain[:, :1] - cfg * without[:, :1]
+    assert torch.equal(logits.argmax(-1), even[:, 0, :1])
+
+
+@torch.no_grad()
+def test_one_step_a_scale():
+    made = model()
+    step, calls = DrawStep(Session(made, [prompt(3)])), []
+    counted = type("Counted", (), {"start": step.start, "half": None})()
+    counted.__class__.__call__ = lambda self, x: calls.append(x.shape[1]) or step(x)
+    made.image_head.sample(counted, guidance=1.0, temperature=0, top_k=0, generator=None)
+    assert calls == [4, 9]
+
+
+@torch.no_grad()
+def test_a_stopped_picture_goes_on_where_it_was():
+    made = model("var")
+    options = {"temperature": 1.0, "guidance": 2.0}
+    whole = drawn(made, generator=torch.Generator().manual_seed(1), **options)
+    half = Half(torch.Generator().manual_seed(1))
+    note, stop = half.note, KeyboardInterrupt()
+
+    def noted(codes):
+        note(codes)
+        if codes.shape[1] == 5:
+            raise stop
+
+    half.note = noted
+    with pytest.raises(KeyboardInterrupt):
+        drawn(made, half, generator=half._generator, **options)
+    half.note = note
+    assert torch.equal(drawn(made, half, generator=half.restored(), **options), whole)
+
+
+def test_the_scales_of_a_picture_stand_in_one_row():
+    codes = torch.arange(14).view(1, 1, 14)
+    assert torch.equal(join_scales(split_scales(codes, [(s, s) for s in SCALES])), codes)
+
+
+def test_a_tokenizer_without_scales_does_not_fit():
+    tokenizer = parts.build("image_tokenizer", {"type": "vq", "size": 32, "width": 32})
+    with pytest.raises(RecipeError, match=r"does not fit image_tokenizer 'vq'.*use 'multi_scale'"):
+        parts.build("image_head", {"type": "next_scale"}, 8, 512, (2, 2), tokenizer)
+    tokenizer = parts.build("image_tokenizer", {**TOKENIZER, "scales": [2, 3]})
+    with pytest.raises(RecipeError, match=r"scales that begin with 1 .* has \[2, 3\]"):
+        parts.build("image_head", {"type": "next_scale"}, 8, 24, tokenizer.grid, tokenizer)
+
+
+def test_codes_of_another_tokenizer_and_guidance_without_an_empty_prompt_are_refused():
+    made = model(unconditional=0.0)
+    with pytest.raises(ChiasmError, match="codes from 0 to 24 given to an image head of 24 codes"):
+        made.image_head.prepare(torch.tensor([[[0] * 13 + [24]]]))
+    with pytest.raises(ChiasmError, match="codes of shape"):
+        made.image_head.prepare(torch.zeros(1, 1, 5, dtype=torch.long))
+    with pytest.raises(ChiasmError, match="needs a head trained with empty prompts"):
+        drawn(made, guidance=2.0)
+    with pytest.raises(RecipeError, match=r"unconditional is 1\.0"):
+        model(unconditional=1.0)
+
+
+def test_the_tokenizers_weights_are_registered_once():
+    made = model()
+    assert not [name for name in made.image_head.state_dict() if "quantize" in name]
+    assert [name for name in made.state_dict() if name.startswith("image_tokenizer.quantize")]
