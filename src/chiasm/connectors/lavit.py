@@ -8,6 +8,7 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from chiasm.connectors import Connector
+from chiasm.connectors.learnt import learnt_positions
 from chiasm.connectors.selection import Merger, Selector, best, patches_of
 from chiasm.errors import RecipeError
 
@@ -22,6 +23,8 @@ class LaVIT(Connector, name="lavit"):
 
     Args:
         keep: share of the patches that become visual tokens.
+        positions: rows and columns of features that get a learnt position each, for encoders whose features do not
+            tell it (convolutional ones); null = none.
         depth: blocks of the merger.
         heads: attention heads of the merger.
         hidden: hidden width of the merger's MLPs.
@@ -36,6 +39,7 @@ class LaVIT(Connector, name="lavit"):
         depth: PositiveInt = 12,
         heads: PositiveInt = 16,
         hidden: PositiveInt = 6144,
+        positions: tuple[int, int] | None = None,
     ):
         super().__init__()
         if not 0 < keep <= 1:
@@ -43,6 +47,7 @@ class LaVIT(Connector, name="lavit"):
         if in_width % heads:
             raise RecipeError(f"connector 'lavit': {heads} heads must divide the features' width {in_width}")
         self.keep = keep
+        self.positions = learnt_positions(positions, in_width)
         self.selector = Selector(in_width)
         self.merger = Merger(in_width, depth, heads, hidden)
         self.projection = nn.Linear(in_width, out_width)
@@ -54,7 +59,7 @@ class LaVIT(Connector, name="lavit"):
         return 1, self.tokens(grid)
 
     def forward(self, grid: Float[Tensor, "n gh gw c"]) -> Float[Tensor, "n k d"]:
-        patches = patches_of(grid)
+        patches = patches_of(self.positions(grid))
         count = self.tokens((grid.shape[1], grid.shape[2]))
         kept = best(self.selector(patches), count)
         merged = self.merger(patches, kept.to(patches.dtype))

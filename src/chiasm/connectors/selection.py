@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 SMOOTHING = 1e-6  # weight that all keys share, counting or not
-TINY = 1e-30  # where no key counts, nothing is seen
+LOWEST = -1e4  # the score of a key that does not count
 
 
 class Selector(nn.Module):
@@ -120,10 +120,12 @@ class Attention(nn.Module):
     def _weights(
         self, q: Float[Tensor, "n h q e"], k: Float[Tensor, "n h p e"], counts: Float[Tensor, "n r p"]
     ) -> Float[Tensor, "n h q p"]:
-        scores = (q @ k.mT).float() * q.shape[-1] ** -0.5
-        weights = (scores - scores.amax(-1, keepdim=True)).exp() * counts[:, None].float()
+        scores, counts = (q @ k.mT).float() * q.shape[-1] ** -0.5, counts[:, None].float()
+        # With smoothing the greatest of all scores, as in the original, whose smoothing weighs against it.
+        greatest = scores if self.smoothing else scores.masked_fill(counts == 0, LOWEST)
+        weights = (scores - greatest.amax(-1, keepdim=True)).clamp(max=0).exp() * counts
         total = weights.sum(-1, keepdim=True) + self.smoothing
-        return (weights + self.smoothing / weights.shape[-1]) / total.clamp(min=TINY)
+        return (weights + self.smoothing / weights.shape[-1]) / total.clamp(min=SMOOTHING)
 
 
 def drawn(scores: Float[Tensor, "n p 2"], noise: Float[Tensor, "n p 2"]) -> Float[Tensor, "n p"]:
@@ -133,6 +135,11 @@ def drawn(scores: Float[Tensor, "n p 2"], noise: Float[Tensor, "n p 2"]) -> Floa
     """
     soft = (scores + noise).softmax(-1)[..., 0]
     return straight((soft > 0.5).to(soft.dtype), soft)
+
+
+def at_least_one(kept: Float[Tensor, "n p"], scores: Float[Tensor, "n p 2"]) -> Float[Tensor, "n p"]:
+    """`kept`, but for pictures that keep nothing, of which the likeliest patch is kept."""
+    return torch.where(kept.sum(1, keepdim=True) < 1, best(scores, 1), kept)
 
 
 def expected(scores: Float[Tensor, "n p 2"], most: int) -> Float[Tensor, "n p"]:

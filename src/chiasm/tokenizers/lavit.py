@@ -10,9 +10,11 @@ from jaxtyping import Bool, Float, Int
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
+from chiasm.connectors.learnt import learnt_positions
 from chiasm.connectors.selection import (
     Merger,
     Selector,
+    at_least_one,
     cosine_distance,
     drawn,
     expected,
@@ -75,6 +77,8 @@ class LaVITTokenizer(ImageTokenizer, name="lavit"):
         keep: share of the patches that is kept on average.
         decoder_depth: blocks of the decoder of features; 0 = no decoder, as where one is imported that only reads.
         decoder_width: channels of that decoder; null = those of the encoder's features.
+        positions: add a learnt vector for the place of each patch before selector and merger, for encoders whose
+            features do not tell it (convolutional ones); else neither selector nor codes know it.
         painter: channels of a small convolutional network that paints pixels from the rebuilt features;
             null = none.
         foreground: weight of the painter's error where a picture differs from its commonest colour (its median).
@@ -100,6 +104,7 @@ class LaVITTokenizer(ImageTokenizer, name="lavit"):
         keep: float = 1 / 3,
         decoder_depth: int = 12,
         decoder_width: PositiveInt | None = None,
+        positions: bool = False,
         painter: PositiveInt | None = None,
         foreground: float = 1.0,
         commitment: float = 0.25,
@@ -123,6 +128,7 @@ class LaVITTokenizer(ImageTokenizer, name="lavit"):
         self.size, self.end, self.codebook_size = size, codebook_size, codebook_size + 1
         self.most = min(most or self.cells, self.cells)
         self.keep, self.foreground, self.commitment = keep, foreground, commitment
+        self.positions = learnt_positions((rows, columns) if positions else None, encoder.width)
         self.selector = Selector(encoder.width)
         self.merger = Merger(encoder.width, depth, heads, hidden)
         self.to_code = _tanh_mlp(encoder.width, code_width)
@@ -167,11 +173,14 @@ class LaVITTokenizer(ImageTokenizer, name="lavit"):
                 f"pictures of shape {tuple(pixels.shape[1:])} given to a tokenizer of {(3, self.size, self.size)}"
             )
         with torch.no_grad():
-            features = patches_of(self.encoder(pixels)).float()
-        scores = self.selector(features)
+            grid = self.encoder(pixels).float()
+        patches = patches_of(self.positions(grid))
+        scores = self.selector(patches)
         kept = expected(scores, self.most) if noise is None else drawn(scores, noise)
-        merged = self.merger(features, kept)
-        return Selected(features, scores, kept, merged, self.to_code(merged))
+        if self.training:
+            kept = at_least_one(kept, scores)
+        merged = self.merger(patches, kept)
+        return Selected(patches_of(grid), scores, kept, merged, self.to_code(merged))
 
     @torch.no_grad()
     def encode(
