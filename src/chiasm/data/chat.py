@@ -20,6 +20,7 @@ ROLES: dict[str, Role] = {
     "user": "user",
     "assistant": "assistant",
     "system": "system",
+    "document": "document",
 }
 
 
@@ -164,6 +165,8 @@ def _parsed(text: bytes, where: str) -> Any:
 
 
 def _check_turns(messages: list[Message], where: str) -> None:
+    if [message.role for message in messages] == ["document"]:
+        return
     if not any(message.role == "assistant" for message in messages):
         raise DataError(f"{where} has no turn of an assistant: there is nothing to learn")
     talk = [message.role for message in messages if message.role != "system"]
