@@ -33,8 +33,9 @@ SLOTS = {
     "image_head": "chiasm.heads",
     "image_decoder": "chiasm.decoders",
     "objective": "chiasm.objectives",
+    "critic": "chiasm.critics",
 }
-OUTSIDE = ("data", "objective")  # slots that are not of the model
+OUTSIDE = ("data", "objective", "critic")  # slots that are not of the model
 
 _registry: dict[str, dict[str, type[Part]]] = {slot: {} for slot in SLOTS}
 

@@ -82,6 +82,12 @@ class EfficientNetLite(Encoder, name="efficientnet_lite"):
         return f"variant={self.variant}, strides={self.strides}"
 
     def forward(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n gh gw c"]:
+        found = self.pyramid(pixels)
+        features = [_average(found[stride], max(self.strides) // stride) for stride in self.strides]
+        return rearrange(torch.cat(features, dim=1), "n c gh gw -> n gh gw c")
+
+    def pyramid(self, pixels: Float[Tensor, "n 3 h w"]) -> dict[int, Float[Tensor, "n c gh gw"]]:
+        """The features of every stride on its own grid."""
         # Channels last is 1.5 times as quick on CPU; the weights stay contiguous, as safetensors wants them.
         x = ((pixels - 0.5) / 0.5).contiguous(memory_format=torch.channels_last)
         x = functional.relu6(self._bn0(self._conv_stem(x)))
@@ -89,9 +95,8 @@ class EfficientNetLite(Encoder, name="efficientnet_lite"):
         for index, block in enumerate(self._blocks):
             x = block(x)
             if index in self._strides_after:
-                stride = self._strides_after[index]
-                features[stride] = _average(x, max(self.strides) // stride)
-        return rearrange(torch.cat([features[s] for s in self.strides], dim=1), "n c gh gw -> n gh gw c")
+                features[self._strides_after[index]] = x
+        return features
 
     def _load(self, reference: str) -> None:
         tensors = read_tensors(find_file(resolve(reference), ".pth", ".safetensors"))

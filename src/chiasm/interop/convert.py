@@ -26,6 +26,7 @@ from chiasm.weights import load_into, read_tensors
 ORIGIN = Path("origin/origin.json")
 ASIDE = Path("origin/unused.safetensors")
 FILES = Path("origin/files")
+CRITICS = "image_tokenizer.critics."
 SIDE_SUFFIXES = (".json", ".txt", ".yaml", ".yml", ".model", ".jinja")
 
 
@@ -164,6 +165,8 @@ def export_checkpoint(folder: str | Path, destination: str | Path, layout: str |
     record = read_json(place / "parts.json")
     tensors = read_tensors(place / "model.safetensors")
     tensors |= {name: tensors[twin] for name, twin in record["tied"].items()}
+    # Critics judge a tokenizer in training; no public layout has room for them.
+    tensors = {name: value for name, value in tensors.items() if not name.startswith(CRITICS)}
     origin = read_json(place / ORIGIN) if (place / ORIGIN).is_file() else None
     wanted = layout or (origin or {}).get("family")
     if wanted is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -10,6 +11,7 @@ from einops import repeat
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from chiasm.critics import Critic, criticised
 from chiasm.errors import ChiasmError, RecipeError
 from chiasm.losses import Loss
 from chiasm.tokenizers import ImageTokenizer, VideoTokenizer
@@ -45,7 +47,7 @@ class QuantizedAutoencoder(ImageTokenizer):
 
     quantize: Quantizer
 
-    def __init__(self, *, size: int, factor: int, codebook_size: int):
+    def __init__(self, *, size: int, factor: int, codebook_size: int, critics: Sequence[Critic] = ()):
         super().__init__()
         if size % factor:
             raise RecipeError(f"image_tokenizer {self.name!r}: size {size} is no multiple of {factor}")
@@ -53,6 +55,7 @@ class QuantizedAutoencoder(ImageTokenizer):
         # A moving average of how often each code is used; only looked at, so it is not saved.
         self.frequency: Tensor
         self.register_buffer("frequency", torch.zeros(codebook_size), persistent=False)
+        self.critics = nn.ModuleList(critics)
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -83,14 +86,20 @@ class QuantizedAutoencoder(ImageTokenizer):
         """Reconstruction, and what the quantizer adds."""
         self._check(pixels)
         quantized = self._quantized(self.latents(pixels))
-        return {
-            "reconstruction": self.reconstruction(self.render(quantized.vectors), pixels),
-            **quantized.losses,
-        }
+        return self._judged(self.render(quantized.vectors), pixels) | quantized.losses
 
     def reconstruction(self, made: Float[Tensor, "*n 3 h w"], pixels: Float[Tensor, "*n 3 h w"]) -> Loss:
         """The absolute error, of pixels in [-1, 1] as in most originals."""
         return Loss.of(2 * (made - pixels).abs())
+
+    @property
+    def last_layer(self) -> Tensor:
+        """Weight of the decoder's last layer."""
+        return self.decoder.conv_out.weight  # type: ignore[union-attr, return-value]
+
+    def _judged(self, made: Float[Tensor, "*n 3 h w"], pixels: Float[Tensor, "*n 3 h w"]) -> dict[str, Loss]:
+        flat, true = made.flatten(0, -4), pixels.flatten(0, -4)
+        return criticised(self.critics, flat, true, self.reconstruction(made, pixels), self.last_layer)
 
     def _quantized(self, latents: Float[Tensor, "*n c"]) -> Quantized:
         with torch.autocast(latents.device.type, enabled=False):
@@ -163,7 +172,7 @@ class VideoAutoencoder(QuantizedAutoencoder, VideoTokenizer):
                 f"clips of {video.shape[1]} frames given to image_tokenizer {self.name!r}, whose codes of them "
                 f"stand for {made.shape[1]}; give it clips of so many"
             )
-        return {"reconstruction": self.reconstruction(made, video), **quantized.losses}
+        return self._judged(made, video) | quantized.losses
 
     @torch.no_grad()
     def decode_video(self, codes: Int[Tensor, "n u gh gw"]) -> Float[Tensor, "n t 3 h w"]:

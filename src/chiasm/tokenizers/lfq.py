@@ -7,13 +7,14 @@ from jaxtyping import Float
 from pydantic import PositiveInt
 from torch import Tensor
 
+from chiasm.critics import Critic
 from chiasm.tokenizers.autoencoder import QuantizedAutoencoder
 from chiasm.tokenizers.lookup_free import LookupFree
 from chiasm.tokenizers.magvit import MagvitDecoder, MagvitEncoder, flat
 
 
 class LookupFreeTokenizer(QuantizedAutoencoder, name="lfq"):
-    """Open-MAGVIT2's image tokenizer (arXiv 2409.04410), without its perceptual and adversarial losses.
+    """Open-MAGVIT2's image tokenizer (arXiv 2409.04410).
 
     Lookup-free quantization: the code is the signs of `bits` channels, channel 0 the lowest bit of its number.
     `chiasm.tokenizers.lookup_free.split_code` cuts large codes in two.
@@ -28,6 +29,7 @@ class LookupFreeTokenizer(QuantizedAutoencoder, name="lfq"):
         entropy: weight of the loss that makes single choices sure and their sum even.
         sure: share of the single choices' entropy in it.
         even: share of the mean choice's entropy in it.
+        critics: what else is asked of its pictures in training: a perceptual loss, a discriminator.
     """
 
     def __init__(
@@ -42,8 +44,11 @@ class LookupFreeTokenizer(QuantizedAutoencoder, name="lfq"):
         entropy: float = 0.1,
         sure: float = 1.0,
         even: float = 1.0,
+        critics: list[Critic] = [],  # noqa: B006
     ):
-        super().__init__(size=size, factor=2 ** (len(multipliers) - 1), codebook_size=2**bits)
+        super().__init__(
+            size=size, factor=2 ** (len(multipliers) - 1), codebook_size=2**bits, critics=critics
+        )
         self.encoder = MagvitEncoder(width, multipliers, depth, bits, flat)
         self.decoder = MagvitDecoder(width, multipliers, depth, bits, flat)
         self.quantize = LookupFree(bits, commitment=commitment, entropy=entropy, sure=sure, even=even)

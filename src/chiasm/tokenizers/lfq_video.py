@@ -7,13 +7,14 @@ from jaxtyping import Float
 from pydantic import PositiveInt
 from torch import Tensor
 
+from chiasm.critics import Critic
 from chiasm.tokenizers.autoencoder import VideoAutoencoder
 from chiasm.tokenizers.lookup_free import LookupFree
 from chiasm.tokenizers.magvit import CausalConv3d, MagvitDecoder, MagvitEncoder
 
 
 class LookupFreeVideoTokenizer(VideoAutoencoder, name="lfq_video"):
-    """Open-MAGVIT2's causal 3-D tokenizer (arXiv 2409.04410), without its perceptual and adversarial losses.
+    """Open-MAGVIT2's causal 3-D tokenizer (arXiv 2409.04410).
 
     The first frame has codes of its own, so a picture is a video of one frame; 1 + 4 k frames are 1 + k grids of
     codes with the default multipliers. Codes are numbered as in `lfq`.
@@ -29,6 +30,7 @@ class LookupFreeVideoTokenizer(VideoAutoencoder, name="lfq_video"):
         entropy: weight of the loss that makes single choices sure and their sum even.
         sure: share of the single choices' entropy in it.
         even: share of the mean choice's entropy in it.
+        critics: what else is asked of its pictures in training: a perceptual loss, a discriminator.
     """
 
     def __init__(
@@ -43,8 +45,11 @@ class LookupFreeVideoTokenizer(VideoAutoencoder, name="lfq_video"):
         entropy: float = 0.1,
         sure: float = 1.0,
         even: float = 1.0,
+        critics: list[Critic] = [],  # noqa: B006
     ):
-        super().__init__(size=size, factor=2 ** (len(multipliers) - 1), codebook_size=2**bits)
+        super().__init__(
+            size=size, factor=2 ** (len(multipliers) - 1), codebook_size=2**bits, critics=critics
+        )
         self.encoder = MagvitEncoder(width, multipliers, depth, bits, CausalConv3d)
         self.decoder = MagvitDecoder(width, multipliers, depth, bits, CausalConv3d)
         self.quantize = LookupFree(bits, commitment=commitment, entropy=entropy, sure=sure, even=even)

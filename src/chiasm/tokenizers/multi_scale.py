@@ -12,6 +12,7 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 
+from chiasm.critics import Critic
 from chiasm.errors import RecipeError
 from chiasm.losses import Loss
 from chiasm.tokenizers import join_scales, split_scales
@@ -140,8 +141,8 @@ def nearest_convolution(index: int, scales: int, convolutions: int) -> int:
 class MultiScale(Autoencoder, name="multi_scale"):
     """VAR's multi-scale residual VQ-VAE (arXiv 2404.02905) and its training, which was never released.
 
-    The training adds to the reconstruction the losses of VAR's quantizer; perceptual and adversarial losses are
-    left out. Codes stand in one row, the coarsest scale first.
+    The training adds to the reconstruction the losses of VAR's quantizer; the paper's perceptual and adversarial
+    losses are `critics`. Codes stand in one row, the coarsest scale first.
 
     Args:
         scales: codes a side of every scale, the coarsest first; pictures have the last one's side times the
@@ -161,6 +162,7 @@ class MultiScale(Autoencoder, name="multi_scale"):
         squared: weight of the squared error beside the absolute one, which alone is slow to find small bright
             things.
         foreground: weight of the error where a picture differs from its commonest colour (its median).
+        critics: what else is asked of its pictures in training: a perceptual loss, a discriminator.
     """
 
     quantize: ResidualScales
@@ -182,6 +184,7 @@ class MultiScale(Autoencoder, name="multi_scale"):
         commitment: float = 0.25,
         squared: float = 0.0,
         foreground: float = 1.0,
+        critics: list[Critic] = [],  # noqa: B006
     ):
         if not scales or min(scales) < 1 or sorted(set(scales)) != list(scales):
             raise RecipeError(f"image_tokenizer 'multi_scale': scales are {scales}; they must grow from 1 on")
@@ -195,6 +198,7 @@ class MultiScale(Autoencoder, name="multi_scale"):
             code_width=code_width,
             codebook_size=codebook_size,
             kernel=kernel,
+            critics=critics,
         )
         self.squared, self.foreground = squared, foreground
         self.quantize = ResidualScales(

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
+from chiasm.critics import Critic, criticised
 from chiasm.errors import ChiasmError, RecipeError
 from chiasm.losses import Loss
 from chiasm.tokenizers import ImageTokenizer
@@ -43,6 +44,7 @@ class VQ(ImageTokenizer, name="vq"):
         settle: batches that are not yet quantized.
         revive_after: batches without a use after which a code is given a new place; 0 = never.
         cosine: compare codes by direction only.
+        critics: what else is asked of its pictures in training: a perceptual loss, a discriminator.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class VQ(ImageTokenizer, name="vq"):
         settle: int = 80,
         revive_after: int = 20,
         cosine: bool = False,
+        critics: list[Critic] = [],  # noqa: B006
     ):
         super().__init__()
         if downsample < 2 or downsample & (downsample - 1):
@@ -70,6 +73,7 @@ class VQ(ImageTokenizer, name="vq"):
             raise RecipeError(f"image_tokenizer 'vq': size {size} is no multiple of downsample {downsample}")
         self.size, self.downsample, self.codebook_size = size, downsample, codebook_size
         self.commitment, self.foreground = commitment, foreground
+        self.critics = nn.ModuleList(critics)
 
         patch = min(downsample, 4)
         levels = (downsample // patch).bit_length()
@@ -123,13 +127,12 @@ class VQ(ImageTokenizer, name="vq"):
     def losses(self, pixels: Float[Tensor, "n 3 h w"]) -> dict[str, Loss]:
         """Reconstruction (absolute + squared error) and commitment; in training, updates the codebook."""
         quantized = self.quantizer(self._features(pixels))
-        error = 2 * (self._pixels(quantized.vectors) - pixels)
-        return {
-            "reconstruction": Loss.of(
-                (error.abs() + error.square()) * foreground_weight(pixels, self.foreground)
-            ),
-            "commitment": Loss.of(quantized.commitment, self.commitment),
-        }
+        made = self._pixels(quantized.vectors)
+        error = 2 * (made - pixels)
+        reconstruction = Loss.of((error.abs() + error.square()) * foreground_weight(pixels, self.foreground))
+        last: Tensor = self.decoder[-2].weight  # type: ignore[assignment]
+        judged = criticised(self.critics, made, pixels, reconstruction, last)
+        return judged | {"commitment": Loss.of(quantized.commitment, self.commitment)}
 
     def health(self) -> dict[str, float]:
         return self.quantizer.health()

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
+from chiasm.critics import Critic
 from chiasm.losses import Loss
 from chiasm.tokenizers.autoencoder import Quantized, QuantizedAutoencoder, Quantizer
 from chiasm.tokenizers.convolutional import ConvDecoder, ConvEncoder, nearest
@@ -33,8 +34,11 @@ class Autoencoder(QuantizedAutoencoder):
         codebook_size: int,
         middle_attention: bool = True,
         kernel: int = 1,
+        critics: Sequence[Critic] = (),
     ):
-        super().__init__(size=size, factor=2 ** (len(multipliers) - 1), codebook_size=codebook_size)
+        super().__init__(
+            size=size, factor=2 ** (len(multipliers) - 1), codebook_size=codebook_size, critics=critics
+        )
         attention = {level for level in range(len(multipliers)) if size // 2**level in attention_sizes}
         self.encoder = ConvEncoder(width, multipliers, depth, latent_width, attention, middle_attention)
         self.decoder = ConvDecoder(width, multipliers, depth + 1, latent_width, attention, middle_attention)
@@ -79,7 +83,7 @@ class Codebook(Quantizer):
 
 
 class VQGAN(Autoencoder, name="vqgan"):
-    """VQGAN (arXiv 2012.09841): taming-transformers' autoencoder, without its perceptual and adversarial losses.
+    """VQGAN (arXiv 2012.09841): taming-transformers' autoencoder.
 
     Args:
         size: height and width of the pictures in pixels.
@@ -94,6 +98,7 @@ class VQGAN(Autoencoder, name="vqgan"):
             other one; its checkpoints were trained with it here.
         commitment: weight of the loss that moves the latents.
         middle_attention: self-attention at the resolution of the codes.
+        critics: what else is asked of its pictures in training: a perceptual loss, a discriminator.
     """
 
     def __init__(
@@ -110,6 +115,7 @@ class VQGAN(Autoencoder, name="vqgan"):
         codebook_weight: float = 0.25,
         commitment: float = 1.0,
         middle_attention: bool = True,
+        critics: list[Critic] = [],  # noqa: B006
     ):
         super().__init__(
             size=size,
@@ -121,6 +127,7 @@ class VQGAN(Autoencoder, name="vqgan"):
             code_width=code_width,
             codebook_size=codebook_size,
             middle_attention=middle_attention,
+            critics=critics,
         )
         self.quantize = Codebook(
             codebook_size, code_width, codebook_weight=codebook_weight, commitment=commitment

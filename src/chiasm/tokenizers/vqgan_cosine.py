@@ -8,6 +8,7 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 
+from chiasm.critics import Critic
 from chiasm.losses import Loss
 from chiasm.tokenizers.autoencoder import Quantized, Quantizer
 from chiasm.tokenizers.convolutional import nearest
@@ -62,7 +63,7 @@ class CosineCodebook(Quantizer):
 
 
 class CosineVQGAN(Autoencoder, name="vqgan_cosine"):
-    """LlamaGen's image tokenizer (arXiv 2406.06525), without its perceptual and adversarial losses.
+    """LlamaGen's image tokenizer (arXiv 2406.06525).
 
     Args:
         size: height and width of the pictures in pixels.
@@ -75,6 +76,7 @@ class CosineVQGAN(Autoencoder, name="vqgan_cosine"):
         codebook_size: number of codes.
         commitment: weight of the loss that moves the latents.
         entropy: weight of the loss that makes single choices sure and their sum even.
+        critics: what else is asked of its pictures in training: a perceptual loss, a discriminator.
     """
 
     def __init__(
@@ -89,6 +91,7 @@ class CosineVQGAN(Autoencoder, name="vqgan_cosine"):
         codebook_size: PositiveInt = 16384,
         commitment: float = 0.25,
         entropy: float = 0.0,
+        critics: list[Critic] = [],  # noqa: B006
     ):
         super().__init__(
             size=size,
@@ -99,6 +102,7 @@ class CosineVQGAN(Autoencoder, name="vqgan_cosine"):
             latent_width=latent_width,
             code_width=code_width,
             codebook_size=codebook_size,
+            critics=critics,
         )
         self.quantize = CosineCodebook(codebook_size, code_width, commitment=commitment, entropy=entropy)
 

@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
+from chiasm.critics import Critic
 from chiasm.losses import Loss
 from chiasm.tokenizers.autoencoder import Quantized, Quantizer
 from chiasm.tokenizers.vqgan import Autoencoder
@@ -66,6 +67,7 @@ class GumbelVQGAN(Autoencoder, name="vqgan_gumbel"):
         codebook_size: number of codes.
         temperature: of the softmax in training.
         kl: weight of the divergence of the codes' distribution from the uniform one.
+        critics: what else is asked of its pictures in training: a perceptual loss, a discriminator.
     """
 
     quantize: GumbelCodebook
@@ -82,6 +84,7 @@ class GumbelVQGAN(Autoencoder, name="vqgan_gumbel"):
         codebook_size: PositiveInt = 8192,
         temperature: float = 1.0,
         kl: float = 5e-4,
+        critics: list[Critic] = [],  # noqa: B006
     ):
         super().__init__(
             size=size,
@@ -92,6 +95,7 @@ class GumbelVQGAN(Autoencoder, name="vqgan_gumbel"):
             latent_width=latent_width,
             code_width=latent_width,
             codebook_size=codebook_size,
+            critics=critics,
         )
         self.quantize = GumbelCodebook(
             latent_width, codebook_size, latent_width, temperature=temperature, kl=kl

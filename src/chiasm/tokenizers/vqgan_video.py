@@ -11,6 +11,7 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 
+from chiasm.critics import Critic
 from chiasm.errors import RecipeError
 from chiasm.tokenizers.autoencoder import VideoAutoencoder
 from chiasm.tokenizers.convolutional import ConvDecoder, ConvEncoder, norm
@@ -35,6 +36,7 @@ class VideoVQGAN(VideoAutoencoder, name="vqgan_video"):
         downsample_time: frames of one grid of codes, a power of two.
         codebook_weight: weight of the loss that moves the codes.
         commitment: weight of the loss that moves the latents.
+        critics: what else is asked of its pictures in training: a perceptual loss, a discriminator.
     """
 
     def __init__(
@@ -50,12 +52,15 @@ class VideoVQGAN(VideoAutoencoder, name="vqgan_video"):
         downsample_time: PositiveInt = 4,
         codebook_weight: float = 1.0,
         commitment: float = 0.25,
+        critics: list[Critic] = [],  # noqa: B006
     ):
         if downsample_time & (downsample_time - 1):
             raise RecipeError(
                 f"image_tokenizer 'vqgan_video': downsample_time is {downsample_time}; it must be a power of two"
             )
-        super().__init__(size=size, factor=2 ** (len(multipliers) - 1), codebook_size=codebook_size)
+        super().__init__(
+            size=size, factor=2 ** (len(multipliers) - 1), codebook_size=codebook_size, critics=critics
+        )
         self.still = downsample_time
         halvings = downsample_time.bit_length() - 1
         self.encoder = _Encoder(width, multipliers, depth, code_width, attention_levels, halvings)

@@ -1,0 +1,133 @@
+"""The discriminator of VQGAN."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional
+
+from chiasm.critics import Critic
+from chiasm.losses import Loss
+
+MOST = 1e4  # of the balance between the gradients (taming-transformers)
+STEADY = 1e-4
+
+
+class PatchGAN(Critic, name="patchgan"):
+    """A discriminator of patches (PatchGAN, arXiv 1611.07004), with VQGAN's balance of gradients (2012.09841).
+
+    It learns by the hinge loss to tell originals from reconstructions, patch by patch, while the tokenizer learns
+    to have its reconstructions taken for originals. `weight` is multiplied by how much larger the gradient of the
+    other losses is at the tokenizer's last layer than that of this one. The balance is of one batch on one process,
+    so accumulating several gives another training than one large batch.
+
+    Published: taming and LlamaGen weight 0.5 to 0.8, balanced; Open-MAGVIT2 weight 0.1, balanced false,
+    non_saturating true, own 0.8, lecam 0.05.
+
+    Args:
+        weight: of the tokenizer's loss.
+        start: batches before it begins to learn and to be heard.
+        balanced: whether the weight follows the gradients.
+        non_saturating: the tokenizer's loss is log(1 + exp(-logit)) instead of -logit.
+        own: weight of the discriminator's loss.
+        lecam: weight of LeCAM's pull of its logits towards the others' moving average (arXiv 2104.03310); 0 = none.
+        lecam_decay: share of these averages that each batch keeps.
+        width: channels behind the first layer.
+        depth: layers that halve the resolution.
+    """
+
+    def __init__(
+        self,
+        *,
+        weight: NonNegativeFloat = 0.5,
+        start: NonNegativeInt = 20_000,
+        balanced: bool = True,
+        non_saturating: bool = False,
+        own: NonNegativeFloat = 1.0,
+        lecam: NonNegativeFloat = 0.0,
+        lecam_decay: float = 0.999,
+        width: PositiveInt = 64,
+        depth: PositiveInt = 3,
+    ):
+        super().__init__()
+        self.weight, self.start, self.balanced, self.non_saturating = weight, start, balanced, non_saturating
+        self.own, self.lecam, self.lecam_decay = own, lecam, lecam_decay
+        self.network = _network(width, depth)
+        self.batches: Int[Tensor, ""]
+        self.averages: Tensor
+        self.register_buffer("batches", torch.tensor(0))
+        self.register_buffer("averages", torch.zeros(2))  # of the logits of originals and of reconstructions
+
+    def losses(
+        self,
+        made: Float[Tensor, "n 3 h w"],
+        true: Float[Tensor, "n 3 h w"],
+        error: Float[Tensor, ""],
+        last: Float[Tensor, ...],
+    ) -> dict[str, Loss]:
+        """`adversarial` teaches the tokenizer; `discriminator` and `lecam` teach the discriminator alone."""
+        heard = bool(self.batches >= self.start)
+        if self.training:
+            self.batches += 1
+        if not heard:
+            return {name: Loss(made.new_zeros(()), _count(made), 0.0) for name in self._names}
+        # The discriminator's weights are constants here, and in its own losses the pictures are.
+        fixed = {name: value.detach() for name, value in self.network.named_parameters()}
+        fooled = functional_call(self.network, fixed, (2 * made - 1,)).float().flatten(1)
+        wanted = (functional.softplus(-fooled) if self.non_saturating else -fooled).mean(1)
+        weight = self.weight * self._balance(error, wanted.mean(), last)
+        real, fake = (self.network(2 * each.detach() - 1).float().flatten(1) for each in (true, made))
+        told = functional.relu(1 - real).mean(1) + functional.relu(1 + fake).mean(1)
+        losses = {"adversarial": Loss.of(wanted, weight), "discriminator": Loss.of(told / 2, self.own)}
+        if self.lecam:
+            losses["lecam"] = Loss.of(self._pulled(real, fake), self.lecam)
+        return losses
+
+    @property
+    def _names(self) -> list[str]:
+        return ["adversarial", "discriminator"] + ["lecam"] * bool(self.lecam)
+
+    def _balance(self, error: Tensor, wanted: Tensor, last: Tensor) -> float:
+        if not (self.balanced and error.requires_grad and last.requires_grad):
+            return 1.0
+        theirs, ours = (
+            torch.autograd.grad(each, last, retain_graph=True)[0].norm() for each in (error, wanted)
+        )
+        return float((theirs / (ours + STEADY)).clamp(0, MOST))
+
+    def _pulled(self, real: Float[Tensor, "n p"], fake: Float[Tensor, "n p"]) -> Float[Tensor, " n"]:
+        if self.training:
+            now = torch.stack([real.detach().mean(), fake.detach().mean()])
+            self.averages.lerp_(now, 1 - self.lecam_decay)
+        usual_real, usual_fake = self.averages.clone()
+        pulled = functional.relu(real - usual_fake).square() + functional.relu(usual_real - fake).square()
+        return pulled.mean(1)
+
+
+def _network(width: int, depth: int) -> nn.Sequential:
+    """pix2pix's discriminator: 4 x 4 convolutions, `depth` of stride 2, that end in one logit a patch."""
+    layers: list[nn.Module] = [nn.Conv2d(3, width, 4, 2, 1), nn.LeakyReLU(0.2)]
+    channels = width
+    for level in range(1, depth + 1):
+        wider = width * min(2**level, 8)
+        stride = 2 if level < depth else 1
+        layers += [
+            nn.Conv2d(channels, wider, 4, stride, 1, bias=False),
+            nn.BatchNorm2d(wider),
+            nn.LeakyReLU(0.2),
+        ]
+        channels = wider
+    network = nn.Sequential(*layers, nn.Conv2d(channels, 1, 4, 1, 1))
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.normal_(module.weight, 0.0, 0.02)
+        elif isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.weight, 1.0, 0.02)
+    return network
+
+
+def _count(pictures: Tensor) -> Tensor:
+    return torch.tensor(float(len(pictures)), device=pictures.device)
