@@ -53,7 +53,12 @@ def test_a_key_that_is_no_string_is_a_sentence():
 
 
 def test_check_spells_out_every_option():
-    assert parts.check("connector", {"type": "mlp"}, "connector") == {"type": "mlp", "depth": 2, "bias": True}
+    assert parts.check("connector", {"type": "mlp"}, "connector") == {
+        "type": "mlp",
+        "depth": 2,
+        "bias": True,
+        "activation": "gelu",
+    }
 
 
 def test_options_have_types_defaults_and_the_docstring_as_help():

@@ -9,7 +9,7 @@ from chiasm.recipe import load_recipe, merge, recipes, write_text
 
 def test_resolving_spells_out_every_option_and_is_stable(tiny):
     recipe = load_recipe(tiny)
-    assert recipe.model["connector"] == {"type": "mlp", "depth": 2, "bias": True}
+    assert recipe.model["connector"] == {"type": "mlp", "depth": 2, "bias": True, "activation": "gelu"}
     assert recipe.model["routing"] == {"type": "shared"}
     assert load_recipe(yaml.safe_load(recipe.to_yaml())) == recipe
 

@@ -90,3 +90,26 @@ def test_a_start_that_does_not_fit_is_said(seeing):
         )
     with pytest.raises(ChiasmError, match="there is no folder"):
         load_recipe({"name": "on", "start": str(folder / "none"), "data": {}, "stages": []})
+
+
+def test_some_parts_alone_are_taken_over(seeing, tmp_path):
+    folder, tiny, _, _ = seeing
+    start = {"folder": str(folder), "slots": ["encoder", "connector"]}
+    wider = {
+        **tiny["model"]["language"],
+        "config": {**tiny["model"]["language"]["config"], "num_hidden_layers": 1},
+    }
+    raw = {"name": "on", "start": start, "data": tiny["data"], "stages": tiny["stages"][1:]}
+    with pytest.raises(ChiasmError, match="which the model has not"):  # the other parts are the recipe's own
+        load_recipe(raw)
+    own = {"views": tiny["model"]["views"], "language": wider}
+    recipe = load_recipe({**raw, "model": own})
+    recipe.save(tmp_path / "recipe.yaml")
+    assert load_recipe(tmp_path / "recipe.yaml") == recipe
+    made, kept = build_model(recipe).state_dict(), load(folder).state_dict()
+    assert torch.equal(made["connector.layers.0.weight"], kept["connector.layers.0.weight"])
+    assert not torch.equal(made["language.inner.lm_head.weight"], kept["language.inner.lm_head.weight"])
+    with pytest.raises(ChiasmError, match=r"start\.slots names 'conector', which .*did you mean 'connector'"):
+        load_recipe({**raw, "start": {**start, "slots": ["conector"]}, "model": own})
+    with pytest.raises(ChiasmError, match="start must be the folder of a checkpoint, or"):
+        load_recipe({**raw, "start": {"place": str(folder)}, "model": own})

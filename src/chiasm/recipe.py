@@ -92,10 +92,11 @@ class Evaluation(Strict):
 
 
 class Start(Strict):
-    """The checkpoint whose weights a model begins with; in a recipe's file it is the folder alone."""
+    """The checkpoint whose weights a model begins with; a recipe's file has the folder, or folder and slots."""
 
     folder: str
     fingerprint: str = Field(description="of the weights")
+    slots: tuple[str, ...] | None = Field(None, description="only these parts of it; none = all")
 
 
 class Recipe(Strict):
@@ -167,10 +168,12 @@ def load_recipe(
 
 def resolve(raw: Mapping[str, Any]) -> Recipe:
     """Check a raw recipe and spell out every default; raises RecipeError."""
-    if isinstance(raw, Mapping) and raw.get("start") is not None and not isinstance(raw["start"], Mapping):
+    if isinstance(raw, Mapping) and raw.get("start") is not None:
         from chiasm.start import taken_over
 
-        raw = taken_over(raw)
+        told = raw["start"]
+        if not (isinstance(told, Mapping) and "fingerprint" in told):  # else it is resolved already
+            raw = taken_over(raw)
     _check_keys(raw, Recipe, "the recipe")
     for name, section in (("checkpoints", Checkpoints), ("sampling", Sampling), ("evaluation", Evaluation)):
         _check_keys(raw.get(name, {}), section, name)

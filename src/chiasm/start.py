@@ -1,6 +1,7 @@
 """Training on: a recipe whose `start` names a checkpoint takes over its model and begins with its weights.
 
 start: models/llava          # an imported checkpoint, or a run of ours
+start: {folder: models/blip2, slots: [encoder, connector]}              # or some parts of it alone
 model: {image_tokenizer: {type: vq}, image_head: {type: next_token}}    # only what is added or changed
 """
 
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 
 from chiasm.checkpoint import find_checkpoint, read_json
-from chiasm.errors import CheckpointError, RecipeError
+from chiasm.errors import CheckpointError, RecipeError, nearest
 from chiasm.overlay import merge
 from chiasm.weights import load_into, read_tensors
 
@@ -31,15 +32,29 @@ _PROBES, _PROBE = 64, 1 << 16  # stretches of a file, and bytes of each, by whic
 
 def taken_over(raw: Mapping[str, Any]) -> dict[str, Any]:
     """A raw recipe with its `start`'s model under its own; raises CheckpointError for a folder without one."""
-    try:
-        folder = find_checkpoint(raw["start"])
-    except TypeError:
-        raise RecipeError(f"start must be the folder of a checkpoint, not {raw['start']!r}") from None
+    given, slots = _asked(raw["start"])
+    folder = find_checkpoint(given)
     model = read_json(folder / "parts.json")["model"]
     if "language" in model:
         model["language"] |= {"tokenizer": str(folder / "tokenizer")}
-    start = {"folder": str(folder), "fingerprint": _fingerprint(folder / "model.safetensors")}
+    for slot in slots or ():
+        if slot not in model:
+            raise RecipeError(f"start.slots names {slot!r}, which {folder} has not{nearest(slot, model)}")
+    model = {slot: spec for slot, spec in model.items() if slots is None or slot in slots}
+    start = {"folder": str(folder), "fingerprint": _fingerprint(folder / "model.safetensors"), "slots": slots}
     return {**raw, "model": merge(model, raw.get("model") or {}), "start": start}
+
+
+def _asked(start: Any) -> tuple[str, list[str] | None]:
+    """The folder, and the slots that are taken from it; None = all."""
+    told = dict(start) if isinstance(start, Mapping) else {"folder": start}
+    folder, slots = told.pop("folder", None), told.pop("slots", None)
+    known = slots is None or (isinstance(slots, list) and all(isinstance(slot, str) for slot in slots))
+    if told or not isinstance(folder, str | Path) or not known:
+        raise RecipeError(
+            f"start must be the folder of a checkpoint, or {{folder: ..., slots: [...]}}, not {start!r}"
+        )
+    return str(folder), slots
 
 
 def begin(model: Model, start: Start) -> list[str]:
@@ -59,7 +74,7 @@ def begin(model: Model, start: Start) -> list[str]:
     for slot, part in model.slots().items():
         if not isinstance(part, torch.nn.Module) or not part.state_dict():
             continue
-        theirs = record["model"].get(slot)
+        theirs = record["model"].get(slot) if start.slots is None or slot in start.slots else None
         if theirs is None or theirs["type"] != model.spec[slot]["type"]:
             new.append(slot)
             continue

@@ -124,7 +124,8 @@ def trained_on(capsys, imported, folder, **model):
             "tasks": {"what": 1, "where": 1}}  # fmt: skip
     rates = {"connector": 1e-2, "language": 1e-2}
     stage = {"name": "tune", "train": rates, "data": {"world": 1.0}, "steps": 2, "rows": 1, "length": 448}
-    recipe = {"name": "on", "start": str(imported), "data": {"world": data}, "stages": [stage]}
+    start = imported if isinstance(imported, dict) else str(imported)
+    recipe = {"name": "on", "start": start, "data": {"world": data}, "stages": [stage]}
     if model:
         recipe["model"] = model
     (folder / "on.yaml").write_text(yaml.safe_dump(recipe))
@@ -228,3 +229,23 @@ def test_a_model_whose_parts_were_changed_is_not_given_back_as_the_original(tmp_
     run = trained_on(capsys, tmp_path / "ours", tmp_path, connector={"type": "linear"})
     assert not (run / "final/origin").exists()
     assert load_model(run).connector.name == "linear"
+
+
+def test_a_qformer_and_its_tower_come_to_another_language_model(tmp_path, capsys):
+    """How weights of EVA and of a Q-Former come in: with the checkpoint that they are part of."""
+    torch.manual_seed(0)
+    blip2().save_pretrained(tmp_path / "public")
+    command(capsys, "import", with_words(tmp_path / "public"), tmp_path / "ours")
+    record = json.loads((tmp_path / "ours/parts.json").read_text())["model"]
+    config = {**TEXT, "model_type": "qwen2", "num_key_value_heads": 2}
+    start = {"folder": str(tmp_path / "ours"), "slots": ["views", "encoder", "connector"]}
+    tokenizer = str(tmp_path / "ours/tokenizer")
+    language = {"type": "causal", "config": config, "tokenizer": tokenizer}
+    run = trained_on(capsys, start, tmp_path, language=language)
+    made, kept = load_model(run), load_model(tmp_path / "ours")
+    assert record["connector"]["type"] == made.connector.name == "qformer"
+    assert made.language.inner.config.model_type == "qwen2"
+    assert all(
+        torch.equal(value, kept.encoder.state_dict()[key]) for key, value in made.encoder.state_dict().items()
+    )
+    assert not (run / "final/origin").exists()
