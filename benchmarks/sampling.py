@@ -10,21 +10,21 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
-from statistics import median
 from typing import Any
 
 import torch
-from published import Var
+from published_llamagen import LlamaGen
+from published_var import Var
+from taking_turns import compared, table
 
 from chiasm.data.documents import draw_prompt
 from chiasm.data.sample import Message, Sample
 from chiasm.generation import decode, draw
 from chiasm.interop import find_family
+from chiasm.language.llama_block import hidden_width
 from chiasm.model import Model
 from chiasm.recipe import load_recipe
 
@@ -86,7 +86,41 @@ def against_var(sizes: Sizes, **options: Any) -> dict[str, Any]:
         codes, pixels = theirs.draw(classes, sizes.guidance - 1)
         return torch.cat(codes, 1)[:, None], pixels
 
-    result = _compared({"chiasm": ours, "as published": published}, sizes)
+    result = compared({"chiasm": ours, "as published": published}, sizes.pictures, sizes.rounds)
+    result["parameters"] = parameters(model)
+    return result
+
+
+def against_llamagen(sizes: Sizes) -> dict[str, Any]:
+    """LlamaGen behind classes, greedily, with guidance: ours, and the original's way of doing it."""
+    side = sizes.scales[-1]
+    hidden = hidden_width(sizes.width)
+    language = {"type": "llamagen", "width": sizes.width, "depth": sizes.depth, "heads": sizes.heads}
+    language |= {"classes": 1000, "draw_marker": None, "hidden": hidden}
+    model = built(
+        {"language": language, "image_tokenizer": raster(sizes, side), "image_head": {"type": "llamagen"}}
+    )
+    lively(model)
+    told = {
+        "dim": sizes.width,
+        "n_layer": sizes.depth,
+        "n_head": sizes.heads,
+        "num_classes": 1000,
+        "block_size": side * side,
+        "cls_token_num": 1,
+        "vocab_size": sizes.codebook,
+        "model_type": "c2i",
+    }
+    tensors = {key: value.detach() for key, value in model.state_dict().items()}
+    theirs = LlamaGen(find_family("llamagen").names(told).to_theirs(tensors, "the model"), told)
+    classes = [7 * i % 1000 for i in range(sizes.pictures)]
+
+    def published() -> tuple[torch.Tensor, torch.Tensor]:
+        codes = theirs.draw(classes, sizes.guidance).view(-1, side, side)
+        return codes, model.image_tokenizer.decode(codes)
+
+    ours = partial(_drawn, model, [str(each) for each in classes], sizes.guidance)
+    result = compared({"chiasm": ours, "as published": published}, sizes.pictures, sizes.rounds)
     result["parameters"] = parameters(model)
     return result
 
@@ -118,22 +152,14 @@ def against_next_token(sizes: Sizes, side: int) -> dict[str, Any]:
             "max_position_embeddings": 2048,
         },
     }
-    raster = {
-        "type": "vqgan",
-        "size": 16 * side,
-        "code_width": 32,
-        "latent_width": 32,
-        "attention_sizes": [side],
-    }
-    raster |= {"width": sizes.tokenizer, "codebook_size": sizes.codebook}
-    tokenizers = {"next_scale": multi_scale(sizes), "next_token": raster}
+    tokenizers = {"next_scale": multi_scale(sizes), "next_token": raster(sizes, side)}
     models = {
         name: built({"language": language, "image_tokenizer": tokenizer, "image_head": {"type": name}})
         for name, tokenizer in tokenizers.items()
     }
     prompts = ["a picture"] * sizes.pictures
     sides = {name: partial(_drawn, model, prompts, sizes.guidance) for name, model in models.items()}
-    result = _compared(sides, sizes)
+    result = compared(sides, sizes.pictures, sizes.rounds)
     result["parameters"] = {name: parameters(model) for name, model in models.items()}
     result["codes"] = {"next_scale": total(sizes.scales), "next_token": side * side}
     result["steps"] = {"next_scale": len(sizes.scales), "next_token": side * side}
@@ -146,6 +172,7 @@ def total(scales: Sequence[int]) -> int:
 
 COMPARISONS: dict[str, Callable[[Sizes], dict[str, Any]]] = {
     "var": against_var,
+    "llamagen": against_llamagen,
     "next scale, as many codes": same_codes,
     "next scale, the same grid": same_grid,
 }
@@ -163,19 +190,29 @@ def var(sizes: Sizes, classes: int, **options: Any) -> Any:
     }
     head = {"type": "next_scale"}
     model = built({"language": language, "image_tokenizer": multi_scale(sizes), "image_head": head})
+    lively(model)
+    return model
+
+
+def lively(model: Any) -> None:
+    """Weights that say something, so that greedy codes differ from place to place."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if name.startswith(("language.", "image_head.")):
+            if name.startswith(("language.", "image_head.")) and "norm" not in name:
                 noise = torch.randn(parameter.shape, generator=generator)
                 parameter.copy_(noise * (0.5 if parameter.ndim < 2 else 1.5 * parameter.shape[-1] ** -0.5))
         model.image_tokenizer.quantize.embedding.weight.normal_(generator=generator)
-    return model
 
 
 def multi_scale(sizes: Sizes) -> dict[str, Any]:
     told = {"scales": list(sizes.scales), "width": sizes.tokenizer, "codebook_size": sizes.codebook}
     return {"type": "multi_scale", **told}
+
+
+def raster(sizes: Sizes, side: int) -> dict[str, Any]:
+    told = {"size": 16 * side, "width": sizes.tokenizer, "codebook_size": sizes.codebook}
+    return {"type": "vqgan", **told, "code_width": 32, "latent_width": 32, "attention_sizes": [side]}
 
 
 def built(model: dict[str, Any]) -> Any:
@@ -195,73 +232,12 @@ def _drawn(model: Any, prompts: list[str], guidance: float) -> tuple[torch.Tenso
     return codes, decode(model, codes)
 
 
-def _compared(
-    sides: Mapping[str, Callable[[], tuple[torch.Tensor, torch.Tensor]]], sizes: Sizes
-) -> dict[str, Any]:
-    """Each side in turn, so that a busy machine troubles both; the first round is not counted."""
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
-    wall: dict[str, list[float]] = {name: [] for name in sides}
-    memory: dict[str, float] = {}
-    made: dict[str, Any] = {}
-    for number in range(sizes.rounds + 1):
-        for name, side in sides.items():
-            forget_peak()
-            held, busy, began = status("VmRSS"), time.process_time(), time.perf_counter()
-            made[name] = side()
-            if number:
-                seconds[name].append(time.process_time() - busy)
-                wall[name].append(time.perf_counter() - began)
-                memory[name] = max(memory.get(name, 0.0), status("VmHWM") - held)
-    first, second = sides
-    codes, pixels = zip(*made.values(), strict=True)
-    same = codes[0].shape == codes[1].shape
-    return {
-        "images_per_second": {name: sizes.pictures / median(each) for name, each in wall.items()},
-        "processor_seconds": {name: median(each) for name, each in seconds.items()},
-        "memory": memory,
-        "ratio": {
-            "wall": median(b / a for a, b in zip(wall[first], wall[second], strict=True)),
-            "processor": median(b / a for a, b in zip(seconds[first], seconds[second], strict=True)),
-        },
-        "same_codes": same and float((codes[0] == codes[1]).float().mean()),
-        "pixel_error": float((pixels[0] - pixels[1]).abs().max()) if same else None,
-    }
-
-
-def status(field: str) -> float:
-    """MiB of this process, as the kernel counts them: VmRSS is now, VmHWM the peak."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{field}:"))
-
-
-def forget_peak() -> None:
-    """Let VmHWM begin anew from what is held now."""
-    Path("/proc/self/clear_refs").write_text("5")
-
-
-def table(name: str, result: dict[str, Any]) -> str:
-    sides = list(result["images_per_second"])
-    lines = [f"{name}: {sides[0]} against {sides[1]}", ""]
-    lines.append(f"{'':24}" + "".join(f"{side:>16}" for side in sides) + f"{'ratio':>10}")
-    for label, key, ratio in (
-        ("images/s", "images_per_second", result["ratio"]["wall"]),
-        ("processor seconds", "processor_seconds", result["ratio"]["processor"]),
-        ("memory added, MiB", "memory", None),
-    ):
-        row = "".join(f"{result[key][side]:16.3f}" for side in sides)
-        lines.append(f"{label:24}{row}" + (f"{ratio:10.2f}" if ratio else ""))
-    for key in ("parameters", "codes", "steps", "same_codes", "pixel_error"):
-        if result.get(key) not in (None, False):
-            lines.append(f"{key.replace('_', ' '):24}{result[key]}")
-    return "\n".join(lines)
-
-
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     for name in ("width", "depth", "heads", "pictures", "rounds"):
         parser.add_argument(f"--{name}", type=int, help=f"default: {getattr(FULL, name)}")
     parser.add_argument("--threads", type=int, default=1, help="of torch (default: 1)")
-    parser.add_argument("--only", help="comparisons whose names begin so: var, next")
+    parser.add_argument("--only", help="comparisons whose names begin so: var, llamagen, next")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument(
         "--quick", action="store_true", help="tiny sizes: shows that it runs, measures nothing"
