@@ -14,6 +14,7 @@ from chiasm.language.text import TextTokenizer
 from chiasm.model import Model
 from chiasm.recipe import Recipe
 from chiasm.sequence import Document, Kind
+from chiasm.training.batches import descriptions
 
 LEARNT, GIVEN, READ, WRITTEN = "bold green", "dim", "black on cyan", "black on magenta"
 
@@ -36,10 +37,15 @@ def check(recipe: Recipe, samples: int) -> None:
     for name in sorted({name for stage in recipe.stages for name in stage.data}):
         source = parts.build("data", recipe.data[name], where=f"data.{name}")
         console.print(f"\n[bold]{name}[/]: {len(source):,} groups, {source.skipped:,} records skipped")
+        asking = [stage for stage in recipe.stages if stage.objective is not None and name in stage.data]
         listed = (sample for index in range(len(source)) for sample in source[index])
         for _, sample in zip(range(samples), listed, strict=False):
             console.print(f"[dim]{sample.name}[/]", markup=True)
             console.print(Text("  ") + coloured(document(model.contract, sample), model.language.tokenizer))
+            for each in descriptions([sample]) if asking else ():
+                kinds = ", ".join(str((stage.objective or {})["type"]) for stage in asking)
+                told = f"a picture, {each.text!r}, labels: {', '.join(each.labels)}"
+                console.print(Text(f"  objective {kinds} is shown {told}"))
 
 
 def coloured(made: Document, tokenizer: TextTokenizer) -> Text:

@@ -14,8 +14,11 @@ from chiasm.data.sample import Picture, Sample
 from chiasm.evaluation.cost import flops
 from chiasm.evaluation.cost import parameters as count_parameters
 from chiasm.model import Model
-from chiasm.recipe import Recipe
+from chiasm.recipe import Recipe, Stage
 from chiasm.sequence import PADDING, Document, Kind, pack
+from chiasm.training.batches import DescribedBatches
+from chiasm.training.optimiser import learning
+from chiasm.training.pretraining import build_objective
 
 
 def show(recipe: Recipe) -> None:
@@ -78,7 +81,22 @@ def _parameters(model: Model, recipe: Recipe) -> Table:
         rates = [f"{stage.train[slot]:g}" if slot in stage.train else "frozen" for stage in recipe.stages]
         rows.add_row(slot, f"{number:,}", *rates)
     rows.add_row("[bold]all", f"[bold]{counted['total']:,}")
+    for stage in recipe.stages:
+        if stage.objective is not None:
+            learnt = f"{_own_parameters(model, recipe, stage):,}"
+            rates = [
+                f"{stage.train.get('objective', 0):g}" if each is stage else "" for each in recipe.stages
+            ]
+            rows.add_row(f"objective {stage.objective['type']}", learnt, *rates)
     return rows
+
+
+def _own_parameters(model: Model, recipe: Recipe, stage: Stage) -> int:
+    """How many weights of its own an objective learns."""
+    sources = {name: parts.build("data", recipe.data[name], where=f"data.{name}") for name in stage.data}
+    batches = DescribedBatches(model.contract, sources, stage, seed=recipe.seed)
+    objective = build_objective(model, stage, batches, recipe.seed)
+    return sum(parameter.numel() for parameter in learning(objective).values())
 
 
 def _costs(model: Model, samples: list[Sample]) -> Table:

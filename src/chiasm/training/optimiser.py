@@ -60,7 +60,7 @@ def optimiser(model: Model, stage: Stage, objective: Objective | None = None) ->
     matrices: list[dict[str, Any]] = []
     slots = _slots(model, objective)
     for slot, peak in stage.train.items():
-        named = _learning(slots[slot])
+        named = learning(slots[slot])
         if not named:
             raise RecipeError(
                 f"stage {stage.name!r} trains {slot!r}, but {slots[slot].name!r} has no parameters; leave it out"
@@ -71,7 +71,7 @@ def optimiser(model: Model, stage: Stage, objective: Objective | None = None) ->
         matrices += _group(slot, {n: p for n, p in named.items() if p in inner}, peak, stage.weight_decay)
         groups += _group(slot, {n: p for n, p in rest.items() if p not in kept}, peak, stage.weight_decay)
         groups += _group(slot, {n: p for n, p in rest.items() if p in kept}, peak, 0.0)
-    if objective is not None and "objective" not in stage.train and _learning(objective):
+    if objective is not None and "objective" not in stage.train and learning(objective):
         raise RecipeError(
             f"stage {stage.name!r} does not train the weights of objective {objective.name!r}; "
             "give them a learning rate, train: {objective: ...}"
@@ -182,7 +182,7 @@ def _slots(model: Model, objective: Objective | None) -> dict[str, Any]:
     return model.slots() | ({} if objective is None else {"objective": objective})
 
 
-def _learning(part: Any) -> dict[str, nn.Parameter]:
+def learning(part: Any) -> dict[str, nn.Parameter]:
     """Parameters by name; of an objective, without those of its teachers."""
     if not isinstance(part, nn.Module):
         return {}
