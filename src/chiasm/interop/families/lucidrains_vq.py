@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from chiasm.errors import CheckpointError
 from chiasm.interop.cases import Case
 from chiasm.interop.convert import load_named
-from chiasm.interop.mapping import NameMap, Own, Reshape, Rule, Unused
+from chiasm.interop.mapping import Chain, NameMap, Own, Reshape, Rule, Split, Unused
 from chiasm.interop.verify import replays
 from chiasm.tokenizers.lookup_free import ProjectedLookupFree
 from chiasm.tokenizers.quantizer import VectorQuantizer
@@ -19,22 +19,25 @@ from chiasm.tokenizers.vqgan_fsq import FiniteScalars
 
 # Options that stand at what we do; any other value is refused.
 SAME: dict[str, Any] = {
-    "num_codebooks": 1,
-    "heads": 1,
     "preserve_symmetry": False,
     "learnable_codebook": False,
     "codebook_scale": 1.0,
     "spherical": False,
     "straight_through_activation": None,
-    "codebook_dim": None,
+    "bound_hard_clamp": False,
+    "orthogonal_rotation": False,
+    "orthogonal_reg_weight": 0.0,
+    "shared_codebook": False,
 }
-PLAIN = NameMap(Unused("q.zz_dummy"), Unused("q.mask"), Rule("q.{rest...}", "{rest...}"))
+OWN = ("frequency", "last_use", "last_revival", "batches")
+PLAIN = (Unused("q.zz_dummy"), Unused("q.mask"), Rule("q.{rest...}", "{rest...}"))
 
 
 @replays("lucidrains_vq", "LFQ / FSQ / VectorQuantize / ResidualVQ")
 def replay(case: Case) -> dict[str, Tensor]:
     """One quantizer: codes, vectors, losses and the gradient to what was quantized."""
     known = {"FSQ": replay_scalars, "LFQ": replay_signs, "VectorQuantize": replay_averages}
+    known["ResidualVQ"] = replay_residuals
     told = dict(case.config["args"])
     if case.config["cls"] not in known:
         raise CheckpointError(f"there is no counterpart of {case.config['cls']}")
@@ -44,87 +47,192 @@ def replay(case: Case) -> dict[str, Tensor]:
     return known[case.config["cls"]](case, told)
 
 
+class Grouped(nn.Module):
+    """Channels projected to groups of equal width, each quantized by itself, and back."""
+
+    books: Any  # the codebooks, where there are any
+
+    def __init__(self, width: int, inner: int, groups: int):
+        super().__init__()
+        projects = width != inner * groups
+        self.groups = groups
+        self.project_in = nn.Linear(width, inner * groups) if projects else nn.Identity()
+        self.project_out = nn.Linear(inner * groups, width) if projects else nn.Identity()
+
+    def split(self, x: Tensor) -> Tensor:
+        return self.project_in(_last(x)).unflatten(-1, (self.groups, -1))
+
+    def join(self, groups: Tensor) -> Tensor:
+        return _first(self.project_out(groups.flatten(-2)))
+
+
 def replay_scalars(case: Case, told: dict[str, Any]) -> dict[str, Tensor]:
-    levels = told["levels"]
-    quantizer = FiniteScalars(told.get("dim") or len(levels), levels)
-    _load(quantizer, PLAIN, case)
+    levels, groups = told["levels"], told.get("num_codebooks", 1)
+    quantizer = FiniteScalars(len(levels), levels)
+    outside = Grouped(told.get("dim") or len(levels) * groups, len(levels), groups)
+    _load(outside, NameMap(*PLAIN), case)
     x = case.inputs["x"].clone().requires_grad_()
-    quantized = quantizer(_last(x))
-    made = _first(quantized.vectors)
+    quantized = quantizer(outside.split(x))
+    made = outside.join(quantized.vectors)
     (made * case.inputs["r"]).sum().backward()
-    codes = _first(quantizer.vectors(quantized.codes))
-    return {"quantized": made, "indices": quantized.codes, "codes": codes, "grad_x": _grad(x)}
+    codes = outside.join(quantizer.vectors(quantized.codes))
+    indices = _together(quantized.codes, told, groups)
+    return {"quantized": made, "indices": indices, "codes": codes, "grad_x": _grad(x)}
 
 
 def replay_signs(case: Case, told: dict[str, Any]) -> dict[str, Tensor]:
+    groups = told.get("num_codebooks", 1)
     bits = int(math.log2(told["codebook_size"])) if "codebook_size" in told else told["dim"]
+    outside = Grouped(told.get("dim") or bits * groups, bits, groups)
+    _load(outside, NameMap(*PLAIN), case)
     quantizer = ProjectedLookupFree(
-        told.get("dim") or bits,
+        bits,
         bits,
         commitment=told.get("commitment_loss_weight", 0.0),
         entropy=told.get("entropy_loss_weight", 0.1),
         diversity=told.get("diversity_gamma", 1.0),
         soft_clamp=told.get("soft_clamp_input_value") or 0.0,
     )
-    _load(quantizer, PLAIN, case)
     x = case.inputs["x"].clone().requires_grad_()
-    latents = _last(x)
-    quantized = quantizer(latents)
-    losses = quantized.losses
-    aux = torch.stack([each.weight * each.mean for each in losses.values()]).sum()
-    made = _first(quantized.vectors)
+    latents = outside.split(x)
+    quantized = [quantizer(group) for group in latents.unbind(-2)]
+    aux = torch.stack([each.weight * each.mean for part in quantized for each in part.losses.values()]).sum()
+    aux = aux / groups
+    made = outside.join(torch.stack([part.vectors for part in quantized], -2))
     (aux + (made * case.inputs["r"]).sum()).backward()
-    single, mean = quantizer.entropies(quantizer.inner(latents).flatten(0, -2))
+    entropies = [quantizer.entropies(quantizer.inner(group).flatten(0, -2)) for group in latents.unbind(-2)]
+    codes = torch.stack([part.codes for part in quantized], -1)
+    commitment = torch.stack([part.losses["commitment"].mean for part in quantized]).mean()
     return {
         "quantized": made,
-        "indices": quantized.codes,
-        "codes": _first(quantizer.vectors(quantized.codes)),
+        "indices": _together(codes, told, groups),
+        "codes": outside.join(quantizer.vectors(codes)),
         "aux_loss": aux,
-        "per_sample_entropy": single.mean(),
-        "batch_entropy": mean,
-        "commitment": losses["commitment"].mean * bool(quantizer.commitment),  # 0 where it has no weight
+        "per_sample_entropy": torch.stack([single.mean() for single, _ in entropies]).mean(),
+        "batch_entropy": torch.stack([mean for _, mean in entropies]).mean(),
+        "commitment": commitment * bool(quantizer.commitment),  # 0 where it has no weight
         "grad_x": _grad(x),
     }
 
 
 def replay_averages(case: Case, told: dict[str, Any]) -> dict[str, Tensor]:
-    size, width = told["codebook_size"], told["dim"]
-    quantizer = VectorQuantizer(
-        size,
-        width,
-        decay=told.get("decay", 0.8),
-        epsilon=told.get("eps", 1e-5),
-        cosine=told.get("use_cosine_sim", False),
-        rotation=told.get("rotation_trick", True),
-        revive_after=0,
-    )
-    vectors, counts = Reshape((1, size, width), (size, width)), Reshape((1, size), (size,))
-    names = NameMap(
-        Unused("q.zz_dummy"),
-        Unused("q._codebook.initted"),
-        Rule("q._codebook.embed", "vectors", vectors),
-        Rule("q._codebook.embed_avg", "sums", vectors),
-        Rule("q._codebook.cluster_size", "counts", counts),
-        *(Own(own) for own in ("frequency", "last_use", "last_revival", "batches")),
-    )
-    _load(quantizer, names, case)
-    quantizer.batches.fill_(1)  # or it would start from the first batch
-    looked_up = quantizer.eval()(_last(case.inputs["x"]))
+    """A codebook for all heads, or one a head."""
+    heads = told.get("heads", 1)
+    books = heads if told.get("separate_codebook_per_head") else 1
+    width = told.get("codebook_dim") or told["dim"]
+    outside = Grouped(told["dim"], width, heads)
+    outside.books = _codebooks(told, books, width)
+    entries = _book_rules(told, width, "q._codebook.", [f"books.{n}." for n in range(books)])
+    _load(outside, NameMap(*entries, *PLAIN), case)
+    _begin(outside.books)
+
+    def quantized(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        groups = outside.split(x).split(heads // books, -2)
+        parts = [book(group) for book, group in zip(outside.books, groups, strict=True)]
+        vectors, codes = (torch.cat([part[i] for part in parts], i - 2) for i in range(2))
+        commitment = torch.cat([part.commitment for part in parts], -2).mean()
+        return outside.join(vectors), _together(codes, told, heads), commitment
+
+    outside.books.eval()
+    vectors, codes, _ = quantized(case.inputs["x"])
+    outside.books.train()
     x = case.inputs["x"].clone().requires_grad_()
-    learnt = quantizer.train()(_last(x))
-    loss = told.get("commitment_weight", 1.0) * learnt.commitment.mean()
-    made = _first(learnt.vectors)
+    made, _, commitment = quantized(x)
+    loss = told.get("commitment_weight", 1.0) * commitment
     (loss + (made * case.inputs["r"]).sum()).backward()
     return {
-        "quantized": _first(looked_up.vectors),
-        "indices": looked_up.codes,
+        "quantized": vectors,
+        "indices": codes,
         "loss": loss,
         "quantized_train": made,
         "grad_x": _grad(x),
-        "embed_after": quantizer.vectors[None],
-        "cluster_size_after": quantizer.counts[None],
-        "embed_avg_after": quantizer.sums[None],
+        "embed_after": torch.stack([book.vectors for book in outside.books]),
+        "cluster_size_after": torch.stack([book.counts for book in outside.books]),
+        "embed_avg_after": torch.stack([book.sums for book in outside.books]),
     }
+
+
+def replay_residuals(case: Case, told: dict[str, Any]) -> dict[str, Tensor]:
+    """Each codebook quantizes what those before it have left over."""
+    width, depth = told.get("codebook_dim") or told["dim"], told["num_quantizers"]
+    outside = Grouped(told["dim"], width, 1)
+    outside.books = _codebooks(told, depth, width)
+    entries = [
+        entry
+        for n in range(depth)
+        for entry in _book_rules(told, width, f"q.layers.{n}._codebook.", [f"books.{n}."])
+    ]
+    _load(outside, NameMap(*entries, *PLAIN), case)
+    _begin(outside.books)
+
+    def quantized(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        left = outside.split(x)
+        total, codes, losses = torch.zeros_like(left), [], []
+        for book in outside.books:
+            part = book(left)
+            left, total = left - part.vectors.detach(), total + part.vectors
+            codes.append(part.codes[..., 0])
+            losses.append(told.get("commitment_weight", 1.0) * part.commitment.mean())
+        return outside.join(total), torch.stack(codes, -1), torch.stack(losses)
+
+    outside.books.eval()
+    vectors, codes, _ = quantized(case.inputs["x"])
+    outside.books.train()
+    x = case.inputs["x"].clone().requires_grad_()
+    made, _, losses = quantized(x)
+    (losses.sum() + (made * case.inputs["r"]).sum()).backward()
+    return {
+        "quantized": vectors,
+        "indices": codes,
+        "loss": losses if case.outputs["loss"].ndim else losses.sum(),
+        "quantized_train": made,
+        "grad_x": _grad(x),
+        "embed_after": torch.stack([book.vectors for book in outside.books]),
+        "cluster_size_after": torch.stack([book.counts for book in outside.books]),
+        "embed_avg_after": torch.stack([book.sums for book in outside.books]),
+    }
+
+
+def _codebooks(told: dict[str, Any], count: int, width: int) -> nn.ModuleList:
+    return nn.ModuleList(
+        VectorQuantizer(
+            told["codebook_size"],
+            width,
+            decay=told.get("decay", 0.8),
+            epsilon=told.get("eps", 1e-5),
+            cosine=told.get("use_cosine_sim", False),
+            rotation=told.get("rotation_trick", True),
+            revive_after=0,
+        )
+        for _ in range(count)
+    )
+
+
+def _book_rules(told: dict[str, Any], width: int, theirs: str, ours: list[str]) -> list[Rule | Unused | Own]:
+    """The codebooks that are one tensor of theirs."""
+    size, apart = told["codebook_size"], Split((1,) * len(ours))
+    vectors = Chain((apart, Reshape((1, size, width), (size, width))))
+    return [
+        Unused(theirs + "initted"),
+        Rule(theirs + "embed", tuple(book + "vectors" for book in ours), vectors),
+        Rule(theirs + "embed_avg", tuple(book + "sums" for book in ours), vectors),
+        Rule(
+            theirs + "cluster_size",
+            tuple(book + "counts" for book in ours),
+            Chain((apart, Reshape((1, size), (size,)))),
+        ),
+        *(Own(ours[0].split(".")[0] + ".{n}." + own) for own in OWN),
+    ]
+
+
+def _together(codes: Tensor, told: dict[str, Any], groups: int) -> Tensor:
+    """Codes of one group have no axis of groups, unless it is asked for."""
+    return codes if groups > 1 or told.get("keep_num_codebooks_dim") else codes[..., 0]
+
+
+def _begin(books: nn.ModuleList) -> None:
+    for book in books:
+        book.batches.fill_(1)  # type: ignore[operator, union-attr] # or it would start from the first batch
 
 
 def _load(quantizer: nn.Module, names: NameMap, case: Case) -> None:
