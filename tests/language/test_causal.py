@@ -175,3 +175,21 @@ def test_a_file_that_is_no_gguf_is_an_error(tmp_path):
     (tmp_path / "model.bin").write_bytes(b"")
     with pytest.raises(CheckpointError, match=r"needs a folder or a \.gguf file"):
         Causal(checkpoint=str(tmp_path / "model.bin"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "sizes"),
+    [
+        ("bloom", {"hidden_size": 16, "n_layer": 1, "n_head": 2}),
+        ("mpt", {"d_model": 16, "n_heads": 2, "n_layers": 1}),
+        ("gptj", {"n_embd": 16, "n_head": 2, "n_layer": 1, "rotary_dim": 4}),
+    ],
+)
+def test_a_model_whose_attention_knows_no_documents_is_refused(kind, sizes):
+    with pytest.raises(RecipeError, match="documents packed into one row would see each other"):
+        Causal(["a b"], config={"model_type": kind, **sizes})
+
+
+def test_a_value_of_another_type_is_a_sentence():
+    with pytest.raises(RecipeError, match=r"refuses this config(.|\n)*hidden_size"):
+        Causal(["a b"], config={"model_type": "llama", "hidden_size": "wide"})

@@ -27,6 +27,10 @@ def siglip(params: Mapping[str, Any], told: Mapping[str, Any]) -> dict[str, Any]
     structures = {**KNOWN, **told}
     if name not in structures:
         raise CheckpointError(f"the vision tower is {name!r}{nearest(name, structures)}")
+    if params.get("select_feature", "same") == "patch":
+        raise CheckpointError(
+            "select_feature is 'patch', which takes away a class token, but SigLIP has none; it would be 'same'"
+        )
     shape, select = structures[name], params.get("select_layer", -1)
     layers = shape["layers"] + select + 1 if select <= 0 else select
     config = {

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
@@ -121,15 +123,31 @@ def _from_config(config: dict[str, Any], vocabulary: int) -> Any:
     options = {key: value for key, value in config.items() if key != "model_type"}
     try:
         built = AutoConfig.for_model(config["model_type"], **{"vocab_size": vocabulary, **options})
+        _refuse_own_attention(built)
         return AutoModelForCausalLM.from_config(built, attn_implementation=NAME)
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, StrictDataclassError) as error:
         raise RecipeError(f"language 'causal': transformers refuses this config: {error}") from None
+
+
+def _refuse_own_attention(config: Any) -> None:
+    """Raises RecipeError for a model whose attention cannot be told which documents stand in a row."""
+    try:
+        model: Any = AutoModelForCausalLM._model_mapping[type(config)]
+    except KeyError:
+        return  # transformers itself will say that it has none
+    if not hasattr(sys.modules[model.__module__], "ALL_ATTENTION_FUNCTIONS"):
+        raise RecipeError(
+            f"language 'causal': {model.__name__} computes attention in a way of its own, by which documents "
+            "packed into one row would see each other; choose one that has transformers' attention interface, as "
+            "Llama, Mistral, Qwen, Gemma, Phi, OPT, GPT-2 and GPT-NeoX have"
+        )
 
 
 def _load(folder: Path) -> Any:
     shows_bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
+        _refuse_own_attention(AutoConfig.from_pretrained(folder))
         return AutoModelForCausalLM.from_pretrained(folder, attn_implementation=NAME, dtype=torch.float32)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"no language model can be read from {folder}: {error}") from None
