@@ -33,6 +33,7 @@ class Autoencoder(QuantizedAutoencoder):
         code_width: int,
         codebook_size: int,
         middle_attention: bool = True,
+        decoder_multipliers: Sequence[int] = (),
         kernel: int = 1,
         critics: Sequence[Critic] = (),
     ):
@@ -41,7 +42,13 @@ class Autoencoder(QuantizedAutoencoder):
         )
         attention = {level for level in range(len(multipliers)) if size // 2**level in attention_sizes}
         self.encoder = ConvEncoder(width, multipliers, depth, latent_width, attention, middle_attention)
-        self.decoder = ConvDecoder(width, multipliers, depth + 1, latent_width, attention, middle_attention)
+        upwards = decoder_multipliers or multipliers
+        if len(upwards) != len(multipliers):
+            raise RecipeError(
+                f"image_tokenizer {self.name!r}: multipliers {list(multipliers)} and decoder_multipliers "
+                f"{list(upwards)} must have one number for every level"
+            )
+        self.decoder = ConvDecoder(width, upwards, depth + 1, latent_width, attention, middle_attention)
         self.quant_conv = nn.Conv2d(latent_width, code_width, kernel, 1, kernel // 2)
         self.post_quant_conv = nn.Conv2d(code_width, latent_width, kernel, 1, kernel // 2)
 

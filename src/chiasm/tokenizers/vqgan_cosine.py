@@ -70,6 +70,7 @@ class CosineVQGAN(Autoencoder, name="vqgan_cosine"):
         width: channels at full resolution, a multiple of 32.
         multipliers: of the width, a level each; resolution halves from each level to the next. The lowest level
             has self-attention.
+        decoder_multipliers: the same for the decoder, full resolution first; [] = as the encoder's.
         depth: residual blocks a level.
         latent_width: channels that the encoder puts out.
         code_width: length of a code's vector.
@@ -85,6 +86,7 @@ class CosineVQGAN(Autoencoder, name="vqgan_cosine"):
         size: PositiveInt = 256,
         width: PositiveInt = 128,
         multipliers: list[int] = [1, 1, 2, 2, 4],  # noqa: B006
+        decoder_multipliers: list[int] = [],  # noqa: B006
         depth: PositiveInt = 2,
         latent_width: PositiveInt = 256,
         code_width: PositiveInt = 8,
@@ -97,6 +99,7 @@ class CosineVQGAN(Autoencoder, name="vqgan_cosine"):
             size=size,
             width=width,
             multipliers=multipliers,
+            decoder_multipliers=decoder_multipliers,
             depth=depth,
             attention_sizes=[size // 2 ** (len(multipliers) - 1)],
             latent_width=latent_width,

@@ -19,6 +19,27 @@ from chiasm.interop.family import Family, Folder, Original, find_family
 from chiasm.interop.mapping import NameMap, Rule, Unused
 from chiasm.interop.verify import replays
 
+def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The tokenizer whose codes have no fixed length: taming's, with the weight on the other loss."""
+    multipliers, size = list(config["encoder_ch_mult"]), config.get("res", SIZE)
+    if multipliers != list(config["decoder_ch_mult"]) or config.get("entropy_loss_ratio"):
+        raise CheckpointError(
+            "codebook_l2_norm false is known with one row of ch_mult and without entropy_loss_ratio only"
+        )
+    return {
+        "type": "vqgan",
+        "size": size,
+        "width": config.get("ch", 128),
+        "multipliers": multipliers,
+        "attention_sizes": [size // 2 ** (len(multipliers) - 1)],
+        "latent_width": config["z_channels"],
+        "code_width": config["codebook_embed_dim"],
+        "codebook_size": config["codebook_size"],
+        "codebook_weight": 1.0,
+        "commitment": config.get("commit_loss_beta", 0.25),
+    }
+
+
 MIDDLE = ("block_1", "attn_1", "block_2")
 SIZE = 256  # of the released checkpoints' training; any multiple of the downsampling works
 
@@ -37,8 +58,10 @@ class LlamaGenTokenizer(Family, name="llamagen-vq"):
         try:
             width = len(tensors["encoder.conv_in.weight"])
             levels = {int(key.split(".")[2]) for key in tensors if key.startswith("encoder.conv_blocks.")}
-            first = "encoder.conv_blocks.{}.res.0.conv1.weight"
-            multipliers = [len(tensors[first.format(level)]) // width for level in sorted(levels)]
+            downwards, upwards = (
+                [len(tensors[f"{side}coder.conv_blocks.{n}.res.0.conv1.weight"]) // width for n in sorted(levels)]
+                for side in ("en", "de")
+            )
             size, code_width = tensors["quantize.embedding.weight"].shape
             latent_width = tensors["quant_conv.weight"].shape[1]
         except (KeyError, ValueError) as error:
@@ -47,20 +70,22 @@ class LlamaGenTokenizer(Family, name="llamagen-vq"):
             "codebook_size": size,
             "codebook_embed_dim": code_width,
             "z_channels": latent_width,
-            "encoder_ch_mult": multipliers,
-            "decoder_ch_mult": multipliers,
+            "encoder_ch_mult": downwards,
+            "decoder_ch_mult": upwards[::-1],  # the decoder's levels are counted from the lowest
             "ch": width,
         }
         return Original(config, tensors)
 
     def model(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> dict[str, dict[str, Any]]:
-        if config["encoder_ch_mult"] != config["decoder_ch_mult"]:
-            raise CheckpointError("encoder_ch_mult and decoder_ch_mult differ; only one for both is known")
+        multipliers, upwards = list(config["encoder_ch_mult"]), list(config["decoder_ch_mult"])
+        if not config.get("codebook_l2_norm", True):
+            return {"image_tokenizer": _plain(config)}
         spec = {
             "type": "vqgan_cosine",
             "size": config.get("res", SIZE),
             "width": config.get("ch", 128),
-            "multipliers": list(config["encoder_ch_mult"]),
+            "multipliers": multipliers,
+            "decoder_multipliers": [] if upwards == multipliers else upwards,
             "latent_width": config["z_channels"],
             "code_width": config["codebook_embed_dim"],
             "codebook_size": config["codebook_size"],
