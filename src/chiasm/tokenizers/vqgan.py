@@ -10,6 +10,7 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from chiasm.critics import Critic
+from chiasm.errors import RecipeError
 from chiasm.losses import Loss
 from chiasm.tokenizers.autoencoder import Quantized, QuantizedAutoencoder, Quantizer
 from chiasm.tokenizers.convolutional import ConvDecoder, ConvEncoder, nearest

@@ -19,27 +19,6 @@ from chiasm.interop.family import Family, Folder, Original, find_family
 from chiasm.interop.mapping import NameMap, Rule, Unused
 from chiasm.interop.verify import replays
 
-def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The tokenizer whose codes have no fixed length: taming's, with the weight on the other loss."""
-    multipliers, size = list(config["encoder_ch_mult"]), config.get("res", SIZE)
-    if multipliers != list(config["decoder_ch_mult"]) or config.get("entropy_loss_ratio"):
-        raise CheckpointError(
-            "codebook_l2_norm false is known with one row of ch_mult and without entropy_loss_ratio only"
-        )
-    return {
-        "type": "vqgan",
-        "size": size,
-        "width": config.get("ch", 128),
-        "multipliers": multipliers,
-        "attention_sizes": [size // 2 ** (len(multipliers) - 1)],
-        "latent_width": config["z_channels"],
-        "code_width": config["codebook_embed_dim"],
-        "codebook_size": config["codebook_size"],
-        "codebook_weight": 1.0,
-        "commitment": config.get("commit_loss_beta", 0.25),
-    }
-
-
 MIDDLE = ("block_1", "attn_1", "block_2")
 SIZE = 256  # of the released checkpoints' training; any multiple of the downsampling works
 
@@ -116,6 +95,27 @@ class LlamaGenTokenizer(Family, name="llamagen-vq"):
     def write(self, original: Original, folder: Path) -> None:
         factor = 2 ** (len(original.config["encoder_ch_mult"]) - 1)
         torch.save({"model": original.tensors}, folder / f"vq_ds{factor}.pt")
+
+
+def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The tokenizer whose codes have no fixed length: taming's, with the weight on the other loss."""
+    multipliers, size = list(config["encoder_ch_mult"]), config.get("res", SIZE)
+    if multipliers != list(config["decoder_ch_mult"]) or config.get("entropy_loss_ratio"):
+        raise CheckpointError(
+            "codebook_l2_norm false is known with one row of ch_mult and without entropy_loss_ratio only"
+        )
+    return {
+        "type": "vqgan",
+        "size": size,
+        "width": config.get("ch", 128),
+        "multipliers": multipliers,
+        "attention_sizes": [size // 2 ** (len(multipliers) - 1)],
+        "latent_width": config["z_channels"],
+        "code_width": config["codebook_embed_dim"],
+        "codebook_size": config["codebook_size"],
+        "codebook_weight": 1.0,
+        "commitment": config.get("commit_loss_beta", 0.25),
+    }
 
 
 @replays("llamagen", "VQModel")
