@@ -91,6 +91,11 @@ def against_var(sizes: Sizes, **options: Any) -> dict[str, Any]:
     return result
 
 
+def against_var_unguided(sizes: Sizes) -> dict[str, Any]:
+    """The same without guidance; the original draws the rows behind no class all the same."""
+    return against_var(replace(sizes, guidance=1.0))
+
+
 def against_llamagen(sizes: Sizes) -> dict[str, Any]:
     """LlamaGen behind classes, greedily, with guidance: ours, and the original's way of doing it."""
     side = sizes.scales[-1]
@@ -172,6 +177,7 @@ def total(scales: Sequence[int]) -> int:
 
 COMPARISONS: dict[str, Callable[[Sizes], dict[str, Any]]] = {
     "var": against_var,
+    "var, no guidance": against_var_unguided,
     "llamagen": against_llamagen,
     "next scale, as many codes": same_codes,
     "next scale, the same grid": same_grid,
