@@ -99,7 +99,7 @@ def training_checkpoints(run: Path) -> list[Path]:
 
 def write_model(model: Model, recipe: Recipe, folder: Path) -> None:
     """Write the files of a model into an existing folder."""
-    tensors, tied = _untied(model.state_dict())
+    tensors, tied = untied(model.state_dict())
     spec = model.standalone()
     if model.speaks:
         spec["language"] |= {"tokenizer": None}  # it stands in the folder itself
@@ -173,7 +173,7 @@ def _put_back(old: Path, folder: Path) -> None:
         os.rename(old, folder)
 
 
-def _untied(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
+def untied(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Each tensor once, and the further names of those that have several."""
     first: dict[tuple[Any, ...], str] = {}
     tensors: dict[str, Tensor] = {}

@@ -163,3 +163,25 @@ def test_a_teacher_with_a_finer_grid_is_interpolated(model):
     whitened = same._targets(pixels, 4, 4)
     torch.testing.assert_close(whitened.mean(-1), torch.zeros(2, 16), atol=1e-4, rtol=0)
     torch.testing.assert_close(whitened.var(-1, unbiased=False), torch.ones(2, 16), atol=1e-2, rtol=0)
+
+
+def test_a_qformer_learns_with_words_and_is_handed_back(model):
+    objective = build(model, "qformer_stage1")
+    for mine, theirs in zip(objective.stage.queries, model.connector.queries, strict=True):
+        assert torch.equal(mine, theirs)
+    grid = torch.rand(2, 4, 4, 16)
+    flat = grid.flatten(1, 2)
+    torch.testing.assert_close(objective.stage.read_pictures(flat), model.connector.ask(grid))
+    with torch.no_grad():
+        for parameter in objective.stage.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    objective.hand_over(model)
+    torch.testing.assert_close(objective.stage.read_pictures(flat), model.connector.ask(grid))
+
+
+def test_only_a_qformer_can_learn_as_one():
+    recipe = raw("contrastive")
+    recipe["model"]["connector"] = {"type": "mlp"}
+    other = Model(load_recipe(recipe).model, texts=["a cat"])
+    with pytest.raises(RecipeError, match="trains a connector 'qformer', but the model has 'mlp'"):
+        build(other, "qformer_stage1")

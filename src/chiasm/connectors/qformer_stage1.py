@@ -123,6 +123,12 @@ class Stage1(nn.Module):
         return self.head(self.transform_norm(functional.gelu(self.transform(hidden[:, q:]))))
 
     @torch.no_grad()
+    def take_over(self, connector: QFormer) -> None:
+        """Begin with the queries and the blocks of a connector of the same sizes."""
+        self.queries.copy_(connector.queries)
+        self.trunk.load_state_dict(self.trunk.state_dict() | connector.trunk.state_dict())
+
+    @torch.no_grad()
     def hand_over(self, connector: QFormer) -> None:
         """Give a connector of the same sizes the queries and the blocks, without what is for words."""
         own = {key: value for key, value in self.state_dict().items() if ".word_feed" not in key}

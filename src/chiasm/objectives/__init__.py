@@ -60,12 +60,13 @@ class Objective(Part, nn.Module, slot="objective"):
     Its parameters are its own weights, trained as `objective`; modules that do not learn (teachers) stand in a
     `Fixed`. All that it must remember is in its state dict, so that a stage that was killed goes on exactly.
 
-    names: of its losses. trains: slots of the model that it can train.
+    names: of its losses. trains: slots of the model that it can train. hands: slots that it changes when it ends.
     done: the share of the stage's steps that are done, for schedules; set before every step.
     """
 
     names: ClassVar[tuple[str, ...]]
     trains: ClassVar[tuple[str, ...]] = ("encoder",)
+    hands: ClassVar[tuple[str, ...]] = ()
     done: float = 0.0
     dull: Int[Tensor, ""]
 

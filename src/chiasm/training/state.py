@@ -16,6 +16,7 @@ from chiasm.checkpoint import (
     read_json,
     remove_folder,
     training_checkpoints,
+    untied,
     whole_folder,
     write_json,
     write_model,
@@ -91,7 +92,7 @@ def save_checkpoint(
     name = f"{recipe.stages[position.stage].name}-{position.step:06d}"
     tensors = {f"optimiser/{key}": value for key, value in optimiser_state(made).items()}
     if objective is not None:
-        tensors |= {f"objective/{key}": value for key, value in objective.state_dict().items()}
+        tensors |= {f"objective/{key}": value for key, value in untied(objective.state_dict())[0].items()}
     for rank, (_, states) in enumerate(random_states):
         tensors |= {f"random/{rank}/{key}": value for key, value in states.items()}
     with whole_folder(run / "checkpoints" / name) as draft:
@@ -114,7 +115,10 @@ class Saved:
         return self._under("optimiser/")
 
     def restore_objective(self, objective: Objective) -> None:
-        load_into(objective, self._under("objective/"), self.folder / "state.safetensors")
+        tensors = self._under("objective/")
+        for name, original in untied(objective.state_dict())[1].items():
+            tensors[name] = tensors[original]
+        load_into(objective, tensors, self.folder / "state.safetensors")
 
     def restore_random(self, rank: int) -> None:
         _restore_random(self.position.random[rank], self._under(f"random/{rank}/"))

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from einops import rearrange, reduce
+from jaxtyping import Int
+from pydantic import PositiveInt
+from torch import Tensor
+
+from chiasm.connectors.qformer import QFormer
+from chiasm.connectors.qformer_stage1 import Stage1
+from chiasm.errors import RecipeError
+from chiasm.losses import Loss
+from chiasm.model import Model
+from chiasm.objectives import Described, Objective, Setting
+
+LOOKED_AT = 16  # pictures of a batch whose queries are told by the health figures
+SHARPEST, FLATTEST = 0.001, 0.5  # between which the temperature stays, as in LAVIS
+
+
+class QFormerStage1(Objective, name="qformer_stage1"):
+    """BLIP-2's first stage: a Q-Former learns with words, before a language model (arXiv 2301.12597, section 3.2).
+
+    Queries and words share its blocks, for three losses: pictures and texts are compared, matched, and captions
+    are written. It begins with the weights of the model's connector, a `qformer`, and hands its queries and blocks
+    back when the stage ends. Words are those of the model's text tokenizer.
+
+    Args:
+        shared: channels in which pictures and texts are compared.
+        context: most tokens of a text, with the one that stands for the whole.
+    """
+
+    names: ClassVar = ("contrastive", "matching", "captioning")
+    hands: ClassVar = ("connector",)
+
+    def __init__(self, setting: Setting, *, shared: PositiveInt = 256, context: PositiveInt = 32):
+        super().__init__()
+        connector, encoder = setting.model.connector, setting.model.encoder
+        if not isinstance(connector, QFormer) or encoder is None:
+            made = connector.name if connector is not None else None
+            raise RecipeError(
+                f"objective 'qformer_stage1' trains a connector 'qformer', but the model has {made!r}"
+            )
+        self.tokenizer, self.context = setting.model.language.tokenizer, context
+        words = len(self.tokenizer)
+        self.whole, begin, self.padding = words, words + 1, words + 2
+        self.stage = Stage1(
+            encoder.width,
+            vocabulary=words + 3,
+            context=context,
+            shared=shared,
+            begin=begin,
+            padding=self.padding,
+            **{key: value for key, value in connector.spec.items() if key != "type"},
+        )
+        self.stage.take_over(connector)
+
+    def losses(self, model: Model, batch: Described) -> dict[str, Loss]:
+        if len(batch) < 2:
+            raise RecipeError("objective 'qformer_stage1' needs wrong pairs; give its stage 2 rows or more")
+        grid = model.encode(batch.pixels)
+        with torch.no_grad():
+            seen = self.stage.read_pictures(rearrange(grid[:LOOKED_AT], "n gh gw c -> n (gh gw) c"))
+        self.look(reduce(seen, "n q w -> n w", "mean"))
+        return self.stage.losses(grid, self._ids(batch.texts).to(grid.device))
+
+    def terms(self, batch: Described) -> dict[str, float]:
+        words = float((self._ids(batch.texts)[:, 1:] != self.padding).sum())
+        return {"contrastive": 2.0 * len(batch), "matching": 3.0 * len(batch), "captioning": words}
+
+    @torch.no_grad()
+    def after_step(self, model: Model) -> None:
+        super().after_step(model)
+        self.stage.temperature.clamp_(SHARPEST, FLATTEST)
+
+    def hand_over(self, model: Model) -> None:
+        assert isinstance(model.connector, QFormer)
+        self.stage.hand_over(model.connector)
+
+    def _ids(self, texts: Sequence[str]) -> Int[Tensor, "n t"]:
+        """A token for the whole of each text, its words, and the end."""
+        end = self.tokenizer.end
+        rows = [[self.whole, *self.tokenizer.encode(text)[: self.context - 2], end] for text in texts]
+        longest = max(map(len, rows))
+        return torch.tensor([row + [self.padding] * (longest - len(row)) for row in rows])
