@@ -38,7 +38,10 @@ class LlamaGenTokenizer(Family, name="llamagen-vq"):
             width = len(tensors["encoder.conv_in.weight"])
             levels = {int(key.split(".")[2]) for key in tensors if key.startswith("encoder.conv_blocks.")}
             downwards, upwards = (
-                [len(tensors[f"{side}coder.conv_blocks.{n}.res.0.conv1.weight"]) // width for n in sorted(levels)]
+                [
+                    len(tensors[f"{side}coder.conv_blocks.{n}.res.0.conv1.weight"]) // width
+                    for n in sorted(levels)
+                ]
                 for side in ("en", "de")
             )
             size, code_width = tensors["quantize.embedding.weight"].shape
