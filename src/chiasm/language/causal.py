@@ -135,7 +135,8 @@ def _refuse_own_attention(config: Any) -> None:
         model: Any = AutoModelForCausalLM._model_mapping[type(config)]
     except KeyError:
         return  # transformers itself will say that it has none
-    if not hasattr(sys.modules[model.__module__], "ALL_ATTENTION_FUNCTIONS"):
+    modules = {base.__module__ for base in model.__mro__ if not base.__name__.startswith("PreTrained")}
+    if not any(hasattr(sys.modules[name], "ALL_ATTENTION_FUNCTIONS") for name in modules):
         raise RecipeError(
             f"language 'causal': {model.__name__} computes attention in a way of its own, by which documents "
             "packed into one row would see each other; choose one that has transformers' attention interface, as "
