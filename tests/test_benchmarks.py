@@ -33,3 +33,17 @@ def test_every_part_is_measured_against_transformers_at_equal_output():
         assert row["difference"] < 1e-4, row
         assert row["forward_processor"] > 0
         assert row["backward_wall"] > 0
+
+
+@pytest.mark.slow
+def test_pictures_are_drawn_as_the_originals_draw_them():
+    command = [sys.executable, ROOT / "benchmarks" / "sampling.py", "--quick", "--json"]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=400)
+    assert said.returncode == 0, said.stderr
+    result = json.loads(said.stdout)
+    for name in ("var", "var, no guidance", "llamagen"):
+        assert result[name]["same_codes"] == 1
+        assert result[name]["pixel_error"] < 1e-3
+    for name in ("next scale, as many codes", "next scale, the same grid"):
+        scale, token = result[name]["parameters"].values()
+        assert abs(scale / token - 1) < 0.02
