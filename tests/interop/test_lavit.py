@@ -95,6 +95,7 @@ def test_the_published_folder_is_recognised_and_comes_back_bit_for_bit(published
     before, after = (find_family("lavit").read(Folder(place)) for place in (published, tmp_path / "back"))
     assert before.config == after.config
     assert before.tensors.keys() == after.tensors.keys()
+    assert (tmp_path / "back/language_model/tokenizer.json").is_file()
     assert all(torch.equal(tensor, after.tensors[name]) for name, tensor in before.tensors.items())
 
 

@@ -8,8 +8,7 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from chiasm.connectors import Connector
-from chiasm.connectors.learnt import learnt_positions
-from chiasm.connectors.selection import Merger, Selector, best, patches_of
+from chiasm.connectors.selection import Merger, Selector, best, loud_positions, patches_of
 from chiasm.errors import RecipeError
 
 
@@ -47,7 +46,7 @@ class LaVIT(Connector, name="lavit"):
         if in_width % heads:
             raise RecipeError(f"connector 'lavit': {heads} heads must divide the features' width {in_width}")
         self.keep = keep
-        self.positions = learnt_positions(positions, in_width)
+        self.positions = loud_positions(positions, in_width)
         self.selector = Selector(in_width)
         self.merger = Merger(in_width, depth, heads, hidden)
         self.projection = nn.Linear(in_width, out_width)

@@ -12,6 +12,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from chiasm.connectors.learnt import Positions
+
+LOUD = 4.0  # standard deviation of EfficientNet-Lite0's features
 SMOOTHING = 1e-6  # weight that all keys share, counting or not
 LOWEST = -1e4  # the score of a key that does not count
 
@@ -169,6 +172,19 @@ def straight(hard: Float[Tensor, "*s"], soft: Float[Tensor, "*s"]) -> Float[Tens
 def gumbel(scores: Float[Tensor, "*s"], generator: torch.Generator | None = None) -> Float[Tensor, "*s"]:
     """Gumbel noise of the shape of `scores`."""
     return -torch.empty_like(scores).exponential_(generator=generator).log()
+
+
+def loud_positions(grid: tuple[int, int] | None, width: int) -> nn.Module:
+    """Learnt positions that are as loud as the features of a convolutional network; without a grid none.
+
+    The selector looks at each patch alone and the merger takes what it is given: what does not stand out among the
+    features from the beginning, neither learns to use.
+    """
+    if grid is None:
+        return nn.Identity()
+    made = Positions(grid, width)
+    nn.init.normal_(made.table, std=LOUD)
+    return made
 
 
 def patches_of(grid: Float[Tensor, "n gh gw c"]) -> Float[Tensor, "n p c"]:

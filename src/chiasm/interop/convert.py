@@ -150,10 +150,22 @@ def import_checkpoint(
         (draft / FILES).mkdir(parents=True)
         write_json(draft / ORIGIN, origin)
         write_tensors(draft / ASIDE, {key: tensor.clone() for key, tensor in aside.items()})
-        for path in folder.path.iterdir():
-            if path.is_file() and path.suffix in SIDE_SUFFIXES and not path.name.endswith(".index.json"):
-                shutil.copyfile(path, draft / FILES / path.name)
+        for path in _side_files(folder.path):
+            (draft / FILES / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(folder.path / path, draft / FILES / path)
     return Path(destination)
+
+
+def _side_files(folder: Path) -> list[Path]:
+    """What stands beside the weights, in subfolders too, but for hidden ones; relative to the folder."""
+    found = (path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file())
+    return [
+        path
+        for path in found
+        if path.suffix in SIDE_SUFFIXES
+        and not path.name.endswith(".index.json")
+        and not any(part.startswith(".") for part in path.parts)
+    ]
 
 
 def export_checkpoint(folder: str | Path, destination: str | Path, layout: str | None = None) -> Path:

@@ -10,7 +10,6 @@ from jaxtyping import Bool, Float, Int
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from chiasm.connectors.learnt import learnt_positions
 from chiasm.connectors.selection import (
     Merger,
     Selector,
@@ -19,6 +18,7 @@ from chiasm.connectors.selection import (
     drawn,
     expected,
     gumbel,
+    loud_positions,
     patches_of,
 )
 from chiasm.encoders import Encoder
@@ -128,7 +128,7 @@ class LaVITTokenizer(ImageTokenizer, name="lavit"):
         self.size, self.end, self.codebook_size = size, codebook_size, codebook_size + 1
         self.most = min(most or self.cells, self.cells)
         self.keep, self.foreground, self.commitment = keep, foreground, commitment
-        self.positions = learnt_positions((rows, columns) if positions else None, encoder.width)
+        self.positions = loud_positions((rows, columns) if positions else None, encoder.width)
         self.selector = Selector(encoder.width)
         self.merger = Merger(encoder.width, depth, heads, hidden)
         self.to_code = _tanh_mlp(encoder.width, code_width)
@@ -236,9 +236,7 @@ class LaVITTokenizer(ImageTokenizer, name="lavit"):
         found = {
             "reconstruction": Loss.of(cosine_distance(rebuilt, seen.features)),
             "keep": Loss.of((self.keep - share).square(), KEEP_WEIGHT),
-            "commitment": Loss.of(
-                distance.mean(-1).sum(1) / kept.sum(1).clamp(min=1) * distance.shape[-1], self.commitment
-            ),
+            "commitment": Loss.of(distance.mean(-1).sum(1) / kept.sum(1).clamp(min=1), self.commitment),
         }
         if self.painter is not None:
             found["pixels"] = self.painter.loss(self.painter(rebuilt), pixels, self.foreground)

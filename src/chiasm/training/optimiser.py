@@ -16,7 +16,7 @@ from chiasm.objectives import Objective
 from chiasm.recipe import Stage
 
 # Slots whose matrices Muon takes: the stacks of layers. All else is AdamW's.
-STACKS = ("encoder", "language")
+STACKS = ("encoder", "language", "image_tokenizer")
 
 
 class MuonAdamW:
