@@ -118,7 +118,12 @@ class VectorQuantizer(nn.Module):
         return torch.cat(chunks) if chunks else flat.new_zeros(0, dtype=torch.long)
 
     def health(self) -> dict[str, float]:
-        """Share of codes used and number of codes revived in the last `window` batches; perplexity of use."""
+        """Share of codes used and number of codes revived in the last `window` batches; perplexity of use.
+
+        Nothing while no code has begun.
+        """
+        if 0 < self.settle and self.batches <= self.settle:
+            return {}
         recent = self.batches - self.window
         share = self.frequency / self.frequency.sum().clamp(min=self.epsilon)
         return {

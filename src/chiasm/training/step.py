@@ -17,6 +17,7 @@ from chiasm.model import Model
 from chiasm.recipe import Stage
 from chiasm.sequence import IGNORE, PackedBatch
 from chiasm.tokenizers import VideoTokenizer
+from chiasm.training.codebook import CodebookWatch
 from chiasm.training.distribution import Ranks
 from chiasm.training.optimiser import Optimiser
 
@@ -88,8 +89,11 @@ class Pictures(Aim):
         assert model.image_tokenizer is not None
         self.tokenizer = model.image_tokenizer
         self._per_picture: dict[str, float] = {}
+        self._watch = CodebookWatch(model.image_tokenizer)
+        self._pictures = 0  # of the last batch
 
     def losses(self, batch: Tensor) -> dict[str, Loss]:
+        self._pictures = len(batch)
         if batch.ndim == 5:
             assert isinstance(self.tokenizer, VideoTokenizer)
             return self.tokenizer.video_losses(batch)
@@ -100,6 +104,12 @@ class Pictures(Aim):
 
     def health(self) -> dict[str, float]:
         return self.tokenizer.health()
+
+    def after_step(self) -> None:
+        self._watch.look(self._pictures)
+
+    def warning(self) -> str | None:
+        return self._watch.warning()
 
     def counts(self, batch: Tensor) -> dict[str, float]:
         if not self._per_picture:
