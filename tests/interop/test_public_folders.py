@@ -13,7 +13,7 @@ from torch import nn
 
 from chiasm.checkpoint import load_model
 from chiasm.cli import main
-from chiasm.interop import Folder, recognise
+from chiasm.interop import Folder, export_checkpoint, find_family, import_checkpoint, recognise
 from chiasm.interop.replay import CasePicture, case_document, read_documents
 from chiasm.language.text import TextTokenizer
 from chiasm.views import Size
@@ -249,3 +249,38 @@ def test_a_qformer_and_its_tower_come_to_another_language_model(tmp_path, capsys
         torch.equal(value, kept.encoder.state_dict()[key]) for key, value in made.encoder.state_dict().items()
     )
     assert not (run / "final/origin").exists()
+
+
+@pytest.mark.parametrize(
+    ("layout", "told", "fit", "padding"),
+    [
+        ("llava", {"do_center_crop": True}, "crop", (127, 127, 127)),
+        ("llava", {"do_center_crop": False}, "stretch", (127, 127, 127)),
+        ("llava", {"do_center_crop": False, "do_pad": True}, "pad", (102, 127, 153)),
+        ("deepseek_vl", {}, None, (102, 127, 153)),
+        ("deepseek_vl_hybrid", {"high_res_image_mean": [0.1, 0.2, 0.3]}, None, (25, 51, 76)),
+    ],
+)
+def test_pictures_are_made_square_as_the_preprocessor_says(tmp_path, layout, told, fit, padding):
+    LAYOUTS[layout][1]().save_pretrained(tmp_path / "public")
+    with_words(tmp_path / "public", **told)
+    import_checkpoint(tmp_path / "public", tmp_path / "ours")
+    views = load_model(tmp_path / "ours").views
+    assert getattr(views, "fit", None) == fit
+    assert views.padding == padding
+    export_checkpoint(tmp_path / "ours", tmp_path / "theirs")
+    one, other = ((tmp_path / each / "config.json").read_text() for each in ("public", "theirs"))
+    assert json.loads(one) == json.loads(other)
+
+
+def test_the_originals_llava_pads_with_its_mean_where_it_is_told_to_pad(tmp_path):
+    folder, _ = originals_llava(tmp_path / "public", inside=True)
+    (folder / "preprocessor_config.json").unlink()  # as released: CLIP's own says it, or nothing does
+    import_checkpoint(folder, tmp_path / "ours")
+    views = load_model(tmp_path / "ours").views
+    assert (views.fit, views.padding) == ("pad", (122, 116, 104))
+    told = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**told, "image_aspect_ratio": "square"}))
+    assert (
+        find_family("llava").model(find_family("llava").read(Folder(folder)).config)["views"]["fit"] == "crop"
+    )

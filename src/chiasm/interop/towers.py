@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -87,6 +87,20 @@ def settings(config: Mapping[str, Any]) -> Any:
         raise CheckpointError(
             f"transformers knows no model {config['model_type']!r} of this config: {error}"
         ) from None
+
+
+def preprocessor(folder: Folder) -> dict[str, Any]:
+    """What the folder says of how pictures are prepared; {} where it says nothing."""
+    for name in ("preprocessor_config.json", "processor_config.json"):
+        told = folder.json(name)
+        if told:
+            return dict(told.get("image_processor", told))
+    return {}
+
+
+def colour(mean: Sequence[float]) -> list[int]:
+    """The colour (0 to 255) that the originals pad with: that of a picture's mean, rounded down."""
+    return [int(channel * 255) for channel in mean]
 
 
 def normalisation(folder: Folder, slot: str = "encoder") -> dict[str, Tensor]:

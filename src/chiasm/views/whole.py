@@ -2,7 +2,7 @@ from typing import Literal
 
 from pydantic import PositiveInt
 
-from chiasm.views import Size, View, Views
+from chiasm.views import GREY, Size, View, Views
 
 
 class Whole(Views, name="whole"):
@@ -13,11 +13,19 @@ class Whole(Views, name="whole"):
         fit: how a picture that is not square becomes so. 'pad' centres it on a square of its longer side, as
             LLaVA-1.5 does (arXiv 2310.03744); 'crop' takes the central square of its shorter side, as CLIP
             does (arXiv 2103.00020); 'stretch' changes its aspect ratio.
+        padding: colour (0 to 255) of what 'pad' adds.
     """
 
-    def __init__(self, *, size: PositiveInt = 224, fit: Literal["pad", "crop", "stretch"] = "pad"):
+    def __init__(
+        self,
+        *,
+        size: PositiveInt = 224,
+        fit: Literal["pad", "crop", "stretch"] = "pad",
+        padding: tuple[int, int, int] = GREY,
+    ):
         self.size = size
         self.fit = fit
+        self.padding = (padding[0], padding[1], padding[2])
 
     def split(self, size: Size) -> list[View]:
         height, width = size
@@ -28,7 +36,7 @@ class Whole(Views, name="whole"):
             box = (left, top, left + side, top + side)
         else:
             box = (0, 0, width, height)
-        return [View(box=box, size=Size(self.size, self.size))]
+        return [View(box=box, size=Size(self.size, self.size), padding=self.padding)]
 
 
 def _centred(side: int, length: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,14 +18,15 @@ from chiasm.interop.family import Family, Folder, Original, find_family
 from chiasm.interop.mapping import NameMap, Own, Rule, Unused
 from chiasm.interop.replay import CasePicture, case_document, read_documents, scattered, unnormalised
 from chiasm.interop.sam import attention_rules
-from chiasm.interop.towers import causal_config, settings, tower, tower_rules
+from chiasm.interop.towers import causal_config, colour, preprocessor, settings, tower, tower_rules
 from chiasm.interop.verify import replays
-from chiasm.views import Size
+from chiasm.views import GREY, Size
 
 CLASSES = {
     "deepseek_vl": "DeepseekVLForConditionalGeneration",
     "deepseek_vl_hybrid": "DeepseekVLHybridForConditionalGeneration",
 }
+PADDING = "padding_color"  # not in the original's config: of the mean of its preprocessor
 HIGH, LOW = "encoder.encoders.0", "encoder.encoders.1"
 
 
@@ -35,6 +37,11 @@ class DeepseekVLTransformers(Family, name="deepseek-vl-hf"):
 
     def recognises(self, folder: Folder) -> bool:
         return folder.config.get("model_type") in CLASSES
+
+    def read(self, folder: Folder) -> Original:
+        which = "high_res_image_mean" if _is_hybrid(folder.config) else "image_mean"
+        mean = preprocessor(folder).get(which)
+        return Original({**folder.config, **({PADDING: colour(mean)} if mean else {})}, dict(folder.tensors))
 
     def model(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> dict[str, dict[str, Any]]:
         text, hybrid = config["text_config"], _is_hybrid(config)
@@ -48,7 +55,7 @@ class DeepseekVLTransformers(Family, name="deepseek-vl-hf"):
             sam = _sam(_sam_config(config), side=seen.image_size // seen.patch_size)
             encoder = {"type": "hybrid", "encoders": [sam, low], "sizes": [None, seen.image_size]}
         return {
-            "views": {"type": "letterbox", "size": size},
+            "views": {"type": "letterbox", "size": size, "padding": tuple(config.get(PADDING, GREY))},
             "encoder": encoder,
             "connector": {"type": "split_mlp", "widths": [sam["downsample"][-1], seen.hidden_size]}
             if hybrid
@@ -96,10 +103,13 @@ class DeepseekVLTransformers(Family, name="deepseek-vl-hf"):
             "tie_word_embeddings": text.get("tie_word_embeddings", False),
         }
 
+    def write(self, original: Original, folder: Path) -> None:
+        told = {key: value for key, value in original.config.items() if key != PADDING}
+        super().write(Original(told, original.tensors), folder)
+
     def constants(self, folder: Folder) -> dict[str, Tensor]:
         towers = {LOW: "image", HIGH: "high_res_image"} if _is_hybrid(folder.config) else {"encoder": "image"}
-        told = folder.json("preprocessor_config.json") or folder.json("processor_config.json")
-        told = told.get("image_processor", told)
+        told = preprocessor(folder)
         return {
             f"{slot}.{ours}": torch.tensor(told[f"{which}_{theirs}"]).float().view(3, 1, 1)
             for slot, which in towers.items()

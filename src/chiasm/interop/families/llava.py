@@ -11,13 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from chiasm.encoders.transformers import OPENAI
 from chiasm.errors import CheckpointError, nearest
 from chiasm.interop.cases import Case
 from chiasm.interop.convert import load
 from chiasm.interop.family import Family, Folder, Original, find_family
 from chiasm.interop.mapping import NameMap, Rule, Unsqueeze, Unused
 from chiasm.interop.replay import CasePicture, case_document, read_documents, scattered, unnormalised
-from chiasm.interop.towers import causal_config, normalisation, tower, tower_rules
+from chiasm.interop.towers import causal_config, colour, normalisation, preprocessor, tower, tower_rules
 from chiasm.interop.verify import replays, replays_table
 from chiasm.sequence import IGNORE, Kind
 from chiasm.views import Size
@@ -43,8 +44,8 @@ VICUNA = (
 class Llava(Family, name="llava"):
     """The original's layout (github.com/haotian-liu/LLaVA).
 
-    Its config here is `{config: config.json, vision_config: of the CLIP tower}`, the tower being a checkpoint
-    of its own that most releases only name.
+    Its config here is `{config: config.json, vision_config: of the CLIP tower, padding: a colour}`, the tower being
+    a checkpoint of its own that most releases only name.
     """
 
     looks_for = (
@@ -59,7 +60,9 @@ class Llava(Family, name="llava"):
         inside = folder.path / reference
         clip = Folder(inside if reference and inside.is_dir() else resolve(reference))
         vision = clip.config.get("vision_config", clip.config)
-        original = Original({"config": folder.config, "vision_config": vision}, dict(folder.tensors))
+        told = {"config": folder.config, "vision_config": vision}
+        mean = (preprocessor(folder) or preprocessor(clip)).get("image_mean", OPENAI[0])
+        original = Original({**told, "padding": colour(mean)}, dict(folder.tensors))
         if not any(name.startswith(TOWER) for name in original.tensors):
             tensors = read_tensors(clip.path)
             if any(name.startswith("vision_model.") for name in tensors):  # else transformers 5 wrote it
@@ -78,7 +81,9 @@ class Llava(Family, name="llava"):
         kept = _known(told.get("mm_vision_select_feature", "patch"), FEATURES, "mm_vision_select_feature")
         language = {key: value for key, value in told.items() if not key.startswith(OTHERS)}
         size, merge = vision.get("image_size", 224), told.get("mm_patch_merge_type", "flat")
-        views: dict[str, Any] = {"type": "whole", "size": size}
+        views: dict[str, Any] = {"type": "whole", "size": size, "fit": "crop"}
+        if told.get("image_aspect_ratio") == "pad":
+            views |= {"fit": "pad", "padding": tuple(config.get("padding", colour(OPENAI[0])))}
         if told.get("image_aspect_ratio") == "anyres":
             points = [(height, width) for width, height in _pinpoints(told["image_grid_pinpoints"])]
             views = {"type": "any_resolution", "size": size, "resolutions": points}

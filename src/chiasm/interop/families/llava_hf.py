@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from chiasm.encoders.transformers import OPENAI
 from chiasm.errors import CheckpointError
 from chiasm.interop.activations import activation_name, their_activation
 from chiasm.interop.cases import Case
@@ -17,11 +19,12 @@ from chiasm.interop.families.llava import VICUNA
 from chiasm.interop.family import Family, Folder, Original, find_family
 from chiasm.interop.mapping import NameMap, Rule, Unsqueeze, Unused
 from chiasm.interop.replay import CasePicture, case_document, read_documents, scattered, unnormalised
-from chiasm.interop.towers import causal_config, normalisation, tower, tower_rules
+from chiasm.interop.towers import causal_config, colour, normalisation, preprocessor, tower, tower_rules
 from chiasm.interop.verify import replays
 from chiasm.views import Size
 
 CLASSES = {"llava": "LlavaForConditionalGeneration", "llava_next": "LlavaNextForConditionalGeneration"}
+VIEWS = "picture_views"  # not in the original's config: how its preprocessor makes a picture square
 DECIMALS = 7  # transformers' rounding of an unpadded side, before it is cut to whole tokens
 
 
@@ -37,10 +40,21 @@ class LlavaTransformers(Family, name="llava-hf"):
         told = folder.config
         return told.get("model_type") in CLASSES and {"text_config", "vision_config"} <= told.keys()
 
+    def read(self, folder: Folder) -> Original:
+        told = preprocessor(folder)
+        fit: dict[str, Any] = {}
+        if told.get("do_pad"):
+            fit = {"fit": "pad", "padding": colour(told.get("image_mean", OPENAI[0]))}
+        elif "do_center_crop" in told:
+            fit = {"fit": "crop" if told["do_center_crop"] else "stretch"}
+        return Original({**folder.config, **({VIEWS: fit} if fit else {})}, dict(folder.tensors))
+
     def model(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> dict[str, dict[str, Any]]:
         vision, text = config["vision_config"], config["text_config"]
         size = vision.get("image_size", 224)
-        views: dict[str, Any] = {"type": "whole", "size": size}
+        classless = "siglip" in vision.get("model_type", "clip_vision_model")
+        views: dict[str, Any] = {"type": "whole", "size": size, "fit": "stretch" if classless else "crop"}
+        views |= config.get(VIEWS, {})
         if _is_next(config):
             points = [tuple(point) for point in config["image_grid_pinpoints"]]
             views = {"type": "any_resolution", "size": size, "resolutions": points, "decimals": DECIMALS}
@@ -105,6 +119,10 @@ class LlavaTransformers(Family, name="llava-hf"):
         return (
             told if whole else told | {"image_grid_pinpoints": [list(each) for each in views["resolutions"]]}
         )
+
+    def write(self, original: Original, folder: Path) -> None:
+        told = {key: value for key, value in original.config.items() if key != VIEWS}
+        super().write(Original(told, original.tensors), folder)
 
     def constants(self, folder: Folder) -> dict[str, Tensor]:
         return normalisation(folder)
