@@ -135,7 +135,7 @@ def _refuse_own_attention(config: Any) -> None:
         model: Any = AutoModelForCausalLM._model_mapping[type(config)]
     except KeyError:
         return  # transformers itself will say that it has none
-    modules = {base.__module__ for base in model.__mro__ if not base.__name__.startswith("PreTrained")}
+    modules = [base.__module__ for base in model.__mro__ if ".models." in base.__module__]
     if not any(hasattr(sys.modules[name], "ALL_ATTENTION_FUNCTIONS") for name in modules):
         raise RecipeError(
             f"language 'causal': {model.__name__} computes attention in a way of its own, by which documents "
