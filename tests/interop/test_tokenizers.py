@@ -10,6 +10,9 @@ from safetensors.torch import load_file, save_file
 import chiasm
 from chiasm import parts
 from chiasm.checkpoint import find_checkpoint
+from chiasm.data.documents import draw_prompt, without_prompt
+from chiasm.data.sample import Message, Sample
+from chiasm.generation import DrawStep, Session, decode, to_pictures
 from chiasm.interop import Folder, export_checkpoint, find_family, import_checkpoint, recognise
 from chiasm.weights import read_tensors
 
@@ -160,6 +163,19 @@ def test_janus_comes_back_bit_for_bit(tmp_path):
     import_checkpoint(tmp_path / "public", tmp_path / "ours")
     export_checkpoint(tmp_path / "ours", tmp_path / "theirs")
     assert equal(read_tensors(tmp_path / "theirs"), tensors)
+
+    janus = chiasm.load(tmp_path / "ours")
+    prompt = draw_prompt(janus.contract, Sample("s", (Message("user", ("a cat",)),)))
+    words = janus.language.tokenizer
+    assert prompt.ids[0] == words.begin
+    assert prompt.ids[-1] == words.draw
+    padded = [words.begin] + [words.end] * (len(prompt) - 2) + [words.draw]
+    assert without_prompt(janus.contract, prompt).ids == padded
+    drawn = janus.generate("a cat", guidance=5.0, temperature=0)
+    documents = [prompt, without_prompt(janus.contract, prompt)]
+    step = DrawStep(Session(janus, documents))
+    codes = janus.image_head.sample(step, guidance=5.0, temperature=0)
+    assert to_pictures(decode(janus, codes))[0].tobytes() == drawn[0].tobytes()
 
 
 @pytest.mark.parametrize("name", ["vqvae2", "vqgan", "show-o-vq"])
