@@ -190,7 +190,7 @@ def replay(case: Case) -> dict[str, Tensor]:
 
     def drawn(guidance: float, guided_codes: int = 0) -> Tensor:
         head.guided_codes = guided_codes
-        return draw(model, prompts, guidance=guidance, temperature=0, top_k=0).flatten(1).int()
+        return draw(model, prompts, guidance=max(guidance, 1.0), temperature=0, top_k=0).flatten(1).int()
 
     # Of the original's steps the first has no number; the interval is the number of the last that is guided.
     guided_codes = told["cfg_interval"] + 2 if told["cfg_interval"] >= 0 else 0
