@@ -119,6 +119,19 @@ def test_what_was_never_imported_exports_by_its_recipe(public, tmp_path):
         export_checkpoint(tmp_path / "ours", tmp_path / "other")
 
 
+def test_the_modules_own_names_are_read_too_and_come_back(public, tmp_path):
+    folder, model = public
+    shutil.copytree(folder, tmp_path / "own")
+    tensors = {key: tensor.contiguous() for key, tensor in model.state_dict().items()}
+    assert "model.multi_modal_projector.linear_1.weight" in tensors
+    save_file(tensors, tmp_path / "own/model.safetensors", metadata={"format": "pt"})
+    import_checkpoint(tmp_path / "own", tmp_path / "ours")
+    import_checkpoint(folder, tmp_path / "usual")
+    assert equal(read(tmp_path / "ours"), read(tmp_path / "usual"))
+    export_checkpoint(tmp_path / "ours", tmp_path / "theirs")
+    assert equal(read(tmp_path / "theirs"), tensors)
+
+
 def test_the_imported_model_chats(public, tmp_path):
     from PIL import Image
 

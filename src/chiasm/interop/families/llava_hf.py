@@ -31,7 +31,8 @@ DECIMALS = 7  # transformers' rounding of an unpadded side, before it is cut to 
 class LlavaTransformers(Family, name="llava-hf"):
     """The layout of LlavaForConditionalGeneration and LlavaNextForConditionalGeneration (llava-hf on the hub).
 
-    transformers 5 writes CLIP's tensors without the `vision_model.` that stands in older checkpoints.
+    transformers 5 writes CLIP's tensors without the `vision_model.` that stands in older checkpoints. Trainers that
+    save the modules' own names have `model.` before all but `lm_head`.
     """
 
     looks_for = "config.json with model_type llava or llava_next, a text_config and a vision_config"
@@ -77,14 +78,17 @@ class LlavaTransformers(Family, name="llava-hf"):
 
     def names(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> NameMap:
         spec = self.model(config)
-        nested = not keys or any(key.startswith("vision_tower.vision_model.") for key in keys)
+        m = "model." if any(key.startswith("model.multi_modal_projector.") for key in keys) else ""
+        nested = not keys or any(key.startswith(f"{m}vision_tower.vision_model.") for key in keys)
+        trunk, inner = ("model.language_model.", "model.") if m else ("language_model.", "")
         return NameMap(
-            *tower_rules(spec["encoder"], f"vision_tower.{'vision_model.' if nested else ''}"),
-            Rule("multi_modal_projector.linear_1.{p}", "connector.layers.0.{p}"),
-            Rule("multi_modal_projector.linear_2.{p}", "connector.layers.2.{p}"),
-            Rule("image_newline", "views.markers", Unsqueeze()),
+            *tower_rules(spec["encoder"], f"{m}vision_tower.{'vision_model.' if nested else ''}"),
+            Rule(f"{m}multi_modal_projector.linear_1.{{p}}", "connector.layers.0.{p}"),
+            Rule(f"{m}multi_modal_projector.linear_2.{{p}}", "connector.layers.2.{p}"),
+            Rule(f"{m}image_newline", "views.markers", Unsqueeze()),
             Unused("language_model.model.layers.{n}.self_attn.rotary_emb.inv_freq"),
-            Rule("language_model.{rest...}", "language.inner.{rest...}"),
+            *([Rule("lm_head.weight", "language.inner.lm_head.weight")] if m else []),
+            Rule(f"{trunk}{{rest...}}", f"language.inner.{inner}{{rest...}}"),
         )
 
     def config(self, model: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
