@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from chiasm import parts
 from chiasm.errors import RecipeError, nearest
 from chiasm.overlay import load_value, merge, nested
+from chiasm.stage_checks import check_stages
 
 MODEL_SLOTS = tuple(slot for slot in parts.SLOTS if slot not in parts.OUTSIDE)
 SEEING = ("views", "encoder", "connector")  # all of them, or none
@@ -194,7 +195,7 @@ def resolve(raw: Mapping[str, Any]) -> Recipe:
     data = {name: parts.check("data", spec, f"data.{name}") for name, spec in recipe.data.items()}
     stages = tuple(_with_objective(stage) for stage in recipe.stages)
     recipe = recipe.model_copy(update={"model": model, "data": data, "stages": stages})
-    _check_stages(recipe)
+    check_stages(recipe)
     return recipe
 
 
@@ -277,67 +278,11 @@ def _completed(model: Mapping[str, Any]) -> dict[str, Any]:
     return {slot: model[slot] for slot in MODEL_SLOTS if slot in model}
 
 
-def _check_stages(recipe: Recipe) -> None:
-    trainable = [slot for slot in recipe.model if slot != "views" or _learns(recipe.model["views"]["type"])]
-    for stage in recipe.stages:
-        where = f"stage {stage.name!r}"
-        if stage.objective is not None:
-            _check_objective(recipe, stage, where)
-        for slot in stage.train:
-            if slot == "objective" and stage.objective is None:
-                raise RecipeError(f"{where} trains an objective but has none; add objective: {{type: NAME}}")
-            if slot not in (*trainable, "objective"):
-                raise RecipeError(
-                    f"{where} trains {slot!r}, which the model has not{nearest(slot, trainable)}"
-                )
-        if "image_tokenizer" in stage.train and len(stage.train) > 1 and stage.objective is None:
-            others = ", ".join(slot for slot in stage.train if slot != "image_tokenizer")
-            raise RecipeError(
-                f"{where} trains the image tokenizer beside {others}; give it a stage of its own"
-            )
-        for name in stage.data:
-            if name not in recipe.data:
-                raise RecipeError(
-                    f"{where} uses the data {name!r}, which is not defined{nearest(name, recipe.data)}"
-                )
-    for held_out in (recipe.evaluation.data, *(recipe.evaluation.labelled or ())):
-        if held_out is not None and held_out not in recipe.data:
-            raise RecipeError(
-                f"evaluation uses the data {held_out!r}, which is not defined{nearest(held_out, recipe.data)}"
-            )
-    stages = [stage.name for stage in recipe.stages]
-    if len(set(stages)) < len(stages):
-        raise RecipeError(f"two stages have one name: {', '.join(stages)}")
-
-
 def _with_objective(stage: Stage) -> Stage:
     if stage.objective is None:
         return stage
     checked = parts.check("objective", stage.objective, f"stages.{stage.name}.objective")
     return stage.model_copy(update={"objective": checked})
-
-
-def _check_objective(recipe: Recipe, stage: Stage, where: str) -> None:
-    from chiasm.objectives import Objective
-
-    assert stage.objective is not None
-    part = parts.lookup("objective", stage.objective["type"])
-    assert issubclass(part, Objective)
-    if "encoder" not in recipe.model:
-        raise RecipeError(f"{where}: objective {part.name!r} shows pictures, but the model has no encoder")
-    for slot in stage.train:
-        if slot not in (*part.trains, "objective"):
-            raise RecipeError(
-                f"{where} trains {slot!r}, but objective {part.name!r} teaches it nothing; it trains "
-                f"{', '.join(part.trains)} and its own weights, objective"
-            )
-
-
-def _learns(views: str) -> bool:
-    """Whether these views have markers to learn."""
-    from chiasm.views import MarkedViews
-
-    return issubclass(parts.lookup("views", views), MarkedViews)
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
