@@ -107,3 +107,15 @@ def test_a_vocabulary_without_codes_is_refused(folder, tmp_path):
     (place / "config.json").write_text(config, encoding="utf-8")
     with pytest.raises(CheckpointError, match="does not name every code"):
         import_checkpoint(place, tmp_path / "ours")
+
+
+def test_the_decoder_comes_from_the_original_s_tokenizer(folder, tmp_path):
+    place, _ = folder
+    before = load_model(import_checkpoint(place, tmp_path / "without"))
+    decoder = {key: torch.full_like(t, 0.1) for key, t in before.image_tokenizer.decoder.state_dict().items()}
+    torch.save({"state_dict": {f"decoder.{key}": t for key, t in decoder.items()}}, place / "vqgan.ckpt")
+    ours = load_model(import_checkpoint(place, tmp_path / "ours"))
+    assert all(torch.equal(t, decoder[key]) for key, t in ours.image_tokenizer.decoder.state_dict().items())
+    assert len(ours.generate("w1 w2", guidance=1.5)) == 1
+    export_checkpoint(tmp_path / "ours", tmp_path / "back")
+    assert read_tensors(tmp_path / "back").keys() == read_tensors(place / "model.safetensors").keys()
