@@ -30,6 +30,7 @@ types: install
 
 bench: install
 	$(BIN)/python benchmarks/train_step.py
+	$(BIN)/python benchmarks/parts.py
 
 # Every recipe's tiny overlay, trained and measured into docs/learn.md; an hour of two cores, and it can be stopped.
 learn: install
