@@ -32,8 +32,8 @@ HEAD_WIDTH = 64  # of every published model
 class Var(Family, name="var"):
     """var_d*.pth and vae_ch*.pth without a config: the structure is read from the tensors.
 
-    The original's arguments are its config; names of the transformer's tensors begin with `var.` here, those of the
-    tokenizer's with `vae.`.
+    The original's arguments are its config; a config.json may tell what tensors do not (heads, where attention is
+    plain). Names of the transformer's tensors begin with `var.` here, those of the tokenizer's with `vae.`.
     """
 
     looks_for = "one var_*.pth and one vae_ch*.pth"
@@ -46,7 +46,7 @@ class Var(Family, name="var"):
         drawn, seen = read_tensors(file), read_tensors(tokenizer)
         tensors = {f"var.{key}": each for key, each in drawn.items()}
         tensors |= {f"vae.{key}": each for key, each in seen.items()}
-        return Original(structure(drawn, seen, str(folder.path)), tensors)
+        return Original({**structure(drawn, seen, str(folder.path)), **folder.config}, tensors)
 
     def model(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> dict[str, dict[str, Any]]:
         width = config["embed_dim"]
@@ -113,7 +113,8 @@ def structure(drawn: Mapping[str, Tensor], seen: Mapping[str, Tensor], where: st
         width, code_width = drawn["word_embed.weight"].shape
         levels = drawn["lvl_1L"].flatten().bincount().tolist()
         classes, hidden = len(drawn["class_emb.weight"]) - 1, len(drawn["blocks.0.ffn.fc1.weight"])
-        tokenizer = var_vq.structure(seen, where)
+        scales = [math.isqrt(count) for count in levels]
+        tokenizer = var_vq.structure(seen, where, scales)
     except KeyError as error:
         raise CheckpointError(f"{where} is not VAR: it lacks {error}") from None
     sharpness = drawn.get("blocks.0.attn.scale_mul_1H11")
@@ -121,7 +122,7 @@ def structure(drawn: Mapping[str, Tensor], seen: Mapping[str, Tensor], where: st
         "V": tokenizer["vocab_size"],
         "Cvae": code_width,
         **{key: tokenizer[key] for key in ("ch", "share_quant_resi", "quant_conv_ks")},
-        "patch_nums": [math.isqrt(count) for count in levels],
+        "patch_nums": scales,
         "num_classes": classes,
         "depth": len({key.split(".")[1] for key in drawn if key.startswith("blocks.")}),
         "embed_dim": width,

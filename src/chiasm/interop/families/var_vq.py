@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from chiasm.losses import objective
 from chiasm.tokenizers import split_scales
 from chiasm.tokenizers.multi_scale import MultiScale
 
-SCALES = {10: (1, 2, 3, 4, 5, 6, 8, 10, 13, 16), 9: (1, 2, 3, 4, 6, 9, 13, 18, 24, 32)}  # 256 and 512 pixels
+SCALES = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)  # of 256 pixels; at 512 the same tensors serve other scales
 
 
 class VarTokenizer(Family, name="var-vq"):
@@ -46,17 +46,17 @@ class VarTokenizer(Family, name="var-vq"):
         torch.save(original.tensors, folder / name)
 
 
-def structure(tensors: Mapping[str, Tensor], where: str) -> dict[str, Any]:
-    """The original's arguments, as far as tensors tell them."""
+def structure(tensors: Mapping[str, Tensor], where: str, scales: Sequence[int] = SCALES) -> dict[str, Any]:
+    """The original's arguments, as far as tensors tell them; `scales` they tell only by their number."""
     try:
         size, width = tensors["quantize.embedding.weight"].shape
-        scales = SCALES.get(len(tensors["quantize.ema_vocab_hit_SV"]))
+        count = len(tensors["quantize.ema_vocab_hit_SV"])
         channels = len(tensors["encoder.conv_in.weight"])
         kernel = tensors["quant_conv.weight"].shape[-1]
     except KeyError as error:
         raise CheckpointError(f"{where} is not VAR's tokenizer: it lacks {error}") from None
-    if scales is None:
-        raise CheckpointError(f"{where} has a number of scales that no published VAR has")
+    if count != len(scales):
+        raise CheckpointError(f"{where} has {count} scales, not the {len(scales)} of {list(scales)}")
     smooth = {key.rpartition(".")[0] for key in tensors if key.startswith("quantize.quant_resi.")}
     shared = len(smooth) if any("qresi" in key for key in smooth) else 0
     return {
