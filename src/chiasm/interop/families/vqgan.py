@@ -44,8 +44,13 @@ class Vqgan(Family, name="vqgan"):
         told = config["ddconfig"]
         if told.get("double_z") or (told.get("in_channels", 3), told.get("out_ch", 3)) != (3, 3):
             raise CheckpointError("ddconfig: only pictures of 3 channels without double_z are known")
-        if not told.get("resamp_with_conv", True) or told.get("attn_type", "vanilla") not in ("vanilla", "none"):
-            raise CheckpointError("ddconfig: only resamp_with_conv true and attn_type vanilla or none are known")
+        if not told.get("resamp_with_conv", True) or told.get("attn_type", "vanilla") not in (
+            "vanilla",
+            "none",
+        ):
+            raise CheckpointError(
+                "ddconfig: only resamp_with_conv true and attn_type vanilla or none are known"
+            )
         if config.get("remap"):
             raise CheckpointError("remap: codes that are numbered anew are not known")
         spec = {
