@@ -122,7 +122,7 @@ class VectorQuantizer(nn.Module):
 
         Nothing while no code has begun.
         """
-        if 0 < self.settle and self.batches <= self.settle:
+        if self.settle > 0 and self.batches <= self.settle:
             return {}
         recent = self.batches - self.window
         share = self.frequency / self.frequency.sum().clamp(min=self.epsilon)

@@ -1,4 +1,4 @@
-"""Whether the codebook of an image tokenizer collapses while it is trained: the commonest way in which one fails."""
+"""Whether the codebook of an image tokenizer collapses in training: the commonest way in which one fails."""
 
 from __future__ import annotations
 
