@@ -99,7 +99,7 @@ def _in_process(source: str, options: argparse.Namespace) -> None:
         _write(folder / RECORD, {"name": folder.name, "failed": reason})
         print(f"{folder.name}: failed: {reason}", flush=True)
     else:
-        print(said.stdout.strip() or f"{folder.name}: {reason}", flush=True)
+        print(reason or said.stdout.strip().splitlines()[-1], flush=True)
 
 
 def learn(source: str, runs: Path) -> None:
