@@ -138,7 +138,7 @@ def test_losses_are_divided_once():
 
 def test_a_picture_that_begins_its_document_learns_no_first_code(tiny_model):
     """Nothing stands before it: its first row would be a hidden state of another document."""
-    model, world = tiny_model
+    model, _ = tiny_model
     head = model.image_head
     codes = torch.zeros(2, *model.image_tokenizer.grid, dtype=torch.long)
     span = head.prepare(codes)

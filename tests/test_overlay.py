@@ -48,5 +48,5 @@ def test_what_is_saved_needs_no_base(folder):
 
 
 def test_a_base_that_is_not_there(folder):
-    with pytest.raises(RecipeError, match="there is no recipe at shared/bass.yaml"):
+    with pytest.raises(RecipeError, match=r"there is no recipe at shared/bass\.yaml"):
         load_recipe(recipe(folder, base="shared/bass.yaml"))
