@@ -62,6 +62,11 @@ def test_a_wrong_word_is_an_error_with_the_nearest_name(tiny, override, message)
     assert message in str(error.value)
 
 
+def test_an_overlay_freezes_a_slot_by_null(tiny):
+    tiny["tiny"] = {"stages": {"joint": {"train": {"connector": None}}}}
+    assert list(load_recipe(tiny, tiny=True).stages[1].train) == ["language", "image_head"]
+
+
 def test_slots_that_belong_together_are_missed(tiny):
     del tiny["model"]["connector"]
     with pytest.raises(RecipeError, match="model lacks connector"):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from chiasm import parts
 from chiasm.errors import RecipeError, nearest
@@ -34,7 +34,9 @@ class Stage(Strict):
     """
 
     name: str
-    train: dict[str, float] = Field(description="peak learning rate of each slot that is trained")
+    train: dict[str, float] = Field(
+        description="peak learning rate of each slot that is trained; null, as an overlay may say, freezes it"
+    )
     data: dict[str, float] = Field(description="share of each data source, by samples")
     steps: int = Field(gt=0, description="optimiser steps")
     objective: dict[str, Any] | None = Field(
@@ -62,6 +64,11 @@ class Stage(Strict):
     clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
     weights: dict[str, float] = Field({}, description="weight of a loss by its name; 1 where not named")
     precision: Literal["auto", "bf16", "fp32"] = "auto"
+
+    @field_validator("train", mode="before")
+    @classmethod
+    def _without_null(cls, train: Any) -> Any:
+        return {k: v for k, v in train.items() if v is not None} if isinstance(train, Mapping) else train
 
 
 class Checkpoints(Strict):
