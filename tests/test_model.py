@@ -98,9 +98,9 @@ def test_a_connector_that_breaks_its_word_is_an_error(tiny_model):
 def test_a_model_without_an_encoder_refuses_pictures_and_names_the_sample(tiny, tiny_model):
     _, world = tiny_model
     blind = copy.deepcopy(tiny)
-    for slot in ("views", "encoder", "connector"):
+    for slot in ("views", "encoder", "connector", "image_tokenizer", "image_head"):
         del blind["model"][slot]
-    blind["stages"][1]["train"] = {"language": 1e-3}
+    blind["stages"] = [{**blind["stages"][1], "train": {"language": 1e-3}}]
     model = Model(load_recipe(blind).model, texts=["a"])
     seen = next(s for s in world[0] if s.truth["task"] == "what")
     with pytest.raises(DataError, match=r"scene 0 .* shows a picture, but this model has no encoder"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,7 @@ from chiasm.data.documents import Contract
 from chiasm.data.sample import Message
 from chiasm.decoders import ImageDecoder
 from chiasm.encoders import Encoder
-from chiasm.errors import ChiasmError, DataError, RecipeError
+from chiasm.errors import ChiasmError, DataError
 from chiasm.heads import ImageHead, Span
 from chiasm.language import Language
 from chiasm.losses import Loss, cross_entropy
@@ -26,15 +25,13 @@ from chiasm.routing.beside import CrossRouting, Media, beside
 from chiasm.sequence import IGNORE, PackedBatch, ReadImages, WrittenImages, fill
 from chiasm.tokenizers import ImageTokenizer
 from chiasm.views import MarkedViews, Size, Views
+from chiasm.wiring import ALONE, wire
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from chiasm.conversation import Reply
     from chiasm.recipe import Sampling
-
-
-ALONE = ("encoder", "image_tokenizer")  # slots that mean something without a language model
 
 
 class Model(nn.Module):
@@ -64,34 +61,8 @@ class Model(nn.Module):
         """
         super().__init__()
         self.spec = {slot: dict(options) for slot, options in spec.items()}
-
-        def build(slot: str, *wiring: Any) -> Any:
-            if slot not in spec:
-                return None
-            torch.manual_seed(_seed(seed, slot))
-            return parts.build(slot, spec[slot], *wiring, where=f"model.{slot}")
-
-        self.encoder = build("encoder")
-        self.language = build("language", texts, "image_head" in spec)
-        if self.language is None:
-            self._stand_alone()
-        if self.encoder is not None and self.speaks:
-            self.connector = build("connector", self.encoder.width, self._read_width)
-        else:
-            self.connector = None
-        self.views = build("views", *self._marker_width(spec.get("views")))
-        self.routing = build("routing", self.language, *([self._read_width] if self._reads_beside else []))
-        self.image_tokenizer = build("image_tokenizer")
-        self.image_head = self.image_decoder = None
-        if self.image_tokenizer is not None and not self.speaks:
-            self.image_decoder = build("image_decoder", self.image_tokenizer)
-        elif self.image_tokenizer is not None:
-            tokenizer = self.image_tokenizer
-            self.language.grid = tokenizer.grid
-            self.image_head = build(
-                "image_head", self.language.width, tokenizer.codebook_size, tokenizer.grid, *self._wanted
-            )
-            self.image_decoder = build("image_decoder", tokenizer)
+        for slot, part in wire(self.spec, texts, seed).items():
+            setattr(self, slot, part)
         if self.views is not None:
             self.contract.read_order(Size(64, 64), "the recipe")  # a size no part can take is an error now
 
@@ -236,58 +207,10 @@ class Model(nn.Module):
         with torch.no_grad():
             return self.image_tokenizer.encode(written.targets)
 
-    def _stand_alone(self) -> None:
-        """Raise RecipeError unless the slots mean something without a language model."""
-        joined = [slot for slot in self.spec if slot not in (*ALONE, "image_decoder")]
-        if joined or not self.spec:
-            raise RecipeError(
-                f"model has {', '.join(joined) or 'no slots'} but no language; only an image_tokenizer or an "
-                "encoder can stand alone"
-            )
-
-    @property
-    def _wanted(self) -> list[Any]:
-        """What the builder hands to the image head beside sizes."""
-        spec = self.spec.get("image_head")
-        head = parts.lookup("image_head", spec["type"]) if spec is not None else ImageHead
-        return [getattr(self, slot) for slot in head.wants]  # type: ignore[attr-defined]
-
     @property
     def _shows(self) -> bool:
         """Whether pictures are read as the codes with which they are written."""
         return self.encoder is None and self.image_head is not None and self.image_head.shows
-
-    @property
-    def _reads_beside(self) -> bool:
-        return "routing" in self.spec and issubclass(
-            parts.lookup("routing", self.spec["routing"]["type"]), CrossRouting
-        )
-
-    @property
-    def _read_width(self) -> int:
-        """Of visual tokens; what is read beside the sequence keeps the encoder's width."""
-        if not self._reads_beside:
-            return self.language.width
-        if self.encoder is None:
-            raise RecipeError(
-                f"routing {self.spec['routing']['type']!r} needs an encoder of pictures to read"
-            )
-        return self.encoder.width
-
-    def _marker_width(self, views: Mapping[str, Any] | None) -> list[int]:
-        """What the builder hands to views: the width of their markers, if they have any."""
-        part = parts.lookup("views", views["type"]) if views is not None else Views
-        if not issubclass(part, MarkedViews):
-            return []
-        if not part.connected or self.encoder is None or self.connector is None:
-            return [self._read_width]
-        side = self.connector.block()
-        if side is None:
-            raise RecipeError(
-                f"views {part.name!r} have markers that pass through the connector, but connector "
-                f"{self.connector.name!r} makes one token of no square of features"
-            )
-        return [side**2 * self.encoder.width]
 
     def _write(
         self, written: WrittenImages, positions: Int[Tensor, "b t"], embeddings: Float[Tensor, "b t d"]
@@ -339,7 +262,3 @@ def _filled(
 
 def _text_loss(logits: Float[Tensor, "m v"], labels: Int[Tensor, " m"]) -> Loss:
     return Loss(cross_entropy(logits, labels), torch.tensor(float(labels.numel()), device=labels.device))
-
-
-def _seed(seed: int, slot: str) -> int:
-    return int.from_bytes(hashlib.sha256(f"{seed}/{slot}".encode()).digest()[:4], "big")
