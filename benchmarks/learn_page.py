@@ -84,7 +84,7 @@ def reading(seeing: Sequence[Record], drawing: Sequence[Record], failed: Sequenc
         lines.append(f"- {_weakest(seeing)}")
     if drawing:
         lines.append(
-            f"- {len(drawing)} recipes draw{_range(drawing, DRAWING)} for *place*. {_right_in_all(drawing)}"
+            f"- Recipes that draw: {len(drawing)}{_range(drawing, DRAWING)} for *place*. {_right_in_all(drawing)}"
         )
     return "\n".join(lines)
 
