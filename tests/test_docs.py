@@ -22,6 +22,7 @@ NOT_RUN = (
     *("make ", "git ", "pip ", "torchrun ", "tensorboard ", "python ", "cd "),
     *("chiasm import ", "chiasm export ", "chiasm verify "),
     *("chiasm train smol", "chiasm train llava", "chiasm train fuyu", "chiasm train mine"),
+    *("chiasm train gvt", "chiasm eval runs/gvt"),
 )
 
 

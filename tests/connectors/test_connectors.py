@@ -6,7 +6,10 @@ from chiasm import parts
 from chiasm.errors import RecipeError
 
 # Options that make a part small enough for a test.
-SMALL = {"qformer": {"queries": 3, "width": 8, "depth": 2, "heads": 2, "hidden": 16}}
+SMALL = {
+    "qformer": {"queries": 3, "width": 8, "depth": 2, "heads": 2, "hidden": 16},
+    "lavit": {"depth": 1, "heads": 2, "hidden": 16, "keep": 0.5},
+}
 
 
 def connector(name, in_width=6, out_width=10, **options):

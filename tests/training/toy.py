@@ -86,7 +86,7 @@ def raw(**changes) -> dict:
                 },
                 "vocabulary": 400,
             },
-            "image_tokenizer": {"type": "vq", **GRID},
+            "image_tokenizer": {"type": "vq", "settle": 2, **GRID},
             "image_head": {"type": "next_token", "unconditional": 0.2},
         },
         "data": {"squares": {"type": "test_squares"}},
