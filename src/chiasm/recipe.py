@@ -195,7 +195,7 @@ def resolve(raw: Mapping[str, Any]) -> Recipe:
         problem = error.errors()[0]
         where = ".".join(map(str, problem["loc"]))
         raise RecipeError(f"{where}: {problem['msg'].lower()}") from None
-    _check_model(recipe.model)
+    _check_model(recipe.model, teaches=any(stage.objective is not None for stage in recipe.stages))
     model = {
         slot: parts.check(slot, spec, f"model.{slot}") for slot, spec in _completed(recipe.model).items()
     }
@@ -262,7 +262,8 @@ def _sequence(value: Any, where: str) -> Iterable[Any]:
     return value
 
 
-def _check_model(model: Mapping[str, Any]) -> None:
+def _check_model(model: Mapping[str, Any], *, teaches: bool) -> None:
+    """teaches: a stage has an objective, for which an image tokenizer alone can make what is to be predicted."""
     for slot in model:
         if slot not in MODEL_SLOTS:
             raise RecipeError(f"model has no slot {slot!r}{nearest(slot, MODEL_SLOTS)}")
@@ -271,7 +272,7 @@ def _check_model(model: Mapping[str, Any]) -> None:
     )  # without it, parts stand alone (an imported VQGAN)
     for group in groups:
         missing = [slot for slot in group if slot not in model]
-        if missing and len(missing) < len(group):
+        if 0 < len(missing) < len(group) and not (teaches and missing == ["image_head"]):
             raise RecipeError(f"model lacks {', '.join(missing)}: {', '.join(group)} belong together")
 
 

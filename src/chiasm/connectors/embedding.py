@@ -30,7 +30,7 @@ class Embedding(Connector, name="embedding"):
         self.class_token = nn.Parameter(torch.empty(out_width))
         # The first two rows are not used; they are the original's.
         self.positions = nn.Parameter(torch.empty(FIRST + 1 + grid[0] * grid[1], out_width))
-        # What stands for a patch that is masked. Nothing here learns from masked patches.
+        # What stands for a patch that is masked; only the objective `masked_data` learns it.
         self.register_buffer("mask_token", torch.zeros(out_width))
         for table in (self.projection.weight, self.class_token, self.positions):
             nn.init.trunc_normal_(table, std=0.02)
@@ -39,12 +39,16 @@ class Embedding(Connector, name="embedding"):
         return 1 + grid[0] * grid[1]
 
     def forward(
-        self, grid: Float[Tensor, "n gh gw c"], masked: Float[Tensor, "n gh gw"] | None = None
+        self,
+        grid: Float[Tensor, "n gh gw c"],
+        masked: Float[Tensor, "n gh gw"] | None = None,
+        mask_token: Float[Tensor, " d"] | None = None,
     ) -> Float[Tensor, "n k d"]:
-        """masked: 1 where the mask token stands for a patch, 0 elsewhere."""
+        """masked: 1 where a mask token stands for a patch, 0 elsewhere. mask_token: by default its own."""
         patches = self.projection(grid)
         if masked is not None:
-            patches = torch.lerp(patches, self.mask_token.to(patches.dtype), masked[..., None])
+            token = self.mask_token if mask_token is None else mask_token
+            patches = torch.lerp(patches, token.to(patches.dtype), masked[..., None].to(patches.dtype))
         patches = rearrange(patches, "n gh gw d -> n (gh gw) d")
         first = repeat(self.class_token, "d -> n 1 d", n=len(grid)).to(patches.dtype)
         return torch.cat([first, patches], 1) + self._positions((grid.shape[1], grid.shape[2]))

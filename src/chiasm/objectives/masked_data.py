@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from einops import rearrange, reduce
+from jaxtyping import Bool, Float, Int
+from pydantic import PositiveInt
+from torch import Tensor, nn
+from torch.nn import functional
+
+from chiasm.attention import Layout
+from chiasm.connectors.embedding import Embedding
+from chiasm.errors import RecipeError
+from chiasm.losses import Loss, cross_entropy
+from chiasm.model import Model
+from chiasm.objectives import Described, Objective, Setting
+from chiasm.objectives.block_masks import block_masks
+from chiasm.objectives.masked_words import MaskedWords
+from chiasm.routing import routed
+from chiasm.routing.beside import CrossRouting
+from chiasm.sequence import PADDING, Kind
+from chiasm.tokenizers import ImageTokenizer
+
+GREY = 0.5  # of a masked patch, before an encoder
+ROLES = 3  # of a batch's pairs: the first of each three is read whole, of the next only the picture, then the text
+
+
+class MaskedData(Objective, name="masked_data"):
+    """BEiT-3's masked data modelling: what is hidden of pictures, of texts and of pairs (arXiv 2208.10442).
+
+    The language model reads each as one block in which all see all, and says the words that are masked and, by a
+    layer that is dropped when the stage ends, the codes of the patches that are. Codes are those of the model's
+    own image tokenizer, from an earlier stage or a `start`, which stays as it is. A third of a batch is read as
+    pairs, of a third the picture alone, of a third the text. What stands for a masked patch is learnt and handed to
+    the connector, an `embedding`.
+
+    Args:
+        patches: share of a picture's patches that are masked.
+        block: least patches of a masked rectangle.
+        words: share of the tokens of a text alone that are masked.
+        paired_words: share of the tokens that are masked of a text beside its picture.
+        context: most tokens of a text, with its begin and end; the rest is cut off.
+    """
+
+    names: ClassVar = ("patches", "words", "paired_patches", "paired_words")
+    trains: ClassVar = ("encoder", "connector", "language")
+    hands: ClassVar = ("connector",)
+
+    def __init__(
+        self,
+        setting: Setting,
+        *,
+        patches: float = 0.4,
+        block: PositiveInt = 16,
+        words: float = 0.15,
+        paired_words: float = 0.5,
+        context: PositiveInt = 64,
+    ):
+        super().__init__()
+        model, connector = setting.model, setting.model.connector
+        assert model.encoder is not None
+        if not isinstance(connector, Embedding) or isinstance(model.routing, CrossRouting):
+            made = f"{connector.name!r}" if connector is not None else "none"
+            raise RecipeError(
+                "objective 'masked_data' masks patches where a connector 'embedding' puts them into the sequence, "
+                f"but the model has the connector {made} and the routing {model.routing.name!r}"
+            )
+        self.grid = model.encoder.grid(*setting.size)
+        tokenizer = _tokenizer(model, self.grid)
+        self.hidden, self.block = round(patches * self.grid[0] * self.grid[1]), block
+        if not 0 < self.hidden < self.grid[0] * self.grid[1]:
+            raise RecipeError(
+                f"objective 'masked_data': patches {patches} of {self.grid[0]} x {self.grid[1]} masks "
+                f"{self.hidden} of them; it must mask some and show some"
+            )
+        self.mask_token = nn.Parameter(connector.mask_token.clone())
+        self.texts = MaskedWords(model.language, alone=words, paired=paired_words, context=context)
+        self.out = nn.Linear(model.language.width, tokenizer.codebook_size)
+        nn.init.trunc_normal_(self.out.weight, std=0.02)
+        nn.init.zeros_(self.out.bias)
+        self._codes: Int[Tensor, " m"] | None = None
+
+    def losses(self, model: Model, batch: Described) -> dict[str, Loss]:
+        if len(batch) < ROLES:
+            raise RecipeError(
+                "objective 'masked_data' reads pairs, pictures and texts; give its stage 3 rows or more"
+            )
+        pairs, pictures = batch.pixels[::ROLES], batch.pixels[1::ROLES]
+        masks = block_masks(len(pairs) + len(pictures), self.grid, self.hidden, self.block)
+        masks = masks.to(batch.pixels.device)
+        shown = self._shown(model, torch.cat([pairs, pictures]), masks)
+        codes = self._targets(model, torch.cat([pairs, pictures]), masks)
+        paired, alone = (
+            self.texts.hide(model.language, batch.texts[start::ROLES], beside=beside)
+            for start, beside in ((0, True), (2, False))
+        )
+        both = torch.cat([shown[: len(pairs)], paired.embeddings], 1)
+        seen = torch.ones(shown.shape[:2], dtype=torch.bool, device=shown.device)
+        length = shown.shape[1]
+        beside = self._read(model, both, torch.cat([seen[: len(pairs)], paired.real], 1), length)
+        lone = self._read(model, shown[len(pairs) :], seen[len(pairs) :], length)
+        said = self._read(model, alone.embeddings, alone.real, 0)
+        self.look(reduce(torch.cat([beside[:, 1:length], lone[:, 1:]]), "n k d -> n d", "mean"))
+        split = len(pairs) * self.hidden
+        return {
+            "patches": self._patches(lone, masks[len(pairs) :], codes[split:]),
+            "words": self.texts.loss(model.language, said, alone),
+            "paired_patches": self._patches(beside[:, :length], masks[: len(pairs)], codes[:split]),
+            "paired_words": self.texts.loss(model.language, beside[:, length:], paired),
+        }
+
+    def terms(self, batch: Described) -> dict[str, float]:
+        pairs, pictures = len(batch.pixels[::ROLES]), len(batch.pixels[1::ROLES])
+        return {
+            "patches": float(self.hidden * pictures),
+            "words": float(self.texts.count(batch.texts[2::ROLES], beside=False)),
+            "paired_patches": float(self.hidden * pairs),
+            "paired_words": float(self.texts.count(batch.texts[::ROLES], beside=True)),
+        }
+
+    def health(self) -> dict[str, float]:
+        """Beside what all objectives tell, `codes`: how many different ones the patches stand for (perplexity)."""
+        if self._codes is None:
+            return super().health()
+        shares = torch.bincount(self._codes).float() / len(self._codes)
+        return {**super().health(), "codes": float(torch.special.entr(shares).sum().exp())}
+
+    @torch.no_grad()
+    def hand_over(self, model: Model) -> None:
+        assert isinstance(model.connector, Embedding)
+        model.connector.mask_token.copy_(self.mask_token)
+
+    def _shown(
+        self, model: Model, pixels: Float[Tensor, "n 3 h w"], masks: Bool[Tensor, "n gh gw"]
+    ) -> Float[Tensor, "n k d"]:
+        """Pictures as they stand in the sequence. Masked patches are grey, lest an encoder tells of them."""
+        assert isinstance(model.connector, Embedding)
+        wide = functional.interpolate(masks[:, None].to(pixels.dtype), pixels.shape[-2:], mode="nearest")
+        grid = model.encode(torch.lerp(pixels, torch.full_like(pixels, GREY), wide))
+        return model.connector(grid, masks.to(grid.dtype), self.mask_token)
+
+    @torch.no_grad()
+    def _targets(
+        self, model: Model, pixels: Float[Tensor, "n 3 h w"], masks: Bool[Tensor, "n gh gw"]
+    ) -> Int[Tensor, " m"]:
+        """Codes of the masked patches, picture by picture."""
+        tokenizer = model.image_tokenizer
+        assert tokenizer is not None
+        if pixels.shape[-2:] != (tokenizer.size, tokenizer.size):
+            size = (tokenizer.size, tokenizer.size)
+            pixels = functional.interpolate(pixels, size, mode="bilinear", antialias=True)
+        codes = tokenizer.encode(pixels)
+        self._codes = codes.flatten()
+        return codes[masks]
+
+    def _read(
+        self, model: Model, embeddings: Float[Tensor, "n t d"], real: Bool[Tensor, "n t"], pictured: int
+    ) -> Float[Tensor, "n t d"]:
+        """Hidden states of documents that are one block each; the first `pictured` positions are a picture's."""
+        places = torch.arange(real.shape[1], device=real.device).expand(real.shape)
+        kinds = torch.where(places < pictured, int(Kind.READ), int(Kind.TEXT))
+        layout = Layout(torch.where(real, 0, PADDING), places == 0, torch.ones_like(real))
+        with routed(kinds):
+            return model.language(embeddings, places, layout)
+
+    def _patches(
+        self,
+        hidden: Float[Tensor, "n k d"],
+        masks: Bool[Tensor, "n gh gw"],
+        codes: Int[Tensor, " m"],
+    ) -> Loss:
+        """The codes said at the masked patches; before them stands the class token."""
+        made = self.out(hidden[:, 1:][rearrange(masks, "n gh gw -> n (gh gw)")])
+        return Loss(cross_entropy(made, codes), torch.tensor(float(len(codes)), device=made.device))
+
+
+def _tokenizer(model: Model, grid: Sequence[int]) -> ImageTokenizer:
+    """The model's image tokenizer; raises RecipeError unless it makes one code a patch."""
+    tokenizer = model.image_tokenizer
+    if tokenizer is None:
+        raise RecipeError(
+            "objective 'masked_data' asks for the codes of patches; give the model an image_tokenizer, and train "
+            "it in an earlier stage or take it from a checkpoint with 'start'"
+        )
+    if tuple(tokenizer.grid) != tuple(grid):
+        rows, columns = tokenizer.grid
+        raise RecipeError(
+            f"objective 'masked_data' needs a code for each of {grid[0]} x {grid[1]} patches, but image_tokenizer "
+            f"{tokenizer.name!r} makes {rows} x {columns}; change its size or the patches"
+        )
+    return tokenizer
