@@ -87,8 +87,16 @@ def keep_origin(model: Model, start: Start, destination: Path) -> None:
     """What an export needs of an imported checkpoint, if the model still has just its parts."""
     source = Path(start.folder) / ORIGIN
     theirs = read_json(Path(start.folder) / "parts.json")["model"]
-    if source.is_dir() and _structure(theirs) == _structure(model.standalone()):
+    ours = model.standalone()
+    ours = {slot: spec for slot, spec in ours.items() if slot in theirs or slot not in targets_alone(ours)}
+    if source.is_dir() and _structure(theirs) == _structure(ours):
         shutil.copytree(source, destination / ORIGIN, dirs_exist_ok=True)
+
+
+def targets_alone(spec: Mapping[str, Any]) -> tuple[str, ...]:
+    """Slots that only made what an objective asked for: an image tokenizer whose codes nothing writes or reads."""
+    none = "language" not in spec or "image_head" in spec
+    return () if none else ("image_tokenizer", "image_decoder")
 
 
 def _structure(spec: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

@@ -4,12 +4,14 @@ import json
 
 import pytest
 import torch
+from rich.console import Console
 from safetensors.torch import load_file, save_file
 
 from chiasm.checkpoint import load_model
 from chiasm.interop import Folder, export_checkpoint, find_family, import_checkpoint, recognise
 from chiasm.interop.convert import _built, _numbers
 from chiasm.recipe import load_recipe
+from chiasm.training import train
 
 VISION = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 
@@ -142,3 +144,46 @@ def test_beit3_comes_back_bit_for_bit(public, tmp_path, head):
     theirs = round_trip(public, tmp_path)
     assert equal(torch.load(theirs / "beit3.pth", weights_only=True)["model"], tensors)
     assert load_model(tmp_path / "ours").chat("<5> <7>") is not None
+
+
+def test_beit3_pretrained_further_is_exported_without_what_made_its_targets(public, tmp_path):
+    config = {
+        "encoder_embed_dim": 64,
+        "encoder_attention_heads": 1,
+        "encoder_layers": 1,
+        "encoder_ffn_embed_dim": 48,
+        "vocab_size": 40,
+        "img_size": 32,
+        "patch_size": 8,
+        "max_source_positions": 66,
+    }
+    torch.save({"model": original("beit3", config)}, public / "beit3.pth")
+    import_checkpoint(public, tmp_path / "ours")
+    world = {"type": "world", "scenes": 40, "emoji": 8, "grid": 2, "objects": [1, 2], "canvas": 32}
+    recipe = {
+        "name": "further",
+        "start": str(tmp_path / "ours"),
+        "model": {
+            "image_tokenizer": {"type": "vq", "size": 32, "downsample": 8, "width": 16, "codebook_size": 16}
+        },
+        "data": {"world": {**world, "tasks": {"caption": 1}}},
+        "stages": [
+            {
+                "name": "masked-data",
+                "objective": {"type": "masked_data", "block": 2},
+                "train": {"connector": 1e-3, "language": 1e-3, "objective": 1e-3},
+                "data": {"world": 1.0},
+                "steps": 2,
+                "rows": 3,
+            }
+        ],
+    }
+    train(load_recipe(recipe), tmp_path / "further", console=Console(quiet=True))
+    export_checkpoint(tmp_path / "further", tmp_path / "theirs")
+    before, after = (
+        torch.load(folder / "beit3.pth", weights_only=True)["model"]
+        for folder in (public, tmp_path / "theirs")
+    )
+    assert before.keys() == after.keys()
+    assert not before["vision_embed.mask_token"].any()
+    assert after["vision_embed.mask_token"].all()

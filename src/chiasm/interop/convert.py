@@ -20,6 +20,7 @@ from chiasm.interop.family import Family, Folder, Original, find_family, reading
 from chiasm.interop.mapping import NameMap, some
 from chiasm.language.text import DRAW
 from chiasm.recipe import Recipe, load_recipe
+from chiasm.start import targets_alone
 from chiasm.weights import load_into, read_tensors
 
 # What a checkpoint keeps beside the model, so that an export gives back what was imported.
@@ -177,8 +178,9 @@ def export_checkpoint(folder: str | Path, destination: str | Path, layout: str |
     record = read_json(place / "parts.json")
     tensors = read_tensors(place / "model.safetensors")
     tensors |= {name: tensors[twin] for name, twin in record["tied"].items()}
-    # Critics judge a tokenizer in training; no public layout has room for them.
-    tensors = {name: value for name, value in tensors.items() if not name.startswith(CRITICS)}
+    # What only judged or made targets in training; no public layout has room for it.
+    training = (CRITICS, *(f"{slot}." for slot in targets_alone(record["model"])))
+    tensors = {name: value for name, value in tensors.items() if not name.startswith(training)}
     origin = read_json(place / ORIGIN) if (place / ORIGIN).is_file() else None
     wanted = layout or (origin or {}).get("family")
     if wanted is None:
