@@ -41,12 +41,14 @@ class Layout:
     """Which position may look at which, over all keys so far.
 
     queries: how many of the last positions are queries (None: all of them); fewer with a key-value cache.
+    clear: known to hide nothing, so that no kernel need look.
     """
 
     documents: Int[Tensor, "b t"]
     opens: Bool[Tensor, "b t"]
     exposed: Bool[Tensor, "b t"]
     queries: int | None = None
+    clear: bool = False
 
     @staticmethod
     def causal(rows: int, length: int, device: torch.device | str = "cpu") -> Layout:
@@ -67,13 +69,14 @@ class Layout:
         same_document = (query[0] == key[0]) & (key[0] >= 0)
         return same_document & (key[1] <= query[1]) & (self.exposed[:, None] | (key[1] == query[1]))
 
-    def extended(self, other: Layout) -> Layout:
-        """This layout followed by `other`, whose positions are the queries."""
+    def extended(self, other: Layout, *, clear: bool = False) -> Layout:
+        """This layout followed by `other`, whose positions are the queries; `clear`: they see all of both."""
         return Layout(
             torch.cat([self.documents, other.documents], 1),
             torch.cat([self.opens, other.opens], 1),
             torch.cat([self.exposed, other.exposed], 1),
             queries=other.documents.shape[1],
+            clear=clear,
         )
 
     @cached_property
@@ -105,7 +108,7 @@ class Layout:
     @cached_property
     def mask(self) -> Bool[Tensor, "b 1 q t"] | None:
         """`dense_mask`, or None when it hides nothing: kernels are quicker without, and differ in the last bit."""
-        return None if bool(self.dense_mask.all()) else self.dense_mask
+        return None if self.clear or bool(self.dense_mask.all()) else self.dense_mask
 
     @cached_property
     def block_mask(self) -> Any:

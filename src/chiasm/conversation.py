@@ -17,6 +17,7 @@ from chiasm.data.sample import Message, Picture, Sample
 from chiasm.errors import DataError
 from chiasm.generation import Session, decode, draw, sampling_of, to_pictures
 from chiasm.heads import Half
+from chiasm.kernels import quick_linear
 from chiasm.sequence import Kind, Slot, WrittenImages
 
 if TYPE_CHECKING:
@@ -107,13 +108,13 @@ class Turn(Iterator["str | Image.Image"]):
         self._unshown: list[int] = []  # ids whose text is not shown yet
         self._draws = False
 
-    @torch.inference_mode()
     def __next__(self) -> str | Image.Image:
         try:
-            while not self.ended:
-                piece = self._draw() if self._draws else self._say()
-                if piece:
-                    return piece
+            with torch.inference_mode(), quick_linear(self.model.device):
+                while not self.ended:
+                    piece = self._draw() if self._draws else self._say()
+                    if piece:
+                        return piece
         except BaseException:
             self._session = None  # some layers of its cache may be ahead of the others
             raise

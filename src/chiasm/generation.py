@@ -16,6 +16,7 @@ from chiasm.data.documents import PictureReader, document, draw_prompt, without_
 from chiasm.data.sample import Message, Sample
 from chiasm.errors import ChiasmError
 from chiasm.heads import Half
+from chiasm.kernels import in_use
 from chiasm.routing import routed
 from chiasm.routing.beside import Media, beside
 from chiasm.sequence import Document, Kind, PackedBatch, pack
@@ -36,7 +37,7 @@ class Session:
         batch, slots = pack([[each] for each in documents])
         batch = (reader or PictureReader(model.contract)).attach(batch, slots).to(model.device)
         self.layout = batch.layout
-        self.kinds = batch.kinds
+        self.open = bool(((batch.layout.documents >= 0) & batch.layout.exposed).all())  # nothing hides
         self.cache = model.language.new_cache()
         self.lengths = torch.tensor([len(each) for each in documents], device=model.device)
         embeddings = self._embed(batch)
@@ -63,11 +64,12 @@ class Session:
             torch.tensor(exposed, device=device).expand(rows, -1),
         )
         positions = self.lengths[:, None] + torch.arange(count, device=device)
-        layout = self.layout.extended(added)
+        layout = self.layout.extended(added, clear=self.open and all(exposed) and not any(opens[1:]))
         media = self.media.continued(count) if self.media is not None else None
         hidden = self._run(embeddings, positions, kinds, layout, media)
         if keep:
             self.layout, self.lengths, self.last = layout, self.lengths + count, hidden[:, -1]
+            self.open = self.open and all(exposed)
         else:
             self.model.language.forget(self.cache, count)
         return hidden
@@ -88,7 +90,7 @@ class Session:
         return embeddings
 
 
-@torch.inference_mode()
+@in_use
 def answers(
     model: Model,
     samples: Sequence[Sample],
@@ -131,7 +133,7 @@ class DrawStep:
         return self.session.step(embeddings, Kind.WRITTEN, opens, exposed, keep=keep)
 
 
-@torch.inference_mode()
+@in_use
 def draw(
     model: Model,
     prompts: Sequence[Document],
@@ -184,7 +186,7 @@ def generate(
     return to_pictures(decode(model, codes, generator))
 
 
-@torch.inference_mode()
+@in_use
 def decode(model: Model, codes: Tensor, generator: torch.Generator | None = None) -> Float[Tensor, "n 3 h w"]:
     """Pixels of pictures given by their codes."""
     assert model.image_decoder is not None

@@ -48,23 +48,23 @@ def test_a_code_turns_by_its_row_and_column_and_a_class_not_at_all():
     assert language.grid == (4, 4)
     W, T = int(Kind.WRITTEN), int(Kind.TEXT)
     found = turns(language, [T] + [W] * 6)
-    assert not found.cosine[0, 0].any()
-    assert not found.sine[0, 0].any()
+    assert not found.real[0, 0].any()
+    assert not found.imag[0, 0].any()
     expected = language.rotation(*(torch.tensor([axis]) for axis in ([1], [1])), torch.tensor([[True]]))
-    assert torch.equal(found.sine[0, 6], expected.sine[0, 0])  # cell 5 of 4 x 4
+    assert torch.equal(found.imag[0, 6], expected.imag[0, 0])  # cell 5 of 4 x 4
 
 
 def test_cells_are_counted_afresh_in_every_document_and_go_on_in_a_cache():
     language = model(classes=10).language
     W, T = int(Kind.WRITTEN), int(Kind.TEXT)
     packed = turns(language, [T, W, W, T, W], [0, 0, 0, 1, 1])
-    assert torch.equal(packed.sine[0, 4], packed.sine[0, 1])
+    assert torch.equal(packed.imag[0, 4], packed.imag[0, 1])
     cache = language.new_cache()
     whole = turns(language, [T, W, W, W, W])
     parts = [turns(language, kinds, cache=cache) for kinds in ([T, W], [W, W], [W])]
-    assert torch.equal(torch.cat([each.sine for each in parts], 1), whole.sine)
+    assert torch.equal(torch.cat([each.imag for each in parts], 1), whole.imag)
     cache.crop(-1)
-    assert torch.equal(turns(language, [W], cache=cache).sine, whole.sine[:, -1:])
+    assert torch.equal(turns(language, [W], cache=cache).imag, whole.imag[:, -1:])
 
 
 def test_words_that_turn_have_an_order_and_others_have_none():

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
-from einops import rearrange
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Complex, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -14,12 +11,7 @@ from chiasm.attention import Layout, attend
 from chiasm.errors import RecipeError
 from chiasm.language.key_values import KeyValues
 
-
-class Turns(NamedTuple):
-    """By how much the pairs of a head's channels turn; both are 0 where a position is without a place."""
-
-    cosine: Float[Tensor, "b t p"]
-    sine: Float[Tensor, "b t p"]
+Turns = Complex[Tensor, "b t p"]  # of the pairs of a head's channels; 0 where a position is without a place
 
 
 class GridRotation(nn.Module):
@@ -45,14 +37,13 @@ class GridRotation(nn.Module):
         self, rows: Int[Tensor, "b t"], columns: Int[Tensor, "b t"], placed: Bool[Tensor, "b t"]
     ) -> Turns:
         angles = torch.cat([axis[..., None] * self.frequencies for axis in (rows, columns)], -1)
-        return Turns(*(wave * placed[..., None] for wave in (angles.cos(), angles.sin())))
+        return torch.polar(placed[..., None].to(angles.dtype).expand_as(angles), angles)
 
 
 def turned(x: Float[Tensor, "b t h e"], turns: Turns) -> Float[Tensor, "b t h e"]:
     """Queries or keys after their rotation, in at least single precision."""
-    even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)
-    cosine, sine = turns.cosine[:, :, None], turns.sine[:, :, None]
-    return torch.stack([even * cosine - odd * sine, odd * cosine + even * sine], -1).flatten(-2)
+    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
+    return torch.view_as_real(pairs * turns[:, :, None]).flatten(-2)
 
 
 class LlamaBlock(nn.Module):
@@ -99,7 +90,7 @@ class LlamaBlock(nn.Module):
         """index: which layer this is of those that share the cache."""
         normed = self.attention_norm(x)
         query, key, value = (
-            rearrange(project(normed), "b t (h e) -> b t h e", h=heads)
+            project(normed).unflatten(-1, (heads, -1))
             for project, heads in (
                 (self.query, self.heads),
                 (self.key, self.key_value_heads),
@@ -111,7 +102,7 @@ class LlamaBlock(nn.Module):
         if cache is not None:
             key, value = cache.extended(index, key, value)
         answer, _ = attend(self, query, key, value, None, layout=layout)
-        x = x + self.dropout(self.out(rearrange(answer, "b t h e -> b t (h e)")))
+        x = x + self.dropout(self.out(answer.flatten(2)))
         normed = self.network_norm(x)
         return x + self.dropout(self.down(functional.silu(self.gate(normed)) * self.up(normed)))
 

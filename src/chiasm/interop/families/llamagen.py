@@ -237,4 +237,4 @@ def _turns(model: Model, before: int) -> Tensor:
         None
     ]
     turns = model.language.rotation(places // columns, places % columns, placed)  # type: ignore[operator]
-    return torch.stack(turns, -1)[0]
+    return torch.view_as_real(turns)[0]
