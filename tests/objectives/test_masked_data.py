@@ -59,6 +59,18 @@ def test_as_many_terms_as_promised_and_a_gradient_for_all_that_learns(model):
     assert {"spread", "rank", "codes"} == set(objective.health())
 
 
+def test_pictures_that_are_told_apart_no_more_are_noticed(model):
+    objective = build(model)
+    objective.losses(model, batch())
+    objective.after_step(model)
+    assert objective.dull == 0
+    torch.nn.init.zeros_(model.language.norm.image.weight)
+    torch.nn.init.ones_(model.language.norm.image.bias)
+    objective.losses(model, batch())
+    objective.after_step(model)
+    assert objective.dull == 1
+
+
 @pytest.mark.parametrize(("grid", "count", "least"), [((14, 14), 78, 16), ((3, 3), 4, 2), ((4, 6), 5, 1)])
 def test_all_pictures_have_as_many_masked_patches(grid, count, least):
     masks = block_masks(20, grid, count, least)

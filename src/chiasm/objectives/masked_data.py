@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
-from einops import rearrange, reduce
+from einops import reduce
 from jaxtyping import Bool, Float, Int
 from pydantic import PositiveInt
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from chiasm.losses import Loss, cross_entropy
 from chiasm.model import Model
 from chiasm.objectives import Described, Objective, Setting
 from chiasm.objectives.block_masks import block_masks
-from chiasm.objectives.masked_words import MaskedWords
+from chiasm.objectives.masked_words import Hidden, MaskedWords
 from chiasm.routing import routed
 from chiasm.routing.beside import CrossRouting
 from chiasm.sequence import PADDING, Kind
@@ -87,28 +87,23 @@ class MaskedData(Objective, name="masked_data"):
             raise RecipeError(
                 "objective 'masked_data' reads pairs, pictures and texts; give its stage 3 rows or more"
             )
-        pairs, pictures = batch.pixels[::ROLES], batch.pixels[1::ROLES]
-        masks = block_masks(len(pairs) + len(pictures), self.grid, self.hidden, self.block)
-        masks = masks.to(batch.pixels.device)
-        shown = self._shown(model, torch.cat([pairs, pictures]), masks)
-        codes = self._targets(model, torch.cat([pairs, pictures]), masks)
-        paired, alone = (
-            self.texts.hide(model.language, batch.texts[start::ROLES], beside=beside)
-            for start, beside in ((0, True), (2, False))
-        )
-        both = torch.cat([shown[: len(pairs)], paired.embeddings], 1)
-        seen = torch.ones(shown.shape[:2], dtype=torch.bool, device=shown.device)
-        length = shown.shape[1]
-        beside = self._read(model, both, torch.cat([seen[: len(pairs)], paired.real], 1), length)
-        lone = self._read(model, shown[len(pairs) :], seen[len(pairs) :], length)
+        pairs, pixels = len(batch.pixels[::ROLES]), torch.cat([batch.pixels[::ROLES], batch.pixels[1::ROLES]])
+        masks = block_masks(len(pixels), self.grid, self.hidden, self.block).to(pixels.device)
+        shown = self._shown(model, pixels, masks)
+        paired = self.texts.hide(model.language, batch.texts[::ROLES], beside=True)
+        alone = self.texts.hide(model.language, batch.texts[2::ROLES], beside=False)
+        beside, words = self._read_pairs(model, shown[:pairs], paired)
+        lone = self._read(model, shown[pairs:], _all(shown[pairs:]), shown.shape[1])
         said = self._read(model, alone.embeddings, alone.real, 0)
-        self.look(reduce(torch.cat([beside[:, 1:length], lone[:, 1:]]), "n k d -> n d", "mean"))
-        split = len(pairs) * self.hidden
+        pictures = torch.cat([beside, lone])[:, 1:]  # without the class token
+        self.look(reduce(pictures, "n k d -> n d", "mean"))
+        guesses, codes = self.out(pictures[masks.flatten(1)]), self._targets(model, pixels, masks)
+        split = pairs * self.hidden
         return {
-            "patches": self._patches(lone, masks[len(pairs) :], codes[split:]),
-            "words": self.texts.loss(model.language, said, alone),
-            "paired_patches": self._patches(beside[:, :length], masks[: len(pairs)], codes[:split]),
-            "paired_words": self.texts.loss(model.language, beside[:, length:], paired),
+            "patches": _asked(guesses[split:], codes[split:]),
+            "words": _asked(model.language.logits(said[alone.masked]), alone.ids),
+            "paired_patches": _asked(guesses[:split], codes[:split]),
+            "paired_words": _asked(model.language.logits(words[paired.masked]), paired.ids),
         }
 
     def terms(self, batch: Described) -> dict[str, float]:
@@ -165,15 +160,22 @@ class MaskedData(Objective, name="masked_data"):
         with routed(kinds):
             return model.language(embeddings, places, layout)
 
-    def _patches(
-        self,
-        hidden: Float[Tensor, "n k d"],
-        masks: Bool[Tensor, "n gh gw"],
-        codes: Int[Tensor, " m"],
-    ) -> Loss:
-        """The codes said at the masked patches; before them stands the class token."""
-        made = self.out(hidden[:, 1:][rearrange(masks, "n gh gw -> n (gh gw)")])
-        return Loss(cross_entropy(made, codes), torch.tensor(float(len(codes)), device=made.device))
+    def _read_pairs(
+        self, model: Model, shown: Float[Tensor, "n k d"], texts: Hidden
+    ) -> tuple[Float[Tensor, "n k d"], Float[Tensor, "n t d"]]:
+        """Hidden states of the pictures and of the texts behind them."""
+        length = shown.shape[1]
+        both, real = torch.cat([shown, texts.embeddings], 1), torch.cat([_all(shown), texts.real], 1)
+        hidden = self._read(model, both, real, length)
+        return hidden[:, :length], hidden[:, length:]
+
+
+def _all(embeddings: Float[Tensor, "n t d"]) -> Bool[Tensor, "n t"]:
+    return torch.ones(embeddings.shape[:2], dtype=torch.bool, device=embeddings.device)
+
+
+def _asked(logits: Float[Tensor, "m v"], answers: Int[Tensor, " m"]) -> Loss:
+    return Loss(cross_entropy(logits, answers), torch.tensor(float(len(answers)), device=logits.device))
 
 
 def _tokenizer(model: Model, grid: Sequence[int]) -> ImageTokenizer:

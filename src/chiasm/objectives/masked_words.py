@@ -1,4 +1,4 @@
-"""Texts with some of their tokens masked, and the loss of the words behind the masks."""
+"""Texts with some of their tokens masked."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from chiasm.errors import RecipeError
 from chiasm.language import Language
-from chiasm.losses import Loss, cross_entropy
 
 
 @dataclass(frozen=True)
@@ -67,13 +66,6 @@ class MaskedWords(nn.Module):
         if self.token is not None:
             embeddings = torch.where(masked[..., None], self.token.to(embeddings.dtype), embeddings)
         return Hidden(embeddings, real, masked, ids[masked])
-
-    def loss(self, language: Language, hidden: Float[Tensor, "n t d"], texts: Hidden) -> Loss:
-        """Of the words that were hidden, by the language's own layer over the vocabulary."""
-        logits = language.logits(hidden[texts.masked])
-        return Loss(
-            cross_entropy(logits, texts.ids), torch.tensor(float(len(texts.ids)), device=logits.device)
-        )
 
     def count(self, texts: Sequence[str], *, beside: bool) -> int:
         """How many tokens of the texts are hidden."""
