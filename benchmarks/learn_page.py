@@ -42,6 +42,12 @@ included. *Questions*: the score in the table above, of those that also see.
 """
 
 
+EXPLAINED_TOKENIZERS = """
+Held-out clips of moving scenes, coded and decoded. *Mean picture*: the PSNR of always answering with the mean of
+all frames, which a tokenizer must exceed to have learnt anything. *Use*: share of the codes that occur.
+"""
+
+
 def write_page(records: Sequence[Record], path: Path) -> None:
     """Write the page, and its pictures into a folder beside it that has its name."""
     done = [record for record in records if "failed" not in record]
@@ -53,6 +59,8 @@ def write_page(records: Sequence[Record], path: Path) -> None:
         parts += ["## Answering questions about pictures", EXPLAINED, _seeing(seeing)]
     if drawing:
         parts += ["## Drawing", EXPLAINED_DRAWING, _drawing(drawing), *_sheets(drawing, path)]
+    if alone := [record for record in done if "tokenizer" in record["figures"]]:
+        parts += ["## Image tokenizers alone", EXPLAINED_TOKENIZERS, _tokenizers(alone)]
     if others := _others(done):
         parts += ["## Other measures", others]
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -200,15 +208,38 @@ def _sheets(records: Sequence[Record], path: Path) -> list[str]:
     return told
 
 
+def _tokenizers(records: Sequence[Record]) -> str:
+    """Image tokenizers without a language model: how well, and in how many bits."""
+    head = ["recipe", "PSNR dB", "mean picture", "bits a clip", "frames", "use", "CPU min"]
+    rows = []
+    for record in records:
+        told = record["figures"]["tokenizer"]
+        half = (told["psnr_ci"][1] - told["psnr_ci"][0]) / 2
+        quality = [f"{told['psnr']:.2f} ± {half:.2f}", f"{told['mean_psnr']:.2f}"]
+        rate = [f"{told['bits']:,.0f}", str(told["frames"]), _percent(told["use"])]
+        rows.append([_link(record), *quality, *rate, _minutes(record)])
+    return _table(head, rows)
+
+
 def _others(records: Sequence[Record]) -> str:
     """Every task that has no table of its own."""
     rows = [
-        [_link(record), name.replace("_", " "), _with_interval(task, "score", "ci"), str(task.get("n", ""))]
+        [_link(record), name.replace("_", " "), _with_interval(task, "score", "ci"), _control(task), _n(task)]
         for record in records
         for name, task in _tasks(record).items()
         if name not in (SEEING, DRAWING)
     ]
-    return _table(["recipe", "measure", "score", "n"], rows) if rows else ""
+    return _table(["recipe", "measure", "score", "control", "n"], rows) if rows else ""
+
+
+def _control(task: Mapping[str, Any]) -> str:
+    """What the score is to be held against, in the task's own terms."""
+    known = ("copying", "untrained", "chance")
+    return ", ".join(f"{name} {_percent(task[name])}" for name in known if isinstance(task.get(name), float))
+
+
+def _n(task: Mapping[str, Any]) -> str:
+    return str(task.get("n", ""))
 
 
 def _tasks(record: Record) -> Mapping[str, Any]:
