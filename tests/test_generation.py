@@ -10,6 +10,7 @@ from chiasm.data.files import PictureInMemory
 from chiasm.data.sample import Message, Sample
 from chiasm.errors import DataError
 from chiasm.generation import DrawStep, Session, answers, draw
+from chiasm.language.key_values import KeyValues
 from chiasm.sequence import Kind, pack
 
 
@@ -170,3 +171,40 @@ def test_a_stopped_answer_goes_on_within_a_half_drawn_picture(tiny_model, monkey
     assert [type(item) for item in reply.content] == [type(item) for item in whole.content]
     assert reply.text == whole.text
     assert [p.tobytes() for p in reply.pictures] == [p.tobytes() for p in whole.pictures]
+
+
+def test_a_step_says_that_nothing_is_hidden_only_where_that_is_so(tiny_model, monkeypatch):
+    model, world = tiny_model
+    prompts = [document(model.contract, sample, prompt=True) for sample in asked(world)]
+    found = []
+    forward = model.language.forward
+
+    def watched(embeddings, positions, layout, cache=None):
+        found.append((layout.clear, bool(layout.dense_mask.all())))
+        return forward(embeddings, positions, layout, cache)
+
+    monkeypatch.setattr(model.language, "forward", watched)
+    clears = []
+    for documents in (prompts[:1], prompts):  # prompts of different lengths leave padding in the cache
+        with torch.no_grad():
+            session = Session(model, documents)
+            read = torch.zeros(len(documents), 3, model.language.width)
+            for opens, exposed in (([True] + [False] * 2, [True] * 3), ([True] * 3, [True] * 3)):
+                session.step(read, Kind.WRITTEN, opens, exposed)
+            session.step(read, Kind.WRITTEN, [False] * 3, [False] * 3)
+            session.step_text(torch.zeros(len(documents), dtype=torch.long))
+        clears.append([clear for clear, _ in found[1:]])
+        assert all(nothing for clear, nothing in found if clear)
+        found.clear()
+    assert clears == [[True, False, False, False], [False] * 4]
+
+
+def test_memory_for_a_picture_is_laid_out_at_once():
+    cache = KeyValues(expected=9)
+    given = [torch.randn(1, 2, count, 4) for count in (2, 3, 4, 1)]
+    places = []
+    for each in given:
+        keys, _ = cache.extended(0, each, -each)
+        places.append(cache.memory[0].shape[3])
+    assert places == [9, 9, 9, 18]
+    assert torch.equal(keys, torch.cat(given, 2))

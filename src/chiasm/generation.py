@@ -17,6 +17,7 @@ from chiasm.data.sample import Message, Sample
 from chiasm.errors import ChiasmError
 from chiasm.heads import Half
 from chiasm.kernels import in_use
+from chiasm.language.key_values import KeyValues
 from chiasm.routing import routed
 from chiasm.routing.beside import Media, beside
 from chiasm.sequence import Document, Kind, PackedBatch, pack
@@ -125,6 +126,8 @@ class DrawStep:
         self.done = 0
         assert session.model.image_head is not None
         self.layout = session.model.image_head.layout()
+        if isinstance(session.cache, KeyValues):
+            session.cache.expected = session.layout.documents.shape[1] + self.layout.length
 
     def __call__(self, embeddings: Float[Tensor, "r s d"], *, keep: bool = True) -> Float[Tensor, "r s d"]:
         begin, end = self.done, self.done + embeddings.shape[1]

@@ -13,10 +13,13 @@ class KeyValues:
     """Keys and values of each layer, over all positions so far.
 
     They stand in memory that grows by doubling, so that a step does not copy what is there.
+
+    expected: how many positions there will be, where that is known: the memory grows to them at once.
     """
 
     memory: list[Float[Tensor, "2 b g m e"]] = field(default_factory=list)
     lengths: list[int] = field(default_factory=list)
+    expected: int = 0
 
     def extended(
         self, layer: int, key: Float[Tensor, "b g t e"], value: Float[Tensor, "b g t e"]
@@ -28,7 +31,8 @@ class KeyValues:
         old, begin = self.memory[layer], self.lengths[layer]
         end = begin + key.shape[2]
         if end > old.shape[3]:
-            self.memory[layer] = key.new_empty(2, *key.shape[:2], max(end, 2 * old.shape[3]), key.shape[3])
+            room = self.expected if end <= self.expected else max(end, 2 * old.shape[3])
+            self.memory[layer] = key.new_empty(2, *key.shape[:2], room, key.shape[3])
             self.memory[layer][..., :begin, :] = old[..., :begin, :]
         memory = self.memory[layer]
         memory[0, :, :, begin:end], memory[1, :, :, begin:end] = key, value

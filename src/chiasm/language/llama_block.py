@@ -42,7 +42,7 @@ class GridRotation(nn.Module):
 
 def turned(x: Float[Tensor, "b t h e"], turns: Turns) -> Float[Tensor, "b t h e"]:
     """Queries or keys after their rotation, in at least single precision."""
-    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
+    pairs = torch.view_as_complex(x.float().view(*x.shape[:-1], -1, 2))
     return torch.view_as_real(pairs * turns[:, :, None]).flatten(-2)
 
 
@@ -90,7 +90,7 @@ class LlamaBlock(nn.Module):
         """index: which layer this is of those that share the cache."""
         normed = self.attention_norm(x)
         query, key, value = (
-            project(normed).unflatten(-1, (heads, -1))
+            project(normed).view(*x.shape[:2], heads, -1)
             for project, heads in (
                 (self.query, self.heads),
                 (self.key, self.key_value_heads),
