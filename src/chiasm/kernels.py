@@ -34,6 +34,9 @@ def in_use(function: Callable[Concatenate[Model, P], R]) -> Callable[Concatenate
 
 FEW = 4  # rows
 
+# The kernel; None where torch is built without it.
+LINEAR = torch.ops.mkldnn._linear_pointwise if torch.backends.mkldnn.is_available() else None
+
 
 @contextmanager
 def quick_linear(device: torch.device | str) -> Iterator[None]:
@@ -42,7 +45,7 @@ def quick_linear(device: torch.device | str) -> Iterator[None]:
     torch gives them to MKL, which takes more than twice as long where it does without AVX-512, as on AMD's. Results
     differ in the last bits. Other devices keep what they have.
     """
-    if torch.device(device).type != "cpu" or not torch.backends.mkldnn.is_available():
+    if torch.device(device).type != "cpu" or LINEAR is None:
         yield
         return
     with _OneDNN():
@@ -78,7 +81,8 @@ def _linear(
     rows = x.numel() // x.shape[-1]
     if 1 < rows <= FEW and weight.shape[0] >= weight.shape[1]:
         return _few(x.reshape(rows, -1), weight, bias).view(*x.shape[:-1], -1)
-    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    assert LINEAR is not None
+    return LINEAR(x, weight, bias, "none", [], "")
 
 
 def _few(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import resource
 import sys
 from collections.abc import Callable, Sequence
@@ -19,6 +20,7 @@ from chiasm.data.sample import Sample
 from chiasm.evaluation.history import training
 from chiasm.evaluation.subject import ModelSubject, expected, pictures_read
 from chiasm.generation import Session
+from chiasm.kernels import LINEAR, in_use
 from chiasm.model import Model
 from chiasm.recipe import Recipe
 
@@ -79,8 +81,10 @@ def parameters(model: Model, recipe: Recipe) -> dict[str, Any]:
 
 def flops(run: Callable[[], Any]) -> int:
     """Floating-point operations of matrix products, convolutions and attention; a multiply-add is two."""
-    attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-    counter = FlopCounterMode(display=False, custom_mapping={attention: _attention_flops})
+    own: dict[Any, Any] = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops}
+    if LINEAR is not None:
+        own[LINEAR] = _linear_flops
+    counter = FlopCounterMode(display=False, custom_mapping=own)
     # Its own tracker wants gradients of all that enters a module, also where none are computed.
     counter.mod_tracker = _NoModules()  # type: ignore[assignment]
     with counter:
@@ -122,7 +126,7 @@ def peak_memory() -> int:
     return most if sys.platform == "darwin" else most * 1024
 
 
-@torch.inference_mode()
+@in_use
 def _read(model: Model, sample: Sample) -> None:
     asked = document(model.contract, prompt_of(sample), prompt=True)
     model.language.logits(Session(model, [asked], PictureReader(model.contract)).last)
@@ -147,3 +151,9 @@ def _attention_flops(
     **_: Any,
 ) -> int:
     return sdpa_flop_count(query, key, value)
+
+
+def _linear_flops(
+    x: tuple[int, ...], weight: tuple[int, ...], *args: Any, out_shape: Any = None, **_: Any
+) -> int:
+    return 2 * math.prod(x) * weight[0]
