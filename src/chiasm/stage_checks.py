@@ -26,7 +26,9 @@ def check_stages(recipe: Recipe) -> None:
                     f"{where} trains {slot!r}, which the model has not{nearest(slot, trainable)}"
                 )
         if "image_decoder" in stage.train:
-            raise RecipeError(f"{where} trains the image decoder, for which there is no loss yet; leave it out")
+            raise RecipeError(
+                f"{where} trains the image decoder, for which there is no loss yet; leave it out"
+            )
         if "image_tokenizer" in stage.train and len(stage.train) > 1 and stage.objective is None:
             others = ", ".join(slot for slot in stage.train if slot != "image_tokenizer")
             raise RecipeError(

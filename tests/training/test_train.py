@@ -56,7 +56,9 @@ def test_a_run_can_be_retold_from_its_folder(finished):
     lines = read_metrics(finished)
     assert [line["total"] for line in lines] == list(range(1, 13))
     assert set(lines[0]["losses"]) == {"reconstruction", "commitment"}
-    assert any("perplexity" in line.get("health", {}) for line in lines)  # not while it settles: nothing is coded
+    assert any(
+        "perplexity" in line.get("health", {}) for line in lines
+    )  # not while it settles: nothing is coded
     assert set(lines[-1]["losses"]) == {"text", "image"}
     assert list((finished / "tensorboard").iterdir())
 

@@ -27,7 +27,7 @@ from chiasm.weights import load_into, read_tensors
 ORIGIN = Path("origin/origin.json")
 ASIDE = Path("origin/unused.safetensors")
 FILES = Path("origin/files")
-CRITICS = "image_tokenizer.critics."
+TRAINING = ("image_tokenizer.critics.", "image_tokenizer.quantize.revival.")
 SIDE_SUFFIXES = (".json", ".txt", ".yaml", ".yml", ".model", ".jinja")
 
 
@@ -179,7 +179,7 @@ def export_checkpoint(folder: str | Path, destination: str | Path, layout: str |
     tensors = read_tensors(place / "model.safetensors")
     tensors |= {name: tensors[twin] for name, twin in record["tied"].items()}
     # What only judged or made targets in training; no public layout has room for it.
-    training = (CRITICS, *(f"{slot}." for slot in targets_alone(record["model"])))
+    training = (*TRAINING, *(f"{slot}." for slot in targets_alone(record["model"])))
     tensors = {name: value for name, value in tensors.items() if not name.startswith(training)}
     origin = read_json(place / ORIGIN) if (place / ORIGIN).is_file() else None
     wanted = layout or (origin or {}).get("family")

@@ -110,10 +110,12 @@ class QuantizedAutoencoder(ImageTokenizer):
     def health(self) -> dict[str, float]:
         """Share of codes used of late, and perplexity of their use."""
         share = self.frequency / self.frequency.sum().clamp(min=1e-9)
-        return {
+        told = {
             "codebook_use": float((share > 1e-3 / len(share)).float().mean()),
             "perplexity": float(torch.special.entr(share).sum().exp()),
         }
+        revival = getattr(self.quantize, "revival", None)
+        return told if revival is None else told | {"revived": float(revival.revived)}
 
     def _count(self, codes: Int[Tensor, ...]) -> None:
         if self.training:

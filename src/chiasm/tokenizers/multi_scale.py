@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from einops import rearrange
 from jaxtyping import Float, Int
-from pydantic import PositiveInt
+from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -18,6 +18,7 @@ from chiasm.losses import Loss
 from chiasm.tokenizers import join_scales, split_scales
 from chiasm.tokenizers.autoencoder import Quantized, Quantizer
 from chiasm.tokenizers.convolutional import nearest
+from chiasm.tokenizers.revival import Revival
 from chiasm.tokenizers.vq import foreground_weight
 from chiasm.tokenizers.vqgan import Autoencoder
 
@@ -28,7 +29,8 @@ class ResidualScales(Quantizer):
     From the coarsest scale on: what is left of the latents is averaged to the scale and looked up, the codes'
     vectors are enlarged, smoothed by a convolution (`blend` of it) and taken away. scales: codes a side.
     convolutions: how many are shared by the scales (each scale takes the nearest; 0 = one for every scale).
-    cosine: look up by direction only. Losses are means over all scales of the error of what they said so far.
+    cosine: look up by direction only. revive_after: batches without a use after which a code is given a new
+    place; 0 = never. Losses are means over all scales of the error of what they said so far.
     """
 
     def __init__(
@@ -42,8 +44,10 @@ class ResidualScales(Quantizer):
         cosine: bool,
         codebook_weight: float,
         commitment: float,
+        revive_after: int = 0,
     ):
         super().__init__()
+        self.revival = Revival(codebook_size, revive_after) if revive_after else None
         self.scales, self.blend, self.cosine = tuple(scales), blend, cosine
         self.codebook_weight, self.commitment = codebook_weight, commitment
         self.embedding = nn.Embedding(codebook_size, width)
@@ -57,7 +61,9 @@ class ResidualScales(Quantizer):
 
     def forward(self, latents: Float[Tensor, "n h w c"]) -> Quantized:
         target = rearrange(latents, "n h w c -> n c h w")
-        codes, made = self._refine(target.detach())
+        codes, made, asked = self._refine(target.detach())
+        if self.revival is not None and self.training:
+            self.revival(self.embedding.weight, torch.cat(asked), join_scales(codes).flatten())
         errors = [(each - target.detach()).square() for each in made]
         misses = [(each.detach() - target).square() for each in made]
         losses = {
@@ -107,21 +113,25 @@ class ResidualScales(Quantizer):
         smoothed = self.smooth[nearest_convolution(index, len(self.scales), len(self.smooth))](said)
         return (1 - self.blend) * said + self.blend * smoothed
 
-    def _refine(self, latents: Float[Tensor, "n c h w"]) -> tuple[list[Tensor], list[Tensor]]:
-        """Codes of every scale, and what they say up to it."""
+    def _refine(
+        self, latents: Float[Tensor, "n c h w"]
+    ) -> tuple[list[Tensor], list[Tensor], list[Float[Tensor, "m c"]]]:
+        """Codes of every scale, what they say up to it, and the vectors that were looked up."""
         rest = latents
         codes: list[Tensor] = []
         made: list[Tensor] = []
+        asked: list[Tensor] = []
         for index, side in enumerate(self.scales):
             coarse = rest.detach()
             if index < len(self.scales) - 1:
                 coarse = functional.interpolate(coarse, size=(side, side), mode="area")
-            found = self._nearest(rearrange(coarse, "n c h w -> (n h w) c"))
+            asked.append(rearrange(coarse, "n c h w -> (n h w) c"))
+            found = self._nearest(asked[-1])
             codes.append(rearrange(found, "(n h w) -> n h w", n=len(latents), h=side))
             said = self.said(codes[-1], index)
             made.append(made[-1] + said if made else said)
             rest = rest - said.detach()
-        return codes, made
+        return codes, made, asked
 
     @torch.no_grad()
     def _nearest(self, vectors: Float[Tensor, "m c"]) -> Int[Tensor, " m"]:
@@ -163,6 +173,7 @@ class MultiScale(Autoencoder, name="multi_scale"):
             things.
         foreground: weight of the error where a picture differs from its commonest colour (its median).
         critics: what else is asked of its pictures in training: a perceptual loss, a discriminator.
+        revive_after: batches without a use after which a code is given a new place; 0 = never.
     """
 
     quantize: ResidualScales
@@ -185,6 +196,7 @@ class MultiScale(Autoencoder, name="multi_scale"):
         squared: float = 0.0,
         foreground: float = 1.0,
         critics: list[Critic] = [],  # noqa: B006
+        revive_after: NonNegativeInt = 0,
     ):
         if not scales or min(scales) < 1 or sorted(set(scales)) != list(scales):
             raise RecipeError(f"image_tokenizer 'multi_scale': scales are {scales}; they must grow from 1 on")
@@ -210,6 +222,7 @@ class MultiScale(Autoencoder, name="multi_scale"):
             cosine=cosine,
             codebook_weight=codebook_weight,
             commitment=commitment,
+            revive_after=revive_after,
         )
 
     def reconstruction(self, made: Float[Tensor, "*n 3 h w"], pixels: Float[Tensor, "*n 3 h w"]) -> Loss:

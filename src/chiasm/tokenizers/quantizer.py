@@ -140,7 +140,7 @@ class VectorQuantizer(nn.Module):
             repeats = -(-size // len(flat))
             order = torch.cat([torch.randperm(len(flat), device=flat.device) for _ in range(repeats)])
             self.vectors.copy_(flat[order[:size]])
-        self.vectors.copy_(_of_first_rank(self.vectors))
+        self.vectors.copy_(of_first_rank(self.vectors))
         for _ in range(_CLUSTER_ROUNDS):
             uses, sums = self._gather(flat, self.nearest(flat))
             centres = torch.where(uses[:, None] > 0, sums / uses[:, None].clamp(min=1), self.vectors)
@@ -173,7 +173,7 @@ class VectorQuantizer(nn.Module):
         if len(flat) > 0:
             chosen = torch.multinomial(errors + self.epsilon, len(dead), replacement=len(dead) > len(flat))
             places = flat[chosen]
-        places = _of_first_rank(places)
+        places = of_first_rank(places)
         self.vectors[dead] = places
         # The weight of one use: the code moves freely to the vectors that choose it next.
         self.counts[dead] = 1.0
@@ -184,10 +184,7 @@ class VectorQuantizer(nn.Module):
         """How often each code was chosen, and the sum of the vectors that chose it, on all ranks."""
         uses = torch.bincount(codes, minlength=len(self.vectors)).to(flat.dtype)
         sums = torch.zeros_like(self.vectors).index_add_(0, codes, flat)
-        if _in_company():
-            distributed.all_reduce(uses)
-            distributed.all_reduce(sums)
-        return uses, sums
+        return over_all_ranks(uses), over_all_ranks(sums)
 
     def _on_sphere(self, vectors: Float[Tensor, "... c"]) -> Float[Tensor, "... c"]:
         return functional.normalize(vectors, dim=-1) if self.cosine else vectors
@@ -207,7 +204,14 @@ def _in_company() -> bool:
     return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
 
 
-def _of_first_rank(tensor: Tensor) -> Tensor:
+def over_all_ranks(tensor: Tensor) -> Tensor:
+    """The sum of what all ranks hold."""
+    if _in_company():
+        distributed.all_reduce(tensor)
+    return tensor
+
+
+def of_first_rank(tensor: Tensor) -> Tensor:
     """What rank 0 holds, on every rank."""
     if _in_company():
         tensor = tensor.contiguous()

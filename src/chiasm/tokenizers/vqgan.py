@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from einops import rearrange
 from jaxtyping import Float, Int
-from pydantic import PositiveInt
+from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
 from chiasm.critics import Critic
@@ -14,6 +14,7 @@ from chiasm.errors import RecipeError
 from chiasm.losses import Loss
 from chiasm.tokenizers.autoencoder import Quantized, QuantizedAutoencoder, Quantizer
 from chiasm.tokenizers.convolutional import ConvDecoder, ConvEncoder, nearest
+from chiasm.tokenizers.revival import Revival
 
 
 class Autoencoder(QuantizedAutoencoder):
@@ -66,16 +67,28 @@ class Codebook(Quantizer):
     """Nearest neighbours (taming's VectorQuantizer2). The losses are means over all elements of the latents.
 
     codebook_weight: of the loss that moves the codes. commitment: of the one that moves the latents.
+    revive_after: batches without a use after which a code is given a new place; 0 = never.
     """
 
-    def __init__(self, codebook_size: int, width: int, *, codebook_weight: float, commitment: float):
+    def __init__(
+        self,
+        codebook_size: int,
+        width: int,
+        *,
+        codebook_weight: float,
+        commitment: float,
+        revive_after: int = 0,
+    ):
         super().__init__()
+        self.revival = Revival(codebook_size, revive_after) if revive_after else None
         self.codebook_weight, self.commitment = codebook_weight, commitment
         self.embedding = nn.Embedding(codebook_size, width)
         nn.init.uniform_(self.embedding.weight, -1 / codebook_size, 1 / codebook_size)
 
     def forward(self, latents: Float[Tensor, "*n c"]) -> Quantized:
         codes = self.encode(latents)
+        if self.revival is not None and self.training:
+            self.revival(self.embedding.weight, latents.flatten(0, -2), codes.flatten())
         vectors = self.embedding(codes)
         losses = {
             "codebook": Loss.of((vectors - latents.detach()).square(), self.codebook_weight),
@@ -107,6 +120,7 @@ class VQGAN(Autoencoder, name="vqgan"):
         commitment: weight of the loss that moves the latents.
         middle_attention: self-attention at the resolution of the codes.
         critics: what else is asked of its pictures in training: a perceptual loss, a discriminator.
+        revive_after: batches without a use after which a code is given a new place; 0 = never, as the original.
     """
 
     def __init__(
@@ -124,6 +138,7 @@ class VQGAN(Autoencoder, name="vqgan"):
         commitment: float = 1.0,
         middle_attention: bool = True,
         critics: list[Critic] = [],  # noqa: B006
+        revive_after: NonNegativeInt = 0,
     ):
         super().__init__(
             size=size,
@@ -138,5 +153,9 @@ class VQGAN(Autoencoder, name="vqgan"):
             critics=critics,
         )
         self.quantize = Codebook(
-            codebook_size, code_width, codebook_weight=codebook_weight, commitment=commitment
+            codebook_size,
+            code_width,
+            codebook_weight=codebook_weight,
+            commitment=commitment,
+            revive_after=revive_after,
         )

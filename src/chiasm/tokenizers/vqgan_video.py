@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from einops import rearrange
 from jaxtyping import Float
-from pydantic import PositiveInt
+from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -37,6 +37,7 @@ class VideoVQGAN(VideoAutoencoder, name="vqgan_video"):
         codebook_weight: weight of the loss that moves the codes.
         commitment: weight of the loss that moves the latents.
         critics: what else is asked of its pictures in training: a perceptual loss, a discriminator.
+        revive_after: batches without a use after which a code is given a new place; 0 = never, as the original.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class VideoVQGAN(VideoAutoencoder, name="vqgan_video"):
         codebook_weight: float = 1.0,
         commitment: float = 0.25,
         critics: list[Critic] = [],  # noqa: B006
+        revive_after: NonNegativeInt = 0,
     ):
         if downsample_time & (downsample_time - 1):
             raise RecipeError(
@@ -68,7 +70,11 @@ class VideoVQGAN(VideoAutoencoder, name="vqgan_video"):
         self.quant_conv = _CausalConv3d(code_width, code_width, (3, 1, 1))
         self.post_quant_conv = _CausalConv3d(code_width, code_width, (3, 1, 1))
         self.quantize = Codebook(
-            codebook_size, code_width, codebook_weight=codebook_weight, commitment=commitment
+            codebook_size,
+            code_width,
+            codebook_weight=codebook_weight,
+            commitment=commitment,
+            revive_after=revive_after,
         )
 
     def video_latents(self, video: Float[Tensor, "n t 3 h w"]) -> Float[Tensor, "n u gh gw c"]:
