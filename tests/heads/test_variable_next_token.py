@@ -33,6 +33,8 @@ class Words(nn.Module):
 class Steps:
     """Says the rows of logits of a script, one a step."""
 
+    half = None
+
     def __init__(self, *script):
         self.script = list(script)
         self.start = self.script.pop(0)

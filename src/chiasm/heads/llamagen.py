@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from jaxtyping import Float, Int
 from pydantic import NonNegativeInt
 from torch import Tensor, nn
 
-from chiasm.heads import Step
-from chiasm.heads.next_token import NextToken, draw, guided
+from chiasm.heads.next_token import NextToken
 
 
 class LlamaGenHead(NextToken, name="llamagen"):
@@ -37,26 +35,12 @@ class LlamaGenHead(NextToken, name="llamagen"):
         assert isinstance(self.output, nn.Linear)
         nn.init.zeros_(self.output.weight)
 
-    def _continue(
-        self,
-        step: Step,
-        codes: Int[Tensor, "n m"],
-        guidance: float,
-        temperature: float,
-        top_k: int,
-        generator: torch.Generator | None,
-    ) -> Int[Tensor, "n k"]:
-        known, hidden = 0, step.start
-        while codes.shape[1] < self.length:
-            if codes.shape[1] > known:
-                unread = self._embed(codes[:, known:], first=known)
-                hidden = step(unread if guidance == 1 else torch.cat([unread, unread]))[:, -1]
-                known = codes.shape[1]
-            steered = not self.guided_codes or known < self.guided_codes
-            logits = self.output(hidden if steered else hidden[: len(codes)]).float()
-            code = draw(guided(logits, guidance if steered else 1), temperature, top_k, generator)
-            codes = torch.cat([codes, code[:, None]], 1)
-        return codes
+    def _guided(
+        self, hidden: Float[Tensor, "r d"], codes: Int[Tensor, "n m"], guidance: float
+    ) -> Float[Tensor, "n k"]:
+        if not self.guided_codes or codes.shape[1] < self.guided_codes:
+            return super()._guided(hidden, codes, guidance)
+        return self.logits(hidden[: len(codes)])
 
     def _embed(self, codes: Int[Tensor, "n m"], first: int) -> Float[Tensor, "n m d"]:
         return self.codes(codes)

@@ -8,11 +8,10 @@ import torch
 from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn import functional
 
 from chiasm.errors import RecipeError
 from chiasm.heads import ImageHead, Span, SpanLayout, Step
-from chiasm.heads.next_token import check_codes, count_pictures, draw, learnt
+from chiasm.heads.next_token import check_codes, code_loss, count_pictures, draw
 from chiasm.losses import Loss
 from chiasm.tokenizers import ImageTokenizer, join_scales, split_scales
 from chiasm.tokenizers.multi_scale import MultiScale, ResidualScales
@@ -86,9 +85,7 @@ class NextScale(ImageHead, name="next_scale"):
         return Span(self.read(coarser) + levels + self.cells.weight, rearrange(codes, "n gh gw -> n (gh gw)"))
 
     def losses(self, hidden: Float[Tensor, "n m d"], span: Span) -> dict[str, Loss]:
-        logits = rearrange(self.output(hidden).float(), "n m k -> n k m")
-        terms = functional.cross_entropy(logits, span.targets, reduction="none")
-        return {"image": Loss.of(terms if span.orphans is None else terms[learnt(span)])}
+        return {"image": code_loss(self.output(hidden).float(), span)}
 
     @torch.no_grad()
     def sample(

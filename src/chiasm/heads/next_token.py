@@ -68,9 +68,7 @@ class NextToken(ImageHead, name="next_token"):
         return Span(self._embed(flat, first=0), flat)
 
     def losses(self, hidden: Float[Tensor, "n m d"], span: Span) -> dict[str, Loss]:
-        logits = rearrange(self.logits(hidden), "n m k -> n k m")
-        terms = functional.cross_entropy(logits, span.targets, reduction="none")
-        return {"image": Loss.of(terms if span.orphans is None else terms[learnt(span)])}
+        return {"image": code_loss(self.logits(hidden), span)}
 
     @torch.no_grad()
     def sample(
@@ -95,10 +93,7 @@ class NextToken(ImageHead, name="next_token"):
         Raises:
             ChiasmError: when guidance is asked of a head that never saw an empty prompt.
         """
-        pictures = count_pictures(step, guidance, self.unconditional)
-        known = step.half.codes if step.half is not None else None
-        if known is None:
-            known = torch.zeros(pictures, 0, dtype=torch.long, device=step.start.device)
+        known = begun(step, count_pictures(step, guidance, self.unconditional))
         codes = self._continue(step, known, guidance, temperature, top_k, generator)
         return rearrange(codes, "n (gh gw) -> n gh gw", gh=self.grid[0])
 
@@ -113,17 +108,26 @@ class NextToken(ImageHead, name="next_token"):
     ) -> Int[Tensor, "n k"]:
         """Complete pictures whose first m codes are known and not yet given to `step`."""
         known, hidden = 0, step.start
-        while codes.shape[1] < self.length:
+        while codes.shape[1] < self.length and not self._ended(codes):
             if codes.shape[1] > known:
                 unread = self._embed(codes[:, known:], first=known)
                 hidden = step(unread if guidance == 1 else torch.cat([unread, unread]))[:, -1]
                 known = codes.shape[1]
-            logits = guided(self.logits(hidden), guidance)
-            code = draw(logits, temperature, top_k, generator)
+            code = draw(self._guided(hidden, codes, guidance), temperature, top_k, generator)
             codes = torch.cat([codes, code[:, None]], 1)
             if step.half is not None:
                 step.half.note(codes)
         return codes
+
+    def _ended(self, codes: Int[Tensor, "n m"]) -> bool:
+        """Whether the pictures are whole before their last cell."""
+        return False
+
+    def _guided(
+        self, hidden: Float[Tensor, "r d"], codes: Int[Tensor, "n m"], guidance: float
+    ) -> Float[Tensor, "n k"]:
+        """Logits of the code that follows `codes`."""
+        return guided(self.logits(hidden), guidance)
 
     def logits(self, hidden: Float[Tensor, "*s d"]) -> Float[Tensor, "*s k"]:
         """Of the codes that hidden states predict."""
@@ -158,6 +162,19 @@ def count_pictures(step: Step, guidance: float, unconditional: float) -> int:
             f"guidance needs a row with and a row without each prompt, but there are {rows} rows"
         )
     return rows if guidance == 1 else rows // 2
+
+
+def begun(step: Step, pictures: int) -> Int[Tensor, "n m"]:
+    """The codes that were drawn before the drawing was stopped; none of a fresh picture."""
+    if step.half is not None and step.half.codes is not None:
+        return step.half.codes
+    return torch.zeros(pictures, 0, dtype=torch.long, device=step.start.device)
+
+
+def code_loss(logits: Float[Tensor, "n m k"], span: Span) -> Loss:
+    """Cross-entropy of the codes, one term each that has something to be predicted from."""
+    terms = functional.cross_entropy(rearrange(logits, "n m k -> n k m"), span.targets, reduction="none")
+    return Loss.of(terms if span.orphans is None else terms[learnt(span)])
 
 
 def learnt(span: Span) -> Bool[Tensor, "n m"]:

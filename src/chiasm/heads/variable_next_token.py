@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 from einops import rearrange
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from chiasm.errors import RecipeError
 from chiasm.heads import Span, SpanLayout, Step
-from chiasm.heads.next_token import count_pictures, draw, guided, learnt
+from chiasm.heads.next_token import begun, count_pictures, guided, learnt
 from chiasm.heads.shared_next_token import SharedNextToken
 from chiasm.heads.vocabulary import Words
 from chiasm.language import Language
@@ -99,33 +99,28 @@ class VariableNextToken(SharedNextToken, name="variable_next_token"):
     ) -> Int[Tensor, "n gh gw"]:
         """Codes of n pictures, each row filled up with the end; raises ChiasmError as `next_token` does."""
         pictures = count_pictures(step, guidance, self.unconditional)
-        known = torch.zeros(pictures, 0, dtype=torch.long, device=step.start.device)
-        said = self._continue(step, known, guidance, temperature, top_k, generator)
+        # Rows of what is drawn; stray words have numbers behind the codes'.
+        said = self._continue(step, begun(step, pictures), guidance, temperature, top_k, generator)
         codes = torch.full((pictures, self.length), self.end, device=said.device)
         for row, (words, meant) in enumerate(zip(said, self.before_end(said), strict=True)):
             own = words[meant & (words < self.end)]
             codes[row, : len(own)] = own
         return rearrange(codes, "n (gh gw) -> n gh gw", gh=self.grid[0])
 
-    def _continue(
-        self,
-        step: Step,
-        codes: Int[Tensor, "n m"],
-        guidance: float,
-        temperature: float,
-        top_k: int,
-        generator: torch.Generator | None,
-    ) -> Int[Tensor, "n k"]:
-        """Rows of what is drawn, until all have ended; stray words have numbers behind the codes'."""
-        hidden, ended = step.start, torch.zeros(len(codes), dtype=torch.bool, device=codes.device)
-        while codes.shape[1] < self.length and not bool(ended.all()):
-            if codes.shape[1]:
-                unread = self.drawable.embed(codes[:, -1:])
-                hidden = step(unread if guidance == 1 else torch.cat([unread, unread]))[:, -1]
-            logits = guided(self.drawable.logits(hidden).float(), guidance)
-            if codes.shape[1] < self.shortest:
-                logits[:, self.end] = -torch.inf
-            code = torch.where(ended, self.end, draw(logits, temperature, top_k, generator))
-            ended |= code == self.end
-            codes = torch.cat([codes, code[:, None]], 1)
-        return codes
+    def _ended(self, codes: Int[Tensor, "n m"]) -> bool:
+        return bool((codes == self.end).any(1).all())
+
+    def _guided(
+        self, hidden: Float[Tensor, "r d"], codes: Int[Tensor, "n m"], guidance: float
+    ) -> Float[Tensor, "n k"]:
+        """Behind its end a row holds nothing but ends, before `shortest` codes none."""
+        logits = guided(self.drawable.logits(hidden).float(), guidance)
+        ended = (codes == self.end).any(1)
+        logits[ended] = -torch.inf
+        logits[:, self.end] = torch.where(ended, 0.0, logits[:, self.end])
+        if codes.shape[1] < self.shortest:
+            logits[:, self.end] = -torch.inf
+        return logits
+
+    def _embed(self, codes: Int[Tensor, "n m"], first: int) -> Float[Tensor, "n m d"]:
+        return self.drawable.embed(codes)
