@@ -204,6 +204,14 @@ def import_(
 
 
 @app.command()
+def families() -> None:
+    """List the public checkpoints that `chiasm import` knows."""
+    from chiasm.terminal.families import table
+
+    table()
+
+
+@app.command()
 def export(
     source: Annotated[Path, typer.Argument(help="folder of a Chiasm checkpoint")],
     destination: Annotated[Path, typer.Argument(help="folder of the new public checkpoint")],

@@ -64,7 +64,10 @@ class Model(nn.Module):
         for slot, part in wire(self.spec, texts, seed).items():
             setattr(self, slot, part)
         if self.views is not None:
-            self.contract.read_order(Size(64, 64), "the recipe")  # a size no part can take is an error now
+            with torch.device("cpu"):  # places are counted in earnest where weights stand on the meta device
+                self.contract.read_order(
+                    Size(64, 64), "the recipe"
+                )  # a size no part can take is an error now
 
     @property
     def speaks(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,8 +64,11 @@ def load(
     about = f"imported from {name} ({layout.name})"
     recipe = load_recipe({"name": name, "about": about, "model": spec, "data": {}, "stages": []})
     ours, unused = names.to_ours(original.tensors, where)
+    ours |= constants or {}
+    with torch.device("meta"):  # what does not fit is refused before anything is allocated
+        check_fit(_built(recipe.model, tokenizer), ours, names, where)
     model = _built(recipe.model, tokenizer)
-    load_named(model, {**ours, **(constants or {})}, names, where)
+    load_named(model, ours, names, where)
     return Loaded(model.eval(), recipe, unused)
 
 
@@ -75,6 +78,17 @@ def load_named(
     """Load tensors of our names into a module; `prefix` is what the module's own names lack in front.
 
     Weights that the module ties may be given once. Errors tell the original's names and both shapes.
+    """
+    full = check_fit(module, ours, names, where, prefix)
+    load_into(module, {key.removeprefix(prefix): tensor for key, tensor in full.items()}, where)
+
+
+def check_fit(
+    module: nn.Module, ours: Mapping[str, Tensor], names: NameMap, where: str, prefix: str = ""
+) -> dict[str, Tensor]:
+    """The tensors that a module takes, from names and shapes alone: it may stand on the meta device.
+
+    Raises CheckpointError naming, in the original's words, those that are missing, left over or of another shape.
     """
     own = {prefix + key: tensor for key, tensor in module.state_dict().items()}
     full = dict(ours)
@@ -99,8 +113,17 @@ def load_named(
     said += [f"{len(surplus)} tensors are more than the config asks for: {some(surplus)}"] if surplus else []
     said += [f"the config contradicts {len(reshaped)} tensors: {some(reshaped)}"] if reshaped else []
     if said:
-        raise CheckpointError(f"{where}: {'; '.join(said)}")
-    load_into(module, {key.removeprefix(prefix): tensor for key, tensor in full.items()}, where)
+        raise CheckpointError(f"{where}{_alone(own, ours)}: {'; '.join(said)}")
+    return full
+
+
+def _alone(own: Iterable[str], ours: Iterable[str]) -> str:
+    """Behind the folder's name, what it holds where it has nothing of the language model."""
+    present = {key.split(".")[0] for key in ours}
+    if "language" in present or not any(key.startswith("language.") for key in own):
+        return ""
+    held = "a projector" if "connector" in present else " and ".join(sorted(present)) or "nothing"
+    return f" holds {held} alone, without the language model that it belongs to"
 
 
 def import_checkpoint(

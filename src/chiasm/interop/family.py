@@ -199,11 +199,9 @@ def recognise(folder: Folder) -> Family:
         raise CheckpointError(
             f"{folder.path} looks like {', '.join(f.name for f in found)}; name one with --from"
         )
-    files = sorted(path.name for path in folder.path.iterdir())
-    looked = "\n".join(f"  {each.name}: {each.looks_for}" for each in all_families().values())
-    raise CheckpointError(
-        f"{folder.path} is of no known layout; it holds {', '.join(files[:12]) or 'nothing'}. Looked for:\n{looked}"
-    )
+    from chiasm.interop.unknown import described
+
+    raise CheckpointError(f"{folder.path}{described(folder)}")
 
 
 def _is_of(layout: Family, folder: Folder) -> bool:

@@ -58,7 +58,16 @@ class Llava(Family, name="llava"):
     def read(self, folder: Folder) -> Original:
         reference = folder.config.get("mm_vision_tower") or ""
         inside = folder.path / reference
-        clip = Folder(inside if reference and inside.is_dir() else resolve(reference))
+        try:
+            clip = Folder(inside if reference and inside.is_dir() else resolve(reference))
+        except CheckpointError as error:
+            alone = all(name.startswith("model.mm_projector.") for name in folder.tensors)
+            held = (
+                "holds a projector alone, without the language model that it belongs to; and "
+                if alone
+                else ""
+            )
+            raise CheckpointError(f"{folder.path} {held}names a vision tower: {error}") from None
         vision = clip.config.get("vision_config", clip.config)
         told = {"config": folder.config, "vision_config": vision}
         mean = (preprocessor(folder) or preprocessor(clip)).get("image_mean", OPENAI[0])
