@@ -37,6 +37,16 @@ Our names are those of the model's state dict: `SLOT.` and the part's own. The f
 `Own("encoder.mean")` names tensors of ours that they have not. A tensor without a rule, a tensor missing or of
 another shape is an error with the original's name in it. Tied weights may be given once.
 
+Every key of the config is accounted for. What `model`, `names`, `chat_template` or `added_tokens` reads is; what
+cannot reach the numbers is listed with its reason; anything else is refused by name when a checkpoint is loaded:
+
+            depth = config["text_config"].only("num_hidden_layers", 2, 4)    # refused by name with other values
+            language = plain(config["text_config"])                          # a part takes the config whole
+
+        without_effect = {**TRANSFORMERS, "text_config.attention_dropout": "only in training"}
+
+`config` is a `chiasm.interop.config.Config` there, which remembers what was read.
+
 Optional: `read` (files other than config.json and weights, or a config put together from several), `config`
 (`model` reversed: exports what was never imported), `constants` (values of `Own` tensors from other files of the
 folder), `chat_template`, `write`. What several families share of transformers' towers is in
@@ -55,6 +65,7 @@ By functions in the same file, each marked with the system and the beginning of 
 `case.config`, `.tensors` (the state dict, generated and shared ones included), `.inputs`, `.arguments` and, for
 shapes only, `.outputs`. `load` builds from the config and loads as an import does; a case that holds one part alone
 builds that part and calls `load_named(module, ours, names, where, prefix="connector.")` with `names.to_ours(...)`.
+With `@replays(..., without_effect={...})` the keys that it reads itself are accounted for as a family's are.
 `model` is a `chiasm.model.Model`, or an `nn.ModuleDict` by slot where there is no language model. Ids and pixels go
 through our documents and batches by `chiasm.interop.replay`; pixels that a case holds normalised are given back to
 [0, 1] there (`unnormalised`), because our encoders normalise for themselves. Tables are answered, all rows, by a

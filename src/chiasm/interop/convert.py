@@ -57,18 +57,15 @@ def load(
 
     Raises CheckpointError naming tensors that are missing, left over, or contradict the config.
     """
-    keys = original.tensors.keys()
-    with reading_config(where, layout):
-        spec = layout.model(original.config, keys)
-        names = layout.names(original.config, keys)
+    plan = layout.plan(original.config, original.tensors.keys(), where)
     about = f"imported from {name} ({layout.name})"
-    recipe = load_recipe({"name": name, "about": about, "model": spec, "data": {}, "stages": []})
-    ours, unused = names.to_ours(original.tensors, where)
+    recipe = load_recipe({"name": name, "about": about, "model": plan.model, "data": {}, "stages": []})
+    ours, unused = plan.names.to_ours(original.tensors, where)
     ours |= constants or {}
     with torch.device("meta"):  # what does not fit is refused before anything is allocated
-        check_fit(_built(recipe.model, tokenizer), ours, names, where)
+        check_fit(_built(recipe.model, tokenizer), ours, plan.names, where)
     model = _built(recipe.model, tokenizer)
-    load_named(model, ours, names, where)
+    load_named(model, ours, plan.names, where)
     return Loaded(model.eval(), recipe, unused)
 
 
@@ -142,11 +139,10 @@ def import_checkpoint(
     chosen = find_family(layout) if layout else recognise(folder)
     with reading_config(str(source), chosen):
         original = chosen.read(folder)
-        spec = chosen.model(original.config, original.tensors.keys())
         constants = chosen.constants(folder)
-        template = chosen.chat_template(original.config)
+    plan = chosen.plan(original.config, original.tensors.keys(), str(source))
     text = Path(tokenizer) if tokenizer else chosen.tokenizer(folder)
-    if text is None and _reads_text(spec):
+    if text is None and _reads_text(plan.model):
         raise CheckpointError(f"{source} has no tokenizer files; give a folder that has them (--tokenizer)")
     loaded = load(
         chosen,
@@ -157,7 +153,7 @@ def import_checkpoint(
         where=str(source),
     )
     if hasattr(loaded.model, "language"):
-        _finish_tokenizer(loaded.model.language.tokenizer, template, chosen.added_tokens(original.config))
+        _finish_tokenizer(loaded.model.language.tokenizer, plan.chat_template, plan.added_tokens)
     origin = {
         "family": chosen.name,
         "config": original.config,

@@ -16,6 +16,7 @@ import yaml
 from torch import Tensor
 
 from chiasm.errors import CheckpointError, nearest
+from chiasm.interop.config import Config, plain, refuse_unread
 from chiasm.interop.mapping import NameMap
 from chiasm.weights import read_tensors
 
@@ -82,14 +83,28 @@ class Original:
     borrowed: Collection[str] = ()
 
 
+@dataclass(frozen=True)
+class Plan:
+    """All that a family decides by an original's config: see the methods of `Family`."""
+
+    model: dict[str, dict[str, Any]]
+    names: NameMap
+    chat_template: str | dict[str, str] | None
+    added_tokens: dict[str, int]
+
+
 class Family:
     """Interface. Subclass with `name=...` in a file of chiasm.interop.families to add one; see chiasm.interop.
 
     looks_for: what `recognises` goes by, in words, for the error when no family knows a folder.
+    without_effect: places in the config that do not reach the numbers, each with the reason; one stands for all
+        below it, and `*.key` for that key at any depth. What no method reads and this does not list is refused.
+        None stands for a family whose keys are not accounted for yet.
     """
 
     name: ClassVar[str] = ""
     looks_for: ClassVar[str] = ""
+    without_effect: ClassVar[Mapping[str, str] | None] = None
 
     def __init_subclass__(cls, *, name: str | None = None, **kwargs: Any):
         super().__init_subclass__(**kwargs)
@@ -129,6 +144,24 @@ class Family:
     def tokenizer(self, folder: Folder) -> Path | None:
         """Where the text tokenizer's files are."""
         return folder.tokenizer
+
+    def plan(self, config: Mapping[str, Any], keys: Collection[str], where: str) -> Plan:
+        """What the config decides; raises CheckpointError, also for a key that is not accounted for."""
+        if self.without_effect is None:
+            return self._plan(config, keys, where)
+        accounted = Config(config)
+        plan = self._plan(accounted, keys, where)
+        refuse_unread(accounted, self.without_effect, where, repr(self.name))
+        return plan
+
+    def _plan(self, config: Mapping[str, Any], keys: Collection[str], where: str) -> Plan:
+        with reading_config(where, self):
+            return Plan(
+                plain(self.model(config, keys)),
+                self.names(config, keys),
+                self.chat_template(config),
+                self.added_tokens(config),
+            )
 
     def constants(self, folder: Folder) -> dict[str, Tensor]:
         """Values of `Own` tensors that other files of the folder decide (a preprocessor's mean and deviation)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from chiasm.interop.cases import Case, read_cases
+from chiasm.interop.config import Config, refuse_unread
 from chiasm.interop.family import all_families
 
 Replay = Callable[[Case], Mapping[str, Tensor]]
@@ -20,17 +21,33 @@ _replays: dict[tuple[str, str], Replay] = {}
 _tables: dict[tuple[str, str], Table] = {}
 
 
-def replays(system: str, *classes: str) -> Callable[[Replay], Replay]:
+def replays(
+    system: str, *classes: str, without_effect: Mapping[str, str] | None = None
+) -> Callable[[Replay], Replay]:
     """Marks the function that replays a system's cases of these classes (`reference.class`, or how it begins).
 
     It is given the case and returns the outputs by name.
+
+    without_effect: keys of the case's config that do not reach its outputs, with the reasons; as in `Family`, what
+        is neither read nor listed fails the case, and None stands for a replay whose keys are not accounted for.
     """
 
     def mark(function: Replay) -> Replay:
-        _replays.update({(system, each): function for each in classes})
+        replay = function if without_effect is None else _accounting(function, without_effect)
+        _replays.update({(system, each): replay for each in classes})
         return function
 
     return mark
+
+
+def _accounting(function: Replay, without_effect: Mapping[str, str]) -> Replay:
+    def replay(case: Case) -> Mapping[str, Tensor]:
+        config = Config(case.config)
+        outputs = function(replace(case, told={**case.told, "config": config}))
+        refuse_unread(config, without_effect, case.name, "the replay")
+        return outputs
+
+    return replay
 
 
 def replays_table(system: str, kind: str = "tile table") -> Callable[[Table], Table]:
