@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import operator
 import pkgutil
 import re
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, reduce
 from typing import Annotated, Any, ClassVar, Union, get_args, get_origin
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -84,9 +85,20 @@ class Option:
 
     @property
     def type(self) -> str:
-        constrained = get_origin(self.annotation) is Annotated  # PositiveInt is told as int
-        text = inspect.formatannotation(get_args(self.annotation)[0] if constrained else self.annotation)
+        text = inspect.formatannotation(_unbounded(self.annotation))
         return re.sub(r"\b(?:typing|chiasm\.[\w.]+)\.(?=\w)", "", text)
+
+
+def _unbounded(annotation: Any) -> Any:
+    """The type without its bounds: `PositiveInt` is int, and `list[Width]` a list[int]."""
+    arguments = get_args(annotation)
+    if get_origin(annotation) is Annotated:
+        return _unbounded(arguments[0])
+    if get_origin(annotation) in (types.UnionType, Union):
+        return reduce(operator.or_, map(_unbounded, arguments))
+    if get_origin(annotation) in (list, tuple, dict):
+        return get_origin(annotation)[tuple(map(_unbounded, arguments))]
+    return annotation
 
 
 def names(slot: str) -> list[str]:

@@ -6,10 +6,10 @@ from functools import cache
 
 import torch
 from jaxtyping import Float
-from pydantic import NonNegativeFloat
 from torch import Tensor
 from torch.nn import functional
 
+from chiasm.bounds import Weight
 from chiasm.critics import Critic
 from chiasm.encoders.efficientnet_lite import EfficientNetLite
 from chiasm.losses import Loss
@@ -28,7 +28,7 @@ class EfficientNetLite0Distance(Critic, name="efficientnet_lite0"):
         weight: of the loss.
     """
 
-    def __init__(self, *, weight: NonNegativeFloat = 1.0):
+    def __init__(self, *, weight: Weight = 1.0):
         super().__init__()
         self.weight = weight
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
 
+from chiasm.bounds import Batches, Decay, Depth, Weight, Width
 from chiasm.critics import Critic
 from chiasm.losses import Loss
 
@@ -42,15 +42,15 @@ class PatchGAN(Critic, name="patchgan"):
     def __init__(
         self,
         *,
-        weight: NonNegativeFloat = 0.5,
-        start: NonNegativeInt = 20_000,
+        weight: Weight = 0.5,
+        start: Batches = 20_000,
         balanced: bool = True,
         non_saturating: bool = False,
-        own: NonNegativeFloat = 1.0,
-        lecam: NonNegativeFloat = 0.0,
-        lecam_decay: float = 0.999,
-        width: PositiveInt = 64,
-        depth: PositiveInt = 3,
+        own: Weight = 1.0,
+        lecam: Weight = 0.0,
+        lecam_decay: Decay = 0.999,
+        width: Width = 64,
+        depth: Depth = 3,
     ):
         super().__init__()
         self.weight, self.start, self.balanced, self.non_saturating = weight, start, balanced, non_saturating

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import torch
 from einops import rearrange
 from jaxtyping import Bool, Float, Int
-from pydantic import PositiveInt
 from torch import Tensor, nn
 
+from chiasm.bounds import Batches, CodebookSize, Count, Decay, Depth, Heads, Pixels, Share, Weight, Width
 from chiasm.connectors.selection import (
     Merger,
     Selector,
@@ -94,23 +94,23 @@ class LaVITTokenizer(ImageTokenizer, name="lavit"):
         self,
         *,
         encoder: Encoder,
-        size: PositiveInt = 224,
-        codebook_size: PositiveInt = 16384,
-        code_width: PositiveInt = 32,
-        depth: PositiveInt = 12,
-        heads: PositiveInt = 16,
-        hidden: PositiveInt = 6144,
-        most: PositiveInt | None = None,
-        keep: float = 1 / 3,
-        decoder_depth: int = 12,
-        decoder_width: PositiveInt | None = None,
+        size: Pixels = 224,
+        codebook_size: CodebookSize = 16384,
+        code_width: Width = 32,
+        depth: Depth = 12,
+        heads: Heads = 16,
+        hidden: Width = 6144,
+        most: CodebookSize | None = None,
+        keep: Share = 1 / 3,
+        decoder_depth: Count = 12,
+        decoder_width: Width | None = None,
         positions: bool = False,
-        painter: PositiveInt | None = None,
-        foreground: float = 1.0,
-        commitment: float = 0.25,
-        decay: float = 0.99,
-        settle: int = 0,
-        revive_after: int = 20,
+        painter: Width | None = None,
+        foreground: Weight = 1.0,
+        commitment: Weight = 0.25,
+        decay: Decay = 0.99,
+        settle: Batches = 0,
+        revive_after: Batches = 20,
     ):
         super().__init__()
         self.encoder = encoder.requires_grad_(False)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from einops import rearrange
 from jaxtyping import Float
-from pydantic import PositiveInt
 from torch import Tensor
 
+from chiasm.bounds import Bits, Depth, Multipliers, Pixels, Weight, Width
 from chiasm.critics import Critic
 from chiasm.tokenizers.autoencoder import VideoAutoencoder
 from chiasm.tokenizers.lookup_free import LookupFree
@@ -36,15 +36,15 @@ class LookupFreeVideoTokenizer(VideoAutoencoder, name="lfq_video"):
     def __init__(
         self,
         *,
-        size: PositiveInt = 128,
-        width: PositiveInt = 128,
-        multipliers: list[int] = [1, 2, 2, 4],  # noqa: B006
-        depth: PositiveInt = 4,
-        bits: PositiveInt = 18,
-        commitment: float = 0.25,
-        entropy: float = 0.1,
-        sure: float = 1.0,
-        even: float = 1.0,
+        size: Pixels = 128,
+        width: Width = 128,
+        multipliers: Multipliers = [1, 2, 2, 4],  # noqa: B006
+        depth: Depth = 4,
+        bits: Bits = 18,
+        commitment: Weight = 0.25,
+        entropy: Weight = 0.1,
+        sure: Weight = 1.0,
+        even: Weight = 1.0,
         critics: list[Critic] = [],  # noqa: B006
     ):
         super().__init__(

@@ -8,10 +8,21 @@ import numpy as np
 import torch
 from einops import rearrange
 from jaxtyping import Float, Int
-from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 
+from chiasm.bounds import (
+    Batches,
+    CodebookSize,
+    Count,
+    Depth,
+    Kernel,
+    Multipliers,
+    Scales,
+    Share,
+    Weight,
+    Width,
+)
 from chiasm.critics import Critic
 from chiasm.errors import RecipeError
 from chiasm.losses import Loss
@@ -181,22 +192,22 @@ class MultiScale(Autoencoder, name="multi_scale"):
     def __init__(
         self,
         *,
-        scales: list[int] = [1, 2, 3, 4, 5, 6, 8, 10, 13, 16],  # noqa: B006
-        width: PositiveInt = 160,
-        multipliers: list[int] = [1, 1, 2, 2, 4],  # noqa: B006
-        depth: PositiveInt = 2,
-        code_width: PositiveInt = 32,
-        codebook_size: PositiveInt = 4096,
-        convolutions: int = 4,
-        blend: float = 0.5,
+        scales: Scales = [1, 2, 3, 4, 5, 6, 8, 10, 13, 16],  # noqa: B006
+        width: Width = 160,
+        multipliers: Multipliers = [1, 1, 2, 2, 4],  # noqa: B006
+        depth: Depth = 2,
+        code_width: Width = 32,
+        codebook_size: CodebookSize = 4096,
+        convolutions: Count = 4,
+        blend: Share = 0.5,
         cosine: bool = False,
-        kernel: PositiveInt = 3,
-        codebook_weight: float = 1.0,
-        commitment: float = 0.25,
-        squared: float = 0.0,
-        foreground: float = 1.0,
+        kernel: Kernel = 3,
+        codebook_weight: Weight = 1.0,
+        commitment: Weight = 0.25,
+        squared: Weight = 0.0,
+        foreground: Weight = 1.0,
         critics: list[Critic] = [],  # noqa: B006
-        revive_after: NonNegativeInt = 0,
+        revive_after: Batches = 0,
     ):
         if not scales or min(scales) < 1 or sorted(set(scales)) != list(scales):
             raise RecipeError(f"image_tokenizer 'multi_scale': scales are {scales}; they must grow from 1 on")

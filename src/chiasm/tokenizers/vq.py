@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
+from chiasm.bounds import Batches, CodebookSize, Decay, Depth, Pixels, Weight, Width
 from chiasm.critics import Critic, criticised
 from chiasm.errors import ChiasmError, RecipeError
 from chiasm.losses import Loss
@@ -50,17 +51,17 @@ class VQ(ImageTokenizer, name="vq"):
     def __init__(
         self,
         *,
-        size: int = 96,
-        downsample: int = 16,
-        codebook_size: int = 512,
-        code_width: int = 32,
-        width: int = 192,
-        depth: int = 1,
-        commitment: float = 0.25,
-        foreground: float = 1.0,
-        decay: float = 0.97,
-        settle: int = 80,
-        revive_after: int = 20,
+        size: Pixels = 96,
+        downsample: Pixels = 16,
+        codebook_size: CodebookSize = 512,
+        code_width: Width = 32,
+        width: Width = 192,
+        depth: Depth = 1,
+        commitment: Weight = 0.25,
+        foreground: Weight = 1.0,
+        decay: Decay = 0.97,
+        settle: Batches = 80,
+        revive_after: Batches = 20,
         cosine: bool = False,
         critics: list[Critic] = [],  # noqa: B006
     ):

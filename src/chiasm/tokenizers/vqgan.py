@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from einops import rearrange
 from jaxtyping import Float, Int
-from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
+from chiasm.bounds import Batches, CodebookSize, Depth, Multipliers, Pixels, Weight, Width
 from chiasm.critics import Critic
 from chiasm.errors import RecipeError
 from chiasm.losses import Loss
@@ -126,19 +126,19 @@ class VQGAN(Autoencoder, name="vqgan"):
     def __init__(
         self,
         *,
-        size: PositiveInt = 256,
-        width: PositiveInt = 128,
-        multipliers: list[int] = [1, 1, 2, 2, 4],  # noqa: B006
-        depth: PositiveInt = 2,
-        attention_sizes: list[int] = [16],  # noqa: B006
-        latent_width: PositiveInt = 256,
-        code_width: PositiveInt = 256,
-        codebook_size: PositiveInt = 1024,
-        codebook_weight: float = 0.25,
-        commitment: float = 1.0,
+        size: Pixels = 256,
+        width: Width = 128,
+        multipliers: Multipliers = [1, 1, 2, 2, 4],  # noqa: B006
+        depth: Depth = 2,
+        attention_sizes: list[Pixels] = [16],  # noqa: B006
+        latent_width: Width = 256,
+        code_width: Width = 256,
+        codebook_size: CodebookSize = 1024,
+        codebook_weight: Weight = 0.25,
+        commitment: Weight = 1.0,
         middle_attention: bool = True,
         critics: list[Critic] = [],  # noqa: B006
-        revive_after: NonNegativeInt = 0,
+        revive_after: Batches = 0,
     ):
         super().__init__(
             size=size,

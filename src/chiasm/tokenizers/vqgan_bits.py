@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from einops import rearrange
 from jaxtyping import Float
-from pydantic import PositiveInt
 from torch import Tensor, nn
 
+from chiasm.bounds import Bits, Depth, Multipliers, Pixels, Weight, Width
 from chiasm.errors import RecipeError
 from chiasm.tokenizers.autoencoder import QuantizedAutoencoder
 from chiasm.tokenizers.convolutional import ConvDecoder, ConvEncoder
@@ -35,16 +35,16 @@ class BitwiseVQGAN(QuantizedAutoencoder, name="vqgan_bits"):
     def __init__(
         self,
         *,
-        size: PositiveInt = 256,
-        width: PositiveInt = 128,
-        multipliers: list[int] = [1, 2, 2, 4, 4],  # noqa: B006
-        decoder_multipliers: list[int] = [1, 1, 2, 2, 4],  # noqa: B006
-        depths: list[int] = [4, 3, 4, 3, 4],  # noqa: B006
-        decoder_depths: list[int] = [4, 4, 3, 4, 3],  # noqa: B006
-        attention_sizes: list[int] = [],  # noqa: B006
-        bits: PositiveInt = 13,
-        commitment: float = 0.1,
-        entropy: float = 0.1,
+        size: Pixels = 256,
+        width: Width = 128,
+        multipliers: Multipliers = [1, 2, 2, 4, 4],  # noqa: B006
+        decoder_multipliers: Multipliers = [1, 1, 2, 2, 4],  # noqa: B006
+        depths: list[Depth] = [4, 3, 4, 3, 4],  # noqa: B006
+        decoder_depths: list[Depth] = [4, 4, 3, 4, 3],  # noqa: B006
+        attention_sizes: list[Pixels] = [],  # noqa: B006
+        bits: Bits = 13,
+        commitment: Weight = 0.1,
+        entropy: Weight = 0.1,
     ):
         levels = len(multipliers)
         if not levels == len(decoder_multipliers) == len(depths) == len(decoder_depths):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 
+from chiasm.bounds import CodebookSize, Depth, Multiplier, Multipliers, Pixels, Weight, Width
 from chiasm.critics import Critic
 from chiasm.losses import Loss
 from chiasm.tokenizers.autoencoder import Quantized, Quantizer
@@ -83,16 +83,16 @@ class CosineVQGAN(Autoencoder, name="vqgan_cosine"):
     def __init__(
         self,
         *,
-        size: PositiveInt = 256,
-        width: PositiveInt = 128,
-        multipliers: list[int] = [1, 1, 2, 2, 4],  # noqa: B006
-        decoder_multipliers: list[int] = [],  # noqa: B006
-        depth: PositiveInt = 2,
-        latent_width: PositiveInt = 256,
-        code_width: PositiveInt = 8,
-        codebook_size: PositiveInt = 16384,
-        commitment: float = 0.25,
-        entropy: float = 0.0,
+        size: Pixels = 256,
+        width: Width = 128,
+        multipliers: Multipliers = [1, 1, 2, 2, 4],  # noqa: B006
+        decoder_multipliers: list[Multiplier] = [],  # noqa: B006
+        depth: Depth = 2,
+        latent_width: Width = 256,
+        code_width: Width = 8,
+        codebook_size: CodebookSize = 16384,
+        commitment: Weight = 0.25,
+        entropy: Weight = 0.0,
         critics: list[Critic] = [],  # noqa: B006
     ):
         super().__init__(

@@ -6,9 +6,9 @@ import math
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import PositiveInt
 from torch import Tensor, nn
 
+from chiasm.bounds import Depth, Levels, Multipliers, Pixels, Width, WidthOrZero
 from chiasm.errors import RecipeError
 from chiasm.tokenizers.autoencoder import Quantized, Quantizer
 from chiasm.tokenizers.vqgan import Autoencoder
@@ -74,14 +74,14 @@ class FiniteScalarVQGAN(Autoencoder, name="vqgan_fsq"):
     def __init__(
         self,
         *,
-        size: PositiveInt = 256,
-        width: PositiveInt = 128,
-        multipliers: list[int] = [1, 1, 2, 2, 4],  # noqa: B006
-        depth: PositiveInt = 2,
-        attention_sizes: list[int] = [16],  # noqa: B006
-        latent_width: PositiveInt = 256,
-        levels: list[int] = [8, 5, 5, 5],  # noqa: B006
-        code_width: int = 0,
+        size: Pixels = 256,
+        width: Width = 128,
+        multipliers: Multipliers = [1, 1, 2, 2, 4],  # noqa: B006
+        depth: Depth = 2,
+        attention_sizes: list[Pixels] = [16],  # noqa: B006
+        latent_width: Width = 256,
+        levels: Levels = [8, 5, 5, 5],  # noqa: B006
+        code_width: WidthOrZero = 0,
     ):
         if not levels or min(levels) < 2:
             raise RecipeError(f"image_tokenizer 'vqgan_fsq': levels are {levels}; each must be 2 or more")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from einops import rearrange
 from jaxtyping import Float, Int
-from pydantic import PositiveInt
 from torch import Tensor, nn
 
+from chiasm.bounds import CodebookSize, Depth, Multipliers, Pixels, Positive, Weight, Width
 from chiasm.critics import Critic
 from chiasm.losses import Loss
 from chiasm.tokenizers.autoencoder import Quantized, Quantizer
@@ -75,15 +75,15 @@ class GumbelVQGAN(Autoencoder, name="vqgan_gumbel"):
     def __init__(
         self,
         *,
-        size: PositiveInt = 256,
-        width: PositiveInt = 128,
-        multipliers: list[int] = [1, 1, 2, 4],  # noqa: B006
-        depth: PositiveInt = 2,
-        attention_sizes: list[int] = [32],  # noqa: B006
-        latent_width: PositiveInt = 256,
-        codebook_size: PositiveInt = 8192,
-        temperature: float = 1.0,
-        kl: float = 5e-4,
+        size: Pixels = 256,
+        width: Width = 128,
+        multipliers: Multipliers = [1, 1, 2, 4],  # noqa: B006
+        depth: Depth = 2,
+        attention_sizes: list[Pixels] = [32],  # noqa: B006
+        latent_width: Width = 256,
+        codebook_size: CodebookSize = 8192,
+        temperature: Positive = 1.0,
+        kl: Weight = 5e-4,
         critics: list[Critic] = [],  # noqa: B006
     ):
         super().__init__(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import PositiveInt
-
+from chiasm.bounds import Bits, Depth, Multipliers, Pixels, Weight, Width, WidthOrZero
 from chiasm.tokenizers.lookup_free import ProjectedLookupFree
 from chiasm.tokenizers.vqgan import Autoencoder
 
@@ -31,18 +30,18 @@ class LookupFreeVQGAN(Autoencoder, name="vqgan_lfq"):
     def __init__(
         self,
         *,
-        size: PositiveInt = 256,
-        width: PositiveInt = 128,
-        multipliers: list[int] = [1, 1, 2, 2, 4],  # noqa: B006
-        depth: PositiveInt = 2,
-        attention_sizes: list[int] = [16],  # noqa: B006
-        latent_width: PositiveInt = 256,
-        bits: PositiveInt = 10,
-        code_width: int = 0,
-        commitment: float = 0.25,
-        entropy: float = 0.1,
-        diversity: float = 1.0,
-        soft_clamp: float = 0.0,
+        size: Pixels = 256,
+        width: Width = 128,
+        multipliers: Multipliers = [1, 1, 2, 2, 4],  # noqa: B006
+        depth: Depth = 2,
+        attention_sizes: list[Pixels] = [16],  # noqa: B006
+        latent_width: Width = 256,
+        bits: Bits = 10,
+        code_width: WidthOrZero = 0,
+        commitment: Weight = 0.25,
+        entropy: Weight = 0.1,
+        diversity: Weight = 1.0,
+        soft_clamp: Weight = 0.0,
     ):
         super().__init__(
             size=size,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from einops import rearrange
 from jaxtyping import Float
-from pydantic import PositiveInt
 from torch import Tensor, nn
 
+from chiasm.bounds import CodebookSize, Depth, Multipliers, Pixels, Weight, Width
 from chiasm.tokenizers.autoencoder import QuantizedAutoencoder
 from chiasm.tokenizers.convolutional import ConvDecoder, ConvEncoder
 from chiasm.tokenizers.vqgan import Codebook
@@ -35,17 +35,17 @@ class MuseVQGAN(QuantizedAutoencoder, name="vqgan_muse"):
     def __init__(
         self,
         *,
-        size: PositiveInt = 256,
-        width: PositiveInt = 128,
-        multipliers: list[int] = [1, 2, 2, 4, 6],  # noqa: B006
-        depth: PositiveInt = 2,
-        attention_sizes: list[int] = [],  # noqa: B006
+        size: Pixels = 256,
+        width: Width = 128,
+        multipliers: Multipliers = [1, 2, 2, 4, 6],  # noqa: B006
+        depth: Depth = 2,
+        attention_sizes: list[Pixels] = [],  # noqa: B006
         middle_attention: bool = False,
-        latent_width: PositiveInt = 64,
-        code_width: PositiveInt = 64,
-        codebook_size: PositiveInt = 8192,
-        codebook_weight: float = 0.25,
-        commitment: float = 1.0,
+        latent_width: Width = 64,
+        code_width: Width = 64,
+        codebook_size: CodebookSize = 8192,
+        codebook_weight: Weight = 0.25,
+        commitment: Weight = 1.0,
     ):
         super().__init__(size=size, factor=2 ** (len(multipliers) - 1), codebook_size=codebook_size)
         attention = {level for level in range(len(multipliers)) if size // 2**level in attention_sizes}

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from jaxtyping import Float, Int
-from pydantic import PositiveInt
 from torch import Tensor
 from torch.nn import functional
 
+from chiasm.bounds import CodebookSize, Depth, Multipliers, Pixels, Weight, Width
 from chiasm.tokenizers.autoencoder import Quantized
 from chiasm.tokenizers.vqgan import Autoencoder, Codebook
 
@@ -45,15 +45,15 @@ class UnitVQGAN(Autoencoder, name="vqgan_unit"):
     def __init__(
         self,
         *,
-        size: PositiveInt = 384,
-        width: PositiveInt = 128,
-        multipliers: list[int] = [1, 1, 2, 2, 4],  # noqa: B006
-        depth: PositiveInt = 2,
-        latent_width: PositiveInt = 256,
-        code_width: PositiveInt = 8,
-        codebook_size: PositiveInt = 16384,
-        codebook_weight: float = 0.25,
-        commitment: float = 1.0,
+        size: Pixels = 384,
+        width: Width = 128,
+        multipliers: Multipliers = [1, 1, 2, 2, 4],  # noqa: B006
+        depth: Depth = 2,
+        latent_width: Width = 256,
+        code_width: Width = 8,
+        codebook_size: CodebookSize = 16384,
+        codebook_weight: Weight = 0.25,
+        commitment: Weight = 1.0,
     ):
         super().__init__(
             size=size,

@@ -7,10 +7,10 @@ from functools import partial
 import torch
 from einops import rearrange
 from jaxtyping import Float
-from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 
+from chiasm.bounds import Batches, Cells, CodebookSize, Count, Depth, Multipliers, Pixels, Weight, Width
 from chiasm.critics import Critic
 from chiasm.errors import RecipeError
 from chiasm.tokenizers.autoencoder import VideoAutoencoder
@@ -43,18 +43,18 @@ class VideoVQGAN(VideoAutoencoder, name="vqgan_video"):
     def __init__(
         self,
         *,
-        size: PositiveInt = 512,
-        width: PositiveInt = 256,
-        multipliers: list[int] = [1, 2, 2, 4],  # noqa: B006
-        depth: PositiveInt = 2,
-        attention_levels: list[int] = [3],  # noqa: B006
-        code_width: PositiveInt = 4,
-        codebook_size: PositiveInt = 32768,
-        downsample_time: PositiveInt = 4,
-        codebook_weight: float = 1.0,
-        commitment: float = 0.25,
+        size: Pixels = 512,
+        width: Width = 256,
+        multipliers: Multipliers = [1, 2, 2, 4],  # noqa: B006
+        depth: Depth = 2,
+        attention_levels: list[Count] = [3],  # noqa: B006
+        code_width: Width = 4,
+        codebook_size: CodebookSize = 32768,
+        downsample_time: Cells = 4,
+        codebook_weight: Weight = 1.0,
+        commitment: Weight = 0.25,
         critics: list[Critic] = [],  # noqa: B006
-        revive_after: NonNegativeInt = 0,
+        revive_after: Batches = 0,
     ):
         if downsample_time & (downsample_time - 1):
             raise RecipeError(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from einops import rearrange
 from jaxtyping import Float, Int
-from pydantic import PositiveInt
 from torch import Tensor, nn
 
+from chiasm.bounds import Batches, CodebookSize, Decay, Depth, Pixels, Weight, Width
 from chiasm.errors import ChiasmError, RecipeError
 from chiasm.losses import Loss
 from chiasm.tokenizers import ImageTokenizer, join_scales, split_scales
@@ -37,15 +37,15 @@ class VQVAE2(ImageTokenizer, name="vqvae2"):
     def __init__(
         self,
         *,
-        size: PositiveInt = 256,
-        width: PositiveInt = 128,
-        depth: PositiveInt = 2,
-        residual_width: PositiveInt = 32,
-        code_width: PositiveInt = 64,
-        codebook_size: PositiveInt = 512,
-        commitment: float = 0.25,
-        decay: float = 0.99,
-        revive_after: int = 20,
+        size: Pixels = 256,
+        width: Width = 128,
+        depth: Depth = 2,
+        residual_width: Width = 32,
+        code_width: Width = 64,
+        codebook_size: CodebookSize = 512,
+        commitment: Weight = 0.25,
+        decay: Decay = 0.99,
+        revive_after: Batches = 20,
     ):
         super().__init__()
         self.codebooks = 2
