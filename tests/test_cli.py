@@ -7,7 +7,9 @@ import sys
 import pytest
 from PIL import Image
 
+import chiasm
 from chiasm.cli import main
+from chiasm.recipe import about, load_recipe, recipes
 
 
 def run(capsys, *arguments, rc=0):
@@ -108,8 +110,9 @@ def test_generate_saves_pictures(capsys, trained, tmp_path):
 
 
 def test_show_tells_shapes_parameters_and_cost(capsys):
-    told = run(capsys, "show", "quickstart", "--tiny", "model.connector.type=mlp")
+    told = run(capsys, "show", "quickstart", "--tiny", "model.connector.type=mlp", "--recipe")
     for word in (
+        "chiasm/connectors/mlp.py:",
         "type: mlp",
         "grid 6 x 6 of width 432",
         "36 visual tokens",
@@ -144,6 +147,7 @@ def test_world_writes_a_contact_sheet(capsys, tmp_path):
     ("arguments", "message"),
     [
         (["train", "nonsense"], "there is no recipe 'nonsense'"),
+        (["train", "/nope"], "there is no recipe at /nope: no such file or folder"),
         (["show", "quickstart", "--tiny", "model.connector.fctor=2"], "did you mean 'factor'?"),
         (["parts", "conector"], "there is no slot 'conector'; did you mean 'connector'?"),
         (["chat", "/nowhere", "-m", "x"], "/nowhere"),
@@ -155,6 +159,71 @@ def test_a_users_mistake_is_one_sentence(capsys, arguments, message):
     told = run(capsys, *arguments, rc=1)
     assert message in told
     assert "Traceback" not in told
+
+
+def test_tables_come_first_and_the_recipe_on_request(capsys):
+    tables = run(capsys, "show", "quickstart", "--tiny")
+    assert "type: pixel_shuffle" not in tables
+    whole = run(capsys, "show", "quickstart", "--tiny", "--recipe")
+    assert whole.index("through every slot") < whole.index("type: pixel_shuffle")
+
+
+def test_the_recipes_say_of_themselves_what_they_resolve_to(capsys):
+    listed = run(capsys, "recipes")
+    for name, path in recipes().items():
+        assert about(path) == load_recipe(name).about
+        assert about(path) in listed
+
+
+def test_version(capsys):
+    assert run(capsys, "--version") == f"chiasm {chiasm.__version__}\n"
+
+
+def test_training_ends_with_what_to_type_next(capsys, trained):
+    printed = run(capsys, "train", "quickstart", "--tiny", "--out", trained)
+    for line in (
+        f"{trained}/final",
+        f"chiasm eval {trained}",
+        f"chiasm chat {trained}",
+        f"chiasm generate {trained}",
+    ):
+        assert line in printed
+
+
+def test_piped_output_has_no_escapes_frames_or_warnings(tmp_path):
+    command = (
+        "train",
+        "quickstart",
+        "--tiny",
+        "stages.joint.steps=2",
+        "stages.codes.steps=2",
+        "--out",
+        tmp_path / "run",
+    )
+    done = subprocess.run([sys.executable, "-m", "chiasm.cli", *command], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    for sign in ("\x1b", "━", "│", "Warning"):
+        assert sign not in done.stdout
+
+
+@pytest.mark.parametrize("name", ["[bold]a[/]", "[/]", "a b"])
+def test_brackets_in_paths_are_no_markup(capsys, tmp_path, name):
+    out = tmp_path / name
+    assert str(out) in run(
+        capsys, "world", "--show", "--out", out.with_suffix(".png"), "--scenes", "1", "emoji=12"
+    )
+    assert str(out) in run(capsys, "show", out, rc=1)
+
+
+@pytest.mark.parametrize(
+    "name", ["file", "file/below", "n" * 300], ids=["a file", "below a file", "300 bytes"]
+)
+def test_an_output_that_cannot_be_written_is_a_sentence(capsys, tmp_path, name):
+    (tmp_path / "file").write_text("")
+    printed = run(capsys, "train", "quickstart", "--tiny", "--out", tmp_path / name, rc=1)
+    assert printed.startswith("error: ")
+    assert len(printed.splitlines()) == 1
 
 
 def test_wrong_usage_exits_with_two(capsys):

@@ -119,3 +119,42 @@ def test_every_shipped_recipe_resolves_also_tiny(name):
     raw = yaml.safe_load(recipes()[name].read_text(encoding="utf-8"))
     if "tiny" in raw:
         load_recipe(name, tiny=True)
+
+
+@pytest.mark.parametrize(
+    ("override", "reason"),
+    [
+        ("name=../../up", "would leave its folder"),
+        ("name=.hidden", "no dot in front"),
+        (f"name={'n' * 101}", "1 to 100"),
+        ("stages.0.name=a/b", "would leave its folder"),
+        ("stages.0.rows=100000000", "less than or equal"),
+        ("stages.0.betas=[0.9, 1.0]", "less than 1"),
+        ("stages.0.train.image_tokenizer=.nan", "not a finite number"),
+        ("seed=-1", "greater than or equal to 0"),
+        ("seed=99999999999999999999", "less than"),
+        ("model.encoder=3", "model.encoder"),
+        ("stages=3", "stages must be a list"),
+        ("stages.0=3", "must be a mapping"),
+        ("data=3", "data"),
+        ("evaluation=[1]", "evaluation"),
+        ("model.connector.factor.x=3", "factor"),
+    ],
+)
+def test_values_out_of_bounds_or_of_another_type_are_named(override, reason):
+    with pytest.raises(RecipeError, match=reason):
+        load_recipe("quickstart", [override])
+
+
+def test_a_base_that_names_itself(tmp_path):
+    for name, base in (("a", "b"), ("b", "a")):
+        (tmp_path / f"{name}.yaml").write_text(f"base: {base}.yaml\nname: {name}\n")
+    with pytest.raises(RecipeError, match="is its own base"):
+        load_recipe(tmp_path / "a.yaml")
+
+
+def test_an_overlay_that_is_no_mapping(tmp_path):
+    for text in ("base: [1]\n", "base: quickstart\ntiny: 3\n", "base: quickstart\nmodel: 3\n"):
+        (tmp_path / "a.yaml").write_text(text + "name: a\n")
+        with pytest.raises(RecipeError):
+            load_recipe(tmp_path / "a.yaml", tiny=True)

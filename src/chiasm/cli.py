@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Optional
 
 import typer
 
 app = typer.Typer(
     name="chiasm",
-    help="Build, train, compare and serve models that both see and draw.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -29,6 +28,30 @@ tokenizer_app = typer.Typer(help="Look at image tokenizers.", no_args_is_help=Tr
 app.add_typer(tokenizer_app, name="tokenizer")
 Seed = Annotated[int, typer.Option(help="of the sampling")]
 
+# What other libraries print of themselves; a variable that the user has set stays.
+QUIET = {
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "DIFFUSERS_VERBOSITY": "error",
+}
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from chiasm import __version__
+
+        typer.echo(f"chiasm {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="print the version")
+    ] = False,
+) -> None:
+    """Build, train, compare and serve models that both see and draw."""
+
 
 @app.command()
 def quickstart(
@@ -39,8 +62,7 @@ def quickstart(
     train("quickstart", overrides, folder=folder, tiny=False)
     if not (folder / "report.html").exists():
         evaluate(folder)
-    _say(f"\nreport: [bold]{(folder / 'report.html').resolve()}[/]")
-    _say(f"talk:   chiasm chat {folder}\ndraw:   chiasm generate {folder} 'Draw: a dog at the top left.'")
+    _say(f"\nreport: {(folder / 'report.html').resolve()}")
 
 
 @app.command()
@@ -54,10 +76,11 @@ def train(
 ) -> None:
     """Train a recipe. The same command continues a run that was stopped, bit for bit."""
     from chiasm.recipe import load_recipe
+    from chiasm.terminal.next_steps import next_steps
     from chiasm.training.train import train as run
 
     loaded = load_recipe(recipe, overrides or (), tiny=tiny)
-    run(loaded, folder or Path("runs") / (loaded.name + ("-tiny" if tiny else "")))
+    _say(next_steps(loaded, run(loaded, folder or Path("runs") / (loaded.name + ("-tiny" if tiny else "")))))
 
 
 @app.command("eval")
@@ -122,12 +145,17 @@ def complete(
 
 
 @app.command()
-def show(recipe: RecipeName, overrides: Overrides = None, tiny: Tiny = False) -> None:
-    """Print the resolved recipe, the shapes through every slot, parameters, FLOPs and image tokens."""
+def show(
+    recipe: RecipeName,
+    overrides: Overrides = None,
+    tiny: Tiny = False,
+    whole: Annotated[bool, typer.Option("--recipe", help="print the resolved recipe too")] = False,
+) -> None:
+    """Print the shapes through every slot, where its code lies, parameters, FLOPs and image tokens."""
     from chiasm.recipe import load_recipe
     from chiasm.terminal.show import show as run
 
-    run(load_recipe(recipe, overrides or (), tiny=tiny))
+    run(load_recipe(recipe, overrides or (), tiny=tiny), whole=whole)
 
 
 @app.command()
@@ -155,16 +183,16 @@ def parts(slot: Annotated[Optional[str], typer.Argument(help="only this slot")] 
 @app.command()
 def recipes() -> None:
     """List the recipes that come with Chiasm."""
-    from rich.console import Console
     from rich.table import Table
 
-    from chiasm.recipe import load_recipe
+    from chiasm.recipe import about
     from chiasm.recipe import recipes as shipped
+    from chiasm.terminal.console import console
 
     rows = Table("recipe", "about", box=None, header_style="bold")
-    for name in shipped():
-        rows.add_row(name, load_recipe(name).about)
-    Console().print(rows)
+    for name, path in shipped().items():
+        rows.add_row(name, about(path))
+    console().print(rows)
 
 
 @app.command()
@@ -259,13 +287,26 @@ def tokenizer_report(
 
 def main() -> None:
     """Run the command line; errors of the user's making are printed without a traceback."""
+    import os
+    import warnings
+
     from chiasm.errors import ChiasmError
 
+    for variable, value in QUIET.items():
+        os.environ.setdefault(variable, value)
+    if not sys.warnoptions:
+        warnings.filterwarnings("ignore", module=r"(?!chiasm\b)")
     try:
         app(standalone_mode=False)
     except ChiasmError as error:
-        _say(f"[bold red]error:[/] {_escaped(error)}", err=True)
+        _fail(error)
+    except BrokenPipeError:  # as in `chiasm recipes | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _fail(f"{error.filename}: {(error.strerror or type(error).__name__).lower()}")
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
@@ -277,16 +318,17 @@ def main() -> None:
         sys.exit(getattr(error, "exit_code", 2))
 
 
-def _say(text: str, *, err: bool = False) -> None:
-    from rich.console import Console
+def _say(text: str) -> None:
+    from chiasm.terminal.console import say
 
-    Console(stderr=err, soft_wrap=True, highlight=False).print(text)
+    say(text)
 
 
-def _escaped(value: Any) -> str:
-    from rich.markup import escape
+def _fail(error: object) -> None:
+    from chiasm.terminal.console import fail
 
-    return escape(str(value))
+    fail(error)
+    sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import yaml
-
+from chiasm import safe_yaml
 from chiasm.errors import RecipeError, nearest
 
 
@@ -14,7 +13,10 @@ def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]
     """`overlay` laid over `base`, key by key.
 
     A part that changes its `type` starts afresh; a list of named mappings can be overlaid by name or by index.
+    Raises RecipeError for an overlay that is no mapping.
     """
+    if not isinstance(base, Mapping) or not isinstance(overlay, Mapping):
+        raise RecipeError(f"{overlay!r} cannot be laid over {base!r}: both must be mappings")
     merged = dict(base)
     for key, value in overlay.items():
         old = merged.get(key)
@@ -30,16 +32,7 @@ def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]
 
 def load_value(value: str, override: str) -> Any:
     """The value of an override, in YAML; raises RecipeError."""
-    try:
-        parsed = yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise RecipeError(f"the value of override {override!r} is not YAML") from None
-    if isinstance(parsed, str):  # YAML 1.1 takes 1e-3 for a string
-        try:
-            return float(parsed)
-        except ValueError:
-            return parsed
-    return parsed
+    return safe_yaml.parse(value, f"the value of override {override!r}")
 
 
 def nested(keys: Sequence[str], value: Any) -> dict[str, Any]:

@@ -7,12 +7,11 @@ import os
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from chiasm import parts
+from chiasm import parts, safe_yaml
 from chiasm.errors import RecipeError, nearest
 from chiasm.overlay import load_value, merge, nested
 from chiasm.stage_checks import check_stages
@@ -23,7 +22,22 @@ DRAWING = ("image_tokenizer", "image_head", "image_decoder")
 
 
 class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def _file_name(name: str) -> str:
+    """Names of recipes and stages become names of folders and files."""
+    if "/" in name or "\\" in name:
+        raise ValueError(f"{name!r} cannot be a name: it would leave its folder; use - or _ for a slash")
+    if not name or name.startswith(".") or len(name.encode()) > 100 or not name.isprintable():
+        raise ValueError(f"{name!r} cannot be a name: 1 to 100 printable bytes, and no dot in front")
+    return name
+
+
+Name = Annotated[str, AfterValidator(_file_name)]
+Rate = Annotated[float, Field(ge=0, le=1000)]
+Share = Annotated[float, Field(ge=0, le=1e6)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Stage(Strict):
@@ -33,36 +47,39 @@ class Stage(Strict):
     trains what that asks for, on pictures and what is said of them, and the objective's own weights as `objective`.
     """
 
-    name: str
-    train: dict[str, float] = Field(
+    name: Name
+    train: dict[str, Rate] = Field(
         description="peak learning rate of each slot that is trained; null, as an overlay may say, freezes it"
     )
-    data: dict[str, float] = Field(description="share of each data source, by samples")
-    steps: int = Field(gt=0, description="optimiser steps")
+    data: dict[str, Share] = Field(description="share of each data source, by samples")
+    steps: int = Field(gt=0, le=10**9, description="optimiser steps")
     objective: dict[str, Any] | None = Field(
         None, description="what is learnt, where it is not the model's own losses: {type: NAME, ...}"
     )
     rows: int = Field(
-        8, gt=0, description="rows of a packed batch; of an image tokenizer or an objective, pictures"
+        8,
+        gt=0,
+        le=1 << 16,
+        description="rows of a packed batch; of an image tokenizer or an objective, pictures",
     )
-    length: int = Field(512, gt=0, description="positions of a row")
-    pictures: int | None = Field(None, gt=0, description="most pictures of a row")
+    length: int = Field(512, gt=0, le=1 << 22, description="positions of a row")
+    pictures: int | None = Field(None, gt=0, le=1 << 16, description="most pictures of a row")
     blind: float = Field(
         0.0,
         ge=0,
         lt=1,
         description="share of questions read without their pictures, so that the blind control is fair",
     )
-    accumulate: int = Field(1, gt=0, description="batches of one optimiser step")
+    accumulate: int = Field(1, gt=0, le=1 << 16, description="batches of one optimiser step")
     optimiser: Literal["adamw", "muon"] = Field(
         "adamw", description="muon: for matrices of the stacks of layers"
     )
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     warmup: float = Field(0.03, ge=0, le=1, description="share of the steps in which the rate rises")
-    betas: tuple[float, float] = (0.9, 0.95)
-    weight_decay: float = Field(0.0, ge=0)
-    clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
-    weights: dict[str, float] = Field({}, description="weight of a loss by its name; 1 where not named")
+    betas: tuple[Beta, Beta] = (0.9, 0.95)
+    weight_decay: float = Field(0.0, ge=0, le=100)
+    clip: float = Field(1.0, gt=0, le=1e9, description="largest norm of the gradient")
+    weights: dict[str, Share] = Field({}, description="weight of a loss by its name; 1 where not named")
     precision: Literal["auto", "bf16", "fp32"] = "auto"
 
     @field_validator("train", mode="before")
@@ -72,26 +89,30 @@ class Stage(Strict):
 
 
 class Checkpoints(Strict):
-    every: int = Field(200, gt=0, description="steps between checkpoints; the end of a stage is always one")
-    keep: int = Field(2, gt=0, description="how many of the last are kept, beside the best")
+    every: int = Field(
+        200, gt=0, le=10**9, description="steps between checkpoints; the end of a stage is always one"
+    )
+    keep: int = Field(2, gt=0, le=10**6, description="how many of the last are kept, beside the best")
 
 
 class Sampling(Strict):
     """How answers and pictures are drawn from the model."""
 
-    guidance: float = Field(1.0, ge=1, description="classifier-free guidance of pictures; 1 = none")
-    temperature: float = Field(1.0, ge=0, description="of pictures; 0 = greedy")
-    top_k: int = Field(0, ge=0, description="codes a picture may choose from at each place; 0 = all")
-    answer_tokens: int = Field(64, gt=0, description="most tokens of an answer")
+    guidance: float = Field(1.0, ge=1, le=1000, description="classifier-free guidance of pictures; 1 = none")
+    temperature: float = Field(1.0, ge=0, le=1000, description="of pictures; 0 = greedy")
+    top_k: int = Field(
+        0, ge=0, le=1 << 31, description="codes a picture may choose from at each place; 0 = all"
+    )
+    answer_tokens: int = Field(64, gt=0, le=1 << 22, description="most tokens of an answer")
 
 
 class Evaluation(Strict):
     """What `chiasm eval` measures."""
 
     data: str | None = Field(None, description="data source of the held-out samples; none = no evaluation")
-    questions: int = Field(600, ge=0)
-    pictures: int = Field(128, ge=0)
-    text: int = Field(300, ge=0, description="questions told in words only")
+    questions: int = Field(600, ge=0, le=10**9)
+    pictures: int = Field(128, ge=0, le=10**9)
+    text: int = Field(300, ge=0, le=10**9, description="questions told in words only")
     labelled: tuple[str, str] | None = Field(
         None,
         description="sources of pictures of one thing each, learnt from and held out, to judge the encoder",
@@ -110,9 +131,9 @@ class Start(Strict):
 class Recipe(Strict):
     """A model, its data and the stages of its training."""
 
-    name: str
+    name: Name
     about: str = ""
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=1 << 63)
     start: Start | None = None
     model: dict[str, dict[str, Any]]
     data: dict[str, dict[str, Any]]
@@ -122,7 +143,7 @@ class Recipe(Strict):
     evaluation: Evaluation = Evaluation()
 
     def to_yaml(self) -> str:
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110)
+        return safe_yaml.write(self.model_dump(mode="json"))
 
     def save(self, path: Path) -> None:
         """Write the complete recipe, replacing the file atomically."""
@@ -183,6 +204,7 @@ def resolve(raw: Mapping[str, Any]) -> Recipe:
         if not (isinstance(told, Mapping) and "fingerprint" in told):  # else it is resolved already
             raw = taken_over(raw)
     _check_keys(raw, Recipe, "the recipe")
+    safe_yaml.check_plain(raw, "the recipe")
     for name, section in (("checkpoints", Checkpoints), ("sampling", Sampling), ("evaluation", Evaluation)):
         _check_keys(raw.get(name, {}), section, name)
     for stage in _sequence(raw.get("stages", []), "stages"):
@@ -194,7 +216,7 @@ def resolve(raw: Mapping[str, Any]) -> Recipe:
     except ValidationError as error:
         problem = error.errors()[0]
         where = ".".join(map(str, problem["loc"]))
-        raise RecipeError(f"{where}: {problem['msg'].lower()}") from None
+        raise RecipeError(f"{where}: {problem['msg'].lower().removeprefix('value error, ')}") from None
     _check_model(recipe.model, teaches=any(stage.objective is not None for stage in recipe.stages))
     model = {
         slot: parts.check(slot, spec, f"model.{slot}") for slot, spec in _completed(recipe.model).items()
@@ -209,7 +231,9 @@ def resolve(raw: Mapping[str, Any]) -> Recipe:
 def find_recipe(source: str | Path) -> Path:
     """The file of a recipe given by path or by name; raises RecipeError."""
     path = Path(source)
-    if path.suffix in (".yaml", ".yml") or path.exists():
+    if path.suffix in (".yaml", ".yml") or len(path.parts) > 1 or path.exists():
+        if not path.exists():
+            raise RecipeError(f"there is no recipe at {path}: no such file or folder")
         if path.is_dir():
             path = path / "recipe.yaml"
         if not path.is_file():
@@ -228,21 +252,33 @@ def recipes() -> dict[str, Path]:
     return {} if folder is None else {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path} is not YAML: {error}") from None
+def about(path: Path) -> str:
+    """What a recipe's file says of itself on the line `about`, without reading the rest."""
+    lines = (line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("about:"))
+    line = next(lines, "about: ''")
+    return str(safe_yaml.parse(line, str(path))["about"])
+
+
+def _read(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """above: the files that are laid over this one."""
+    raw = safe_yaml.read(path)
     if not isinstance(raw, dict):
         raise RecipeError(f"{path} must hold a mapping with 'name', 'model', 'data' and 'stages'")
-    return _on_base(raw, path.parent) if "base" in raw else raw
+    return _on_base(raw, path.parent, (*above, path.resolve())) if "base" in raw else raw
 
 
-def _on_base(raw: dict[str, Any], folder: Path) -> dict[str, Any]:
+def _on_base(raw: dict[str, Any], folder: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     """A raw recipe laid over the one that it names as its `base`, a file beside it or a recipe of Chiasm's."""
-    base = str(raw.pop("base"))
+    base = raw.pop("base")
+    if not isinstance(base, str):
+        raise RecipeError(f"base must be the file or the name of a recipe, not {base!r}")
     beside = folder / base
-    return merge(_read(beside if beside.is_file() else find_recipe(base)), raw)
+    path = beside if beside.is_file() else find_recipe(base)
+    if path.resolve() in above:
+        raise RecipeError(
+            f"{path} is its own base: {' on '.join(each.name for each in above)} on {path.name}"
+        )
+    return merge(_read(path, above), raw)
 
 
 def _check_keys(raw: Any, model: type[BaseModel], where: str) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -94,9 +96,9 @@ class Causal(Language, name="causal"):
             return self.inner.base_model(
                 inputs_embeds=embeddings,
                 position_ids=positions,
-                past_key_values=cache,
                 use_cache=cache is not None,
                 layout=layout,
+                **({} if cache is None else {_cache_keyword(type(self.inner.base_model)): cache}),
             ).last_hidden_state
 
     @property
@@ -115,6 +117,12 @@ class Causal(Language, name="causal"):
 
     def new_cache(self) -> DynamicCache:
         return DynamicCache(config=self.inner.config)
+
+
+@lru_cache
+def _cache_keyword(model: type[nn.Module]) -> str:
+    """How transformers calls the key-value cache: `past_key_values` up to 5.23."""
+    return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
 
 
 def _from_config(config: dict[str, Any], vocabulary: int) -> Any:

@@ -9,34 +9,37 @@ from typing import Any
 
 from PIL.Image import Image
 from rich.console import Console
+from rich.text import Text
 
 from chiasm.checkpoint import load_model
 from chiasm.conversation import Reply, Turn, as_messages
 from chiasm.errors import ChiasmError
 from chiasm.model import Model
+from chiasm.terminal.console import console as standard_console
+from chiasm.terminal.console import fail
 from chiasm.terminal.pictures import preview, save_picture
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
 HELP = (
-    "[dim]Paths of pictures in a message are shown to the model. "
-    "Ctrl-C stops an answer, an empty message goes on with it. /new begins again, /quit or Ctrl-D leaves.[/]"
+    "Paths of pictures in a message are shown to the model. "
+    "Ctrl-C stops an answer, an empty message goes on with it. /new begins again, /quit or Ctrl-D leaves."
 )
 
 
 def converse(folder: Path, *, message: str | None, pictures: Sequence[Path], save: Path, seed: int) -> None:
     """Answer one message, or talk until the user leaves."""
-    console = Console(highlight=False)
+    console = standard_console()
     model = load_model(folder)
     history: list[dict[str, Any]] = []
     shown: list[Any] = [{"image": path} for path in pictures]
     if message is not None:
         _Answer(console, model, history, [*shown, *items(message)], save, seed).run()
         return
-    console.print(HELP)
+    console.print(HELP, style="dim")
     stopped: _Answer | None = None
     while True:
         try:
-            said = console.input("[bold cyan]you[/]   ").strip()
+            said = console.input(Text("you   ", "bold cyan")).strip()
         except (EOFError, KeyboardInterrupt):
             console.print()
             return
@@ -52,7 +55,7 @@ def converse(folder: Path, *, message: str | None, pictures: Sequence[Path], sav
                 stopped = None if answer.run() else answer
                 shown = []
             except ChiasmError as error:
-                console.print("[bold red]error[/]", str(error), markup=True)
+                fail(error)
 
 
 def items(message: str) -> list[Any]:
@@ -95,12 +98,12 @@ class _Answer:
 
     def run(self) -> bool:
         """Show the answer, from where it was stopped; False: it was stopped (again)."""
-        self.console.print("[bold green]model[/] ", end="")
+        self.console.print("model ", style="bold green", end="")
         try:
             for piece in self.turn:
                 self._show(piece)
         except KeyboardInterrupt:
-            self.console.print("[dim] (stopped; an empty message goes on)[/]")
+            self.console.print(" (stopped; an empty message goes on)", style="dim")
             return False
         self.console.print()
         self.history += [self.asked, {"role": "assistant", "content": self.reply.content}]
@@ -109,8 +112,8 @@ class _Answer:
     def _show(self, piece: str | Image) -> None:
         self.reply.add(piece)
         if isinstance(piece, str):
-            self.console.print(piece, end="", markup=False)
+            self.console.print(piece, end="", soft_wrap=True)
         else:
             self.console.print()
             self.console.print(preview(piece))
-            self.console.print(f"[dim]{save_picture(piece, self.save)}[/]")
+            self.console.print(str(save_picture(piece, self.save)), style="dim", soft_wrap=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from itertools import groupby
 
-from rich.console import Console
 from rich.text import Text
 
 from chiasm import parts
@@ -14,6 +13,7 @@ from chiasm.language.text import TextTokenizer
 from chiasm.model import Model
 from chiasm.recipe import Recipe
 from chiasm.sequence import Document, Kind
+from chiasm.terminal.console import console, say
 from chiasm.training.batches import descriptions
 
 LEARNT, GIVEN, READ, WRITTEN = "bold green", "dim", "black on cyan", "black on magenta"
@@ -21,9 +21,9 @@ LEARNT, GIVEN, READ, WRITTEN = "bold green", "dim", "black on cyan", "black on m
 
 def check(recipe: Recipe, samples: int) -> None:
     """Print the first samples of every source, coloured by loss mask and kind."""
-    console = Console(highlight=False)
+    out = console()
     model = Model(recipe.model, texts=corpus(recipe), seed=recipe.seed)
-    console.print(
+    out.print(
         Text.assemble(
             ("learnt", LEARNT),
             "  ",
@@ -36,16 +36,17 @@ def check(recipe: Recipe, samples: int) -> None:
     )
     for name in sorted({name for stage in recipe.stages for name in stage.data}):
         source = parts.build("data", recipe.data[name], where=f"data.{name}")
-        console.print(f"\n[bold]{name}[/]: {len(source):,} groups, {source.skipped:,} records skipped")
+        count = f": {len(source):,} groups, {source.skipped:,} records skipped"
+        say(Text.assemble("\n", (name, "bold"), count))
         asking = [stage for stage in recipe.stages if stage.objective is not None and name in stage.data]
         listed = (sample for index in range(len(source)) for sample in source[index])
         for _, sample in zip(range(samples), listed, strict=False):
-            console.print(f"[dim]{sample.name}[/]", markup=True)
-            console.print(Text("  ") + coloured(document(model.contract, sample), model.language.tokenizer))
+            say(Text(sample.name, "dim"))
+            out.print(Text("  ") + coloured(document(model.contract, sample), model.language.tokenizer))
             for each in descriptions([sample]) if asking else ():
                 kinds = ", ".join(str((stage.objective or {})["type"]) for stage in asking)
                 told = f"a picture, {each.text!r}, labels: {', '.join(each.labels)}"
-                console.print(Text(f"  objective {kinds} is shown {told}"))
+                out.print(f"  objective {kinds} is shown {told}")
 
 
 def coloured(made: Document, tokenizer: TextTokenizer) -> Text:

@@ -2,27 +2,27 @@
 
 import inspect
 
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from chiasm import parts
+from chiasm.terminal.console import console, say
 
 
 def table(slot: str | None) -> None:
     """Print the parts of one slot, or of all."""
-    console = Console()
+    out = console()
     for each in [slot] if slot else parts.SLOTS:
-        console.print(f"\n[bold]{each}[/]")
+        say(Text(f"\n{each}", "bold"))
         for name in parts.names(each):
             part = parts.lookup(each, name)
-            console.print(f"  [cyan]{name}[/]  {escape(_first_line(part))}", highlight=False, soft_wrap=True)
+            say(Text.assemble("  ", (name, "cyan"), f"  {_first_line(part)}"))
             rows = Table(box=None, show_header=False, padding=(0, 1, 0, 3))
             for option in parts.options(part).values():
                 default = "required" if option.required else f"= {option.default!r}"
-                rows.add_row(option.name, escape(option.type), escape(default), escape(option.help))
+                rows.add_row(*map(Text, (option.name, option.type, default, option.help)))
             if rows.row_count:
-                console.print(rows)
+                out.print(rows)
 
 
 def _first_line(part: type[parts.Part]) -> str:

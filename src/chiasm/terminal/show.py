@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
+from pathlib import Path
+
 import torch
-from rich.console import Console
 from rich.syntax import Syntax
 from rich.table import Table
 
+import chiasm
 from chiasm import parts
 from chiasm.data.corpus import corpus
 from chiasm.data.documents import PictureReader, document, writes_picture
@@ -16,21 +19,30 @@ from chiasm.evaluation.cost import parameters as count_parameters
 from chiasm.model import Model
 from chiasm.recipe import Recipe, Stage
 from chiasm.sequence import PADDING, Document, Kind, pack
+from chiasm.terminal.console import console, say
 from chiasm.training.batches import DescribedBatches
 from chiasm.training.optimiser import learning
 from chiasm.training.pretraining import build_objective
 
 
-def show(recipe: Recipe) -> None:
-    """Print the resolved recipe, the shapes through every slot, parameters, FLOPs and tokens of a picture."""
-    console = Console()
-    console.print(Syntax(recipe.to_yaml(), "yaml", background_color="default"))
+def show(recipe: Recipe, *, whole: bool = False) -> None:
+    """Print the shapes through every slot, the files of its parts, parameters, FLOPs and tokens of an image.
+
+    whole: print the resolved recipe behind them.
+    """
+    out = console()
     model = Model(recipe.model, texts=corpus(recipe), seed=recipe.seed).eval()
     samples = _samples(recipe)
-    console.print(_shapes(model, samples))
-    console.print(_parameters(model, recipe))
+    out.print(_shapes(model, samples))
+    out.print("", _parameters(model, recipe), sep="\n")
     if model.speaks:
-        console.print(_costs(model, samples))
+        out.print("", _costs(model, samples), sep="\n")
+    if not whole:
+        say("\nthe whole recipe: the same command with --recipe")
+    elif out.is_terminal:
+        out.print(Syntax(recipe.to_yaml(), "yaml", background_color="default"))
+    else:
+        say(recipe.to_yaml())
 
 
 def _samples(recipe: Recipe) -> list[Sample]:
@@ -40,14 +52,22 @@ def _samples(recipe: Recipe) -> list[Sample]:
 
 
 def _shapes(model: Model, samples: list[Sample]) -> Table:
-    rows = Table("slot", "part", "makes", title="through every slot", title_justify="left", box=None)
+    rows = Table("slot", "part", "makes", "code", title="through every slot", title_justify="left", box=None)
     picture = next(
         (i for s in samples for m in s.messages for i in m.content if isinstance(i, Picture)), None
     )
     views = model.contract.read_views(picture.size, "the first picture") if picture and model.encoder else []
     for slot, part in model.slots().items():
-        rows.add_row(slot, part.name, _made(model, slot, picture, views))
+        rows.add_row(slot, part.name, _made(model, slot, picture, views), _code(type(part)))
     return rows
+
+
+def _code(part: type) -> str:
+    """The file and line of a part, from the package's folder on."""
+    file = Path(inspect.getfile(part))
+    package = Path(chiasm.__file__).parent.parent
+    place = file.relative_to(package) if file.is_relative_to(package) else file
+    return f"{place}:{inspect.getsourcelines(part)[1]}"
 
 
 def _made(model: Model, slot: str, picture: Picture | None, views: list) -> str:  # type: ignore[type-arg]
@@ -80,7 +100,7 @@ def _parameters(model: Model, recipe: Recipe) -> Table:
     for slot, number in counted["by_slot"].items():
         rates = [f"{stage.train[slot]:g}" if slot in stage.train else "frozen" for stage in recipe.stages]
         rows.add_row(slot, f"{number:,}", *rates)
-    rows.add_row("[bold]all", f"[bold]{counted['total']:,}")
+    rows.add_row("all", f"{counted['total']:,}", style="bold")
     for stage in recipe.stages:
         if stage.objective is not None:
             learnt = f"{_own_parameters(model, recipe, stage):,}"

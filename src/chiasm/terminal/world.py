@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from time import perf_counter
 
-from rich.console import Console
+from rich.text import Text
 
 from chiasm import parts
 from chiasm.data.world.sheet import contact_sheet
 from chiasm.errors import RecipeError
 from chiasm.recipe import load_value
+from chiasm.terminal.console import say
 
 MEASURED = 300  # scenes
 
@@ -20,25 +21,23 @@ def world(options: Sequence[str], sheet: Path | None, scenes: int) -> None:
     """Print what a scene gives and how fast scenes stream; write a contact sheet."""
     spec = {"type": "world", **dict(_option(each) for each in options)}
     source = parts.build("data", spec, where="world")
-    console = Console(highlight=False)
     for sample in source[0]:
         words = [
             " ".join(i if isinstance(i, str) else "[picture]" for i in m.content) for m in sample.messages
         ]
-        console.print(f"[dim]{sample.truth['task']:>9}[/]  ", end="")
-        console.print(" → ".join(words), markup=False)
+        say(Text.assemble((f"{sample.truth['task']:>9}", "dim"), f"  {' → '.join(words)}"))
     groups = min(len(source), MEASURED)
     start = perf_counter()
     documents = sum(len(source[index]) for index in range(groups))
     seconds = perf_counter() - start
-    console.print(
+    say(
         f"\n{len(source):,} scenes; streams {groups / seconds:,.0f} scenes/s "
         f"({documents / seconds:,.0f} documents/s) before a picture is drawn"
     )
     if sheet is not None:
         sheet.parent.mkdir(parents=True, exist_ok=True)
         contact_sheet(source, scenes).save(sheet)
-        console.print(f"contact sheet: {sheet}")
+        say(f"contact sheet: {sheet}")
 
 
 def _option(text: str) -> tuple[str, object]:

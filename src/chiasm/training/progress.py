@@ -108,7 +108,7 @@ def describe(status: Status, stage: Stage) -> str:
 
 def trained_table(stage: Stage, rows: list[Row]) -> Table:
     """What a stage trains, slot by slot."""
-    table = Table(title=f"stage {stage.name}: {stage.steps} steps", title_justify="left")
+    table = Table(title=f"stage {stage.name}: {stage.steps} steps", title_justify="left", box=None)
     for heading in ("slot", "part"):
         table.add_column(heading)
     for heading in ("parameters", "trained", "peak lr"):

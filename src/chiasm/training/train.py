@@ -14,6 +14,7 @@ from chiasm.errors import RecipeError
 from chiasm.model import Model
 from chiasm.recipe import Recipe, load_recipe
 from chiasm.start import begin, keep_origin
+from chiasm.terminal.console import console as standard_console
 from chiasm.training.distribution import Ranks
 from chiasm.training.loop import Interrupted, Training
 from chiasm.training.metrics import Metrics
@@ -42,7 +43,7 @@ def train(
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     folder = Path(folder) if folder is not None else Path("runs") / recipe.name
     ranks = Ranks.start()
-    console = console or Console()
+    console = console or standard_console()
     if not ranks.first:
         console = Console(quiet=True)
     with Run(folder, recipe, ranks) as run:

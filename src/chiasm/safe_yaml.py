@@ -1,0 +1,133 @@
+"""YAML as data and nothing else: the core schema of YAML 1.2, of bounded size, each key once.
+
+What PyYAML reads as YAML 1.1 would surprise: `1e-3` is a word, `1:30` is ninety, `010` is eight, `no` is false, a
+date is an object, the second of two equal keys wins, and aliases of aliases grow without end.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import yaml
+
+from chiasm.errors import RecipeError
+
+MOST_BYTES = 1 << 20  # of a document
+MOST_VALUES = 100_000  # of a document, those that aliases repeat included
+
+_CORE = (
+    ("null", r"~|null|Null|NULL|", "~nN"),
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("int", r"[-+]?[0-9]+", "-+0123456789"),
+    ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", "-+.0123456789"),
+    ("float", r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", "-+."),
+)
+_KINDS = ("null", "bool", "float", "str", "seq", "map")
+
+
+def _integer(loader: yaml.SafeLoader, node: Any) -> int:
+    return int(loader.construct_scalar(node))
+
+
+class _Loader(yaml.SafeLoader):
+    yaml_implicit_resolvers: ClassVar[dict[str, list[Any]]] = {}  # type: ignore[misc]
+    yaml_constructors: ClassVar[dict[Any, Any]] = {
+        **{
+            f"tag:yaml.org,2002:{tag}": yaml.SafeLoader.yaml_constructors[f"tag:yaml.org,2002:{tag}"]
+            for tag in _KINDS
+        },
+        "tag:yaml.org,2002:int": _integer,
+        None: yaml.SafeLoader.yaml_constructors[None],
+    }
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for number, key in enumerate(keys):
+            if not isinstance(key, str | int | float | bool | None):
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} is no plain value", node.value[number][0].start_mark
+                )
+            if key in keys[:number]:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} stands there twice", node.value[number][0].start_mark
+                )
+        return super().construct_mapping(node, deep=deep)
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """No merge keys: what a recipe is laid over is its `base`."""
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes whatever the loader would not read back as the same text."""
+
+    yaml_implicit_resolvers: ClassVar[dict[str, list[Any]]] = {}  # type: ignore[misc]
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+for _tag, _pattern, _first in _CORE:
+    for _class in (_Loader, _Dumper):
+        _class.add_implicit_resolver(
+            f"tag:yaml.org,2002:{_tag}",
+            re.compile(f"^(?:{_pattern})$"),
+            [*_first, *([""] if _tag == "null" else [])],
+        )
+
+
+def read(path: Path) -> Any:
+    """The content of a YAML file; raises RecipeError naming it."""
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise RecipeError(f"{path} is larger than {MOST_BYTES:,} bytes; a recipe is a page")
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path} is not YAML: {error}") from None
+    except OSError as error:
+        raise RecipeError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}") from None
+    return parse(text, str(path))
+
+
+def parse(text: str, where: str) -> Any:
+    """The value of a YAML text; raises RecipeError, which begins with `where`."""
+    try:
+        value = yaml.load(text, _Loader)
+    except (yaml.YAMLError, ValueError) as error:
+        raise RecipeError(f"{where} is not YAML: {error}") from None
+    except RecursionError:
+        raise RecipeError(f"{where} is nested too deeply") from None
+    check_plain(value, where)
+    return value
+
+
+def write(value: Any) -> str:
+    """A value as YAML that `parse` reads back as it is."""
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
+
+
+def check_plain(value: Any, where: str) -> None:
+    """Raise RecipeError for a value that holds itself, has too many values, or a number that is not finite."""
+    try:
+        count = _count(value, {}, where)
+    except RecursionError:
+        raise RecipeError(f"{where} is nested too deeply, or holds itself") from None
+    if count > MOST_VALUES:
+        raise RecipeError(
+            f"{where} has {count:,} values once its aliases are written out, more than {MOST_VALUES:,}"
+        )
+
+
+def _count(value: Any, known: dict[int, int], where: str) -> int:
+    """How many values stand in `value`, those of aliases each time; `known` counts by the container's id."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise RecipeError(f"{where} is {value}, which is not a finite number")
+    if not isinstance(value, dict | list | tuple):
+        return 1
+    if id(value) not in known:
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        known[id(value)] = 1 + sum(_count(item, known, f"{where}: {key}") for key, item in items)
+    return known[id(value)]

@@ -1,0 +1,98 @@
+"""YAML as data: what PyYAML takes for something else, and texts that want too much."""
+
+import time
+
+import pytest
+
+from chiasm import safe_yaml
+from chiasm.errors import RecipeError
+
+BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 12)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e-3", 1e-3),
+        ("1.0e-3", 1e-3),
+        ("-2", -2),
+        (".5", 0.5),
+        ("true", True),
+        ("null", None),
+        ("", None),
+        ("no", "no"),
+        ("on", "on"),
+        ("1:30", "1:30"),
+        ("2024-01-01", "2024-01-01"),
+        ("nan", "nan"),
+        ("0x10", "0x10"),
+        ("010", 10),
+    ],
+)
+def test_scalars_are_those_of_the_core_schema(text, value):
+    parsed = safe_yaml.parse(text, "it")
+    assert parsed == value
+    assert type(parsed) is type(value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "1e-3",
+        "no",
+        "1:30",
+        "true",
+        "null",
+        "",
+        "~",
+        "010",
+        ".5",
+        "- a",
+        "a: b",
+        "# a",
+        "2024-01-01",
+        "<<",
+        "=",
+    ],
+)
+def test_what_is_written_is_read_back(value):
+    for each in (value, {value: [value, 1.5e-7, 1, None, False]}):
+        assert safe_yaml.parse(safe_yaml.write(each), "it") == each
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("a: 1\na: 2", "the key 'a' stands there twice"),
+        ("b: {c: 1, c: 1}", "the key 'c' stands there twice"),
+        ("? [1, 2]\n: 3", "is not YAML"),
+        ("a: !!python/object/apply:os.system [ls]", "is not YAML"),
+        ("a: !!binary aGk=", "is not YAML"),
+        ("a: !!timestamp 2024-01-01", "is not YAML"),
+        ("a: !!set {b}", "is not YAML"),
+        ("a: !!int x", "is not YAML"),
+        ("a: .nan", "it: a is nan, which is not a finite number"),
+        ("a: [1, -.inf]", "it: a: 1 is -inf, which is not a finite number"),
+        ("&a [*a]", "nested too deeply, or holds itself"),
+        ("[" * 100_000, "nested too deeply"),
+        (BOMB, "values once its aliases are written out"),
+        ("9" * 5000, "is not YAML"),
+        ("a: b: c", "is not YAML"),
+    ],
+    ids=lambda text: text[:20],
+)
+def test_the_rest_is_a_sentence_within_seconds(text, reason):
+    began = time.process_time()
+    with pytest.raises(RecipeError, match=reason.replace("(", r"\(")) as caught:
+        safe_yaml.parse(text, "it")
+    assert time.process_time() - began < 20
+    assert len(str(caught.value)) < 1000
+
+
+def test_a_file_that_is_too_large(tmp_path):
+    path = tmp_path / "large.yaml"
+    path.write_text("a: " + "x" * safe_yaml.MOST_BYTES)
+    with pytest.raises(RecipeError, match="is larger than"):
+        safe_yaml.read(path)
