@@ -1,7 +1,12 @@
 """The one family of errors that Chiasm raises for input it cannot use; the command line prints them bare."""
 
 import difflib
+import reprlib
 from collections.abc import Iterable
+from pathlib import PurePath
+
+_QUOTED = reprlib.Repr()
+_QUOTED.maxlevel, _QUOTED.maxstring, _QUOTED.maxother = 3, 60, 60
 
 
 class ChiasmError(Exception):
@@ -13,11 +18,25 @@ class RecipeError(ChiasmError):
 
 
 class DataError(ChiasmError):
-    """A sample, a picture or a data file is wrong; the message names it."""
+    """A sample, a picture or a data file is wrong; the message names it.
+
+    kind: what is wrong, in two words, for the count of the records that were skipped.
+    """
+
+    def __init__(self, message: str, kind: str = "other"):
+        super().__init__(message)
+        self.kind = kind
 
 
 class CheckpointError(ChiasmError):
     """A checkpoint cannot be read or written, or does not fit the model."""
+
+
+def excerpt(value: object, most: int = 60) -> str:
+    """A value of a stranger's making as one short line that any terminal prints: text as it is, all else quoted."""
+    text = str(value) if isinstance(value, str | PurePath) else _QUOTED.repr(value)
+    text = text if len(text) <= most else f"{text[: most // 2]}...{text[-(most // 4) :]}"
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -1,11 +1,13 @@
 """Pictures from strangers."""
 
+import os
 import struct
 import zlib
 
 import pytest
 from PIL import Image
 
+from chiasm.data import files
 from chiasm.data.files import PictureFile, PictureInMemory
 from chiasm.errors import DataError
 
@@ -40,7 +42,7 @@ def test_missing_corrupt_and_foreign_files(tmp_path):
     with pytest.raises(DataError, match=r"cut\.png is corrupt"):
         PictureFile(tmp_path / "cut.png").open()
     (tmp_path / "text.png").write_text("no picture")
-    with pytest.raises(DataError, match=r"text\.png is not a picture in a known format"):
+    with pytest.raises(DataError, match=r"text\.png is not an image in a known format"):
         PictureFile(tmp_path / "text.png").open()
 
 
@@ -58,3 +60,58 @@ def test_a_picture_bomb_is_refused_from_its_header(tmp_path, side):
 
 def test_pictures_in_memory_are_rgb():
     assert PictureInMemory(Image.new("L", (3, 2))).open().mode == "RGB"
+
+
+def test_a_file_is_read_once_for_size_key_and_pixels(tmp_path, monkeypatch):
+    Image.effect_noise((64, 48), 50).save(tmp_path / "a.png")
+    reads = []
+
+    class Counted(files._Recent):
+        def _keep(self, path, version, data):
+            reads.append(path)
+            super()._keep(path, version, data)
+
+    monkeypatch.setattr(files, "_RECENT", Counted(1 << 20))
+    for _ in range(3):
+        picture = PictureFile(tmp_path / "a.png")
+        assert (picture.size, len(picture.key), picture.open().size) == ((48, 64), 32, (64, 48))
+    assert len(reads) == 1
+
+
+def test_a_file_that_changed_is_read_again(tmp_path):
+    path = tmp_path / "a.png"
+    for colour in ("red", "blue"):
+        Image.new("RGB", (2, 2), colour).save(path)
+        os.utime(path, ns=(0, ["red", "blue"].index(colour)))
+        assert PictureFile(path).open().getpixel((0, 0)) == ((255, 0, 0) if colour == "red" else (0, 0, 255))
+
+
+def test_the_memory_of_files_is_bounded(tmp_path):
+    recent = files._Recent(100)
+    for i in range(5):
+        (tmp_path / str(i)).write_bytes(bytes(40))
+        recent.read(tmp_path / str(i), "it")
+    assert (len(recent._files), recent._held) == (2, 80)
+    (tmp_path / "large").write_bytes(bytes(200))
+    assert len(recent.read(tmp_path / "large", "it")) == 200
+    assert recent._held == 0
+
+
+@pytest.mark.timeout(20)  # a pipe without a writer would wait for ever
+def test_what_is_no_file_is_a_sentence_at_once(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "folder.png").mkdir()
+    for path in (tmp_path / "pipe.png", tmp_path / "folder.png", "/dev/zero", "/dev/tty"):
+        for ask in (lambda p: p.size, lambda p: p.key, lambda p: p.open(), lambda p: p.header()):
+            with pytest.raises(DataError, match=r"is not a file|cannot be read"):
+                ask(PictureFile(path))
+
+
+@pytest.mark.parametrize(
+    "path", ["a\0b.png", "\udc80.png", "x" * 300 + ".png", "a/" * 5000 + "b.png", "[/bold].png"]
+)
+def test_paths_that_no_file_can_have_are_sentences_that_can_be_printed(path):
+    with pytest.raises(DataError) as error:
+        PictureFile(path).open()
+    assert len(str(error.value).encode()) < 300
+    assert str(error.value).isprintable()

@@ -223,7 +223,7 @@ class PictureReader:
             # The views' markers stand behind all tokens.
             sources.append(torch.where(order >= 0, torch.cat(own)[order.clamp(min=0)], end - 1 - order))
         return ReadImages(
-            groups=[self._views(group) for group in groups],
+            groups=self._views(groups),
             encoded=self.features is not None,
             places=torch.cat(places),
             sources=torch.cat(sources),
@@ -231,12 +231,21 @@ class PictureReader:
             lengths=lengths,
         )
 
-    def _views(self, views: Sequence[tuple[Picture, View]]) -> Tensor:
-        if self.features is None:
-            return torch.stack([cut(picture.open(), view) for picture, view in views])
-        return torch.stack(
-            _cached(self.features, [view_key(picture, view) for picture, view in views])
-        ).float()
+    def _views(self, groups: Sequence[Sequence[tuple[Picture, View]]]) -> list[Tensor]:
+        """Pixels or features of the views of each group."""
+        if self.features is not None:
+            keys = [[view_key(picture, view) for picture, view in group] for group in groups]
+            return [torch.stack(_cached(self.features, each)).float() for each in keys]
+        pixels: list[list[Tensor]] = [[torch.empty(0)] * len(group) for group in groups]
+        places: dict[str, list[tuple[int, int]]] = {}
+        for g, group in enumerate(groups):
+            for n, (picture, _) in enumerate(group):
+                places.setdefault(picture.key, []).append((g, n))
+        for each in places.values():  # a picture is opened once for all of its views
+            image = groups[each[0][0]][each[0][1]][0].open()
+            for g, n in each:
+                pixels[g][n] = cut(image, groups[g][n][1])
+        return [torch.stack(group) for group in pixels]
 
     def _written(self, slots: Sequence[tuple[int, Slot]]) -> WrittenImages:
         starts = torch.tensor([start for start, _ in slots])

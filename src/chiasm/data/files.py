@@ -1,92 +1,177 @@
-"""Pictures in files and in memory, opened with care: a picture from a stranger may be broken or a bomb."""
+"""Images in files, in bytes and in memory, opened with care: what a stranger sends may be broken or a bomb."""
 
 from __future__ import annotations
 
+import base64
+import binascii
 import hashlib
 import io
+import os
+import stat
+from abc import abstractmethod
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
+from threading import Lock
+from typing import BinaryIO
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
+from chiasm.data.images import UNREADABLE, decode, measure, to_rgb
 from chiasm.data.sample import Picture
-from chiasm.errors import DataError
+from chiasm.errors import DataError, excerpt
 from chiasm.views import Size
 
-MOST_PIXELS = 100_000_000  # 10,000 x 10,000; a larger picture is taken for a decompression bomb
+MOST_BYTES = 1 << 30  # of an image file
+_RECENT_BYTES = 128 << 20  # of files kept from the measuring of an image to its decoding
 
 
-class PictureFile(Picture):
-    """A picture in a file. The size is read from its header; the pixels only by `open`."""
+class EncodedPicture(Picture):
+    """A picture in an image format.
 
-    def __init__(self, path: str | Path):
-        self.path = Path(path)
+    where: what errors call it ("image cat.png of sample 3 of pets.jsonl").
+    """
+
+    where: str
+
+    @abstractmethod
+    def data(self) -> bytes:
+        """The bytes of the image's file; raises DataError."""
 
     @cached_property
     def key(self) -> str:  # type: ignore[override]
-        return hashlib.sha256(self._read()).hexdigest()[:32]
+        return hashlib.sha256(self.data()).hexdigest()[:32]
 
     @cached_property
     def size(self) -> Size:  # type: ignore[override]
-        with _opened(io.BytesIO(self._read()), str(self.path)) as image:
-            return _upright_size(image)
+        return measure(io.BytesIO(self.data()), self.where)
 
     def open(self) -> Image.Image:
-        return decoded(self._read(), str(self.path))
+        image = decode(self.data(), self.where)
+        if self.size != (image.height, image.width):
+            raise DataError(
+                f"{self.where} is corrupt: its header says {self.size.width} x {self.size.height} pixels, "
+                f"but it has {image.width} x {image.height}",
+                UNREADABLE,
+            )
+        return image
 
-    def _read(self) -> bytes:
-        try:
-            return self.path.read_bytes()
-        except FileNotFoundError:
-            raise DataError(f"there is no picture at {self.path}") from None
-        except OSError as error:
-            raise DataError(f"picture {self.path} cannot be read: {error.strerror or error}") from None
+
+class PictureFile(EncodedPicture):
+    """A picture in a file, which is read once for its size, key and pixels together, if they are asked for soon.
+
+    where: what errors call it; default: its path.
+    """
+
+    def __init__(self, path: str | Path, where: str | None = None):
+        self.path = Path(path)
+        self.where = where or f"image {excerpt(self.path)}"
+
+    def data(self) -> bytes:
+        return _RECENT.read(self.path, self.where)
+
+    def header(self) -> Size:
+        """The size, where nothing else is asked of the picture: of the file the header alone is read."""
+        with open_regular(self.path, self.where) as file:
+            return measure(file, self.where)
+
+
+class PictureBytes(EncodedPicture):
+    """A picture in the bytes of an image file.
+
+    where: what errors call it.
+    """
+
+    def __init__(self, data: bytes, where: str = "an image of bytes"):
+        self._data, self.where = data, where
+
+    def data(self) -> bytes:
+        return self._data
 
 
 class PictureInMemory(Picture):
-    """A PIL image."""
+    """A PIL image of any mode, turned and converted as its file would be."""
 
-    def __init__(self, image: Image.Image):
-        self.image = image.convert("RGB")
-        self.size = Size(image.height, image.width)
+    def __init__(self, image: Image.Image, where: str = "an image"):
+        rgb = to_rgb(image, where)
+        self.image = rgb.copy() if rgb is image else rgb  # what its owner does to it later is not seen
+        self.size = Size(self.image.height, self.image.width)
         self.key = hashlib.sha256(f"{self.size}".encode() + self.image.tobytes()).hexdigest()[:32]
 
     def open(self) -> Image.Image:
         return self.image
 
 
-def decoded(data: bytes, where: str) -> Image.Image:
-    """The picture in `data` as upright RGB, transparency on white; raises DataError naming `where`."""
-    from PIL import ImageOps
-
-    with _opened(io.BytesIO(data), where) as image:
-        try:
-            upright = ImageOps.exif_transpose(image)
-            if "A" in upright.getbands() or "transparency" in upright.info:
-                upright = upright.convert("RGBA")
-                white = Image.new("RGBA", upright.size, "white")
-                upright = Image.alpha_composite(white, upright)
-            return upright.convert("RGB")
-        except (OSError, SyntaxError, ValueError) as error:
-            raise DataError(f"picture {where} is corrupt: {error}") from None
-
-
-def _opened(file: io.BytesIO, where: str) -> Image.Image:
+def picture_of_base64(text: str, where: str) -> PictureBytes:
+    """The picture in a `data:` URL or in bare base64; raises DataError."""
+    head, comma, body = text.partition(",")
+    if text.startswith("data:") and not (comma and head.endswith(";base64")):
+        raise DataError(f"{where} is a data URL without ';base64,': {excerpt(text)}", UNREADABLE)
     try:
-        image = Image.open(file)
-    except UnidentifiedImageError:
-        raise DataError(f"{where} is not a picture in a known format") from None
-    except Image.DecompressionBombError:
-        raise DataError(f"picture {where} is larger than {MOST_PIXELS:,} pixels; shrink it first") from None
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"picture {where} is corrupt: {error}") from None
-    if image.width * image.height > MOST_PIXELS:
+        data = base64.b64decode("".join((body if comma else text).split()), validate=True)
+    except (binascii.Error, ValueError):
+        raise DataError(f"{where} is no base64: {excerpt(text)}", UNREADABLE) from None
+    return PictureBytes(data, where)
+
+
+@contextmanager
+def open_regular(path: Path, where: str) -> Iterator[BinaryIO]:
+    """A regular file for reading; raises DataError at once for what is none (a folder, a pipe, a device)."""
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise DataError(f"{where} is not a file", UNREADABLE)
+        # Without O_NONBLOCK, what became a pipe meanwhile would wait for a writer.
+        file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb")
+    except FileNotFoundError:
         raise DataError(
-            f"picture {where} has {image.width} x {image.height} pixels, more than {MOST_PIXELS:,}; shrink it first"
-        )
-    return image
+            f"there is no picture at {excerpt(path)}{_of(path, where)}", "missing image"
+        ) from None
+    except (OSError, ValueError) as error:  # ValueError: NUL, or a letter that no file name can have
+        reason = (error.strerror if isinstance(error, OSError) else None) or error
+        raise DataError(f"{where} cannot be read: {reason}", UNREADABLE) from None
+    with file:
+        yield file
 
 
-def _upright_size(image: Image.Image) -> Size:
-    turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-    return Size(image.width, image.height) if turned else Size(image.height, image.width)
+def _of(path: Path, where: str) -> str:
+    """Whose picture it is, where `where` says more than the path."""
+    return "" if where.endswith(excerpt(path)) else f" ({where})"
+
+
+class _Recent:
+    """The bytes of the files that were read last, as long as those have not changed."""
+
+    def __init__(self, most: int):
+        self._most, self._held = most, 0
+        self._files: OrderedDict[Path, tuple[tuple[int, ...], bytes]] = OrderedDict()
+        self._lock = Lock()
+
+    def read(self, path: Path, where: str) -> bytes:
+        with open_regular(path, where) as file:
+            status = os.fstat(file.fileno())
+            version = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+            with self._lock:
+                known = self._files.get(path)
+                if known and known[0] == version:
+                    self._files.move_to_end(path)
+                    return known[1]
+            if status.st_size > MOST_BYTES:
+                raise DataError(f"{where} has {status.st_size:,} bytes, more than {MOST_BYTES:,}", UNREADABLE)
+            try:
+                data = file.read()
+            except OSError as error:
+                raise DataError(f"{where} cannot be read: {error.strerror or error}", UNREADABLE) from None
+        self._keep(path, version, data)
+        return data
+
+    def _keep(self, path: Path, version: tuple[int, ...], data: bytes) -> None:
+        with self._lock:
+            self._held += len(data) - len(self._files.pop(path, ((), b""))[1])
+            self._files[path] = (version, data)
+            while self._held > self._most:
+                self._held -= len(self._files.popitem(last=False)[1][1])
+
+
+_RECENT = _Recent(_RECENT_BYTES)

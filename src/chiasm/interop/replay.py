@@ -38,8 +38,8 @@ class CaseReader(PictureReader):
     def __init__(self, contract: Contract):
         super().__init__(contract)
 
-    def _views(self, views: Sequence[tuple[Picture, View]]) -> Tensor:
-        return torch.stack([self._tile(picture, view) for picture, view in views])
+    def _views(self, groups: Sequence[Sequence[tuple[Picture, View]]]) -> list[Tensor]:
+        return [torch.stack([self._tile(picture, view) for picture, view in group]) for group in groups]
 
     def _tile(self, picture: Picture, view: View) -> Tensor:
         assert isinstance(picture, CasePicture)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 import torch
+from PIL import Image
 from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
@@ -24,7 +25,7 @@ from chiasm.training.distribution import Ranks
 from chiasm.views import View
 from chiasm.views.cut import cut
 
-CUT = "cut 1"  # raised when the same view would give other pixels
+CUT = "cut 2"  # raised when the same view would give other pixels
 _TOGETHER = 64  # pictures that go through a network at once
 _LOOK = 4  # batches after which it is guessed whether the stage will see all of its data
 
@@ -126,7 +127,7 @@ def fill_features(
     _fill(
         cache,
         chunks[part[0] :: part[1]],
-        lambda key: cut(views[key][0].open(), views[key][1]),
+        lambda keys: _cut_views([views[key] for key in keys]),
         encode,
         "features",
         console,
@@ -149,7 +150,22 @@ def fill_codes(
         return tokenizer.encode(pixels.to(device)).to(torch.int32)
 
     chunks = _chunks(list(pictures))[part[0] :: part[1]]
-    _fill(cache, chunks, lambda key: reader.target(pictures[key]), encode, "codes", console)
+
+    def targets(keys: Sequence[str]) -> list[Tensor]:
+        return [reader.target(pictures[key]) for key in keys]
+
+    _fill(cache, chunks, targets, encode, "codes", console)
+
+
+def _cut_views(views: Sequence[tuple[Picture, View]]) -> list[Tensor]:
+    """The pixels of views; those of one picture, which follow one another, by opening it once."""
+    pixels = []
+    opened: tuple[str, Image.Image] | None = None
+    for picture, view in views:
+        if opened is None or opened[0] != picture.key:
+            opened = (picture.key, picture.open())
+        pixels.append(cut(opened[1], view))
+    return pixels
 
 
 def stage_pictures(
@@ -193,7 +209,7 @@ def _all_pictures(source: Source) -> Iterator[tuple[Picture, Kind]]:
 def _fill(
     cache: TensorCache,
     chunks: Sequence[list[str]],
-    pixels: Callable[[str], Tensor],
+    pixels: Callable[[Sequence[str]], list[Tensor]],
     encode: Callable[[Tensor], Tensor],
     what: str,
     console: Console,
@@ -211,9 +227,7 @@ def _fill(
         torch.inference_mode(),
     ):
         task = bar.add_task(f"{what} of {total:,} pictures", total=total)
-        for chunk, stacked in _ahead(
-            pool, lacking, lambda chunk: torch.stack([pixels(key) for key in chunk])
-        ):
+        for chunk, stacked in _ahead(pool, lacking, lambda chunk: torch.stack(pixels(chunk))):
             cache.put(dict(zip(chunk, encode(stacked), strict=True)))
             bar.advance(task, len(chunk))
     console.print(

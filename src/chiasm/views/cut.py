@@ -11,11 +11,11 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
+from chiasm.data.images import opaque
 from chiasm.views import GREY, View
 
-__all__ = ["GREY", "WHITE", "cut"]
+__all__ = ["GREY", "cut"]
 
-WHITE = (255, 255, 255)
 FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
 
@@ -30,7 +30,7 @@ def cut(
     if view.via is not None:
         large = cut(picture, replace(view, size=view.via, via=None), padding=padding)
         return functional.interpolate(large[None], tuple(view.size), mode="bicubic")[0].clamp(0, 1)
-    image, method = _opaque(picture), FILTERS[view.filter]
+    image, method = opaque(picture, "the picture"), FILTERS[view.filter]
     padding = view.padding if padding is None else padding
     left, top, right, bottom = view.box
     # One axis after the other, as PIL does inside. The padded axis comes last, so that a picture of 10x20000
@@ -76,12 +76,3 @@ def _resize_rows(
         image = canvas
     box = (0, top + before, image.width, bottom + before)
     return image.resize((image.width, height), method, box=box)
-
-
-def _opaque(picture: Image.Image) -> Image.Image:
-    if picture.mode == "RGB":
-        return picture
-    if not picture.has_transparency_data:
-        return picture.convert("RGB")
-    layer = picture.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", layer.size, (*WHITE, 255)), layer).convert("RGB")

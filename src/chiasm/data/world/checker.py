@@ -17,6 +17,7 @@ from jaxtyping import Float
 from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image
 
+from chiasm.data.images import to_rgb
 from chiasm.data.world.assets import Emoji, artwork
 from chiasm.data.world.scene import Scene
 
@@ -136,7 +137,7 @@ def _small(picture: Image.Image | Any, grid: tuple[int, int]) -> Float[np.ndarra
         array = picture.detach().float().cpu().numpy() if hasattr(picture, "detach") else np.asarray(picture)
         picture = Image.fromarray((array.clip(0, 1) * 255).round().astype(np.uint8).transpose(1, 2, 0))
     size = (grid[1] * CELL, grid[0] * CELL)
-    small = picture.convert("RGB").resize(size, Image.Resampling.BICUBIC)
+    small = to_rgb(picture, "the picture").resize(size, Image.Resampling.BICUBIC)
     return np.asarray(small, dtype=np.float32).transpose(2, 0, 1) / 255
 
 
