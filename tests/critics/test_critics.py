@@ -13,6 +13,7 @@ from chiasm.critics.patchgan import PatchGAN
 from chiasm.errors import RecipeError
 from chiasm.losses import Loss, objective
 from chiasm.recipe import load_recipe
+from chiasm.stepwise import after_step
 from chiasm.training import train
 from chiasm.training.loop import Training
 
@@ -99,6 +100,7 @@ def test_before_its_start_nobody_hears_it_and_it_does_not_learn():
     for _ in range(2):
         losses = made.losses(pictures)
         objective(losses).backward()
+        after_step(made)
         assert all(losses[name].weight == 0 for name in ("adversarial", "discriminator", "lecam"))
         assert all(p.grad is None for p in made.critics.parameters())
     later = made.losses(pictures)
@@ -111,6 +113,7 @@ def test_lecam_pulls_towards_the_averages_of_the_others():
     gan = PatchGAN(start=0, width=8, depth=2, lecam=1.0, lecam_decay=0.0).train()
     true, made = torch.rand(2, 2, 3, 32, 32)
     losses = judged(gan, made, true)
+    gan.after_step()
     real, fake = gan.averages
     assert real != 0
     assert losses["lecam"].count == 2

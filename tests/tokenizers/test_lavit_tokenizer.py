@@ -6,6 +6,7 @@ import torch
 from chiasm import parts
 from chiasm.connectors.selection import Attention, best, drawn, expected, gumbel
 from chiasm.errors import ChiasmError, RecipeError
+from chiasm.stepwise import after_step
 from test_contracts import SMALL_LAVIT
 
 
@@ -107,6 +108,7 @@ def test_training_lowers_what_it_minimises_and_leaves_the_encoder():
         optimiser.zero_grad()
         sum(each.weight * each.mean for each in losses.values()).backward()
         optimiser.step()
+        after_step(made)
         means.append(losses["reconstruction"].mean.item())
     assert means[-1] < 0.7 * means[0]
     assert all(torch.equal(tensor, made.encoder.state_dict()[name]) for name, tensor in before.items())

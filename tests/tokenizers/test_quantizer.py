@@ -1,5 +1,7 @@
 """The codebook's arithmetic, checked against loops written out, and what keeps it alive."""
 
+import copy
+
 import pytest
 import torch
 from torch import distributed, multiprocessing
@@ -10,6 +12,14 @@ from chiasm.tokenizers.quantizer import VectorQuantizer
 
 def grids(count=6, width=3, seed=0):
     return torch.randn(count, 2, 2, width, generator=torch.Generator().manual_seed(seed))
+
+
+def step(quantizer, *batches):
+    """One step over these micro-batches; what was quantized of the last."""
+    for inputs in batches:
+        found = quantizer(inputs)
+    quantizer.after_step()
+    return found
 
 
 def test_every_vector_gets_its_nearest_code():
@@ -26,7 +36,7 @@ def test_every_vector_gets_its_nearest_code():
 def test_the_cosine_codebook_looks_at_direction_only():
     quantizer = VectorQuantizer(7, 3, cosine=True).train()
     inputs = grids()
-    quantizer(inputs)
+    step(quantizer, inputs)
     found = quantizer.eval()(inputs)
     assert torch.equal(found.codes, quantizer(5 * inputs).codes)
     similar = functional.normalize(inputs, dim=-1) @ functional.normalize(quantizer.vectors, dim=-1).T
@@ -45,11 +55,11 @@ def test_a_look_up_in_parts_finds_the_same(monkeypatch):
 def test_the_moving_averages_equal_a_loop():
     decay, epsilon, size = 0.9, 1e-5, 5
     quantizer = VectorQuantizer(size, 3, decay=decay, revive_after=0, epsilon=epsilon).train()
-    quantizer(grids(seed=1))  # starts the codebook
+    step(quantizer, grids(seed=1))  # starts the codebook
     counts, sums, codes = (t.double() for t in (quantizer.counts, quantizer.sums, quantizer.vectors))
     for seed in range(2, 6):
         inputs = grids(seed=seed)
-        quantizer(inputs)
+        step(quantizer, inputs)
         hits, totals = [0.0] * size, [torch.zeros(3).double() for _ in range(size)]
         for vector in inputs.double().view(-1, 3):
             chosen = int((vector - codes).square().sum(1).argmin())
@@ -66,6 +76,7 @@ def test_the_moving_averages_equal_a_loop():
 
 def test_gradients_pass_straight_through_and_never_reach_the_codebook():
     quantizer = VectorQuantizer(7, 3).train()
+    step(quantizer, grids(seed=1))
     inputs = grids().requires_grad_()
     (3 * quantizer(inputs).vectors).sum().backward()
     assert torch.equal(inputs.grad, torch.full_like(inputs, 3.0))
@@ -88,10 +99,12 @@ def test_autocast_does_not_touch_the_codebook():
     plain, cast = VectorQuantizer(16, 3), VectorQuantizer(16, 3)
     cast.load_state_dict(plain.state_dict())
     torch.manual_seed(0)
-    expected = plain.train()(inputs)
+    step(plain.train(), inputs)
+    expected = step(plain, inputs)
     torch.manual_seed(0)
     with torch.autocast("cpu", torch.bfloat16):
-        found = cast.train()(inputs)
+        step(cast.train(), inputs)
+        found = step(cast, inputs)
     assert torch.equal(found.codes, expected.codes)
     assert all(torch.equal(a, b) for a, b in zip(plain.state_dict().values(), cast.state_dict().values()))
 
@@ -100,12 +113,14 @@ def test_it_starts_from_the_first_batch():
     clusters = torch.tensor([[5.0, 5], [5, -5], [-5, 5], [-5, -5]])
     inputs = (clusters.repeat(40, 1) + 0.1 * torch.randn(160, 2)).view(40, 2, 2, 2)
     quantizer = VectorQuantizer(16, 2).train()
+    step(quantizer, inputs)
     assert quantizer(inputs).commitment.mean() < 0.02
     assert torch.cdist(clusters, quantizer.vectors).min(1).values.max() < 0.3
 
 
 def test_a_codebook_larger_than_the_first_batch_can_start():
     quantizer = VectorQuantizer(100, 3).train()
+    step(quantizer, grids())
     assert quantizer(grids()).commitment.max() < 1e-10
 
 
@@ -114,10 +129,10 @@ def test_a_codebook_left_behind_by_its_encoder_lives_only_with_revival(revive_af
     torch.manual_seed(0)
     quantizer = VectorQuantizer(64, 4, revive_after=revive_after).train()
     for _ in range(5):
-        quantizer(0.1 * torch.randn(32, 4, 4, 4))  # all encodings lie close together at first
+        step(quantizer, 0.1 * torch.randn(32, 4, 4, 4))  # all encodings lie close together at first
     assert quantizer.health()["codebook_use"] > 0.9
     for _ in range(200):
-        error = quantizer(torch.randn(32, 4, 4, 4) + 10).commitment.mean()  # then the encoder moves on
+        error = step(quantizer, torch.randn(32, 4, 4, 4) + 10).commitment.mean()  # then the encoder moves on
     health = quantizer.health()
     assert (health["codebook_use"] > 0.9) == alive
     assert (health["perplexity"] > 32) == alive
@@ -127,22 +142,24 @@ def test_a_codebook_left_behind_by_its_encoder_lives_only_with_revival(revive_af
 
 def test_looking_does_not_change_it():
     quantizer = VectorQuantizer(7, 3).train()
-    quantizer(grids())
+    step(quantizer, grids())
     before = {name: value.clone() for name, value in quantizer.state_dict().items()}
     quantizer.encode(grids(seed=1))
     quantizer.eval()(grids(seed=2))
-    quantizer.train()(grids(0))
+    step(quantizer.train(), grids(0))
     assert all(torch.equal(value, before[name]) for name, value in quantizer.state_dict().items())
 
 
 def test_health_counts_recent_use():
     quantizer = VectorQuantizer(4, 1, window=10, revive_after=0).train()
     places = torch.tensor([0.0, 1, 2, 3]).view(1, 2, 2, 1)
-    quantizer(places)
+    assert quantizer.health() == {}
+    step(quantizer, places)
+    step(quantizer, places)
     assert quantizer.health()["codebook_use"] == 1
     assert quantizer.health()["perplexity"] == pytest.approx(4)
     for _ in range(10):
-        quantizer(places[:, :1])
+        step(quantizer, places[:, :1])
     assert quantizer.health()["codebook_use"] == 0.5
     assert 2 < quantizer.health()["perplexity"] < 4
 
@@ -157,10 +174,56 @@ def learn_on_a_rank(rank, folder, world, batches):
     quantizer = VectorQuantizer(16, 3, revive_after=3).train()
     quantizer.load_state_dict(torch.load(folder / "start.pt"))
     for batch in batches:
-        quantizer(batch.tensor_split(world)[rank])
+        step(quantizer, *batch.tensor_split(world)[rank].split(2))
     torch.save(quantizer.state_dict(), folder / f"{world}-{rank}.pt")
     if world > 1:
         distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("sizes", [(8,), (2, 6), (1,) * 8])
+@pytest.mark.parametrize("cosine", [False, True])
+def test_a_step_is_the_same_however_its_vectors_are_shared_out(sizes, cosine):
+    """From the start on: settling, the start as cluster centres, averages and revival count steps."""
+    torch.manual_seed(0)
+    fresh = VectorQuantizer(16, 3, settle=2, revive_after=3, cosine=cosine).train()
+    steps = [0.1 * grids(8, seed=seed) if seed < 4 else grids(8, seed=seed) + 2 for seed in range(10)]
+    states = []
+    for each in ((8,), sizes):
+        quantizer = copy.deepcopy(fresh)
+        torch.manual_seed(1)
+        for inputs in steps:
+            step(quantizer, *inputs.split(each))
+        states.append(quantizer.state_dict())
+    assert int(states[0]["batches"]) == 10
+    assert (states[0]["last_revival"] > 0).any()
+    for name, value in states[0].items():
+        torch.testing.assert_close(states[1][name], value, rtol=1e-6, atol=1e-6, msg=name)
+
+
+def test_a_step_that_was_skipped_teaches_nothing():
+    quantizer = VectorQuantizer(7, 3).train()
+    step(quantizer, grids())
+    before = {name: value.clone() for name, value in quantizer.state_dict().items()}
+    quantizer(torch.full((1, 2, 2, 3), torch.nan))
+    quantizer.forget()
+    quantizer.after_step()
+    assert all(torch.equal(value, before[name]) for name, value in quantizer.state_dict().items())
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_the_codebook_represents_worst_is_likeliest_to_be_given_a_code(seed):
+    """Of two thousand vectors one is far from every code: a dead code goes there."""
+    quantizer = VectorQuantizer(3, 1, revive_after=2).train()
+    step(quantizer, torch.zeros(4, 1))
+    for state in (quantizer.vectors, quantizer.sums):
+        state.copy_(torch.tensor([[0.0], [5.0], [1e4]]))
+    quantizer.counts.fill_(1.0)
+    torch.manual_seed(seed)
+    inputs = torch.cat([torch.zeros(1000, 1), torch.full((1000, 1), 5.0), torch.full((1, 1), 60.0)])
+    for _ in range(2):
+        step(quantizer, inputs)
+    assert quantizer.last_revival.tolist()[2] == 3
+    assert quantizer.vectors[2].item() == 60.0
 
 
 @pytest.mark.slow
@@ -168,21 +231,23 @@ def learn_on_a_rank(rank, folder, world, batches):
 def test_two_ranks_learn_the_codebook_of_one(tmp_path, counts):
     """Of a batch of one grid the second rank gets nothing, and takes part all the same."""
     started = VectorQuantizer(16, 3).train()
-    started(grids())
+    step(started, grids())
     torch.save(started.state_dict(), tmp_path / "start.pt")
-    batches = [grids(count, seed=seed) for seed, count in enumerate(counts, 1)]
-    multiprocessing.spawn(learn_on_a_rank, (tmp_path, 2, batches), nprocs=2)
-    learn_on_a_rank(0, tmp_path, 1, batches)
-    first, second, alone = (torch.load(tmp_path / f"{name}.pt") for name in ("2-0", "2-1", "1-0"))
-    for name, value in first.items():
-        assert torch.equal(value, second[name])
-        assert torch.allclose(value, alone[name])
+    two_ranks_equal_one(tmp_path, [grids(count, seed=seed) for seed, count in enumerate(counts, 1)])
 
 
 @pytest.mark.slow
-def test_two_ranks_start_and_revive_the_same_codes(tmp_path):
+def test_two_ranks_start_and_revive_the_codes_of_one(tmp_path):
     torch.save(VectorQuantizer(16, 3).state_dict(), tmp_path / "start.pt")
-    multiprocessing.spawn(learn_on_a_rank, (tmp_path, 2, [grids(), *[grids(1)] * 5]), nprocs=2)
-    first, second = (torch.load(tmp_path / f"{name}.pt") for name in ("2-0", "2-1"))
-    assert all(torch.equal(value, second[name]) for name, value in first.items())
+    first = two_ranks_equal_one(tmp_path, [grids(), *[grids(1)] * 5])
     assert (first["last_revival"] > 0).any()
+
+
+def two_ranks_equal_one(folder, batches):
+    multiprocessing.spawn(learn_on_a_rank, (folder, 2, batches), nprocs=2)
+    learn_on_a_rank(0, folder, 1, batches)
+    first, second, alone = (torch.load(folder / f"{name}.pt") for name in ("2-0", "2-1", "1-0"))
+    for name, value in first.items():
+        assert torch.equal(value, second[name])
+        torch.testing.assert_close(value, alone[name], rtol=1e-6, atol=1e-6, msg=name)
+    return first

@@ -5,6 +5,7 @@ import torch
 from safetensors.torch import load, save
 
 from chiasm import parts
+from chiasm.stepwise import after_step
 from chiasm.tokenizers.revival import Revival
 
 SMALL = {
@@ -19,8 +20,12 @@ def test_a_code_that_is_not_chosen_for_so_long_moves_to_a_vector_of_the_batch():
     revival, codebook = Revival(3, after=2), torch.zeros(3, 2)
     vectors, codes = torch.full((4, 2), 7.0), torch.tensor([0, 0, 1, 1])
     revival(codebook, vectors, codes)
+    revival.after_step()
     assert torch.equal(codebook, torch.zeros(3, 2))
-    revival(codebook, vectors, codes)
+    for part in (slice(0, 1), slice(1, 4)):  # micro-batches of one step
+        revival(codebook, vectors[part], codes[part])
+    assert torch.equal(codebook, torch.zeros(3, 2))
+    revival.after_step()
     assert codebook.tolist() == [[0, 0], [0, 0], [7, 7]]
     assert (revival.revived, revival.idle.tolist()) == (1, [0, 0, 0])
 
@@ -35,6 +40,7 @@ def test_revived_codes_come_into_use_and_only_where_asked_for(name):
         pixels = torch.rand(8, 3, tokenizer.size, tokenizer.size)
         for _ in range(6):
             tokenizer.losses(pixels)
+            after_step(tokenizer)
         return tokenizer, len(tokenizer.encode(pixels).unique())
 
     plain, few = used()

@@ -6,6 +6,7 @@ import torch
 from chiasm import parts
 from chiasm.errors import ChiasmError, RecipeError
 from chiasm.losses import objective
+from chiasm.stepwise import after_step
 from chiasm.tokenizers import join_scales, split_scales
 from chiasm.tokenizers.multi_scale import MultiScale, nearest_convolution
 from chiasm.tokenizers.vqvae2 import VQVAE2
@@ -56,6 +57,7 @@ def test_everything_learns_and_the_loss_falls(make):
         objective(losses).backward()
         assert all(parameter.grad is not None for parameter in tokenizer.parameters())
         optimiser.step()
+        after_step(tokenizer)
         history.append(losses["reconstruction"].mean.item())
     assert history[-1] < 0.9 * history[0]
     assert all(value >= 0 for value in tokenizer.health().values())

@@ -6,6 +6,7 @@ import torch
 from chiasm import parts
 from chiasm.errors import ChiasmError, RecipeError
 from chiasm.losses import objective
+from chiasm.stepwise import after_step
 from chiasm.tokenizers.vqgan import Codebook
 from chiasm.tokenizers.vqgan_cosine import CosineCodebook
 from chiasm.tokenizers.vqgan_gumbel import GumbelCodebook
@@ -49,6 +50,7 @@ def test_every_parameter_learns_and_the_loss_falls(name):
         objective(losses).backward()
         assert all(parameter.grad is not None for parameter in tokenizer.parameters())
         optimiser.step()
+        after_step(tokenizer)
         history.append(losses["reconstruction"].mean.item())
     assert history[-1] < 0.95 * history[0]
     assert 0 < tokenizer.health()["codebook_use"] <= 1

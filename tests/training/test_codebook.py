@@ -10,6 +10,7 @@ from toy import GRID
 
 from chiasm import parts
 from chiasm.recipe import load_recipe
+from chiasm.stepwise import after_step
 from chiasm.tokenizers.vq import VQ
 from chiasm.training import codebook, train
 from chiasm.training.codebook import PATIENCE, CodebookWatch
@@ -23,6 +24,7 @@ def test_every_tokenizer_tells_use_and_perplexity(name):
     tokenizer = parts.build("image_tokenizer", {**EXAMPLES["image_tokenizer", name], "type": name}).train()
     for _ in range(3):
         tokenizer.losses(torch.rand(4, 3, tokenizer.size, tokenizer.size))
+        after_step(tokenizer)
     health = tokenizer.health()
     assert any(key.startswith("codebook_use") and 0 < value <= 1 for key, value in health.items())
     assert any(key.startswith("perplexity") and value >= 1 - 1e-4 for key, value in health.items())

@@ -127,13 +127,20 @@ def test_batches_without_anything_to_learn_are_harmless(built):
 
 
 def test_a_tokenizer_accumulates_too(built):
+    """Also its codebook: three steps that settle, begin the codes and move them."""
     stage = RECIPE.stages[0].model_copy(update={"precision": "fp32", "clip": 1e9})
-    pixels = torch.rand(8, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    found = []
-    for batches in ([pixels], list(pixels.split(1))):
+    steps = torch.rand(4, 8, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    found, books = [], []
+    for size in (8, 1):
         model = copy.deepcopy(built)
         model.train_only(stage.train)
         step = Step(Pictures(model), optimiser(model, stage), stage, Ranks(), CPU)
-        model.image_tokenizer.quantizer.eval()  # its codebook would move from batch to batch
-        found.append(gradients(model, step, batches))
+        torch.manual_seed(0)
+        for pixels in steps:
+            last = gradients(model, step, list(pixels.split(size)))
+        found.append(last)
+        books.append(model.image_tokenizer.quantizer.state_dict())
     assert_same(*found)
+    assert int(books[0]["batches"]) == 4
+    for name, value in books[0].items():
+        torch.testing.assert_close(books[1][name], value, rtol=1e-5, atol=1e-6, msg=name)

@@ -11,12 +11,13 @@ from torch.nn import functional
 from chiasm.bounds import Batches, Decay, Depth, Weight, Width
 from chiasm.critics import Critic
 from chiasm.losses import Loss
+from chiasm.stepwise import Stepwise
 
 MOST = 1e4  # of the balance between the gradients (taming-transformers)
 STEADY = 1e-4
 
 
-class PatchGAN(Critic, name="patchgan"):
+class PatchGAN(Critic, Stepwise, name="patchgan"):
     """A discriminator of patches (PatchGAN, arXiv 1611.07004), with VQGAN's balance of gradients (2012.09841).
 
     It learns by the hinge loss to tell originals from reconstructions, patch by patch, while the tokenizer learns
@@ -29,12 +30,12 @@ class PatchGAN(Critic, name="patchgan"):
 
     Args:
         weight: of the tokenizer's loss.
-        start: batches before it begins to learn and to be heard.
+        start: steps before it begins to learn and to be heard.
         balanced: whether the weight follows the gradients.
         non_saturating: the tokenizer's loss is log(1 + exp(-logit)) instead of -logit.
         own: weight of the discriminator's loss.
         lecam: weight of LeCAM's pull of its logits towards the others' moving average (arXiv 2104.03310); 0 = none.
-        lecam_decay: share of these averages that each batch keeps.
+        lecam_decay: share of these averages that each step keeps.
         width: channels behind the first layer.
         depth: layers that halve the resolution.
     """
@@ -56,6 +57,8 @@ class PatchGAN(Critic, name="patchgan"):
         self.weight, self.start, self.balanced, self.non_saturating = weight, start, balanced, non_saturating
         self.own, self.lecam, self.lecam_decay = own, lecam, lecam_decay
         self.network = _network(width, depth)
+        self._met = False  # whether it was asked since the last step
+        self._next: Float[Tensor, " two"] | None = None  # the averages behind this step
         self.batches: Int[Tensor, ""]
         self.averages: Tensor
         self.register_buffer("batches", torch.tensor(0))
@@ -71,7 +74,7 @@ class PatchGAN(Critic, name="patchgan"):
         """`adversarial` teaches the tokenizer; `discriminator` and `lecam` teach the discriminator alone."""
         heard = bool(self.batches >= self.start)
         if self.training:
-            self.batches += 1
+            self._met = True
         if not heard:
             return {name: Loss(made.new_zeros(()), _count(made), 0.0) for name in self._names}
         # The discriminator's weights are constants here, and in its own losses the pictures are.
@@ -85,6 +88,16 @@ class PatchGAN(Critic, name="patchgan"):
         if self.lecam:
             losses["lecam"] = Loss.of(self._pulled(real, fake), self.lecam)
         return losses
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        self.batches += int(self._met)
+        if self._next is not None:
+            self.averages.copy_(self._next)
+        self.forget()
+
+    def forget(self) -> None:
+        self._met, self._next = False, None
 
     @property
     def _names(self) -> list[str]:
@@ -101,8 +114,8 @@ class PatchGAN(Critic, name="patchgan"):
     def _pulled(self, real: Float[Tensor, "n p"], fake: Float[Tensor, "n p"]) -> Float[Tensor, " n"]:
         if self.training:
             now = torch.stack([real.detach().mean(), fake.detach().mean()])
-            self.averages.lerp_(now, 1 - self.lecam_decay)
-        usual_real, usual_fake = self.averages.clone()
+            self._next = self.averages.lerp(now, 1 - self.lecam_decay)
+        usual_real, usual_fake = self.averages if self._next is None else self._next
         pulled = functional.relu(real - usual_fake).square() + functional.relu(usual_real - fake).square()
         return pulled.mean(1)
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from chiasm.critics import Critic, criticised
 from chiasm.errors import ChiasmError, RecipeError
 from chiasm.losses import Loss
+from chiasm.stepwise import Stepwise
 from chiasm.tokenizers import ImageTokenizer, VideoTokenizer
 
 
@@ -42,7 +43,7 @@ class Quantizer(nn.Module):
     def vectors(self, codes: Int[Tensor, "n gh gw"]) -> Float[Tensor, "n h w c"]: ...
 
 
-class QuantizedAutoencoder(ImageTokenizer):
+class QuantizedAutoencoder(ImageTokenizer, Stepwise):
     """A part adds `latents`, `render` and its quantizer; `factor` is the pixels along the side of a latent."""
 
     quantize: Quantizer
@@ -54,6 +55,7 @@ class QuantizedAutoencoder(ImageTokenizer):
         self.size, self.factor, self.codebook_size = size, factor, codebook_size
         # A moving average of how often each code is used; only looked at, so it is not saved.
         self.frequency: Tensor
+        self._uses: list[Tensor] = []  # of each code, since the last step
         self.register_buffer("frequency", torch.zeros(codebook_size), persistent=False)
         self.critics = nn.ModuleList(critics)
 
@@ -119,8 +121,15 @@ class QuantizedAutoencoder(ImageTokenizer):
 
     def _count(self, codes: Int[Tensor, ...]) -> None:
         if self.training:
-            uses = torch.bincount(codes.flatten(), minlength=self.codebook_size)
-            self.frequency.lerp_(uses.to(self.frequency.dtype), 0.01)
+            self._uses.append(torch.bincount(codes.flatten(), minlength=self.codebook_size))
+
+    def after_step(self) -> None:
+        if self._uses:
+            self.frequency.lerp_(torch.stack(self._uses).sum(0).to(self.frequency.dtype), 0.01)
+        self.forget()
+
+    def forget(self) -> None:
+        self._uses = []
 
     def _check_codes(self, codes: Int[Tensor, "n gh gw"]) -> None:
         if tuple(codes.shape[1:]) != self.grid:

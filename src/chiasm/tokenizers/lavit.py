@@ -24,6 +24,7 @@ from chiasm.connectors.selection import (
 from chiasm.encoders import Encoder
 from chiasm.errors import ChiasmError, RecipeError
 from chiasm.losses import Loss
+from chiasm.stepwise import Stepwise
 from chiasm.tokenizers import ImageTokenizer
 from chiasm.tokenizers.detokenizer import Detokenizer
 from chiasm.tokenizers.painter import Painter
@@ -46,7 +47,7 @@ class Selected(NamedTuple):
     latents: Float[Tensor, "n p e"]
 
 
-class LaVITTokenizer(ImageTokenizer, name="lavit"):
+class LaVITTokenizer(ImageTokenizer, Stepwise, name="lavit"):
     """LaVIT's dynamic tokenizer (arXiv 2309.04669): codes of the features of a frozen encoder, as many as it takes.
 
     A selector drops patches, a merger lets the kept ones take over what the others hold, and each kept one
@@ -83,9 +84,9 @@ class LaVITTokenizer(ImageTokenizer, name="lavit"):
             null = none.
         foreground: weight of the painter's error where a picture differs from its commonest colour (its median).
         commitment: weight of the loss that keeps the latents near their codes.
-        decay: share of the codebook's moving averages that each batch keeps.
-        settle: batches that are not yet quantized.
-        revive_after: batches without a use after which a code is given a new place; 0 = never.
+        decay: share of the codebook's moving averages that each step keeps.
+        settle: steps that are not yet quantized; at least the first is not.
+        revive_after: steps without a use after which a code is given a new place; 0 = never.
     """
 
     end: int
@@ -142,6 +143,7 @@ class LaVITTokenizer(ImageTokenizer, name="lavit"):
         )
         self.painter = Painter(encoder.width, painter, (rows, columns), size) if painter else None
         self.share: Tensor
+        self._shares: list[Tensor] = []  # of each picture, since the last step
         self.register_buffer("share", torch.tensor(keep), persistent=False)  # moving average, only looked at
 
     def standalone(self) -> dict[str, Any]:
@@ -217,7 +219,7 @@ class LaVITTokenizer(ImageTokenizer, name="lavit"):
         return self.painter(self.detokenizer(*self.vectors(codes))).clamp(0, 1)
 
     def losses(self, pixels: Float[Tensor, "n 3 h w"]) -> dict[str, Loss]:
-        """Rebuilt features, share of kept patches, commitment, and pixels; in training, updates the codebook."""
+        """Rebuilt features, share of kept patches, commitment, and pixels; in training it takes notes."""
         if self.detokenizer is None:
             raise ChiasmError("image_tokenizer 'lavit' without a decoder cannot learn; set decoder_depth")
         noise = (
@@ -232,7 +234,7 @@ class LaVITTokenizer(ImageTokenizer, name="lavit"):
         distance = torch.zeros_like(vectors).masked_scatter(kept[..., None], quantized.commitment.float())
         share = seen.kept.mean(1)
         if self.training:
-            self.share.lerp_(share.detach().mean(), 1 - self.quantizer.decay)
+            self._shares.append(share.detach())
         found = {
             "reconstruction": Loss.of(cosine_distance(rebuilt, seen.features)),
             "keep": Loss.of((self.keep - share).square(), KEEP_WEIGHT),
@@ -241,6 +243,14 @@ class LaVITTokenizer(ImageTokenizer, name="lavit"):
         if self.painter is not None:
             found["pixels"] = self.painter.loss(self.painter(rebuilt), pixels, self.foreground)
         return found
+
+    def after_step(self) -> None:
+        if self._shares:
+            self.share.lerp_(torch.cat(self._shares).mean(), 1 - self.quantizer.decay)
+        self.forget()
+
+    def forget(self) -> None:
+        self._shares = []
 
     def health(self) -> dict[str, float]:
         """Of the codebook, and the share of patches that were kept lately."""

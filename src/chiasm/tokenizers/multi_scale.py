@@ -40,7 +40,7 @@ class ResidualScales(Quantizer):
     From the coarsest scale on: what is left of the latents is averaged to the scale and looked up, the codes'
     vectors are enlarged, smoothed by a convolution (`blend` of it) and taken away. scales: codes a side.
     convolutions: how many are shared by the scales (each scale takes the nearest; 0 = one for every scale).
-    cosine: look up by direction only. revive_after: batches without a use after which a code is given a new
+    cosine: look up by direction only. revive_after: steps without a use after which a code is given a new
     place; 0 = never. Losses are means over all scales of the error of what they said so far.
     """
 
@@ -184,7 +184,7 @@ class MultiScale(Autoencoder, name="multi_scale"):
             things.
         foreground: weight of the error where a picture differs from its commonest colour (its median).
         critics: what else is asked of its pictures in training: a perceptual loss, a discriminator.
-        revive_after: batches without a use after which a code is given a new place; 0 = never.
+        revive_after: steps without a use after which a code is given a new place; 0 = never.
     """
 
     quantize: ResidualScales

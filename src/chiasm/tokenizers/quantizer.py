@@ -13,8 +13,10 @@ from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, distributed, nn
+from torch import Tensor, distributed
 from torch.nn import functional
+
+from chiasm.stepwise import Stepwise
 
 _CLUSTER_ROUNDS = 10
 _LOOKUP_ELEMENTS = 2**24  # distances held at once: 64 MiB in fp32
@@ -33,19 +35,20 @@ class Quantized(NamedTuple):
     commitment: Float[Tensor, "n h w c"]
 
 
-class VectorQuantizer(nn.Module):
+class VectorQuantizer(Stepwise):
     """A codebook learnt by exponential moving averages. Its arithmetic is fp32 whatever the autocast.
 
-    In training mode every forward pass updates it, after the look-up. All of its state is in buffers and its
-    random draws come from torch's global generator, so a restored run continues bit for bit. Ranks learn one
-    codebook together: in training all must call it equally often, be it with no vectors.
+    It is updated once a step of the optimiser (`after_step`), from all vectors that it was given in training mode
+    since the last one, on all ranks; what a step looks up is what the last one left. All of its state is in buffers
+    and its random draws come from torch's global generator, so a restored run continues bit for bit.
 
     Args:
         codebook_size: number of codes.
         width: length of a code's vector.
-        decay: share of the moving averages that each batch keeps.
-        settle: batches that pass as they are, before the codes begin.
-        revive_after: batches without a use after which a code is moved to a vector of the batch; 0 = never.
+        decay: share of the moving averages that each step keeps.
+        settle: steps whose vectors pass as they are, before the codes begin as cluster centres of the last of
+            them; at least the first step is such a one.
+        revive_after: steps without a use after which a code is moved to a vector of the step; 0 = never.
         cosine: compare directions: vectors and codes have length 1.
         rotation: the gradient turns with the code instead of passing straight (arXiv 2410.06424).
     """
@@ -65,7 +68,8 @@ class VectorQuantizer(nn.Module):
     ):
         super().__init__()
         self.decay, self.epsilon, self.cosine, self.rotation = decay, epsilon, cosine, rotation
-        self.settle, self.revive_after, self.window = settle, revive_after, window
+        self.settle, self.revive_after, self.window = max(settle, 1), revive_after, window
+        self._notes: list[tuple[Tensor, Tensor]] = []  # vectors and their codes, since the last step
         vectors = self._on_sphere(torch.randn(codebook_size, width))
         self.vectors: Tensor
         self.counts: Tensor
@@ -75,10 +79,10 @@ class VectorQuantizer(nn.Module):
         self.last_revival: Tensor
         self.batches: Tensor
         self.register_buffer("vectors", vectors)
-        self.register_buffer("counts", torch.ones(codebook_size))  # moving average of uses a batch
+        self.register_buffer("counts", torch.ones(codebook_size))  # moving average of uses a step
         self.register_buffer("sums", vectors.clone())  # moving average of the sum of a code's vectors
         self.register_buffer("frequency", torch.zeros(codebook_size))  # as counts, untouched by revival
-        # When (in batches, starting at 1) each code was last chosen and last revived.
+        # When (in steps, starting at 1) each code was last chosen and last revived.
         long_ago = torch.full((codebook_size,), -window)
         self.register_buffer("last_use", long_ago)
         self.register_buffer("last_revival", long_ago.clone())
@@ -88,19 +92,35 @@ class VectorQuantizer(nn.Module):
         with torch.autocast(inputs.device.type, enabled=False):
             inputs = self._on_sphere(inputs.float())
             flat = inputs.detach().flatten(0, -2)
-            learning = self.training and (len(flat) > 0 or _in_company())
-            if learning and self.batches < self.settle:
-                self.batches += 1
-                nowhere = flat.new_zeros(len(flat), dtype=torch.long)
-                return Quantized(inputs, nowhere.view(inputs.shape[:-1]), torch.zeros_like(inputs))
-            if learning and self.batches == self.settle:
-                self._start_from(flat)
-            codes = self.nearest(flat)
+            passes = self.training and self.batches < self.settle
+            codes = flat.new_zeros(len(flat), dtype=torch.long) if passes else self.nearest(flat)
+            if self.training:
+                self._notes.append((flat, codes))
+            if passes:
+                return Quantized(inputs, codes.view(inputs.shape[:-1]), torch.zeros_like(inputs))
             vectors = self.vectors[codes].view_as(inputs)
-            if learning:
-                self._update(flat, codes)
             through = turned(inputs, vectors) if self.rotation else inputs + (vectors - inputs).detach()
             return Quantized(through, codes.view(inputs.shape[:-1]), (inputs - vectors).square())
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        with torch.autocast(self.vectors.device.type, enabled=False):
+            self._learn()
+
+    def _learn(self) -> None:
+        nothing = self.vectors[:0], torch.zeros(0, dtype=torch.long, device=self.vectors.device)
+        vectors, codes = (torch.cat(each) for each in zip(nothing, *self._notes, strict=True))
+        self.forget()
+        if not float(over_all_ranks(torch.tensor(float(len(vectors)), device=vectors.device))):
+            return
+        self.batches += 1
+        if self.batches == self.settle:
+            self._start_from(in_order(of_all_ranks(vectors)))
+        elif self.batches > self.settle:
+            self._update(vectors, codes)
+
+    def forget(self) -> None:
+        self._notes = []
 
     @torch.no_grad()
     def encode(self, inputs: Float[Tensor, "*n c"]) -> Int[Tensor, "*n"]:
@@ -118,11 +138,11 @@ class VectorQuantizer(nn.Module):
         return torch.cat(chunks) if chunks else flat.new_zeros(0, dtype=torch.long)
 
     def health(self) -> dict[str, float]:
-        """Share of codes used and number of codes revived in the last `window` batches; perplexity of use.
+        """Share of codes used and number of codes revived in the last `window` steps; perplexity of use.
 
         Nothing while no code has begun.
         """
-        if self.settle > 0 and self.batches <= self.settle:
+        if self.batches <= self.settle:
             return {}
         recent = self.batches - self.window
         share = self.frequency / self.frequency.sum().clamp(min=self.epsilon)
@@ -132,27 +152,22 @@ class VectorQuantizer(nn.Module):
             "revived": float((self.last_revival > recent).sum()),
         }
 
-    @torch.no_grad()
-    def _start_from(self, flat: Float[Tensor, "m c"]) -> None:
-        """Make the codes cluster centres (k-means) of the first batch."""
+    def _start_from(self, vectors: Float[Tensor, "m c"]) -> None:
+        """Make the codes cluster centres (k-means) of the vectors of all ranks."""
         size = len(self.vectors)
-        if len(flat) > 0:
-            repeats = -(-size // len(flat))
-            order = torch.cat([torch.randperm(len(flat), device=flat.device) for _ in range(repeats)])
-            self.vectors.copy_(flat[order[:size]])
-        self.vectors.copy_(of_first_rank(self.vectors))
+        repeats = -(-size // len(vectors))
+        order = torch.cat([torch.randperm(len(vectors), device=vectors.device) for _ in range(repeats)])
+        self.vectors.copy_(of_first_rank(vectors[order[:size]]))
         for _ in range(_CLUSTER_ROUNDS):
-            uses, sums = self._gather(flat, self.nearest(flat))
+            uses, sums = self._totals(vectors, self.nearest(vectors))
             centres = torch.where(uses[:, None] > 0, sums / uses[:, None].clamp(min=1), self.vectors)
             self.vectors.copy_(self._on_sphere(centres))
         self.counts.copy_(uses.clamp(min=1))
         self.sums.copy_(self.vectors * self.counts[:, None])
 
-    @torch.no_grad()
-    def _update(self, flat: Float[Tensor, "m c"], codes: Int[Tensor, " m"]) -> None:
-        errors = (flat - self.vectors[codes]).square().sum(1)
-        uses, sums = self._gather(flat, codes)
-        self.batches += 1
+    def _update(self, vectors: Float[Tensor, "m c"], codes: Int[Tensor, " m"]) -> None:
+        errors = (vectors - self.vectors[codes]).square().sum(1, keepdim=True)
+        uses, sums = (over_all_ranks(each) for each in self._totals(vectors, codes))
         self.last_use[uses > 0] = self.batches
         self.frequency.lerp_(uses, 1 - self.decay)
         self.counts.lerp_(uses, 1 - self.decay)
@@ -162,29 +177,30 @@ class VectorQuantizer(nn.Module):
         smoothed = (self.counts + self.epsilon) / (total + len(self.counts) * self.epsilon) * total
         self.vectors.copy_(self._on_sphere(self.sums / smoothed[:, None]))
         if self.revive_after:
-            self._revive(flat, errors)
+            self._revive(torch.cat([vectors, errors], 1))
 
-    def _revive(self, flat: Float[Tensor, "m c"], errors: Float[Tensor, " m"]) -> None:
+    def _revive(self, represented: Float[Tensor, "m c1"]) -> None:
+        """Move dead codes to vectors, drawn by their errors, which stand behind them."""
         idle = self.batches - torch.maximum(self.last_use, self.last_revival).clamp(min=self.settle)
         dead = (idle >= self.revive_after).nonzero().squeeze(1)
         if len(dead) == 0:
             return
-        places = self.vectors[dead]
-        if len(flat) > 0:
-            chosen = torch.multinomial(errors + self.epsilon, len(dead), replacement=len(dead) > len(flat))
-            places = flat[chosen]
-        places = of_first_rank(places)
+        represented = in_order(of_all_ranks(represented))
+        vectors, errors = represented[:, :-1], represented[:, -1]
+        chosen = torch.multinomial(errors + self.epsilon, len(dead), replacement=len(dead) > len(vectors))
+        places = of_first_rank(vectors[chosen])
         self.vectors[dead] = places
         # The weight of one use: the code moves freely to the vectors that choose it next.
         self.counts[dead] = 1.0
         self.sums[dead] = places
         self.last_revival[dead] = self.batches
 
-    def _gather(self, flat: Tensor, codes: Tensor) -> tuple[Float[Tensor, " k"], Float[Tensor, "k c"]]:
-        """How often each code was chosen, and the sum of the vectors that chose it, on all ranks."""
-        uses = torch.bincount(codes, minlength=len(self.vectors)).to(flat.dtype)
-        sums = torch.zeros_like(self.vectors).index_add_(0, codes, flat)
-        return over_all_ranks(uses), over_all_ranks(sums)
+    def _totals(
+        self, vectors: Float[Tensor, "m c"], codes: Int[Tensor, " m"]
+    ) -> tuple[Float[Tensor, " k"], Float[Tensor, "k c"]]:
+        """How often each code was chosen, and the sum of the vectors that chose it."""
+        uses = torch.bincount(codes, minlength=len(self.vectors)).to(vectors.dtype)
+        return uses, torch.zeros_like(self.vectors).index_add_(0, codes, vectors)
 
     def _on_sphere(self, vectors: Float[Tensor, "... c"]) -> Float[Tensor, "... c"]:
         return functional.normalize(vectors, dim=-1) if self.cosine else vectors
@@ -217,3 +233,23 @@ def of_first_rank(tensor: Tensor) -> Tensor:
         tensor = tensor.contiguous()
         distributed.broadcast(tensor, 0)
     return tensor
+
+
+def of_all_ranks(rows: Float[Tensor, "m c"]) -> Float[Tensor, "n c"]:
+    """The rows that all ranks hold, be it none, on every rank."""
+    if not _in_company():
+        return rows
+    counts = [
+        torch.zeros(1, dtype=torch.long, device=rows.device) for _ in range(distributed.get_world_size())
+    ]
+    distributed.all_gather(counts, torch.tensor([len(rows)], device=rows.device))
+    longest = max(int(count) for count in counts)
+    padded = torch.cat([rows, rows.new_zeros(longest - len(rows), rows.shape[1])])
+    gathered = [torch.empty_like(padded) for _ in counts]
+    distributed.all_gather(gathered, padded)
+    return torch.cat([each[: int(count)] for each, count in zip(gathered, counts, strict=True)])
+
+
+def in_order(rows: Float[Tensor, "m c"]) -> Float[Tensor, "m c"]:
+    """The rows in an order of their own, so that a draw among them does not depend on how they were shared out."""
+    return rows[rows[:, 0].argsort(stable=True)]

@@ -41,9 +41,9 @@ class VQ(ImageTokenizer, name="vq"):
         depth: residual blocks at each resolution.
         commitment: weight of the loss that keeps the encoder near its codes.
         foreground: weight of the error where a picture differs from its commonest colour (its median).
-        decay: share of the codebook's moving averages that each batch keeps.
-        settle: batches that are not yet quantized.
-        revive_after: batches without a use after which a code is given a new place; 0 = never.
+        decay: share of the codebook's moving averages that each step keeps.
+        settle: steps that are not yet quantized; at least the first is not.
+        revive_after: steps without a use after which a code is given a new place; 0 = never.
         cosine: compare codes by direction only.
         critics: what else is asked of its pictures in training: a perceptual loss, a discriminator.
     """
@@ -126,7 +126,7 @@ class VQ(ImageTokenizer, name="vq"):
         return self._pixels(self.quantizer.vectors[codes]).clamp(0, 1)
 
     def losses(self, pixels: Float[Tensor, "n 3 h w"]) -> dict[str, Loss]:
-        """Reconstruction (absolute + squared error) and commitment; in training, updates the codebook."""
+        """Reconstruction (absolute + squared error) and commitment; in training, the codebook takes notes."""
         quantized = self.quantizer(self._features(pixels))
         made = self._pixels(quantized.vectors)
         error = 2 * (made - pixels)

@@ -67,7 +67,7 @@ class Codebook(Quantizer):
     """Nearest neighbours (taming's VectorQuantizer2). The losses are means over all elements of the latents.
 
     codebook_weight: of the loss that moves the codes. commitment: of the one that moves the latents.
-    revive_after: batches without a use after which a code is given a new place; 0 = never.
+    revive_after: steps without a use after which a code is given a new place; 0 = never.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class VQGAN(Autoencoder, name="vqgan"):
         commitment: weight of the loss that moves the latents.
         middle_attention: self-attention at the resolution of the codes.
         critics: what else is asked of its pictures in training: a perceptual loss, a discriminator.
-        revive_after: batches without a use after which a code is given a new place; 0 = never, as the original.
+        revive_after: steps without a use after which a code is given a new place; 0 = never, as the original.
     """
 
     def __init__(

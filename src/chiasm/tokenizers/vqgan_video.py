@@ -37,7 +37,7 @@ class VideoVQGAN(VideoAutoencoder, name="vqgan_video"):
         codebook_weight: weight of the loss that moves the codes.
         commitment: weight of the loss that moves the latents.
         critics: what else is asked of its pictures in training: a perceptual loss, a discriminator.
-        revive_after: batches without a use after which a code is given a new place; 0 = never, as the original.
+        revive_after: steps without a use after which a code is given a new place; 0 = never, as the original.
     """
 
     def __init__(

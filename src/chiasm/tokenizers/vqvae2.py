@@ -30,8 +30,8 @@ class VQVAE2(ImageTokenizer, name="vqvae2"):
         code_width: length of a code's vector.
         codebook_size: number of codes of each level.
         commitment: weight of the loss that keeps the encoders near their codes.
-        decay: share of the codebooks' moving averages that each batch keeps.
-        revive_after: batches without a use after which a code is given a new place; 0 = never, as published.
+        decay: share of the codebooks' moving averages that each step keeps.
+        revive_after: steps without a use after which a code is given a new place; 0 = never, as published.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class VQVAE2(ImageTokenizer, name="vqvae2"):
         return (coarse, coarse), (2 * coarse, 2 * coarse)
 
     def quantize(self, pixels: Float[Tensor, "n 3 h w"]) -> tuple[Quantized, Quantized]:
-        """Coarse and fine codes with their vectors; in training, updates the codebooks."""
+        """Coarse and fine codes with their vectors; in training, the codebook takes notess."""
         fine = self.enc_b(2 * pixels - 1)
         coarse = self.quantize_t(_last(self.quantize_conv_t(self.enc_t(fine))))
         known = self.dec_t(_first(coarse.vectors).to(fine.dtype))

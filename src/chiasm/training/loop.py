@@ -127,8 +127,6 @@ class Training:
         lr = {group["slot"]: group["lr"] for group in made.param_groups}
         aim.before_step(position.step / stage.steps)
         outcome = step([each.batch for each in taken])
-        if not outcome.skipped:
-            aim.after_step()
         self.ranks.share(aim.buffers())
         seconds = time.perf_counter() - began
         real, places = (sum(sizes) for sizes in zip(*(_sizes(each.batch) for each in taken)))

@@ -16,6 +16,7 @@ from chiasm.losses import Loss, objective
 from chiasm.model import Model
 from chiasm.recipe import Stage
 from chiasm.sequence import IGNORE, PackedBatch
+from chiasm.stepwise import after_step, forget
 from chiasm.tokenizers import VideoTokenizer
 from chiasm.training.codebook import CodebookWatch
 from chiasm.training.distribution import Ranks
@@ -43,6 +44,9 @@ class Aim(ABC):
 
     def after_step(self) -> None:  # noqa: B027
         """Behind every step of the optimiser that was not skipped."""
+
+    def forget(self) -> None:  # noqa: B027
+        """Behind a step that was skipped: what was noted for `after_step` is dropped."""
 
     def buffers(self) -> Iterable[Tensor]:
         """What learns without gradients; after each step all processes take the first one's."""
@@ -90,10 +94,13 @@ class Pictures(Aim):
         self.tokenizer = model.image_tokenizer
         self._per_picture: dict[str, float] = {}
         self._watch = CodebookWatch(model.image_tokenizer)
-        self._pictures = 0  # of the last batch
+        self._pictures = 0  # since the last step
 
     def losses(self, batch: Tensor) -> dict[str, Loss]:
-        self._pictures = len(batch)
+        self._pictures += len(batch)
+        return self._losses(batch)
+
+    def _losses(self, batch: Tensor) -> dict[str, Loss]:
         if batch.ndim == 5:
             assert isinstance(self.tokenizer, VideoTokenizer)
             return self.tokenizer.video_losses(batch)
@@ -106,7 +113,13 @@ class Pictures(Aim):
         return self.tokenizer.health()
 
     def after_step(self) -> None:
+        after_step(self.tokenizer)
         self._watch.look(self._pictures)
+        self._pictures = 0
+
+    def forget(self) -> None:
+        forget(self.tokenizer)
+        self._pictures = 0
 
     def warning(self) -> str | None:
         return self._watch.warning()
@@ -121,7 +134,7 @@ class Pictures(Aim):
         modes = [(module, module.training) for module in self.tokenizer.modules()]
         self.tokenizer.eval()
         with torch.random.fork_rng(devices=[]), torch.no_grad():
-            losses = self.losses(picture)
+            losses = self._losses(picture)
         for module, mode in modes:
             module.training = mode
         return {name: float(loss.count) for name, loss in losses.items()}
@@ -209,8 +222,10 @@ class Step:
         norm = float(nn.utils.clip_grad_norm_(self.parameters, self.stage.clip))
         if not (math.isfinite(value) and math.isfinite(norm)):
             self.made.zero_grad(set_to_none=True)
+            self.aim.forget()
             return Outcome(means, value, norm, skipped=True)
         self.made.step()
+        self.aim.after_step()
         return Outcome(means, value, norm)
 
     def _check_weights(self, names: set[str] | None) -> None:

@@ -13,6 +13,7 @@ from chiasm.interop.cases import Case
 from chiasm.interop.convert import load_named
 from chiasm.interop.mapping import Chain, NameMap, Own, Reshape, Rule, Split, Unused
 from chiasm.interop.verify import replays
+from chiasm.stepwise import after_step
 from chiasm.tokenizers.lookup_free import ProjectedLookupFree
 from chiasm.tokenizers.quantizer import VectorQuantizer
 from chiasm.tokenizers.vqgan_fsq import FiniteScalars
@@ -138,6 +139,7 @@ def replay_averages(case: Case, told: dict[str, Any]) -> dict[str, Tensor]:
     outside.books.train()
     x = case.inputs["x"].clone().requires_grad_()
     made, _, commitment = quantized(x)
+    after_step(outside)
     loss = told.get("commitment_weight", 1.0) * commitment
     (loss + (made * case.inputs["r"]).sum()).backward()
     return {
@@ -180,6 +182,7 @@ def replay_residuals(case: Case, told: dict[str, Any]) -> dict[str, Tensor]:
     outside.books.train()
     x = case.inputs["x"].clone().requires_grad_()
     made, _, losses = quantized(x)
+    after_step(outside)
     (losses.sum() + (made * case.inputs["r"]).sum()).backward()
     return {
         "quantized": vectors,

@@ -16,6 +16,7 @@ from chiasm.interop.families.vqgan import channels_first, signed, unsigned
 from chiasm.interop.family import Family, Folder, Original, find_family
 from chiasm.interop.mapping import NameMap, Own, Permute, Rule
 from chiasm.interop.verify import replays
+from chiasm.stepwise import after_step
 from chiasm.tokenizers import join_scales
 
 LEVELS = ("t", "b")
@@ -106,6 +107,7 @@ def replay(case: Case) -> dict[str, Tensor]:
     }
     assert join_scales([coarse.codes, fine.codes]).equal(tokenizer.encode(pixels))
     coarse, fine = tokenizer.train().quantize(pixels)
+    after_step(tokenizer)
     made["rec_train"] = signed(tokenizer.render(coarse.vectors, fine.vectors))
     made["latent_loss_train"] = (coarse.commitment.mean() + fine.commitment.mean())[None]
     for level in LEVELS:
