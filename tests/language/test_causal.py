@@ -182,7 +182,10 @@ def test_a_file_that_is_no_gguf_is_an_error(tmp_path):
     [
         ("bloom", {"hidden_size": 16, "n_layer": 1, "n_head": 2}),
         ("mpt", {"d_model": 16, "n_heads": 2, "n_layers": 1}),
-        ("gptj", {"n_embd": 16, "n_head": 2, "n_layer": 1, "rotary_dim": 4}),
+        (
+            "gpt_neo",
+            {"hidden_size": 16, "num_heads": 2, "num_layers": 1, "attention_types": [[["global"], 1]]},
+        ),
     ],
 )
 def test_a_model_whose_attention_knows_no_documents_is_refused(kind, sizes):

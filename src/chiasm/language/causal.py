@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Iterable
-from functools import lru_cache
+from functools import cache as once
 from pathlib import Path
 from typing import Any
 
@@ -119,8 +119,8 @@ class Causal(Language, name="causal"):
         return DynamicCache(config=self.inner.config)
 
 
-@lru_cache
-def _cache_keyword(model: type[nn.Module]) -> str:
+@once
+def _cache_keyword(model: Any) -> str:
     """How transformers calls the key-value cache: `past_key_values` up to 5.23."""
     return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
 
