@@ -37,6 +37,13 @@ def test_only_answers_and_their_end_are_learnt(tokenizer):
     ]
 
 
+def test_an_answer_that_is_not_to_be_learnt_is_read_like_a_question(tokenizer):
+    turns = [said("user", "Where?"), Message("assistant", ("left",), learnt=False)]
+    turns += [said("user", "So?"), said("assistant", "no")]
+    learnt = [run.text for run in tokenizer.runs(turns) if run.learn]
+    assert learnt == ["no<|end|>"]
+
+
 def test_pictures_stand_where_they_were_put(tokenizer):
     picture = PictureInMemory(Image.new("RGB", (2, 2)))
     runs = tokenizer.runs([said("user", "before ", picture, " after"), said("assistant", picture)])

@@ -34,10 +34,13 @@ class Message:
 
     What an assistant says is learnt; of a `document` (plain text, no chat) all text is learnt. A document of
     pictures alone is a visual sentence, of which all is learnt and written.
+
+    learnt: False = an answer in words that is read like a question, and not learnt.
     """
 
     role: Role
     content: tuple[str | Picture, ...]
+    learnt: bool = True
 
 
 @dataclass(frozen=True)

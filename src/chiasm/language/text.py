@@ -208,7 +208,7 @@ class TextTokenizer:
         pieces = self._pieces.get(roles) or self._learn_pieces(roles, messages, prompt)
         runs: list[Run] = [Run(pieces[0], learn=False)]
         for message, after in zip(messages, pieces[1:], strict=True):
-            learn = message.role == "assistant"
+            learn = message.role == "assistant" and message.learnt
             said = [
                 Run("", learn, item) if isinstance(item, Picture) else Run(item, learn)
                 for item in message.content
