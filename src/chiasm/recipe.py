@@ -111,6 +111,9 @@ class Evaluation(Strict):
 
     data: str | None = Field(None, description="data source of the held-out samples; none = no evaluation")
     questions: int = Field(600, ge=0, le=10**9)
+    phrasings: int = Field(
+        600, ge=0, le=10**9, description="questions worded in ways that are held out of training"
+    )
     pictures: int = Field(128, ge=0, le=10**9)
     text: int = Field(300, ge=0, le=10**9, description="questions told in words only")
     labelled: tuple[str, str] | None = Field(

@@ -49,10 +49,10 @@ def recipe(**parts) -> Recipe:
         {
             "name": "small",
             "model": {**parts, "language": {"type": "causal", "config": LANGUAGE, "vocabulary": 300}},
-            "data": {"train": world, "held": {**world, "split": "combination"}},
+            "data": {"train": world, "held": {**world, "split": "combination", "phrasings": "both"}},
             "stages": [{"name": "joint", "train": {"language": 1e-3}, "data": {"train": 1.0}, "steps": 1}],
             "sampling": {"guidance": 2.0},
-            "evaluation": {"data": "held", "questions": 24, "pictures": 4, "text": 6},
+            "evaluation": {"data": "held", "questions": 24, "phrasings": 12, "pictures": 4, "text": 6},
         }
     )
 
@@ -74,9 +74,10 @@ def test_eval_json_has_the_agreed_form(run):
     assert json.loads((folder / "eval.json").read_text()) == results
     tasks = results["tasks"]
     assert {"score", "blind", "shuffled", "ci", "n", "by_type", "commonest"} <= tasks["questions"].keys()
+    assert {"score", "blind", "ci", "n", "by_type", "commonest"} <= tasks["phrasings"].keys()
     assert {"object", "count", "place", "all", "diversity", "ci", "n"} <= tasks["generation"].keys()
     assert {"score", "ci", "n", "by_type", "commonest"} <= tasks["text"].keys()
-    assert (tasks["questions"]["n"], tasks["generation"]["n"], tasks["text"]["n"]) == (24, 4, 6)
+    assert [tasks[name]["n"] for name in ("questions", "phrasings", "generation", "text")] == [24, 12, 4, 6]
     for each in tasks["questions"]["by_type"].values():
         assert {"score", "ci", "blind", "shuffled", "n", "commonest"} <= each.keys()
     assert all(0 <= score <= 1 for score in _scores(tasks))
@@ -123,6 +124,7 @@ def test_a_model_that_only_reads_words(tmp_path):
         "generation": "the model has no image head",
         "linear_probe": "the recipe names no labelled pictures; set evaluation.labelled to two sources",
         "nearest_neighbours": "the recipe names no labelled pictures; set evaluation.labelled to two sources",
+        "phrasings": "the model has no encoder",
         "questions": "the model has no encoder",
     }
     assert "no image head" in (tmp_path / "run" / "report.html").read_text()

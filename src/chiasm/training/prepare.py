@@ -26,7 +26,8 @@ from chiasm.views import View
 from chiasm.views.cut import cut
 
 CUT = "cut 2"  # raised when the same view would give other pixels
-_TOGETHER = 64  # pictures that go through a network at once
+# Pictures that go through a network at once. On CPU more outgrow the cache, and take nearly twice as long.
+_TOGETHER = 16
 _LOOK = 4  # batches after which it is guessed whether the stage will see all of its data
 
 Work = TypeVar("Work")

@@ -6,6 +6,7 @@ from functools import cache
 from typing import ClassVar
 
 from chiasm.data.world.assets import Emoji
+from chiasm.data.world.chinese_wordings import WORDINGS
 from chiasm.data.world.phrases import Phrases
 from chiasm.data.world.scene import Scene
 
@@ -17,14 +18,13 @@ class Chinese(Phrases):
     """Short sentences, one a fact."""
 
     language = "zh"
+    wordings: ClassVar = WORDINGS
     directions: ClassVar = {
         (-1, -1): "左上方", (-1, 0): "上方", (-1, 1): "右上方", (0, -1): "左边",
         (0, 1): "右边", (1, -1): "左下方", (1, 0): "下方", (1, 1): "右下方",
     }  # fmt: skip
     there, not_there = "有", "没有"
-    describe = "描述这张图。"
-    which = "这是什么?"
-    read = "图中写了什么?"
+    nowhere, nothing = "不在图中", "什么也没有"
     then, next_pair = "变成", "那么这张图变成什么?"
 
     def cell(self, cell: int, grid: tuple[int, int]) -> str:
@@ -35,36 +35,6 @@ class Chinese(Phrases):
 
     def caption(self, scene: Scene) -> str:
         return ",".join(f"{self.cell(t.cell, scene.grid)}是{self.name(t.emoji)}" for t in scene.things) + "。"
-
-    def draw(self, scene: Scene) -> str:
-        return f"画图:{self.caption(scene)}"
-
-    def what(self, cell: str) -> str:
-        return f"{cell}是什么?"
-
-    def where(self, name: str) -> str:
-        return f"{name}在哪里?"
-
-    def count(self, name: str) -> str:
-        return f"图中有几个{name}?"
-
-    def exist(self, name: str) -> str:
-        return f"图中有{name}吗?"
-
-    def choice(self, one: str, other: str) -> str:
-        return f"图中有的是{one}还是{other}?"
-
-    def relation(self, one: str, other: str) -> str:
-        return f"{one}在{other}的哪个方向?"
-
-    def remove(self, name: str) -> str:
-        return f"去掉{name}。"
-
-    def replace(self, name: str, other: str) -> str:
-        return f"把{name}换成{other}。"
-
-    def move(self, name: str, cell: str) -> str:
-        return f"把{name}移到{cell}。"
 
 
 @cache

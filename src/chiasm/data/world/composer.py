@@ -25,11 +25,15 @@ class Draft:
 
     absent: emoji that might as well stand in the scene, drawn from the same distribution, but do not.
     count: the answer of its counting question, uniform over scenes.
+    unanswerable: share of the questions what, where and relation that ask about what is not there.
+    strangers: emoji that questions name, but no scene shows.
     """
 
     scene: Scene
     absent: tuple[Emoji, ...]
     count: int
+    unanswerable: float = 0.0
+    strangers: tuple[Emoji, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,7 @@ class Composer:
 
     pool: emoji to choose from. objects: fewest and most things a scene. held_out: share of pairs kept out of
     training. jitter: 0 (all centred, one size) to 1. tints: how many of `TINTS` to use.
+    unanswerable, strangers: of its drafts.
     """
 
     split: Split
@@ -49,6 +54,8 @@ class Composer:
     jitter: float
     tints: int
     seed: int
+    unanswerable: float = 0.0
+    strangers: tuple[Emoji, ...] = ()
 
     @property
     def largest_count(self) -> int:
@@ -68,7 +75,7 @@ class Composer:
         cells = dice.sample(range(self.grid[0] * self.grid[1]), len(members))
         things = [self.place(emoji, cell, dice) for emoji, cell in zip(members, cells)]
         ground = Scene(self.grid, (), TINTS[dice.below(self.tints)], dice.pick(self.styles))
-        return Draft(ground.holding(things), tuple(absent), count)
+        return Draft(ground.holding(things), tuple(absent), count, self.unanswerable, self.strangers)
 
     def place(self, emoji: Emoji, cell: int, dice: Dice) -> Thing:
         """An emoji in a cell, its place and size there tossed."""

@@ -38,14 +38,14 @@ def edit(draft: Draft, say: Phrases, dice: Dice) -> Edit:
     name = say.name(thing.emoji)
     kind = dice.pick(_kinds(draft))
     if kind == "remove":
-        return Edit(kind, say.remove(name), before, before.holding(others))
+        return Edit(kind, say.ask("remove", one=name), before, before.holding(others))
     if kind == "replace":
         other = dice.pick(draft.absent)
         after = before.holding([*others, replace(thing, emoji=other)])
-        return Edit(kind, say.replace(name, say.name(other)), before, after)
+        return Edit(kind, say.ask("replace", one=name, other=say.name(other)), before, after)
     cell = dice.pick(before.free)
     after = before.holding([*others, replace(thing, cell=cell)])
-    return Edit(kind, say.move(name, say.cell(cell, before.grid)), before, after)
+    return Edit(kind, say.ask("move", one=name, cell=say.cell(cell, before.grid)), before, after)
 
 
 def analogy(draft: Draft, composer: Composer, dice: Dice) -> Analogy:

@@ -6,6 +6,7 @@ from functools import cache
 from typing import ClassVar
 
 from chiasm.data.world.assets import Emoji
+from chiasm.data.world.english_wordings import WORDINGS
 from chiasm.data.world.phrases import Phrases
 from chiasm.data.world.scene import Scene
 
@@ -17,14 +18,13 @@ class English(Phrases):
     """Short sentences whose words stand for one thing each."""
 
     language = "en"
+    wordings: ClassVar = WORDINGS
     directions: ClassVar = {
         (-1, -1): "above left", (-1, 0): "above", (-1, 1): "above right", (0, -1): "left",
         (0, 1): "right", (1, -1): "below left", (1, 0): "below", (1, 1): "below right",
     }  # fmt: skip
     there, not_there = "yes", "no"
-    describe = "Describe."
-    which = "What is this?"
-    read = "What is written here?"
+    nowhere, nothing = "nowhere", "nothing"
     then, next_pair = "becomes", "So what becomes of this?"
 
     def cell(self, cell: int, grid: tuple[int, int]) -> str:
@@ -37,35 +37,8 @@ class English(Phrases):
         parts = [f"{_a(self.name(t.emoji))} at the {self.cell(t.cell, scene.grid)}" for t in scene.things]
         return ", ".join(parts) + "."
 
-    def draw(self, scene: Scene) -> str:
-        return f"Draw: {self.caption(scene)}"
-
-    def what(self, cell: str) -> str:
-        return f"What is at the {cell}?"
-
-    def where(self, name: str) -> str:
-        return f"Where is the {name}?"
-
-    def count(self, name: str) -> str:
-        return f"How many times does {_a(name)} appear?"  # no plural to be made of 1,914 names
-
-    def exist(self, name: str) -> str:
-        return f"Is there {_a(name)}?"
-
-    def choice(self, one: str, other: str) -> str:
-        return f"Which is there, {_a(one)} or {_a(other)}?"
-
-    def relation(self, one: str, other: str) -> str:
-        return f"Which way is the {one} from the {other}?"
-
-    def remove(self, name: str) -> str:
-        return f"Remove the {name}."
-
-    def replace(self, name: str, other: str) -> str:
-        return f"Replace the {name} with {_a(other)}."
-
-    def move(self, name: str, cell: str) -> str:
-        return f"Move the {name} to the {cell}."
+    def forms(self, one: str, other: str) -> dict[str, str]:
+        return {"one": one, "a_one": _a(one), "ones": _plural(one), "other": other, "a_other": _a(other)}
 
 
 @cache
@@ -81,7 +54,35 @@ def _cell(cell: int, rows: int, columns: int) -> str:
 @cache
 def _a(name: str) -> str:
     """The name with its indefinite article; none for what looks like a plural."""
-    if name.endswith("s") and not name.endswith(("ss", "us", "is")):
+    if _looks_plural(name):
         return name
-    vowel = name[0].lower() in "aeiou" and not name.lower().startswith(("uni", "eu", "uk", "one", "us"))
+    vowel = name[:1].lower() in "aeiou" and not name.lower().startswith(("uni", "eu", "uk", "one", "us"))
     return f"{'an' if vowel or name == 'umbrella' else 'a'} {name}"
+
+
+_IRREGULAR = {
+    "mouse": "mice",
+    "fish": "fish",
+    "die": "dice",
+    "sheep": "sheep",
+    "broccoli": "broccoli",
+    "corn": "corn",
+}
+
+
+@cache
+def _plural(name: str) -> str:
+    """More than one of the curated names; of Unicode's longer names, which have no plain plural, copies."""
+    if not name.isalpha():
+        return f"copies of {name}"
+    if name in _IRREGULAR or _looks_plural(name):
+        return _IRREGULAR.get(name, name)
+    if name.endswith(("s", "x", "ch", "sh")):
+        return f"{name}es"
+    if name.endswith("y") and name[-2] not in "aeiou":
+        return f"{name[:-1]}ies"
+    return f"{name}s"
+
+
+def _looks_plural(name: str) -> bool:
+    return name.endswith("s") and not name.endswith(("ss", "us", "is"))

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from chiasm.data.world.assets import emoji_set
 from chiasm.data.world.composer import SPARE, TINTS
 from chiasm.data.world.styles import STYLES
 from chiasm.errors import DataError, nearest
+
+STRANGERS = 16  # at least, so that both training and the other splits have some
 
 
 def check_options(given: Mapping[str, Any], known_tasks: Sequence[str]) -> None:
@@ -30,7 +33,13 @@ def check_options(given: Mapping[str, Any], known_tasks: Sequence[str]) -> None:
         min(canvas, drawn) >= 8 * given["grid"],
         f"canvas is {canvas} and drawn_canvas {drawn}; 8 a cell or more",
     )
-    for name in ("jitter", "drawn_jitter"):
+    named = given["emoji"] + given["unseen"] + given["strangers"]
+    _require(
+        given["strangers"] == 0 or (given["strangers"] >= STRANGERS and named <= len(emoji_set())),
+        f"strangers is {given['strangers']}; 0, or {STRANGERS} or more, of the {len(emoji_set())} emoji those that "
+        f"`emoji` and `unseen` leave",
+    )
+    for name in ("jitter", "drawn_jitter", "unanswerable"):
         _require(0 <= given[name] <= 1, f"{name} is {given[name]}; between 0 and 1")
     _require(1 <= given["tints"] <= len(TINTS), f"tints is {given['tints']}; from 1 to {len(TINTS)}")
     _require(0 < given["held_out"] <= 0.5, f"held_out is {given['held_out']}; above 0 and at most 0.5")

@@ -1,30 +1,49 @@
-"""What the world says, in any language: one method a sentence."""
+"""What the world says, in any language."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from functools import cache
+from collections.abc import Mapping
 from typing import ClassVar
 
 from chiasm.data.world.assets import Emoji, Language
+from chiasm.data.world.dice import Dice
 from chiasm.data.world.scene import Scene
+from chiasm.data.world.wordings import Phrasings, Wording, as_typed
 
 
 class Phrases(ABC):
-    """Every sentence of one language. A name of a method is the type of question or instruction it words."""
+    """Every sentence of one language.
+
+    phrasings: which wordings of questions and instructions are used. dice: choose among them; without dice, or with
+    phrasings `plain`, it is the plainest.
+    """
 
     language: ClassVar[Language]
+    wordings: ClassVar[Mapping[str, Wording]]  # by type of question or instruction
     directions: ClassVar[dict[tuple[int, int], str]]  # by (rows down, columns right), each -1, 0 or 1
     there: ClassVar[str]  # the answers of `exist`
     not_there: ClassVar[str]
-    describe: ClassVar[str]
-    which: ClassVar[str]  # the question about a picture of one thing
-    read: ClassVar[str]
+    nowhere: ClassVar[str]  # where something is that is not there
+    nothing: ClassVar[str]  # what is at an empty cell
     then: ClassVar[str]  # between the two pictures of an analogy
     next_pair: ClassVar[str]
 
+    def __init__(self, phrasings: Phrasings = "plain", dice: Dice | None = None):
+        self.phrasings, self.dice = phrasings, dice
+
+    def ask(self, kind: str, *, one: str = "", other: str = "", cell: str = "", caption: str = "") -> str:
+        """A question or instruction about the things called `one` and `other`, a cell or a caption."""
+        template = self.wordings[kind].template(self.phrasings, self.dice)
+        text = template.format(**self.forms(one, other), cell=cell, caption=caption)
+        return text if self.phrasings == "plain" or self.dice is None else as_typed(text, self.dice)
+
     def name(self, emoji: Emoji) -> str:
         return emoji.name(self.language)
+
+    def forms(self, one: str, other: str) -> dict[str, str]:
+        """The names in the forms that the wordings use."""
+        return {"one": one, "other": other}
 
     @abstractmethod
     def cell(self, cell: int, grid: tuple[int, int]) -> str:
@@ -38,42 +57,10 @@ class Phrases(ABC):
     def caption(self, scene: Scene) -> str:
         """Every thing with its cell, in reading order."""
 
-    @abstractmethod
-    def draw(self, scene: Scene) -> str: ...
 
-    @abstractmethod
-    def what(self, cell: str) -> str: ...
-
-    @abstractmethod
-    def where(self, name: str) -> str: ...
-
-    @abstractmethod
-    def count(self, name: str) -> str: ...
-
-    @abstractmethod
-    def exist(self, name: str) -> str: ...
-
-    @abstractmethod
-    def choice(self, one: str, other: str) -> str: ...
-
-    @abstractmethod
-    def relation(self, one: str, other: str) -> str:
-        """In which direction is `one`, seen from `other`?"""
-
-    @abstractmethod
-    def remove(self, name: str) -> str: ...
-
-    @abstractmethod
-    def replace(self, name: str, other: str) -> str: ...
-
-    @abstractmethod
-    def move(self, name: str, cell: str) -> str: ...
-
-
-@cache
-def phrases(language: Language) -> Phrases:
+def phrases(language: Language, phrasings: Phrasings = "plain", dice: Dice | None = None) -> Phrases:
     """The sentences of a language."""
     from chiasm.data.world.chinese import Chinese
     from chiasm.data.world.english import English
 
-    return {"en": English, "zh": Chinese}[language]()
+    return {"en": English, "zh": Chinese}[language](phrasings, dice)

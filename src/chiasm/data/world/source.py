@@ -14,14 +14,15 @@ from chiasm.data.world.composer import TINTS, Composer, Draft
 from chiasm.data.world.dice import Dice
 from chiasm.data.world.edits import analogy, edit
 from chiasm.data.world.options import check_options
-from chiasm.data.world.phrases import phrases
+from chiasm.data.world.phrases import Phrases, phrases
 from chiasm.data.world.questions import QUESTIONS, Question
 from chiasm.data.world.render import ScenePicture, TextPicture
 from chiasm.data.world.scene import Scene
-from chiasm.data.world.splits import Split
+from chiasm.data.world.splits import Split, strangers
+from chiasm.data.world.wordings import Phrasings
 
 # Raised when the same options would give other samples, so that caches and records are not mistaken.
-VERSION = 1
+VERSION = 2
 DEFAULT_TASKS = {**dict.fromkeys(QUESTIONS, 1), "draw": 1, "words": 1}
 
 # content of the user, content of the assistant (none: the first is a document of its own), what the truth says
@@ -51,6 +52,12 @@ class World(Source, name="world"):
         styles: drawing styles of every split but `style`.
         unseen_styles: drawing styles of the split `style`.
         language: en or zh.
+        phrasings: how questions and instructions are worded: `train`, in nine ways or so a kind, as people type
+            them; `held_out`, in ways that `train` never uses; `both`, every question in one of each; `plain`, in
+            one way a kind.
+        unanswerable: share of the questions what, where and relation that ask about what is not there (0 to 1).
+        strangers: how many further emoji questions name although no scene shows them; a quarter of them is kept out
+            of training.
         tasks: how many documents of each task a scene gives (fewer where a scene cannot be asked so many):
             what, where, count, exist, choice, relation, caption, name (one emoji that fills the picture, drawn
             from all of them evenly), draw, edit, analogy, sentence (an analogy in pictures alone), read, words.
@@ -75,6 +82,9 @@ class World(Source, name="world"):
         styles: tuple[str, ...] = ("plain",),
         unseen_styles: tuple[str, ...] = ("flat", "line", "grey", "mirror"),
         language: Language = "en",
+        phrasings: Phrasings = "train",
+        unanswerable: float = 0.1,
+        strangers: int = 0,
         tasks: dict[str, int] = DEFAULT_TASKS,
         seed: int = 0,
     ):
@@ -83,13 +93,15 @@ class World(Source, name="world"):
         self.split, self.canvas, self.drawn_canvas, self.seed = split, canvas, drawn_canvas, seed
         self.scenes, self.tasks, self.drawn_jitter = scenes, dict(tasks), drawn_jitter
         self.say = phrases(language)
+        self.phrasings: tuple[Phrasings, ...] = ("train", "held_out") if phrasings == "both" else (phrasings,)
         self.grid = (grid, grid)
         self.emoji: tuple[Emoji, ...] = (
             emoji_set(emoji + unseen)[emoji:] if split == "emoji" else emoji_set(emoji)
         )
         self.styles = tuple(unseen_styles if split == "style" else styles)
         self.composer = Composer(
-            split, self.emoji, self.grid, objects, held_out, self.styles, jitter, tints, seed
+            split, self.emoji, self.grid, objects, held_out, self.styles, jitter, tints, seed, unanswerable,
+            _strangers(emoji + unseen, self.options["strangers"], split),
         )  # fmt: skip
 
     def __len__(self) -> int:
@@ -100,22 +112,11 @@ class World(Source, name="world"):
             raise IndexError(f"the world has scenes 0 to {self.scenes - 1}; scene {index} was asked for")
         draft = self.composer.draft(index)
         return [
-            Sample(
-                f"scene {index} of world({self.split}), {'question ' * (task in QUESTIONS)}{task} {number}",
-                (Message("user", user), Message("assistant", assistant))
-                if assistant
-                else (Message("document", user),),
-                {
-                    "task": task,
-                    "split": self.split,
-                    "language": self.say.language,
-                    "scene": draft.scene,
-                    **truth,
-                },
-            )
+            self._sample(document, draft, index, task, phrasings, number)
             for task, count in self.tasks.items()
             if count > 0
-            for number, (user, assistant, truth) in enumerate(self._documents(task, draft, index, count), 1)
+            for phrasings in (self.phrasings if task in QUESTIONS else self.phrasings[:1])
+            for number, document in enumerate(self._documents(task, phrasings, draft, index, count), 1)
         ]
 
     def scene(self, index: int) -> Scene:
@@ -127,69 +128,92 @@ class World(Source, name="world"):
         record = f"world {VERSION} {sorted(self.options.items())} {assets_version()}"
         return blake2b(record.encode(), digest_size=16).hexdigest()
 
-    def _documents(self, task: str, draft: Draft, index: int, count: int) -> Iterator[Document]:
-        # Its own dice a task: what one task throws does not change another one's questions.
+    def _sample(
+        self, document: Document, draft: Draft, index: int, task: str, phrasings: Phrasings, number: int
+    ) -> Sample:
+        user, assistant, truth = document
+        name = f"{'question ' * (task in QUESTIONS)}{task} {number}"
+        if phrasings == "held_out":
+            name += " in a held-out phrasing"
+        messages = (
+            (Message("user", user), Message("assistant", assistant))
+            if assistant
+            else (Message("document", user),)
+        )
+        known = {"task": task, "split": self.split, "language": self.say.language, "phrasings": phrasings}
+        return Sample(
+            f"scene {index} of world({self.split}), {name}",
+            messages,
+            {**known, "scene": draft.scene, **truth},
+        )
+
+    def _documents(
+        self, task: str, phrasings: Phrasings, draft: Draft, index: int, count: int
+    ) -> Iterator[Document]:
+        # Its own dice a task, and for the words: neither changes what another task asks.
         dice = Dice(task, self.seed, self.split, index)
+        say = phrases(self.say.language, phrasings, Dice("phrasing", task, self.seed, self.split, index))
         if task not in QUESTIONS:
-            yield from TASKS[task](self, draft, dice, count)
+            yield from TASKS[task](self, draft, say, dice, count)
             return
         picture = ScenePicture(draft.scene, self.canvas)
-        for asked in QUESTIONS[task](draft, self.say, dice, count):
+        for asked in QUESTIONS[task](draft, say, dice, count):
             yield (picture, asked.text), (asked.answer,), _truth(asked)
 
-    def _caption(self, draft: Draft, dice: Dice, count: int) -> Iterator[Document]:
-        caption = self.say.caption(draft.scene)
-        labels = tuple(self.say.name(emoji) for emoji in draft.scene.counts)
+    def _caption(self, draft: Draft, say: Phrases, dice: Dice, count: int) -> Iterator[Document]:
+        caption = say.caption(draft.scene)
+        labels = tuple(say.name(emoji) for emoji in draft.scene.counts)
         for _ in range(count):
             truth = {"answer": caption, "labels": labels}
-            yield (ScenePicture(draft.scene, self.canvas), self.say.describe), (caption,), truth
+            yield (ScenePicture(draft.scene, self.canvas), say.ask("describe")), (caption,), truth
 
-    def _name(self, draft: Draft, dice: Dice, count: int) -> Iterator[Document]:
+    def _name(self, draft: Draft, say: Phrases, dice: Dice, count: int) -> Iterator[Document]:
         for _ in range(count):
             emoji = dice.pick(self.emoji)
             scene = replace(draft.scene, grid=(1, 1), things=(self.composer.place(emoji, 0, dice),))
-            label = self.say.label(emoji)
-            truth = {"answer": label, "scene": scene, "labels": (self.say.name(emoji),)}
-            yield (ScenePicture(scene, self.canvas), self.say.which), (label,), truth
+            label = say.label(emoji)
+            truth = {"answer": label, "scene": scene, "labels": (say.name(emoji),)}
+            yield (ScenePicture(scene, self.canvas), say.ask("which")), (label,), truth
 
-    def _draw(self, draft: Draft, dice: Dice, count: int) -> Iterator[Document]:
+    def _draw(self, draft: Draft, say: Phrases, dice: Dice, count: int) -> Iterator[Document]:
         for _ in range(count):
-            yield (self.say.draw(draft.scene),), (self._drawn(draft.scene),), {}
+            text = say.ask("draw", caption=say.caption(draft.scene))
+            yield (text,), (self._drawn(draft.scene),), {}
 
-    def _edit(self, draft: Draft, dice: Dice, count: int) -> Iterator[Document]:
+    def _edit(self, draft: Draft, say: Phrases, dice: Dice, count: int) -> Iterator[Document]:
         for _ in range(count):
-            made = edit(draft, self.say, dice)
+            made = edit(draft, say, dice)
             truth = {"kind": made.kind, "scene": made.after, "before": made.before}
             yield (ScenePicture(made.before, self.canvas), made.text), (self._drawn(made.after),), truth
 
-    def _analogy(self, draft: Draft, dice: Dice, count: int) -> Iterator[Document]:
+    def _analogy(self, draft: Draft, say: Phrases, dice: Dice, count: int) -> Iterator[Document]:
         for _ in range(count):
             made = analogy(draft, self.composer, dice)
             first, second, third = (
                 ScenePicture(scene, self.canvas) for scene in (*made.example, made.before)
             )
             truth = {"kind": made.kind, "scene": made.after, "before": made.before, "example": made.example}
-            yield (first, self.say.then, second, self.say.next_pair, third), (self._drawn(made.after),), truth
+            yield (first, say.then, second, say.next_pair, third), (self._drawn(made.after),), truth
 
-    def _sentence(self, draft: Draft, dice: Dice, count: int) -> Iterator[Document]:
+    def _sentence(self, draft: Draft, say: Phrases, dice: Dice, count: int) -> Iterator[Document]:
         for _ in range(count):
             made = analogy(draft, self.composer, dice)
             scenes = (*made.example, made.before, made.after)
             truth = {"kind": made.kind, "scene": made.after, "before": made.before, "example": made.example}
             yield tuple(map(self._drawn, scenes)), (), truth
 
-    def _read(self, draft: Draft, dice: Dice, count: int) -> Iterator[Document]:
+    def _read(self, draft: Draft, say: Phrases, dice: Dice, count: int) -> Iterator[Document]:
         for _ in range(count):
             # English in any language: PIL's built-in font has no Chinese letters.
             lines = tuple(one.english for one in dice.sample(self.emoji, 1 + dice.below(2)))
             answer = " ".join(lines)
             picture = TextPicture(lines, self.canvas, TINTS[dice.below(self.composer.tints)])
-            yield (picture, self.say.read), (answer,), {"answer": answer}
+            yield (picture, say.ask("read")), (answer,), {"answer": answer}
 
-    def _words(self, draft: Draft, dice: Dice, count: int) -> Iterator[Document]:
-        caption = self.say.caption(draft.scene)
+    def _words(self, draft: Draft, say: Phrases, dice: Dice, count: int) -> Iterator[Document]:
+        caption = say.caption(draft.scene)
         for task in dice.sample(list(QUESTIONS), count):
-            for asked in QUESTIONS[task](draft, self.say, dice, 1):
+            for asked in QUESTIONS[task](draft, say, dice, 1):
                 yield (f"{caption} {asked.text}",), (asked.answer,), _truth(asked)
 
     def _drawn(self, scene: Scene) -> ScenePicture:
@@ -205,7 +229,11 @@ def _truth(asked: Question) -> dict[str, Any]:
     return {**truth, "answer_class": answer_class}
 
 
-TASKS: dict[str, Callable[[World, Draft, Dice, int], Iterator[Document]]] = {
+def _strangers(shown: int, count: int, split: Split) -> tuple[Emoji, ...]:
+    return strangers(emoji_set(shown + count)[shown:], split) if count else ()
+
+
+TASKS: dict[str, Callable[[World, Draft, Phrases, Dice, int], Iterator[Document]]] = {
     "caption": World._caption,
     "name": World._name,
     "draw": World._draw,

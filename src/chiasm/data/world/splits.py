@@ -40,6 +40,15 @@ def allowed_beside(emoji: tuple[Emoji, ...], share: float) -> tuple[int, ...]:
     return tuple(masks)
 
 
+def strangers(emoji: tuple[Emoji, ...], split: Split) -> tuple[Emoji, ...]:
+    """Those of `emoji` whose names questions of this split may give to things that are never there.
+
+    A quarter of the names never occurs in training and is what the other splits ask about.
+    """
+    held_out = [bool(_hash(one) % np.uint64(4) == 0) for one in emoji]
+    return tuple(one for one, held in zip(emoji, held_out) if held == (split != "train"))
+
+
 def _hash(emoji: Emoji) -> np.uint64:
     return np.uint64(int.from_bytes(blake2b(emoji.code.encode(), digest_size=8).digest(), "little"))
 

@@ -55,6 +55,11 @@ def swapped(samples: Sequence[Sample], seed: int) -> dict[str, Picture]:
 
 
 def _wanted(sample: Sample) -> bool:
+    return about_pictures(sample) and sample.truth.get("phrasings") != "held_out"
+
+
+def about_pictures(sample: Sample) -> bool:
+    """Whether a sample shows pictures and wants a short answer in words."""
     if sample.truth.get("task") in FREE or writes_picture(sample):
         return False
     return bool(pictures_read(sample)) and bool(expected(sample))

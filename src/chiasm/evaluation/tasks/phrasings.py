@@ -1,0 +1,33 @@
+"""Questions about pictures in words that training never used."""
+
+from __future__ import annotations
+
+from chiasm.data.sample import Sample
+from chiasm.evaluation.asking import ask, told
+from chiasm.evaluation.tasks import Exam, NotApplicable, Outcome, Task
+from chiasm.evaluation.tasks.questions import about_pictures
+
+
+class Phrasings(Task):
+    """Exact match of greedy answers to questions whose wording is held out; `blind`: without the picture."""
+
+    name = "phrasings"
+
+    def run(self, exam: Exam) -> Outcome:
+        if not exam.subject.sees:
+            raise NotApplicable("the model has no encoder")
+        items = exam.collect(_wanted, exam.sizes.phrasings)
+        if not items:
+            raise NotApplicable(
+                "the held-out data words no question in a way that is held out, or none were asked for"
+            )
+        samples = [item.sample for item in items]
+        asked = ask(items)
+        for condition, blind in (("said", False), ("blind", True)):
+            for each, said in zip(asked, exam.subject.answer(samples, blind=blind), strict=True):
+                each.said[condition] = said
+        return Outcome(told(asked, ("blind",)), {"asked": [each.record() for each in asked]})
+
+
+def _wanted(sample: Sample) -> bool:
+    return about_pictures(sample) and sample.truth.get("phrasings") == "held_out"
