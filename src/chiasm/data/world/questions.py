@@ -101,7 +101,7 @@ def relation(draft: Draft, say: Phrases, dice: Dice, n: int) -> list[Question]:
         return Question(type_, say.ask("relation", one=say.name(one), other=say.name(other)), answer, answers)
 
     return [
-        ask(*dice.shuffle((one.emoji, _absent(draft, dice))), UNANSWERABLE, say.nowhere)
+        ask(*_in_either_order(one.emoji, _absent(draft, dice), dice), UNANSWERABLE, say.nowhere)
         if _unanswerable(draft, dice)
         else ask(one.emoji, other.emoji, "relation", _direction(draft, say, one, other))
         for one, other in dice.sample([(a, b) for a in single for b in single if a is not b], n)
@@ -127,6 +127,10 @@ def _absent(draft: Draft, dice: Dice) -> Emoji:
 
 def _perhaps_stranger(absent: Emoji, draft: Draft, dice: Dice) -> Emoji:
     return dice.pick(draft.strangers) if draft.strangers and dice.uniform() < STRANGE else absent
+
+
+def _in_either_order(one: Emoji, other: Emoji, dice: Dice) -> tuple[Emoji, Emoji]:
+    return (one, other) if dice.coin() else (other, one)
 
 
 def _with_none(answers: tuple[str, ...], draft: Draft, say: Phrases) -> tuple[str, ...]:
