@@ -56,7 +56,7 @@ class Chiasm:
         self.recipe, self.model, self.source = built(settings)
         self.stage = self.recipe.stages[0]
         self.made = optimiser(self.model, self.stage)
-        self.step_once = Step(Documents(self.model), self.made, self.stage, Ranks.start(), CPU)
+        self.step_once = Step(Documents(self.model), self.made, self.stage, Ranks.start(CPU), CPU)
 
     def batches(self) -> DocumentBatches:
         return DocumentBatches(self.model.contract, {"samples": self.source}, self.stage, seed=0)

@@ -5,6 +5,7 @@ from copy import deepcopy
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # beside a card too, what is tested is the CPU
 
 import pytest
 import torch

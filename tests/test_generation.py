@@ -1,15 +1,21 @@
 """Answering and drawing."""
 
+import re
+from copy import deepcopy
+
 import pytest
 import torch
 from PIL import Image
 
+from chiasm import conversation, generation
 from chiasm.conversation import Reply, Turn
 from chiasm.data.documents import PictureReader, document, draw_prompt, prompt_of
 from chiasm.data.files import PictureInMemory
 from chiasm.data.sample import Message, Sample
-from chiasm.errors import DataError
+from chiasm.errors import ChiasmError, DataError
 from chiasm.generation import DrawStep, Session, answers, draw
+from chiasm.generators import Generators
+from chiasm.heads.next_token import draw as draw_codes
 from chiasm.language.key_values import KeyValues
 from chiasm.sequence import Kind, pack
 
@@ -17,6 +23,16 @@ from chiasm.sequence import Kind, pack
 def asked(world, count=6):
     samples = [s for i in range(count) for s in world[i] if s.truth["task"] in ("what", "count", "words")]
     return [prompt_of(sample) for sample in samples[:count]]
+
+
+def lively(tiny_model):
+    """The model with larger weights, so that what is drawn depends on the prompt, as of a trained one."""
+    model = deepcopy(tiny_model[0])
+    with torch.no_grad():
+        for parameter in (*model.language.parameters(), *model.image_head.parameters()):
+            if parameter.ndim > 1:
+                parameter.mul_(4)
+    return model
 
 
 def test_cached_steps_equal_the_whole_sequence(tiny_model):
@@ -74,6 +90,94 @@ def test_the_same_seed_gives_the_same_picture(tiny_model):
     assert [p.tobytes() for p in one] == [p.tobytes() for p in again]
     assert [p.tobytes() for p in one] != [p.tobytes() for p in other]
     assert one[0].size == (32, 32)
+
+
+@pytest.mark.parametrize("options", [{}, {"temperature": 0}, {"guidance": 3.0, "top_k": 9}])
+def test_a_picture_depends_on_its_prompt_and_seed_alone(tiny_model, options):
+    """Beside other prompts, in another place, and in a batch of any size it is the same."""
+    model = lively(tiny_model)
+    prompts = ["a dog", "a cat at the top left, a dog at the bottom right", "a cat"]
+    alone = [model.generate(prompt, seed=1, **options)[0].tobytes() for prompt in prompts]
+    assert len(set(alone)) == 3
+    assert [p.tobytes() for p in model.generate(prompts, seed=1, **options)] == alone
+    assert [p.tobytes() for p in model.generate(prompts[::-1], seed=1, **options)] == alone[::-1]
+
+
+def test_several_pictures_of_a_prompt_are_those_of_the_seeds_behind_its_own(tiny_model, monkeypatch):
+    model = lively(tiny_model)
+    monkeypatch.setattr(generation, "TOGETHER", 2)
+    several = [p.tobytes() for p in model.generate(["a dog", "a cat"], count=3, seed=4)]
+    assert len(set(several)) == 6
+    assert several == [
+        model.generate(prompt, seed=seed)[0].tobytes() for prompt in ("a dog", "a cat") for seed in (4, 5, 6)
+    ]
+    assert [p.tobytes() for p in model.generate(["a dog", "a cat"], seed=[5, 4])] == [several[1], several[3]]
+
+
+def test_each_picture_of_an_answer_has_a_seed_of_its_own(tiny_model, monkeypatch):
+    model, _ = tiny_model
+    draw_id = model.language.tokenizer.draw
+    monkeypatch.setattr(
+        model,
+        "said",
+        lambda hidden, pictures=True: torch.nn.functional.one_hot(
+            torch.full(hidden.shape[:-1], draw_id), len(model.language.tokenizer)
+        ).float(),
+    )
+    seeds = []
+
+    def noted(*arguments, generators, **options):
+        seeds.append(generators.seeds)
+        return generation.draw(*arguments, generators=generators, **options)
+
+    monkeypatch.setattr(conversation, "draw", noted)
+    assert len(model.chat("Draw.", tokens=3, seed=2**64 - 1).pictures) == 2
+    assert seeds == [(2**64 - 1,), (0,)]
+
+
+BAD_OPTIONS = [
+    ("guidance", 0.5), ("guidance", 0), ("guidance", -1), ("guidance", float("nan")), ("guidance", float("inf")),
+    ("guidance", 1e300), ("guidance", True), ("guidance", "2"), ("guidance", [2]), ("guidance", 10**400),
+    ("temperature", -1), ("temperature", float("nan")), ("temperature", float("inf")), ("temperature", "hot"),
+    ("top_k", -1), ("top_k", 1.5), ("top_k", True), ("top_k", float("nan")), ("top_k", "9"),
+    ("seed", -1), ("seed", 99999999999999999999), ("seed", 2**64), ("seed", 1.5), ("seed", True), ("seed", "1"),
+    ("seed", float("nan")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("option", "value"), BAD_OPTIONS)
+def test_a_sampling_option_out_of_range_is_named(tiny_model, option, value):
+    model, _ = tiny_model
+    for use in (
+        lambda: model.generate("a dog", **{option: value}),
+        lambda: model.chat("a dog", **{option: value}),
+        lambda: Turn(model, "a dog", **{option: value}),
+    ):
+        with pytest.raises(ChiasmError, match=rf"^{option}: .*{re.escape(repr(value))}"):
+            use()
+
+
+@pytest.mark.parametrize("value", [0, -3, 1.5, True, "4", float("nan")])
+def test_a_count_out_of_range_is_named(tiny_model, value):
+    model, _ = tiny_model
+    with pytest.raises(ChiasmError, match=r"^count: "):
+        model.generate("a dog", count=value)
+    with pytest.raises(ChiasmError, match=r"^tokens: "):
+        model.chat("a dog", tokens=value)
+
+
+@pytest.mark.parametrize("prompt", [None, 3, ["a dog", 3], [None], b"dog"])
+def test_a_prompt_that_is_no_text_is_named(tiny_model, prompt):
+    model, _ = tiny_model
+    with pytest.raises(DataError, match=r"^prompt \d is .*; it must be text$"):
+        model.generate(prompt)
+
+
+@pytest.mark.parametrize("temperature", [5e-324, 1e-40, 1e-30, 1e-6])
+def test_a_temperature_near_zero_is_greedy(temperature):
+    """However near: single precision cannot even hold the first two."""
+    logits = torch.randn(50, 7, generator=torch.Generator().manual_seed(0)) * 9
+    assert torch.equal(draw_codes(logits, temperature, 0, Generators(range(50))), logits.argmax(-1))
 
 
 def test_guidance_moves_the_codes_and_one_is_none(tiny_model):

@@ -16,6 +16,8 @@ from chiasm.errors import ChiasmError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    import torch
+
     from chiasm.model import Model
     from chiasm.recipe import Recipe
 
@@ -25,11 +27,17 @@ __all__ = ["ChiasmError", "evaluate", "load", "load_recipe", "train"]
 # Heavy modules are imported inside: `import chiasm` and `chiasm --help` stay quick.
 
 
-def load(folder: str | Path, device: str = "cpu") -> Model:
-    """The model of a run's folder or of a checkpoint, ready to chat and to draw; raises CheckpointError."""
+def load(
+    folder: str | Path, device: str | torch.device | None = None, dtype: str | torch.dtype | None = None
+) -> Model:
+    """The model of a run's folder or of a checkpoint, ready to chat and to draw; raises CheckpointError.
+
+    device: `cuda`, `cuda:1`, `mps` or `cpu`; by default the first of these that there is. dtype: `fp32`, `bf16` or
+    `fp16`; by default each weight keeps the checkpoint's.
+    """
     from chiasm.checkpoint import load_model
 
-    return load_model(Path(folder), device)
+    return load_model(Path(folder), device, dtype)
 
 
 def load_recipe(
@@ -47,17 +55,30 @@ def train(
     overrides: Sequence[str] = (),
     *,
     tiny: bool = False,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
 ) -> Path:
-    """Train a recipe into a run's folder (default `runs/NAME`) and return it; continues a run that was stopped."""
+    """Train a recipe into a run's folder (default `runs/NAME`) and return it; continues a run that was stopped.
+
+    device: as for `load`. dtype: `fp32` or `bf16`, in place of the stages' `precision`.
+    """
     from chiasm import recipe as recipes
     from chiasm.training.train import train as run
 
     loaded = recipe if isinstance(recipe, recipes.Recipe) else load_recipe(recipe, overrides, tiny=tiny)
-    return run(loaded, Path(folder) if folder else Path("runs") / loaded.name)
+    return run(loaded, Path(folder) if folder else Path("runs") / loaded.name, device=device, dtype=dtype)
 
 
-def evaluate(folder: str | Path) -> dict[str, Any]:
-    """Measure a trained run; writes eval.json and report.html into its folder and returns the figures."""
+def evaluate(
+    folder: str | Path,
+    *,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+) -> dict[str, Any]:
+    """Measure a trained run; writes eval.json and report.html into its folder and returns the figures.
+
+    device, dtype: as for `load`.
+    """
     from chiasm.evaluation.evaluate import evaluate as run
 
-    return run(Path(folder))
+    return run(Path(folder), device=device, dtype=dtype)

@@ -22,6 +22,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from chiasm.devices import choose_device, choose_dtype
 from chiasm.errors import CheckpointError
 from chiasm.weights import load_into, read_tensors
 
@@ -42,14 +43,20 @@ def save_model(model: Model, recipe: Recipe, folder: str | Path) -> Path:
     return Path(folder)
 
 
-def load_model(folder: str | Path, device: torch.device | str = "cpu") -> Model:
+def load_model(
+    folder: str | Path,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | str | None = None,
+) -> Model:
     """The model of a checkpoint, or of a training run: its final model, else its last checkpoint.
 
+    device, dtype: see `chiasm.devices`; by default the fastest device, and each weight as the checkpoint has it.
     Raises CheckpointError that names what is missing, left over or of another shape.
     """
     from chiasm.model import Model
     from chiasm.recipe import load_recipe
 
+    place, numbers = choose_device(device), choose_dtype(dtype)
     folder = find_checkpoint(folder)
     recipe = load_recipe(folder / "recipe.yaml")
     record = read_json(folder / "parts.json")
@@ -71,7 +78,7 @@ def load_model(folder: str | Path, device: torch.device | str = "cpu") -> Model:
             tensors.setdefault(name, tensors[original])
     load_into(model, tensors, folder / "model.safetensors")
     model.sampling = recipe.sampling
-    return model.to(device).eval()
+    return model.to(place, numbers).eval()
 
 
 def find_checkpoint(folder: str | Path) -> Path:

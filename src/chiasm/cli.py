@@ -27,6 +27,19 @@ Folder = Annotated[Path, typer.Argument(help="a run's folder or a checkpoint", m
 tokenizer_app = typer.Typer(help="Look at image tokenizers.", no_args_is_help=True)
 app.add_typer(tokenizer_app, name="tokenizer")
 Seed = Annotated[int, typer.Option(help="of the sampling")]
+Device = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(help="cuda, cuda:1, mps or cpu; default: the first of these that there is"),
+]
+Dtype = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        help="fp32, bf16 or fp16; default: as the checkpoint has it, in training as the recipe says"
+    ),
+]
+Guidance = Annotated[Optional[float], typer.Option(help="classifier-free guidance; 1 = none")]  # noqa: UP045
+Temperature = Annotated[Optional[float], typer.Option(help="0 = greedy")]  # noqa: UP045
+TopK = Annotated[Optional[int], typer.Option(help="codes to choose from at each place; 0 = all")]  # noqa: UP045
 
 # What other libraries print of themselves; a variable that the user has set stays.
 QUIET = {
@@ -57,11 +70,13 @@ def options(
 def quickstart(
     folder: Annotated[Path, typer.Option("--out", help="the run's folder")] = Path("runs/quickstart"),
     overrides: Overrides = None,
+    device: Device = None,
+    dtype: Dtype = None,
 ) -> None:
     """Train a model that answers questions about pictures and draws, evaluate it, and write a report."""
-    train("quickstart", overrides, folder=folder, tiny=False)
+    train("quickstart", overrides, folder=folder, tiny=False, device=device, dtype=dtype)
     if not (folder / "report.html").exists():
-        evaluate(folder)
+        evaluate(folder, device=device, dtype=dtype)
     _say(f"\nreport: {(folder / 'report.html').resolve()}")
 
 
@@ -73,6 +88,8 @@ def train(
         Optional[Path], typer.Option("--out", help="the run's folder; default: runs/NAME")  # noqa: UP045
     ] = None,
     tiny: Tiny = False,
+    device: Device = None,
+    dtype: Dtype = None,
 ) -> None:
     """Train a recipe. The same command continues a run that was stopped, bit for bit."""
     from chiasm.recipe import load_recipe
@@ -80,15 +97,16 @@ def train(
     from chiasm.training.train import train as run
 
     loaded = load_recipe(recipe, overrides or (), tiny=tiny)
-    _say(next_steps(loaded, run(loaded, folder or Path("runs") / (loaded.name + ("-tiny" if tiny else "")))))
+    place = folder or Path("runs") / (loaded.name + ("-tiny" if tiny else ""))
+    _say(next_steps(loaded, run(loaded, place, device=device, dtype=dtype)))
 
 
 @app.command("eval")
-def evaluate(folder: Folder, overrides: Overrides = None) -> None:
+def evaluate(folder: Folder, overrides: Overrides = None, device: Device = None, dtype: Dtype = None) -> None:
     """Measure a trained run: every task with its controls, into eval.json and report.html."""
     from chiasm.evaluation.evaluate import evaluate as run
 
-    run(folder, overrides=overrides or (), say=_say)
+    run(folder, overrides=overrides or (), say=_say, device=device, dtype=dtype)
 
 
 @app.command()
@@ -100,11 +118,15 @@ def chat(
     ] = None,
     save: Annotated[Path, typer.Option(help="folder for drawn pictures")] = Path("drawn"),
     seed: Seed = 0,
+    device: Device = None,
+    dtype: Dtype = None,
 ) -> None:
     """Talk to a model in the terminal; paths of pictures in a message are shown to it."""
     from chiasm.terminal.chat import converse
 
-    converse(folder, message=message, pictures=picture or [], save=save, seed=seed)
+    converse(
+        folder, message=message, pictures=picture or [], save=save, seed=seed, device=device, dtype=dtype
+    )
 
 
 @app.command()
@@ -112,17 +134,23 @@ def generate(
     folder: Folder,
     prompts: Annotated[list[str], typer.Argument(help="one picture is drawn for each", metavar="PROMPT...")],
     out: Annotated[Path, typer.Option(help="folder for the pictures")] = Path("drawn"),
-    guidance: Annotated[Optional[float], typer.Option(help="classifier-free guidance; 1 = none")] = None,  # noqa: UP045
-    temperature: Annotated[Optional[float], typer.Option(help="0 = greedy")] = None,  # noqa: UP045
+    count: Annotated[int, typer.Option(help="pictures of each prompt, of this seed and the next ones")] = 1,
+    guidance: Guidance = None,
+    temperature: Temperature = None,
+    top_k: TopK = None,
     seed: Seed = 0,
+    device: Device = None,
+    dtype: Dtype = None,
 ) -> None:
     """Draw pictures from words."""
     from chiasm.checkpoint import load_model
     from chiasm.terminal.pictures import save_picture
 
-    pictures = load_model(folder).generate(prompts, guidance=guidance, temperature=temperature, seed=seed)
-    for prompt, picture in zip(prompts, pictures, strict=True):
-        _say(f"{save_picture(picture, out)}  {prompt}")
+    pictures = load_model(folder, device, dtype).generate(
+        prompts, count=count, guidance=guidance, temperature=temperature, top_k=top_k, seed=seed
+    )
+    for i, picture in enumerate(pictures):
+        _say(f"{save_picture(picture, out)}  {prompts[i // count]}")
 
 
 @app.command()
@@ -132,15 +160,19 @@ def complete(
         list[Path], typer.Argument(help="files, such as an example's two and a third", metavar="PICTURE...")
     ],
     out: Annotated[Path, typer.Option(help="folder for the pictures")] = Path("drawn"),
-    count: Annotated[int, typer.Option(min=1, help="how many pictures follow")] = 1,
-    temperature: Annotated[Optional[float], typer.Option(help="0 = greedy")] = None,  # noqa: UP045
+    count: Annotated[int, typer.Option(help="how many pictures follow")] = 1,
+    temperature: Temperature = None,
+    top_k: TopK = None,
     seed: Seed = 0,
+    device: Device = None,
+    dtype: Dtype = None,
 ) -> None:
     """Draw what follows in a row of pictures, without a word."""
     from chiasm.checkpoint import load_model
     from chiasm.terminal.pictures import save_picture
 
-    for picture in load_model(folder).complete(pictures, count=count, temperature=temperature, seed=seed):
+    model = load_model(folder, device, dtype)
+    for picture in model.complete(pictures, count=count, temperature=temperature, top_k=top_k, seed=seed):
         _say(str(save_picture(picture, out)))
 
 
@@ -278,11 +310,13 @@ def tokenizer_report(
         Optional[str],  # noqa: UP045
         typer.Option(help="run or recipe whose held-out pictures all are measured on; else each its own"),
     ] = None,
+    device: Device = None,
+    dtype: Dtype = None,
 ) -> None:
     """Measure rate and distortion of image tokenizers on held-out pictures: table, plot, reconstructions."""
     from chiasm.terminal.tokenizer import report
 
-    report(runs, out, count=pictures, data=data)
+    report(runs, out, count=pictures, data=data, device=device, dtype=dtype)
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ from chiasm.data.files import PictureFile, PictureInMemory
 from chiasm.data.sample import Message, Picture, Sample
 from chiasm.errors import ChiasmError, DataError
 from chiasm.generation import decode, draw, sampling_of, to_pictures
+from chiasm.generators import Generators, check_count, seeds_of
 
 if TYPE_CHECKING:
     from chiasm.model import Model
@@ -36,22 +37,30 @@ def complete(
 
     pictures: those that there are, as an analogy has them: x1, y1, x2, y2, ..., x. Where the context has no room
         for all of them and the one to come, the first are left out.
+    seed: of the first picture; each further one has the next.
     Raises ChiasmError for a model that does not read pictures as the codes that it writes.
     """
     if not pictures:
         raise DataError("a visual sentence needs a picture to follow")
-    choices = sampling_of(model, temperature=temperature, top_k=top_k)
-    reader, generator = KnownCodes(model), torch.Generator(model.device).manual_seed(seed)
+    options = sampling_of(model, temperature=temperature, top_k=top_k)
+    seeds = seeds_of(seed, 1, check_count(count))
+    reader = KnownCodes(model)
     sentence = [_as_picture(each) for each in pictures]
-    made: list[Image.Image] = []
-    for _ in range(count):
+    images: list[Image.Image] = []
+    for each in seeds:
+        generators = Generators([each])
         codes = next_codes(
-            model, sentence, reader, temperature=choices.temperature, top_k=choices.top_k, generator=generator
+            model,
+            sentence,
+            reader,
+            temperature=options.temperature,
+            top_k=options.top_k,
+            generators=generators,
         )
-        made += to_pictures(decode(model, codes, generator))
-        sentence.append(PictureInMemory(made[-1]))
+        images += to_pictures(decode(model, codes, generators))
+        sentence.append(PictureInMemory(images[-1]))
         reader.known[sentence[-1].key] = codes[0]
-    return made
+    return images
 
 
 def next_codes(
@@ -61,7 +70,7 @@ def next_codes(
     *,
     temperature: float,
     top_k: int,
-    generator: torch.Generator | None = None,
+    generators: Generators | None = None,
 ) -> Int[Tensor, "1 gh gw"]:
     """Codes of the picture that follows, behind as many of the last as the context has room for."""
     contract = model.contract
@@ -81,7 +90,7 @@ def next_codes(
         guidance=1.0,
         temperature=temperature,
         top_k=top_k,
-        generator=generator,
+        generators=generators,
         reader=reader,
     )
 

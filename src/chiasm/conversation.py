@@ -16,6 +16,7 @@ from chiasm.data.files import PictureFile, PictureInMemory
 from chiasm.data.sample import Message, Picture, Sample
 from chiasm.errors import DataError
 from chiasm.generation import Session, decode, draw, sampling_of, to_pictures
+from chiasm.generators import SEEDS, Generators, check_seed
 from chiasm.heads import Half
 from chiasm.kernels import quick_linear
 from chiasm.sequence import Kind, Slot, WrittenImages
@@ -65,6 +66,7 @@ def chat(
 
     messages: a question, or messages as `{"role": "user", "content": ["What is this?", "cat.png"]}`, whose content
         is text, or a list of text, pictures (PIL or path ending in a picture's suffix) or `{"image": path}`.
+    seed: of the first picture that is drawn; each further one has the next.
     Raises DataError for a picture that cannot be read or a conversation longer than the context.
     """
     reply = Reply()
@@ -101,8 +103,8 @@ class Turn(Iterator["str | Image.Image"]):
         self.document = document(model.contract, sample, prompt=True)
         self.ended = False
         self._reader = KnownCodes(model)
-        self._generator = torch.Generator(model.device).manual_seed(seed)
-        self._half = Half(self._generator)
+        self._seed = check_seed(seed)
+        self._half = Half(Generators([self._seed]))
         self._session: Session | None = None  # None: the document is to be read (again)
         self._left = self.choices.answer_tokens
         self._unshown: list[int] = []  # ids whose text is not shown yet
@@ -155,24 +157,26 @@ class Turn(Iterator["str | Image.Image"]):
             self._draws, self.ended = False, True
             return None
         model, choices = self.model, self.choices
+        generators = self._half.restored()
         codes = draw(
             model,
             [self.document],
             guidance=choices.guidance,
             temperature=choices.temperature,
             top_k=choices.top_k,
-            generator=self._half.restored(),
+            generators=generators,
             reader=self._reader,
             half=self._half,
         )
-        picture = to_pictures(decode(model, codes, self._generator))[0]
+        picture = to_pictures(decode(model, codes, generators))[0]
         item = PictureInMemory(picture)
         self._reader.known[item.key] = codes[0]
         span, tokenizer = model.contract.span, model.language.tokenizer
         assert span is not None
         self.document.add_picture(item, Kind.WRITTEN, tokenizer.end, span.opens, span.exposed)
         self.document.add_text(tokenizer.behind_picture, learn=False)
-        self._half, self._draws = Half(self._generator), False
+        self._seed = (self._seed + 1) % SEEDS
+        self._half, self._draws = Half(Generators([self._seed])), False
         return picture
 
 

@@ -9,12 +9,14 @@ import torch
 from einops import rearrange
 from jaxtyping import Float, Int
 from PIL import Image
+from pydantic import ValidationError
 from torch import Tensor
 
 from chiasm.attention import Layout
 from chiasm.data.documents import PictureReader, document, draw_prompt, without_prompt
 from chiasm.data.sample import Message, Sample
-from chiasm.errors import ChiasmError
+from chiasm.errors import ChiasmError, DataError
+from chiasm.generators import Generators, check_count, seeds_of
 from chiasm.heads import Half
 from chiasm.kernels import in_use
 from chiasm.language.key_values import KeyValues
@@ -25,6 +27,8 @@ from chiasm.sequence import Document, Kind, PackedBatch, pack
 if TYPE_CHECKING:
     from chiasm.model import Model
     from chiasm.recipe import Sampling
+
+TOGETHER = 64  # most pictures drawn at a time
 
 
 class Session:
@@ -144,7 +148,7 @@ def draw(
     guidance: float,
     temperature: float,
     top_k: int,
-    generator: torch.Generator | None = None,
+    generators: Generators | None = None,
     reader: PictureReader | None = None,
     half: Half | None = None,
 ) -> Int[Tensor, "n gh gw"]:
@@ -159,7 +163,7 @@ def draw(
         documents += [without_prompt(model.contract, each) for each in prompts]
     step = DrawStep(Session(model, documents, reader), half)
     return model.image_head.sample(
-        step, guidance=guidance, temperature=temperature, top_k=top_k, generator=generator
+        step, guidance=guidance, temperature=temperature, top_k=top_k, generators=generators
     )
 
 
@@ -167,33 +171,53 @@ def generate(
     model: Model,
     prompt: str | Sequence[str],
     *,
-    seed: int = 0,
+    count: int = 1,
+    seed: int | Sequence[int] = 0,
     guidance: float | None = None,
     temperature: float | None = None,
     top_k: int | None = None,
 ) -> list[Image.Image]:
-    """A picture for each prompt; the same seed gives the same pictures."""
-    prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-    choices = sampling_of(model, guidance=guidance, temperature=temperature, top_k=top_k)
+    """Pictures of each prompt, which depend on it and on their seed alone, not on the prompts beside it.
+
+    count: pictures of each prompt, one behind another: of its seed, the seed after it, and so on.
+    seed: of every prompt, or a list with one for each.
+    Raises ChiasmError for an option out of range.
+    """
+    prompts = _prompts(prompt)
+    options = sampling_of(model, guidance=guidance, temperature=temperature, top_k=top_k)
+    seeds = seeds_of(seed, len(prompts), check_count(count))
+    if model.image_head is None:
+        raise ChiasmError("this model has no image head: it cannot draw")
     samples = [Sample(f"prompt {i}", (Message("user", (text,)),)) for i, text in enumerate(prompts)]
-    generator = torch.Generator(model.device).manual_seed(seed)
-    documents = [draw_prompt(model.contract, sample) for sample in samples]
-    codes = draw(
-        model,
-        documents,
-        guidance=choices.guidance,
-        temperature=choices.temperature,
-        top_k=choices.top_k,
-        generator=generator,
-    )
-    return to_pictures(decode(model, codes, generator))
+    documents = [draw_prompt(model.contract, sample) for sample in samples for _ in range(count)]
+    return draw_images(model, documents, seeds, options)
+
+
+def draw_images(
+    model: Model, prompts: Sequence[Document], seeds: Sequence[int], options: Sampling
+) -> list[Image.Image]:
+    """One picture behind each prompt document, each with its seed."""
+    images: list[Image.Image] = []
+    for start in range(0, len(prompts), TOGETHER):
+        some = slice(start, start + TOGETHER)
+        generators = Generators(seeds[some])
+        codes = draw(
+            model,
+            prompts[some],
+            guidance=options.guidance,
+            temperature=options.temperature,
+            top_k=options.top_k,
+            generators=generators,
+        )
+        images += to_pictures(decode(model, codes, generators))
+    return images
 
 
 @in_use
-def decode(model: Model, codes: Tensor, generator: torch.Generator | None = None) -> Float[Tensor, "n 3 h w"]:
+def decode(model: Model, codes: Tensor, generators: Generators | None = None) -> Float[Tensor, "n 3 h w"]:
     """Pixels of pictures given by their codes."""
     assert model.image_decoder is not None
-    return model.image_decoder.decode(codes, generator=generator)
+    return model.image_decoder.decode(codes, generators=generators)
 
 
 def to_pictures(pixels: Float[Tensor, "n 3 h w"]) -> list[Image.Image]:
@@ -201,13 +225,29 @@ def to_pictures(pixels: Float[Tensor, "n 3 h w"]) -> list[Image.Image]:
     return [Image.fromarray(rearrange(each, "c h w -> h w c").contiguous().numpy()) for each in bytes_]
 
 
-def sampling_of(model: Model, *, tokens: int | None = None, **given: Any) -> Sampling:
-    """The recipe's sampling settings with what the caller gave laid over them."""
+def sampling_of(model: Model, *, tokens: int | None = None, **options: Any) -> Sampling:
+    """The recipe's sampling settings with the caller's options laid over them.
+
+    Raises ChiasmError naming an option that is out of range.
+    """
     from chiasm.recipe import Sampling
 
     base = model.sampling or Sampling()
-    changed = {key: value for key, value in {**given, "answer_tokens": tokens}.items() if value is not None}
-    return Sampling(**{**base.model_dump(), **changed})
+    changed = {key: value for key, value in {**options, "answer_tokens": tokens}.items() if value is not None}
+    try:
+        return Sampling.model_validate({**base.model_dump(), **changed}, strict=True)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        name = str(problem["loc"][0]).replace("answer_tokens", "tokens")
+        raise ChiasmError(f"{name}: {problem['msg'].lower()}, not {problem['input']!r}") from None
+
+
+def _prompts(prompt: str | Sequence[str]) -> list[str]:
+    prompts: list[Any] = list(prompt) if isinstance(prompt, list | tuple) else [prompt]
+    for i, each in enumerate(prompts):
+        if not isinstance(each, str):
+            raise DataError(f"prompt {i} is {each!r}; it must be text")
+    return prompts
 
 
 def _until(ids: Sequence[int], end: int) -> list[int]:

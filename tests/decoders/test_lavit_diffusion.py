@@ -8,6 +8,7 @@ import torch
 from chiasm import parts
 from chiasm.decoders.diffusion import Condition
 from chiasm.errors import ChiasmError, RecipeError
+from chiasm.generators import Generators
 from test_contracts import BESIDE, EXAMPLES
 
 KINDS = ["lavit_diffusion", "lavit_diffusion_sd15"]
@@ -34,7 +35,7 @@ def codes_of(decoder, *rows):
 
 
 def test_a_picture_depends_on_its_own_codes_and_noise_alone(decoder):
-    noise = decoder.diffusion.noise(2, decoder.size, torch.Generator().manual_seed(1))
+    noise = decoder.diffusion.noise(2, decoder.size, Generators([1, 2]))
     both = decoder.latents(codes_of(decoder, [3, 5], [7]), noise)
     alone = decoder.latents(codes_of(decoder, [7]), noise[1:])
     torch.testing.assert_close(both[1:], alone, atol=1e-4, rtol=1e-4)
@@ -49,12 +50,22 @@ def test_what_stands_behind_the_end_changes_nothing(decoder):
 
 def test_the_same_seed_gives_the_same_picture_and_another_another(decoder):
     codes = codes_of(decoder, [1, 2, 3])
-    one, again, other = (
-        decoder.decode(codes, generator=torch.Generator().manual_seed(seed)) for seed in (4, 4, 5)
-    )
+    one, again, other = (decoder.decode(codes, generators=Generators([seed])) for seed in (4, 4, 5))
     assert torch.equal(one, again)
     assert not torch.equal(one, other)
     assert one.shape == (1, 3, decoder.size, decoder.size)
+
+
+def test_the_noise_of_a_picture_depends_on_its_seed_alone(decoder):
+    codes = codes_of(decoder, [3, 5], [7])
+    used = Generators([1, 2])
+    used.uniform(9)  # as many numbers as its codes took
+    both, alone = (
+        decoder.decode(codes, generators=used),
+        decoder.decode(codes[1:], generators=Generators([2])),
+    )
+    torch.testing.assert_close(both[1:], alone, atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(both[:1], decoder.decode(codes[:1], generators=Generators([2])), atol=1e-2)
 
 
 def test_xl_is_led_away_from_zeros():

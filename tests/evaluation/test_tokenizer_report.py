@@ -86,7 +86,7 @@ def test_a_tokenizer_that_loses_nothing_is_measured_as_such(runs):
     model.image_tokenizer.encode = lambda pixels: (
         seen.update(pixels=pixels) or torch.zeros(len(pixels), 4, 4, dtype=torch.long)
     )
-    model.image_decoder.decode = lambda codes, generator=None: seen["pixels"]
+    model.image_decoder.decode = lambda codes, generators=None: seen["pixels"]
     world = chiasm.load_recipe(runs[0]).data["held-out"]
     told = measure(model, parts.build("data", world), 5).figures
     assert told["psnr"] == 100

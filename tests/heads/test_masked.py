@@ -6,6 +6,7 @@ from torch.nn import functional
 
 from chiasm import parts
 from chiasm.errors import ChiasmError, RecipeError
+from chiasm.generators import Generators
 from chiasm.heads.masked import masked_share, unsure
 from chiasm.sequence import IGNORE
 
@@ -112,8 +113,8 @@ def test_the_same_seed_gives_the_same_codes():
     hidden = torch.zeros(2, 12, WIDTH)
 
     def sample(seed):
-        source = torch.Generator().manual_seed(seed)
-        return made.sample(Recorder(hidden), temperature=1.0, generator=source)
+        source = Generators([seed, seed])
+        return made.sample(Recorder(hidden), temperature=1.0, generators=source)
 
     assert torch.equal(sample(1), sample(1))
     assert not torch.equal(sample(1), sample(2))

@@ -6,6 +6,7 @@ import torch
 from chiasm import parts
 from chiasm.errors import ChiasmError, RecipeError
 from chiasm.generation import DrawStep, Session, draw
+from chiasm.generators import Generators
 from chiasm.heads import Half
 from chiasm.model import Model
 from chiasm.recipe import load_recipe
@@ -136,7 +137,7 @@ def test_one_step_a_scale():
     step, calls = DrawStep(Session(made, [prompt(3)])), []
     counted = type("Counted", (), {"start": step.start, "half": None})()
     counted.__class__.__call__ = lambda self, x: calls.append(x.shape[1]) or step(x)
-    made.image_head.sample(counted, guidance=1.0, temperature=0, top_k=0, generator=None)
+    made.image_head.sample(counted, guidance=1.0, temperature=0, top_k=0, generators=None)
     assert calls == [4, 9]
 
 
@@ -144,8 +145,8 @@ def test_one_step_a_scale():
 def test_a_stopped_picture_goes_on_where_it_was():
     made = model("var")
     options = {"temperature": 1.0, "guidance": 2.0}
-    whole = drawn(made, generator=torch.Generator().manual_seed(1), **options)
-    half = Half(torch.Generator().manual_seed(1))
+    whole = drawn(made, generators=Generators([1, 2]), **options)
+    half = Half(Generators([1, 2]))
     note, stop = half.note, KeyboardInterrupt()
 
     def noted(codes):
@@ -155,9 +156,9 @@ def test_a_stopped_picture_goes_on_where_it_was():
 
     half.note = noted
     with pytest.raises(KeyboardInterrupt):
-        drawn(made, half, generator=half._generator, **options)
+        drawn(made, half, generators=half._generators, **options)
     half.note = note
-    assert torch.equal(drawn(made, half, generator=half.restored(), **options), whole)
+    assert torch.equal(drawn(made, half, generators=half.restored(), **options), whole)
 
 
 def test_the_scales_of_a_picture_stand_in_one_row():

@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from chiasm import parts
 from chiasm.errors import ChiasmError, RecipeError
+from chiasm.generators import Generators
 from chiasm.heads.next_token import NextToken, draw, guided
 
 WIDTH, CODES, GRID = 16, 11, (3, 4)
@@ -71,7 +72,7 @@ def test_codes_stand_causally_and_the_marker_predicts_the_first():
 
 def test_greedy_sampling_is_the_argmax_of_the_teacher_forced_logits():
     made, given = head(), prompts(3)
-    codes = made.sample(ToyStep(given), guidance=1, temperature=0, top_k=0, generator=None)
+    codes = made.sample(ToyStep(given), guidance=1, temperature=0, top_k=0, generators=None)
     assert codes.shape == (3, *GRID)
     logits, losses = teacher_forced(made, codes, given)
     assert torch.equal(logits.argmax(-1), codes.flatten(1))
@@ -82,7 +83,7 @@ def test_greedy_sampling_is_the_argmax_of_the_teacher_forced_logits():
 
 def test_guided_sampling_is_the_argmax_of_the_guided_teacher_forced_logits():
     made, given = head(), prompts(6)
-    codes = made.sample(ToyStep(given), guidance=3.0, temperature=0, top_k=0, generator=None)
+    codes = made.sample(ToyStep(given), guidance=3.0, temperature=0, top_k=0, generators=None)
     assert codes.shape == (3, *GRID)
     conditional, _ = teacher_forced(made, codes, given[:3])
     unconditional, _ = teacher_forced(made, codes, given[3:])
@@ -100,7 +101,7 @@ def test_the_guidance_formula_by_hand():
 
 def test_a_half_made_picture_is_completed_as_if_never_interrupted():
     made, given = head(), prompts(4)
-    whole = made.sample(ToyStep(given), guidance=2.0, temperature=0, top_k=0, generator=None)
+    whole = made.sample(ToyStep(given), guidance=2.0, temperature=0, top_k=0, generators=None)
     half = whole.flatten(1)[:, :5]
     rest = made._continue(ToyStep(given), half, 2.0, 0, 0, None)
     assert torch.equal(rest, whole.flatten(1))
@@ -110,8 +111,8 @@ def test_the_same_seed_gives_the_same_codes():
     made, given = head(), prompts(8)
 
     def sample(seed):
-        source = torch.Generator().manual_seed(seed)
-        return made.sample(ToyStep(given), guidance=1, temperature=1.0, top_k=0, generator=source)
+        source = Generators([seed] * 8)
+        return made.sample(ToyStep(given), guidance=1, temperature=1.0, top_k=0, generators=source)
 
     assert torch.equal(sample(5), sample(5))
     assert not torch.equal(sample(5), sample(6))
@@ -119,7 +120,7 @@ def test_the_same_seed_gives_the_same_codes():
 
 def test_draws_follow_temperature_and_top_k():
     logits = torch.tensor([[0.0, 1.0, 2.0, 3.0]]).expand(20000, 4)
-    source = torch.Generator().manual_seed(0)
+    source = Generators(range(20000))
     assert draw(logits, 0, 0, None).unique().tolist() == [3]
     assert draw(logits, 1.0, 1, source).unique().tolist() == [3]
     assert draw(logits, 1.0, 2, source).unique().tolist() == [2, 3]
@@ -138,8 +139,8 @@ def test_every_parameter_gets_a_gradient():
 def test_guidance_without_an_unconditional_branch_is_refused():
     made = head(unconditional=0.0)
     with pytest.raises(ChiasmError, match="'unconditional' is 0"):
-        made.sample(ToyStep(prompts(2)), guidance=3.0, temperature=0, top_k=0, generator=None)
-    made.sample(ToyStep(prompts(2)), guidance=1, temperature=0, top_k=0, generator=None)
+        made.sample(ToyStep(prompts(2)), guidance=3.0, temperature=0, top_k=0, generators=None)
+    made.sample(ToyStep(prompts(2)), guidance=1, temperature=0, top_k=0, generators=None)
 
 
 def test_what_does_not_fit_is_refused():
@@ -149,7 +150,7 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(ChiasmError, match=r"grid \(3, 4\)"):
         made.prepare(torch.zeros(1, 4, 3, dtype=torch.long))
     with pytest.raises(ChiasmError, match="3 rows"):
-        made.sample(ToyStep(prompts(3)), guidance=2.0, temperature=0, top_k=0, generator=None)
+        made.sample(ToyStep(prompts(3)), guidance=2.0, temperature=0, top_k=0, generators=None)
     with pytest.raises(RecipeError, match="it must be in"):
         head(unconditional=1.5)
 

@@ -13,6 +13,7 @@ from chiasm.data.corpus import corpus
 from chiasm.data.documents import PictureReader, document, draw_prompt, prompt_of
 from chiasm.errors import ChiasmError, RecipeError
 from chiasm.generation import Session, answers, draw
+from chiasm.generators import Generators
 from chiasm.model import Model
 from chiasm.recipe import load_recipe
 from chiasm.sequence import Kind, pack
@@ -73,8 +74,8 @@ def test_a_picture_never_holds_a_word(head):
             100  # words would be by far the likeliest
         )
     prompts = [draw_prompt(model.contract, prompt_of(drawing(samples)))] * 2
-    source = torch.Generator().manual_seed(1)
-    codes = draw(model, prompts, guidance=2.0, temperature=1.0, top_k=0, generator=source)
+    source = Generators([1, 2])
+    codes = draw(model, prompts, guidance=2.0, temperature=1.0, top_k=0, generators=source)
     assert codes.shape == (2, *model.image_tokenizer.grid)
     assert int(codes.min()) >= 0
     assert int(codes.max()) < CODES

@@ -55,7 +55,7 @@ def says(*ids):
 
 
 def sample(made, *script, guidance=1.0):
-    return made.sample(Steps(*script), guidance=guidance, temperature=0, top_k=0, generator=None)
+    return made.sample(Steps(*script), guidance=guidance, temperature=0, top_k=0, generators=None)
 
 
 def test_only_codes_up_to_the_end_are_learnt():

@@ -18,7 +18,7 @@ from chiasm.training.step import Documents, Step
 from chiasm.training.train import build_model
 
 torch.set_num_threads(1)
-ranks = Ranks.start()
+ranks = Ranks.start(torch.device("cpu"))
 recipe = toy("stages.learn.precision=fp32")
 stage = recipe.stages[1]
 model = build_model(recipe)

@@ -2,10 +2,10 @@
 
 from abc import abstractmethod
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from chiasm.generators import Generators
 from chiasm.parts import Part
 
 
@@ -14,5 +14,6 @@ class ImageDecoder(Part, nn.Module, slot="image_decoder"):
 
     @abstractmethod
     def decode(
-        self, codes: Int[Tensor, "n gh gw"], *, generator: torch.Generator | None = None
-    ) -> Float[Tensor, "n 3 h w"]: ...
+        self, codes: Int[Tensor, "n gh gw"], *, generators: Generators | None = None
+    ) -> Float[Tensor, "n 3 h w"]:
+        """Pictures of codes. generators: one a picture, for decoders that draw something; None = from seed 0 on."""

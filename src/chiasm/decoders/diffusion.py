@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from chiasm.errors import RecipeError
+from chiasm.generators import Generators
 
 LATENT = 8  # pixels along the side of a latent
 
@@ -106,11 +107,11 @@ class LatentDiffusion(nn.Module):
         """Of what the network looks at."""
         return int(self.unet.config["cross_attention_dim"])
 
-    def noise(self, count: int, size: int, generator: torch.Generator | None) -> Float[Tensor, "n c h w"]:
-        """Where `count` pictures of `size` pixels begin; drawn on the generator's device."""
-        shape = (count, self.unet.config["in_channels"], size // LATENT, size // LATENT)
-        device = generator.device if generator is not None else None
-        return torch.randn(shape, generator=generator, device=device).to(self.unet.device)
+    def noise(self, count: int, size: int, generators: Generators | None) -> Float[Tensor, "n c h w"]:
+        """Where `count` pictures of `size` pixels begin: each by its own seed; without generators, from 0 on."""
+        shape = (self.unet.config["in_channels"], size // LATENT, size // LATENT)
+        noise = (generators or Generators(range(count))).for_pixels().normal(*shape)
+        return noise.to(self.unet.device, self.unet.dtype)
 
     @torch.no_grad()
     def sample(

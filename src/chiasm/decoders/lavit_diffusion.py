@@ -15,6 +15,7 @@ from chiasm.connectors.learnt import attend
 from chiasm.decoders import ImageDecoder
 from chiasm.decoders.diffusion import DDIM, SDXL_UNET, SDXL_VAE, Condition, LatentDiffusion
 from chiasm.errors import RecipeError
+from chiasm.generators import Generators
 from chiasm.tokenizers import ImageTokenizer
 from chiasm.tokenizers.detokenizer import Detokenizer
 from chiasm.tokenizers.lavit import LaVITTokenizer
@@ -87,10 +88,10 @@ class CodeDiffusion(ImageDecoder):
 
     @torch.no_grad()
     def decode(
-        self, codes: Int[Tensor, "n 1 k"], *, generator: torch.Generator | None = None
+        self, codes: Int[Tensor, "n 1 k"], *, generators: Generators | None = None
     ) -> Float[Tensor, "n 3 h w"]:
-        """Pictures of codes; the same generator gives the same pictures."""
-        noise = self.diffusion.noise(len(codes), self.size, generator)
+        """Pictures of codes; the same seed gives the same picture."""
+        noise = self.diffusion.noise(len(codes), self.size, generators)
         return self.diffusion.pixels(self.latents(codes, noise)).clamp(0, 1)
 
 

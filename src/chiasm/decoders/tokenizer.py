@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from chiasm.decoders import ImageDecoder
+from chiasm.generators import Generators
 from chiasm.tokenizers import ImageTokenizer
 
 
@@ -19,7 +19,7 @@ class TokenizerDecoder(ImageDecoder, name="tokenizer"):
         self._tokenizer = (image_tokenizer,)
 
     def decode(
-        self, codes: Int[Tensor, "n gh gw"], *, generator: torch.Generator | None = None
+        self, codes: Int[Tensor, "n gh gw"], *, generators: Generators | None = None
     ) -> Float[Tensor, "n 3 h w"]:
-        """Pictures of codes; it draws nothing, so `generator` has no effect."""
+        """Pictures of codes; it draws nothing, so `generators` have no effect."""
         return self._tokenizer[0].decode(codes)

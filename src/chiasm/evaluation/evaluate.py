@@ -9,6 +9,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import torch
 from PIL import Image
 
 from chiasm import parts
@@ -33,11 +34,13 @@ def evaluate(
     only: Iterable[str] = (),
     say: Callable[[str], None] = lambda line: None,
     report: bool = True,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
 ) -> dict[str, Any]:
     """Measure the model of a run's folder and write what was found beside it.
 
     overrides: `dotted.key=value` within the recipe's evaluation, sampling and data (`evaluation.questions=100`).
-    only: names of tasks, if not all. say: is told what is going on.
+    only: names of tasks, if not all. say: is told what is going on. device, dtype: as for `chiasm.load`.
     Returns what eval.json holds. Raises RecipeError for an override of anything else, CheckpointError for a folder
     without a model.
     """
@@ -52,7 +55,7 @@ def evaluate(
                 f"{', '.join(OVERRIDABLE)}"
             )
     recipe = load_recipe(folder, overrides)
-    model = load_model(folder)
+    model = load_model(folder, device, dtype)
     if not model.speaks:
         raise ChiasmError(
             f"{folder} has no language model to ask; look at its image tokenizer: chiasm tokenizer report {folder}"

@@ -12,13 +12,14 @@ from PIL import Image
 from chiasm import generation
 from chiasm.data.documents import PictureReader, document, draw_prompt, prompt_of
 from chiasm.data.sample import Picture, Sample
+from chiasm.generators import SEEDS
 from chiasm.model import Model
 from chiasm.recipe import Sampling
 from chiasm.sequence import Document
 
 POSITIONS = 16_384  # positions of one batch of questions
 ROWS = 128  # most questions of a batch
-PICTURES = 64  # most pictures drawn at a time
+PICTURES = 64  # most pictures encoded and decoded at a time
 
 
 class Subject(ABC):
@@ -33,7 +34,7 @@ class Subject(ABC):
 
     @abstractmethod
     def draw(self, samples: Sequence[Sample], *, seed: int) -> list[Image.Image]:
-        """The picture that each sample asks for."""
+        """The picture that each sample asks for; the first has the seed, each further one the next."""
 
     @abstractmethod
     def reconstruct(self, pictures: Sequence[Picture]) -> list[Image.Image]:
@@ -63,20 +64,9 @@ class ModelSubject(Subject):
         return said
 
     def draw(self, samples: Sequence[Sample], *, seed: int) -> list[Image.Image]:
-        generator = torch.Generator(self.model.device).manual_seed(seed)
         prompts = [draw_prompt(self.model.contract, prompt_of(sample)) for sample in samples]
-        made: list[Image.Image] = []
-        for start in range(0, len(prompts), PICTURES):
-            codes = generation.draw(
-                self.model,
-                prompts[start : start + PICTURES],
-                guidance=self.sampling.guidance,
-                temperature=self.sampling.temperature,
-                top_k=self.sampling.top_k,
-                generator=generator,
-            )
-            made += generation.to_pictures(generation.decode(self.model, codes, generator))
-        return made
+        seeds = [(seed + i) % SEEDS for i in range(len(prompts))]
+        return generation.draw_images(self.model, prompts, seeds, self.sampling)
 
     @torch.inference_mode()
     def reconstruct(self, pictures: Sequence[Picture]) -> list[Image.Image]:

@@ -58,6 +58,8 @@ def measure_all(
     count: int = 256,
     data: str | Path | None = None,
     say: Callable[[str], None] = lambda line: None,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
 ) -> list[Measured]:
     """Measure the image tokenizers of runs, checkpoints, or recipes that were trained into `runs/NAME`.
 
@@ -65,7 +67,7 @@ def measure_all(
     else each its own recipe's, and those without any the first other's, or the built-in world's.
     Raises ChiasmError for a model without an image tokenizer.
     """
-    subjects = [_subject(run) for run in runs]
+    subjects = [_subject(run, device, dtype) for run in runs]
     if data is not None:
         chosen = _held_out(load_recipe(find_recipe(data)))
         if chosen is None:
@@ -145,7 +147,7 @@ def _through(model: Model, tokenizer: ImageTokenizer, shown: Tensor) -> tuple[Te
     codes = tokenizer.encode(shown)
     if model.image_decoder is None:
         return codes, tokenizer.decode(codes)
-    return codes, model.image_decoder.decode(codes, generator=torch.Generator(shown.device).manual_seed(0))
+    return codes, model.image_decoder.decode(codes)
 
 
 def _rate(tokenizer: ImageTokenizer, codes: Int[Tensor, "n *u gh gw"]) -> dict[str, Any]:
@@ -197,9 +199,9 @@ def _pictures(source: Source) -> Iterator[Picture]:
                 yield picture
 
 
-def _subject(run: str | Path) -> Subject:
+def _subject(run: str | Path, device: str | torch.device | None, dtype: str | torch.dtype | None) -> Subject:
     folder = _folder(run)
-    model = load_model(folder)
+    model = load_model(folder, device, dtype)
     if model.image_tokenizer is None:
         raise ChiasmError(f"{run} has no image tokenizer")
     return Subject(folder.resolve().name, model, _held_out(load_recipe(find_recipe(folder))))

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, Protocol
 
-import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from chiasm.generators import Generators
 from chiasm.losses import Loss
 from chiasm.parts import Part
 
@@ -51,17 +51,17 @@ class Half:
     codes: those made so far, in the order in which their head makes them; None = none.
     """
 
-    def __init__(self, generator: torch.Generator):
+    def __init__(self, generators: Generators):
         self.codes: Int[Tensor, "n m"] | None = None
-        self._generator, self._state = generator, generator.get_state()
+        self._generators, self._state = generators, generators.state()
 
     def note(self, codes: Int[Tensor, "n m"]) -> None:
-        self.codes, self._state = codes, self._generator.get_state()
+        self.codes, self._state = codes, self._generators.state()
 
-    def restored(self) -> torch.Generator:
-        """The generator as it stood behind the codes."""
-        self._generator.set_state(self._state)
-        return self._generator
+    def restored(self) -> Generators:
+        """The generators as they stood behind the codes."""
+        self._generators.restore(self._state)
+        return self._generators
 
 
 class Step(Protocol):
@@ -122,6 +122,9 @@ class ImageHead(Part, nn.Module, slot="image_head"):
         guidance: float,
         temperature: float,
         top_k: int,
-        generator: torch.Generator | None,
+        generators: Generators | None,
     ) -> Int[Tensor, "n gh gw"]:
-        """Codes of n pictures. guidance 1 = none (then r = n rows), else r = 2 n; temperature 0 = greedy."""
+        """Codes of n pictures. guidance 1 = none (then r = n rows), else r = 2 n; temperature 0 = greedy.
+
+        generators: one a picture, whose numbers no other picture takes.
+        """

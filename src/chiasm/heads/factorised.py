@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from chiasm.attention import Layout
 from chiasm.errors import RecipeError
+from chiasm.generators import Generators
 from chiasm.heads import ImageHead, Span, SpanLayout, Step
 from chiasm.heads.next_token import check_codes, count_pictures, draw, guided, learnt
 from chiasm.language.llama_block import GridRotation, LlamaBlock, Turns, initialise
@@ -133,7 +134,7 @@ class Factorised(ImageHead, name="factorised"):
         guidance: float = 1.0,
         temperature: float = 1.0,
         top_k: int = 0,
-        generator: torch.Generator | None = None,
+        generators: Generators | None = None,
     ) -> Int[Tensor, "n gh gw"]:
         """Codes of n pictures, drawn cell by cell and sub-token by sub-token; see `NextToken.sample`."""
         count_pictures(step, guidance, self.unconditional)
@@ -143,7 +144,7 @@ class Factorised(ImageHead, name="factorised"):
         for place in range(self.grid[0] * self.grid[1]):
             if place:
                 hidden = step(self.embed(codes[-1].repeat(twice))[:, None])[:, -1]
-            codes.append(self._draw(hidden, guidance, temperature, top_k, generator))
+            codes.append(self._draw(hidden, guidance, temperature, top_k, generators))
         return rearrange(torch.stack(codes, 1), "n (gh gw) -> n gh gw", gh=self.grid[0])
 
     def _draw(
@@ -152,7 +153,7 @@ class Factorised(ImageHead, name="factorised"):
         guidance: float,
         temperature: float,
         top_k: int,
-        generator: torch.Generator | None,
+        generators: Generators | None,
     ) -> Int[Tensor, " n"]:
         """The code of one cell. The few sub-tokens before are read again for each: that is cheaper than a cache."""
         read = hidden[:, None]
@@ -167,7 +168,7 @@ class Factorised(ImageHead, name="factorised"):
                 logits = guided(logits, strength) if strength != 1 else logits.chunk(2)[0]
             limits = [k for k in (top_k, self.top_ks[i]) if k]
             warmth = temperature * self.temperature_factors[i]
-            parts.append(draw(logits, warmth, min(limits, default=0), generator))
+            parts.append(draw(logits, warmth, min(limits, default=0), generators))
         return join_code(parts, self.bits)
 
     def _read(self, x: Float[Tensor, "n s d"]) -> Float[Tensor, "n s d"]:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from chiasm.errors import RecipeError
+from chiasm.generators import Generators
 from chiasm.heads import ImageHead, Span, SpanLayout, Step
 from chiasm.heads.next_token import check_codes, count_pictures, draw, guided
 from chiasm.losses import Loss
@@ -121,7 +122,7 @@ class Masked(ImageHead, name="masked"):
         guidance: float = 1.0,
         temperature: float = 1.0,
         top_k: int = 0,
-        generator: torch.Generator | None = None,
+        generators: Generators | None = None,
     ) -> Int[Tensor, "n gh gw"]:
         """Codes of n pictures; nothing of them is kept by `step`.
 
@@ -131,12 +132,12 @@ class Masked(ImageHead, name="masked"):
                 multiplied by the share of steps that are left, as in Show-o. Codes are drawn as likely as they are;
                 at 0 they are the likeliest and the surest stay.
             top_k: draw among the k likeliest codes; 0 = all.
-            generator: source of the draws; the same seed gives the same codes.
+            generators: sources of the draws, one a picture.
 
         Raises:
             ChiasmError: when guidance is asked of a head that never saw an empty prompt.
         """
-        *_, last = self.rounds(step, guidance, temperature, top_k, generator)
+        *_, last = self.rounds(step, guidance, temperature, top_k, generators)
         return rearrange(last.codes, "n (gh gw) -> n gh gw", gh=self.grid[0])
 
     def rounds(
@@ -145,7 +146,7 @@ class Masked(ImageHead, name="masked"):
         guidance: float,
         temperature: float,
         top_k: int = 0,
-        generator: torch.Generator | None = None,
+        generators: Generators | None = None,
     ) -> Iterator[Round]:
         """The steps of drawing, one by one."""
         pictures = count_pictures(step, guidance, self.unconditional)
@@ -155,8 +156,7 @@ class Masked(ImageHead, name="masked"):
             block = self.embed(codes)
             hidden = step(block if guidance == 1 else torch.cat([block, block]), keep=False)[:, rows]
             logits = guided(self.logits(hidden), guidance)
-            proposed = draw(logits.flatten(0, 1), float(temperature > 0), top_k, generator)
-            proposed = proposed.view_as(codes)
+            proposed = draw(logits, float(temperature > 0), top_k, generators)
             unknown = codes == self.mask
             drawn = torch.where(unknown, proposed, codes)
             if done < self.steps:
@@ -167,7 +167,7 @@ class Masked(ImageHead, name="masked"):
                 temperature *= 1 - done / self.steps
                 chances = logits.softmax(-1).gather(-1, drawn[..., None])[..., 0]
                 confidence = chances.clamp(min=1e-20).log().masked_fill(~unknown, KNOWN)
-                codes = torch.where(unsure(confidence, left, temperature, generator), self.mask, drawn)
+                codes = torch.where(unsure(confidence, left, temperature, generators), self.mask, drawn)
             else:
                 codes = drawn
             yield Round(proposed, codes)
@@ -213,13 +213,12 @@ def unsure(
     confidence: Float[Tensor, "n k"],
     left: Int[Tensor, "n 1"],
     temperature: float,
-    generator: torch.Generator | None,
+    generators: Generators | None,
 ) -> Bool[Tensor, "n k"]:
     """The `left` cells of each picture with the least confidence, on which there is noise at a temperature."""
-    if temperature > 0:
-        device = confidence.device if generator is None else generator.device
-        noise = torch.zeros(confidence.shape, device=device).uniform_(0, 1, generator=generator)
-        confidence = confidence - temperature * torch.log(-torch.log(noise)).to(confidence.device)
+    if temperature > 0 and generators is not None:
+        noise = generators.uniform(*confidence.shape[1:], device=confidence.device)
+        confidence = confidence - temperature * torch.log(-torch.log(noise))
     return confidence < confidence.sort(-1).values.gather(1, left)
 
 

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from chiasm.errors import RecipeError
+from chiasm.generators import Generators
 from chiasm.heads import ImageHead, Span, SpanLayout, Step
 from chiasm.heads.next_token import check_codes, code_loss, count_pictures, draw
 from chiasm.losses import Loss
@@ -95,7 +96,7 @@ class NextScale(ImageHead, name="next_scale"):
         guidance: float = 1.0,
         temperature: float = 1.0,
         top_k: int = 0,
-        generator: torch.Generator | None = None,
+        generators: Generators | None = None,
     ) -> Int[Tensor, "n 1 l"]:
         """Codes of n pictures, drawn scale by scale; one call of `step` for each scale but the first.
 
@@ -104,7 +105,7 @@ class NextScale(ImageHead, name="next_scale"):
                 the guidance at the finest scale.
             temperature: 0 = always the likeliest code.
             top_k: draw among the k likeliest codes; 0 = all.
-            generator: source of the draws; the same seed gives the same codes.
+            generators: sources of the draws, one a picture.
 
         Raises:
             ChiasmError: when guidance is asked of a head that never saw an empty prompt.
@@ -118,8 +119,8 @@ class NextScale(ImageHead, name="next_scale"):
                 hidden = step(read if guidance == 1 else torch.cat([read, read]))
             if index == len(codes):
                 logits = self.output(self._guided(hidden, pictures, guidance, index)).float()
-                found = draw(rearrange(logits, "n m k -> (n m) k"), temperature, top_k, generator)
-                codes.append(rearrange(found, "(n h w) -> n h w", h=side, w=side))
+                found = draw(logits, temperature, top_k, generators)
+                codes.append(rearrange(found, "n (h w) -> n h w", h=side))
                 if step.half is not None:
                     step.half.note(join_scales(codes)[:, 0])
             if index < len(self.sides) - 1:

@@ -8,9 +8,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
+from chiasm.devices import widest
 from chiasm.errors import ChiasmError, RecipeError
+from chiasm.generators import Generators
 from chiasm.heads import ImageHead, Span, SpanLayout, Step
 from chiasm.losses import Loss
+
+COLDEST = 1e-30  # temperature that single precision can divide by
 
 
 class NextToken(ImageHead, name="next_token"):
@@ -78,7 +82,7 @@ class NextToken(ImageHead, name="next_token"):
         guidance: float = 1.0,
         temperature: float = 1.0,
         top_k: int = 0,
-        generator: torch.Generator | None = None,
+        generators: Generators | None = None,
     ) -> Int[Tensor, "n gh gw"]:
         """Codes of n pictures, drawn cell by cell.
 
@@ -88,13 +92,13 @@ class NextToken(ImageHead, name="next_token"):
             guidance: 1 = none, else `without + guidance * (with - without)` the prompt, in logits.
             temperature: 0 = always the likeliest code.
             top_k: draw among the k likeliest codes; 0 = all.
-            generator: source of the draws; the same seed gives the same codes.
+            generators: sources of the draws, one a picture.
 
         Raises:
             ChiasmError: when guidance is asked of a head that never saw an empty prompt.
         """
         known = begun(step, count_pictures(step, guidance, self.unconditional))
-        codes = self._continue(step, known, guidance, temperature, top_k, generator)
+        codes = self._continue(step, known, guidance, temperature, top_k, generators)
         return rearrange(codes, "n (gh gw) -> n gh gw", gh=self.grid[0])
 
     def _continue(
@@ -104,7 +108,7 @@ class NextToken(ImageHead, name="next_token"):
         guidance: float,
         temperature: float,
         top_k: int,
-        generator: torch.Generator | None,
+        generators: Generators | None,
     ) -> Int[Tensor, "n k"]:
         """Complete pictures whose first m codes are known and not yet given to `step`."""
         known, hidden = 0, step.start
@@ -113,7 +117,7 @@ class NextToken(ImageHead, name="next_token"):
                 unread = self._embed(codes[:, known:], first=known)
                 hidden = step(unread if guidance == 1 else torch.cat([unread, unread]))[:, -1]
                 known = codes.shape[1]
-            code = draw(self._guided(hidden, codes, guidance), temperature, top_k, generator)
+            code = draw(self._guided(hidden, codes, guidance), temperature, top_k, generators)
             codes = torch.cat([codes, code[:, None]], 1)
             if step.half is not None:
                 step.half.note(codes)
@@ -194,15 +198,22 @@ def guided(logits: Float[Tensor, "r k"], guidance: float) -> Float[Tensor, "n k"
 
 
 def draw(
-    logits: Float[Tensor, "n k"], temperature: float, top_k: int, generator: torch.Generator | None
-) -> Int[Tensor, " n"]:
-    """One code a row: the likeliest at temperature 0, else drawn among the `top_k` likeliest (0 = all)."""
+    logits: Float[Tensor, "n ... k"], temperature: float, top_k: int, generators: Generators | None
+) -> Int[Tensor, "n ..."]:
+    """One code at each place: the likeliest at temperature 0, else drawn among the `top_k` likeliest (0 = all).
+
+    generators: one a row. A place takes one number of its row's, by which the code is found where the sum of the
+    chances reaches it, so that a row's codes depend on its own logits and seed alone.
+    """
     if temperature == 0:
         return logits.argmax(-1)
+    if generators is None:
+        raise ChiasmError(f"drawing at temperature {temperature} needs generators, one for each picture")
     if 0 < top_k < logits.shape[-1]:
-        least = logits.topk(top_k).values[:, -1:]
+        least = logits.topk(top_k).values[..., -1:]
         logits = logits.masked_fill(logits < least, -torch.inf)
-    chances = torch.softmax(logits / temperature, -1)
-    if generator is not None:
-        return torch.multinomial(chances.to(generator.device), 1, generator=generator)[:, 0].to(logits.device)
-    return torch.multinomial(chances, 1)[:, 0]
+    below = logits - logits.max(-1, keepdim=True).values  # finite, however low the temperature
+    chances = torch.softmax(below / max(temperature, COLDEST), -1)
+    sums = chances.cumsum(-1, dtype=widest(logits.device))
+    share = 1 - generators.uniform(*logits.shape[1:-1], device=logits.device)[..., None]  # of (0, 1]
+    return torch.searchsorted(sums, share * sums[..., -1:])[..., 0]

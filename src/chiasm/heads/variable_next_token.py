@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from chiasm.errors import RecipeError
+from chiasm.generators import Generators
 from chiasm.heads import Span, SpanLayout, Step
 from chiasm.heads.next_token import begun, count_pictures, guided, learnt
 from chiasm.heads.shared_next_token import SharedNextToken
@@ -95,12 +96,12 @@ class VariableNextToken(SharedNextToken, name="variable_next_token"):
         guidance: float = 1.0,
         temperature: float = 1.0,
         top_k: int = 0,
-        generator: torch.Generator | None = None,
+        generators: Generators | None = None,
     ) -> Int[Tensor, "n gh gw"]:
         """Codes of n pictures, each row filled up with the end; raises ChiasmError as `next_token` does."""
         pictures = count_pictures(step, guidance, self.unconditional)
         # Rows of what is drawn; stray words have numbers behind the codes'.
-        said = self._continue(step, begun(step, pictures), guidance, temperature, top_k, generator)
+        said = self._continue(step, begun(step, pictures), guidance, temperature, top_k, generators)
         codes = torch.full((pictures, self.length), self.end, device=said.device)
         for row, (words, meant) in enumerate(zip(said, self.before_end(said), strict=True)):
             own = words[meant & (words < self.end)]

@@ -26,10 +26,19 @@ HELP = (
 )
 
 
-def converse(folder: Path, *, message: str | None, pictures: Sequence[Path], save: Path, seed: int) -> None:
+def converse(
+    folder: Path,
+    *,
+    message: str | None,
+    pictures: Sequence[Path],
+    save: Path,
+    seed: int,
+    device: str | None = None,
+    dtype: str | None = None,
+) -> None:
     """Answer one message, or talk until the user leaves."""
     console = standard_console()
-    model = load_model(folder)
+    model = load_model(folder, device, dtype)
     history: list[dict[str, Any]] = []
     shown: list[Any] = [{"image": path} for path in pictures]
     if message is not None:

@@ -12,9 +12,17 @@ from chiasm.evaluation.tokenizers import by_data, measure_all
 from chiasm.terminal.console import console, say
 
 
-def report(runs: Sequence[str], out: Path, *, count: int, data: str | None) -> None:
+def report(
+    runs: Sequence[str],
+    out: Path,
+    *,
+    count: int,
+    data: str | None,
+    device: str | None = None,
+    dtype: str | None = None,
+) -> None:
     """Measure, print a table for each set of held-out pictures, and write the files."""
-    found = measure_all(runs, count=count, data=data, say=say)
+    found = measure_all(runs, count=count, data=data, say=say, device=device, dtype=dtype)
     for group in by_data(found).values():
         table = Table(box=None, header_style="bold", title=caption(group), title_justify="left")
         for heading in COLUMNS:

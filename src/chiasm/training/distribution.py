@@ -4,44 +4,47 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from chiasm.devices import choose_device
+
 _BUCKET_ELEMENTS = 16 * 2**20  # 64 MiB in fp32
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """The processes of a run; with one, every method is free."""
+    """The processes of a run; with one, every method is free.
+
+    device: where this process computes.
+    """
 
     rank: int = 0
     world: int = 1
-    local: int = 0
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     @staticmethod
-    def start() -> Ranks:
-        """Join the processes that `torchrun` started, if it did: gloo on CPU, nccl on CUDA."""
+    def start(device: torch.device) -> Ranks:
+        """Join the processes that `torchrun` started, if it did: by nccl on CUDA, each with a card of its own, else
+        by gloo."""
         world = int(os.environ.get("WORLD_SIZE", "1"))
+        if world > 1 and device.type == "cuda":
+            device = choose_device(f"cuda:{os.environ.get('LOCAL_RANK', '0')}")
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
         if world == 1:
-            return Ranks()
+            return Ranks(device=device)
         if not dist.is_initialized():
-            dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-        return Ranks(dist.get_rank(), world, int(os.environ.get("LOCAL_RANK", "0")))
+            dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        return Ranks(dist.get_rank(), world, device)
 
     @property
     def first(self) -> bool:
         return self.rank == 0
-
-    @property
-    def device(self) -> torch.device:
-        if not torch.cuda.is_available():
-            return torch.device("cpu")
-        torch.cuda.set_device(self.local)
-        return torch.device("cuda", self.local)
 
     def wait(self) -> None:
         """Until every process is here."""

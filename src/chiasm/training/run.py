@@ -19,6 +19,7 @@ import torch
 
 from chiasm.checkpoint import FILES, read_json, remove_drafts
 from chiasm.data import Source
+from chiasm.devices import name_of
 from chiasm.errors import ChiasmError, RecipeError
 from chiasm.recipe import Recipe, load_recipe, write_text
 from chiasm.training.distribution import Ranks
@@ -148,8 +149,8 @@ def _machine(device: torch.device) -> dict[str, Any]:
         cpu = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         pass
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-    return {"cpu": cpu, "cores": os.cpu_count(), "threads": torch.get_num_threads(), "device": name}
+    threads = torch.get_num_threads()
+    return {"cpu": cpu, "cores": os.cpu_count(), "threads": threads, "device": name_of(device)}
 
 
 def _now() -> str:

@@ -189,6 +189,8 @@ def _random_state() -> tuple[dict[str, Any], dict[str, Tensor]]:
     tensors = {"torch": torch.get_rng_state(), "numpy": torch.from_numpy(np.asarray(keys).astype(np.int64))}
     if torch.cuda.is_available():
         tensors["cuda"] = torch.cuda.get_rng_state()
+    if torch.backends.mps.is_available():
+        tensors["mps"] = torch.mps.get_rng_state()
     return plain, tensors
 
 
@@ -200,3 +202,5 @@ def _restore_random(plain: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> 
     torch.set_rng_state(tensors["torch"])
     if "cuda" in tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(tensors["cuda"])
+    if "mps" in tensors and torch.backends.mps.is_available():
+        torch.mps.set_rng_state(tensors["mps"])

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
 from rich.console import Console
 
 from chiasm import parts
 from chiasm.checkpoint import load_model, save_model
 from chiasm.data import Source
 from chiasm.data.corpus import corpus
-from chiasm.errors import RecipeError
+from chiasm.devices import choose_device, choose_dtype
+from chiasm.errors import ChiasmError, RecipeError
 from chiasm.model import Model
 from chiasm.recipe import Recipe, load_recipe
 from chiasm.start import begin, keep_origin
@@ -23,7 +25,12 @@ from chiasm.training.state import Position, Saved, last_checkpoint
 
 
 def train(
-    recipe: Recipe | str | Path, folder: str | Path | None = None, *, console: Console | None = None
+    recipe: Recipe | str | Path,
+    folder: str | Path | None = None,
+    *,
+    console: Console | None = None,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
 ) -> Path:
     """Train a model and return the folder of the run, for `chiasm.load` and `chiasm eval`.
 
@@ -34,6 +41,8 @@ def train(
         recipe: what to train; a path or the name of a recipe that comes with Chiasm will do.
         folder: of the run; by default `runs/` and the recipe's name.
         console: where progress is shown.
+        device: see `chiasm.devices`; by default the fastest, one for each process of a machine.
+        dtype: fp32 or bf16, in which every stage computes in place of its `precision`.
 
     Raises:
         RecipeError: when the folder holds a run of another recipe.
@@ -41,8 +50,9 @@ def train(
         Interrupted: after Ctrl-C or SIGTERM, when all is saved.
     """
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+    recipe = _computing_in(dtype, recipe)
     folder = Path(folder) if folder is not None else Path("runs") / recipe.name
-    ranks = Ranks.start()
+    ranks = Ranks.start(choose_device(device))
     console = console or standard_console()
     if not ranks.first:
         console = Console(quiet=True)
@@ -58,6 +68,18 @@ def train(
                 f"again:\n  {command()}"
             ) from None
     return folder
+
+
+def _computing_in(dtype: str | torch.dtype | None, recipe: Recipe) -> Recipe:
+    """The recipe with all stages in one precision; what is learnt stays in fp32."""
+    chosen = choose_dtype(dtype)
+    if chosen is None:
+        return recipe
+    precision = {torch.float32: "fp32", torch.bfloat16: "bf16"}.get(chosen)
+    if precision is None:
+        raise ChiasmError("dtype: training computes in fp32 or bf16, not in fp16")
+    stages = tuple(stage.model_copy(update={"precision": precision}) for stage in recipe.stages)
+    return recipe.model_copy(update={"stages": stages})
 
 
 def _train(run: Run, console: Console) -> None:

@@ -1,0 +1,75 @@
+"""Where a model runs, and in which numbers: the one place that decides."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import torch
+
+from chiasm.errors import ChiasmError
+
+DEVICES = ("cuda", "mps", "cpu")  # the fastest first
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def choose_device(wanted: str | torch.device | None = None) -> torch.device:
+    """The device that is wanted, by default the fastest of this machine; raises ChiasmError if it has none such."""
+    if wanted is None:
+        wanted = next(kind for kind in DEVICES if count(kind))
+    kind, index = _parsed(wanted)
+    available = count(kind)
+    if not available:
+        others = ", ".join(each for each in DEVICES if count(each))
+        raise ChiasmError(
+            f"device: there is no {kind} on this machine, or torch was built without it; there is {others}"
+        )
+    if index is not None and index >= available:
+        raise ChiasmError(
+            f"device: there is no {kind}:{index}; this machine has {kind}:0 to {kind}:{available - 1}"
+        )
+    return torch.device(kind, index or 0) if kind == "cuda" else torch.device(kind)
+
+
+def choose_dtype(wanted: str | torch.dtype | None = None) -> torch.dtype | None:
+    """The type of numbers that is wanted; None = that of a checkpoint's weights. Raises ChiasmError."""
+    if wanted is None:
+        return None
+    if isinstance(wanted, torch.dtype) and wanted in DTYPES.values():
+        return wanted
+    if isinstance(wanted, str) and wanted in DTYPES:
+        return DTYPES[wanted]
+    raise ChiasmError(f"dtype: {_quoted(wanted)} is none; it must be {' or '.join(DTYPES)}")
+
+
+def count(kind: str) -> int:
+    """How many devices of a kind there are."""
+    if kind == "cuda":
+        return torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if kind == "mps":
+        return int(torch.backends.mps.is_available())
+    return 1
+
+
+def name_of(device: torch.device) -> str:
+    """What a device is called: the card's name, else its kind."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def widest(device: torch.device) -> torch.dtype:
+    """The most exact numbers of a device; MPS has no doubles."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+def _parsed(wanted: Any) -> tuple[str, int | None]:
+    text = str(wanted) if isinstance(wanted, str | torch.device) else ""
+    match = re.fullmatch(r"(\w+)(?::(\d{1,4}))?", text, re.ASCII)
+    if match is None or match[1] not in DEVICES:
+        raise ChiasmError(
+            f"device: {_quoted(wanted)} is none; it must be cuda, cuda:0 (or another), mps or cpu"
+        )
+    return match[1], None if match[2] is None else int(match[2])
+
+
+def _quoted(wanted: Any) -> str:
+    return repr(str(wanted)[:40] if isinstance(wanted, str | torch.device | torch.dtype) else wanted)
