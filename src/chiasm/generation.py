@@ -215,9 +215,17 @@ def draw_images(
 
 @in_use
 def decode(model: Model, codes: Tensor, generators: Generators | None = None) -> Float[Tensor, "n 3 h w"]:
-    """Pixels of pictures given by their codes."""
+    """Pixels of pictures given by their codes, one after another.
+
+    In a batch the last bits of a convolution depend on how many pictures there are, and now and then a byte with
+    them: decoded alone a picture is the same whatever is drawn beside it.
+    """
     assert model.image_decoder is not None
-    return model.image_decoder.decode(codes, generators=generators)
+    pixels = []
+    for i, each in enumerate(codes.split(1)):
+        own = None if generators is None else Generators(generators.seeds[i : i + 1])
+        pixels.append(model.image_decoder.decode(each, generators=own))
+    return torch.cat(pixels) if pixels else model.image_decoder.decode(codes)
 
 
 def to_pictures(pixels: Float[Tensor, "n 3 h w"]) -> list[Image.Image]:
