@@ -3,9 +3,9 @@
     python benchmarks/coverage.py            # about a minute; prints the table as Markdown
     python benchmarks/coverage.py --json     # every cell
 
-Each cell draws many evaluations of a known truth: a number of pictures with 3 to 9 questions each, of which a share
-is right, and answers about one picture correlate. Two kinds of dependence stand for what is met: `graded`, where each
-picture has a difficulty of its own (right answers are beta-binomial), and `whole`, where some pictures are right or
+Each cell draws many evaluations of a known truth: pictures with 3 to 9 questions each, of which a share
+is right, and answers about one picture correlate. Two kinds of dependence are met: `graded`, where each
+picture has a difficulty of its own (right answers are beta-binomial), and `whole`, where some are right or
 wrong in all their questions and in the others the questions are independent.
 """
 
