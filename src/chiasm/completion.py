@@ -13,7 +13,8 @@ from torch import Tensor
 
 from chiasm.conversation import KnownCodes
 from chiasm.data.documents import PictureReader, draw_prompt
-from chiasm.data.files import PictureFile, PictureInMemory
+from chiasm.data.files import PictureInMemory
+from chiasm.data.references import References
 from chiasm.data.sample import Message, Picture, Sample
 from chiasm.errors import ChiasmError, DataError
 from chiasm.generation import decode, draw, sampling_of, to_pictures
@@ -45,7 +46,7 @@ def complete(
     options = sampling_of(model, temperature=temperature, top_k=top_k)
     seeds = seeds_of(seed, 1, check_count(count))
     reader = KnownCodes(model)
-    sentence = [_as_picture(each) for each in pictures]
+    sentence = [References().picture(each, "the sentence") for each in pictures]
     images: list[Image.Image] = []
     for each in seeds:
         generators = Generators([each])
@@ -93,9 +94,3 @@ def next_codes(
         generators=generators,
         reader=reader,
     )
-
-
-def _as_picture(given: Picture | Image.Image | str | Path) -> Picture:
-    if isinstance(given, Picture):
-        return given
-    return PictureInMemory(given) if isinstance(given, Image.Image) else PictureFile(Path(given))

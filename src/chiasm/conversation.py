@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,9 +11,11 @@ from PIL import Image
 from torch import Tensor
 
 from chiasm.data.documents import PictureReader, document
-from chiasm.data.files import PictureFile, PictureInMemory
-from chiasm.data.sample import Message, Picture, Sample
-from chiasm.errors import DataError
+from chiasm.data.files import PictureInMemory
+from chiasm.data.records import RecordReader
+from chiasm.data.references import References, first_path
+from chiasm.data.sample import Message, Picture, Role, Sample
+from chiasm.errors import DataError, excerpt
 from chiasm.generation import Session, decode, draw, sampling_of, to_pictures
 from chiasm.generators import SEEDS, Generators, check_seed
 from chiasm.heads import Half
@@ -23,6 +24,8 @@ from chiasm.sequence import Kind, Slot, WrittenImages
 
 if TYPE_CHECKING:
     from chiasm.model import Model
+
+Conversation = Sequence[Message | Mapping[str, Any]] | Mapping[str, Any] | str
 
 BROKEN = "\N{REPLACEMENT CHARACTER}"  # how a tokenizer writes the first bytes of a letter
 
@@ -54,7 +57,7 @@ class Reply:
 
 def chat(
     model: Model,
-    messages: Sequence[Message | Mapping[str, Any]] | str,
+    messages: Conversation,
     *,
     seed: int = 0,
     tokens: int | None = None,
@@ -65,7 +68,9 @@ def chat(
     """Answer a conversation.
 
     messages: a question, or messages as `{"role": "user", "content": ["What is this?", "cat.png"]}`, whose content
-        is text, or a list of text, pictures (PIL or path ending in a picture's suffix) or `{"image": path}`.
+        is text, or a list of text and images, or a record of any form that data files may have (docs/data.md). An
+        image is a PIL object, bytes, a path as a string of its own, or `{"image": path}`; `{"text": words}` is
+        never taken for a path.
     seed: of the first picture that is drawn; each further one has the next.
     Raises DataError for a picture that cannot be read or a conversation longer than the context.
     """
@@ -87,7 +92,7 @@ class Turn(Iterator["str | Image.Image"]):
     def __init__(
         self,
         model: Model,
-        messages: Sequence[Message | Mapping[str, Any]] | str,
+        messages: Conversation,
         *,
         seed: int = 0,
         tokens: int | None = None,
@@ -180,44 +185,35 @@ class Turn(Iterator["str | Image.Image"]):
         return picture
 
 
-def as_messages(messages: Sequence[Message | Mapping[str, Any]] | str) -> list[Message]:
-    """Messages in the forms that `chat` takes; raises DataError naming the message."""
+def as_messages(messages: Conversation) -> list[Message]:
+    """Messages in the forms that `chat` takes; raises DataError naming what is not understood."""
     if isinstance(messages, str):
-        return [Message("user", (messages,))]
+        messages = [{"role": "user", "content": messages}]
     if not messages:
         raise DataError("the conversation is empty")
-    return [m if isinstance(m, Message) else _as_message(m, i) for i, m in enumerate(messages)]
+    record = messages if isinstance(messages, Mapping) else {"messages": list(messages)}
+    read = list(_READER.messages(record, "the conversation"))
+    if not read or any(message.role == "document" for message in read):
+        raise DataError("the conversation must have turns of the roles system, user and assistant")
+    return read
 
 
-def _as_message(raw: Mapping[str, Any], index: int) -> Message:
-    where = f"message {index}"
-    if not isinstance(raw, Mapping) or "role" not in raw or "content" not in raw:
-        raise DataError(f"{where} must be a mapping with 'role' and 'content', not {raw!r}")
-    if raw["role"] not in ("system", "user", "assistant"):
-        raise DataError(f"{where} has the role {raw['role']!r}; it must be system, user or assistant")
-    content = raw["content"] if isinstance(raw["content"], list | tuple) else [raw["content"]]
-    return Message(raw["role"], tuple(_as_item(item, where) for item in content))
+class _Reader(RecordReader):
+    """Takes a bare string of a user for words or for a path, but never guesses among words."""
+
+    def _string(self, text: str, role: Role, where: str, *, alone: bool) -> str | Picture:
+        path = first_path(text) if role == "user" else None
+        if path is None:
+            return text
+        if not alone and path == text:
+            return self.references.picture(path, where)
+        raise DataError(
+            f"{where}: there is no picture at {excerpt(text)}, though it names {excerpt(path)}; give a picture as "
+            '{"image": path}, and words about a file as {"text": words}'
+        )
 
 
-def _as_item(item: Any, where: str) -> str | Picture:
-    if isinstance(item, Picture):
-        return item
-    if isinstance(item, Image.Image):
-        return PictureInMemory(item)
-    if isinstance(item, Path):
-        return PictureFile(item)
-    if isinstance(item, Mapping):
-        if "text" in item:
-            return str(item["text"])
-        if "image" in item:
-            return _as_item(
-                item["image"] if not isinstance(item["image"], str) else Path(item["image"]), where
-            )
-    if isinstance(item, str):
-        return item
-    raise DataError(
-        f"{where} has content {item!r}; it must be text, a picture, or a mapping with 'text' or 'image'"
-    )
+_READER = _Reader(References())
 
 
 class KnownCodes(PictureReader):

@@ -68,38 +68,6 @@ def test_several_pictures_and_a_drawn_answer(folder):
     ]
 
 
-@pytest.mark.parametrize(
-    ("record", "message"),
-    [
-        ("{broken", "sample 2 of talk.jsonl is not JSON"),
-        (
-            messages(("user", "What?"), ("assistant", "red"), images=["a.png"]),
-            "has 1 images but 0 <image> markers",
-        ),
-        (
-            messages(("user", "<image><image>?"), ("assistant", "x"), images=["a.png"]),
-            "has 1 images but 2 <image> m",
-        ),
-        (messages(("user", "<image>?"), ("assistant", "x"), images=["c.png"]), "there is no picture at"),
-        (messages(("usr", "?"), ("assistant", "x")), "role 'usr'; did you mean 'user'?"),
-        (messages(("user", "?")), "no turn of an assistant"),
-        (messages(("user", "?"), ("user", "?"), ("assistant", "x")), "must alternate"),
-        ({"talk": []}, "neither a list 'messages' nor a list 'conversations'"),
-        ("[1]", "it must be an object"),
-        (messages(("user", 3), ("assistant", "x")), "must be text or an image"),
-    ],
-)
-def test_a_broken_record_is_named_and_an_error_or_skipped_and_counted(folder, record, message):
-    path = lines(folder, GOOD, record, GOOD)
-    with pytest.raises(DataError) as error:
-        Chat(path=path)
-    assert message in str(error.value)
-    assert "sample 2 of talk.jsonl" in str(error.value)
-    source = Chat(path=path, broken="skip")
-    assert (len(source), source.skipped) == (2, 1)
-    assert source[1][0].name == "sample 3 of talk.jsonl"
-
-
 def test_empty_and_missing_data(folder):
     with pytest.raises(DataError, match="holds no conversation"):
         Chat(path=lines(folder, ""))

@@ -1,20 +1,25 @@
 """Where samples come from."""
 
 from abc import abstractmethod
+from collections import Counter
+from collections.abc import Mapping
+from typing import Literal
 
 from chiasm.data.sample import Message, Picture, Sample
 from chiasm.parts import Part
 
-__all__ = ["Message", "Picture", "Sample", "Source"]
+__all__ = ["Message", "Picture", "Sample", "Source", "counts"]
 
 
 class Source(Part, slot="data"):
     """Interface: groups of samples by index. Random access makes shuffling and exact resumption trivial.
 
-    skipped: records left out because they cannot be used; reported when training begins.
+    broken: what becomes of a sample that cannot be used: an error, or it is skipped and counted.
+    skipped: records that were left out because they cannot be used, by kind; reported when training begins.
     """
 
-    skipped: int = 0
+    broken: Literal["error", "skip"] = "error"
+    skipped: Mapping[str, int] = Counter()
 
     @abstractmethod
     def __len__(self) -> int:
@@ -28,3 +33,11 @@ class Source(Part, slot="data"):
     @abstractmethod
     def fingerprint(self) -> str:
         """Hash of everything that determines the samples, written into the run's record."""
+
+
+def counts(skipped: Mapping[str, int]) -> str:
+    """`3 records skipped (2 unreadable image, 1 markers)`."""
+    kinds = ", ".join(
+        f"{count:,} {kind}" for kind, count in sorted(skipped.items(), key=lambda each: -each[1])
+    )
+    return f"{sum(skipped.values()):,} records skipped{f' ({kinds})' if kinds else ''}"

@@ -4,49 +4,59 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+import stat
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from chiasm.data import Source
-from chiasm.data.files import PictureFile
-from chiasm.data.sample import Message, Picture, Role, Sample
-from chiasm.errors import DataError, nearest
+from pydantic import Field
 
-MARKER = "<image>"
-ROLES: dict[str, Role] = {
-    "human": "user",
-    "gpt": "assistant",
-    "user": "user",
-    "assistant": "assistant",
-    "system": "system",
-    "document": "document",
-}
+from chiasm.data import Source, counts
+from chiasm.data.records import RecordReader
+from chiasm.data.references import References
+from chiasm.data.sample import Message, Sample
+from chiasm.errors import DataError, excerpt
 
 
 class Chat(Source, name="chat"):
     """Conversations from a file, one a line (.jsonl) or one list (.json).
 
-    A record is LLaVA's (`conversations` of `from` and `value`, pictures in `image`) or a message list (`messages`
-    of `role` and `content`, pictures in `images` or in the content as `{"type": "image", "image": PATH}`). Each
-    `<image>` in a text stands for the next picture; a picture in an assistant's turn is written by the model.
+    A record is LLaVA's or ShareGPT's (`conversations` of `from` and `value`) or a message list (`messages` of
+    `role` and `content`), with its images in `image` or `images`, or within a content. Each `<image>` in a text
+    stands for the next of its images; an image in an assistant's turn is written by the model. docs/data.md lists
+    all forms.
 
     Args:
         path: the file.
-        images: folder that relative picture paths start from; default: the file's own.
+        images: folder that relative image paths start from, and that holds all images; default: the file's own.
+        outside: images may lie outside that folder.
+        ignore: keys of records that carry no meaning, beside the usual ones (`id`, `source`, ...).
         broken: what becomes of a record that cannot be used: an error, or skipped and counted.
+        record_bytes: the largest record that is read.
     """
 
-    def __init__(self, *, path: str, images: str | None = None, broken: Literal["error", "skip"] = "error"):
+    def __init__(
+        self,
+        *,
+        path: str,
+        images: str | None = None,
+        outside: bool = False,
+        ignore: tuple[str, ...] = (),
+        broken: Literal["error", "skip"] = "error",
+        record_bytes: Annotated[int, Field(ge=1)] = 16 << 20,
+    ):
         self.path = Path(path)
-        self.images = Path(images) if images else self.path.parent
         self.broken = broken
-        self.skipped = 0
+        self.record_bytes = record_bytes
+        folder = Path(images) if images else self.path.parent
+        self._reader = RecordReader(References(folder, inside=not outside), frozenset(ignore))
+        self.skipped: Counter[str] = Counter()
         self._digest = hashlib.sha256()
         self._records = list(self._read())
         if not self._records:
             raise DataError(
-                f"{self.path} holds no conversation{f' ({self.skipped} skipped)' if self.skipped else ''}"
+                f"{self.path} holds no conversation{f' ({counts(self.skipped)})' if self.skipped else ''}"
             )
 
     @property
@@ -62,14 +72,17 @@ class Chat(Source, name="chat"):
 
     def _read(self) -> Iterator[tuple[int, bytes]]:
         """(number, JSON) of each record that can be used, checked but not kept parsed: files can be large."""
-        for number, text in _records(self.path):
-            self._digest.update(text)
+        for number, text in _records(self.path, self.record_bytes):
+            where = self._where(number)
             try:
-                self._sample(number, _parsed(text, self._where(number)))
-            except DataError:
+                if isinstance(text, DataError):
+                    raise text
+                self._digest.update(text)
+                self._sample(number, _parsed(text, where))
+            except DataError as error:
                 if self.broken == "error":
                     raise
-                self.skipped += 1
+                self.skipped[error.kind] += 1
             else:
                 yield number, text
 
@@ -78,97 +91,70 @@ class Chat(Source, name="chat"):
 
     def _sample(self, number: int, record: Any) -> Sample:
         where = self._where(number)
-        turns, pictures = self._turns(record, where)
-        messages: list[Message] = []
-        used = 0
-        for role, content in turns:
-            items: list[str | Picture] = []
-            for item in content:
-                if isinstance(item, Picture):
-                    items.append(item)
-                    continue
-                first, *rest = item.split(MARKER)
-                items.append(first)
-                for text in rest:
-                    if used < len(pictures):
-                        items.append(pictures[used])
-                    used += 1
-                    items.append(text)
-            messages.append(Message(role, tuple(item for item in items if item != "")))
-        if used != len(pictures):
-            raise DataError(f"{where} has {len(pictures)} images but {used} {MARKER} markers")
+        messages = self._reader.messages(record, where)
         _check_turns(messages, where)
-        return Sample(where, tuple(messages), {"task": "chat"})
-
-    def _turns(self, record: Any, where: str) -> tuple[list[tuple[Role, list[str | Picture]]], list[Picture]]:
-        """Roles with their contents, and the pictures that the markers stand for."""
-        if not isinstance(record, dict):
-            raise DataError(f"{where} is {record!r}; it must be an object with 'messages' or 'conversations'")
-        keys = ("conversations", "from", "value", "image") if "conversations" in record else (
-            "messages", "role", "content", "images")  # fmt: skip
-        listed, role_key, content_key, picture_key = keys
-        if listed not in record or not isinstance(record[listed], list):
-            raise DataError(f"{where} has neither a list 'messages' nor a list 'conversations'")
-        turns = []
-        for turn in record[listed]:
-            if not isinstance(turn, dict) or role_key not in turn or content_key not in turn:
-                raise DataError(f"{where} has a turn without {role_key!r} or {content_key!r}: {turn!r}")
-            role = str(turn[role_key])
-            if role not in ROLES:
-                raise DataError(f"{where} has a turn of role {role!r}{nearest(role, ROLES)}")
-            turns.append((ROLES[role], self._content(turn[content_key], where)))
-        named = record.get(picture_key) or []
-        return turns, [self._picture(each, where) for each in (named if isinstance(named, list) else [named])]
-
-    def _content(self, content: Any, where: str) -> list[str | Picture]:
-        items: list[str | Picture] = []
-        for item in content if isinstance(content, list) else [content]:
-            if isinstance(item, str):
-                items.append(item)
-            elif isinstance(item, dict) and isinstance(item.get("text"), str):
-                items.append(item["text"])
-            elif isinstance(item, dict) and "image" in item:
-                items.append(self._picture(item["image"], where))
-            else:
-                raise DataError(f"{where} has content {item!r}; it must be text or an image with its path")
-        return items
-
-    def _picture(self, path: Any, where: str) -> Picture:
-        if not isinstance(path, str):
-            raise DataError(f"{where} names the picture {path!r}; it must be a path")
-        full = self.images / path
-        if not full.is_file():
-            raise DataError(f"{where} shows {path}, but there is no picture at {full}")
-        return PictureFile(full)
+        return Sample(where, messages, {"task": "chat"})
 
 
-def _records(path: Path) -> Iterator[tuple[int, bytes]]:
-    """(1-based number, JSON text) of every record of the file."""
+def _records(path: Path, most: int) -> Iterator[tuple[int, bytes | DataError]]:
+    """(1-based number, JSON text) of every record of the file, or an error for one that is larger than `most`."""
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise DataError(f"the data file {excerpt(path)} is not a file")
         if path.suffix == ".json":
             whole = _parsed(path.read_bytes(), str(path))
             if not isinstance(whole, list):
                 raise DataError(f"{path} must hold a list of conversations")
-            yield from ((number, json.dumps(record).encode()) for number, record in enumerate(whole, 1))
+            for number, record in enumerate(whole, 1):
+                text = json.dumps(record).encode()
+                yield number, text if len(text) <= most else _too_large(path, number, len(text), most)
             return
-        with path.open("rb") as lines:
-            yield from ((number, line) for number, line in enumerate(lines, 1) if line.strip())
-    except OSError as error:
-        raise DataError(f"the data file {path} cannot be read: {error.strerror}") from None
+        with path.open("rb") as file:
+            number = 0
+            while line := file.readline(most + 1):
+                number += 1
+                size = len(line)
+                while not line.endswith(b"\n") and (rest := file.readline(1 << 20)):
+                    size, line = size + len(rest), rest
+                if size > most + 1:
+                    yield number, _too_large(path, number, size, most)
+                elif line.strip():
+                    yield number, line
+    except (OSError, ValueError) as error:  # ValueError: a path with NUL
+        reason = (error.strerror if isinstance(error, OSError) else None) or error
+        raise DataError(f"the data file {excerpt(path)} cannot be read: {reason}") from None
+
+
+def _too_large(path: Path, number: int, size: int, most: int) -> DataError:
+    return DataError(
+        f"sample {number} of {path.name} has {size:,} bytes, more than the source's record_bytes: {most}",
+        "too large",
+    )
 
 
 def _parsed(text: bytes, where: str) -> Any:
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_without_duplicates)
+    except RecursionError:
+        raise DataError(f"{where} is nested too deeply", "not JSON") from None
     except ValueError as error:
-        raise DataError(f"{where} is not JSON: {error}") from None
+        raise DataError(f"{where} is not JSON: {error}", "not JSON") from None
 
 
-def _check_turns(messages: list[Message], where: str) -> None:
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        twice = next(name for i, (name, _) in enumerate(pairs) if name in dict(pairs[:i]))
+        raise ValueError(f"the key {excerpt(twice)!r} stands twice in one object")
+    return fields
+
+
+def _check_turns(messages: Sequence[Message], where: str) -> None:
     if [message.role for message in messages] == ["document"]:
         return
-    if not any(message.role == "assistant" for message in messages):
-        raise DataError(f"{where} has no turn of an assistant: there is nothing to learn")
+    if not any(message.role == "assistant" and message.learnt for message in messages):
+        raise DataError(f"{where} has no turn of an assistant: there is nothing to learn", "turns")
     talk = [message.role for message in messages if message.role != "system"]
     if any(role != ("user", "assistant")[i % 2] for i, role in enumerate(talk)):
-        raise DataError(f"{where} must alternate between user and assistant; its turns are {', '.join(talk)}")
+        listed = ", ".join(talk[:10]) + (", ..." if len(talk) > 10 else "")
+        raise DataError(f"{where} must alternate between user and assistant; its turns are {listed}", "turns")

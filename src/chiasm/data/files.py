@@ -119,25 +119,32 @@ def picture_of_base64(text: str, where: str) -> PictureBytes:
 @contextmanager
 def open_regular(path: Path, where: str) -> Iterator[BinaryIO]:
     """A regular file for reading; raises DataError at once for what is none (a folder, a pipe, a device)."""
-    try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise DataError(f"{where} is not a file", UNREADABLE)
+    with _sentences(path, where):
+        check_regular(path, where)
         # Without O_NONBLOCK, what became a pipe meanwhile would wait for a writer.
         file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb")
-    except FileNotFoundError:
-        raise DataError(
-            f"there is no picture at {excerpt(path)}{_of(path, where)}", "missing image"
-        ) from None
-    except (OSError, ValueError) as error:  # ValueError: NUL, or a letter that no file name can have
-        reason = (error.strerror if isinstance(error, OSError) else None) or error
-        raise DataError(f"{where} cannot be read: {reason}", UNREADABLE) from None
     with file:
         yield file
 
 
-def _of(path: Path, where: str) -> str:
-    """Whose picture it is, where `where` says more than the path."""
-    return "" if where.endswith(excerpt(path)) else f" ({where})"
+def check_regular(path: Path, where: str) -> None:
+    """Raise DataError unless a regular file is at the path."""
+    with _sentences(path, where):
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise DataError(f"{where} is not a file", UNREADABLE)
+
+
+@contextmanager
+def _sentences(path: Path, where: str) -> Iterator[None]:
+    """Turn what the operating system says of a path into a DataError."""
+    try:
+        yield
+    except FileNotFoundError:
+        owner = "" if where.endswith(excerpt(path)) else f" ({where})"
+        raise DataError(f"there is no picture at {excerpt(path)}{owner}", "missing image") from None
+    except (OSError, ValueError) as error:  # ValueError: NUL, or a letter that no file name can have
+        reason = (error.strerror if isinstance(error, OSError) else None) or error
+        raise DataError(f"{where} cannot be read: {reason}", UNREADABLE) from None
 
 
 class _Recent:

@@ -20,6 +20,9 @@ from chiasm.views import Size
 
 # Pillow opens more, some of it by other programs (EPS by Ghostscript), which a file from a stranger must not reach.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
+SUFFIX = (
+    r"\.(?:png|jpe?g|jfif|webp|gif|bmp|tiff?|p[pgbn]m|avif|jp2|j2k)"  # a pattern of the names of such files
+)
 MOST_PIXELS = 100_000_000  # 10,000 x 10,000; a larger image is taken for a decompression bomb
 BACKGROUND = (255, 255, 255)
 UNREADABLE = "unreadable image"  # the kind of error

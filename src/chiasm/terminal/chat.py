@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,15 @@ from rich.text import Text
 
 from chiasm.checkpoint import load_model
 from chiasm.conversation import Reply, Turn, as_messages
+from chiasm.data import Message
+from chiasm.data.files import PictureInMemory
+from chiasm.data.references import path_items
 from chiasm.errors import ChiasmError
 from chiasm.model import Model
 from chiasm.terminal.console import console as standard_console
 from chiasm.terminal.console import fail
 from chiasm.terminal.pictures import preview, save_picture
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
 HELP = (
     "Paths of pictures in a message are shown to the model. "
     "Ctrl-C stops an answer, an empty message goes on with it. /new begins again, /quit or Ctrl-D leaves."
@@ -39,7 +41,7 @@ def converse(
     """Answer one message, or talk until the user leaves."""
     console = standard_console()
     model = load_model(folder, device, dtype)
-    history: list[dict[str, Any]] = []
+    history: list[Message] = []
     shown: list[Any] = [{"image": path} for path in pictures]
     if message is not None:
         _Answer(console, model, history, [*shown, *items(message)], save, seed).run()
@@ -68,24 +70,11 @@ def converse(
 
 
 def items(message: str) -> list[Any]:
-    """A message as text and pictures: words that are paths of pictures become pictures, in their places."""
-    try:
-        words = shlex.split(message)
-    except ValueError:  # an apostrophe is no quotation
-        words = message.split()
-    if not any(Path(word).suffix.lower() in SUFFIXES for word in words):
-        return [message]
-    found: list[Any] = []
-    text: list[str] = []
-    for word in words:
-        if Path(word).suffix.lower() in SUFFIXES:
-            if text:
-                found.append(" ".join(text))
-                text = []
-            found.append({"image": Path(word).expanduser()})
-        else:
-            text.append(word)
-    return found + ([" ".join(text)] if text else [])
+    """A message as text and images: paths in it become images, in their places."""
+    return [
+        item if isinstance(item, str) else {"image": os.path.expanduser(item["image"])}
+        for item in path_items(message)
+    ]
 
 
 class _Answer:
@@ -95,14 +84,15 @@ class _Answer:
         self,
         console: Console,
         model: Model,
-        history: list[dict[str, Any]],
+        history: list[Message],
         content: list[Any],
         save: Path,
         seed: int,
     ):
         self.console, self.history, self.save = console, history, save
-        self.asked = {"role": "user", "content": content}
-        self.turn = Turn(model, as_messages([*history, self.asked]), seed=seed)
+        parts = [{"text": item} if isinstance(item, str) else item for item in content]
+        self.asked = as_messages([{"role": "user", "content": parts}])[0]
+        self.turn = Turn(model, [*history, self.asked], seed=seed)
         self.reply = Reply()
 
     def run(self) -> bool:
@@ -115,7 +105,8 @@ class _Answer:
             self.console.print(" (stopped; an empty message goes on)", style="dim")
             return False
         self.console.print()
-        self.history += [self.asked, {"role": "assistant", "content": self.reply.content}]
+        answer = (item if isinstance(item, str) else PictureInMemory(item) for item in self.reply.content)
+        self.history += [self.asked, Message("assistant", tuple(answer))]
         return True
 
     def _show(self, piece: str | Image) -> None:

@@ -7,6 +7,7 @@ from itertools import groupby
 from rich.text import Text
 
 from chiasm import parts
+from chiasm.data import counts
 from chiasm.data.corpus import corpus
 from chiasm.data.documents import document
 from chiasm.language.text import TextTokenizer
@@ -36,7 +37,7 @@ def check(recipe: Recipe, samples: int) -> None:
     )
     for name in sorted({name for stage in recipe.stages for name in stage.data}):
         source = parts.build("data", recipe.data[name], where=f"data.{name}")
-        count = f": {len(source):,} groups, {source.skipped:,} records skipped"
+        count = f": {len(source):,} groups, {counts(source.skipped)}"
         say(Text.assemble("\n", (name, "bold"), count))
         asking = [stage for stage in recipe.stages if stage.objective is not None and name in stage.data]
         listed = (sample for index in range(len(source)) for sample in source[index])

@@ -1,0 +1,139 @@
+"""How a record or a message may name an image: a path, a `file:` or `data:` URL, base64, bytes, or an object."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from PIL import Image
+
+from chiasm.data.files import PictureBytes, PictureFile, PictureInMemory, check_regular, picture_of_base64
+from chiasm.data.images import SUFFIX
+from chiasm.data.sample import Picture
+from chiasm.errors import DataError, excerpt
+
+_SCHEME = re.compile(r"([a-z][a-z0-9+.-]+):", re.IGNORECASE)  # two letters and more: C: is a drive
+_BASE64 = re.compile(r"(iVBORw0KGgo|/9j/|R0lGOD|UklGR|Qk0|SUkq|TU0A|AAAA)[A-Za-z0-9+/\s]{40,}={0,2}\s*")
+_SUFFIX = SUFFIX + r"(?![A-Za-z0-9_/\\-]|\.[A-Za-z0-9])"
+# Behind these a path may begin, and with none of them.
+_OPENING = r"\s\"'“”‘’«»()\[\]{}<>,;。，、（）「」《》"
+_PATH = re.compile(
+    rf"""(?P<data>data:image/[^\s"']+)
+    |(?P<quote>["'])(?P<quoted>[^"'\n]{{1,1000}}?{_SUFFIX})(?P=quote)
+    |(?<![^{_OPENING}])(?P<plain>(?:\\.|[^{_OPENING}])(?:\\.|[^\s"'“”«»<>]){{0,1000}}?{_SUFFIX})""",
+    re.IGNORECASE | re.VERBOSE,
+)
+
+
+@dataclass(frozen=True)
+class References:
+    """Finds the images that are named.
+
+    folder: where relative paths start.
+    inside: no image may lie outside the folder, whatever `..` and links say.
+    """
+
+    folder: Path = Path()
+    inside: bool = False
+
+    def picture(self, value: Any, where: str) -> Picture:
+        """The picture that `value` names; raises DataError naming `where` if there is none."""
+        if isinstance(value, Picture):
+            return value
+        if isinstance(value, Image.Image):
+            return PictureInMemory(value, f"an image of {where}")
+        if isinstance(value, bytes | bytearray):
+            return PictureBytes(bytes(value), f"an image of {where}")
+        if isinstance(value, Path):
+            return self._file(value, where)
+        if isinstance(value, str) and value:
+            return self._named(value, where)
+        raise DataError(f"{where} names the image {excerpt(value)}; it must be a path or a URL", "image form")
+
+    def _named(self, value: str, where: str) -> Picture:
+        scheme = match[1].lower() if (match := _SCHEME.match(value)) else ""
+        if scheme == "data" or _BASE64.fullmatch(value):
+            return picture_of_base64(value, f"an image of {where}")
+        if scheme == "file":
+            return self._file(_path_of_url(value, where), where)
+        if scheme and value[len(scheme) :].startswith("://"):
+            raise DataError(
+                f"there is no picture at {excerpt(value)} for {where}: nothing is downloaded; save it as a file",
+                "missing image",
+            )
+        return self._file(Path(value), where)
+
+    def _file(self, path: Path, where: str) -> PictureFile:
+        full = self.folder / path
+        name = f"image {excerpt(path)} of {where}"
+        if self.inside:
+            self._check_inside(full, name)
+        check_regular(full, name)
+        return PictureFile(full, name)
+
+    def _check_inside(self, full: Path, name: str) -> None:
+        try:
+            real, folder = os.path.realpath(full), os.path.realpath(self.folder)
+            inside = os.path.commonpath([real, folder]) == folder
+        except (OSError, ValueError):
+            return  # there is no such path, which the next check says better
+        if not inside:
+            raise DataError(
+                f"{name} lies outside the folder {excerpt(self.folder)}; if that is meant, set outside: true",
+                "image outside the folder",
+            )
+
+
+def path_items(message: str) -> Iterator[str | Mapping[str, str]]:
+    """A message as text and, for paths in it, `{"image": path}`.
+
+    A path ends in an image's suffix, whatever punctuation stands behind it; one with spaces is known by quotation
+    marks round it or backslashes in it.
+    """
+    end = 0
+    for start, stop, path in _paths(message):
+        if text := message[end:start].strip():
+            yield text
+        yield {"image": path}
+        end = stop
+    if text := message[end:].strip() if end else message:
+        yield text
+
+
+def first_path(text: str) -> str | None:
+    """The first word of a text that looks like the path of an image."""
+    return next((path for _, _, path in _paths(text)), None)
+
+
+def _paths(text: str) -> Iterator[tuple[int, int, str]]:
+    """Start, end and path."""
+    place = 0
+    while match := _PATH.search(text, place):
+        quoted = match["quoted"]
+        if quoted and " " in quoted and not _is_file(quoted):
+            place = match.start() + 1  # what is quoted is words, the last of which may be a path
+            continue
+        yield match.start(), match.end(), match["data"] or quoted or re.sub(r"\\(.)", r"\1", match["plain"])
+        place = match.end()
+
+
+def _is_file(path: str) -> bool:
+    try:
+        return os.path.isfile(os.path.expanduser(path))
+    except ValueError:
+        return False
+
+
+def _path_of_url(url: str, where: str) -> Path:
+    parts = urlsplit(url)
+    if parts.netloc not in ("", "localhost"):
+        raise DataError(
+            f"{where} names the image {excerpt(url)} of another machine; it must be file:///path",
+            "missing image",
+        )
+    return Path(unquote(parts.path))

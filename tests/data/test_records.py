@@ -1,0 +1,505 @@
+"""Every form of a record, read alike in data files and by `chat`: good ones, and broken ones that are named."""
+
+import base64
+import json
+import os
+
+import pytest
+from PIL import Image
+
+from chiasm.conversation import as_messages
+from chiasm.data import Picture
+from chiasm.data.chat import Chat
+from chiasm.data.references import path_items
+from chiasm.errors import DataError
+
+COLOURS = {"a.png": (255, 0, 0), "b.png": (0, 0, 255)}
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    for name, colour in COLOURS.items():
+        Image.new("RGB", (8, 6), colour).save(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def source(*records, **options):
+    with open("talk.jsonl", "w", encoding="ascii") as file:
+        file.writelines((each if isinstance(each, str) else json.dumps(each)) + "\n" for each in records)
+    return Chat(path="talk.jsonl", **options)
+
+
+def shape(messages):
+    """Roles with their contents, an image as the file that has its colour."""
+    names = {colour: name for name, colour in COLOURS.items()}
+    return [
+        (m.role, *(names[c.open().getpixel((0, 0))] if isinstance(c, Picture) else c for c in m.content))
+        for m in messages
+    ]
+
+
+def data_url(name="a.png"):
+    with open(name, "rb") as file:
+        return "data:image/png;base64," + base64.b64encode(file.read()).decode()
+
+
+def talk(content, answer="red", **fields):
+    return {
+        "messages": [{"role": "user", "content": content}, {"role": "assistant", "content": answer}],
+        **fields,
+    }
+
+
+def shared(content, answer="red", **fields):
+    turns = [{"from": "human", "value": content}, {"from": "gpt", "value": answer}]
+    return {"conversations": turns, **fields}
+
+
+ONE = [("user", "a.png", "What?"), ("assistant", "red")]
+TWO = [("user", "a.png", " or ", "b.png", "?"), ("assistant", "red")]
+PLAIN = [("user", "What?"), ("assistant", "red")]
+WITH_SYSTEM = [("system", "Be brief."), *PLAIN]
+# name: (a record, or what gives one once the images are there; what is read)
+FORMS = {
+    **{
+        f"{form.__name__}, {key} as {type(value).__name__}": (form("<image>What?", **{key: value}), ONE)
+        for form in (talk, shared)
+        for key in ("image", "images")
+        for value in ("a.png", ["a.png"], [{"path": "a.png", "bytes": None}], {"url": "a.png"})
+    },
+    **{
+        f"{form.__name__}, {key}, two markers": (
+            form("<image> or <image>?", **{key: ["a.png", "b.png"]}),
+            TWO,
+        )
+        for form in (talk, shared)
+        for key in ("image", "images")
+    },
+    "conversations of role and content": (
+        {"conversations": talk("<image>What?")["messages"], "image": "a.png"},
+        ONE,
+    ),
+    "messages of from and value": (
+        {"messages": shared("<image>What?")["conversations"], "image": "a.png"},
+        ONE,
+    ),
+    "an image item": (talk([{"type": "image", "image": "a.png"}, {"type": "text", "text": "What?"}]), ONE),
+    "an image item with nulls": (
+        talk(
+            [
+                {"type": "image", "image": "a.png", "text": None},
+                {"type": "text", "text": "What?", "image": None},
+            ]
+        ),
+        ONE,
+    ),
+    "items without types": (talk([{"image": "a.png"}, {"text": "What?"}]), ONE),
+    "image and text in one item": (talk([{"image": "a.png", "text": "What?"}]), ONE),
+    "text and image in one item": (talk([{"text": "What?", "image": "a.png"}]), ONE),
+    "strings as items": (talk(["<image>", "What?"], image="a.png"), ONE),
+    "one item alone": (talk({"type": "text", "text": "What?"}), PLAIN),
+    "a placeholder": (talk([{"type": "image"}, {"type": "text", "text": "What?"}], images=["a.png"]), ONE),
+    "a placeholder and a marker": (
+        talk([{"type": "image"}, " or <image>?"], images=["a.png", "b.png"]),
+        TWO,
+    ),
+    "an image_url": (
+        talk([{"type": "image_url", "image_url": {"url": "a.png", "detail": "low"}}, "What?"]),
+        ONE,
+    ),
+    "an image_url that is a string": (talk([{"type": "image_url", "image_url": "a.png"}, "What?"]), ONE),
+    "an image item by url": (talk([{"type": "image", "url": "a.png"}, "What?"]), ONE),
+    "an image item by path": (talk([{"type": "image", "path": "a.png"}, "What?"]), ONE),
+    "an image_url of data": (
+        lambda: talk([{"type": "image_url", "image_url": {"url": data_url()}}, "What?"]),
+        ONE,
+    ),
+    "an image of base64": (lambda: talk("<image>What?", image=data_url().partition(",")[2]), ONE),
+    "an image of data": (lambda: talk("<image>What?", image=data_url()), ONE),
+    "a file URL": (lambda: talk("<image>What?", image=f"file://{os.getcwd()}/a.png"), ONE),
+    "a relative file URL": (talk("<image>What?", image="file:a.png"), ONE),
+    "an absolute path": (lambda: talk("<image>What?", image=f"{os.getcwd()}/a.png"), ONE),
+    "no image": (talk("What?"), PLAIN),
+    "empty images": (talk("What?", images=[], image=None), PLAIN),
+    "system field, messages": (talk("What?", system="Be brief."), WITH_SYSTEM),
+    "system field, conversations": (shared("What?", system="Be brief."), WITH_SYSTEM),
+    "empty system field": (shared("What?", system=""), PLAIN),
+    "system turn": (
+        {"messages": [{"role": "system", "content": "Be brief."}, *talk("What?")["messages"]]},
+        WITH_SYSTEM,
+    ),
+    "columns without meaning": (talk("What?", id=7, source="web", metadata={"a": [1]}), PLAIN),
+    "unknown column that is null": (talk("What?", tools=None), PLAIN),
+    "an image in the answer": (
+        talk("Draw.", "<image>", image="a.png"),
+        [("user", "Draw."), ("assistant", "a.png")],
+    ),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_reads_alike_from_a_file_and_in_chat(form):
+    record, expected = FORMS[form]
+    record = record() if callable(record) else record
+    assert shape(source(record)[0][0].messages) == expected
+    assert shape(as_messages(record)) == expected
+
+
+ANSWER = {"role": "assistant", "content": "red"}
+# name: (record, what the error says, its kind)
+BROKEN = {
+    "not JSON": ("{broken", "is not JSON", "not JSON"),
+    "not UTF-8 text": ('{"a": "\udcff"}', "is not JSON", "not JSON"),
+    "a key twice": ('{"messages": [], "image": 1, "image": 2}', "the key 'image' stands twice", "not JSON"),
+    "a list": ("[1]", "it must be an object", "form"),
+    "a number": ("1", "it must be an object", "form"),
+    "no turns": ({"image": "a.png"}, "neither a list 'messages' nor a list 'conversations'", "turns"),
+    "turns that are no list": ({"messages": "What?"}, "neither a list 'messages'", "turns"),
+    "turns twice": ({**talk("What?"), **shared("What?")}, "both 'conversations' and 'messages'", "form"),
+    "an image and no marker, talk": (
+        talk("What?", image="a.png"),
+        "has 1 images but 0 <image> markers",
+        "markers",
+    ),
+    "an image and no marker, shared": (
+        shared("What?", images=["a.png"]),
+        "has 1 images but 0 <image>",
+        "markers",
+    ),
+    "a marker and no image": (talk("<image>What?"), "has 0 images but 1 <image> markers", "markers"),
+    "a placeholder and no image": (
+        talk([{"type": "image"}, "What?"]),
+        "has 0 images but 1 <image> markers",
+        "markers",
+    ),
+    "image and images": (
+        talk("<image>", image="a.png", images=["a.png"]),
+        "has both 'images' and 'image'",
+        "form",
+    ),
+    "an unknown key": (talk("What?", pictures=["a.png"]), "has the unknown key 'pictures'", "unknown key"),
+    "a misspelt key": (
+        talk("What?", imgae="a.png"),
+        "unknown key 'imgae'; did you mean 'image'?",
+        "unknown key",
+    ),
+    "tools": (talk("What?", tools=[{"name": "x"}]), "unknown key 'tools'", "unknown key"),
+    "an unknown key of a turn": (
+        {"messages": [{"role": "user", "content": "?", "tool_calls": [1]}, ANSWER]},
+        "turn 1 has the unknown key 'tool_calls'",
+        "unknown key",
+    ),
+    "an unknown key of an item": (
+        talk([{"type": "image", "image": "a.png", "max_pixels": 100}]),
+        "turn 1 has the unknown key 'max_pixels'",
+        "unknown key",
+    ),
+    "an image as Anthropic writes it": (
+        talk([{"type": "image", "source": {"type": "base64", "data": "x"}}]),
+        "unknown key 'source'",
+        "unknown key",
+    ),
+    "a video": (
+        talk([{"type": "video", "text": "x"}]),
+        "content of type 'video'; known: text, image",
+        "content",
+    ),
+    "an unknown role": (
+        {"messages": [{"role": "tool", "content": "x"}, ANSWER]},
+        "turn 1 has the role 'tool'",
+        "role",
+    ),
+    "a role that is no text": (
+        {"messages": [{"role": 3, "content": "x"}, ANSWER]},
+        "has the role '3'",
+        "role",
+    ),
+    "a turn that is text": ({"messages": ["What?", ANSWER]}, "turn 1 is What?; it must be a mapping", "form"),
+    "a turn without content": (
+        {"messages": [{"role": "user"}, ANSWER]},
+        "it must be a mapping with 'role'",
+        "turns",
+    ),
+    "two roles": (
+        {"messages": [{"role": "user", "from": "human", "content": "x"}, ANSWER]},
+        "has both 'role' and 'from'",
+        "form",
+    ),
+    "a number as content": (talk(3), "has content 3; it must be text or an image", "content"),
+    "a list within a list": (talk([["x"]]), "has content ['x']; it must be text or an image", "content"),
+    "an item without text": (talk([{"type": "text"}]), "has content {'type': 'text'}", "content"),
+    "a number as text": (
+        talk([{"type": "text", "text": 3}]),
+        "has the text 3; it must be a string",
+        "content",
+    ),
+    "a number as image": (
+        talk("<image>", image=3),
+        "names the image 3; it must be a path or a URL",
+        "image form",
+    ),
+    "two system messages": (
+        {"messages": [{"role": "system", "content": "x"}, *talk("What?")["messages"]], "system": "y"},
+        "has a system field and a turn of role system",
+        "turns",
+    ),
+    "a number as system": (talk("What?", system=3), "has the system field 3; it must be text", "content"),
+    "a missing image": (talk("<image>", image="c.png"), "there is no picture at c.png", "missing image"),
+    "a folder as image": (talk("<image>", image="."), "is not a file", "unreadable image"),
+    "a NUL in a path": (
+        talk("<image>", image="a\0.png"),
+        "cannot be read: embedded null byte",
+        "unreadable image",
+    ),
+    "half a letter in a path": (talk("<image>", image="\ud800.png"), "cannot be read", "unreadable image"),
+    "a name of 300 letters": (talk("<image>", image="x" * 300), "File name too long", "unreadable image"),
+    "an http URL": (talk("<image>", image="https://x.org/a.png"), "nothing is downloaded", "missing image"),
+    "a file URL of another machine": (
+        talk("<image>", image="file://x.org/a.png"),
+        "of another machine",
+        "missing image",
+    ),
+    "a data URL without base64": (
+        talk("<image>", image="data:image/png,abc"),
+        "without ';base64,'",
+        "unreadable image",
+    ),
+    "broken base64": (
+        talk("<image>", image="data:image/png;base64,a%%b"),
+        "is no base64",
+        "unreadable image",
+    ),
+    "half a letter": (talk("a\ud800b"), "has text with half a letter, '\\ud800'", "text"),
+    "half a letter in the system": (talk("x", system="\udc00"), "has text with half a letter", "text"),
+    "too many turns": (
+        lambda: {"messages": talk("x")["messages"] * 5001},
+        "has 10,002 turns; at most 10,000 are read",
+        "turns",
+    ),
+    "learnt is a word": (
+        {"messages": [{"role": "user", "content": "x"}, {**ANSWER, "loss": "yes"}]},
+        "whether it is learnt is yes; it must be true or false",
+        "turns",
+    ),
+    "a question to be learnt": (
+        {"messages": [{"role": "user", "content": "x", "train": True}, ANSWER]},
+        "is to be learnt, but only turns of an assistant are",
+        "turns",
+    ),
+    "an image that is not to be learnt": (
+        {
+            "messages": [
+                {"role": "user", "content": "x"},
+                {"role": "assistant", "content": "<image>", "loss": False},
+                *talk("x")["messages"],
+            ],
+            "image": "a.png",
+        },
+        "writes an image, which cannot be left out",
+        "turns",
+    ),
+}
+# What makes a record unfit for training, though a conversation may be so.
+UNTAUGHT = {
+    "no answer": ({"messages": [{"role": "user", "content": "x"}]}, "no turn of an assistant", "turns"),
+    "no answer to learn": (
+        {"messages": [{"role": "user", "content": "x"}, {**ANSWER, "loss": False}]},
+        "there is nothing to learn",
+        "turns",
+    ),
+    "two questions in a row": (
+        {"messages": [*talk("x")["messages"][:1], *talk("x")["messages"]]},
+        "must alter",
+        "turns",
+    ),
+    "too large": (talk("x" * 3000), "more than the source's record_bytes: 2000", "too large"),
+    "nested too deeply": ("[" * 1900, "is n", "not JSON"),
+}
+
+
+@pytest.mark.parametrize("form", {**BROKEN, **UNTAUGHT})
+def test_a_broken_record_is_an_error_that_names_it_or_skipped_and_counted(form):
+    record, message, kind = {**BROKEN, **UNTAUGHT}[form]
+    record = record() if callable(record) else record
+    options = {"record_bytes": 2000} if form in ("too large", "nested too deeply") else {}
+    good = talk("What?")
+    if form == "not UTF-8 text":
+        source(good)
+        with open("talk.jsonl", "ab") as file:
+            file.write(b'{"a": "\xff"}\n' + json.dumps(good).encode())
+
+        def read(**options):
+            return Chat(path="talk.jsonl", **options)
+    else:
+
+        def read(**options):
+            return source(good, record, good, **options)
+
+    with pytest.raises(DataError) as error:
+        read(**options)
+    assert message in str(error.value)
+    assert "sample 2 of talk.jsonl" in str(error.value)
+    assert len(str(error.value)) < 400
+    str(error.value).encode()
+    left = read(**options, broken="skip")
+    assert (len(left), left.skipped) == (2, {kind: 1})
+    assert left[1][0].name == "sample 3 of talk.jsonl"
+
+
+@pytest.mark.parametrize(
+    "form", [name for name, (record, _, _) in BROKEN.items() if not isinstance(record, str)]
+)
+def test_what_is_broken_in_a_file_is_so_in_chat(form):
+    record, message, _ = BROKEN[form]
+    with pytest.raises(DataError) as error:
+        as_messages(record() if callable(record) else record)
+    assert message in str(error.value)
+
+
+def test_an_error_never_prints_a_picture():
+    broken = "data:image/png;base64," + "QUJD" * 10_000 + "%"
+    for content in (
+        broken,
+        [{"type": "video", "image": broken}],
+        {"x": broken},
+        [[broken]],
+        [{"image": [broken]}],
+    ):
+        with pytest.raises(DataError) as error:
+            as_messages([{"role": "user", "content": [{"image": content}]}])
+        assert len(str(error.value)) < 300
+
+
+@pytest.mark.parametrize("key", ["loss", "weight", "train"])
+@pytest.mark.parametrize(
+    ("value", "learnt"), [(False, False), (0, False), (True, True), (1, True), (None, True)]
+)
+def test_a_turn_says_whether_it_is_learnt(key, value, learnt):
+    record = {"messages": [*talk("x")["messages"], *talk("y")["messages"]]}
+    record["messages"][1] = {**record["messages"][1], key: value}
+    messages = source(record)[0][0].messages
+    assert [m.learnt for m in messages if m.role == "assistant"] == [learnt, True]
+
+
+def test_ignored_keys_are_those_of_the_source():
+    record = talk([{"type": "text", "text": "What?", "cache_control": 1}], score=3)
+    record["messages"][1]["score"] = 4
+    assert shape(source(record, ignore=("score", "cache_control"))[0][0].messages) == PLAIN
+    with pytest.raises(DataError, match=r"'score'; known: .*list it under the source's 'ignore'"):
+        source(record, ignore=("cache_control",))
+
+
+def test_images_outside_the_folder_need_an_option(folder):
+    (folder / "in").mkdir()
+    (folder / "in" / "link.png").symlink_to(folder / "a.png")
+    (folder / "in" / "inner.png").symlink_to(folder / "in" / "real.png")
+    Image.new("RGB", (8, 6), COLOURS["a.png"]).save(folder / "in" / "real.png")
+    for path in ("../a.png", str(folder / "a.png"), "link.png", f"file://{folder}/a.png", "../in/../a.png"):
+        record = talk("<image>What?", image=path)
+        with pytest.raises(
+            DataError, match="lies outside the folder in; if that is meant, set outside: true"
+        ):
+            source(record, images="in")
+        assert shape(source(record, images="in", outside=True)[0][0].messages) == ONE
+    for path in ("real.png", "inner.png", "../in/real.png", str(folder / "in" / "real.png")):
+        assert shape(source(talk("<image>What?", image=path), images="in")[0][0].messages) == ONE
+
+
+def test_hostile_records_end_in_a_sentence():
+    deep = "[" * 100_000
+    for name, text in {"talk.jsonl": deep, "talk.json": f"[{deep}"}.items():
+        with open(name, "w", encoding="ascii") as file:
+            file.write(text)
+        with pytest.raises(DataError, match="is nested too deeply"):
+            Chat(path=name)
+    many = '{"messages": [' + ",".join(['{"role": "user", "content": "a"}'] * 1_000_000) + "]}"
+    with pytest.raises(DataError, match="record_bytes"):
+        source(many)
+
+
+def test_a_line_without_end_is_not_held(folder):
+    with open("talk.jsonl", "wb") as file:
+        file.write(b"x" * 5_000_000 + b"\n" + json.dumps(talk("What?")).encode())
+    left = Chat(path="talk.jsonl", broken="skip", record_bytes=1000)
+    assert left.skipped == {"too large": 1}
+    assert left[0][0].name == "sample 2 of talk.jsonl"
+
+
+@pytest.mark.timeout(20)
+def test_a_data_file_that_is_none_is_a_sentence(folder):
+    os.mkfifo("pipe.jsonl")
+    for path in ("pipe.jsonl", ".", "/dev/zero", "none.jsonl", "a\0b", "x" * 300):
+        with pytest.raises(DataError, match=r"the data file .* (is not a file|cannot be read)"):
+            Chat(path=path)
+
+
+PICTURE = {"image": "cat.png"}
+MESSAGES = {
+    "cat.png what is this": [PICTURE, "what is this"],
+    "What is in cat.png?": ["What is in", PICTURE, "?"],
+    "Look at cat.png, please": ["Look at", PICTURE, ", please"],
+    "(cat.png)": ["(", PICTURE, ")"],
+    "cat.png里有什么？": [PICTURE, "里有什么？"],
+    "Compare cat.png, and cat.png.": ["Compare", PICTURE, ", and", PICTURE, "."],
+    "Compare cat.png,cat.png": ["Compare", PICTURE, ",", PICTURE],
+    'Say "hello" about cat.png': ['Say "hello" about', PICTURE],
+    'Say "look at cat.png"': ['Say "look at', PICTURE, '"'],
+    'What is in "cat.png"?': ["What is in", PICTURE, "?"],
+    "What's in 'my cat.png'?": ["What's in", {"image": "my cat.png"}, "?"],
+    "What's in my\\ cat.png?": ["What's in", {"image": "my cat.png"}, "?"],
+    "CAT.PNG": [{"image": "CAT.PNG"}],
+    "a/b.c/cat.jpeg!": [{"image": "a/b.c/cat.jpeg"}, "!"],
+    "photo(1).avif and x.jfif": [{"image": "photo(1).avif"}, "and", {"image": "x.jfif"}],
+    "See https://x.org/cat.png": ["See", {"image": "https://x.org/cat.png"}],
+    "data:image/png;base64,iVBO/+= ?": [{"image": "data:image/png;base64,iVBO/+="}, "?"],
+    "No file here, nor cat.png.zip or x.pngs": ["No file here, nor cat.png.zip or x.pngs"],
+    "  two  spaces ": ["  two  spaces "],
+}
+
+
+@pytest.mark.parametrize("message", MESSAGES)
+def test_paths_in_a_message_become_images_whatever_stands_behind_them(message, folder):
+    Image.new("RGB", (2, 2)).save("my cat.png")
+    assert list(path_items(message)) == MESSAGES[message]
+
+
+def test_a_long_message_is_searched_in_little_time():
+    """Without bounds, the search takes the square of the length: hours."""
+    for text in ("a" * 300_000 + ".png.", "a," * 100_000 + "x.png.zip", "'" * 50_000 + ".pngx"):
+        list(path_items(text))
+
+
+def test_strings_in_chat_are_words_or_a_path_but_never_a_guess():
+    def user(content):
+        return shape(as_messages([{"role": "user", "content": content}]))[0][1:]
+
+    assert user(["What is this?", "a.png"]) == ("What is this?", "a.png")
+    assert user([{"text": None, "image": "a.png"}]) == ("a.png",)
+    assert user([{"text": "What is a.png?"}]) == ("What is a.png?",)
+    assert user("What is a PNG?") == ("What is a PNG?",)
+    for content in (
+        "a.png",
+        "What is in a.png?",
+        ["What is in a.png?"],
+        ["What is in nosuch.png"],
+        "(nosuch.png)",
+    ):
+        with pytest.raises(DataError, match=r"there is no picture at .* give a picture as"):
+            user(content)
+    with pytest.raises(DataError, match=r"there is no picture at nosuch\.png"):
+        user(["What?", "nosuch.png"])
+    answer = as_messages([{"role": "user", "content": "x"}, {"role": "assistant", "content": ["See a.png"]}])
+    assert shape(answer)[1] == ("assistant", "See a.png")
+
+
+def test_chat_takes_objects_and_bytes():
+    with open("a.png", "rb") as file:
+        data = file.read()
+    for given in (
+        data,
+        Image.open("a.png"),
+        {"image": data},
+        {"type": "image", "image": Image.open("a.png")},
+    ):
+        assert shape(as_messages([{"role": "user", "content": [given, "What?"]}]))[0] == ONE[0]
