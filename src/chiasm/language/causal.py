@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Iterable
-from functools import cache as once
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +74,7 @@ class Causal(Language, name="causal"):
         self.inner = _load(folder) if folder else _from_config(config or {}, len(self.tokenizer))
         if len(self.tokenizer) > self.inner.get_input_embeddings().num_embeddings:
             self.inner.resize_token_embeddings(len(self.tokenizer), mean_resizing=False)
+        self._cache_keyword = _cache_keyword(self.inner.base_model)
         self.width = self.inner.get_input_embeddings().embedding_dim
         self.context = getattr(self.inner.config, "max_position_embeddings", 1 << 20)
 
@@ -98,7 +98,7 @@ class Causal(Language, name="causal"):
                 position_ids=positions,
                 use_cache=cache is not None,
                 layout=layout,
-                **({} if cache is None else {_cache_keyword(type(self.inner.base_model)): cache}),
+                **({} if cache is None else {self._cache_keyword: cache}),
             ).last_hidden_state
 
     @property
@@ -119,8 +119,7 @@ class Causal(Language, name="causal"):
         return DynamicCache(config=self.inner.config)
 
 
-@once
-def _cache_keyword(model: Any) -> str:
+def _cache_keyword(model: nn.Module) -> str:
     """How transformers calls the key-value cache: `past_key_values` up to 5.23."""
     return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
 
