@@ -8,7 +8,8 @@ from chiasm import parts
 from chiasm.connectors import Connector
 from chiasm.encoders import Encoder
 from chiasm.errors import RecipeError
-from chiasm.parts import Part
+from chiasm.parts import SLOTS, Part, lookup, names, options
+from chiasm.recipe import load_recipe
 
 
 @pytest.fixture
@@ -39,7 +40,7 @@ def test_an_unknown_part_is_answered_with_the_nearest_one():
 def test_a_wrong_value_is_named_with_its_place():
     assert "model.connector.depth is 'deep'" in refused({"type": "mlp", "depth": "deep"})
     said = refused({"type": "mlp", "depth": 0})
-    assert "greater than 0" in said
+    assert "greater than or equal to 1" in said
     assert said.endswith("(expected int)")
 
 
@@ -111,3 +112,33 @@ def test_an_option_may_be_a_part_or_several(registry):
 def test_positional_arguments_are_wiring_and_no_options():
     assert "in_width" not in parts.options(parts.lookup("connector", "mlp"))
     assert issubclass(parts.lookup("connector", "mlp"), Part)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "model.connector.factor=10000000",
+        "model.language.vocabulary=-1",
+        "model.language.vocabulary=1000000000",
+        "model.views.size=10000000",
+        "model.image_head.unconditional=-.inf",
+        "model.image_head.unconditional=1.5",
+        "model.image_head.unconditional=.nan",
+    ],
+)
+def test_an_option_out_of_bounds_is_named(override):
+    with pytest.raises(RecipeError, match=override.split("=")[0]):
+        load_recipe("quickstart", [override])
+
+
+def test_every_size_among_the_options_of_a_models_parts_has_an_upper_bound():
+    unbounded = {
+        f"{slot} {name}.{option.name}"
+        for slot in SLOTS
+        if slot != "data"
+        for name in names(slot)
+        for option in options(lookup(slot, name)).values()
+        if option.name in ("width", "depth", "heads", "size", "hidden", "queries", "context", "vocabulary")
+        and "le=" not in repr(option.annotation).lower()
+    }
+    assert not unbounded

@@ -132,7 +132,7 @@ def test_every_shipped_recipe_resolves_also_tiny(name):
         ("stages.0.betas=[0.9, 1.0]", "less than 1"),
         ("stages.0.train.image_tokenizer=.nan", "not a finite number"),
         ("seed=-1", "greater than or equal to 0"),
-        ("seed=99999999999999999999", "less than"),
+        ("seed=99999999999999999999", "of 20 digits"),
         ("model.encoder=3", "model.encoder"),
         ("stages=3", "stages must be a list"),
         ("stages.0=3", "must be a mapping"),

@@ -14,12 +14,15 @@ __all__ = [
     "Batches",
     "Bits",
     "Cells",
+    "Chance",
     "CodebookSize",
     "Count",
     "Decay",
     "Depth",
+    "Epsilon",
     "Heads",
     "Kernel",
+    "LayerIndex",
     "Levels",
     "Multiplier",
     "Multipliers",
@@ -27,6 +30,8 @@ __all__ = [
     "Positive",
     "Scales",
     "Share",
+    "Tokens",
+    "Vocabulary",
     "Weight",
     "Width",
     "WidthOrZero",
@@ -42,15 +47,20 @@ Heads = Annotated[int, Field(ge=1, le=1_024)]
 Kernel = Annotated[int, Field(ge=1, le=63)]  # the side of a convolution
 Multiplier = Annotated[int, Field(ge=1, le=64)]  # of a width
 Pixels = Annotated[int, Field(ge=1, le=16_384)]  # along a side
+Tokens = Annotated[int, Field(ge=1, le=2**22)]  # positions of a sequence, queries
+Vocabulary = Annotated[int, Field(ge=0, le=2**24)]
 Width = Annotated[int, Field(ge=1, le=65_536)]  # channels
 WidthOrZero = Annotated[int, Field(ge=0, le=65_536)]
 
 _Level = Annotated[int, Field(ge=2, le=65_536)]
+LayerIndex = Annotated[int, Field(ge=-1_024, le=1_024)]  # from 0, or from the last, -1
 Levels = Annotated[list[_Level], Field(min_length=1, max_length=24)]  # values of each channel of a code
 Multipliers = Annotated[list[Multiplier], Field(min_length=1, max_length=12)]  # one for each resolution
 Scales = Annotated[list[Cells], Field(min_length=1, max_length=64)]
 
+Chance = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]  # of what must not always happen
 Decay = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]  # what a moving average keeps
+Epsilon = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]  # of a norm
 Positive = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Weight = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]  # of a loss

@@ -21,6 +21,7 @@ from typing import Annotated, Any, ClassVar, Union, get_args, get_origin
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from chiasm.errors import RecipeError, nearest
+from chiasm.safe_yaml import check_plain
 
 # The slots in the order in which data passes through them, and the package that holds each one's parts.
 SLOTS = {
@@ -176,6 +177,7 @@ def _check_value(option: Option, value: Any, where: str) -> Any:
         if isinstance(value, list):
             return [check(nested, item, f"{where}.{i}") for i, item in enumerate(value)]
         return check(nested, value, where)
+    check_plain(value, where)
     try:
         adapter = TypeAdapter(option.annotation, config=ConfigDict(arbitrary_types_allowed=True))
         return adapter.validate_python(value, strict=None)

@@ -17,6 +17,7 @@ import yaml
 from chiasm.errors import RecipeError
 
 MOST_BYTES = 1 << 20  # of a document
+MOST = 1 << 63  # of a number, as wide as those of tensors and seeds
 MOST_VALUES = 100_000  # of a document, those that aliases repeat included
 
 _CORE = (
@@ -125,6 +126,8 @@ def _count(value: Any, known: dict[int, int], where: str) -> int:
     """How many values stand in `value`, those of aliases each time; `known` counts by the container's id."""
     if isinstance(value, float) and not math.isfinite(value):
         raise RecipeError(f"{where} is {value}, which is not a finite number")
+    if isinstance(value, int) and abs(value) >= MOST:
+        raise RecipeError(f"{where} is a number of {len(str(value))} digits, which nothing takes")
     if not isinstance(value, dict | list | tuple):
         return 1
     if id(value) not in known:

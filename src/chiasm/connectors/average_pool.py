@@ -1,9 +1,9 @@
 from einops import rearrange
 from jaxtyping import Float
-from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 
+from chiasm.bounds import Cells, Depth
 from chiasm.connectors import Connector
 
 
@@ -17,7 +17,7 @@ class AveragePool(Connector, name="average_pool"):
         depth: linear layers, with GELU between them.
     """
 
-    def __init__(self, in_width: int, out_width: int, *, side: PositiveInt = 2, depth: PositiveInt = 2):
+    def __init__(self, in_width: int, out_width: int, *, side: Cells = 2, depth: Depth = 2):
         super().__init__()
         self.side = side
         layers: list[nn.Module] = [nn.Linear(in_width, out_width)]

@@ -1,9 +1,9 @@
 from einops import rearrange
 from jaxtyping import Float
-from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 
+from chiasm.bounds import Cells, Count, Depth, Width
 from chiasm.connectors import Connector
 from chiasm.connectors.learnt import closing_tokens, learnt_positions, prenorm_layer, silu_mlp
 
@@ -28,13 +28,13 @@ class CAbstractor(Connector, name="c_abstractor"):
         in_width: int,
         out_width: int,
         *,
-        side: PositiveInt = 4,
-        depth: NonNegativeInt = 3,
-        width: PositiveInt | None = None,
-        mlp_depth: PositiveInt = 2,
+        side: Cells = 4,
+        depth: Count = 3,
+        width: Width | None = None,
+        mlp_depth: Depth = 2,
         prenorm: bool = False,
-        positions: tuple[int, int] | None = None,
-        closing: NonNegativeInt = 0,
+        positions: tuple[Cells, Cells] | None = None,
+        closing: Count = 0,
     ):
         super().__init__()
         self.side, self.extra = side, closing

@@ -3,10 +3,10 @@ from typing import Literal
 import torch
 from einops import rearrange, repeat
 from jaxtyping import Float
-from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 
+from chiasm.bounds import Cells, Count, Depth, Heads, Width
 from chiasm.connectors import Connector
 from chiasm.connectors.learnt import attend, closing_tokens, learnt_positions
 from chiasm.errors import RecipeError
@@ -40,17 +40,17 @@ class DAbstractor(Connector, name="d_abstractor"):
         in_width: int,
         out_width: int,
         *,
-        side: PositiveInt = 4,
-        depth: PositiveInt = 6,
-        width: PositiveInt = 256,
-        heads: PositiveInt = 8,
-        hidden: PositiveInt = 1024,
-        points: PositiveInt = 4,
-        levels: PositiveInt = 1,
+        side: Cells = 4,
+        depth: Depth = 6,
+        width: Width = 256,
+        heads: Heads = 8,
+        hidden: Width = 1024,
+        points: Heads = 4,
+        levels: Heads = 1,
         pooled: Literal["query", "target", "none"] = "query",
         activation: Literal["relu", "gelu", "silu"] = "relu",
-        positions: tuple[int, int] | None = None,
-        closing: NonNegativeInt = 0,
+        positions: tuple[Cells, Cells] | None = None,
+        closing: Count = 0,
     ):
         super().__init__()
         if width % heads or in_width % levels:

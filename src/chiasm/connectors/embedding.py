@@ -6,6 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from chiasm.bounds import Cells
 from chiasm.connectors import Connector
 
 FIRST = 2  # the row of the first position, as fairseq counts
@@ -23,7 +24,7 @@ class Embedding(Connector, name="embedding"):
 
     mask_token: Tensor
 
-    def __init__(self, in_width: int, out_width: int, *, grid: tuple[int, int] = (14, 14)):
+    def __init__(self, in_width: int, out_width: int, *, grid: tuple[Cells, Cells] = (14, 14)):
         super().__init__()
         self.grid = grid
         self.projection = nn.Linear(in_width, out_width)

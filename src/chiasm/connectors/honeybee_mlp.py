@@ -1,8 +1,8 @@
 from einops import rearrange
 from jaxtyping import Float
-from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor
 
+from chiasm.bounds import Cells, Count, Depth
 from chiasm.connectors import Connector
 from chiasm.connectors.learnt import closing_tokens, learnt_positions, prenorm_layer, silu_mlp
 
@@ -22,10 +22,10 @@ class HoneybeeMLP(Connector, name="honeybee_mlp"):
         in_width: int,
         out_width: int,
         *,
-        depth: PositiveInt = 2,
+        depth: Depth = 2,
         prenorm: bool = False,
-        positions: tuple[int, int] | None = None,
-        closing: NonNegativeInt = 0,
+        positions: tuple[Cells, Cells] | None = None,
+        closing: Count = 0,
     ):
         super().__init__()
         self.prenorm = prenorm_layer(prenorm, in_width)

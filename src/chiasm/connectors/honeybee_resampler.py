@@ -1,10 +1,10 @@
 import torch
 from einops import rearrange, repeat
 from jaxtyping import Float
-from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 
+from chiasm.bounds import Cells, Count, Depth, Epsilon, Heads, Tokens, Width
 from chiasm.connectors import Connector
 from chiasm.connectors.learnt import attend, closing_tokens, learnt_positions
 from chiasm.errors import RecipeError
@@ -31,14 +31,14 @@ class HoneybeeResampler(Connector, name="honeybee_resampler"):
         in_width: int,
         out_width: int,
         *,
-        queries: PositiveInt = 64,
-        depth: PositiveInt = 6,
-        width: PositiveInt = 256,
-        heads: PositiveInt = 8,
-        hidden: PositiveInt = 704,
-        epsilon: float = 1e-6,
-        positions: tuple[int, int] | None = None,
-        closing: NonNegativeInt = 0,
+        queries: Tokens = 64,
+        depth: Depth = 6,
+        width: Width = 256,
+        heads: Heads = 8,
+        hidden: Width = 704,
+        epsilon: Epsilon = 1e-6,
+        positions: tuple[Cells, Cells] | None = None,
+        closing: Count = 0,
     ):
         super().__init__()
         if width % heads:

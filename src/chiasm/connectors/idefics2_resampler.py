@@ -1,10 +1,10 @@
 import torch
 from einops import rearrange, repeat
 from jaxtyping import Float
-from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 
+from chiasm.bounds import Depth, Epsilon, Heads, Tokens, Width
 from chiasm.connectors import Connector
 from chiasm.connectors.learnt import attend
 from chiasm.errors import RecipeError
@@ -30,13 +30,13 @@ class Idefics2Resampler(Connector, name="idefics2_resampler"):
         in_width: int,
         out_width: int,
         *,
-        latents: PositiveInt = 64,
-        depth: PositiveInt = 3,
-        heads: PositiveInt = 16,
-        key_heads: PositiveInt = 4,
-        head_width: PositiveInt = 96,
-        hidden: PositiveInt | None = None,
-        epsilon: float = 1e-6,
+        latents: Tokens = 64,
+        depth: Depth = 3,
+        heads: Heads = 16,
+        key_heads: Heads = 4,
+        head_width: Width = 96,
+        hidden: Width | None = None,
+        epsilon: Epsilon = 1e-6,
     ):
         super().__init__()
         if heads % key_heads:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from einops import rearrange
 from jaxtyping import Float
-from pydantic import PositiveInt
 from torch import Tensor, nn
 
+from chiasm.bounds import Cells, Depth, Heads, Share, Width
 from chiasm.connectors import Connector
 from chiasm.connectors.selection import Merger, Selector, best, loud_positions, patches_of
 from chiasm.errors import RecipeError
@@ -34,11 +34,11 @@ class LaVIT(Connector, name="lavit"):
         in_width: int,
         out_width: int,
         *,
-        keep: float = 1 / 3,
-        depth: PositiveInt = 12,
-        heads: PositiveInt = 16,
-        hidden: PositiveInt = 6144,
-        positions: tuple[int, int] | None = None,
+        keep: Share = 1 / 3,
+        depth: Depth = 12,
+        heads: Heads = 16,
+        hidden: Width = 6144,
+        positions: tuple[Cells, Cells] | None = None,
     ):
         super().__init__()
         if not 0 < keep <= 1:

@@ -1,10 +1,10 @@
 from einops import rearrange
 from jaxtyping import Float
-from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from chiasm.activations import Activation
 from chiasm.activations import activation as made
+from chiasm.bounds import Depth
 from chiasm.connectors import Connector
 
 
@@ -22,7 +22,7 @@ class MLP(Connector, name="mlp"):
         in_width: int,
         out_width: int,
         *,
-        depth: PositiveInt = 2,
+        depth: Depth = 2,
         bias: bool = True,
         activation: Activation = "gelu",
     ):

@@ -3,9 +3,9 @@ from typing import Literal
 import torch
 from einops import rearrange, repeat
 from jaxtyping import Float
-from pydantic import PositiveInt
 from torch import Tensor, nn
 
+from chiasm.bounds import Count, Depth, Heads, Tokens, Width
 from chiasm.connectors import Connector
 from chiasm.connectors.learnt import attend
 
@@ -37,15 +37,15 @@ class PerceiverResampler(Connector, name="perceiver_resampler"):
         in_width: int,
         out_width: int,
         *,
-        latents: PositiveInt = 64,
-        depth: PositiveInt = 6,
-        heads: PositiveInt = 8,
-        head_width: PositiveInt = 64,
-        hidden: PositiveInt | None = None,
+        latents: Tokens = 64,
+        depth: Depth = 6,
+        heads: Heads = 8,
+        head_width: Width = 64,
+        hidden: Width | None = None,
         activation: Literal["gelu", "relu"] = "gelu",
         head_norm: bool = False,
-        pictures: int = 0,
-        frames: int = 0,
+        pictures: Count = 0,
+        frames: Count = 0,
         projected: bool = False,
     ):
         super().__init__()

@@ -1,8 +1,8 @@
 from einops import rearrange
 from jaxtyping import Float
-from pydantic import PositiveInt
 from torch import Tensor, nn
 
+from chiasm.bounds import Cells
 from chiasm.connectors import Connector
 from chiasm.connectors.learnt import RowsAndColumns
 from chiasm.errors import RecipeError
@@ -27,9 +27,9 @@ class PixelShuffle(Connector, name="pixel_shuffle"):
         in_width: int,
         out_width: int,
         *,
-        factor: PositiveInt = 2,
+        factor: Cells = 2,
         norm: bool = True,
-        positions: tuple[PositiveInt, PositiveInt] | None = None,
+        positions: tuple[Cells, Cells] | None = None,
     ):
         super().__init__()
         self.factor = factor

@@ -3,11 +3,11 @@ from __future__ import annotations
 import torch
 from einops import rearrange
 from jaxtyping import Bool, Float
-from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 
 from chiasm.activations import Activation, activation
+from chiasm.bounds import Depth, Epsilon, Heads, Tokens, Width
 from chiasm.connectors import Connector
 from chiasm.errors import RecipeError
 
@@ -34,14 +34,14 @@ class QFormer(Connector, name="qformer"):
         in_width: int,
         out_width: int,
         *,
-        queries: PositiveInt = 32,
-        width: PositiveInt = 768,
-        depth: PositiveInt = 12,
-        heads: PositiveInt = 12,
-        hidden: PositiveInt = 3072,
+        queries: Tokens = 32,
+        width: Width = 768,
+        depth: Depth = 12,
+        heads: Heads = 12,
+        hidden: Width = 3072,
         activation: Activation = "gelu",
-        cross_every: PositiveInt = 2,
-        epsilon: float = 1e-12,
+        cross_every: Depth = 2,
+        epsilon: Epsilon = 1e-12,
     ):
         super().__init__()
         self.queries = nn.Parameter(torch.randn(queries, width) * 0.02)

@@ -1,9 +1,9 @@
 import torch
 from einops import rearrange
 from jaxtyping import Float
-from pydantic import PositiveInt
 from torch import Tensor, nn
 
+from chiasm.bounds import Depth, Width
 from chiasm.connectors import Connector
 from chiasm.errors import RecipeError
 
@@ -19,9 +19,7 @@ class SplitMLP(Connector, name="split_mlp"):
         depth: linear layers one after another, the first of them split.
     """
 
-    def __init__(
-        self, in_width: int, out_width: int, *, widths: list[int] | None = None, depth: PositiveInt = 2
-    ):
+    def __init__(self, in_width: int, out_width: int, *, widths: list[Width] | None = None, depth: Depth = 2):
         super().__init__()
         self.widths = [in_width // 2] * 2 if widths is None else list(widths)
         if sum(self.widths) != in_width or out_width % len(self.widths):

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from einops import rearrange
 from jaxtyping import Float, Int
-from pydantic import PositiveInt
 from torch import Tensor, nn
 
+from chiasm.bounds import Cells, Depth, Heads, Pixels, Positive, Width
 from chiasm.connectors.learnt import attend
 from chiasm.decoders import ImageDecoder
 from chiasm.decoders.diffusion import DDIM, SDXL_UNET, SDXL_VAE, Condition, LatentDiffusion
@@ -119,14 +119,14 @@ class LaVITDiffusion(CodeDiffusion, name="lavit_diffusion"):
         self,
         image_tokenizer: ImageTokenizer,
         *,
-        size: PositiveInt = 1024,
-        steps: PositiveInt = 25,
-        guidance: float = 7.0,
-        depth: PositiveInt = 12,
-        heads: PositiveInt = 16,
-        hidden: PositiveInt = 6144,
-        width: PositiveInt | None = None,
-        out_width: PositiveInt | None = None,
+        size: Pixels = 1024,
+        steps: Cells = 25,
+        guidance: Positive = 7.0,
+        depth: Depth = 12,
+        heads: Heads = 16,
+        hidden: Width = 6144,
+        width: Width | None = None,
+        out_width: Width | None = None,
         unet: dict[str, Any] = SDXL_UNET,
         vae: dict[str, Any] = SDXL_VAE,
         scheduler: dict[str, Any] = DDIM,

@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from pydantic import PositiveInt
 from torch import Tensor, nn
 
+from chiasm.bounds import Cells, Depth, Heads, Pixels, Positive, Tokens, Width
 from chiasm.decoders.diffusion import DDIM, SD15_UNET, VAE, Condition
 from chiasm.decoders.lavit_diffusion import CodeDiffusion
 from chiasm.tokenizers import ImageTokenizer
@@ -41,15 +41,15 @@ class LaVITDiffusionSD15(CodeDiffusion, name="lavit_diffusion_sd15"):
         self,
         image_tokenizer: ImageTokenizer,
         *,
-        size: PositiveInt = 512,
-        steps: PositiveInt = 50,
-        guidance: float = 5.0,
-        depth: PositiveInt = 12,
-        heads: PositiveInt = 16,
-        hidden: PositiveInt = 6144,
-        width: PositiveInt | None = None,
-        out_width: PositiveInt | None = None,
-        empty_tokens: PositiveInt = 77,
+        size: Pixels = 512,
+        steps: Cells = 50,
+        guidance: Positive = 5.0,
+        depth: Depth = 12,
+        heads: Heads = 16,
+        hidden: Width = 6144,
+        width: Width | None = None,
+        out_width: Width | None = None,
+        empty_tokens: Tokens = 77,
         unet: dict[str, Any] = SD15_UNET,
         vae: dict[str, Any] = VAE,
         scheduler: dict[str, Any] = DDIM,

@@ -3,11 +3,11 @@ from typing import Literal
 import torch
 from einops import rearrange, repeat
 from jaxtyping import Float, Int
-from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 
 from chiasm.activations import Activation, activation
+from chiasm.bounds import Depth, Epsilon, Heads, Pixels, Width
 from chiasm.encoders import Encoder
 from chiasm.encoders.transformers import OPENAI
 from chiasm.errors import RecipeError
@@ -50,23 +50,23 @@ class Eva(Encoder, name="eva"):
     def __init__(
         self,
         *,
-        size: PositiveInt = 224,
-        patch_size: PositiveInt = 14,
-        width: PositiveInt = 1408,
-        depth: PositiveInt = 39,
-        heads: PositiveInt = 16,
-        hidden: PositiveInt = 6144,
+        size: Pixels = 224,
+        patch_size: Pixels = 14,
+        width: Width = 1408,
+        depth: Depth = 39,
+        heads: Heads = 16,
+        hidden: Width = 6144,
         bias: Literal["none", "queries_values", "all"] = "queries_values",
         absolute: bool = True,
-        rotary: PositiveInt | None = None,
+        rotary: Width | None = None,
         activation: Activation = "gelu",
         gated: bool = False,
         sub_norm: bool = False,
         post_norm: bool = False,
         layer_scale: bool = False,
         final_norm: bool = True,
-        epsilon: float = 1e-6,
-        final_epsilon: float = 1e-5,
+        epsilon: Epsilon = 1e-6,
+        final_epsilon: Epsilon = 1e-5,
         class_token: Literal["drop", "first"] = "drop",
     ):
         super().__init__()

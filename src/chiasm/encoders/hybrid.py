@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from chiasm.bounds import Pixels
 from chiasm.encoders import Encoder
 from chiasm.errors import RecipeError
 
@@ -25,7 +26,7 @@ class Hybrid(Encoder, name="hybrid"):
 
     encoders: Any  # an nn.ModuleList of them; Any, because torch does not say of what
 
-    def __init__(self, *, encoders: list[Encoder], sizes: list[int | None]):
+    def __init__(self, *, encoders: list[Encoder], sizes: list[Pixels | None]):
         super().__init__()
         if not encoders or len(encoders) != len(sizes):
             raise RecipeError(

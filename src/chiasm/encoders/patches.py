@@ -1,8 +1,8 @@
 from einops import rearrange
 from jaxtyping import Float
-from pydantic import PositiveInt
 from torch import Tensor
 
+from chiasm.bounds import Pixels
 from chiasm.encoders import Encoder
 from chiasm.errors import RecipeError
 
@@ -17,7 +17,7 @@ class Patches(Encoder, name="patches"):
         patch_size: side of a patch in pixels.
     """
 
-    def __init__(self, *, patch_size: PositiveInt = 16):
+    def __init__(self, *, patch_size: Pixels = 16):
         super().__init__()
         self.patch_size = patch_size
         self.width = 3 * patch_size**2

@@ -6,11 +6,11 @@ from typing import Any
 import torch
 from einops import rearrange
 from jaxtyping import Float
-from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 
 from chiasm.activations import Activation
+from chiasm.bounds import Cells, Depth, Epsilon, Heads, LayerIndex, Pixels, Width
 from chiasm.encoders import Encoder
 from chiasm.encoders.transformers import IMAGENET
 from chiasm.encoders.windowed import Block
@@ -77,23 +77,23 @@ class Sam(Encoder, name="sam"):
         self,
         *,
         checkpoint: str | None = None,
-        size: PositiveInt = 1024,
-        patch_size: PositiveInt = 16,
-        width: PositiveInt = 768,
-        depth: PositiveInt = 12,
-        heads: PositiveInt = 12,
-        hidden: PositiveInt = 3072,
+        size: Pixels = 1024,
+        patch_size: Pixels = 16,
+        width: Width = 768,
+        depth: Depth = 12,
+        heads: Heads = 12,
+        hidden: Width = 3072,
         activation: Activation = "gelu",
-        window: PositiveInt = 14,
-        global_layers: list[int] = [2, 5, 8, 11],  # noqa: B006  read only
+        window: Cells = 14,
+        global_layers: list[LayerIndex] = [2, 5, 8, 11],  # noqa: B006  read only
         bias: bool = True,
         absolute: bool = True,
         relative: bool = True,
-        neck: PositiveInt = 256,
+        neck: Width = 256,
         downsample: list[int] = [],  # noqa: B006  read only
-        resize: PositiveInt | None = None,
+        resize: Pixels | None = None,
         early: bool = False,
-        epsilon: float = 1e-6,
+        epsilon: Epsilon = 1e-6,
     ):
         super().__init__()
         if width % heads:

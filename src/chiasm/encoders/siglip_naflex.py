@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
+from chiasm.bounds import LayerIndex
 from chiasm.encoders.transformers import Transformers
 from chiasm.errors import RecipeError
 
@@ -30,7 +31,7 @@ class NaflexSiglip(Transformers, name="siglip_naflex"):
         *,
         checkpoint: str | None = None,
         config: dict[str, Any] | None = None,
-        layer: int = -1,
+        layer: LayerIndex = -1,
         final_norm: bool = True,
         class_token: Literal["drop"] = "drop",
     ):

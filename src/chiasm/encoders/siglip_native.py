@@ -7,6 +7,7 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from chiasm.bounds import LayerIndex
 from chiasm.encoders.transformers import Transformers
 from chiasm.errors import RecipeError
 
@@ -31,7 +32,7 @@ class NativeSiglip(Transformers, name="siglip_native"):
         *,
         checkpoint: str | None = None,
         config: dict[str, Any] | None = None,
-        layer: int = -1,
+        layer: LayerIndex = -1,
         final_norm: bool = True,
         class_token: Literal["drop", "join"] = "drop",
         margin: float = 0.0,

@@ -13,6 +13,7 @@ from einops import rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from chiasm.bounds import LayerIndex
 from chiasm.encoders import Encoder
 from chiasm.errors import CheckpointError, RecipeError
 from chiasm.weights import resolve
@@ -69,7 +70,7 @@ class Transformers(Encoder, name="transformers"):
         *,
         checkpoint: str | None = None,
         config: dict[str, Any] | None = None,
-        layer: int | list[int] = -1,
+        layer: LayerIndex | list[LayerIndex] = -1,
         final_norm: bool = False,
         class_token: Literal["drop", "join", "first"] = "drop",
     ):

@@ -1,10 +1,10 @@
 import torch
 from einops import rearrange, repeat
 from jaxtyping import Float, Int
-from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 
+from chiasm.bounds import Depth, Heads, Pixels, Positive, Width
 from chiasm.encoders import Encoder
 from chiasm.errors import RecipeError
 
@@ -27,12 +27,12 @@ class ViT(Encoder, name="vit"):
     def __init__(
         self,
         *,
-        patch_size: PositiveInt = 16,
-        width: PositiveInt = 192,
-        depth: PositiveInt = 6,
-        heads: PositiveInt = 3,
-        mlp_ratio: float = 4.0,
-        size: PositiveInt = 224,
+        patch_size: Pixels = 16,
+        width: Width = 192,
+        depth: Depth = 6,
+        heads: Heads = 3,
+        mlp_ratio: Positive = 4.0,
+        size: Pixels = 224,
     ):
         super().__init__()
         if width % heads:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from chiasm.attention import Layout
+from chiasm.bounds import Chance, Depth, Epsilon, Heads, Positive, Share, Width
 from chiasm.errors import RecipeError
 from chiasm.generators import Generators
 from chiasm.heads import ImageHead, Span, SpanLayout, Step
@@ -50,26 +51,22 @@ class Factorised(ImageHead, name="factorised"):
         grid: tuple[int, int],
         *,
         bits: list[PositiveInt] = [6, 12],  # noqa: B006
-        depth: PositiveInt = 2,
-        heads: PositiveInt = 16,
-        hidden: PositiveInt = 2816,
-        rope_base: float = 10000.0,
-        epsilon: float = 1e-5,
-        dropout: float = 0.1,
+        depth: Depth = 2,
+        heads: Heads = 16,
+        hidden: Width = 2816,
+        rope_base: Positive = 10000.0,
+        epsilon: Epsilon = 1e-5,
+        dropout: Share = 0.1,
         guidance_offsets: list[float] = [],  # noqa: B006
         temperature_factors: list[float] = [],  # noqa: B006
         top_ks: list[NonNegativeInt] = [],  # noqa: B006
-        unconditional: float = 0.1,
+        unconditional: Chance = 0.1,
     ):
         super().__init__()
         if 2 ** sum(bits) != codebook_size:
             raise RecipeError(
                 f"image_head 'factorised': {' + '.join(map(str, bits))} bits make {2 ** sum(bits)} codes, but the "
                 f"image tokenizer has {codebook_size}"
-            )
-        if not 0 <= unconditional < 1:
-            raise RecipeError(
-                f"image_head 'factorised': unconditional is {unconditional}; it must be in [0, 1)"
             )
         self.bits, self.codebook_size, self.grid = list(bits), codebook_size, grid
         self.unconditional = unconditional

@@ -6,6 +6,7 @@ from jaxtyping import Float, Int
 from pydantic import NonNegativeInt
 from torch import Tensor, nn
 
+from chiasm.bounds import Chance
 from chiasm.heads.next_token import NextToken
 
 
@@ -27,7 +28,7 @@ class LlamaGenHead(NextToken, name="llamagen"):
         grid: tuple[int, int],
         *,
         guided_codes: NonNegativeInt = 0,
-        unconditional: float = 0.1,
+        unconditional: Chance = 0.1,
     ):
         super().__init__(width, codebook_size, grid, unconditional=unconditional)
         del self.cells

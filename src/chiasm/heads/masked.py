@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import torch
 from einops import rearrange
 from jaxtyping import Bool, Float, Int
-from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 
+from chiasm.bounds import Cells, Chance
 from chiasm.errors import RecipeError
 from chiasm.generators import Generators
 from chiasm.heads import ImageHead, Span, SpanLayout, Step
@@ -56,9 +56,9 @@ class Masked(ImageHead, name="masked"):
         codebook_size: int,
         grid: tuple[int, int],
         *,
-        steps: PositiveInt = 12,
+        steps: Cells = 12,
         schedule: str = "cosine",
-        unconditional: float = 0.1,
+        unconditional: Chance = 0.1,
     ):
         super().__init__()
         self._set_up(codebook_size, grid, steps, schedule, unconditional)
@@ -72,8 +72,6 @@ class Masked(ImageHead, name="masked"):
         self, codebook_size: int, grid: tuple[int, int], steps: int, schedule: str, unconditional: float
     ) -> None:
         where = f"image_head {self.name!r}"
-        if not 0 <= unconditional < 1:
-            raise RecipeError(f"{where}: unconditional is {unconditional}; it must be in [0, 1)")
         try:
             masked_share(schedule, torch.tensor(0.5))
         except ValueError as error:

@@ -9,6 +9,7 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from chiasm.bounds import Chance
 from chiasm.errors import RecipeError
 from chiasm.generators import Generators
 from chiasm.heads import ImageHead, Span, SpanLayout, Step
@@ -39,14 +40,10 @@ class NextScale(ImageHead, name="next_scale"):
         grid: tuple[int, int],
         image_tokenizer: ImageTokenizer,
         *,
-        unconditional: float = 0.1,
+        unconditional: Chance = 0.1,
         ramp: bool = True,
     ):
         super().__init__()
-        if not 0 <= unconditional < 1:
-            raise RecipeError(
-                f"image_head 'next_scale': unconditional is {unconditional}; it must be in [0, 1)"
-            )
         self._tokenizer = (_fitting(image_tokenizer),)
         self.codebook_size, self.grid, self.sides = codebook_size, grid, self.quantizer.scales
         self.unconditional, self.ramp = unconditional, ramp

@@ -8,8 +8,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
+from chiasm.bounds import Chance
 from chiasm.devices import widest
-from chiasm.errors import ChiasmError, RecipeError
+from chiasm.errors import ChiasmError
 from chiasm.generators import Generators
 from chiasm.heads import ImageHead, Span, SpanLayout, Step
 from chiasm.losses import Loss
@@ -37,7 +38,7 @@ class NextToken(ImageHead, name="next_token"):
         codebook_size: int,
         grid: tuple[int, int],
         *,
-        unconditional: float = 0.1,
+        unconditional: Chance = 0.1,
     ):
         super().__init__()
         self._set_up(codebook_size, grid, unconditional)
@@ -49,10 +50,6 @@ class NextToken(ImageHead, name="next_token"):
             nn.init.normal_(layer.weight, std=0.02)
 
     def _set_up(self, codebook_size: int, grid: tuple[int, int], unconditional: float) -> None:
-        if not 0 <= unconditional < 1:
-            raise RecipeError(
-                f"image_head {self.name!r}: unconditional is {unconditional}; it must be in [0, 1)"
-            )
         self.codebook_size, self.grid = codebook_size, grid
         self.unconditional = unconditional
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from itertools import pairwise
 
 from jaxtyping import Float, Int
-from pydantic import PositiveInt
 from torch import Tensor, nn
 
+from chiasm.bounds import Chance, Depth, Width
 from chiasm.heads.next_token import NextToken
 
 
@@ -30,10 +30,10 @@ class ProjectedNextToken(NextToken, name="next_token_mlp"):
         codebook_size: int,
         grid: tuple[int, int],
         *,
-        code_width: PositiveInt = 8,
-        depth: PositiveInt = 2,
-        hidden: PositiveInt = 2048,
-        unconditional: float = 0.1,
+        code_width: Width = 8,
+        depth: Depth = 2,
+        hidden: Width = 2048,
+        unconditional: Chance = 0.1,
     ):
         super().__init__(width, codebook_size, grid, unconditional=unconditional)
         del self.cells

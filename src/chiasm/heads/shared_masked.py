@@ -7,10 +7,10 @@ from typing import Any, Literal
 import torch
 from einops import repeat
 from jaxtyping import Float, Int
-from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 
+from chiasm.bounds import Cells, Chance
 from chiasm.heads import SpanLayout
 from chiasm.heads.masked import Masked
 from chiasm.heads.next_token import check_codes
@@ -50,9 +50,9 @@ class SharedMasked(Masked, name="shared_masked"):
         before_read: list[int] | None = None,
         behind: list[int] | None = None,
         against: Literal["vocabulary", "codes"] = "vocabulary",
-        steps: PositiveInt = 18,
+        steps: Cells = 18,
         schedule: str = "cosine",
-        unconditional: float = 0.1,
+        unconditional: Chance = 0.1,
     ):
         nn.Module.__init__(self)
         self._set_up(codebook_size, grid, steps, schedule, unconditional)

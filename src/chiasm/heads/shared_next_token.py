@@ -8,6 +8,7 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from chiasm.bounds import Chance
 from chiasm.heads import Span
 from chiasm.heads.next_token import NextToken, learnt
 from chiasm.heads.vocabulary import Words
@@ -45,7 +46,7 @@ class SharedNextToken(NextToken, name="shared_next_token"):
         table: list[int] | None = None,
         against: Literal["vocabulary", "codes"] = "vocabulary",
         counted_as: Literal["image", "text"] = "image",
-        unconditional: float = 0.1,
+        unconditional: Chance = 0.1,
     ):
         nn.Module.__init__(self)
         self._set_up(codebook_size, grid, unconditional)

@@ -10,6 +10,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from chiasm.bounds import Chance, Count
 from chiasm.errors import RecipeError
 from chiasm.generators import Generators
 from chiasm.heads import Span, SpanLayout, Step
@@ -46,9 +47,9 @@ class VariableNextToken(SharedNextToken, name="variable_next_token"):
         *,
         first: int | None = None,
         end: int | None = None,
-        shortest: int = 1,
+        shortest: Count = 1,
         stray: list[int] = [],  # noqa: B006
-        unconditional: float = 0.1,
+        unconditional: Chance = 0.1,
     ):
         nn.Module.__init__(self)
         self._set_up(codebook_size, grid, unconditional)

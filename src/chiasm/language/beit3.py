@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from einops import rearrange
 from jaxtyping import Float, Int
-from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 
 from chiasm.attention import Layout, attend
+from chiasm.bounds import Depth, Epsilon, Heads, Tokens, Vocabulary, Width
 from chiasm.errors import RecipeError
 from chiasm.language import Language
 from chiasm.language.key_values import KeyValues
@@ -60,16 +60,16 @@ class BEiT3(Language, name="beit3"):
         texts: Iterable[str] = (),
         draws: bool = False,
         *,
-        width: PositiveInt = 768,
-        depth: PositiveInt = 12,
-        heads: PositiveInt = 12,
-        hidden: PositiveInt = 3072,
-        context: PositiveInt = 1024,
+        width: Width = 768,
+        depth: Depth = 12,
+        heads: Heads = 12,
+        hidden: Width = 3072,
+        context: Tokens = 1024,
         sub_norm: bool = True,
-        epsilon: float = 1e-5,
+        epsilon: Epsilon = 1e-5,
         tokenizer: str | None = None,
-        vocabulary: int = 4096,
-        vocab_size: int = 0,
+        vocabulary: Vocabulary = 4096,
+        vocab_size: Vocabulary = 0,
     ):
         super().__init__()
         if width % heads:

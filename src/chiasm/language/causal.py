@@ -16,6 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
 from transformers.utils import logging
 
 from chiasm.attention import NAME, Layout, attending
+from chiasm.bounds import Vocabulary
 from chiasm.errors import CheckpointError, RecipeError
 from chiasm.language import Language
 from chiasm.language import chameleon as _chameleon  # noqa: F401 - makes it known to transformers
@@ -49,7 +50,7 @@ class Causal(Language, name="causal"):
         checkpoint: str | None = None,
         config: dict[str, Any] | None = None,
         tokenizer: str | None = None,
-        vocabulary: int = 4096,
+        vocabulary: Vocabulary = 4096,
         draw_marker: str | None = DRAW,
         draw_end: str | None = None,
         empty_prompt: Empty = "begin",

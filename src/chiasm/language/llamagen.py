@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 
 from chiasm.attention import Layout
+from chiasm.bounds import Count, Depth, Epsilon, Heads, Positive, Share, Tokens, Vocabulary, Width
 from chiasm.language import Language
 from chiasm.language.key_values import KeyValues
 from chiasm.language.llama_block import GridRotation, LlamaBlock, Turns, initialise
@@ -130,22 +130,22 @@ class LlamaGen(GridLlama, name="llamagen"):
         texts: Iterable[str] = (),
         draws: bool = False,
         *,
-        width: PositiveInt = 768,
-        depth: PositiveInt = 12,
-        heads: PositiveInt = 12,
-        key_value_heads: NonNegativeInt = 0,
-        hidden: PositiveInt = 2048,
-        context: PositiveInt = 4096,
-        rope_base: float = 10000.0,
-        epsilon: float = 1e-5,
+        width: Width = 768,
+        depth: Depth = 12,
+        heads: Heads = 12,
+        key_value_heads: Count = 0,
+        hidden: Width = 2048,
+        context: Tokens = 4096,
+        rope_base: Positive = 10000.0,
+        epsilon: Epsilon = 1e-5,
         final_norm: bool = True,
         turn_words: bool = False,
-        token_dropout: float = 0.1,
-        dropout: float = 0.1,
-        classes: NonNegativeInt = 0,
+        token_dropout: Share = 0.1,
+        dropout: Share = 0.1,
+        classes: Vocabulary = 0,
         tokenizer: str | None = None,
-        vocabulary: int = 4096,
-        vocab_size: int = 0,
+        vocabulary: Vocabulary = 4096,
+        vocab_size: Vocabulary = 0,
         draw_marker: str | None = DRAW,
         draw_end: str | None = None,
     ):

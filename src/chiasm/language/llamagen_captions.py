@@ -7,10 +7,21 @@ from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
-from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForTextEncoding
 
+from chiasm.bounds import (
+    Count,
+    Depth,
+    Epsilon,
+    Heads,
+    Positive,
+    Share,
+    Tokens,
+    Vocabulary,
+    Width,
+    WidthOrZero,
+)
 from chiasm.errors import CheckpointError, ChiasmError, DataError, RecipeError
 from chiasm.language.llama_block import initialise
 from chiasm.language.llamagen import GridLlama
@@ -58,22 +69,22 @@ class LlamaGenCaptions(GridLlama, name="llamagen_captions"):
         texts: Iterable[str] = (),
         draws: bool = False,
         *,
-        width: PositiveInt = 1280,
-        depth: PositiveInt = 36,
-        heads: PositiveInt = 20,
-        key_value_heads: NonNegativeInt = 0,
-        hidden: PositiveInt = 3584,
-        context: PositiveInt = 4096,
-        rope_base: float = 10000.0,
-        epsilon: float = 1e-5,
-        token_dropout: float = 0.1,
-        dropout: float = 0.1,
+        width: Width = 1280,
+        depth: Depth = 36,
+        heads: Heads = 20,
+        key_value_heads: Count = 0,
+        hidden: Width = 3584,
+        context: Tokens = 4096,
+        rope_base: Positive = 10000.0,
+        epsilon: Epsilon = 1e-5,
+        token_dropout: Share = 0.1,
+        dropout: Share = 0.1,
         checkpoint: str | None = None,
         config: dict[str, Any] | None = None,
-        caption_width: NonNegativeInt = 0,
-        caption_tokens: PositiveInt = 120,
+        caption_width: WidthOrZero = 0,
+        caption_tokens: Tokens = 120,
         tokenizer: str | None = None,
-        vocabulary: int = 4096,
+        vocabulary: Vocabulary = 4096,
     ):
         super().__init__(
             width=width,

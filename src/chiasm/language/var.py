@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from einops import rearrange
 from jaxtyping import Bool, Float, Int
-from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 
 from chiasm.attention import Layout, attend
+from chiasm.bounds import Depth, Epsilon, Heads, Tokens, Vocabulary, Width, WidthOrZero
 from chiasm.errors import DataError, RecipeError
 from chiasm.language import Language
 from chiasm.language.conditions import Cache, Conditions, conditions
@@ -54,18 +54,18 @@ class VAR(Language, name="var"):
         texts: Iterable[str] = (),
         draws: bool = False,
         *,
-        width: PositiveInt = 1024,
-        depth: PositiveInt = 16,
-        heads: PositiveInt = 16,
-        hidden: NonNegativeInt = 0,
+        width: Width = 1024,
+        depth: Depth = 16,
+        heads: Heads = 16,
+        hidden: WidthOrZero = 0,
         shared: bool = False,
         cosine: bool = True,
-        epsilon: float = 1e-6,
-        classes: NonNegativeInt = 0,
-        words: PositiveInt = 256,
+        epsilon: Epsilon = 1e-6,
+        classes: Vocabulary = 0,
+        words: Tokens = 256,
         tokenizer: str | None = None,
-        vocabulary: int = 4096,
-        vocab_size: int = 0,
+        vocabulary: Vocabulary = 4096,
+        vocab_size: Vocabulary = 0,
     ):
         super().__init__()
         if width % heads:

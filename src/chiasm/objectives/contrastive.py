@@ -4,10 +4,10 @@ import math
 
 import torch
 from jaxtyping import Float
-from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 
+from chiasm.bounds import Depth, Heads, Positive, Tokens, Width
 from chiasm.model import Model
 from chiasm.objectives import Setting
 from chiasm.objectives.two_towers import TextTower, TwoTowers
@@ -33,12 +33,12 @@ class Contrastive(TwoTowers, name="contrastive"):
         self,
         setting: Setting,
         *,
-        width: PositiveInt = 512,
-        text_width: PositiveInt = 512,
-        text_depth: PositiveInt = 12,
-        text_heads: PositiveInt = 8,
-        context: PositiveInt = 77,
-        temperature: float = 0.07,
+        width: Width = 512,
+        text_width: Width = 512,
+        text_depth: Depth = 12,
+        text_heads: Heads = 8,
+        context: Tokens = 77,
+        temperature: Positive = 0.07,
     ):
         tower = TextTower(setting.model.language.tokenizer, text_width, text_depth, text_heads, context)
         super().__init__(setting, width, tower)

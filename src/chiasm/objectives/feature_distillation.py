@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from chiasm.bounds import Positive
 from chiasm.encoders import Encoder
 from chiasm.losses import Loss
 from chiasm.model import Model
@@ -27,7 +28,7 @@ class FeatureDistillation(Objective, name="feature_distillation"):
 
     names: ClassVar = ("features",)
 
-    def __init__(self, setting: Setting, *, teacher: Encoder, beta: float = 2.0):
+    def __init__(self, setting: Setting, *, teacher: Encoder, beta: Positive = 2.0):
         super().__init__()
         assert setting.model.encoder is not None
         teacher.grid(*setting.size)  # a size it cannot take is an error now

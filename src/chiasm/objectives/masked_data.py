@@ -6,11 +6,11 @@ from typing import ClassVar
 import torch
 from einops import reduce
 from jaxtyping import Bool, Float, Int
-from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 
 from chiasm.attention import Layout
+from chiasm.bounds import Cells, Share, Tokens
 from chiasm.connectors.embedding import Embedding
 from chiasm.errors import RecipeError
 from chiasm.losses import Loss, cross_entropy
@@ -52,11 +52,11 @@ class MaskedData(Objective, name="masked_data"):
         self,
         setting: Setting,
         *,
-        patches: float = 0.4,
-        block: PositiveInt = 16,
-        words: float = 0.15,
-        paired_words: float = 0.5,
-        context: PositiveInt = 64,
+        patches: Share = 0.4,
+        block: Cells = 16,
+        words: Share = 0.15,
+        paired_words: Share = 0.5,
+        context: Tokens = 64,
     ):
         super().__init__()
         model, connector = setting.model, setting.model.connector

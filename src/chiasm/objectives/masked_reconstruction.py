@@ -5,9 +5,9 @@ from typing import ClassVar
 import torch
 from einops import rearrange, reduce, repeat
 from jaxtyping import Float, Int
-from pydantic import PositiveInt
 from torch import Tensor, nn
 
+from chiasm.bounds import Depth, Heads, Share, Width
 from chiasm.encoders.vit import Block
 from chiasm.errors import RecipeError
 from chiasm.losses import Loss
@@ -38,10 +38,10 @@ class MaskedReconstruction(Objective, name="masked_reconstruction"):
         self,
         setting: Setting,
         *,
-        masked: float = 0.75,
-        width: PositiveInt = 512,
-        depth: PositiveInt = 8,
-        heads: PositiveInt = 16,
+        masked: Share = 0.75,
+        width: Width = 512,
+        depth: Depth = 8,
+        heads: Heads = 16,
         normalised: bool = True,
     ):
         super().__init__()

@@ -6,9 +6,9 @@ from typing import ClassVar
 import torch
 from einops import rearrange, reduce
 from jaxtyping import Int
-from pydantic import PositiveInt
 from torch import Tensor
 
+from chiasm.bounds import Tokens, Width
 from chiasm.connectors.qformer import QFormer
 from chiasm.connectors.qformer_stage1 import Stage1
 from chiasm.errors import RecipeError
@@ -35,7 +35,7 @@ class QFormerStage1(Objective, name="qformer_stage1"):
     names: ClassVar = ("contrastive", "matching", "captioning")
     hands: ClassVar = ("connector",)
 
-    def __init__(self, setting: Setting, *, shared: PositiveInt = 256, context: PositiveInt = 32):
+    def __init__(self, setting: Setting, *, shared: Width = 256, context: Tokens = 32):
         super().__init__()
         connector, encoder = setting.model.connector, setting.model.encoder
         if not isinstance(connector, QFormer) or encoder is None:

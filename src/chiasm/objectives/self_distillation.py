@@ -7,10 +7,10 @@ from typing import ClassVar
 import torch
 from einops import reduce
 from jaxtyping import Float
-from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 
+from chiasm.bounds import Count, Decay, Pixels, Positive, Share, Weight, Width
 from chiasm.encoders import Encoder
 from chiasm.losses import Loss
 from chiasm.model import Model
@@ -52,20 +52,20 @@ class SelfDistillation(Objective, name="self_distillation"):
         self,
         setting: Setting,
         *,
-        outputs: PositiveInt = 65536,
-        hidden: PositiveInt = 2048,
-        bottleneck: PositiveInt = 256,
-        local_crops: int = 8,
-        local_size: PositiveInt = 96,
-        global_area: tuple[float, float] = (0.4, 1.0),
-        local_area: tuple[float, float] = (0.05, 0.4),
-        colour: float = 1.0,
-        student_temperature: float = 0.1,
-        teacher_temperature: tuple[float, float] = (0.04, 0.07),
-        warmup: float = 0.1,
-        center_momentum: float = 0.9,
-        momentum: float = 0.996,
-        freeze_last: float = 0.01,
+        outputs: Width = 65536,
+        hidden: Width = 2048,
+        bottleneck: Width = 256,
+        local_crops: Count = 8,
+        local_size: Pixels = 96,
+        global_area: tuple[Share, Share] = (0.4, 1.0),
+        local_area: tuple[Share, Share] = (0.05, 0.4),
+        colour: Weight = 1.0,
+        student_temperature: Positive = 0.1,
+        teacher_temperature: tuple[Positive, Positive] = (0.04, 0.07),
+        warmup: Share = 0.1,
+        center_momentum: Decay = 0.9,
+        momentum: Decay = 0.996,
+        freeze_last: Share = 0.01,
     ):
         super().__init__()
         encoder = setting.model.encoder

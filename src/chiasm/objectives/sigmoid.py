@@ -4,10 +4,10 @@ import math
 
 import torch
 from jaxtyping import Float
-from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 
+from chiasm.bounds import Depth, Heads, Positive, Tokens, Width
 from chiasm.objectives import Setting
 from chiasm.objectives.two_towers import TextTower, TwoTowers
 
@@ -31,12 +31,12 @@ class Sigmoid(TwoTowers, name="sigmoid"):
         self,
         setting: Setting,
         *,
-        width: PositiveInt = 768,
-        text_width: PositiveInt = 768,
-        text_depth: PositiveInt = 12,
-        text_heads: PositiveInt = 12,
-        context: PositiveInt = 64,
-        sharpness: float = 10.0,
+        width: Width = 768,
+        text_width: Width = 768,
+        text_depth: Depth = 12,
+        text_heads: Heads = 12,
+        context: Tokens = 64,
+        sharpness: Positive = 10.0,
         bias: float = -10.0,
     ):
         tower = TextTower(setting.model.language.tokenizer, text_width, text_depth, text_heads, context)

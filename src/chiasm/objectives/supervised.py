@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from chiasm.bounds import Share
 from chiasm.errors import RecipeError
 from chiasm.losses import Loss
 from chiasm.model import Model
@@ -37,7 +38,7 @@ class Supervised(Objective, name="supervised"):
         *,
         teacher: Literal[0, 1, 2] | None = 0,
         checkpoint: str = "package",
-        smoothing: float = 0.1,
+        smoothing: Share = 0.1,
     ):
         super().__init__()
         assert setting.model.encoder is not None

@@ -5,10 +5,10 @@ from typing import Any, Literal
 import torch
 from einops import rearrange
 from jaxtyping import Bool, Float
-from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 
+from chiasm.bounds import Depth, Heads, Width
 from chiasm.errors import RecipeError
 from chiasm.routing.beside import CrossRouting, Media, current_media
 
@@ -33,10 +33,10 @@ class GatedCrossAttention(CrossRouting, name="gated_cross_attention"):
         language: nn.Module,
         visual_width: int,
         *,
-        every: PositiveInt = 1,
-        heads: PositiveInt = 8,
-        head_width: PositiveInt = 64,
-        hidden: PositiveInt | None = None,
+        every: Depth = 1,
+        heads: Heads = 8,
+        head_width: Width = 64,
+        hidden: Width | None = None,
         looks_at: Literal["latest", "all"] = "latest",
     ):
         super().__init__()

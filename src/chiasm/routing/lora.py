@@ -5,12 +5,12 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
-from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
 from transformers.pytorch_utils import Conv1D
 
+from chiasm.bounds import Positive, Width
 from chiasm.errors import RecipeError
 from chiasm.routing import Routing
 
@@ -33,8 +33,8 @@ class LoRA(Routing, name="lora"):
         self,
         language: nn.Module,
         *,
-        rank: PositiveInt = 16,
-        alpha: float = 32.0,
+        rank: Width = 16,
+        alpha: Positive = 32.0,
         targets: list[str] | Literal["all-linear"] = "all-linear",
     ):
         super().__init__()

@@ -6,10 +6,10 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
-from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 
+from chiasm.bounds import Count, Heads, Positive, Weight
 from chiasm.errors import RecipeError
 from chiasm.losses import Loss
 from chiasm.routing import KINDS, Routing, current_kinds
@@ -47,15 +47,15 @@ class MoE(Routing, name="moe"):
         self,
         language: nn.Module,
         *,
-        experts: PositiveInt | list[PositiveInt] = 4,
-        top_k: PositiveInt = 2,
+        experts: Heads | list[Heads] = 4,
+        top_k: Heads = 2,
         layers: Literal["alternate", "all"] | list[int] = "alternate",
-        capacity: float | None = None,
-        eval_capacity: float | None = None,
-        min_capacity: int = 0,
+        capacity: Positive | None = None,
+        eval_capacity: Positive | None = None,
+        min_capacity: Count = 0,
         noise: Literal["never", "training", "always"] = "training",
         residual: bool = False,
-        balance: float = 0.01,
+        balance: Weight = 0.01,
     ):
         super().__init__()
         self.weight = balance

@@ -3,10 +3,10 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from jaxtyping import Float
-from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 
+from chiasm.bounds import Positive, Share, Width
 from chiasm.errors import RecipeError
 from chiasm.routing import KindName, Routing, current_reading
 from chiasm.routing.lora import Layer, LowRank, chosen
@@ -34,12 +34,12 @@ class PartialLoRA(Routing, name="partial_lora"):
         self,
         language: nn.Module,
         *,
-        rank: PositiveInt = 16,
-        alpha: float = 16.0,
+        rank: Width = 16,
+        alpha: Positive = 16.0,
         targets: list[str] | Literal["all-linear"] = "all-linear",
         kinds: list[KindName] = ["read", "written"],  # noqa: B006 (never changed)
         shared: list[list[str]] = [["q_proj", "k_proj", "v_proj"]],  # noqa: B006
-        dropout: float = 0.0,
+        dropout: Share = 0.0,
     ):
         super().__init__()
         self.updates = nn.ModuleDict()

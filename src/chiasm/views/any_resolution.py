@@ -9,9 +9,9 @@ from typing import Literal, NamedTuple
 import torch
 from einops import rearrange
 from jaxtyping import Int
-from pydantic import PositiveInt
 from torch import Tensor, nn
 
+from chiasm.bounds import Pixels
 from chiasm.errors import RecipeError
 from chiasm.views import MarkedViews, Size, View
 
@@ -50,8 +50,8 @@ class AnyResolution(MarkedViews, name="any_resolution"):
         self,
         width: int,
         *,
-        size: PositiveInt = 336,
-        resolutions: list[tuple[int, int]] = PINPOINTS,
+        size: Pixels = 336,
+        resolutions: list[tuple[Pixels, Pixels]] = PINPOINTS,
         arrangement: Literal["tiles", "mosaic", "unpadded"] = "unpadded",
         decimals: int | None = None,
     ):

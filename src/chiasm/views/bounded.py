@@ -1,5 +1,4 @@
-from pydantic import PositiveInt
-
+from chiasm.bounds import Pixels
 from chiasm.views import Size, View, Views
 
 
@@ -14,7 +13,7 @@ class Bounded(Views, name="bounded"):
         patch: side in pixels of what the sides become multiples of.
     """
 
-    def __init__(self, *, longest: PositiveInt = 980, shortest: PositiveInt = 378, patch: PositiveInt = 14):
+    def __init__(self, *, longest: Pixels = 980, shortest: Pixels = 378, patch: Pixels = 14):
         self.longest, self.shortest, self.patch = longest, shortest, patch
 
     def split(self, size: Size) -> list[View]:

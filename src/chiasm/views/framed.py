@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-from pydantic import PositiveInt
 from torch import nn
 
+from chiasm.bounds import Pixels
 from chiasm.views import MarkedViews, Size, View
 from chiasm.views.whole import Whole
 
@@ -24,9 +24,7 @@ class Framed(MarkedViews, name="framed"):
         fit: how a picture that is not square becomes so; see the views `whole`.
     """
 
-    def __init__(
-        self, width: int, *, size: PositiveInt = 224, fit: Literal["pad", "crop", "stretch"] = "pad"
-    ):
+    def __init__(self, width: int, *, size: Pixels = 224, fit: Literal["pad", "crop", "stretch"] = "pad"):
         super().__init__()
         self.whole = Whole(size=size, fit=fit)
         self.markers = nn.Parameter(torch.randn(2, width) * width**-0.5)

@@ -8,9 +8,9 @@ from typing import Literal, NamedTuple
 
 import torch
 from einops import rearrange
-from pydantic import PositiveInt
 from torch import nn
 
+from chiasm.bounds import Cells, Pixels
 from chiasm.errors import RecipeError
 from chiasm.views import MarkedViews, Size, View
 
@@ -58,8 +58,8 @@ class HDTiles(MarkedViews, name="hd_tiles"):
         self,
         width: int,
         *,
-        size: PositiveInt = 336,
-        tiles: PositiveInt = 16,
+        size: Pixels = 336,
+        tiles: Cells = 16,
         enlarge: bool = True,
         padding: Literal["both", "end"] = "both",
     ):

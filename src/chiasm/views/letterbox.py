@@ -1,5 +1,4 @@
-from pydantic import PositiveInt
-
+from chiasm.bounds import Pixels
 from chiasm.views import GREY, Size, View, Views
 
 
@@ -18,8 +17,8 @@ class Letterbox(Views, name="letterbox"):
     def __init__(
         self,
         *,
-        size: PositiveInt = 384,
-        shortest: PositiveInt = 14,
+        size: Pixels = 384,
+        shortest: Pixels = 14,
         padding: tuple[int, int, int] = GREY,
     ):
         self.size, self.shortest = size, min(shortest, size)

@@ -4,9 +4,9 @@ import math
 from collections.abc import Sequence
 
 import torch
-from pydantic import PositiveInt
 from torch import nn
 
+from chiasm.bounds import Pixels, Width
 from chiasm.errors import RecipeError
 from chiasm.views import MarkedViews, Size, View
 
@@ -32,9 +32,9 @@ class Native(MarkedViews, name="native"):
         self,
         language_width: int,
         *,
-        height: PositiveInt = 1080,
-        width: PositiveInt = 1920,
-        patch: PositiveInt = 30,
+        height: Pixels = 1080,
+        width: Width = 1920,
+        patch: Pixels = 30,
         row_ends: bool = True,
         padding: tuple[int, int, int] = NEAR_BLACK,
     ):

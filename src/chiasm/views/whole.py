@@ -1,7 +1,6 @@
 from typing import Literal
 
-from pydantic import PositiveInt
-
+from chiasm.bounds import Pixels
 from chiasm.views import GREY, Size, View, Views
 
 
@@ -19,7 +18,7 @@ class Whole(Views, name="whole"):
     def __init__(
         self,
         *,
-        size: PositiveInt = 224,
+        size: Pixels = 224,
         fit: Literal["pad", "crop", "stretch"] = "pad",
         padding: tuple[int, int, int] = GREY,
     ):
