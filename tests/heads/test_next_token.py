@@ -151,7 +151,7 @@ def test_what_does_not_fit_is_refused():
         made.prepare(torch.zeros(1, 4, 3, dtype=torch.long))
     with pytest.raises(ChiasmError, match="3 rows"):
         made.sample(ToyStep(prompts(3)), guidance=2.0, temperature=0, top_k=0, generators=None)
-    with pytest.raises(RecipeError, match="unconditional is 1.5: input should be less than 1"):
+    with pytest.raises(RecipeError, match=r"unconditional is 1\.5: input should be less than 1"):
         head(unconditional=1.5)
 
 
