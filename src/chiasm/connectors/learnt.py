@@ -25,14 +25,15 @@ class Positions(nn.Module):
 
 
 class RowsAndColumns(nn.Module):
-    """A learnt vector for each row and one for each column, added to the tokens of a grid of just that size."""
+    """A learnt vector for each row and one for each column, added to the tokens of a grid of just that size.
+
+    They begin as large as what a fresh connector makes of a picture: smaller ones would be drowned at first.
+    """
 
     def __init__(self, grid: tuple[int, int], width: int):
         super().__init__()
-        self.rows = nn.Parameter(torch.empty(grid[0], 1, width))
-        self.columns = nn.Parameter(torch.empty(1, grid[1], width))
-        nn.init.trunc_normal_(self.rows, std=0.02)
-        nn.init.trunc_normal_(self.columns, std=0.02)
+        self.rows = nn.Parameter(0.3 * torch.randn(grid[0], 1, width))
+        self.columns = nn.Parameter(0.3 * torch.randn(1, grid[1], width))
 
     def forward(self, tokens: Float[Tensor, "n k d"]) -> Float[Tensor, "n k d"]:
         return tokens + rearrange(self.rows + self.columns, "r c d -> (r c) d").to(tokens.dtype)

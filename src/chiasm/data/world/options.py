@@ -43,6 +43,7 @@ def check_options(given: Mapping[str, Any], known_tasks: Sequence[str]) -> None:
         _require(0 <= given[name] <= 1, f"{name} is {given[name]}; between 0 and 1")
     _require(1 <= given["tints"] <= len(TINTS), f"tints is {given['tints']}; from 1 to {len(TINTS)}")
     _require(0 < given["held_out"] <= 0.5, f"held_out is {given['held_out']}; above 0 and at most 0.5")
+    _require(given["turns"] >= 1, f"turns is {given['turns']}; at least 1")
     _require(given["scenes"] >= 1, f"scenes is {given['scenes']}; at least 1")
     _require(counts <= 1, f"tasks.count is {counts}; a scene gives one counting question or none")
     for task in given["tasks"]:

@@ -58,6 +58,8 @@ class World(Source, name="world"):
         unanswerable: share of the questions what, where and relation that ask about what is not there (0 to 1).
         strangers: how many further emoji questions name although no scene shows them; a quarter of them is kept out
             of training.
+        turns: how many questions about a picture follow one another in one document; 1 = each is a document of
+            its own, in which nothing can be learnt from other answers, as evaluation wants it.
         tasks: how many documents of each task a scene gives (fewer where a scene cannot be asked so many):
             what, where, count, exist, choice, relation, caption, name (one emoji that fills the picture, drawn
             from all of them evenly), draw, edit, analogy, sentence (an analogy in pictures alone), read, words.
@@ -85,13 +87,14 @@ class World(Source, name="world"):
         phrasings: Phrasings = "train",
         unanswerable: float = 0.1,
         strangers: int = 0,
+        turns: int = 1,
         tasks: dict[str, int] = DEFAULT_TASKS,
         seed: int = 0,
     ):
         self.options = {key: value for key, value in locals().items() if key not in ("self", "__class__")}
         check_options(self.options, known_tasks=[*QUESTIONS, *TASKS])
         self.split, self.canvas, self.drawn_canvas, self.seed = split, canvas, drawn_canvas, seed
-        self.scenes, self.tasks, self.drawn_jitter = scenes, dict(tasks), drawn_jitter
+        self.scenes, self.tasks, self.drawn_jitter, self.turns = scenes, dict(tasks), drawn_jitter, turns
         self.say = phrases(language)
         self.phrasings: tuple[Phrasings, ...] = ("train", "held_out") if phrasings == "both" else (phrasings,)
         self.grid = (grid, grid)
@@ -111,13 +114,14 @@ class World(Source, name="world"):
         if not 0 <= index < self.scenes:
             raise IndexError(f"the world has scenes 0 to {self.scenes - 1}; scene {index} was asked for")
         draft = self.composer.draft(index)
-        return [
+        samples = [
             self._sample(document, draft, index, task, phrasings, number)
             for task, count in self.tasks.items()
             if count > 0
             for phrasings in (self.phrasings if task in QUESTIONS else self.phrasings[:1])
             for number, document in enumerate(self._documents(task, phrasings, draft, index, count), 1)
         ]
+        return samples if self.turns == 1 else self._conversations(samples, index)
 
     def scene(self, index: int) -> Scene:
         """The description of scene `index`."""
@@ -146,6 +150,15 @@ class World(Source, name="world"):
             messages,
             {**known, "scene": draft.scene, **truth},
         )
+
+    def _conversations(self, samples: list[Sample], index: int) -> list[Sample]:
+        """The same samples, those of questions in random order, `turns` of them in one document."""
+        asked = Dice("turns", self.seed, self.split, index).shuffle(
+            [sample for sample in samples if sample.truth["task"] in QUESTIONS]
+        )
+        chunks = [asked[start : start + self.turns] for start in range(0, len(asked), self.turns)]
+        conversations = [_conversation(chunk, number) for number, chunk in enumerate(chunks, 1)]
+        return [*conversations, *(sample for sample in samples if sample.truth["task"] not in QUESTIONS)]
 
     def _documents(
         self, task: str, phrasings: Phrasings, draft: Draft, index: int, count: int
@@ -218,6 +231,19 @@ class World(Source, name="world"):
 
     def _drawn(self, scene: Scene) -> ScenePicture:
         return ScenePicture(scene.calmed(self.drawn_jitter), self.drawn_canvas)
+
+
+def _conversation(questions: list[Sample], number: int) -> Sample:
+    """Questions about one picture, which the first of them shows, one after another."""
+    first = questions[0]
+    later = [
+        Message(message.role, tuple(item for item in message.content if isinstance(item, str)))
+        for question in questions[1:]
+        for message in question.messages
+    ]
+    shared = {key: first.truth[key] for key in ("split", "language", "scene")}
+    truth = {"task": "conversation", "questions": [question.truth for question in questions], **shared}
+    return Sample(f"{first.name.split(', ')[0]}, conversation {number}", (*first.messages, *later), truth)
 
 
 def _truth(asked: Question) -> dict[str, Any]:
