@@ -58,7 +58,7 @@ def test_train_and_eval_leave_a_run_that_can_be_retold(trained):
     ):
         assert (trained / name).is_file(), name
     tasks = json.loads((trained / "eval.json").read_text())["tasks"]
-    assert set(tasks) == {"questions", "generation", "text"}
+    assert set(tasks) == {"questions", "phrasings", "generation", "text"}
     assert {"score", "blind", "shuffled", "ci", "n", "by_type"} <= tasks["questions"].keys()
     assert {"object", "count", "place", "all", "diversity", "ci", "n"} <= tasks["generation"].keys()
 
