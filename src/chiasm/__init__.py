@@ -71,14 +71,17 @@ def train(
 
 def evaluate(
     folder: str | Path,
+    overrides: Sequence[str] = (),
     *,
+    plugins: Sequence[str | Path] = (),
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
 ) -> dict[str, Any]:
     """Measure a trained run; writes eval.json and report.html into its folder and returns the figures.
 
-    device, dtype: as for `load`.
+    overrides: `dotted.key=value` of the recipe's evaluation, sampling and data (`evaluation.metric=contains`).
+    plugins: Python files or modules with metrics and tasks of one's own. device, dtype: as for `load`.
     """
     from chiasm.evaluation.evaluate import evaluate as run
 
-    return run(Path(folder), device=device, dtype=dtype)
+    return run(Path(folder), overrides=overrides, plugins=plugins, device=device, dtype=dtype)

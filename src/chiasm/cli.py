@@ -102,11 +102,20 @@ def train(
 
 
 @app.command("eval")
-def evaluate(folder: Folder, overrides: Overrides = None, device: Device = None, dtype: Dtype = None) -> None:
+def evaluate(
+    folder: Folder,
+    overrides: Overrides = None,
+    plugins: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--plugin", help="a Python file or module with metrics and tasks of your own"),
+    ] = None,
+    device: Device = None,
+    dtype: Dtype = None,
+) -> None:
     """Measure a trained run: every task with its controls, into eval.json and report.html."""
     from chiasm.evaluation.evaluate import evaluate as run
 
-    run(folder, overrides=overrides or (), say=_say, device=device, dtype=dtype)
+    run(folder, overrides=overrides or (), plugins=plugins or (), say=_say, device=device, dtype=dtype)
 
 
 @app.command()

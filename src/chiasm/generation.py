@@ -95,6 +95,18 @@ class Session:
         return embeddings
 
 
+class Answer(str):
+    """The text of an answer. cut: a limit (of tokens, or the context) came before its end."""
+
+    cut: bool = False
+
+    @classmethod
+    def of(cls, text: str, *, cut: bool) -> Answer:
+        answer = cls(text)
+        answer.cut = cut
+        return answer
+
+
 @in_use
 def answers(
     model: Model,
@@ -103,7 +115,7 @@ def answers(
     tokens: int = 32,
     reader: PictureReader | None = None,
     documents: Sequence[Document] | None = None,
-) -> list[str]:
+) -> list[Answer]:
     """Greedy answers in words to a batch of questions (samples that end with the user's message)."""
     tokenizer = model.language.tokenizer
     asked = documents or [document(model.contract, sample, prompt=True) for sample in samples]
@@ -117,7 +129,10 @@ def answers(
         ids = torch.where(done, tokenizer.end, ids)
         made.append(ids)
         done |= ids == tokenizer.end
-    return [tokenizer.decode(_until(row, tokenizer.end)).strip() for row in torch.stack(made, 1).tolist()]
+    return [
+        Answer.of(tokenizer.decode(_until(row, tokenizer.end)).strip(), cut=not ended)
+        for row, ended in zip(torch.stack(made, 1).tolist(), done.tolist(), strict=True)
+    ]
 
 
 class DrawStep:

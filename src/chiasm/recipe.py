@@ -106,8 +106,11 @@ class Sampling(Strict):
     answer_tokens: int = Field(64, gt=0, le=1 << 22, description="most tokens of an answer")
 
 
+EarlierAnswers = Literal["true", "model"]
+
+
 class Evaluation(Strict):
-    """What `chiasm eval` measures."""
+    """What `chiasm eval` measures, and how."""
 
     data: str | None = Field(None, description="data source of the held-out samples; none = no evaluation")
     questions: int = Field(600, ge=0, le=10**9)
@@ -121,6 +124,14 @@ class Evaluation(Strict):
         description="sources of pictures of one thing each, learnt from and held out, to judge the encoder",
     )
     labelled_pictures: int = Field(1000, gt=0, description="most pictures of each of the two")
+    metric: str = Field("exact", description="how an answer is compared with the true ones, by name")
+    earlier_answers: EarlierAnswers = Field(
+        "true",
+        description="what stands before a later question of a conversation: true answers or the model's",
+    )
+    answer_tokens: int | None = Field(
+        None, gt=0, le=1 << 22, description="most tokens of an answer; default: by the longest true one"
+    )
 
 
 class Start(Strict):

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from chiasm.checkpoint import save_model
 from chiasm.data.documents import document, prompt_of
@@ -11,6 +12,7 @@ from chiasm.data.sample import Message, Sample
 from chiasm.errors import ChiasmError, RecipeError
 from chiasm.evaluation.evaluate import evaluate, held_out
 from chiasm.evaluation.subject import ModelSubject
+from chiasm.generation import Session
 from chiasm.model import Model
 from chiasm.recipe import Recipe, resolve
 from chiasm.sequence import Kind
@@ -121,6 +123,7 @@ def test_a_model_that_only_reads_words(tmp_path):
     assert list(results["tasks"]) == ["text"]
     assert results["left_out"] == {
         "analogies": "the model has no image head",
+        "drawing": "the model has no image head",
         "generation": "the model has no image head",
         "linear_probe": "the recipe names no labelled pictures; set evaluation.labelled to two sources",
         "nearest_neighbours": "the recipe names no labelled pictures; set evaluation.labelled to two sources",
@@ -172,12 +175,34 @@ def test_answers_do_not_depend_on_their_batch():
     )
 
 
-def test_no_more_tokens_than_the_right_answer_needs():
+def test_the_limit_of_tokens_follows_the_longest_true_answer_unless_it_is_set():
     made = recipe()
     subject = ModelSubject(build(made), made.sampling)
-    question = (Message("user", ("Why?",)), Message("assistant", ("no",)))
-    encoded = len(subject.model.language.tokenizer.encode("no"))
-    assert subject._room([Sample("short", question)]) == encoded + 2
+    encode = subject.model.language.tokenizer.encode
+
+    def sample(answer, **truth):
+        return Sample("s", (Message("user", ("Why?",)), Message("assistant", (answer,))), truth)
+
+    long = "because " * 100
+    assert subject._room([sample("no")]) == len(encode("no")) + 8
+    assert subject._room([sample("no"), sample(long)]) >= 1.5 * len(encode(long)) - 1
+    assert subject._room([sample("no", answers=(long,))]) >= 1.5 * len(encode(long)) - 1
+    assert ModelSubject(subject.model, made.sampling, 3)._room([sample(long)]) == 3
+
+
+def test_an_answer_that_the_limit_cuts_off_says_so():
+    made = recipe()
+    subject = ModelSubject(build(made), made.sampling, answer_tokens=1)
+    (answer,) = subject.answer([Sample("s", (Message("user", ("Why?",)), Message("assistant", ("no",))))])
+    with_end = subject.model.language.tokenizer.end
+    assert answer.cut == (_first_id(subject) != with_end)
+
+
+def _first_id(subject):
+    contract = subject.model.contract
+    asked = document(contract, Sample("s", (Message("user", ("Why?",)),)), prompt=True)
+    with torch.inference_mode():
+        return int(subject.model.said(Session(subject.model, [asked]).last, pictures=False).argmax(-1))
 
 
 def _close(subject, samples, together) -> bool:

@@ -5,6 +5,7 @@ from html.parser import HTMLParser
 import pytest
 from plausible import a_recipe, a_run
 
+from chiasm.errors import ChiasmError
 from chiasm.evaluation import plots
 from chiasm.evaluation.evaluate import held_out
 from chiasm.evaluation.history import curves, read_metrics, training
@@ -84,11 +85,23 @@ def test_text_from_data_is_escaped(folder, tmp_path):
     Page(text)
 
 
-def test_a_report_of_little(tmp_path):
+def test_a_report_of_nothing_is_an_error(tmp_path):
     a_recipe().save(tmp_path / "recipe.yaml")
+    with pytest.raises(ChiasmError, match="no evaluation to report; measure it first: chiasm eval"):
+        render(tmp_path)
+
+
+def test_every_task_has_a_section(folder, tmp_path):
+    for name in ("recipe.yaml", "run.json", "metrics.jsonl", "samples.json"):
+        (tmp_path / name).write_text((folder / name).read_text())
+    (tmp_path / "samples").symlink_to(folder / "samples")
+    results = json.loads((folder / "eval.json").read_text())
+    results["tasks"]["politeness"] = {"score": 0.123, "ci": [0.1, 0.2], "n": 7, "by": {"greeting": 0.456}}
+    (tmp_path / "eval.json").write_text(json.dumps(results))
     text = render(tmp_path)
-    assert Page(text).sections == ["reading", "training", "cost", "repeat"]
-    assert "Nothing was measured." in text
+    assert "task-politeness" in Page(text).sections
+    for figure in ("Politeness", "0.123", "0.456", "by.greeting", "10.0 – 20.0 %"):
+        assert figure in text
 
 
 def test_wrong_answers_of_every_type_are_shown(folder):

@@ -6,13 +6,15 @@ from plausible import a_recipe
 
 from chiasm.data.documents import prompt_of
 from chiasm.data.sample import Message, Picture, Sample
-from chiasm.evaluation.asking import normalise
-from chiasm.evaluation.evaluate import held_out
+from chiasm.evaluation.asking import Asked, ask, scores_by_type
+from chiasm.evaluation.conversations import Item
+from chiasm.evaluation.evaluate import held_out, summary
 from chiasm.evaluation.statistics import commonest
 from chiasm.evaluation.subject import Subject, expected, pictures_read, with_pictures
 from chiasm.evaluation.tasks import Exam, NotApplicable, tasks
 from chiasm.evaluation.tasks.generation import diversity
 from chiasm.evaluation.tasks.questions import swapped
+from chiasm.generation import Answer
 
 
 class Perfect(Subject):
@@ -106,9 +108,11 @@ def test_no_picture_stands_in_for_itself(source):
         assert shown.messages[0].content[1:] == sample.messages[0].content[1:]
 
 
-def test_one_picture_cannot_be_shuffled(source):
-    with pytest.raises(NotApplicable, match="share one picture"):
-        run("questions", Perfect(), source, questions=2)
+def test_one_picture_cannot_be_shuffled_but_is_asked_about(source):
+    scores = run("questions", Perfect(), source, questions=2).scores
+    assert scores["score"] == 1.0
+    assert "blind" in scores
+    assert "shuffled" not in scores
 
 
 def test_overall_commonest_is_the_mean_over_types(source):
@@ -143,11 +147,86 @@ def test_questions_need_nothing_of_the_world(source):
     assert (scores["score"], scores["n"], list(scores["by_type"])) == (1.0, 4, ["all"])
 
 
-def test_answers_are_compared_in_any_script():
-    assert normalise("  Top   Left. ") == normalise("top left")
-    assert normalise("左上。") == normalise("左上")
-    assert normalise("ＡＢＣ！") == "abc"
-    assert normalise("3") != normalise("4")
+class Mirror(Perfect):
+    """Answers with the condition under which it was asked."""
+
+    def answer(self, samples, *, blind=False):
+        own = [pictures_read(s)[0].scene == s.truth["scene"] for s in samples]
+        return ["blind" if blind else "own picture" if mine else "other picture" for mine in own]
+
+
+def test_each_condition_keeps_its_own_answers(source):
+    for each in run("questions", Mirror(), source).samples["asked"]:
+        assert each["said"] == {"said": "own picture", "blind": "blind", "shuffled": "other picture"}
+
+
+def test_the_interval_is_over_pictures_not_questions(source):
+    """Questions about one picture share its group, which is what the interval draws on."""
+    outcome = run("questions", Perfect(), source)
+    groups = {}
+    for each in outcome.samples["asked"]:
+        groups.setdefault(each["cluster"], []).append(each)
+    assert outcome.scores["clusters"] == len(groups) < outcome.scores["n"]
+    assert all(
+        any(sample.truth.get("question") == each["question"] for sample in source[cluster])
+        for cluster, group in groups.items()
+        for each in group
+    )
+    low = 0.025 ** (1 / len(groups))  # all right: as many trials as pictures
+    assert outcome.scores["ci"][0] == pytest.approx(low, abs=1e-3)
+
+
+def asked_of(type_, answers, kinds=None):
+    kinds = kinds or answers
+    return [
+        Asked(type_, i, "?", answer, kind, said={"said": answer})
+        for i, (answer, kind) in enumerate(zip(answers, kinds, strict=True))
+    ]
+
+
+def test_the_commonest_answer_is_weighed_by_the_questions_of_each_type():
+    asked = asked_of("exist", ["yes"] * 9 + ["no"]) + asked_of("what", ["dog", "cat"])
+    scores = scores_by_type(asked, ())
+    assert scores["by_type"]["exist"]["commonest"] == 0.9
+    assert scores["by_type"]["what"]["commonest"] == 0.5
+    assert scores["commonest"] == pytest.approx((9 + 1) / 12)  # not (0.9 + 0.5) / 2
+
+
+def test_the_class_of_an_answer_stands_for_it_where_the_words_differ():
+    """Of a choice between two names, always the first is what guessing knows."""
+    samples = [
+        Sample(
+            f"{i}",
+            (Message("user", ("?",)), Message("assistant", (name,))),
+            {"type": "choice", "answer_class": "first"},
+        )
+        for i, name in enumerate(("dog", "cat", "cow"))
+    ]
+    (dog, *_) = asked = ask([Item(sample, i) for i, sample in enumerate(samples)])
+    for each in asked:
+        each.said["said"] = each.answer
+    assert (dog.answer, dog.kind) == ("dog", "first")
+    assert scores_by_type(asked, ())["commonest"] == 1.0
+
+
+def test_several_true_answers_come_from_the_truth():
+    sample = Sample(
+        "s", (Message("user", ("?",)), Message("assistant", ("couch",))), {"answers": ("sofa", "settee")}
+    )
+    (asked,) = ask([Item(sample, 0)])
+    asked.said["said"] = "Sofa."
+    assert asked.truths == ("couch", "sofa", "settee")
+    assert asked.right
+    assert asked.record()["score"] == 1.0
+
+
+def test_answers_that_were_cut_off_are_counted():
+    asked = asked_of("what", ["dog", "cat", "cow"])
+    asked[1].said["said"] = Answer.of("the ca", cut=True)
+    scores = scores_by_type(asked, ())
+    assert scores["cut"] == 1
+    assert "1 of 3 answers cut off" in summary("questions", scores)
+    assert [each.record()["cut"] for each in asked] == [False, True, False]
 
 
 def test_the_prompt_holds_no_answer(source):

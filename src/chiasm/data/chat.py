@@ -24,8 +24,8 @@ class Chat(Source, name="chat"):
 
     A record is LLaVA's or ShareGPT's (`conversations` of `from` and `value`) or a message list (`messages` of
     `role` and `content`), with its images in `image` or `images`, or within a content. Each `<image>` in a text
-    stands for the next of its images; an image in an assistant's turn is written by the model. docs/data.md lists
-    all forms.
+    stands for the next of its images; an image in an assistant's turn is written by the model. What an
+    evaluation takes for right beside the last answer stands in `answers`. docs/data.md lists all forms.
 
     Args:
         path: the file.
@@ -93,7 +93,7 @@ class Chat(Source, name="chat"):
         where = self._where(number)
         messages = self._reader.messages(record, where)
         _check_turns(messages, where)
-        return Sample(where, messages, {"task": "chat"})
+        return Sample(where, messages, {"task": "chat"} | _answers(record, where))
 
 
 def _records(path: Path, most: int) -> Iterator[tuple[int, bytes | DataError]]:
@@ -123,6 +123,18 @@ def _records(path: Path, most: int) -> Iterator[tuple[int, bytes | DataError]]:
     except (OSError, ValueError) as error:  # ValueError: a path with NUL
         reason = (error.strerror if isinstance(error, OSError) else None) or error
         raise DataError(f"the data file {excerpt(path)} cannot be read: {reason}") from None
+
+
+def _answers(record: Any, where: str) -> dict[str, Any]:
+    """What an evaluation takes for right beside the last answer of the record."""
+    answers = record.get("answers") if isinstance(record, dict) else None
+    if answers is None:
+        return {}
+    if not isinstance(answers, list) or not all(isinstance(each, str) and each.strip() for each in answers):
+        raise DataError(
+            f"{where} has the answers {excerpt(answers)}; they must be a list of words", "answers"
+        )
+    return {"answers": tuple(answers)}
 
 
 def _too_large(path: Path, number: int, size: int, most: int) -> DataError:

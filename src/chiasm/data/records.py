@@ -51,7 +51,7 @@ class RecordReader:
         """The messages of a record; raises DataError naming `where`, and the part that is wrong."""
         if isinstance(record, Mapping) and not any(isinstance(record.get(name), list) for name in LISTS):
             raise DataError(f"{where} has neither a list 'messages' nor a list 'conversations'", "turns")
-        known = self._fields(record, where, (*LISTS, *IMAGES, "system"), _RECORD, MEANINGLESS)
+        known = self._fields(record, where, (*LISTS, *IMAGES, "system", "answers"), _RECORD, MEANINGLESS)
         turns = _one(known, where, LISTS)
         if len(turns) > MOST_TURNS:
             raise DataError(f"{where} has {len(turns):,} turns; at most {MOST_TURNS:,} are read", "turns")

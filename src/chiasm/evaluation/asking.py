@@ -1,59 +1,67 @@
-"""Questions and answers as the tasks keep them: normalising, scoring, telling by type."""
+"""Questions and answers as the tasks keep them, and their scores by type."""
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
+from chiasm.evaluation.conversations import Item
+from chiasm.evaluation.metrics import Metric, exact, normalise
 from chiasm.evaluation.statistics import Estimate, clustered, commonest
 from chiasm.evaluation.subject import expected, question
-from chiasm.evaluation.tasks import Item
+
+__all__ = ["Asked", "ask", "estimate", "normalise", "scores_by_type"]
 
 
 @dataclass
 class Asked:
-    """One question with what was said to it under each condition ("said", "blind", "shuffled")."""
+    """One question with what was answered under each condition ("said", "blind", "shuffled").
+
+    answer: the first of the true answers, `truths`. kind: of the answer, where the words differ from question to
+    question (first or second of two names).
+    """
 
     type: str
     cluster: int
     question: str
     answer: str
-    kind: (
-        str  # of the answer, where the words differ from question to question (first or second of two names)
-    )
+    kind: str
+    truths: tuple[str, ...] = ()
+    metric: Metric = exact
     said: dict[str, str] = field(default_factory=dict)
     picture: str | None = None
 
     @property
     def right(self) -> bool:
-        return self.is_right("said")
+        return self.score("said") == 1
 
-    def is_right(self, condition: str) -> bool:
-        return normalise(self.said[condition]) == normalise(self.answer)
+    def score(self, condition: str) -> float:
+        return float(self.metric(self.said[condition], self.truths or (self.answer,)))
+
+    def cut(self, condition: str = "said") -> bool:
+        """Whether the limit of tokens came before the answer's end."""
+        return bool(getattr(self.said[condition], "cut", False))
 
     def record(self) -> dict[str, Any]:
-        return {**asdict(self), "right": self.right}
+        kept = ("type", "cluster", "question", "answer", "kind", "said", "picture")
+        more = {"truths": list(self.truths)} if len(self.truths) > 1 else {}
+        scores = {"score": self.score("said"), "right": self.right, "cut": self.cut()}
+        return {key: getattr(self, key) for key in kept} | more | scores
 
 
-def ask(items: Sequence[Item]) -> list[Asked]:
+def ask(items: Sequence[Item], metric: Metric = exact) -> list[Asked]:
     """The questions of samples, before they are answered."""
     asked = []
     for item in items:
         truth, answer = item.sample.truth, expected(item.sample)
         kind = str(truth.get("answer_class", normalise(answer)))
         type_ = str(truth.get("type", truth.get("task", "all")))
-        asked.append(Asked(type_, item.cluster, question(item.sample), answer, kind))
+        truths = tuple(dict.fromkeys((answer, *truth["answers"]))) if "answers" in truth else (answer,)
+        if "answers" in truth and answer in truth["answers"]:
+            truths = tuple(truth["answers"])  # people may agree
+        asked.append(Asked(type_, item.cluster, question(item.sample), answer, kind, truths, metric))
     return asked
-
-
-def normalise(text: str) -> str:
-    """What is compared: without differences of case, width, spaces and closing punctuation, in any script."""
-    text = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
-    while text and (unicodedata.category(text[-1]).startswith("P") or text[-1] == " "):
-        text = text[:-1]
-    return text
 
 
 def by_type(asked: Iterable[Asked]) -> dict[str, list[Asked]]:
@@ -64,22 +72,22 @@ def by_type(asked: Iterable[Asked]) -> dict[str, list[Asked]]:
 
 
 def estimate(asked: Sequence[Asked], condition: str = "said") -> Estimate:
-    """Share of right answers, its interval over pictures."""
-    return clustered([float(each.is_right(condition)) for each in asked], [each.cluster for each in asked])
+    """Mean score, its interval over pictures."""
+    return clustered([each.score(condition) for each in asked], [each.cluster for each in asked])
 
 
 def scores(asked: Sequence[Asked], controls: Sequence[str]) -> dict[str, Any]:
-    """Score, interval and controls of questions of one type."""
+    """Score, interval and controls of questions of one type; `cut`: answers that the limit of tokens cut off."""
     overall = estimate(asked)
-    told: dict[str, Any] = {"score": overall.value, "ci": overall.interval}
+    result: dict[str, Any] = {"score": overall.value, "ci": overall.interval}
     for control in controls:
         under = estimate(asked, control)
-        told |= {control: under.value, f"{control}_ci": under.interval}
-    share = commonest([each.kind for each in asked])
-    return {**told, "commonest": share, "n": overall.n, "smallest_effect": overall.smallest_effect}
+        result |= {control: under.value, f"{control}_ci": under.interval}
+    result |= {"commonest": commonest([each.kind for each in asked]), "n": overall.n}
+    return {**result, "cut": sum(each.cut() for each in asked), "smallest_effect": overall.smallest_effect}
 
 
-def told(asked: Sequence[Asked], controls: Sequence[str]) -> dict[str, Any]:
+def scores_by_type(asked: Sequence[Asked], controls: Sequence[str]) -> dict[str, Any]:
     """Scores over all questions and by type. The commonest answer is the commonest of each question's own type."""
     types = {name: scores(group, controls) for name, group in sorted(by_type(asked).items())}
     whole = scores(asked, controls)

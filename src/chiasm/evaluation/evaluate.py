@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from time import perf_counter
@@ -13,15 +13,16 @@ import torch
 from PIL import Image
 
 from chiasm import parts
-from chiasm.data import Source
+from chiasm.data import Source, counts
 from chiasm.data.sample import Sample
 from chiasm.errors import ChiasmError, RecipeError
-from chiasm.evaluation import experts
+from chiasm.evaluation import experts, metrics
 from chiasm.evaluation.cost import cost
 from chiasm.evaluation.history import read_metrics
-from chiasm.evaluation.report import SAMPLES, write_report
+from chiasm.evaluation.report import SAMPLES, numbers, write_report
 from chiasm.evaluation.subject import ModelSubject
 from chiasm.evaluation.tasks import Exam, NotApplicable, tasks
+from chiasm.plugins import load_plugins
 from chiasm.recipe import Recipe, load_recipe, write_text
 
 OVERRIDABLE = ("evaluation", "sampling", "data")
@@ -32,6 +33,7 @@ def evaluate(
     *,
     overrides: Sequence[str] = (),
     only: Iterable[str] = (),
+    plugins: Iterable[str | Path] = (),
     say: Callable[[str], None] = lambda line: None,
     report: bool = True,
     device: str | torch.device | None = None,
@@ -40,9 +42,10 @@ def evaluate(
     """Measure the model of a run's folder and write what was found beside it.
 
     overrides: `dotted.key=value` within the recipe's evaluation, sampling and data (`evaluation.questions=100`).
-    only: names of tasks, if not all. say: is told what is going on. device, dtype: as for `chiasm.load`.
+    only: names of tasks, if not all. plugins: files or modules with metrics and tasks of one's own.
+    say: is told what is going on. device, dtype: as for `chiasm.load`.
     Returns what eval.json holds. Raises RecipeError for an override of anything else, CheckpointError for a folder
-    without a model.
+    without a model, ChiasmError where nothing can be measured.
     """
     from chiasm.checkpoint import load_model
 
@@ -54,7 +57,9 @@ def evaluate(
                 f"override {override!r} would change the model that was trained; an evaluation can change "
                 f"{', '.join(OVERRIDABLE)}"
             )
+    load_plugins(plugins)
     recipe = load_recipe(folder, overrides)
+    metrics.lookup(recipe.evaluation.metric)
     model = load_model(folder, device, dtype)
     if not model.speaks:
         raise ChiasmError(
@@ -62,7 +67,7 @@ def evaluate(
         )
     source = held_out(recipe)
     results, samples, pictures = examine(
-        ModelSubject(model, recipe.sampling),
+        ModelSubject(model, recipe.sampling, recipe.evaluation.answer_tokens),
         source,
         recipe,
         read_metrics(folder),
@@ -90,18 +95,24 @@ def examine(
     subject: ModelSubject,
     source: Source,
     recipe: Recipe,
-    metrics: Sequence[dict[str, Any]] = (),
+    training: Sequence[dict[str, Any]] = (),
     *,
     only: Iterable[str] = (),
     say: Callable[[str], None] = lambda line: None,
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Image.Image]]:
-    """What eval.json and samples.json hold, and the pictures of the report by file name."""
+    """What eval.json and samples.json hold, and the pictures of the report by file name.
+
+    training: the lines of metrics.jsonl. Raises ChiasmError where no task applies.
+    """
     exam = Exam(subject, source, recipe.evaluation, recipe.seed, _labelled(recipe))
     known, chosen = tasks(), list(only)
     for name in chosen:
         if name not in known:
             raise ChiasmError(f"there is no evaluation task {name!r}; known: {', '.join(known)}")
     results: dict[str, Any] = {"tasks": {}, "left_out": {}}
+    if source.skipped:
+        results["skipped"] = dict(source.skipped)
+        say(f"held-out data: {counts(source.skipped)}")
     samples: dict[str, Any] = {}
     pictures: dict[str, Image.Image] = {}
     seconds: dict[str, float] = {}
@@ -113,19 +124,46 @@ def examine(
             results["left_out"][name] = str(reason)
             say(f"{name}: left out, {reason}")
             continue
+        except ChiasmError:
+            raise
+        except Exception as error:
+            if type(known[name]).__module__.startswith("chiasm."):
+                raise
+            raise ChiasmError(f"the evaluation task {name!r} fails: {error!r}") from error  # the user's own
         seconds[name] = perf_counter() - begin
         results["tasks"][name] = outcome.scores
         samples[name] = outcome.samples
         pictures |= outcome.pictures
-        low, high = outcome.scores["ci"]
-        say(f"{name}: {outcome.scores['score']:.1%} [{low:.1%}, {high:.1%}] in {seconds[name]:.0f} s")
+        say(f"{summary(name, outcome.scores)} in {seconds[name]:.0f} s")
+    if not results["tasks"]:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in results["left_out"].items())
+        raise ChiasmError(f"nothing of this model can be measured on {recipe.evaluation.data!r}: {reasons}")
     if use := subject.model.routing.report():
         results["routing"] = use
         say(experts.summary(use))
-    results["cost"] = cost(subject, recipe, _some(source), metrics)
+    results["cost"] = cost(subject, recipe, _some(source), training)
     results["cost"]["seconds"]["evaluation"] = seconds
-    results |= {"seed": recipe.seed, "data": recipe.evaluation.data, "fingerprint": source.fingerprint}
+    results |= {
+        "metric": recipe.evaluation.metric,
+        "seed": recipe.seed,
+        "data": recipe.evaluation.data,
+        "fingerprint": source.fingerprint,
+    }
     return results, samples, pictures
+
+
+def summary(name: str, scores: Mapping[str, Any]) -> str:
+    """One line: the score with its interval, or what numbers there are; and how many answers were cut off."""
+    if "score" in scores:
+        text = f"{name}: {scores['score']:.1%}"
+        if "ci" in scores:
+            text += " [{:.1%}, {:.1%}]".format(*scores["ci"])
+    else:
+        told = [f"{key} {value:.4g}" for key, value in numbers(scores).items()]
+        text = f"{name}: {', '.join(told)}"
+    if scores.get("cut"):
+        text += f" ({scores['cut']} of {scores['n']} answers cut off by the limit of tokens)"
+    return text
 
 
 def _labelled(recipe: Recipe) -> tuple[Source, Source] | None:

@@ -11,6 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from chiasm.errors import ChiasmError
 from chiasm.evaluation import experts, plots
 from chiasm.evaluation.history import curves, read_metrics
 from chiasm.evaluation.verdict import verdict
@@ -18,6 +19,7 @@ from chiasm.recipe import load_recipe, write_text
 
 SAMPLES = "samples"  # folder of the pictures that the report shows
 FORMATS = {".webp": "image/webp", ".png": "image/png", ".jpg": "image/jpeg"}
+OWN_SECTION = ("questions", "phrasings", "generation", "text")
 SIGNS = {"right": "✓", "wrong": "✗", "missing": "–", "extra": "+", "empty": ""}
 MEANINGS = {
     "object": "share of the asked things that stand anywhere in the picture",
@@ -36,9 +38,11 @@ def write_report(folder: str | Path) -> Path:
 
 
 def render(folder: Path) -> str:
-    """The report of a run's folder as HTML."""
+    """The report of a run's folder as HTML; raises ChiasmError for one that was not measured."""
     results = _json(folder / "eval.json")
     samples = _json(folder / "samples.json")
+    if not results.get("tasks"):
+        raise ChiasmError(f"{folder} has no evaluation to report; measure it first: chiasm eval {folder}")
     recipe = load_recipe(folder)
     run = _json(folder / "run.json")
     environment = Environment(
@@ -60,6 +64,8 @@ def render(folder: Path) -> str:
         recipe=recipe,
         recipe_yaml=recipe.to_yaml(),
         tasks=results.get("tasks", {}),
+        others=others(results.get("tasks", {}), samples),
+        metric=results.get("metric", "exact"),
         left_out=results.get("left_out", {}),
         cost=results.get("cost", {}),
         experts=experts.rows(results.get("routing", {})),
@@ -72,6 +78,32 @@ def render(folder: Path) -> str:
         commands=commands(folder, run, results),
         css=Markup(environment.get_template("report.css").render()),
     )
+
+
+def others(tasks: Mapping[str, Mapping[str, Any]], samples: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The tasks that have no section of their own: their lines, interval apart, and the images of their rows."""
+    return [
+        {
+            "name": name,
+            "title": name.replace("_", " "),
+            "scores": scores,
+            "numbers": [(key, plots.number(value)) for key, value in numbers(scores).items()],
+            "rows": samples.get(name, {}).get("rows", []),
+        }
+        for name, scores in tasks.items()
+        if name not in OWN_SECTION
+    ]
+
+
+def numbers(scores: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
+    """The plain numbers among scores, those of nested mappings by dotted keys."""
+    plain: dict[str, float] = {}
+    for key, value in scores.items():
+        if isinstance(value, Mapping):
+            plain |= numbers(value, f"{prefix}{key}.")
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            plain[f"{prefix}{key}"] = value
+    return plain
 
 
 def cell_state(cell: Mapping[str, str | None]) -> str:

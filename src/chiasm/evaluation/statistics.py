@@ -14,7 +14,7 @@ from jaxtyping import Float
 Z = 1.959964  # of a two-sided interval of 95 %
 POWER = 0.841621  # of 80 % power
 TAIL = 0.025  # probability outside an interval, on either side
-DOUBT = 2  # answers with which the largest possible design effect is mixed into the estimated one
+DOUBT = 3  # answers with which the largest possible design effect is mixed into the estimated one
 POINTS = 1000  # of the quadrature of a Beta distribution
 
 

@@ -19,6 +19,7 @@ from chiasm.sequence import Document
 
 POSITIONS = 16_384  # positions of one batch of questions
 ROWS = 128  # most questions of a batch
+ROOM = 8  # least tokens that an answer may have beyond the longest true one
 PICTURES = 64  # most pictures encoded and decoded at a time
 
 
@@ -40,13 +41,21 @@ class Subject(ABC):
     def reconstruct(self, pictures: Sequence[Picture]) -> list[Image.Image]:
         """The pictures after the image tokenizer's encoding and decoding."""
 
+    def targets(self, pictures: Sequence[Picture]) -> list[Image.Image]:
+        """The pictures as a perfect image tokenizer would give them back: at its size."""
+        return [picture.open() for picture in pictures]
+
 
 class ModelSubject(Subject):
-    """A model with its recipe's sampling settings. Answers are greedy."""
+    """A model with its recipe's sampling settings. Answers are greedy.
 
-    def __init__(self, model: Model, sampling: Sampling):
+    answer_tokens: most tokens of an answer; default: as the longest true one of those asked together, and room.
+    """
+
+    def __init__(self, model: Model, sampling: Sampling, answer_tokens: int | None = None):
         self.model = model.eval()
         self.sampling = sampling
+        self.answer_tokens = answer_tokens
         self.sees, self.draws = model.sees, model.draws
 
     def answer(self, samples: Sequence[Sample], *, blind: bool = False) -> list[str]:
@@ -79,16 +88,32 @@ class ModelSubject(Subject):
             made += generation.to_pictures(generation.decode(self.model, codes))
         return made
 
+    def targets(self, pictures: Sequence[Picture]) -> list[Image.Image]:
+        reader = PictureReader(self.model.contract)
+        return [generation.to_pictures(reader.target(picture)[None])[0] for picture in pictures]
+
     def _room(self, samples: Sequence[Sample]) -> int:
-        """Tokens after which an answer cannot be right any more: two beyond the longest expected one."""
-        longest = max((len(self.model.language.tokenizer.encode(expected(s))) for s in samples), default=0)
-        return min(self.sampling.answer_tokens, longest + 2)
+        """Most tokens of an answer: the longest true one's and half as many again, at least `ROOM` more."""
+        if self.answer_tokens is not None:
+            return self.answer_tokens
+        encode = self.model.language.tokenizer.encode
+        longest = max(
+            (len(encode(truth)) for s in samples for truth in (expected(s), *s.truth.get("answers", ()))),
+            default=0,
+        )
+        return longest + max(ROOM, longest // 2)
 
 
 def expected(sample: Sample) -> str:
     """The answer in words that ends a sample; empty if it ends otherwise."""
     last = sample.messages[-1]
     return "".join(c for c in last.content if isinstance(c, str)) if last.role == "assistant" else ""
+
+
+def answers_in_words(sample: Sample) -> bool:
+    """Whether a sample ends with an answer in words and without a picture."""
+    pictures = any(isinstance(item, Picture) for item in sample.messages[-1].content)
+    return bool(expected(sample).strip()) and not pictures
 
 
 def question(sample: Sample) -> str:

@@ -20,7 +20,9 @@ def verdict(tasks: Mapping[str, Mapping[str, Any]]) -> str:
     if not sentences and "text" in tasks:
         low, high = tasks["text"]["ci"]
         sentences.append(f"It answers {low:.0%} to {high:.0%} of the questions told in words.")
-    return " ".join(sentences) or "Nothing was measured."
+    if "drawing" in tasks:
+        sentences += _drawing_freely(tasks["drawing"])
+    return " ".join(sentences)
 
 
 def _seeing(scores: Mapping[str, Any]) -> list[str]:
@@ -55,6 +57,18 @@ def _drawing(scores: Mapping[str, Any]) -> list[str]:
     ]
     if scores["diversity"] < 0.05 and scores["all"] > 0:
         said.append("It draws one prompt nearly the same way every time.")
+    return said
+
+
+def _drawing_freely(scores: Mapping[str, Any]) -> list[str]:
+    distances = [key for key in scores if key.startswith("FD-")]
+    said = [f"Its image tokenizer gives pictures back at {scores['reconstruction']['psnr']:.1f} dB."]
+    for key in distances:
+        floor = scores["reconstruction"][key]
+        said.append(
+            f"What it draws lies at a distance of {scores[key]:.3g} from the true pictures ({key}, "
+            f"{scores['n']} pictures); reconstructions lie at {floor:.3g}."
+        )
     return said
 
 

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from chiasm import parts
 from chiasm.checkpoint import load_model, save_model
-from chiasm.data import Source
+from chiasm.data import Picture, Source
 from chiasm.data.corpus import corpus
 from chiasm.devices import choose_device, choose_dtype
 from chiasm.errors import ChiasmError, RecipeError
@@ -22,6 +22,8 @@ from chiasm.training.loop import Interrupted, Training
 from chiasm.training.metrics import Metrics
 from chiasm.training.run import Run, command
 from chiasm.training.state import Position, Saved, last_checkpoint
+
+CHECKED = 8  # groups of held-out data whose images are opened before training
 
 
 def train(
@@ -86,6 +88,7 @@ def _train(run: Run, console: Console) -> None:
     recipe, ranks, folder = run.recipe, run.ranks, run.folder
     device = ranks.device
     sources = build_sources(recipe)
+    check_held_out(recipe)
     saved = last_checkpoint(folder, recipe, ranks)
     if saved is not None:
         model, position = load_model(saved.folder, device), saved.position
@@ -125,6 +128,21 @@ def build_sources(recipe: Recipe) -> dict[str, Source]:
             raise RecipeError(f"stage {stage.name!r} trains nothing; name a slot and its learning rate")
     used = dict.fromkeys(name for stage in recipe.stages for name in stage.data)
     return {name: parts.build("data", recipe.data[name], where=f"data.{name}") for name in used}
+
+
+def check_held_out(recipe: Recipe) -> None:
+    """Read what the run will be measured on, so that an error in it comes before training and not behind it.
+
+    All records are read, and the images of the first groups are opened.
+    """
+    named = (recipe.evaluation.data, *(recipe.evaluation.labelled or ()))
+    for name in dict.fromkeys(name for name in named if name is not None):
+        source = parts.build("data", recipe.data[name], where=f"data.{name}")
+        for index in range(min(CHECKED, len(source)) if source.broken == "error" else 0):
+            for sample in source[index]:
+                for item in (item for message in sample.messages for item in message.content):
+                    if isinstance(item, Picture):
+                        item.open()
 
 
 def build_model(recipe: Recipe) -> Model:

@@ -127,3 +127,32 @@ def test_scores_by_hand():
     extra = score((dog, apple, cat, cat), scene)
     assert (extra["object"], extra["count"], extra["place"], extra["all"]) == (2 / 3, 0, 2 / 3, 0)
     assert score((None,) * 4, scene)["object"] == 0
+
+
+def test_a_thing_too_many_spoils_the_whole_but_not_the_places():
+    dog, cat, apple = emoji_set(3)
+    scene = Scene((2, 2), (Thing(dog, 0), Thing(cat, 2)))
+    surplus = score((dog, None, cat, apple), scene)
+    assert (surplus["object"], surplus["place"]) == (1, 1)
+    assert (surplus["count"], surplus["all"]) == (0, 0)
+
+
+def test_a_faint_ghost_is_nothing_and_a_pale_thing_is_one():
+    """The first guard: shape alone is no sighting, for a correlation does not see contrast."""
+    checker = Checker(emoji_set(32))
+    for scene in scenes_of(6):
+        ground, picture = Image.new("RGB", (96, 96), scene.tint), render(scene, 96)
+        assert checker.read(Image.blend(ground, picture, 0.15)).found == 0
+        assert checker.read(Image.blend(ground, picture, 0.6)).found == len(scene.things)
+
+
+def test_a_picture_without_a_plain_ground_is_no_scene():
+    """The second guard: things on a ground that runs through all shades are not taken for a scene."""
+    checker = Checker(emoji_set(32))
+    shades = np.linspace(0, 255, 96)
+    ground = np.stack(np.broadcast_arrays(shades[:, None], shades[None], (shades[:, None] + shades) / 2), 2)
+    for scene in scenes_of(6):
+        pixels = np.asarray(render(scene, 96)).astype(float)
+        plain = np.abs(pixels - np.array(scene.tint)).max(2, keepdims=True) < 6
+        picture = Image.fromarray(np.where(plain, ground, pixels).astype(np.uint8))
+        assert checker.read(picture).found == 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -14,6 +14,10 @@ from PIL import Image
 
 from chiasm.data import Source
 from chiasm.data.sample import Sample
+from chiasm.errors import RecipeError
+from chiasm.evaluation import metrics
+from chiasm.evaluation.asking import Asked, ask
+from chiasm.evaluation.conversations import Item, answer_items, questions_of
 from chiasm.evaluation.subject import Subject
 from chiasm.recipe import Evaluation
 
@@ -26,11 +30,14 @@ class NotApplicable(Exception):
 
 
 @dataclass(frozen=True)
-class Item:
-    """A held-out sample. cluster: its group in the source, whose samples share a picture."""
+class Condition:
+    """How questions are asked. blind: without the pictures. change: what is asked in a sample's place."""
 
-    sample: Sample
-    cluster: int
+    blind: bool = False
+    change: Callable[[Sample], Sample] = lambda sample: sample
+
+
+SEEING, BLIND = Condition(), Condition(blind=True)
 
 
 @dataclass(frozen=True)
@@ -47,14 +54,34 @@ class Exam:
     labelled: tuple[Source, Source] | None = None
 
     def collect(self, wanted: Callable[[Sample], bool], n: int) -> list[Item]:
-        """The first n wanted samples of the source, in an order drawn by the seed."""
+        """The first n wanted questions of the source, all of a conversation, in an order drawn by the seed."""
         found: list[Item] = []
         order = np.random.default_rng(self.seed).permutation(len(self.source))
         for looked, index in enumerate(order):
             if len(found) >= n or (looked >= PATIENCE and not found):
                 break
-            found += [Item(sample, int(index)) for sample in self.source[int(index)] if wanted(sample)]
+            found += [
+                Item(question, int(index), sample.name, turn)
+                for sample in self.source[int(index)]
+                for turn, question in enumerate(questions_of(sample))
+                if wanted(question)
+            ]
         return found[:n]
+
+    def ask(self, items: Sequence[Item], conditions: Mapping[str, Condition]) -> list[Asked]:
+        """The questions with the subject's answers under each condition, scored by the recipe's metric."""
+        asked = ask(items, metrics.lookup(self.sizes.metric))
+        for name, condition in conditions.items():
+            answers = answer_items(
+                self.subject,
+                items,
+                self.sizes.earlier_answers,
+                blind=condition.blind,
+                change=condition.change,
+            )
+            for each, answer in zip(asked, answers, strict=True):
+                each.said[name] = answer
+        return asked
 
 
 @dataclass
@@ -67,7 +94,7 @@ class Outcome:
 
 
 class Task(ABC):
-    """Interface. name: the key in eval.json."""
+    """Interface; the docstring's first line says what is measured. name: the key in eval.json."""
 
     name: ClassVar[str]
 
@@ -80,4 +107,11 @@ def tasks() -> dict[str, Task]:
     """Every task by name."""
     for module in pkgutil.iter_modules(__path__, __name__ + "."):
         importlib.import_module(module.name)
-    return {task.name: task() for task in sorted(Task.__subclasses__(), key=lambda task: task.__module__)}
+    known: dict[str, Task] = {}
+    for task in sorted(
+        Task.__subclasses__(), key=lambda task: (not task.__module__.startswith(__name__), task.name)
+    ):
+        if task.name in known and type(known[task.name]).__qualname__ != task.__qualname__:
+            raise RecipeError(f"two evaluation tasks are named {task.name!r}; rename {task.__qualname__}")
+        known[task.name] = task()
+    return known

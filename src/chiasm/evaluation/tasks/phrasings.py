@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from chiasm.data.sample import Sample
-from chiasm.evaluation.asking import ask, told
-from chiasm.evaluation.tasks import Exam, NotApplicable, Outcome, Task
+from chiasm.evaluation.asking import scores_by_type
+from chiasm.evaluation.tasks import BLIND, SEEING, Exam, NotApplicable, Outcome, Task
 from chiasm.evaluation.tasks.questions import about_pictures
 
 
@@ -21,12 +21,8 @@ class Phrasings(Task):
             raise NotApplicable(
                 "the held-out data words no question in a way that is held out, or none were asked for"
             )
-        samples = [item.sample for item in items]
-        asked = ask(items)
-        for condition, blind in (("said", False), ("blind", True)):
-            for each, said in zip(asked, exam.subject.answer(samples, blind=blind), strict=True):
-                each.said[condition] = said
-        return Outcome(told(asked, ("blind",)), {"asked": [each.record() for each in asked]})
+        asked = exam.ask(items, {"said": SEEING, "blind": BLIND})
+        return Outcome(scores_by_type(asked, ("blind",)), {"asked": [each.record() for each in asked]})
 
 
 def _wanted(sample: Sample) -> bool:

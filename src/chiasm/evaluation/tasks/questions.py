@@ -7,11 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from chiasm.data.documents import writes_picture
 from chiasm.data.sample import Picture, Sample
-from chiasm.evaluation.asking import Asked, ask, told
-from chiasm.evaluation.subject import expected, pictures_read, with_pictures
-from chiasm.evaluation.tasks import Exam, Item, NotApplicable, Outcome, Task
+from chiasm.evaluation.asking import Asked, scores_by_type
+from chiasm.evaluation.subject import answers_in_words, pictures_read, with_pictures
+from chiasm.evaluation.tasks import BLIND, SEEING, Condition, Exam, Item, NotApplicable, Outcome, Task
 
 FREE = ("caption",)  # whole sentences, which matching does not judge
 RANDOM = 12  # questions shown in the report as they come
@@ -20,7 +19,7 @@ WIDEST = 384  # pixels of a picture kept for the report
 
 
 class Questions(Task):
-    """Exact match of greedy answers; `blind`: without the picture, `shuffled`: with another question's picture."""
+    """Greedy answers; `blind`: without the picture, `shuffled`: with another question's picture."""
 
     name = "questions"
 
@@ -30,25 +29,25 @@ class Questions(Task):
         items = exam.collect(_wanted, exam.sizes.questions)
         if not items:
             raise NotApplicable("the held-out data has no questions about pictures, or none were asked for")
-        samples = [item.sample for item in items]
-        swap = swapped(samples, exam.seed)
-        asked = ask(items)
-        conditions = {"said": samples, "shuffled": [with_pictures(sample, swap) for sample in samples]}
-        for condition, shown in conditions.items():
-            for each, said in zip(asked, exam.subject.answer(shown), strict=True):
-                each.said[condition] = said
-        for each, said in zip(asked, exam.subject.answer(samples, blind=True), strict=True):
-            each.said["blind"] = said
+        swap = swapped([item.sample for item in items], exam.seed)
+        conditions = {"said": SEEING, "blind": BLIND}
+        if swap:
+            conditions["shuffled"] = Condition(change=lambda sample: with_pictures(sample, swap))
+        asked = exam.ask(items, conditions)
         pictures, random, wrong = _shown(asked, items, exam.seed)
         shown_samples = {"asked": [each.record() for each in asked], "random": random, "wrong": wrong}
-        return Outcome(told(asked, ("blind", "shuffled")), shown_samples, pictures)
+        controls = [name for name in conditions if name != "said"]
+        return Outcome(scores_by_type(asked, controls), shown_samples, pictures)
 
 
 def swapped(samples: Sequence[Sample], seed: int) -> dict[str, Picture]:
-    """For each picture's key another picture: a cycle through all of them in random order, so none stays itself."""
+    """For each picture's key another picture: a cycle through all of them in random order, so none stays itself.
+
+    Empty where there is only one picture, which nothing can stand in for.
+    """
     pictures = {picture.key: picture for sample in samples for picture in pictures_read(sample)}
     if len(pictures) < 2:
-        raise NotApplicable("the questions share one picture, so that no other can be shown as a control")
+        return {}
     keys = list(pictures)
     order = np.random.default_rng(seed).permutation(len(keys))
     return {keys[i]: pictures[keys[j]] for i, j in zip(order, np.roll(order, 1), strict=True)}
@@ -60,9 +59,7 @@ def _wanted(sample: Sample) -> bool:
 
 def about_pictures(sample: Sample) -> bool:
     """Whether a sample shows pictures and wants a short answer in words."""
-    if sample.truth.get("task") in FREE or writes_picture(sample):
-        return False
-    return bool(pictures_read(sample)) and bool(expected(sample))
+    return sample.truth.get("task") not in FREE and bool(pictures_read(sample)) and answers_in_words(sample)
 
 
 def _shown(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from chiasm.data.sample import Sample
-from chiasm.evaluation.asking import ask, told
-from chiasm.evaluation.subject import expected, pictures_read
-from chiasm.evaluation.tasks import Exam, NotApplicable, Outcome, Task
+from chiasm.evaluation.asking import scores_by_type
+from chiasm.evaluation.subject import answers_in_words, pictures_read
+from chiasm.evaluation.tasks import SEEING, Exam, NotApplicable, Outcome, Task
 
 
 class Text(Task):
-    """Exact match of greedy answers to questions whose scene is described in words."""
+    """Greedy answers to questions whose scene is described in words."""
 
     name = "text"
 
@@ -17,11 +17,9 @@ class Text(Task):
         items = exam.collect(_wanted, exam.sizes.text)
         if not items:
             raise NotApplicable("the held-out data has no questions in words only, or none were asked for")
-        asked = ask(items)
-        for each, said in zip(asked, exam.subject.answer([item.sample for item in items]), strict=True):
-            each.said["said"] = said
-        return Outcome(told(asked, ()), {"asked": [each.record() for each in asked]})
+        asked = exam.ask(items, {"said": SEEING})
+        return Outcome(scores_by_type(asked, ()), {"asked": [each.record() for each in asked]})
 
 
 def _wanted(sample: Sample) -> bool:
-    return not pictures_read(sample) and bool(expected(sample))
+    return not pictures_read(sample) and answers_in_words(sample)

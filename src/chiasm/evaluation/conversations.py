@@ -1,0 +1,77 @@
+"""Every question of a conversation, and what stands before it when it is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from chiasm.data.sample import Sample
+from chiasm.evaluation.subject import Subject
+from chiasm.recipe import EarlierAnswers
+
+
+@dataclass(frozen=True)
+class Item:
+    """A held-out question with all that stands before it.
+
+    sample: ends with the answer. cluster: its group in the source, whose samples share a picture.
+    conversation: names the sample that it is a part of. turn: which of its answers is wanted, from 0.
+    """
+
+    sample: Sample
+    cluster: int
+    conversation: str = ""
+    turn: int = 0
+
+
+def questions_of(sample: Sample) -> list[Sample]:
+    """The conversation up to each answer that is to be learnt; a sample without any stays as it is."""
+    ends = [i for i, m in enumerate(sample.messages) if m.role == "assistant" and m.learnt]
+    if not ends or ends == [len(sample.messages) - 1]:
+        return [sample]
+    # what else is right is said of the last answer
+    truth = {key: value for key, value in sample.truth.items() if key != "answers"}
+    return [
+        Sample(
+            f"{sample.name}, answer {number}",
+            sample.messages[: end + 1],
+            sample.truth if end == ends[-1] else truth,
+        )
+        for number, end in enumerate(ends, 1)
+    ]
+
+
+def answer_items(
+    subject: Subject,
+    items: Sequence[Item],
+    earlier: EarlierAnswers,
+    *,
+    blind: bool = False,
+    change: Callable[[Sample], Sample] = lambda sample: sample,
+) -> list[str]:
+    """The subject's answer to each item.
+
+    earlier: what stands in the earlier answers of a conversation, the true ones or the subject's own.
+    blind: without the pictures. change: what is asked in place of an item's sample, of as many messages.
+    """
+    samples = [change(item.sample) for item in items]
+    if earlier == "true":
+        return subject.answer(samples, blind=blind)
+    answers = [""] * len(items)
+    own: dict[tuple[int, str], dict[int, str]] = {}  # conversation -> place of a message -> what was answered
+    for turn in sorted({item.turn for item in items}):
+        now = [i for i, item in enumerate(items) if item.turn == turn]
+        talks = [own.setdefault((items[i].cluster, items[i].conversation), {}) for i in now]
+        asked = [_with_answers(samples[i], talk) for i, talk in zip(now, talks, strict=True)]
+        for i, talk, answer in zip(now, talks, subject.answer(asked, blind=blind), strict=True):
+            answers[i] = answer
+            talk[len(samples[i].messages) - 1] = answer
+    return answers
+
+
+def _with_answers(sample: Sample, answers: dict[int, str]) -> Sample:
+    messages = tuple(
+        replace(message, content=(str(answers[i]),)) if i in answers else message
+        for i, message in enumerate(sample.messages)
+    )
+    return replace(sample, messages=messages)

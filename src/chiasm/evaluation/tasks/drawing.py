@@ -1,0 +1,117 @@
+"""Pictures drawn on one's own data, where no checker knows what is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from chiasm.data.sample import Picture, Sample
+from chiasm.errors import ChiasmError
+from chiasm.evaluation.fidelity import NETWORK, features, frechet, psnr, ssim
+from chiasm.evaluation.statistics import Z
+from chiasm.evaluation.subject import question
+from chiasm.evaluation.tasks import Exam, NotApplicable, Outcome, Task
+
+DISTANCE = f"FD-{NETWORK}"
+SHOWN = 16  # prompts in the report
+
+
+class Drawing(Task):
+    """Pictures of prompts without a scene: reconstructions, and how far drawn pictures lie from true ones.
+
+    reconstruction: PSNR (dB) and SSIM of the true pictures through the image tokenizer, at its size, and their
+    distance, the least that drawing can hope for. FD-<network>: Fréchet distance over that network's features
+    between drawn and true pictures. It depends on their number: only figures of equally many compare.
+    """
+
+    name = "drawing"
+
+    def run(self, exam: Exam) -> Outcome:
+        if not exam.subject.draws:
+            raise NotApplicable("the model has no image head")
+        items = exam.collect(_wanted, exam.sizes.pictures)
+        if not items:
+            raise NotApplicable(
+                "the held-out data asks for no picture without a scene, or none were asked for"
+            )
+        samples = [item.sample for item in items]
+        answers = [_answer(sample) for sample in samples]
+        true = exam.subject.targets(answers)
+        rebuilt = exam.subject.reconstruct(answers)
+        drawn = exam.subject.draw(samples, seed=exam.seed)
+        noise = np.array([float(psnr(*_pair(a, b))) for a, b in zip(rebuilt, true, strict=True)])
+        alike = [float(ssim(*_pair(a, b))) for a, b in zip(rebuilt, true, strict=True)]
+        half = Z * float(noise.std(ddof=1)) / len(noise) ** 0.5 if len(noise) > 1 else float("inf")
+        mean = float(noise.mean())
+        scores: dict[str, Any] = {
+            "n": len(samples),
+            "reconstruction": {"psnr": mean, "ssim": float(np.mean(alike))},
+        }
+        if len(samples) > 1:
+            scores["reconstruction"]["psnr_ci"] = [mean - half, mean + half]
+            scores |= _distances(true, rebuilt, drawn, scores["reconstruction"])
+        else:
+            scores["left_out"] = f"{DISTANCE} needs two pictures or more"
+        return Outcome(scores, *_shown(samples, true, rebuilt, drawn))
+
+
+def _wanted(sample: Sample) -> bool:
+    last = sample.messages[-1]
+    draws = last.role == "assistant" and any(isinstance(item, Picture) for item in last.content)
+    return draws and "scene" not in sample.truth
+
+
+def _answer(sample: Sample) -> Picture:
+    return next(item for item in sample.messages[-1].content if isinstance(item, Picture))
+
+
+def _distances(
+    true: Sequence[Image.Image],
+    rebuilt: Sequence[Image.Image],
+    drawn: Sequence[Image.Image],
+    reconstruction: dict[str, Any],
+) -> dict[str, Any]:
+    """The distance of drawn pictures; that of reconstructions is added to theirs. Why not, without the network."""
+    try:
+        wanted = _features(true)
+    except ChiasmError as error:
+        return {"left_out": f"{DISTANCE}: {error}"}
+    reconstruction[DISTANCE] = frechet(_features(rebuilt), wanted)
+    return {DISTANCE: frechet(_features(drawn), wanted)}
+
+
+def _features(pictures: Sequence[Image.Image]) -> Float[Tensor, "n f"]:
+    """Of each picture by itself, as their sizes may differ."""
+    return torch.cat([features(_pixels(picture)) for picture in pictures])
+
+
+def _pair(one: Image.Image, other: Image.Image) -> tuple[Tensor, Tensor]:
+    return _pixels(one), _pixels(other.resize(one.size, Image.Resampling.BICUBIC))
+
+
+def _pixels(picture: Image.Image) -> Float[Tensor, "1 3 h w"]:
+    array = np.asarray(picture.convert("RGB"), dtype=np.float32) / 255
+    return torch.from_numpy(array).permute(2, 0, 1)[None].contiguous()
+
+
+def _shown(
+    samples: Sequence[Sample],
+    true: Sequence[Image.Image],
+    rebuilt: Sequence[Image.Image],
+    drawn: Sequence[Image.Image],
+) -> tuple[dict[str, Any], dict[str, Image.Image]]:
+    """The first pictures for the report; the samples stand in random order already."""
+    rows: list[dict[str, Any]] = []
+    files: dict[str, Image.Image] = {}
+    for i, sample in enumerate(samples[:SHOWN]):
+        named = {"true": true[i], "reconstructed": rebuilt[i], "drawn": drawn[i]}
+        names = {what: f"drawing-{i}-{what}.webp" for what in named}
+        files |= {names[what]: picture for what, picture in named.items()}
+        rows.append({"caption": question(sample), "images": names})
+    return {"rows": rows}, files

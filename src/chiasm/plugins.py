@@ -1,0 +1,47 @@
+"""Parts, metrics and tasks of one's own, from a file or a module that the user names."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from chiasm.errors import ChiasmError
+
+
+def load_plugins(references: Iterable[str | Path]) -> None:
+    """Import Python files (`metrics.py`) and modules (`mine.metrics`), which register what they define.
+
+    Only what the user names on the command line or in a call is imported; no recipe and no checkpoint can name one.
+    Raises ChiasmError for one that cannot be imported.
+    """
+    for reference in references:
+        try:
+            if str(reference).endswith(".py"):
+                _import_file(Path(reference).expanduser().resolve())
+            else:
+                importlib.import_module(str(reference))
+        except ChiasmError:
+            raise
+        except Exception as error:  # whatever the user's code raises
+            raise ChiasmError(f"the plugin {reference} cannot be imported: {error}") from None
+
+
+def _import_file(path: Path) -> None:
+    if not path.is_file():
+        raise ChiasmError(f"there is no plugin at {path}; it is a Python file or the name of a module")
+    name = f"chiasm_plugin_{path.stem}_{abs(hash(str(path))):x}"
+    if name in sys.modules:
+        return
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
