@@ -140,19 +140,22 @@ def test_a_thing_too_many_spoils_the_whole_but_not_the_places():
 def test_a_faint_ghost_is_nothing_and_a_pale_thing_is_one():
     """The first guard: shape alone is no sighting, for a correlation does not see contrast."""
     checker = Checker(emoji_set(32))
-    for scene in scenes_of(6):
+    for scene in scenes_of(3):
         ground, picture = Image.new("RGB", (96, 96), scene.tint), render(scene, 96)
-        assert checker.read(Image.blend(ground, picture, 0.15)).found == 0
-        assert checker.read(Image.blend(ground, picture, 0.6)).found == len(scene.things)
+        assert checker.read(Image.blend(ground, picture, 0.06)).found == 0
+        assert checker.read(Image.blend(ground, picture, 0.5)).found == len(scene.things)
 
 
-def test_a_picture_without_a_plain_ground_is_no_scene():
-    """The second guard: things on a ground that runs through all shades are not taken for a scene."""
-    checker = Checker(emoji_set(32))
-    shades = np.linspace(0, 255, 96)
-    ground = np.stack(np.broadcast_arrays(shades[:, None], shades[None], (shades[:, None] + shades) / 2), 2)
-    for scene in scenes_of(6):
+def test_a_picture_without_a_plain_ground_is_no_scene(monkeypatch):
+    """The second guard: things on noise are not taken for a scene, though some of them would be recognised."""
+    checker, unguarded = Checker(emoji_set(32)), 0
+    for index, scene in enumerate(scenes_of(6)):
+        noise = np.random.default_rng(index).integers(0, 256, (96, 96, 3))
         pixels = np.asarray(render(scene, 96)).astype(float)
         plain = np.abs(pixels - np.array(scene.tint)).max(2, keepdims=True) < 6
-        picture = Image.fromarray(np.where(plain, ground, pixels).astype(np.uint8))
+        picture = Image.fromarray(np.where(plain, noise, pixels).astype(np.uint8))
         assert checker.read(picture).found == 0
+        with monkeypatch.context() as patch:
+            patch.setattr("chiasm.data.world.checker.PLAIN", 0)
+            unguarded += checker.read(picture).found
+    assert unguarded > 0
