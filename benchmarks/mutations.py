@@ -5,10 +5,10 @@
     python benchmarks/mutations.py losses.py --tests tests/test_losses.py     # against these tests
 
 Modules are files or folders below src/chiasm. A change turns one operator, comparison, `and`/`or`, `not`, number,
-truth value or returned value into another. The tests of a module are those that mirror it (`tests/heads/` for
-`heads/masked.py`), the file of its name first; they run up to the first failure, without the slow ones, in a forked
-process that imports a copy of the package with the one change. A change that runs into the time limit counts as
-noticed: something waits for it that never comes.
+truth value or returned value into another. The tests of a module are the files of its name
+(`tests/test_losses.py`), or where there are none those of the folder that mirrors its own (`tests/heads/`). They
+run up to the first failure, without the slow ones, in a forked process that imports a copy of the package with the
+one change. A change that runs into the time limit counts as noticed: something waits for it that never comes.
 """
 
 from __future__ import annotations
@@ -118,12 +118,14 @@ def modules(named: Sequence[str]) -> list[Path]:
 
 
 def mirroring(module: Path) -> list[str]:
-    """The tests of a module: of its name first, then those of its folder."""
+    """The tests of a module: the files of its name, or where there are none those of its folder."""
     place = module.relative_to(PACKAGE)
     folder = TESTS / place.parent
-    own = [folder / f"test_{place.stem}.py", TESTS / f"test_{place.stem}.py"]
-    beside = sorted(folder.glob("test_*.py")) if place.parent != Path() else []
-    return [str(path.relative_to(ROOT)) for path in dict.fromkeys([*own, *beside]) if path.exists()]
+    own = [TESTS / f"test_{place.stem}.py", *sorted(folder.glob(f"test_*{place.stem}.py"))]
+    found = [path for path in dict.fromkeys(own) if path.exists()]
+    if not found and place.parent != Path():
+        found = sorted(folder.glob("test_*.py"))
+    return [str(path.relative_to(ROOT)) for path in found]
 
 
 def places(module: Path) -> list[Place]:
