@@ -267,8 +267,10 @@ def import_(
 ) -> None:
     """Turn an original project's checkpoint into one of Chiasm."""
     from chiasm.interop import import_checkpoint
+    from chiasm.recipe import load_recipe
 
     import_checkpoint(source, destination, layout=layout, tokenizer=tokenizer)
+    _say(load_recipe(destination / "recipe.yaml").about)
     _say(f"imported into {destination}; look at it: chiasm show {destination / 'recipe.yaml'}")
 
 

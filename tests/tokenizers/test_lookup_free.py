@@ -90,3 +90,48 @@ def test_every_finite_scalar_code_is_reached_and_comes_back():
     assert {int(code) for code in reached.flatten()} >= {0, 59}
     assert quantizer(torch.zeros(1, 1, 1, 3)).vectors.abs().max() == 0
     assert quantizer.vectors(torch.tensor([[[1]]])).flatten().tolist() == [-0.5, -1.0, -1.0]
+
+
+def test_spherical_codes_have_one_length_and_only_directions_count():
+    quantizer = ProjectedLookupFree(
+        5, 5, commitment=1.0, entropy=0.1, diversity=1.0, soft_clamp=0.0, scale=2.0, spherical=True
+    )
+    inputs = latents()
+    quantized = quantizer(inputs)
+    assert torch.allclose(quantized.vectors.norm(dim=-1), torch.tensor(2.0))
+    assert torch.allclose(quantized.vectors, 2 * inputs.sign() / 5**0.5)
+    assert torch.allclose(quantizer.vectors(quantized.codes), quantized.vectors)
+    for name, loss in quantizer(7 * inputs).losses.items():
+        torch.testing.assert_close(loss.mean, quantized.losses[name].mean)
+
+
+def test_the_commitment_of_bits_is_the_originals_with_its_gradient():
+    inputs = latents().requires_grad_()
+    loss = BitwiseLookupFree(5, commitment=1.0, entropy=0.0, repeated=0.25)(inputs).losses["commitment"].mean
+    loss.backward()
+    true = latents().requires_grad_()
+    through = true + (true.sign() - true).detach()
+    expected = (through.detach() - true).square().mean() + 0.25 * (through - true.detach()).square().mean()
+    expected.backward()
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(inputs.grad, true.grad)
+
+
+@pytest.mark.parametrize("clamped", [False, True])
+def test_symmetric_finite_scalars_lie_evenly_from_one_end_to_the_other(clamped):
+    quantizer = FiniteScalars(3, [2, 3, 4], symmetric=True, clamped=clamped)
+    vectors = quantizer.vectors(torch.arange(24))
+    assert [sorted(set(column.tolist())) for column in vectors.T] == [
+        [-1.0, 1.0],
+        [-1.0, 0.0, 1.0],
+        pytest.approx([-1.0, -1 / 3, 1 / 3, 1.0]),
+    ]
+    assert torch.equal(
+        quantizer.encode(torch.atanh(0.9 * vectors) if not clamped else vectors), torch.arange(24)
+    )
+
+
+def test_clamped_finite_scalars_are_linear_between_their_ends():
+    """Of 5 levels, 0.3 stands for 0.3 x 2 of the steps from the middle, which is one."""
+    quantizer = FiniteScalars(1, [5], clamped=True)
+    assert quantizer(torch.tensor([[0.3], [0.2], [-7.0]])).vectors.flatten().tolist() == [0.5, 0.0, -1.0]

@@ -251,3 +251,53 @@ def two_ranks_equal_one(folder, batches):
         assert torch.equal(value, second[name])
         torch.testing.assert_close(value, alone[name], rtol=1e-6, atol=1e-6, msg=name)
     return first
+
+
+def dead_at(step_count, *, revive_after=2):
+    """A codebook of which code 1 was far from every vector for so many steps, and those vectors."""
+    quantizer = VectorQuantizer(2, 1, revive_after=revive_after).train()
+    inputs = torch.tensor([[-1.0], [1.0]])
+    step(quantizer, inputs)
+    quantizer.vectors[1] = quantizer.sums[1] = 1e4
+    quantizer.counts[1] = 1.0
+    for _ in range(step_count):
+        step(quantizer, inputs)
+    return quantizer, inputs
+
+
+def test_a_revived_code_weighs_one_use_so_that_it_moves_freely_to_what_chooses_it_next():
+    quantizer, _ = dead_at(2)
+    assert quantizer.counts[1] == 1.0
+    assert torch.equal(quantizer.sums[1], quantizer.vectors[1])
+    assert quantizer.vectors[1].abs() == 1.0
+
+
+def test_revival_leaves_the_record_of_use_alone():
+    revived, plain = dead_at(2)[0], dead_at(2, revive_after=0)[0]
+    assert torch.equal(revived.frequency, plain.frequency)
+    assert torch.equal(revived.last_use, plain.last_use)
+
+
+def test_a_revived_code_has_as_long_as_any_other_before_it_is_revived_again():
+    quantizer, inputs = dead_at(2)
+    first = int(quantizer.last_revival[1])
+    quantizer.vectors[1] = quantizer.sums[1] = 1e4  # away again, and unused from now on
+    step(quantizer, inputs)
+    assert quantizer.last_revival[1] == first
+    step(quantizer, inputs)
+    assert quantizer.last_revival[1] == first + 2
+
+
+def test_a_code_that_begins_without_vectors_weighs_one_use():
+    quantizer = VectorQuantizer(3, 1, revive_after=0).train()
+    step(quantizer, torch.tensor([[2.0]]).expand(4, 1))  # all begin at one place, which the first code takes
+    assert sorted(quantizer.counts.tolist()) == [1.0, 1.0, 4.0]
+    assert torch.equal(quantizer.sums, quantizer.vectors * quantizer.counts[:, None])
+
+
+def test_codes_on_the_sphere_stay_there_when_they_learn():
+    quantizer = VectorQuantizer(4, 3, cosine=True, revive_after=0).train()
+    for seed in range(3):
+        step(quantizer, grids(seed=seed))
+    assert torch.allclose(quantizer.vectors.norm(dim=1), torch.ones(4))
+    assert not torch.allclose(quantizer.sums.norm(dim=1), quantizer.counts)  # sums of directions that differ

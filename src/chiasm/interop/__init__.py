@@ -49,8 +49,8 @@ cannot reach the numbers is listed with its reason; anything else is refused by 
 
 Optional: `read` (files other than config.json and weights, or a config put together from several), `config`
 (`model` reversed: exports what was never imported), `constants` (values of `Own` tensors from other files of the
-folder), `chat_template`, `write`. What several families share of transformers' towers is in
-`chiasm.interop.towers`.
+folder), `chat_template`, `remark` (which weights were chosen), `write`. What several families share of
+transformers' towers is in `chiasm.interop.towers`.
 
 ## How its parity cases are replayed
 By functions in the same file, each marked with the system and the beginning of `reference.class`:

@@ -79,6 +79,11 @@ class Config(Mapping[str, Any]):
         return unread
 
 
+def reader(config: Mapping[str, Any]) -> Config:
+    """A family's methods may be called with a dict too; the account is then nobody's."""
+    return config if isinstance(config, Config) else Config(config)
+
+
 def plain(value: Any) -> Any:
     """Dicts and lists of a `Config`, or of anything that holds one; all below it counts as read."""
     if isinstance(value, Mapping):

@@ -58,7 +58,7 @@ def load(
     Raises CheckpointError naming tensors that are missing, left over, or contradict the config.
     """
     plan = layout.plan(original.config, original.tensors.keys(), where)
-    about = f"imported from {name} ({layout.name})"
+    about = f"imported from {name} ({layout.name})" + (plan.remark and f": {plan.remark}")
     recipe = load_recipe({"name": name, "about": about, "model": plan.model, "data": {}, "stages": []})
     ours, unused = plan.names.to_ours(original.tensors, where)
     ours |= constants or {}

@@ -91,6 +91,7 @@ class Plan:
     names: NameMap
     chat_template: str | dict[str, str] | None
     added_tokens: dict[str, int]
+    remark: str
 
 
 class Family:
@@ -161,7 +162,12 @@ class Family:
                 self.names(config, keys),
                 self.chat_template(config),
                 self.added_tokens(config),
+                self.remark(config, keys),
             )
+
+    def remark(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> str:
+        """What is to be said of an import beyond its name: which weights were chosen, where there are several."""
+        return ""
 
     def constants(self, folder: Folder) -> dict[str, Tensor]:
         """Values of `Own` tensors that other files of the folder decide (a preprocessor's mean and deviation)."""

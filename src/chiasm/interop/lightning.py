@@ -21,16 +21,17 @@ ALLOWED = {
 
 
 class Inert:
-    """Stands for an object of a class that is not read."""
+    """Stands for an object of a class that is not read; of its attributes it knows the names and values."""
 
     def __init__(self, *args: Any, **kwargs: Any):
-        pass
+        self.state: dict[str, Any] = {}
 
     def __call__(self, *args: Any, **kwargs: Any) -> Inert:
         return self
 
     def __setstate__(self, state: Any) -> None:
-        pass
+        if isinstance(state, dict):
+            self.state = state
 
     def append(self, *items: Any) -> None:
         pass
@@ -58,15 +59,44 @@ def read_wrapped(path: Path, *wrappers: str) -> dict[str, Tensor]:
 
     Raises CheckpointError naming a broken file.
     """
+    content = _read(path)
+    name = next((each for each in wrappers if each in content), None)
+    state = content if name is None else content[name]
+    if not isinstance(state, dict):
+        raise CheckpointError(f"{path} holds no tensors by name")
+    return {key: tensor.detach() for key, tensor in state.items() if isinstance(tensor, Tensor)}
+
+
+def read_arguments(path: Path, *names: str) -> dict[str, Any]:
+    """Numbers, words and lists among the arguments that a trainer stored under the first of these names it has.
+
+    Raises CheckpointError naming a broken file.
+    """
+    content = _read(path)
+    stored: Any = next((content[name] for name in names if name in content), {})
+    state = getattr(stored, "state", stored)
+    if not isinstance(state, dict):
+        return {}
+    simple = (bool, int, float, str, list, type(None))
+    return {str(key): value for key, value in state.items() if isinstance(value, simple)}
+
+
+def wrapped_as(path: Path, *wrappers: str) -> str | None:
+    """Under which of these names a training checkpoint has its tensors; None = under none."""
+    content = _read(path)
+    return next((each for each in wrappers if each in content), None)
+
+
+def _read(path: Path) -> dict[str, Any]:
     reader = types.SimpleNamespace(
         __name__=__name__, Unpickler=_Unpickler, load=lambda f, **kwargs: _Unpickler(f, **kwargs).load()
     )
     try:
         content = torch.load(path, map_location="cpu", weights_only=False, pickle_module=reader)
-        name = next((each for each in wrappers if each in content), None)
-        state = content if name is None else content[name]
-        return {name: tensor.detach() for name, tensor in state.items() if isinstance(tensor, Tensor)}
     except Exception as error:  # torch and pickle have many for a broken file
         raise CheckpointError(
             f"{path} cannot be read as a checkpoint: {error or type(error).__name__}"
         ) from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} holds no tensors by name")
+    return content

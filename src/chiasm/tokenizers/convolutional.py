@@ -25,7 +25,8 @@ class ConvEncoder(nn.Module):
 
     width: channels of the first level. multipliers: of the width, a level each. depth: residual blocks a level,
     one number for all or one each. latent_width: channels out. attention: levels (from 0) with self-attention
-    behind each block. middle_attention: self-attention at the resolution of the latents.
+    behind each block. middle_attention: self-attention at the resolution of the latents. convolved: whether a
+    convolution changes the resolution, instead of averaging. heads: of every self-attention.
     """
 
     def __init__(
@@ -36,6 +37,9 @@ class ConvEncoder(nn.Module):
         latent_width: int,
         attention: Collection[int] = (),
         middle_attention: bool = True,
+        *,
+        convolved: bool = True,
+        heads: int = 1,
     ):
         super().__init__()
         check_widths(width, multipliers)
@@ -43,14 +47,14 @@ class ConvEncoder(nn.Module):
         self.down = nn.ModuleList()
         channels = width
         for level, multiplier in enumerate(multipliers):
-            stage = _Stage()
+            stage = _Stage(heads=heads)
             for _ in range(_blocks(depth, level)):
                 stage.add(channels, width * multiplier, level in attention)
                 channels = width * multiplier
             if level < len(multipliers) - 1:
-                stage.downsample = Downsample(channels)
+                stage.downsample = Downsample(channels) if convolved else nn.AvgPool2d(2)
             self.down.append(stage)
-        self.mid = Middle(channels, middle_attention)
+        self.mid = Middle(channels, middle_attention, heads=heads)
         self.norm_out = norm(channels)
         self.conv_out = nn.Conv2d(channels, latent_width, 3, 1, 1)
 
@@ -65,6 +69,7 @@ class ConvDecoder(nn.Module):
     """Latents to pixels: `ConvEncoder` mirrored, with the same options. `up[0]` is the full resolution.
 
     normalise: makes the normalisations. What they are told besides (the codes, say) is given to `forward`.
+    middle_blocks: residual blocks at the resolution of the latents beyond the two round the attention.
     """
 
     def __init__(
@@ -76,21 +81,25 @@ class ConvDecoder(nn.Module):
         attention: Collection[int] = (),
         middle_attention: bool = True,
         normalise: Normalise | None = None,
+        *,
+        convolved: bool = True,
+        heads: int = 1,
+        middle_blocks: int = 0,
     ):
         super().__init__()
         check_widths(width, multipliers)
         channels = width * multipliers[-1]
         normalise = normalise or norm
         self.conv_in = nn.Conv2d(latent_width, channels, 3, 1, 1)
-        self.mid = Middle(channels, middle_attention, normalise)
+        self.mid = Middle(channels, middle_attention, normalise, heads=heads, more=middle_blocks)
         stages = []
         for level, multiplier in reversed(list(enumerate(multipliers))):
-            stage = _Stage(normalise)
+            stage = _Stage(normalise, heads)
             for _ in range(_blocks(depth, level)):
                 stage.add(channels, width * multiplier, level in attention)
                 channels = width * multiplier
             if level > 0:
-                stage.upsample = Upsample(channels)
+                stage.upsample = Upsample(channels) if convolved else nn.UpsamplingNearest2d(scale_factor=2)
             stages.append(stage)
         self.up = nn.ModuleList(reversed(stages))
         self.norm_out = normalise(channels)
@@ -123,36 +132,56 @@ class ResidualBlock(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention of one head over all positions, its projections 1x1 convolutions; added to the input."""
+    """Self-attention over all positions, its projections 1x1 convolutions; added to the input."""
 
-    def __init__(self, width: int, normalise: Normalise | None = None):
+    def __init__(self, width: int, normalise: Normalise | None = None, heads: int = 1):
         super().__init__()
+        if width % heads:
+            raise RecipeError(f"{width} channels cannot be split into {heads} attention heads")
+        self.heads = heads
         self.norm = (normalise or norm)(width)
         self.q, self.k, self.v = (nn.Conv2d(width, width, 1) for _ in range(3))
         self.proj_out = nn.Conv2d(width, width, 1)
 
     def forward(self, x: Float[Tensor, "n c h w"], *told: Tensor) -> Float[Tensor, "n c h w"]:
         normed = self.norm(x, *told)
-        q, k, v = (rearrange(p(normed), "n c h w -> n 1 (h w) c") for p in (self.q, self.k, self.v))
+        q, k, v = (
+            rearrange(p(normed), "n (e c) h w -> n e (h w) c", e=self.heads) for p in (self.q, self.k, self.v)
+        )
         mixed = functional.scaled_dot_product_attention(q, k, v)
-        return x + self.proj_out(rearrange(mixed, "n 1 (h w) c -> n c h w", h=x.shape[2]))
+        return x + self.proj_out(rearrange(mixed, "n e (h w) c -> n (e c) h w", h=x.shape[2]))
 
 
 class Middle(nn.Module):
-    """Two residual blocks with attention between them, at the resolution of the latents."""
+    """Two residual blocks with attention between them, at the resolution of the latents, and `more` behind them."""
 
-    def __init__(self, width: int, attends: bool = True, normalise: Normalise | None = None):
+    def __init__(
+        self,
+        width: int,
+        attends: bool = True,
+        normalise: Normalise | None = None,
+        *,
+        heads: int = 1,
+        more: int = 0,
+    ):
         super().__init__()
         self.block_1 = ResidualBlock(width, width, normalise)
         if attends:
-            self.attn_1 = Attention(width, normalise)
+            self.attn_1 = Attention(width, normalise, heads)
         self.block_2 = ResidualBlock(width, width, normalise)
+        if more:
+            self.extra_mid_res_blocks = nn.ModuleList(
+                ResidualBlock(width, width, normalise) for _ in range(more)
+            )
 
     def forward(self, x: Float[Tensor, "n c h w"], *told: Tensor) -> Float[Tensor, "n c h w"]:
         x = self.block_1(x, *told)
         if hasattr(self, "attn_1"):
             x = self.attn_1(x, *told)
-        return self.block_2(x, *told)
+        x = self.block_2(x, *told)
+        for block in getattr(self, "extra_mid_res_blocks", ()):
+            x = block(x, *told)
+        return x
 
 
 class Downsample(nn.Module):
@@ -180,16 +209,16 @@ class Upsample(nn.Module):
 class _Stage(nn.Module):
     """The blocks of one resolution, and the change to the next."""
 
-    def __init__(self, normalise: Normalise | None = None):
+    def __init__(self, normalise: Normalise | None = None, heads: int = 1):
         super().__init__()
-        self.normalise = normalise
+        self.normalise, self.heads = normalise, heads
         self.block = nn.ModuleList()
         self.attn = nn.ModuleList()
 
     def add(self, in_width: int, out_width: int, attends: bool) -> None:
         self.block.append(ResidualBlock(in_width, out_width, self.normalise))
         if attends:
-            self.attn.append(Attention(out_width, self.normalise))
+            self.attn.append(Attention(out_width, self.normalise, self.heads))
 
     def forward(self, x: Tensor, *told: Tensor) -> Tensor:
         for i, block in enumerate(self.block):

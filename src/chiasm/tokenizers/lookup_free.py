@@ -85,12 +85,14 @@ class LookupFree(Signs):
 class BitwiseLookupFree(Signs):
     """Show-o's: the entropy of each bit by itself; channel 0 is the highest bit.
 
-    commitment, entropy: weights, as in `LookupFree`.
+    commitment, entropy: weights, as in `LookupFree`. repeated: share of the commitment that the original adds once
+    more between the codes and the latents. The codes' gradient passes straight to the latents, so that this share
+    adds to the value but is taken off the gradient.
     """
 
-    def __init__(self, bits: int, *, commitment: float, entropy: float):
+    def __init__(self, bits: int, *, commitment: float, entropy: float, repeated: float = 0.25):
         super().__init__(bits, big_endian=True)
-        self.commitment, self.entropy = commitment, entropy
+        self.commitment, self.entropy, self.repeated = commitment, entropy, repeated
 
     def losses(self, latents: Float[Tensor, "*n c"], signs: Float[Tensor, "*n c"]) -> dict[str, Loss]:
         logits = 4 * latents.flatten(0, -2)
@@ -98,9 +100,10 @@ class BitwiseLookupFree(Signs):
         even = torch.special.entr(chance) + torch.special.entr(1 - chance)
         sure = binary_entropy(logits)
         count = torch.tensor(float(sure.numel()), device=latents.device)
+        through = latents + (signs - latents).detach()
+        again = (through - latents.detach()).square()
         return {
-            # 1.25: the original also adds a quarter of it with the gradient stopped on the other side.
-            "commitment": Loss.of(1.25 * (latents - signs).square(), self.commitment),
+            "commitment": Loss.of((latents - signs).square() + self.repeated * again, self.commitment),
             "entropy": Loss(sure.sum() - count * even.mean(), count, self.entropy),
         }
 
@@ -109,7 +112,9 @@ class ProjectedLookupFree(Signs):
     """vector-quantize-pytorch's: `width` channels are projected to the bits and back; channel 0 is the highest bit.
 
     commitment, entropy: weights, as in `LookupFree`. diversity: how much an even use counts beside sure choices.
-    soft_clamp: bound of the projected channels (0 = none).
+    soft_clamp: bound of the projected channels (0 = none). scale: the size of a code's channels.
+    spherical: channels and codes are of the length `scale` (binary spherical quantization, arXiv 2406.07548).
+    offset: the entropy loss is moved up by it and kept positive by a softplus; None = not.
     """
 
     def __init__(
@@ -122,10 +127,14 @@ class ProjectedLookupFree(Signs):
         diversity: float,
         soft_clamp: float,
         sharpness: float = SHARPNESS,
+        scale: float = 1.0,
+        spherical: bool = False,
+        offset: float | None = None,
     ):
         super().__init__(bits, big_endian=True)
         self.commitment, self.entropy, self.diversity = commitment, entropy, diversity
         self.soft_clamp, self.sharpness = soft_clamp, sharpness
+        self.scale, self.spherical, self.offset = scale, spherical, offset
         projects = width != bits
         self.project_in = nn.Linear(width, bits) if projects else nn.Identity()
         self.project_out = nn.Linear(bits, width) if projects else nn.Identity()
@@ -134,34 +143,45 @@ class ProjectedLookupFree(Signs):
         return super().encode(self.project_in(latents))
 
     def vectors(self, codes: Int[Tensor, "*n"]) -> Float[Tensor, "*n c"]:
-        return self.project_out(super().vectors(codes))
+        return self.project_out(self._signs(codes))
 
     def inner(self, latents: Float[Tensor, "*n c"]) -> Float[Tensor, "*n b"]:
         """The channels whose signs are the code."""
         inner = self.project_in(latents)
-        return (inner / self.soft_clamp).tanh() * self.soft_clamp if self.soft_clamp else inner
+        if self.soft_clamp:
+            inner = (inner / self.soft_clamp).tanh() * self.soft_clamp
+        return self._on_sphere(inner)
 
     def forward(self, latents: Float[Tensor, "*n c"]) -> Quantized:
         inner = self.inner(latents)
         codes = super().encode(inner)
-        signs = super().vectors(codes)
+        signs = self._signs(codes)
         made = self.project_out(inner + (signs - inner).detach())
         return Quantized(made, codes, self.losses(inner, signs))
 
     def losses(self, latents: Float[Tensor, "*n c"], signs: Float[Tensor, "*n c"]) -> dict[str, Loss]:
         single, mean = self.entropies(latents.flatten(0, -2))
         count = torch.tensor(float(len(single)), device=latents.device)
+        entropy = single.sum() - self.diversity * count * mean
+        if self.offset is not None:
+            entropy = count * functional.softplus(entropy / count + self.offset)
         return {
             "commitment": Loss.of((latents - signs).square(), self.commitment),
-            "entropy": Loss(single.sum() - self.diversity * count * mean, count, self.entropy),
+            "entropy": Loss(entropy, count, self.entropy),
         }
 
     def entropies(self, latents: Float[Tensor, "m c"]) -> tuple[Float[Tensor, " m"], Float[Tensor, ""]]:
         """As in `LookupFree`, but chances below 1e-5 count as 1e-5 within the logarithm."""
-        codes = super().vectors(torch.arange(2**self.bits, device=latents.device))
+        codes = self._signs(torch.arange(2**self.bits, device=latents.device))
         chances = (2 / self.sharpness * latents @ codes.T).softmax(-1)
         mean = chances.mean(0)
         return -(chances * _clamped_log(chances)).sum(-1), -(mean * _clamped_log(mean)).sum()
+
+    def _signs(self, codes: Int[Tensor, "*n"]) -> Float[Tensor, "*n b"]:
+        return self._on_sphere(self.scale * super().vectors(codes))
+
+    def _on_sphere(self, channels: Float[Tensor, "*n b"]) -> Float[Tensor, "*n b"]:
+        return self.scale * functional.normalize(channels, dim=-1) if self.spherical else channels
 
 
 def binary_entropy(logits: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:

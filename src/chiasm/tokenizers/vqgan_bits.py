@@ -30,6 +30,7 @@ class BitwiseVQGAN(QuantizedAutoencoder, name="vqgan_bits"):
         bits: of a code; there are 2^bits codes.
         commitment: weight of the loss that draws the channels to -1 and 1.
         entropy: weight of the loss that makes each bit sure in a place and even over all.
+        repeated: share of the commitment that the original adds again, where it weakens the gradient.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class BitwiseVQGAN(QuantizedAutoencoder, name="vqgan_bits"):
         bits: Bits = 13,
         commitment: Weight = 0.1,
         entropy: Weight = 0.1,
+        repeated: Weight = 0.25,
     ):
         levels = len(multipliers)
         if not levels == len(decoder_multipliers) == len(depths) == len(decoder_depths):
@@ -58,7 +60,7 @@ class BitwiseVQGAN(QuantizedAutoencoder, name="vqgan_bits"):
         self.decoder = ConvDecoder(width, decoder_multipliers, decoder_depths, bits, attention)
         self.quant_conv = nn.Conv2d(bits, bits, 1)
         self.post_quant_conv = nn.Conv2d(bits, bits, 1)
-        self.quantize = BitwiseLookupFree(bits, commitment=commitment, entropy=entropy)
+        self.quantize = BitwiseLookupFree(bits, commitment=commitment, entropy=entropy, repeated=repeated)
 
     def latents(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n gh gw c"]:
         return rearrange(self.quant_conv(self.encoder(2 * pixels - 1)), "n c gh gw -> n gh gw c")

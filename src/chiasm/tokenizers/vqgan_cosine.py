@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
@@ -12,9 +11,7 @@ from chiasm.critics import Critic
 from chiasm.losses import Loss
 from chiasm.tokenizers.autoencoder import Quantized, Quantizer
 from chiasm.tokenizers.convolutional import nearest
-from chiasm.tokenizers.vqgan import Autoencoder
-
-SHARPNESS = 0.01  # temperature of the entropy loss's softmax over distances (LlamaGen's vq_model.py)
+from chiasm.tokenizers.vqgan import Autoencoder, choice_entropy
 
 
 class CosineCodebook(Quantizer):
@@ -42,7 +39,7 @@ class CosineCodebook(Quantizer):
             "commitment": Loss.of((vectors.detach() - latents).square(), self.commitment),
         }
         if self.entropy:
-            losses["entropy"] = self._entropy(latents.flatten(0, 2), codebook)
+            losses["entropy"] = choice_entropy(latents.flatten(0, 2), codebook, self.entropy)
         return Quantized(latents + (vectors - latents).detach(), codes, losses)
 
     def encode(self, latents: Float[Tensor, "n h w c"]) -> Int[Tensor, "n h w"]:
@@ -51,15 +48,6 @@ class CosineCodebook(Quantizer):
 
     def vectors(self, codes: Int[Tensor, "n h w"]) -> Float[Tensor, "n h w c"]:
         return functional.normalize(self.embedding(codes), dim=-1)
-
-    def _entropy(self, latents: Float[Tensor, "m c"], codebook: Float[Tensor, "k c"]) -> Loss:
-        """Mean entropy of the choices minus the entropy of the mean choice, times the number of choices."""
-        squares = latents.square().sum(1, keepdim=True) + codebook.square().sum(1) - 2 * latents @ codebook.T
-        chances = (-squares / SHARPNESS).softmax(-1)
-        single = -(chances * (-squares / SHARPNESS).log_softmax(-1)).sum(-1)
-        mean = chances.mean(0)
-        count = torch.tensor(float(len(latents)), device=latents.device)
-        return Loss(single.sum() + count * (mean * (mean + 1e-5).log()).sum(), count, self.entropy)
 
 
 class CosineVQGAN(Autoencoder, name="vqgan_cosine"):

@@ -13,16 +13,22 @@ from chiasm.errors import RecipeError
 from chiasm.tokenizers.autoencoder import Quantized, Quantizer
 from chiasm.tokenizers.vqgan import Autoencoder
 
+MOST = 2**24  # codes
+
 
 class FiniteScalars(Quantizer):
     """Rounds channel i to `levels[i]` values in [-1, 1] (arXiv 2309.15505, as in vector-quantize-pytorch).
 
     Codes are numbers in mixed radix, the first channel the lowest digit. `width` channels are projected to one
     each level and back where their numbers differ. There is nothing to learn, and no loss.
+
+    symmetric: the values lie evenly from -1 to 1 (arXiv 2411.19842); else 0 is one of them, also where their number
+    is even. clamped: channels are cut off at -1 and 1 instead of bent by tanh.
     """
 
-    def __init__(self, width: int, levels: list[int]):
+    def __init__(self, width: int, levels: list[int], *, symmetric: bool = False, clamped: bool = False):
         super().__init__()
+        self.symmetric, self.clamped = symmetric, clamped
         self.levels: Tensor
         self.register_buffer("levels", torch.tensor(levels), persistent=False)
         self.places: Tensor
@@ -34,27 +40,43 @@ class FiniteScalars(Quantizer):
 
     def forward(self, latents: Float[Tensor, "*n c"]) -> Quantized:
         bounded = self._bounded(self.project_in(latents))
-        digits = bounded.round()
-        made = self.project_out((bounded + (digits - bounded).detach()) / (self.levels // 2))
-        return Quantized(made, self._codes(digits), {})
+        rounded = self._rounded(bounded)
+        made = self.project_out(self._values(bounded + (rounded - bounded).detach()))
+        return Quantized(made, self._codes(rounded), {})
 
     def encode(self, latents: Float[Tensor, "*n c"]) -> Int[Tensor, "*n"]:
-        return self._codes(self._bounded(self.project_in(latents)).round())
+        return self._codes(self._rounded(self._bounded(self.project_in(latents))))
 
     def vectors(self, codes: Int[Tensor, "*n"]) -> Float[Tensor, "*n c"]:
-        digits = codes[..., None] // self.places % self.levels - self.levels // 2
-        return self.project_out(digits / (self.levels // 2))
+        digits = codes[..., None] // self.places % self.levels
+        return self.project_out(self._values((digits - self._lowest).float()))
+
+    @property
+    def _lowest(self) -> Int[Tensor, " l"]:
+        """How far below 0 each channel's numbers begin."""
+        return torch.zeros_like(self.levels) if self.symmetric else self.levels // 2
 
     def _bounded(self, scalars: Float[Tensor, "*n l"]) -> Float[Tensor, "*n l"]:
-        """Within the levels; an even number of them lies off 0 by half, so the input is moved to keep 0 at 0."""
-        half = (
-            (self.levels - 1) * 1.001 / 2
-        )  # a little beyond the outermost level, which else were never reached
+        """Within each channel's numbers."""
+        bend = (lambda x: x.clamp(-1, 1)) if self.clamped else torch.tanh
+        if self.symmetric:
+            return (self.levels - 1) * (bend(scalars) + 1) / 2
+        # A little beyond the outermost number, which else were never reached. An even count of them lies off 0 by
+        # half, so the input is moved to keep 0 at 0.
+        half = (self.levels - 1) * 1.001 / 2
         offset = torch.where(self.levels % 2 == 0, 0.5, 0.0)
-        return (scalars + (offset / half).atanh()).tanh() * half - offset
+        shift = offset / half if self.clamped else (offset / half).atanh()
+        return bend(scalars + shift) * half - offset
 
-    def _codes(self, digits: Float[Tensor, "*n l"]) -> Int[Tensor, "*n"]:
-        return ((digits.long() + self.levels // 2) * self.places).sum(-1)
+    def _rounded(self, bounded: Float[Tensor, "*n l"]) -> Float[Tensor, "*n l"]:
+        """The nearest number; of two equally near the higher, or the even one."""
+        return (bounded + 0.5).floor() if self.symmetric else bounded.round()
+
+    def _values(self, rounded: Float[Tensor, "*n l"]) -> Float[Tensor, "*n l"]:
+        return rounded * (2 / (self.levels - 1)) - 1 if self.symmetric else rounded / (self.levels // 2)
+
+    def _codes(self, rounded: Float[Tensor, "*n l"]) -> Int[Tensor, "*n"]:
+        return ((rounded.long() + self._lowest) * self.places).sum(-1)
 
 
 class FiniteScalarVQGAN(Autoencoder, name="vqgan_fsq"):
@@ -69,6 +91,7 @@ class FiniteScalarVQGAN(Autoencoder, name="vqgan_fsq"):
         latent_width: channels that the encoder puts out.
         levels: values of each scalar; their product is the number of codes. [8, 5, 5, 5] is the paper's for 2^10.
         code_width: channels between which and the scalars is projected; 0 = one a scalar, without projections.
+        symmetric: the values lie evenly from -1 to 1 (arXiv 2411.19842); needed for 2 levels.
     """
 
     def __init__(
@@ -82,9 +105,17 @@ class FiniteScalarVQGAN(Autoencoder, name="vqgan_fsq"):
         latent_width: Width = 256,
         levels: Levels = [8, 5, 5, 5],  # noqa: B006
         code_width: WidthOrZero = 0,
+        symmetric: bool = False,
     ):
-        if not levels or min(levels) < 2:
-            raise RecipeError(f"image_tokenizer 'vqgan_fsq': levels are {levels}; each must be 2 or more")
+        if min(levels) < 3 and not symmetric:
+            raise RecipeError(
+                f"image_tokenizer 'vqgan_fsq': levels are {levels}; with 2 of them one is never reached unless "
+                "symmetric is true"
+            )
+        if math.prod(levels) > MOST:
+            raise RecipeError(
+                f"image_tokenizer 'vqgan_fsq': levels are {levels}; they make more than {MOST} codes"
+            )
         super().__init__(
             size=size,
             width=width,
@@ -95,4 +126,4 @@ class FiniteScalarVQGAN(Autoencoder, name="vqgan_fsq"):
             code_width=code_width or len(levels),
             codebook_size=math.prod(levels),
         )
-        self.quantize = FiniteScalars(code_width or len(levels), levels)
+        self.quantize = FiniteScalars(code_width or len(levels), levels, symmetric=symmetric)

@@ -65,6 +65,7 @@ class GumbelVQGAN(Autoencoder, name="vqgan_gumbel"):
         attention_sizes: heights, in positions, of the levels with self-attention; the lowest has it always.
         latent_width: channels that the encoder puts out, and length of a code's vector.
         codebook_size: number of codes.
+        convolved: whether a convolution stands at each change of resolution; else means and nearest neighbours.
         temperature: of the softmax in training.
         kl: weight of the divergence of the codes' distribution from the uniform one.
         critics: what else is asked of its pictures in training: a perceptual loss, a discriminator.
@@ -82,6 +83,7 @@ class GumbelVQGAN(Autoencoder, name="vqgan_gumbel"):
         attention_sizes: list[Pixels] = [32],  # noqa: B006
         latent_width: Width = 256,
         codebook_size: CodebookSize = 8192,
+        convolved: bool = True,
         temperature: Positive = 1.0,
         kl: Weight = 5e-4,
         critics: list[Critic] = [],  # noqa: B006
@@ -95,6 +97,7 @@ class GumbelVQGAN(Autoencoder, name="vqgan_gumbel"):
             latent_width=latent_width,
             code_width=latent_width,
             codebook_size=codebook_size,
+            convolved=convolved,
             critics=critics,
         )
         self.quantize = GumbelCodebook(

@@ -25,6 +25,7 @@ class LookupFreeVQGAN(Autoencoder, name="vqgan_lfq"):
         entropy: weight of the loss that makes single choices sure and their sum even.
         diversity: how much an even use counts in it beside sure choices.
         soft_clamp: bound of the projected channels; 0 = none.
+        spherical: channels and codes have length 1 (binary spherical quantization, arXiv 2406.07548).
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class LookupFreeVQGAN(Autoencoder, name="vqgan_lfq"):
         entropy: Weight = 0.1,
         diversity: Weight = 1.0,
         soft_clamp: Weight = 0.0,
+        spherical: bool = False,
     ):
         super().__init__(
             size=size,
@@ -60,4 +62,5 @@ class LookupFreeVQGAN(Autoencoder, name="vqgan_lfq"):
             entropy=entropy,
             diversity=diversity,
             soft_clamp=soft_clamp,
+            spherical=spherical,
         )

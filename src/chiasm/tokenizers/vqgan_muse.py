@@ -6,7 +6,18 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from chiasm.bounds import CodebookSize, Depth, Multipliers, Pixels, Weight, Width
+from chiasm.bounds import (
+    CodebookSize,
+    Count,
+    Depth,
+    Multiplier,
+    Multipliers,
+    Pixels,
+    Weight,
+    Width,
+    WidthOrZero,
+)
+from chiasm.errors import RecipeError
 from chiasm.tokenizers.autoencoder import QuantizedAutoencoder
 from chiasm.tokenizers.convolutional import ConvDecoder, ConvEncoder
 from chiasm.tokenizers.vqgan import Codebook
@@ -22,9 +33,14 @@ class MuseVQGAN(QuantizedAutoencoder, name="vqgan_muse"):
         size: height and width of the pictures in pixels.
         width: channels at full resolution, a multiple of 32.
         multipliers: of the width, a level each; resolution halves from each level to the next.
-        depth: residual blocks a level; the decoder has one more.
+        depth: residual blocks a level.
+        decoder_width, decoder_multipliers: as the encoder's; 0 and [] = the same.
+        decoder_depths: residual blocks of each of the decoder's levels, full resolution first; [] = one more than
+            the encoder's.
+        decoder_middle: residual blocks of the decoder at the resolution of the codes beyond two.
         attention_sizes: heights, in positions, of the levels with self-attention.
         middle_attention: self-attention at the resolution of the codes.
+        convolved: whether a convolution stands at each change of resolution; else means and nearest neighbours.
         latent_width: channels that the encoder puts out.
         code_width: length of a code's vector.
         codebook_size: number of codes.
@@ -39,8 +55,13 @@ class MuseVQGAN(QuantizedAutoencoder, name="vqgan_muse"):
         width: Width = 128,
         multipliers: Multipliers = [1, 2, 2, 4, 6],  # noqa: B006
         depth: Depth = 2,
+        decoder_width: WidthOrZero = 0,
+        decoder_multipliers: list[Multiplier] = [],  # noqa: B006
+        decoder_depths: list[Depth] = [],  # noqa: B006
+        decoder_middle: Count = 0,
         attention_sizes: list[Pixels] = [],  # noqa: B006
         middle_attention: bool = False,
+        convolved: bool = True,
         latent_width: Width = 64,
         code_width: Width = 64,
         codebook_size: CodebookSize = 8192,
@@ -49,9 +70,31 @@ class MuseVQGAN(QuantizedAutoencoder, name="vqgan_muse"):
     ):
         super().__init__(size=size, factor=2 ** (len(multipliers) - 1), codebook_size=codebook_size)
         attention = {level for level in range(len(multipliers)) if size // 2**level in attention_sizes}
-        seen = attention if depth > 1 else set()
-        self.encoder = ConvEncoder(width, multipliers, depth, latent_width, seen, middle_attention)
-        self.decoder = ConvDecoder(width, multipliers, depth + 1, latent_width, attention, middle_attention)
+        upwards, depths = decoder_multipliers or multipliers, decoder_depths or [depth + 1] * len(multipliers)
+        if not len(multipliers) == len(upwards) == len(depths):
+            raise RecipeError(
+                "image_tokenizer 'vqgan_muse': multipliers, decoder_multipliers and decoder_depths must have one "
+                "number for every level"
+            )
+        self.encoder = ConvEncoder(
+            width,
+            multipliers,
+            depth,
+            latent_width,
+            attention if depth > 1 else set(),
+            middle_attention,
+            convolved=convolved,
+        )
+        self.decoder = ConvDecoder(
+            decoder_width or width,
+            upwards,
+            depths,
+            latent_width,
+            {level for level in attention if depths[level] > 1},
+            middle_attention,
+            convolved=convolved,
+            middle_blocks=decoder_middle,
+        )
         self.quant_conv = nn.Conv2d(latent_width, code_width, 1)
         self.post_quant_conv = nn.Conv2d(code_width, latent_width, 1)
         self.quantize = Codebook(

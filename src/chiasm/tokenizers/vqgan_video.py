@@ -10,7 +10,18 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from chiasm.bounds import Batches, Cells, CodebookSize, Count, Depth, Multipliers, Pixels, Weight, Width
+from chiasm.bounds import (
+    Batches,
+    Cells,
+    CodebookSize,
+    Count,
+    Depth,
+    Heads,
+    Multipliers,
+    Pixels,
+    Weight,
+    Width,
+)
 from chiasm.critics import Critic
 from chiasm.errors import RecipeError
 from chiasm.tokenizers.autoencoder import VideoAutoencoder
@@ -31,6 +42,7 @@ class VideoVQGAN(VideoAutoencoder, name="vqgan_video"):
         multipliers: of the width, a level each; resolution halves from each level to the next.
         depth: residual blocks a level, and behind the convolutions over time.
         attention_levels: levels (from 0, full resolution) with self-attention; the lowest has it always.
+        heads: of every self-attention.
         code_width: length of a code's vector, and channels that the encoder puts out.
         codebook_size: number of codes.
         downsample_time: frames of one grid of codes, a power of two.
@@ -48,6 +60,7 @@ class VideoVQGAN(VideoAutoencoder, name="vqgan_video"):
         multipliers: Multipliers = [1, 2, 2, 4],  # noqa: B006
         depth: Depth = 2,
         attention_levels: list[Count] = [3],  # noqa: B006
+        heads: Heads = 1,
         code_width: Width = 4,
         codebook_size: CodebookSize = 32768,
         downsample_time: Cells = 4,
@@ -65,8 +78,8 @@ class VideoVQGAN(VideoAutoencoder, name="vqgan_video"):
         )
         self.still = downsample_time
         halvings = downsample_time.bit_length() - 1
-        self.encoder = _Encoder(width, multipliers, depth, code_width, attention_levels, halvings)
-        self.decoder = _Decoder(width, multipliers, depth, code_width, attention_levels, halvings)
+        self.encoder = _Encoder(width, multipliers, depth, code_width, attention_levels, halvings, heads)
+        self.decoder = _Decoder(width, multipliers, depth, code_width, attention_levels, halvings, heads)
         self.quant_conv = _CausalConv3d(code_width, code_width, (3, 1, 1))
         self.post_quant_conv = _CausalConv3d(code_width, code_width, (3, 1, 1))
         self.quantize = Codebook(
@@ -117,8 +130,9 @@ class _Encoder(ConvEncoder):
         latent_width: int,
         attention: list[int],
         halvings: int,
+        heads: int,
     ):
-        super().__init__(width, multipliers, depth, latent_width, attention)
+        super().__init__(width, multipliers, depth, latent_width, attention, heads=heads)
         halve = [_CausalConv3d(latent_width, latent_width, (4, 3, 3), 2) for _ in range(halvings)]
         self.time_conv = nn.ModuleList(halve)
         self.time_res_stack = nn.Sequential(*(_Residual3d(latent_width) for _ in range(depth)))
@@ -140,9 +154,10 @@ class _Decoder(ConvDecoder):
         latent_width: int,
         attention: list[int],
         doublings: int,
+        heads: int,
     ):
         normalise = partial(_ToldNorm, code_width=latent_width)
-        super().__init__(width, multipliers, depth + 1, latent_width, attention, True, normalise)
+        super().__init__(width, multipliers, depth + 1, latent_width, attention, True, normalise, heads=heads)
         self.time_res_stack = nn.Sequential(*(_Residual3d(latent_width) for _ in range(depth)))
         double = [_CausalConv3d(latent_width, latent_width, (3, 3, 3)) for _ in range(doublings)]
         self.time_conv = nn.ModuleList(double)

@@ -10,11 +10,20 @@ from torch import Tensor
 
 from chiasm import parts
 from chiasm.interop.cases import Case
+from chiasm.interop.config import TRANSFORMERS
 from chiasm.interop.convert import load_named
 from chiasm.interop.families.vqgan import replay_nearest
 from chiasm.interop.family import find_family
 from chiasm.interop.mapping import NameMap, Own, Rule
 from chiasm.interop.verify import replays
+
+WITHOUT_EFFECT = {
+    **{f"*.{key}": why for key, why in TRANSFORMERS.items()},
+    "*.dropout": "in training only",
+    "cls": "the replay's name",
+    "config_cls": "the replay's name",
+    "res": "the size of a case's image",
+}
 
 
 def of_transformers(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -29,7 +38,8 @@ def of_transformers(config: Mapping[str, Any]) -> dict[str, Any]:
         "ch_mult": list(config.get("channel_multiplier", (1, 1, 2, 2, 4))),
         "num_res_blocks": config.get("num_res_blocks", 2),
         "attn_resolutions": list(config.get("attn_resolutions") or ()),
-        "attn_type": config.get("attn_type", "vanilla"),
+        # Whatever else it is called, transformers leaves attention out.
+        "attn_type": "vanilla" if config.get("attn_type", "vanilla") == "vanilla" else "none",
     }
     return {
         "ddconfig": structure,
@@ -39,7 +49,7 @@ def of_transformers(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-@replays("chameleon", "ChameleonVQVAE")
+@replays("chameleon", "ChameleonVQVAE", without_effect=WITHOUT_EFFECT)
 @torch.no_grad()
 def replay(case: Case) -> dict[str, Tensor]:
     """The picture to codes; there is no decoder to load."""

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from einops import rearrange
 from torch import Tensor
 
-from chiasm.errors import CheckpointError
 from chiasm.interop.cases import Case
+from chiasm.interop.config import TRANSFORMERS, Config, reader
 from chiasm.interop.convert import load
 from chiasm.interop.families.vqgan import signed, unsigned
 from chiasm.interop.family import Family, Folder, Original, find_family
 from chiasm.interop.mapping import Chain, NameMap, Rule, Unsqueeze
+from chiasm.interop.preprocessor import refuse_other_pixels
 from chiasm.interop.verify import replays
 
 SIZE = 512  # pixels; the original takes any multiple of the downsampling
 OURS = "image_tokenizer."
+CASE = {
+    "cls": "the replay's name",
+    "config_cls": "the replay's name",
+    "T": "the length of a case's video",
+    "B": "the number of a case's videos",
+}
 PIXELS = Chain((Unsqueeze(-1), Unsqueeze(-1)))  # a linear layer as a convolution of 1 x 1
 
 
@@ -26,28 +33,18 @@ class Emu3Tokenizer(Family, name="emu3-vq"):
     """BAAI/Emu3-VisionTokenizer."""
 
     looks_for = "config.json with model_type Emu3VisionVQ"
+    without_effect: ClassVar = {**TRANSFORMERS, "dropout": "in training only"}
 
     def recognises(self, folder: Folder) -> bool:
         return folder.config.get("model_type") == "Emu3VisionVQ"
 
+    def read(self, folder: Folder) -> Original:
+        refuse_other_pixels(folder)
+        return super().read(folder)
+
     def model(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> dict[str, dict[str, Any]]:
-        latent_width, code_width = config.get("z_channels", 4), config.get("embed_dim", 4)
-        if config.get("double_z") or latent_width != code_width:
-            raise CheckpointError(
-                f"z_channels {latent_width} must be embed_dim {code_width}, without double_z, as published"
-            )
-        spec = {
-            "type": "vqgan_video",
-            "size": config.get("res", SIZE),
-            "width": config.get("ch", 256),
-            "multipliers": list(config.get("ch_mult", (1, 2, 2, 4))),
-            "depth": config.get("num_res_blocks", 2),
-            "attention_levels": list(config.get("attn_resolutions", (3,))),
-            "code_width": code_width,
-            "codebook_size": config.get("codebook_size", 32768),
-            "downsample_time": config.get("temporal_downsample_factor", 4),
-        }
-        return {"image_tokenizer": spec}
+        config = reader(config)
+        return _part(config, "double_z", "z_channels", "ch", "ch_mult")
 
     def names(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> NameMap:
         return NameMap(*time_rules(), Rule("{rest...}", OURS + "{rest...}"))
@@ -57,16 +54,26 @@ class Emu3TokenizerOfTransformers(Family, name="emu3-vq-hf"):
     """transformers' Emu3VQVAE."""
 
     looks_for = "config.json with model_type emu3_vqgan"
+    without_effect: ClassVar = {**TRANSFORMERS, "attention_dropout": "in training only"}
 
     def recognises(self, folder: Folder) -> bool:
         return folder.config.get("model_type") == "emu3_vqgan"
 
+    def read(self, folder: Folder) -> Original:
+        refuse_other_pixels(folder)
+        return super().read(folder)
+
     def model(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> dict[str, dict[str, Any]]:
-        if config.get("num_attention_heads", 1) != 1:
-            raise CheckpointError("num_attention_heads is known as 1 only")
-        words = {"latent_channels": "z_channels", "base_channels": "ch", "channel_multiplier": "ch_mult"}
-        told = {words.get(key, key): value for key, value in config.items()}
-        return find_family("emu3-vq").model({**told, "double_z": config.get("double_latent", False)})
+        config = reader(config)
+        model = _part(config, "double_latent", "latent_channels", "base_channels", "channel_multiplier")
+        spec = model["image_tokenizer"]
+        spec["heads"] = config.get("num_attention_heads", 1)
+        # transformers gives every self-attention this width, whatever the channels where it stands.
+        levels = dict(enumerate(spec["multipliers"]))
+        attending = {spec["multipliers"][-1], *(levels[n] for n in spec["attention_levels"] if n in levels)}
+        for multiplier in sorted(attending):
+            config.only("hidden_size", spec["width"] * multiplier, default=1024)
+        return model
 
     def names(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> NameMap:
         rules = []
@@ -100,6 +107,29 @@ class Emu3TokenizerOfTransformers(Family, name="emu3-vq-hf"):
         return NameMap(*time_rules(), *rules, Rule("{rest...}", OURS + "{rest...}"))
 
 
+def _part(
+    config: Config, double: str, latents: str, width: str, multipliers: str
+) -> dict[str, dict[str, Any]]:
+    """The tokenizer, in the words of either layout where they differ."""
+    code_width = config.get("embed_dim", 4)
+    config.only(double, False)
+    config.only(latents, code_width, default=4)  # another breaks the original too
+    for key in ("in_channels", "out_channels"):
+        config.only(key, 3)
+    spec = {
+        "type": "vqgan_video",
+        "size": config.get("res", SIZE),
+        "width": config.get(width, 256),
+        "multipliers": list(config.get(multipliers, (1, 2, 2, 4))),
+        "depth": config.get("num_res_blocks", 2),
+        "attention_levels": list(config.get("attn_resolutions", (3,)) or ()),
+        "code_width": code_width,
+        "codebook_size": config.get("codebook_size", 32768),
+        "downsample_time": config.get("temporal_downsample_factor", 4),
+    }
+    return {"image_tokenizer": spec}
+
+
 def time_rules() -> list[Rule]:
     """Convolutions over time stand within one or two wrappers."""
     return [
@@ -111,12 +141,12 @@ def time_rules() -> list[Rule]:
     ]
 
 
-@replays("emu3", "Emu3VisionVQModel")
+@replays("emu3", "Emu3VisionVQModel", without_effect=CASE)
 def replay(case: Case) -> dict[str, Tensor]:
     return _replayed("emu3-vq", case)
 
 
-@replays("emu3", "Emu3VQVAE")
+@replays("emu3", "Emu3VQVAE", without_effect=CASE)
 def replay_transformers(case: Case) -> dict[str, Tensor]:
     return _replayed("emu3-vq-hf", case)
 

@@ -3,37 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from chiasm.errors import CheckpointError
 from chiasm.interop.cases import Case
+from chiasm.interop.config import TRANSFORMERS, reader
 from chiasm.interop.convert import load
 from chiasm.interop.families.vqgan import replay_nearest, unsigned
 from chiasm.interop.family import Family, Folder, Original, find_family
 from chiasm.interop.mapping import NameMap, Rule
+from chiasm.interop.preprocessor import refuse_other_pixels
 from chiasm.interop.verify import replays
 
 OURS = "image_tokenizer."
+CASE = {
+    "cls": "the replay's name",
+    "config_cls": "the replay's name",
+    "res": "the size of a case's image, which the config's num_patches says too",
+}
 
 
 class JanusTokenizer(Family, name="janus-vq-hf"):
     """transformers' JanusVQVAE. The original's layout is LlamaGen's."""
 
     looks_for = "config.json with model_type janus_vqgan"
+    without_effect: ClassVar = {
+        **TRANSFORMERS,
+        "dropout": "in training only",
+        "projection_dim": "of what stands behind the tokenizer",
+        "num_hidden_layers": "of what stands behind the tokenizer",
+        "hidden_act": "of what stands behind the tokenizer",
+        "image_token_embed_dim": "of what stands behind the tokenizer",
+    }
 
     def recognises(self, folder: Folder) -> bool:
         return folder.config.get("model_type") == "janus_vqgan"
 
+    def read(self, folder: Folder) -> Original:
+        refuse_other_pixels(folder)
+        return super().read(folder)
+
     def model(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> dict[str, dict[str, Any]]:
-        if (
-            config.get("double_latent")
-            or config.get("in_channels", 3) != 3
-            or config.get("out_channels", 3) != 3
-        ):
-            raise CheckpointError("only pictures of 3 channels without double_latent are known")
+        config = reader(config)
+        config.only("double_latent", False)
+        for key in ("in_channels", "out_channels"):
+            config.only(key, 3)
         multipliers = list(config.get("channel_multiplier", (1, 1, 2, 2, 4)))
         spec = {
             "type": "vqgan_unit",
@@ -57,7 +73,7 @@ class JanusTokenizer(Family, name="janus-vq-hf"):
         return NameMap(*up, Rule("{rest...}", OURS + "{rest...}"))
 
 
-@replays("janus", "JanusVQVAE")
+@replays("janus", "JanusVQVAE", without_effect=CASE)
 @torch.no_grad()
 def replay(case: Case) -> dict[str, Tensor]:
     """The picture through codes, which the decoder gets at length 1."""

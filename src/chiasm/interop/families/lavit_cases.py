@@ -35,10 +35,22 @@ from chiasm.tokenizers.detokenizer import Detokenizer
 PADDING = 2  # what the original puts behind the end
 # What the networks of the cases have and their tensors do not tell.
 HEADS, UNET_GROUPS, VAE_GROUPS = 4, 16, 8
+TOKENIZER = {
+    "clip_dim": "of the tower's head, which the tokenizer does without",
+    "model_path": "where its weights came from",
+    "use_xformers": "speed only",
+}
+DETOKENIZER = {
+    **dict.fromkeys(
+        ("img_size", "patch_size", "embed_dim", "depth", "mlp_ratio"), "as the tensors' shapes say"
+    ),
+    "token_nums": "an input says them too",
+    **dict.fromkeys(("drop_rate", "attn_drop_rate"), "in training only"),
+}
 SCALING = {True: 0.13025, False: 0.18215}  # of SDXL's and Stable Diffusion's latents
 
 
-@replays("lavit", "DynamicVisualTokenizer")
+@replays("lavit", "DynamicVisualTokenizer", without_effect=TOKENIZER)
 @torch.no_grad()
 def replay_tokenizer(case: Case) -> dict[str, Tensor]:
     """Pictures to codes, and to what the language model reads, of the patches that the case's noise keeps."""
@@ -72,7 +84,7 @@ def replay_tokenizer(case: Case) -> dict[str, Tensor]:
     }
 
 
-@replays("lavit", "HighresVQDecoder", "VQDecoder")
+@replays("lavit", "HighresVQDecoder", "VQDecoder", without_effect=DETOKENIZER)
 @torch.no_grad()
 def replay_detokenizer(case: Case) -> dict[str, Tensor]:
     """Vectors of codes to the conditions of a diffusion model."""
@@ -104,7 +116,7 @@ def replay_detokenizer(case: Case) -> dict[str, Tensor]:
     return {"prompt_embeds": tokens, "pooled": made.pool(rebuilt)}
 
 
-@replays("lavit", "LaVITforGeneration.generate_image pixel decoding")
+@replays("lavit", "LaVITforGeneration.generate_image pixel decoding", without_effect={})
 @torch.no_grad()
 def replay_pixels(case: Case) -> dict[str, Tensor]:
     """Codes to pixels, from the case's own noise."""
@@ -187,7 +199,7 @@ def _below(case: Case, prefix: str) -> dict[str, Tensor]:
     return {key.removeprefix(prefix): t for key, t in case.tensors.items() if key.startswith(prefix)}
 
 
-@replays("lavit", "LaVITforGeneration.generate_image_tokenids")
+@replays("lavit", "LaVITforGeneration.generate_image_tokenids", without_effect={})
 @torch.no_grad()
 def replay_codes(case: Case) -> dict[str, Tensor]:
     """Greedy codes after prompts, with the lone marker, with another prompt, and with nothing to lead away from."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from einops import rearrange
@@ -13,27 +13,48 @@ from torch import Tensor
 from chiasm import parts
 from chiasm.errors import CheckpointError
 from chiasm.interop.cases import Case
+from chiasm.interop.config import reader
 from chiasm.interop.convert import load, load_named
 from chiasm.interop.families.vqgan import channels_first, replay_nearest
 from chiasm.interop.family import Family, Folder, Original, find_family
+from chiasm.interop.lightning import read_arguments, read_wrapped, wrapped_as
 from chiasm.interop.mapping import NameMap, Rule, Unused
 from chiasm.interop.verify import replays
 
 MIDDLE = ("block_1", "attn_1", "block_2")
+WRAPPERS = ("ema", "model", "state_dict")  # in the order in which the original's evaluation looks for them
+# Arguments of its training that tensors do not tell, and what its constructor calls them.
+ARGUMENTS = {
+    "commit_loss_beta": "commit_loss_beta",
+    "entropy_loss_ratio": "entropy_loss_ratio",
+    "dropout_p": "dropout_p",
+    "image_size": "res",
+}
+MULTIPLIERS = (1, 1, 2, 2, 4)
 SIZE = 256  # of the released checkpoints' training; any multiple of the downsampling works
 
 
 class LlamaGenTokenizer(Family, name="llamagen-vq"):
-    """One .pt file without a config: the structure is read from the tensors."""
+    """One .pt file without a config: the structure is read from the tensors, and from the arguments of its training
+    where the file has them. Where it has a moving average of the weights, that is taken, as in the original's
+    evaluation.
+    """
 
     looks_for = "one vq_ds*.pt and no transformer (c2i_*.pt, t2i_*.pt)"
+    without_effect: ClassVar = {
+        "codebook_show_usage": "a record of the last codes, for the progress line",
+        "dropout_p": "in training only",
+    }
 
     def recognises(self, folder: Folder) -> bool:
         transformers = [*folder.path.glob("c2i_*.pt"), *folder.path.glob("t2i_*.pt")]
         return len(list(folder.path.glob("vq_ds*.pt"))) == 1 and not transformers
 
     def read(self, folder: Folder) -> Original:
-        tensors = folder.tensors
+        file = folder.path if folder.path.is_file() else next(folder.path.glob("vq_ds*.pt"))
+        kept = wrapped_as(file, *WRAPPERS)
+        tensors = read_wrapped(file, *WRAPPERS)
+        told = {ARGUMENTS[k]: v for k, v in read_arguments(file, "args").items() if k in ARGUMENTS}
         try:
             width = len(tensors["encoder.conv_in.weight"])
             levels = {int(key.split(".")[2]) for key in tensors if key.startswith("encoder.conv_blocks.")}
@@ -49,6 +70,8 @@ class LlamaGenTokenizer(Family, name="llamagen-vq"):
         except (KeyError, ValueError) as error:
             raise CheckpointError(f"{folder.path} is not LlamaGen's tokenizer: it lacks {error}") from None
         config = {
+            **told,
+            **({"weights": kept} if kept else {}),
             "codebook_size": size,
             "codebook_embed_dim": code_width,
             "z_channels": latent_width,
@@ -59,25 +82,30 @@ class LlamaGenTokenizer(Family, name="llamagen-vq"):
         return Original(config, tensors)
 
     def model(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> dict[str, dict[str, Any]]:
-        multipliers, upwards = list(config["encoder_ch_mult"]), list(config["decoder_ch_mult"])
-        if not config.get("codebook_l2_norm", True):
-            return {"image_tokenizer": _plain(config)}
+        config = reader(config)
+        multipliers = list(config.get("encoder_ch_mult", MULTIPLIERS))
+        upwards = list(config.get("decoder_ch_mult", MULTIPLIERS))
+        size = config.get("res", SIZE)
         spec = {
-            "type": "vqgan_cosine",
-            "size": config.get("res", SIZE),
+            "size": size,
             "width": config.get("ch", 128),
             "multipliers": multipliers,
             "decoder_multipliers": [] if upwards == multipliers else upwards,
-            "latent_width": config["z_channels"],
-            "code_width": config["codebook_embed_dim"],
-            "codebook_size": config["codebook_size"],
+            "latent_width": config.get("z_channels", 256),
+            "code_width": config.get("codebook_embed_dim", 8),
+            "codebook_size": config.get("codebook_size", 16384),
             "commitment": config.get("commit_loss_beta", 0.25),
             "entropy": config.get("entropy_loss_ratio", 0.0),
         }
-        return {"image_tokenizer": spec}
+        if config.get("codebook_l2_norm", True):
+            return {"image_tokenizer": {"type": "vqgan_cosine", **spec}}
+        # Codes without a fixed length: taming's tokenizer, with the weight on the other loss.
+        lowest = size // 2 ** (len(multipliers) - 1)
+        plain = {"type": "vqgan", **spec, "attention_sizes": [lowest], "codebook_weight": 1.0}
+        return {"image_tokenizer": plain}
 
     def names(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> NameMap:
-        levels = len(config["encoder_ch_mult"])
+        levels = len(config.get("encoder_ch_mult", MULTIPLIERS))
         rules = []
         for level in range(levels):  # the original counts the decoder's from the lowest
             for side, theirs, ours in (
@@ -96,29 +124,11 @@ class LlamaGenTokenizer(Family, name="llamagen-vq"):
         return NameMap(used, *rules, Rule("{rest...}", "image_tokenizer.{rest...}"))
 
     def write(self, original: Original, folder: Path) -> None:
-        factor = 2 ** (len(original.config["encoder_ch_mult"]) - 1)
-        torch.save({"model": original.tensors}, folder / f"vq_ds{factor}.pt")
+        factor = 2 ** (len(original.config.get("encoder_ch_mult", MULTIPLIERS)) - 1)
+        torch.save({original.config.get("weights", "model"): original.tensors}, folder / f"vq_ds{factor}.pt")
 
-
-def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The tokenizer whose codes have no fixed length: taming's, with the weight on the other loss."""
-    multipliers, size = list(config["encoder_ch_mult"]), config.get("res", SIZE)
-    if multipliers != list(config["decoder_ch_mult"]) or config.get("entropy_loss_ratio"):
-        raise CheckpointError(
-            "codebook_l2_norm false is known with one row of ch_mult and without entropy_loss_ratio only"
-        )
-    return {
-        "type": "vqgan",
-        "size": size,
-        "width": config.get("ch", 128),
-        "multipliers": multipliers,
-        "attention_sizes": [size // 2 ** (len(multipliers) - 1)],
-        "latent_width": config["z_channels"],
-        "code_width": config["codebook_embed_dim"],
-        "codebook_size": config["codebook_size"],
-        "codebook_weight": 1.0,
-        "commitment": config.get("commit_loss_beta", 0.25),
-    }
+    def remark(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> str:
+        return "the moving average of its weights" if config.get("weights") == "ema" else ""
 
 
 @replays("llamagen", "VQModel")
@@ -132,12 +142,10 @@ def replay_tokenizer(case: Case) -> dict[str, Tensor]:
 @replays("llamagen", "VectorQuantizer")
 def replay_losses(case: Case) -> dict[str, Tensor]:
     """The quantizer alone: its three losses and the gradients of their sum with that of the codes' vectors."""
-    layout = find_family("llamagen-vq")
-    spec = layout.model(case.config)["image_tokenizer"]
-    names = layout.names(case.config)
-    ours, _ = names.to_ours(case.tensors, case.name)
-    quantizer = parts.build("image_tokenizer", spec).quantize
-    load_named(quantizer, ours, names, case.name, prefix="image_tokenizer.quantize.")
+    plan = find_family("llamagen-vq").plan(case.config, case.tensors.keys(), case.name)
+    ours, _ = plan.names.to_ours(case.tensors, case.name)
+    quantizer = parts.build("image_tokenizer", plan.model["image_tokenizer"]).quantize
+    load_named(quantizer, ours, plan.names, case.name, prefix="image_tokenizer.quantize.")
     latents = rearrange(case.inputs["z"], "n c h w -> n h w c").clone().requires_grad_()
     quantized = quantizer.train()(latents)
     losses = {name: each.weight * each.mean for name, each in quantized.losses.items()}

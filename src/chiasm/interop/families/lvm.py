@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -14,8 +14,8 @@ from chiasm.completion import next_codes
 from chiasm.conversation import KnownCodes
 from chiasm.data.documents import document
 from chiasm.data.sample import Message, Sample
-from chiasm.errors import CheckpointError
 from chiasm.interop.cases import Case
+from chiasm.interop.config import reader
 from chiasm.interop.convert import load
 from chiasm.interop.drawing import behind
 from chiasm.interop.families.vqgan import channels_first
@@ -36,21 +36,41 @@ class MuseVQGAN(Family, name="vqgan-muse"):
     """open-muse's layout: config.json beside the weights."""
 
     looks_for = "config.json with _class_name VQGANModel, or with quantized_embed_dim and hidden_channels"
+    without_effect: ClassVar = {
+        "_class_name": "the family is recognised by the keys that follow",
+        "_version": "where the config came from",
+        "_name_or_path": "where the config came from",
+        "dropout": "in training only",
+        "num_resolutions": "the length of channel_mult",
+        "reduction_factor": "2 to the length of channel_mult less one",
+        "latent_size": "the resolution over the reduction",
+        "res": "the size of a case's image",
+        "range01": "pixels are in [0, 1] always",
+    }
 
     def recognises(self, folder: Folder) -> bool:
         return folder.config.keys() >= VQGAN_KEYS and _places(folder.path) is None
 
     def model(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> dict[str, dict[str, Any]]:
-        if not config.get("resample_with_conv", True) or config.get("num_channels", 3) != 3:
-            raise CheckpointError("only pictures of 3 channels and resample_with_conv are known")
+        config = reader(config)
+        config.only("num_channels", 3)
+        multipliers, deeper = (
+            list(config.get("channel_mult", (1, 1, 2, 2, 4))),
+            config.get("decoder_res_blocks"),
+        )
         spec = {
             "type": "vqgan_muse",
             "size": config.get("resolution", 256),
             "width": config.get("hidden_channels", 128),
-            "multipliers": list(config.get("channel_mult", (1, 1, 2, 2, 4))),
+            "multipliers": multipliers,
             "depth": config.get("num_res_blocks", 2),
+            "decoder_width": config.get("decoder_hidden_channels") or 0,
+            "decoder_multipliers": list(config.get("decoder_channel_mult") or ()),
+            "decoder_depths": _decoder_depths(deeper, len(multipliers)),
+            "decoder_middle": config.get("extra_mid_res_blocks") or 0,
             "attention_sizes": _list(config.get("attn_resolutions", (16,))),
             "middle_attention": not config.get("no_attn_mid_block", False),
+            "convolved": config.get("resample_with_conv", True),
             "latent_width": config.get("z_channels", 256),
             "code_width": config.get("quantized_embed_dim", 256),
             "codebook_size": config.get("num_embeddings", 1024),
@@ -65,6 +85,13 @@ class MuseVQGAN(Family, name="vqgan-muse"):
             Unused("loss.{rest...}"),
             Rule("{rest...}", "image_tokenizer.{rest...}"),
         )
+
+
+def _decoder_depths(blocks: int | list[int] | None, levels: int) -> list[int]:
+    """Each of the decoder's levels has one block more than the config says; [] = than the encoder's."""
+    if blocks is None:
+        return []
+    return [each + 1 for each in ([blocks] * levels if isinstance(blocks, int) else blocks)]
 
 
 def _list(value: Any) -> list[int]:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import yaml
 from einops import rearrange
 from torch import Tensor
 
-from chiasm.errors import CheckpointError
 from chiasm.interop.cases import Case
+from chiasm.interop.config import reader
 from chiasm.interop.convert import load
 from chiasm.interop.families.vqgan import channels_first, signed, unsigned
 from chiasm.interop.family import Family, Folder, Original, find_family
@@ -22,18 +22,44 @@ from chiasm.interop.verify import replays
 from chiasm.tokenizers.lookup_free import LookupFree, split_code
 from chiasm.weights import find_file
 
-IMAGE, VIDEO = "lfqgan.VQModel", "video_lfqgan.VQModel"
+IMAGE, VIDEO = ".lfqgan.VQModel", ".video_lfqgan.VQModel"
+CLASSES = (IMAGE, VIDEO, ".lfqgan_pretrain.VQModel")
+TRAINING = (
+    *("lossconfig", "learning_rate", "min_learning_rate", "resume_lr", "lr_drop_epoch", "lr_drop_iter"),
+    *("lr_drop_rate", "warmup_epochs", "scheduler_type", "sche_type", "use_shared_epoch"),
+    *("max_iter", "wp", "wp0", "wpe", "wp_iter"),
+)
 SMOOTHED = "model_ema."
 
 
 class OpenMagvit2(Family, name="open-magvit2-vq"):
     """A .ckpt beside the YAML of its training; the config is that YAML's `model.init_args`.
 
-    Where the checkpoint has moving averages of its weights (`use_ema`), these are the weights, as in the original's
-    evaluation; the raw ones are kept aside.
+    Where the original keeps moving averages of its weights (`use_ema`, the default of its video tokenizer and
+    pretraining) and the checkpoint has them, these are the weights, as in the original's evaluation; the raw ones
+    are kept aside.
     """
 
-    looks_for = f"a .yaml with model.class_path ...{IMAGE} or ...{VIDEO}, and one .ckpt"
+    looks_for = (
+        f"a .yaml with model.class_path {' or '.join('...' + name for name in CLASSES)}, and one .ckpt"
+    )
+    without_effect: ClassVar = {
+        "class_path": "read by `recognises`",
+        "embed_dim": "the original's quantizer goes by n_embed alone",
+        "ddconfig.double_z": "the original does not read it",
+        "token_factorization": "a code's number is split in two by the head that writes it",
+        "factorized_bits": "a code's number is split in two by the head that writes it",
+        "T": "the length of a case's video",
+        "B": "the number of a case's videos",
+        "ckpt_path": "where training began",
+        "ignore_keys": "where training began",
+        "image_pretrain_path": "where training began",
+        "stage": "which weights a later training asks for",
+        "image_key": "the name of a column of its data",
+        "colorize_nlabels": "colours for the pictures of its log",
+        "monitor": "what its trainer watched",
+        **dict.fromkeys(TRAINING, "in training only"),
+    }
 
     def recognises(self, folder: Folder) -> bool:
         return _told(folder) is not None
@@ -50,37 +76,41 @@ class OpenMagvit2(Family, name="open-magvit2-vq"):
         return Original(config, read_state_dict(find_file(folder.path, ".ckpt")))
 
     def model(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> dict[str, dict[str, Any]]:
-        told = config["ddconfig"]
-        if told.get("double_z") or (told.get("in_channels", 3), told.get("out_ch", 3)) != (3, 3):
-            raise CheckpointError("ddconfig: only pictures of 3 channels without double_z are known")
-        if not told["z_channels"] == config["embed_dim"] or config["n_embed"] != 2 ** config["embed_dim"]:
-            raise CheckpointError(
-                f"embed_dim {config['embed_dim']} must be z_channels {told['z_channels']} and the bits of "
-                f"{config['n_embed']} codes"
-            )
+        config = reader(config)
+        structure = config["ddconfig"]
+        for key in ("in_channels", "out_ch"):
+            structure.only(key, 3)
+        bits = structure["z_channels"]
+        config.only("n_embed", 2**bits)
         spec = {
             "type": "lfq_video" if _moves(config) else "lfq",
-            "size": config.get("res", told["resolution"]),
-            "width": told["ch"],
-            "multipliers": list(told["ch_mult"]),
-            "depth": told["num_res_blocks"],
-            "bits": config["embed_dim"],
+            "size": config.get("res", structure.get("resolution", 128)),
+            "width": structure["ch"],
+            "multipliers": list(structure.get("ch_mult", (1, 2, 2, 4))),
+            "depth": structure["num_res_blocks"],
+            "bits": bits,
             "sure": config.get("sample_minimization_weight", 1.0),
             "even": config.get("batch_maximization_weight", 1.0),
         }
+        structure.get("resolution")  # the original does not read it; it stands in for `res`
         return {"image_tokenizer": spec}
 
     def names(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> NameMap:
         plain = [key for key in keys if key.startswith(("encoder.", "decoder."))]
-        entries: list[Rule | Unused] = [Unused("loss.{rest...}")]
+        entries: list[Rule | Unused] = [Unused("loss.{rest...}"), Unused("colorize")]
+        averaged = _averaged(config, keys)
         for key in plain:
             smoothed = SMOOTHED + key.replace(".", "")
             ours = "image_tokenizer." + key.replace(".conv_1.", ".")
-            if config.get("use_ema") and smoothed in keys:
-                entries += [Rule(smoothed, ours), Unused(key)]
-            else:
-                entries += [Rule(key, ours), Unused(smoothed)]
+            entries += (
+                [Rule(smoothed, ours), Unused(key)] if averaged else [Rule(key, ours), Unused(smoothed)]
+            )
         return NameMap(*entries, Unused(SMOOTHED + "decay"), Unused(SMOOTHED + "num_updates"))
+
+    def remark(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> str:
+        if _averaged(config, keys):
+            return "the moving average of its weights (use_ema), as the original evaluates it"
+        return "the raw weights"
 
     def write(self, original: Original, folder: Path) -> None:
         if not any(folder.glob("*.yaml")):
@@ -93,13 +123,23 @@ class OpenMagvit2(Family, name="open-magvit2-vq"):
 def _told(folder: Folder) -> dict[str, Any] | None:
     for content in folder.yamls.values():
         told = content.get("model") if isinstance(content, dict) else None
-        if isinstance(told, dict) and str(told.get("class_path", "")).endswith(IMAGE):
+        if isinstance(told, dict) and ("." + str(told.get("class_path", ""))).endswith(CLASSES):
             return content
     return None
 
 
+def _averaged(config: Mapping[str, Any], keys: Collection[str]) -> bool:
+    """Whether the weights are the moving averages: the original keeps some, and the checkpoint has them."""
+    keeps = config.get("use_ema", not _class(config).endswith(IMAGE) or _moves(config))
+    return bool(keeps) and any(key.startswith(SMOOTHED + "encoder") for key in keys)
+
+
 def _moves(config: Mapping[str, Any]) -> bool:
-    return bool(config.get("video", str(config.get("class_path", "")).endswith(VIDEO)))
+    return bool(config.get("video", _class(config).endswith(VIDEO)))
+
+
+def _class(config: Mapping[str, Any]) -> str:
+    return "." + str(config.get("class_path", IMAGE))
 
 
 def _data_size(content: Any) -> int | None:
@@ -115,58 +155,95 @@ def _data_size(content: Any) -> int | None:
 @torch.no_grad()
 def replay_image(case: Case) -> dict[str, Tensor]:
     """The picture through signs, with the raw weights and with their moving averages."""
-    layout = find_family("open-magvit2-vq")
-    made: dict[str, Tensor] = {}
-    for smoothed in {False, bool(case.config.get("use_ema"))}:
-        config = {**case.config, "use_ema": smoothed}
-        tokenizer = load(layout, Original(config, case.tensors)).model["image_tokenizer"]
+    outputs: dict[str, Tensor] = {}
+    for suffix, tokenizer in _tokenizers(case).items():
         latents = tokenizer.latents(unsigned(case.inputs["img"]))
         codes = tokenizer.quantize.encode(latents)
         vectors = tokenizer.quantize.vectors(codes)
-        found = {
+        named = {
             "z": channels_first(latents),
             "quant": channels_first(vectors),
             "indices": codes.flatten(),
             "rec": signed(tokenizer.render(vectors)),
         }
-        if case.config.get("token_factorization"):
-            parts = split_code(codes.flatten(), case.config["factorized_bits"])
-            found |= {"idx_pre": parts[0], "idx_post": parts[1]}
-        made |= {name + ("_ema" if smoothed else ""): tensor for name, tensor in found.items()}
-    return made
+        named |= _factors(codes, case.config)
+        outputs |= {name + suffix: tensor for name, tensor in named.items()}
+    return outputs
 
 
 @replays("open_magvit2", "VQModel (video)")
 @torch.no_grad()
 def replay_video(case: Case) -> dict[str, Tensor]:
-    """The moving picture through signs."""
-    tokenizer = load(find_family("open-magvit2-vq"), Original(case.config, case.tensors)).model[
-        "image_tokenizer"
-    ]
-    latents = tokenizer.video_latents(rearrange(unsigned(case.inputs["img"]), "n c t h w -> n t c h w"))
-    codes = tokenizer.quantize.encode(latents)
-    vectors = tokenizer.quantize.vectors(codes)
+    """The moving picture through signs, with the raw weights and with their moving averages."""
+    outputs: dict[str, Tensor] = {}
+    for suffix, tokenizer in _tokenizers(case).items():
+        latents = tokenizer.video_latents(rearrange(unsigned(case.inputs["img"]), "n c t h w -> n t c h w"))
+        codes = tokenizer.quantize.encode(latents)
+        vectors = tokenizer.quantize.vectors(codes)
+        named = {
+            "z": rearrange(latents, "n t h w c -> n c t h w"),
+            "quant": rearrange(vectors, "n t h w c -> n c t h w"),
+            "indices": codes.flatten(),
+            "rec": signed(rearrange(tokenizer.render_video(vectors), "n t c h w -> n c t h w")),
+        }
+        named |= _factors(codes, case.config)
+        outputs |= {name + suffix: tensor for name, tensor in named.items()}
+    return outputs
+
+
+def _tokenizers(case: Case) -> dict[str, Any]:
+    """By the suffix of their outputs: the raw weights, and, where the case has them, their moving averages."""
+    layout = find_family("open-magvit2-vq")
+    averages = any(key.startswith(SMOOTHED) for key in case.tensors)
     return {
-        "z": rearrange(latents, "n t h w c -> n c t h w"),
-        "quant": rearrange(vectors, "n t h w c -> n c t h w"),
-        "indices": codes.flatten(),
-        "rec": signed(rearrange(tokenizer.render_video(vectors), "n t c h w -> n c t h w")),
+        "_ema" if averaged else "": load(
+            layout, Original({**case.config, "use_ema": averaged}, case.tensors)
+        ).model["image_tokenizer"]
+        for averaged in ((False, True) if averages else (False,))
     }
 
 
-@replays("open_magvit2", "LFQ")
+def _factors(codes: Tensor, config: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The two numbers that a code is split into, the low bits first."""
+    if not config.get("token_factorization", config.get("tf")):
+        return {}
+    low, high = split_code(codes.flatten(), config.get("factorized_bits", (9, 9)))
+    return {"idx_pre": low, "idx_post": high, "indices_pre": low, "indices_post": high}
+
+
+LFQ = {"codebook_size": "2 to the number of bits, which the channels say"}
+
+
+@replays("open_magvit2", "LFQ", without_effect=LFQ)
 def replay_losses(case: Case) -> dict[str, Tensor]:
-    """The quantizer alone, and the gradient of its losses with that of the codes' vectors."""
-    told = case.config
-    quantizer = LookupFree(told["dim"], commitment=0.25, entropy=1.0, sure=told["smw"], even=told["bmw"])
+    """The quantizer alone, and the gradient of its losses with that of the codes' vectors.
+
+    Several codebooks are groups of channels, each quantized by itself.
+    """
+    config = case.config
+    books, channels = config.get("num_codebooks", 1), case.inputs["z"].shape[1]
+    config.get("dim")  # the original does not go by it
+    quantizer = LookupFree(
+        channels // books,
+        commitment=0.25,
+        entropy=1.0,
+        sure=config.get("smw", config.get("sample_minimization_weight", 1.0)),
+        even=config.get("bmw", config.get("batch_maximization_weight", 1.0)),
+    )
     z = case.inputs["z"].clone().requires_grad_()
-    latents = rearrange(z, "n c h w -> n h w c")
+    latents = rearrange(z, "n (b c) ... -> n ... b c", b=books)
     quantized = quantizer(latents)
     losses = {name: each.weight * each.mean for name, each in quantized.losses.items()}
-    vectors = channels_first(quantized.vectors)
+    vectors = rearrange(quantized.vectors, "n ... b c -> n (b c) ...")
     (sum(losses.values()) + (vectors * case.inputs["r"]).sum()).backward()
-    single, mean = quantizer.entropies(latents.flatten(0, 2))
+    single, mean = quantizer.entropies(latents.flatten(0, -2))
     assert z.grad is not None
+    entry = rearrange(quantizer.vectors(quantized.codes), "n ... b c -> n (b c) ...")
+    factors = _factors(quantized.codes, config)
+    halves = config.get("factorized_bits", (9, 9)) if factors else ()
+    entries = dict(
+        zip(("entry_pre", "entry_post"), entry.split(tuple(halves), 1) if halves else (), strict=False)
+    )
     return {
         "quant": vectors,
         "entropy_aux_loss": losses["entropy"],
@@ -175,5 +252,7 @@ def replay_losses(case: Case) -> dict[str, Tensor]:
         "commitment": quantized.losses["commitment"].mean,
         "grad_z": z.grad,
         "indices": quantized.codes.flatten(),
-        "entry": channels_first(quantizer.vectors(quantized.codes)),
+        "entry": entry,
+        **factors,
+        **entries,
     }

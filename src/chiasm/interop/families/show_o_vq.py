@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from chiasm.interop.cases import Case
+from chiasm.interop.config import reader
 from chiasm.interop.convert import load
 from chiasm.interop.families.vqgan import channels_first, signed, unsigned
 from chiasm.interop.family import Family, Folder, Original, find_family
@@ -20,11 +21,25 @@ class ShowOTokenizer(Family, name="show-o-vq"):
     """The original has no options: the config is empty, or holds the arguments of its encoder and decoder."""
 
     looks_for = "config.json with _class_name MAGVITv2"
+    without_effect: ClassVar = {
+        "_class_name": "read by `recognises`",
+        "_diffusers_version": "where the config came from",
+        "_version": "where the config came from",
+        "dropout": "in training only",
+        "num_codebook_entry": "the original does not read it",
+        "res": "the size of a case's image",
+    }
 
     def recognises(self, folder: Folder) -> bool:
         return str(folder.config.get("_class_name", "")).lower() == "magvitv2"
 
     def model(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> dict[str, dict[str, Any]]:
+        config = reader(config)
+        for key in ("in_ch", "out_ch"):
+            config.only(key, 3)
+        config.only("double_z", False)
+        bits = config.get("z", config.get("z_channels", 13))
+        config.only("codebook_dim", bits)
         spec = {
             "type": "vqgan_bits",
             "size": config.get("resolution", 256),
@@ -34,7 +49,10 @@ class ShowOTokenizer(Family, name="show-o-vq"):
             "depths": list(config.get("enc_blocks", (4, 3, 4, 3, 4))),
             "decoder_depths": list(config.get("dec_blocks", (4, 4, 3, 4, 3))),
             "attention_sizes": list(config.get("attn_resolutions", (5,))),
-            "bits": config.get("z", 13),
+            "bits": bits,
+            "commitment": config.get("commit_loss_multiplier", 0.1),
+            "entropy": config.get("entropy_multiplier", 0.1),
+            "repeated": config.get("beta", 0.25),
         }
         return {"image_tokenizer": spec}
 

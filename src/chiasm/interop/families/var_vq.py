@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -27,6 +27,11 @@ class VarTokenizer(Family, name="var-vq"):
     """One vae_ch*.pth without a config: the structure is read from the tensors."""
 
     looks_for = "one vae_ch*.pth"
+    without_effect: ClassVar = {
+        "dropout": "in training only",
+        "test_mode": "whether its weights are frozen",
+        "res": "the size of a case's image, which the scales say too",
+    }
 
     def recognises(self, folder: Folder) -> bool:
         return len(list(folder.path.glob("vae_ch*.pth"))) == 1 and not any(folder.path.glob("var_*.pth"))
@@ -72,15 +77,17 @@ def structure(tensors: Mapping[str, Tensor], where: str, scales: Sequence[int] =
 def part(config: Mapping[str, Any]) -> dict[str, Any]:
     """The image tokenizer's options."""
     blend = abs(config.get("quant_resi", 0.5))
+    scales = list(config.get("v_patch_nums", SCALES))
+    apart = config.get("default_qresi_counts", 0) or len(scales)
     return {
         "type": "multi_scale",
-        "scales": list(config["v_patch_nums"]),
+        "scales": scales,
         "width": config.get("ch", 128),
         "multipliers": list(config.get("ch_mult", (1, 1, 2, 2, 4))),
         "depth": config.get("num_res_blocks", 2),
         "code_width": config.get("z_channels", 32),
         "codebook_size": config.get("vocab_size", 4096),
-        "convolutions": config.get("share_quant_resi", 4),
+        "convolutions": config.get("share_quant_resi", 4) or apart,
         "blend": blend if blend > 1e-6 else 0.0,
         "cosine": config.get("using_znorm", False),
         "kernel": config.get("quant_conv_ks", 3),
@@ -93,8 +100,9 @@ def rules(config: Mapping[str, Any], prefix: str = "") -> list[Rule | Unused]:
     told = part(config)
     lowest, ours = told["width"] * told["multipliers"][-1], "image_tokenizer."
     fused = tuple(f"{ours}{{place...}}.{name}.{{w}}" for name in "qkv")
-    smooth = {0: "quant_resi.{n}", 1: "quant_resi.qresi"}.get(told["convolutions"], "quant_resi.qresi_ls.{n}")
-    n = "0" if told["convolutions"] == 1 else "{n}"
+    shared = config.get("share_quant_resi", 4)
+    smooth = {0: "quant_resi.{n}", 1: "quant_resi.qresi"}.get(shared, "quant_resi.qresi_ls.{n}")
+    n = "0" if shared == 1 else "{n}"
     return [
         Unused(f"{prefix}quantize.ema_vocab_hit_SV"),  # how often codes were used, for the progress line
         Rule(f"{prefix}quantize.{smooth}.{{w}}", f"{ours}quantize.smooth.{n}.{{w}}"),
@@ -124,8 +132,8 @@ def replay_tokenizer(case: Case) -> dict[str, Tensor]:
 @replays("var", "VQVAE.forward")
 def replay_training(case: Case) -> dict[str, Tensor]:
     """One training step: its losses and their gradients."""
-    layout = find_family("var-vq")
-    tokenizer = load(layout, Original(case.config, case.tensors)).model["image_tokenizer"]
+    original = Original(case.config, case.tensors)
+    tokenizer = load(find_family("var-vq"), original).model["image_tokenizer"]
     pixels = unsigned(case.inputs["img"])
     latents = tokenizer.latents(pixels)
     latents.retain_grad()
@@ -135,7 +143,7 @@ def replay_training(case: Case) -> dict[str, Tensor]:
     objective(losses).backward()
     assert latents.grad is not None
     gradients = {f"image_tokenizer.{name}": each.grad for name, each in tokenizer.named_parameters()}
-    theirs = layout.names(case.config).to_theirs(gradients, case.name)
+    theirs = NameMap(*rules(case.config)).to_theirs(gradients, case.name)
     hits = case.tensors["quantize.ema_vocab_hit_SV"]
     margin = 0.08 * latents[..., 0].numel() / hits.shape[1]
     return {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import yaml
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from chiasm.errors import CheckpointError
 from chiasm.interop.cases import Case
+from chiasm.interop.config import Config, reader
 from chiasm.interop.convert import load
 from chiasm.interop.family import Family, Folder, Original, find_family
 from chiasm.interop.lightning import read_state_dict
@@ -31,6 +32,22 @@ class Vqgan(Family, name="vqgan"):
         f"a .yaml with model.params.ddconfig and model.target {' or '.join(TARGETS)}, or none, and one .ckpt"
     )
 
+    without_effect: ClassVar = {
+        "target": "read by `recognises`",
+        "ddconfig.dropout": "in training only",
+        "lossconfig": "the critics of its training",
+        "temperature_scheduler_config": "in training only",
+        "learning_rate": "in training only",
+        "ckpt_path": "where training began",
+        "ignore_keys": "where training began",
+        "image_key": "the name of a column of its data",
+        "colorize_nlabels": "colours for the pictures of its log",
+        "monitor": "what its trainer watched",
+        "unknown_index": "of codes that are numbered anew, which are refused",
+        "sane_index_shape": "the form in which codes are returned",
+        "res": "the size of a case's image",
+    }
+
     def recognises(self, folder: Folder) -> bool:
         return _told(folder) is not None
 
@@ -41,39 +58,41 @@ class Vqgan(Family, name="vqgan"):
         return Original({**told["params"], **target}, read_state_dict(file))
 
     def model(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> dict[str, dict[str, Any]]:
-        told = config["ddconfig"]
-        if told.get("double_z") or (told.get("in_channels", 3), told.get("out_ch", 3)) != (3, 3):
-            raise CheckpointError("ddconfig: only pictures of 3 channels without double_z are known")
-        if not told.get("resamp_with_conv", True) or told.get("attn_type", "vanilla") not in (
-            "vanilla",
-            "none",
-        ):
-            raise CheckpointError(
-                "ddconfig: only resamp_with_conv true and attn_type vanilla or none are known"
-            )
-        if config.get("remap"):
-            raise CheckpointError("remap: codes that are numbered anew are not known")
+        config = reader(config)
+        structure = config["ddconfig"]
+        structure.only("double_z", False, None)
+        for key, channels in (("in_channels", 3), ("out_ch", 3)):
+            structure.only(key, channels)
+        for key in ("use_linear_attn", "use_timestep", "tanh_out", "give_pre_end"):
+            structure.only(key, False)
+        config.only("remap", None)  # codes that are numbered anew
+        attends = structure.only("attn_type", "vanilla", "none") != "none"
+        attention_sizes = list(structure["attn_resolutions"])
         spec = {
-            "size": told["resolution"],
-            "width": told["ch"],
-            "multipliers": list(told["ch_mult"]),
-            "depth": told["num_res_blocks"],
-            "attention_sizes": [] if told.get("attn_type") == "none" else list(told["attn_resolutions"]),
-            "latent_width": told["z_channels"],
+            "size": structure["resolution"],
+            "width": structure["ch"],
+            "multipliers": list(structure.get("ch_mult", (1, 2, 4, 8))),
+            "depth": structure["num_res_blocks"],
+            "attention_sizes": attention_sizes if attends else [],
+            "latent_width": structure["z_channels"],
+            "convolved": structure.get("resamp_with_conv", True),
             "codebook_size": config["n_embed"],
         }
         if not _is_gumbel(config, keys):
-            spec["middle_attention"] = told.get("attn_type") != "none"
-            spec["codebook_weight"] = config.get("beta", 0.25)
+            spec |= {"middle_attention": attends, **_weights(config)}
             return {"image_tokenizer": {"type": "vqgan", **spec, "code_width": config["embed_dim"]}}
-        if config["embed_dim"] != told["z_channels"]:
+        if config["embed_dim"] != structure["z_channels"]:
             raise CheckpointError(
-                f"GumbelVQ needs embed_dim {config['embed_dim']} to be z_channels {told['z_channels']}"
+                f"GumbelVQ needs embed_dim {config['embed_dim']} to be z_channels {structure['z_channels']}"
             )
-        return {"image_tokenizer": {"type": "vqgan_gumbel", **spec, "kl": config.get("kl_weight", 1e-8)}}
+        structure.only("attn_type", "vanilla")
+        config.only("straight_through", True)
+        spec |= {"kl": config.get("kl_weight", 1e-8), "temperature": config.get("temp_init", 1.0)}
+        return {"image_tokenizer": {"type": "vqgan_gumbel", **spec}}
 
     def names(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> NameMap:
-        return NameMap(Unused("loss.{rest...}"), Rule("{rest...}", "image_tokenizer.{rest...}"))
+        critics, colours = Unused("loss.{rest...}"), Unused("colorize")
+        return NameMap(critics, colours, Rule("{rest...}", "image_tokenizer.{rest...}"))
 
     def config(self, model: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         told = model.get("image_tokenizer", {})
@@ -96,6 +115,10 @@ class Vqgan(Family, name="vqgan"):
         }
         if not told.get("middle_attention", True):
             structure["attn_type"] = "none"
+        if not told.get("convolved", True):
+            structure["resamp_with_conv"] = False
+        if told.get("decoder_multipliers") or told.get("entropy"):
+            raise CheckpointError("'vqgan' has no decoder_multipliers and no entropy")
         width = told["latent_width"] if gumbel else told["code_width"]
         config = {"ddconfig": structure, "n_embed": told["codebook_size"], "embed_dim": width}
         return {**config, "target": TARGETS[gumbel], **({"kl_weight": told["kl"]} if gumbel else {})}
@@ -120,6 +143,14 @@ def _told(folder: Folder) -> dict[str, Any] | None:
 
 def _is_gumbel(config: Mapping[str, Any], keys: Collection[str]) -> bool:
     return config.get("target") == TARGETS[1] or "kl_weight" in config or "quantize.proj.weight" in keys
+
+
+def _weights(config: Config) -> dict[str, float]:
+    """Of the quantizer's two losses: unless told otherwise, beta stands with the one it was not meant for."""
+    beta = config.get("beta", 0.25)
+    if config.get("legacy", True):
+        return {"codebook_weight": beta, "commitment": 1.0}
+    return {"codebook_weight": 1.0, "commitment": beta}
 
 
 def signed(pixels: Tensor) -> Tensor:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from chiasm.errors import CheckpointError
 from chiasm.interop.cases import Case
+from chiasm.interop.config import reader
 from chiasm.interop.convert import load
 from chiasm.interop.families.vqgan import channels_first, signed, unsigned
 from chiasm.interop.family import Family, Folder, Original, find_family
@@ -27,6 +28,7 @@ class VQVAE2(Family, name="vqvae2"):
     """One .pt file without a config: the structure is read from the tensors."""
 
     looks_for = "one vqvae_*.pt"
+    without_effect: ClassVar = {"decay": "the original does not hand it on: its codebooks keep 0.99"}
 
     def recognises(self, folder: Folder) -> bool:
         return len(list(folder.path.glob("vqvae_*.pt"))) == 1
@@ -50,10 +52,8 @@ class VQVAE2(Family, name="vqvae2"):
         return Original(config, tensors)
 
     def model(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> dict[str, dict[str, Any]]:
-        if config.get("in_channel", 3) != 3:
-            raise CheckpointError(
-                f"in_channel is {config['in_channel']}; only pictures of 3 channels are known"
-            )
+        config = reader(config)
+        config.only("in_channel", 3)
         spec = {
             "type": "vqvae2",
             "size": config.get("res", SIZE),
@@ -62,7 +62,7 @@ class VQVAE2(Family, name="vqvae2"):
             "residual_width": config.get("n_res_channel", 32),
             "code_width": config.get("embed_dim", 64),
             "codebook_size": config.get("n_embed", 512),
-            "decay": config.get("decay", 0.99),
+            "decay": 0.99,
             "revive_after": 0,
         }
         return {"image_tokenizer": spec}
