@@ -220,7 +220,7 @@ def _scores(value, key="score"):
         return [
             x
             for name, each in value.items()
-            if name not in ("n", "clusters", "cells")
+            if name not in ("n", "clusters", "cells", "cut")
             for x in _scores(each, name)
         ]
     if isinstance(value, list):
