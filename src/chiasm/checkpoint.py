@@ -24,12 +24,14 @@ from torch import Tensor
 
 from chiasm.devices import choose_device, choose_dtype
 from chiasm.errors import CheckpointError
-from chiasm.weights import load_into, read_tensors
+from chiasm.skeleton import stream_into, without_weights
+from chiasm.weights import check_fit, read_tensors
 
 if TYPE_CHECKING:
     from chiasm.model import Model
     from chiasm.recipe import Recipe
 
+FULL = ("image_tokenizer.", "image_decoder.")  # slots that keep their precision
 FILES = ("recipe.yaml", "parts.json", "model.safetensors")
 
 
@@ -51,6 +53,7 @@ def load_model(
     """The model of a checkpoint, or of a training run: its final model, else its last checkpoint.
 
     device, dtype: see `chiasm.devices`; by default the fastest device, and each weight as the checkpoint has it.
+        What makes codes, and pixels of them, always keeps the checkpoint's: small differences there decide codes.
     Raises CheckpointError that names what is missing, left over or of another shape.
     """
     from chiasm.model import Model
@@ -71,14 +74,16 @@ def load_model(
         )
     if "language" in spec:
         spec["language"] |= {"tokenizer": str(folder / "tokenizer")}
-    model = Model(spec, seed=recipe.seed)
     tensors = read_tensors(folder / "model.safetensors")
     for name, original in tied.items():
         if original in tensors:
             tensors.setdefault(name, tensors[original])
-    load_into(model, tensors, folder / "model.safetensors")
+    with without_weights():
+        model = Model(spec, seed=recipe.seed)
+    check_fit(model, tensors, folder / "model.safetensors")
+    stream_into(model, tensors, place, lambda name: None if name.startswith(FULL) else numbers)
     model.sampling = recipe.sampling
-    return model.to(place, numbers).eval()
+    return model.eval()
 
 
 def find_checkpoint(folder: str | Path) -> Path:

@@ -107,6 +107,14 @@ def load_into(
     Raises CheckpointError naming tensors that are missing, left over or of another shape; the module is then
     unchanged.
     """
+    check_fit(module, tensors, where, unused=unused)
+    module.load_state_dict({name: tensors[name] for name in module.state_dict()})
+
+
+def check_fit(
+    module: nn.Module, tensors: Mapping[str, Tensor], where: str | Path, *, unused: Iterable[str] = ()
+) -> None:
+    """Raise CheckpointError naming tensors that are missing, left over or of another shape; see `load_into`."""
     own, skipped = module.state_dict(), tuple(unused)
     surplus = [name for name in tensors if name not in own and not (skipped and name.startswith(skipped))]
     missing = [name for name in own if name not in tensors]
@@ -119,7 +127,6 @@ def load_into(
     said = [f"{len(found)} {problem}: {_some(found)}" for problem, found in problems.items() if found]
     if said:
         raise CheckpointError(f"{where} does not fit {type(module).__name__}: {'; '.join(said)}")
-    module.load_state_dict({name: tensors[name] for name in own})
 
 
 def _in_package(reference: str) -> Path:
