@@ -15,6 +15,7 @@ from chiasm.data.files import PictureInMemory
 from chiasm.data.records import RecordReader
 from chiasm.data.references import References, first_path
 from chiasm.data.sample import Message, Picture, Role, Sample
+from chiasm.devices import fitting
 from chiasm.errors import DataError, excerpt
 from chiasm.generation import Session, decode, draw, sampling_of, to_pictures
 from chiasm.generators import SEEDS, Generators, check_seed
@@ -232,5 +233,6 @@ class KnownCodes(PictureReader):
         if picture.key not in self.known:
             assert self.model.image_tokenizer is not None
             pixels = self.target(picture)[None].to(self.model.device)
+            pixels = fitting(pixels, self.model.image_tokenizer)
             self.known[picture.key] = self.model.image_tokenizer.encode(pixels)[0]
         return self.known[picture.key]

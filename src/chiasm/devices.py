@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from chiasm.errors import ChiasmError
 
@@ -59,6 +60,17 @@ def name_of(device: torch.device) -> str:
 def widest(device: torch.device) -> torch.dtype:
     """The most exact numbers of a device; MPS has no doubles."""
     return torch.float32 if device.type == "mps" else torch.float64
+
+
+def fitting(x: Tensor, module: nn.Module) -> Tensor:
+    """Features or pixels in the numbers of a module's weights, for modules of one model may have different ones.
+
+    Where torch casts by itself (autocast), or the module has no weights, they stay as they are.
+    """
+    weight = next(module.parameters(), None)
+    if weight is None or not x.is_floating_point() or torch.is_autocast_enabled(x.device.type):
+        return x
+    return x.to(weight.dtype)
 
 
 def _parsed(wanted: Any) -> tuple[str, int | None]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from chiasm.attention import Layout
 from chiasm.data.documents import PictureReader, document, draw_prompt, without_prompt
 from chiasm.data.sample import Message, Sample
+from chiasm.devices import fitting
 from chiasm.errors import ChiasmError, DataError
 from chiasm.generators import Generators, check_count, seeds_of
 from chiasm.heads import Half
@@ -139,12 +140,12 @@ class DrawStep:
     """The `Step` of an image head: rows of a session that continue with the positions of one picture."""
 
     def __init__(self, session: Session, half: Half | None = None):
-        self.session = session
-        self.start = session.last
+        assert session.model.image_head is not None
+        self.session, self.head = session, session.model.image_head
+        self.start = fitting(session.last, self.head)
         self.half = half
         self.done = 0
-        assert session.model.image_head is not None
-        self.layout = session.model.image_head.layout()
+        self.layout = self.head.layout()
         if isinstance(session.cache, KeyValues):
             session.cache.expected = session.layout.documents.shape[1] + self.layout.length
 
@@ -152,7 +153,10 @@ class DrawStep:
         begin, end = self.done, self.done + embeddings.shape[1]
         self.done = end if keep else begin
         opens, exposed = self.layout.opens[begin:end], self.layout.exposed[begin:end]
-        return self.session.step(embeddings, Kind.WRITTEN, opens, exposed, keep=keep)
+        hidden = self.session.step(
+            embeddings.to(self.session.last.dtype), Kind.WRITTEN, opens, exposed, keep=keep
+        )
+        return fitting(hidden, self.head)
 
 
 @in_use

@@ -15,6 +15,7 @@ from chiasm.connectors import Connector
 from chiasm.data.documents import Contract
 from chiasm.data.sample import Message
 from chiasm.decoders import ImageDecoder
+from chiasm.devices import fitting
 from chiasm.encoders import Encoder
 from chiasm.errors import ChiasmError, DataError
 from chiasm.heads import ImageHead, Span
@@ -179,7 +180,7 @@ class Model(nn.Module):
             raise DataError("the batch shows pictures, but this model has no encoder")
         tables = []
         for group, promised in zip(read.groups, read.tokens, strict=True):
-            visual = self.connector(group if read.encoded else self.encode(group))
+            visual = self.connector(fitting(group if read.encoded else self.encode(group), self.connector))
             if visual.shape[1] != promised:
                 raise DataError(
                     f"connector {self.connector.name!r} made {visual.shape[1]} tokens of a grid of "
@@ -200,7 +201,7 @@ class Model(nn.Module):
         assert self.encoder is not None
         learns = any(parameter.requires_grad for parameter in self.encoder.parameters())
         with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
-            return self.encoder(pixels)
+            return self.encoder(fitting(pixels, self.encoder))
 
     def codes(self, written: WrittenImages) -> Int[Tensor, "n gh gw"]:
         """Codes of the pictures to write."""
@@ -208,7 +209,7 @@ class Model(nn.Module):
         if written.encoded:
             return written.targets
         with torch.no_grad():
-            return self.image_tokenizer.encode(written.targets)
+            return self.image_tokenizer.encode(fitting(written.targets, self.image_tokenizer))
 
     @property
     def _shows(self) -> bool:

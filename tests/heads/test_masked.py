@@ -1,5 +1,8 @@
 """Masked codes: what is masked, what stays at each step, and that no step is kept."""
 
+import math
+from itertools import pairwise
+
 import pytest
 import torch
 from torch.nn import functional
@@ -7,6 +10,7 @@ from torch.nn import functional
 from chiasm import parts
 from chiasm.errors import ChiasmError, RecipeError
 from chiasm.generators import Generators
+from chiasm.heads import masked
 from chiasm.heads.masked import masked_share, unsure
 from chiasm.sequence import IGNORE
 
@@ -137,3 +141,50 @@ def test_what_does_not_fit_is_refused():
         head(schedule="powder")
     with pytest.raises(ChiasmError, match="'unconditional' is 0"):
         head(unconditional=0.0).sample(Recorder(torch.zeros(2, 12, WIDTH)), guidance=2.0)
+
+
+def test_the_noise_on_the_confidence_falls_as_the_originals_does(monkeypatch):
+    """Each step multiplies what is left of the temperature by the share of steps that are left."""
+    seen = []
+
+    def noted(confidence, left, temperature, generators):
+        seen.append(temperature)
+        return unsure(confidence, left, 0.0, generators)
+
+    monkeypatch.setattr(masked, "unsure", noted)
+    step = Recorder(torch.randn(2, 12, WIDTH, generator=torch.Generator().manual_seed(4)))
+    head(steps=4).sample(step, temperature=2.0, generators=Generators([1, 2]))
+    assert seen == [2 * 3 / 4, 2 * 3 / 4 * 2 / 4, 2 * 3 / 4 * 2 / 4 * 1 / 4]
+
+
+def test_noise_on_the_confidence_is_gumbels():
+    """With it the surest cell is a draw from the softmax of the confidences (the Gumbel-max trick); with its
+    negative it would be another."""
+    rows, confidence = 20_000, torch.tensor([2.0, 0.0, 0.0])
+    for temperature in (1.0, 2.0):
+        stays = ~unsure(
+            confidence.expand(rows, 3), torch.full((rows, 1), 2), temperature, Generators(range(rows))
+        )
+        assert stays.sum(1).eq(1).all()
+        expected = (confidence / temperature).softmax(0)[0]
+        assert float(stays[:, 0].float().mean()) == pytest.approx(float(expected), abs=0.012)
+
+
+def test_until_the_last_step_something_is_masked_and_each_step_settles_a_code():
+    """Even with more steps than codes."""
+    step = Recorder(torch.randn(3, 12, WIDTH, generator=torch.Generator().manual_seed(4)))
+    made = head(steps=40)
+    counts = [(each.codes == made.mask).sum(1) for each in made.rounds(step, 1.0, 0.0)]
+    assert all(bool((each >= 1).all()) for each in counts[:-1])
+    assert all(bool((b < a).all()) or bool((b == 1).all()) for a, b in pairwise(counts[:-1]))
+    assert int(counts[-1].sum()) == 0
+
+
+@pytest.mark.parametrize("done", [0.0, 0.5, 0.999, 1.0 - 2**-24])
+def test_at_least_one_code_of_a_picture_is_masked_in_training(monkeypatch, done):
+    monkeypatch.setattr(
+        masked, "_draws", lambda codes: torch.cat([torch.full((5, 1), done), torch.rand(5, 12)], 1)
+    )
+    codes = torch.zeros(5, *GRID, dtype=torch.long)
+    count = (head().prepare(codes).targets != IGNORE).sum(1)
+    assert bool((count == max(1, round(12 * math.cos(done * math.pi / 2)))).all())

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from chiasm import parts
 from chiasm.data import Picture, Source
 from chiasm.data.documents import Contract
+from chiasm.devices import fitting
 from chiasm.encoders import Encoder
 from chiasm.evaluation.statistics import clustered, commonest
 from chiasm.evaluation.subject import ModelSubject, expected, pictures_read
@@ -99,7 +100,7 @@ def features(model: Model, encoder: Encoder, pictures: Sequence[Picture]) -> Fea
     contract, found = model.contract, []
     for start in range(0, len(pictures), TOGETHER):
         pixels = torch.stack([_view(contract, picture) for picture in pictures[start : start + TOGETHER]])
-        grid = encoder(pixels.to(model.device))
+        grid = encoder(fitting(pixels.to(model.device), encoder))
         found.append(reduce(grid, "n gh gw c -> n c", "mean").float().cpu())
     return torch.cat(found)
 

@@ -12,6 +12,7 @@ from PIL import Image
 from chiasm import generation
 from chiasm.data.documents import PictureReader, document, draw_prompt, prompt_of
 from chiasm.data.sample import Picture, Sample
+from chiasm.devices import fitting
 from chiasm.generators import SEEDS
 from chiasm.model import Model
 from chiasm.recipe import Sampling
@@ -84,7 +85,8 @@ class ModelSubject(Subject):
         made: list[Image.Image] = []
         for start in range(0, len(pictures), PICTURES):
             pixels = torch.stack([reader.target(picture) for picture in pictures[start : start + PICTURES]])
-            codes = self.model.image_tokenizer.encode(pixels.to(self.model.device))
+            pixels = fitting(pixels.to(self.model.device), self.model.image_tokenizer)
+            codes = self.model.image_tokenizer.encode(pixels)
             made += generation.to_pictures(generation.decode(self.model, codes))
         return made
 

@@ -17,6 +17,7 @@ from chiasm import parts
 from chiasm.checkpoint import load_model
 from chiasm.data import Picture, Source
 from chiasm.data.clip import Clip, clip_pixels, pixels
+from chiasm.devices import fitting
 from chiasm.errors import ChiasmError, RecipeError
 from chiasm.evaluation.fidelity import features, frechet, psnr, ssim, use_of
 from chiasm.model import Model
@@ -113,9 +114,9 @@ def measure(
         shown = torch.stack(
             [clip_pixels(p, size) if moves and isinstance(p, Clip) else pixels(p, size) for p in some]
         )
-        written, back = _through(model, tokenizer, shown.to(model.device))
+        written, back = _through(model, tokenizer, fitting(shown.to(model.device), tokenizer))
         true.append(shown)
-        made.append(back.cpu())
+        made.append(back.float().cpu())
         codes.append(written.cpu())
     figures = {
         "tokenizer": tokenizer.name,

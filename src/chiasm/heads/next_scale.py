@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from chiasm.bounds import Chance
+from chiasm.devices import fitting
 from chiasm.errors import RecipeError
 from chiasm.generators import Generators
 from chiasm.heads import ImageHead, Span, SpanLayout, Step
@@ -80,7 +81,10 @@ class NextScale(ImageHead, name="next_scale"):
         with torch.no_grad(), torch.autocast(codes.device.type, enabled=False):
             coarser = self.quantizer.next_inputs(codes)
         levels = torch.repeat_interleave(self.levels.weight, self._sizes[1:].to(codes.device), 0)
-        return Span(self.read(coarser) + levels + self.cells.weight, rearrange(codes, "n gh gw -> n (gh gw)"))
+        return Span(
+            self.read(fitting(coarser, self.read)) + levels + self.cells.weight,
+            rearrange(codes, "n gh gw -> n (gh gw)"),
+        )
 
     def losses(self, hidden: Float[Tensor, "n m d"], span: Span) -> dict[str, Loss]:
         return {"image": code_loss(self.output(hidden).float(), span)}
@@ -152,7 +156,7 @@ class NextScale(ImageHead, name="next_scale"):
         """What the positions of one scale read."""
         begin = int(self._sizes[1:index].sum())
         places = self.levels.weight[index - 1] + self.cells.weight[begin : begin + coarser.shape[1]]
-        return self.read(coarser) + places
+        return self.read(fitting(coarser, self.read)) + places
 
     @property
     def _sizes(self) -> Int[Tensor, " s"]:
