@@ -26,14 +26,15 @@ class Elsewhere(torch.Tensor):
 
     @staticmethod
     def __new__(cls, inner: torch.Tensor) -> Elsewhere:
-        made = torch.Tensor._make_wrapper_subclass(
-            cls,
-            inner.shape,
-            strides=inner.stride(),
-            storage_offset=inner.storage_offset(),
-            dtype=inner.dtype,
-            device=SECOND,
-        )
+        with torch.inference_mode(False):  # views of weights, within, would not fit their weights
+            made = torch.Tensor._make_wrapper_subclass(
+                cls,
+                inner.shape,
+                strides=inner.stride(),
+                storage_offset=inner.storage_offset(),
+                dtype=inner.dtype,
+                device=SECOND,
+            )
         made.inner = inner
         return made
 
@@ -62,6 +63,10 @@ class SecondDevice(TorchDispatchMode):
         self.operations = 0
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        with self:  # what is made of other operations arrives whole in inference mode
+            result = function.decompose(*args, **(kwargs or {}))
+        if result is not NotImplemented:
+            return result
         result = run(function, args, kwargs or {})
         self.operations += any(isinstance(each, Elsewhere) for each in tree_flatten(result)[0])
         return result

@@ -180,10 +180,11 @@ def _groups(layout: Layout) -> list[Group]:
         buckets.setdefault((_bucket(count), is_causal), []).append(document)
     groups = []
     for (_, is_causal), members in sorted(buckets.items()):
-        lengths = counts[members]
+        chosen = torch.tensor(members, device=order.device)
+        lengths = counts[chosen]
         steps = torch.arange(int(lengths.max()), device=order.device)
         real = steps < lengths[:, None]
-        index = order[starts[members][:, None] + torch.where(real, steps, 0)]
+        index = order[starts[chosen][:, None] + torch.where(real, steps, 0)]
         groups.append(Group(index, real, lengths, None if is_causal else _mask(layout, index, real)))
     return groups
 

@@ -25,12 +25,12 @@ def without_weights() -> Iterator[None]:
             parameter = nn.Parameter(parameter.detach().to("meta"), requires_grad=learns)
         register(module, name, parameter)
 
-    nn.Module.register_parameter = on_meta  # type: ignore[method-assign]
+    nn.Module.register_parameter = on_meta  # type: ignore[method-assign, assignment]
     try:
         with torch.random.fork_rng(devices=[]):
             yield
     finally:
-        nn.Module.register_parameter = register  # type: ignore[method-assign]
+        nn.Module.register_parameter = register  # type: ignore[method-assign, assignment]
 
 
 @torch.no_grad()
