@@ -6,7 +6,6 @@
 It needs no network. The exit status is 1 where something failed, and where there is no such device.
 """
 
-# ruff: noqa: E402
 from __future__ import annotations
 
 import sys
