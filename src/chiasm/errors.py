@@ -27,6 +27,9 @@ class DataError(ChiasmError):
         super().__init__(message)
         self.kind = kind
 
+    def __reduce__(self) -> tuple[type, tuple[str, str]]:
+        return DataError, (str(self), self.kind)  # between processes
+
 
 class CheckpointError(ChiasmError):
     """A checkpoint cannot be read or written, or does not fit the model."""

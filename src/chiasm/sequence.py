@@ -78,7 +78,8 @@ class Document:
         """Raise DataError, naming the sample, if the columns disagree or the document is too long."""
         if len(self) > context:
             raise DataError(
-                f"{self.name} has {len(self)} tokens but the context is {context}; shorten it or raise the context"
+                f"{self.name} has {len(self)} tokens but the context is {context}; shorten it or raise the context",
+                "too long",
             )
         lengths = {
             column: len(getattr(self, column)) for column in ("ids", "labels", "kinds", "opens", "exposed")
@@ -192,7 +193,8 @@ class Packer:
         if len(document) > self.length:
             raise DataError(
                 f"{document.name} has {len(document)} tokens but a row holds {self.length}; "
-                "raise the stage's 'length' or shorten the sample"
+                "raise the stage's 'length' or shorten the sample",
+                "too long",
             )
         for r, row in enumerate(self.rows):
             pictures = self._pictures[r] + len(document.slots)

@@ -14,10 +14,12 @@ __all__ = ["Message", "Picture", "Sample", "Source", "counts"]
 class Source(Part, slot="data"):
     """Interface: groups of samples by index. Random access makes shuffling and exact resumption trivial.
 
+    foreign: its records come from outside: each is checked against the model before training.
     broken: what becomes of a sample that cannot be used: an error, or it is skipped and counted.
     skipped: records that were left out because they cannot be used, by kind; reported when training begins.
     """
 
+    foreign: bool = False
     broken: Literal["error", "skip"] = "error"
     skipped: Mapping[str, int] = Counter()
 

@@ -36,6 +36,8 @@ class Chat(Source, name="chat"):
         record_bytes: the largest record that is read.
     """
 
+    foreign = True
+
     def __init__(
         self,
         *,

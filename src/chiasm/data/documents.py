@@ -5,14 +5,15 @@ The data side knows of a model only its `Contract`: how many positions a picture
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from chiasm.cache import TensorCache
 from chiasm.connectors import Connector
+from chiasm.data.files import Decoded
 from chiasm.data.sample import Message, Picture, Sample
 from chiasm.encoders import Encoder
 from chiasm.errors import ChiasmError, DataError
@@ -174,14 +175,35 @@ def _add_codes(
 
 
 class PictureReader:
-    """Opens the pictures of a batch: as pixels, or as cached features and codes where those exist."""
+    """Opens the pictures of a batch: as pixels, or as cached features and codes where those exist.
+
+    broken: why pictures that the caches should have cannot be read, by key.
+    """
 
     def __init__(
-        self, contract: Contract, features: TensorCache | None = None, codes: TensorCache | None = None
+        self,
+        contract: Contract,
+        features: TensorCache | None = None,
+        codes: TensorCache | None = None,
+        broken: Mapping[str, DataError] | None = None,
     ):
         self.contract = contract
         self.features = features
         self.codes = codes
+        self.broken = broken or {}
+
+    def decoded(self, document: Document) -> Document:
+        """The document, its pictures decoded where `attach` will need that; raises DataError for a broken one."""
+        slots = []
+        for slot in document.slots:
+            encoded = slot.kind == Kind.WRITTEN or self.contract.shown is not None
+            cache = self.codes if encoded else self.features
+            if cache is None:
+                slot = replace(slot, picture=Decoded(slot.picture))
+            elif slot.picture.key in self.broken:
+                raise self.broken[slot.picture.key]
+            slots.append(slot)
+        return replace(document, slots=slots)
 
     def attach(self, batch: PackedBatch, slots: Sequence[tuple[int, Slot]]) -> PackedBatch:
         """Put the pictures of `slots` (flat start, slot) into the batch."""

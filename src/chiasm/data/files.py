@@ -12,6 +12,7 @@ from abc import abstractmethod
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
@@ -20,11 +21,12 @@ from typing import BinaryIO
 from PIL import Image
 
 from chiasm.data.images import UNREADABLE, decode, measure, to_rgb
-from chiasm.data.sample import Picture
+from chiasm.data.sample import Picture, Sample
 from chiasm.errors import DataError, excerpt
 from chiasm.views import Size
 
 MOST_BYTES = 1 << 30  # of an image file
+_HELD_PIXELS = 2_000_000  # of a decoded image that is held until its batch is put together
 _RECENT_BYTES = 128 << 20  # of files kept from the measuring of an image to its decoding
 
 
@@ -102,6 +104,42 @@ class PictureInMemory(Picture):
 
     def open(self) -> Image.Image:
         return self.image
+
+
+class Decoded(Picture):
+    """A picture that was opened already; a large image is opened again instead of being held."""
+
+    def __init__(self, picture: Picture):
+        image = picture.open()
+        self.key, self.size = picture.key, picture.size
+        self._open = picture.open if image.width * image.height > _HELD_PIXELS else lambda: image
+
+    def open(self) -> Image.Image:
+        return self._open()
+
+
+class Measured(Picture):
+    """The size of a picture, without anything to see."""
+
+    def __init__(self, size: Size):
+        self.size = size
+
+    def open(self) -> Image.Image:
+        raise NotImplementedError("this picture was measured alone")
+
+
+def header(picture: Picture) -> Size:
+    """The size of a picture of which nothing else is wanted; raises DataError."""
+    return picture.header() if isinstance(picture, PictureFile) else picture.size
+
+
+def measured(sample: Sample) -> Sample:
+    """The sample with the sizes of its pictures for the pictures."""
+    messages = [
+        replace(m, content=tuple(Measured(header(c)) if isinstance(c, Picture) else c for c in m.content))
+        for m in sample.messages
+    ]
+    return replace(sample, messages=tuple(messages))
 
 
 def picture_of_base64(text: str, where: str) -> PictureBytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import torch
@@ -15,17 +15,19 @@ from torch import Tensor
 from chiasm.data import Picture, Sample, Source
 from chiasm.data.clip import Clip, clip_pixels, pixels
 from chiasm.data.documents import Contract, PictureReader, document, reads_picture, writes_picture
+from chiasm.data.files import header, measured
 from chiasm.errors import DataError
 from chiasm.objectives import Described
 from chiasm.recipe import Stage
 from chiasm.sequence import Document, PackedBatch, Packer, Slot
 from chiasm.tokenizers import ImageTokenizer, VideoTokenizer
-from chiasm.training.mixture import Mixture, Origin, chance
+from chiasm.training.mixture import Item, LeftOut, Mixture, Origin, chance
 from chiasm.views import Size, View
 from chiasm.views.cut import cut
 
 Batch = TypeVar("Batch")
 Made = TypeVar("Made", covariant=True)
+Result = TypeVar("Result")
 
 
 class Batches(Protocol[Made]):
@@ -34,6 +36,8 @@ class Batches(Protocol[Made]):
     def next(self) -> Made: ...
 
     def state(self) -> dict[str, Any]: ...
+
+    def check(self) -> LeftOut: ...
 
     def restore(self, state: Mapping[str, Any]) -> None: ...
 
@@ -68,6 +72,7 @@ class DocumentBatches:
             sources, stage.data, self.key, lambda group: group, rank, world
         )
         self.state, self.restore = self.mixture.state, self.mixture.restore
+        self._peeked: tuple[Origin, Document] | None = None  # what did not fit into the last batch
 
     def next(self) -> PackedBatch:
         batch, slots = self.pack()
@@ -76,9 +81,36 @@ class DocumentBatches:
     def pack(self) -> tuple[PackedBatch, list[tuple[int, Slot]]]:
         """The next batch, and the pictures to attach to it (flat start, slot)."""
         packer = Packer(self.stage.rows, self.stage.length, self.stage.pictures)
-        while packer.offer(self._document(*self.mixture.peek())):
-            self.mixture.advance()
-        return packer.pack()
+        while True:
+            origin, sample = self.mixture.peek()
+            try:
+                if not packer.offer(self._readable(origin, sample)):
+                    return packer.pack()
+            except DataError as error:
+                self.mixture.skip(error)
+            else:
+                self.mixture.advance()
+
+    def check(self) -> LeftOut:
+        """The samples from outside that this stage cannot use; images are measured, but not decoded."""
+        room = min(self.contract.context, self.stage.length)
+
+        def usable(sample: Sample) -> None:
+            Packer(1, room).offer(document(self.contract, measured(sample)))
+
+        return self.mixture.check(usable)
+
+    def _readable(self, origin: Origin, sample: Sample) -> Document:
+        """The document of a sample; where broken ones are skipped, all of its images can be read.
+
+        They are decoded before the document is packed, for which documents share a batch may not depend on what is
+        found out later.
+        """
+        if self._peeked is None or self._peeked[0] != origin:
+            made = self._document(origin, sample)
+            skips = self.mixture.sources[origin.source].broken == "skip"
+            self._peeked = (origin, self.reader.decoded(made) if skips else made)
+        return self._peeked[1]
 
     def _document(self, origin: Origin, sample: Sample) -> Document:
         writes = writes_picture(sample)
@@ -116,14 +148,7 @@ class PictureBatches:
 
     def next(self) -> Float[Tensor, "n *t 3 h w"]:
         """Raises DataError where pictures and clips, or clips of different lengths, meet in one batch."""
-        taken = []
-        for _ in range(self.stage.rows):
-            picture = self.mixture.peek()[1]
-            if self.moving and isinstance(picture, Clip):
-                taken.append(clip_pixels(picture, self.size))
-            else:
-                taken.append(pixels(picture, self.size))
-            self.mixture.advance()
+        taken = taken_of(self.mixture, self.stage.rows, self._pixels)
         lengths = {len(each) if each.ndim == 4 else 0 for each in taken}
         if len(lengths) > 1:
             told = ", ".join(f"clips of {n} frames" if n else "pictures" for n in sorted(lengths))
@@ -131,6 +156,29 @@ class PictureBatches:
                 f"stage {self.stage.name!r} mixes {told} in a batch; give each a stage of its own"
             )
         return torch.stack(taken)
+
+    def check(self) -> LeftOut:
+        """The pictures from outside that have no size."""
+        return self.mixture.check(header)
+
+    def _pixels(self, picture: Picture) -> Tensor:
+        if self.moving and isinstance(picture, Clip):
+            return clip_pixels(picture, self.size)
+        return pixels(picture, self.size)
+
+
+def taken_of(mixture: Mixture[Item], count: int, use: Callable[[Item], Result]) -> list[Result]:
+    """What `use` makes of the next items; those for which it raises DataError are skipped."""
+    results: list[Result] = []
+    while len(results) < count:
+        item = mixture.peek()[1]
+        try:
+            results.append(use(item))
+        except DataError as error:
+            mixture.skip(error)
+        else:
+            mixture.advance()
+    return results
 
 
 def pictures_of(group: list[Sample]) -> list[Picture]:
@@ -161,17 +209,25 @@ class DescribedBatches:
         key = f"{seed}/{stage.name}"
         self.mixture: Mixture[Description] = Mixture(sources, stage.data, key, descriptions, rank, world)
         self.state, self.restore = self.mixture.state, self.mixture.restore
-        self.size = self._view(self.mixture.peek()[1].picture).size
+        start = self.state()
+        self.size = taken_of(self.mixture, 1, lambda each: self._view(each.picture).size)[0]
+        self.restore(start)
 
     def next(self) -> Described:
-        taken = []
-        for _ in range(self.rows):
-            taken.append(self.mixture.peek()[1])
-            self.mixture.advance()
-        pixels = [cut(each.picture.open(), self._view(each.picture)) for each in taken]
+        taken = taken_of(self.mixture, self.rows, lambda each: (each, self._pixels(each.picture)))
+        described, pixels = zip(*taken, strict=True)
         return Described(
-            torch.stack(pixels), tuple(each.text for each in taken), tuple(each.labels for each in taken)
+            torch.stack(pixels),
+            tuple(each.text for each in described),
+            tuple(each.labels for each in described),
         )
+
+    def check(self) -> LeftOut:
+        """The descriptions from outside whose picture has no size."""
+        return self.mixture.check(lambda each: header(each.picture))
+
+    def _pixels(self, picture: Picture) -> Tensor:
+        return cut(picture.open(), self._view(picture))
 
     def labels(self) -> list[str]:
         """All names in the labels of the data."""

@@ -7,8 +7,9 @@ import random
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -24,7 +25,7 @@ from chiasm.model import Model
 from chiasm.objectives import Described
 from chiasm.recipe import Recipe, Stage
 from chiasm.sequence import PackedBatch
-from chiasm.training.batches import Ahead, Batches, DescribedBatches, DocumentBatches, InTurn, PictureBatches
+from chiasm.training.batches import Ahead, Batches, DescribedBatches, InTurn, PictureBatches
 from chiasm.training.distribution import Ranks
 from chiasm.training.metrics import Metrics
 from chiasm.training.mixture import number
@@ -35,6 +36,7 @@ from chiasm.training.progress import Line, Speed, Status, trained_table
 from chiasm.training.run import command
 from chiasm.training.state import Position, Saved, save_checkpoint
 from chiasm.training.step import Aim, Documents, Outcome, Pictures, Step, uses_bf16
+from chiasm.training.usable import merged, skipped, stage_batches
 
 MOST_SKIPPED = 20  # steps in a row that may be skipped before training is given up
 _MEMORY = 0.95  # of the moving averages of the losses
@@ -57,7 +59,13 @@ class Training:
     console: Console
     metrics: Metrics
     position: Position
+    skipped: dict[str, Counter[str]] = field(default_factory=dict)  # records, by source and kind
     _warned: bool = False
+
+    @property
+    def skips(self) -> bool:
+        """Whether records that cannot be used are skipped."""
+        return any(source.broken == "skip" for source in self.sources.values())
 
     def run_stage(self, saved: Saved | None) -> None:
         """Run the stage at `position`, to its end; `saved` is the checkpoint that it goes on from.
@@ -91,31 +99,32 @@ class Training:
 
     def _aim(self, stage: Stage) -> tuple[Aim, Batches[Any]]:
         """What the stage minimises, and on what."""
-        where = {"seed": self.recipe.seed, "rank": self.ranks.rank, "world": self.ranks.world}
-        if stage.objective is not None:
-            described = DescribedBatches(self.model.contract, self.sources, stage, **where)
+        reader = None
+        left_out = self.position.left_out.get(stage.name, {})
+        if stage.objective is None and "image_tokenizer" not in stage.train:
+            reader = prepared(
+                self.model,
+                self.sources,
+                stage,
+                seed=self.recipe.seed,
+                ranks=self.ranks,
+                half=uses_bf16(stage.precision, self.device),
+                console=self.console,
+                left_out=left_out,
+            )
+        batches = stage_batches(self.model, self.sources, stage, self.recipe.seed, self.ranks, reader)
+        batches.mixture.leave_out(left_out)
+        if isinstance(batches, DescribedBatches):
             return Pretraining(
-                self.model, build_objective(self.model, stage, described, self.recipe.seed)
-            ), described
-        if "image_tokenizer" in stage.train:
-            aim = Pictures(self.model)
-            return aim, PictureBatches(aim.tokenizer, self.sources, stage, **where)
-        contract = self.model.contract
-        head = self.model.image_head
-        reader = prepared(
-            self.model,
-            self.sources,
-            stage,
-            seed=self.recipe.seed,
-            ranks=self.ranks,
-            half=uses_bf16(stage.precision, self.device),
-            console=self.console,
-        )
-        unconditional = head.unconditional if head is not None else 0.0
-        batches = DocumentBatches(
-            contract, self.sources, stage, unconditional=unconditional, reader=reader, **where
-        )
-        return Documents(self.model), batches
+                self.model, build_objective(self.model, stage, batches, self.recipe.seed)
+            ), batches
+        return (Pictures if isinstance(batches, PictureBatches) else Documents)(self.model), batches
+
+    def _note_skipped(self, state: Mapping[str, Any]) -> int:
+        """Take up which records all ranks have left out so far, and return how many."""
+        found = self.ranks.gather(state["left_out"])
+        self.skipped = skipped(self.sources, *self.position.left_out.values(), *found)
+        return sum(kinds.total() for kinds in self.skipped.values())
 
     def _step(
         self, stage: Stage, step: Step, feed: Ahead[Any] | InTurn[Any], line: Line, speed: Speed, stop: Stop
@@ -147,6 +156,7 @@ class Training:
                 "lr": lr,
                 "skipped": outcome.skipped,
                 **({"pictures": real} if aim.unit == "pictures" else {"real": real, "places": places}),
+                **({"records_skipped": self._note_skipped(taken[-1].state)} if self.skips else {}),
                 "seconds": round(seconds, 6),
                 "waited": round(waited, 6),
                 **({"health": health} if health else {}),
@@ -164,6 +174,8 @@ class Training:
         if ended or stopped or position.step % self.recipe.checkpoints.every == 0:
             position.metrics = self.metrics.size()
             position.batches = self.ranks.gather(taken[-1].state)
+            if ended:
+                position.left_out[stage.name] = merged(*(each["left_out"] for each in position.batches))
             objective = aim.objective if isinstance(aim, Pretraining) else None
             save_checkpoint(self.folder, self.recipe, self.model, made, position, self.ranks, objective)
         if stopped:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,6 +15,7 @@ from chiasm.data import Sample, Source
 from chiasm.errors import DataError
 
 Item = TypeVar("Item")
+LeftOut = Mapping[str, Mapping[str, str]]  # by source: what is wrong with an item, by its `item_key`
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,9 @@ class Origin:
 
 class Mixture(Generic[Item]):
     """Items of several sources by their shares, without end; every epoch of a source in an order of its own.
+
+    An item that cannot be used is passed over where its source says so; it does not count for the source's share.
+    The position holds which items those are, so that what follows is the same after a resumption.
 
     The items of a group follow one another. The next group is of the source that lags furthest behind its share.
     With several ranks, rank r takes the groups r, r + world, ... of each source's order.
@@ -58,7 +63,9 @@ class Mixture(Generic[Item]):
         self.key, self.items, self.rank, self.world = key, items, rank, world
         self._order = lru_cache(maxsize=2 * len(self.sources))(self._shuffled)
         self._open: tuple[int, int, Sequence[Item]] | None = None  # epoch, group and items of the group begun
-        self.restore({"taken": {}, "groups": {}, "current": None, "offset": 0})
+        self._fruitless = 0  # groups of the current source since an item was taken
+        self._last: DataError | None = None  # why an item could not be used
+        self.restore({"taken": {}, "groups": {}, "current": None, "offset": 0, "left_out": {}})
 
     def state(self) -> dict[str, Any]:
         """The position, for `restore`."""
@@ -67,6 +74,7 @@ class Mixture(Generic[Item]):
             "groups": dict(self._groups),
             "current": self._current,
             "offset": self._offset,
+            "left_out": {name: dict(kinds) for name, kinds in self.left_out.items()},
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -76,41 +84,94 @@ class Mixture(Generic[Item]):
         self._current: str | None = state["current"]
         self._offset: int = state["offset"]
         self._open = None
+        self.leave_out(state["left_out"])
+
+    def leave_out(self, items: LeftOut) -> None:
+        """Pass over these items, and no others."""
+        self.left_out = {name: dict(kinds) for name, kinds in items.items()}
 
     def peek(self) -> tuple[Origin, Item]:
-        """The next item; the same one until `advance`."""
-        if self._open is None:
-            self._open = self._begin()
-        assert self._current is not None
-        epoch, group, items = self._open
-        return Origin(self._current, epoch, group, self._offset), items[self._offset]
+        """The next item that is not left out; the same one until `advance` or `skip`."""
+        while True:
+            if self._open is None:
+                self._open = self._begin()
+            assert self._current is not None
+            epoch, group, items = self._open
+            if item_key(group, self._offset) not in self.left_out.get(self._current, {}):
+                return Origin(self._current, epoch, group, self._offset), items[self._offset]
+            self._step()
 
     def advance(self) -> None:
-        """Step behind the item that `peek` showed."""
-        assert self._open is not None
+        """Step behind the item that `peek` showed, which is taken."""
         assert self._current is not None
         self._taken[self._current] += 1
+        self._fruitless = 0
+        self._step()
+
+    def skip(self, error: DataError) -> None:
+        """Leave out the item that `peek` showed for good; raises the error if its source skips nothing."""
+        assert self._open is not None
+        self._note(self._open[1], self._offset, error)
+        self._step()
+
+    def check(self, usable: Callable[[Item], object]) -> LeftOut:
+        """Those items of records from outside for which `usable` raises DataError, or with which none can be made.
+
+        The groups are shared out among the ranks. Raises the error if a source skips nothing.
+        """
+        for name, source in self.sources.items():
+            for group in range(self.rank, len(source), self.world) if source.foreign else ():
+                self._current = name
+                try:
+                    items = self.items(source[group])
+                except DataError as error:
+                    self._note(group, 0, error)
+                    continue
+                for number, item in enumerate(items):
+                    try:
+                        usable(item)
+                    except DataError as error:
+                        self._note(group, number, error)
+        left_out = self.left_out
+        self.restore({"taken": {}, "groups": {}, "current": None, "offset": 0, "left_out": {}})
+        return left_out
+
+    def _note(self, group: int, number: int, error: DataError) -> None:
+        """Note that an item of the current source is left out."""
+        assert self._current is not None
+        if self.sources[self._current].broken == "error":
+            raise error
+        self._last = error
+        self.left_out.setdefault(self._current, {})[item_key(group, number)] = error.kind
+
+    def _step(self) -> None:
+        assert self._open is not None
         self._offset += 1
         if self._offset >= len(self._open[2]):
             self._finish()
 
     def _begin(self) -> tuple[int, int, Sequence[Item]]:
         """Load the group begun, or the next that has items."""
-        fruitless = 0
         while True:
             if self._current is None:
                 self._current = min(self.sources, key=lambda name: self._taken[name] / self.shares[name])
             source = self.sources[self._current]
             epoch, place = divmod(self.rank + self.world * self._groups[self._current], len(source))
             group = int(self._order(self._current, epoch)[place])
-            items = self.items(source[group])
+            if self._fruitless > len(source):
+                reason = f"; the last: {self._last}" if self._last else ""
+                raise DataError(
+                    f"data source {self._current!r} has {len(source)} groups "
+                    f"but nothing to train on in them{reason}"
+                )
+            self._fruitless += 1
+            try:
+                items = self.items(source[group])
+            except DataError as error:
+                self._note(group, 0, error)
+                items = ()
             if len(items):
                 return epoch, group, items
-            fruitless += 1
-            if fruitless > len(source):
-                raise DataError(
-                    f"data source {self._current!r} has {len(source)} groups but nothing to train on in them"
-                )
             self._finish()
 
     def _finish(self) -> None:
@@ -120,6 +181,21 @@ class Mixture(Generic[Item]):
 
     def _shuffled(self, name: str, epoch: int) -> np.ndarray:
         return np.random.default_rng(number(self.key, name, epoch)).permutation(len(self.sources[name]))
+
+
+def item_key(group: int, number: int) -> str:
+    """What an item is called in a mixture's position."""
+    return f"{group}:{number}"
+
+
+def records_left_out(*items: LeftOut) -> dict[str, Counter[str]]:
+    """By source, how many groups have an item that is left out, by what is wrong with the first."""
+    groups: dict[str, dict[str, str]] = {}
+    for each in items:
+        for name, kinds in each.items():
+            for key, kind in kinds.items():
+                groups.setdefault(name, {}).setdefault(key.partition(":")[0], kind)
+    return {name: Counter(kinds.values()) for name, kinds in groups.items()}
 
 
 def number(*key: Any) -> int:

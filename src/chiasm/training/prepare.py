@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TypeVar
 
 import torch
@@ -15,13 +16,15 @@ from rich.progress import Progress
 from torch import Tensor
 
 from chiasm.cache import TensorCache, default_folder, fingerprint
-from chiasm.data import Picture, Source
+from chiasm.data import Picture, Sample, Source
 from chiasm.data.documents import Contract, PictureReader, view_key
+from chiasm.errors import DataError
 from chiasm.model import Model
 from chiasm.recipe import Stage
-from chiasm.sequence import Kind
+from chiasm.sequence import Document, Kind
 from chiasm.training.batches import DocumentBatches
 from chiasm.training.distribution import Ranks
+from chiasm.training.mixture import LeftOut, item_key
 from chiasm.views import View
 from chiasm.views.cut import cut
 
@@ -31,6 +34,8 @@ _TOGETHER = 16
 _LOOK = 4  # batches after which it is guessed whether the stage will see all of its data
 
 Work = TypeVar("Work")
+Result = TypeVar("Result")
+Broken = dict[str, DataError]  # why a picture cannot be read, by its key
 
 
 @dataclass
@@ -47,6 +52,13 @@ class Pictures:
             for view, _ in contract.read_views(picture.size, f"picture {picture.key}"):
                 self.read.setdefault(view_key(picture, view), (picture, view))
 
+    def add_all(self, contract: Contract, sample: Sample) -> None:
+        for message in sample.messages:
+            kind = Kind.WRITTEN if message.role == "assistant" else Kind.READ
+            for item in message.content:
+                if isinstance(item, Picture):
+                    self.add(contract, item, kind)
+
 
 def prepared(
     model: Model,
@@ -57,10 +69,12 @@ def prepared(
     ranks: Ranks,
     half: bool,
     console: Console,
+    left_out: LeftOut = MappingProxyType({}),
 ) -> PictureReader:
     """A reader that finds the pictures of the stage in the caches, which are filled where they lack any.
 
     Pictures are read as pixels where the encoder learns or has no weights. half: keep features in bf16.
+    left_out: samples that the stage passes over.
     """
     contract = model.contract
     encodes = (
@@ -71,20 +85,39 @@ def prepared(
     if not encodes and model.image_tokenizer is None:
         return PictureReader(contract)
     unconditional = model.image_head.unconditional if model.image_head is not None else 0.0
-    batches = DocumentBatches(
-        contract, sources, stage, seed=seed, unconditional=unconditional, rank=ranks.rank, world=ranks.world
-    )
-    pictures, shared = stage_pictures(batches, sources, stage, ranks)
-    part = (ranks.rank, ranks.world) if shared else (0, 1)
-    features = codes = None
-    if encodes and pictures.read:
-        features = feature_cache(model, half)
-        fill_features(model, features, pictures.read, half=half, console=console, part=part)
-    if model.image_tokenizer is not None and pictures.written:
-        codes = code_cache(model)
-        fill_codes(model, codes, pictures.written, console=console, part=part)
-    ranks.wait()
-    return PictureReader(contract, features, codes)
+    broken: Broken | None = {} if any(sources[name].broken == "skip" for name in stage.data) else None
+    while True:
+        batches = DocumentBatches(
+            contract,
+            sources,
+            stage,
+            seed=seed,
+            unconditional=unconditional,
+            reader=_Listing(contract, broken=broken),
+            rank=ranks.rank,
+            world=ranks.world,
+        )
+        batches.mixture.leave_out(left_out)
+        known = len(broken or ())
+        pictures, shared = stage_pictures(batches, sources, stage, ranks)
+        part = (ranks.rank, ranks.world) if shared else (0, 1)
+        features = codes = None
+        if encodes and pictures.read:
+            features = feature_cache(model, half)
+            fill_features(
+                model, features, pictures.read, half=half, console=console, part=part, broken=broken
+            )
+        if model.image_tokenizer is not None and pictures.written:
+            codes = code_cache(model)
+            fill_codes(model, codes, pictures.written, console=console, part=part, broken=broken)
+        if broken is None:
+            ranks.wait()
+            return PictureReader(contract, features, codes)
+        for each in ranks.gather(broken):
+            broken |= each
+        # Without the documents of broken images, a stage that sees a part of its data goes further in it.
+        if shared or not ranks.any(len(broken) > known):
+            return PictureReader(contract, features, codes, broken)
 
 
 def feature_cache(model: Model, half: bool) -> TensorCache:
@@ -111,8 +144,12 @@ def fill_features(
     half: bool,
     console: Console,
     part: tuple[int, int] = (0, 1),
+    broken: Broken | None = None,
 ) -> None:
-    """Compute what the cache lacks. part: (rank, world) when several processes share the work."""
+    """Compute what the cache lacks. part: (rank, world) when several processes share the work.
+
+    broken: takes up the pictures that cannot be read; None = the first is an error.
+    """
     assert model.encoder is not None
     encoder, device = model.encoder.eval(), model.device
     dtype = torch.bfloat16 if half else torch.float32
@@ -128,7 +165,7 @@ def fill_features(
     _fill(
         cache,
         chunks[part[0] :: part[1]],
-        lambda keys: _cut_views([views[key] for key in keys]),
+        _Pixels(lambda keys: _cut_views([views[key] for key in keys]), lambda key: views[key][0].key, broken),
         encode,
         "features",
         console,
@@ -142,8 +179,9 @@ def fill_codes(
     *,
     console: Console,
     part: tuple[int, int] = (0, 1),
+    broken: Broken | None = None,
 ) -> None:
-    """Compute what the cache lacks. part: (rank, world) when several processes share the work."""
+    """Compute what the cache lacks; as `fill_features`."""
     assert model.image_tokenizer is not None
     tokenizer, device, reader = model.image_tokenizer.eval(), model.device, PictureReader(model.contract)
 
@@ -155,7 +193,7 @@ def fill_codes(
     def targets(keys: Sequence[str]) -> list[Tensor]:
         return [reader.target(pictures[key]) for key in keys]
 
-    _fill(cache, chunks, targets, encode, "codes", console)
+    _fill(cache, chunks, _Pixels(targets, lambda key: pictures[key].key, broken), encode, "codes", console)
 
 
 def _cut_views(views: Sequence[tuple[Picture, View]]) -> list[Tensor]:
@@ -194,30 +232,69 @@ def stage_pictures(
         return pictures, False
     pictures = Pictures()
     for name in groups:
-        for picture, kind in _all_pictures(sources[name]):
-            pictures.add(contract, picture, kind)
+        left_out = batches.mixture.left_out.get(name, {})
+        for index in range(len(sources[name])):
+            try:
+                for number, sample in enumerate(sources[name][index]):
+                    if item_key(index, number) not in left_out:
+                        pictures.add_all(contract, sample)
+            except DataError:  # met again, and counted, when the sample's turn comes
+                if sources[name].broken == "error":
+                    raise
     return pictures, True
 
 
-def _all_pictures(source: Source) -> Iterator[tuple[Picture, Kind]]:
-    for index in range(len(source)):
-        for sample in source[index]:
-            for message in sample.messages:
-                kind = Kind.WRITTEN if message.role == "assistant" else Kind.READ
-                yield from ((item, kind) for item in message.content if isinstance(item, Picture))
+class _Listing(PictureReader):
+    """Opens no picture: for finding out which pictures a stage sees."""
+
+    def decoded(self, document: Document) -> Document:
+        for slot in document.slots:
+            if slot.picture.key in self.broken:
+                raise self.broken[slot.picture.key]
+        return document
+
+
+@dataclass(frozen=True)
+class _Pixels:
+    """Pixels by key. read: of several keys. picture: a key's picture. broken: see `fill_features`."""
+
+    read: Callable[[Sequence[str]], list[Tensor]]
+    picture: Callable[[str], str]
+    broken: Broken | None
+
+    def of(self, keys: Sequence[str]) -> tuple[list[str], Tensor | None]:
+        """The keys whose pictures can be read, with their pixels."""
+        try:
+            return list(keys), torch.stack(self.read(keys))
+        except DataError:
+            if self.broken is None:
+                raise
+        sound = [key for key in keys if self.readable(key)]
+        return sound, torch.stack(self.read(sound)) if sound else None
+
+    def readable(self, key: str) -> bool:
+        if self.broken is None:
+            return True
+        try:
+            self.read([key])
+        except DataError as error:
+            self.broken[self.picture(key)] = error
+            return False
+        return True
 
 
 def _fill(
     cache: TensorCache,
     chunks: Sequence[list[str]],
-    pixels: Callable[[Sequence[str]], list[Tensor]],
+    pixels: _Pixels,
     encode: Callable[[Tensor], Tensor],
     what: str,
     console: Console,
 ) -> None:
     # A chunk that lacks one picture is computed whole: the last bits of a network's output can depend on what
     # else is in its batch, and a run that was killed here must find the same features as one that was not.
-    lacking = [chunk for chunk in chunks if cache.missing(chunk)]
+    # What it lacks for a broken picture it will lack for ever.
+    lacking = [chunk for chunk in chunks if any(pixels.readable(key) for key in cache.missing(chunk))]
     if not lacking:
         return
     total = sum(map(len, lacking))
@@ -228,8 +305,9 @@ def _fill(
         torch.inference_mode(),
     ):
         task = bar.add_task(f"{what} of {total:,} pictures", total=total)
-        for chunk, stacked in _ahead(pool, lacking, lambda chunk: torch.stack(pixels(chunk))):
-            cache.put(dict(zip(chunk, encode(stacked), strict=True)))
+        for chunk, (keys, stacked) in _ahead(pool, lacking, pixels.of):
+            if stacked is not None:
+                cache.put(dict(zip(keys, encode(stacked), strict=True)))
             bar.advance(task, len(chunk))
     console.print(
         f"{what} of {total:,} pictures computed; they are kept in {cache.folder}",
@@ -239,8 +317,8 @@ def _fill(
 
 
 def _ahead(
-    pool: ThreadPoolExecutor, work: Iterable[Work], do: Callable[[Work], Tensor]
-) -> Iterator[tuple[Work, Tensor]]:
+    pool: ThreadPoolExecutor, work: Iterable[Work], do: Callable[[Work], Result]
+) -> Iterator[tuple[Work, Result]]:
     """Each piece of work with its result, the next two being done meanwhile."""
     waiting = []
     for piece in work:

@@ -84,6 +84,12 @@ class Run:
         record["sessions"].append(_now())
         write_text(path, _json(record))
 
+    def note(self, **entries: Any) -> None:
+        """Add entries to the run's record."""
+        if self.ranks.first:
+            path = self.folder / "run.json"
+            write_text(path, _json(read_json(path) | entries))
+
     def ended(self) -> None:
         if self.ranks.first:
             path = self.folder / "run.json"

@@ -27,6 +27,7 @@ from chiasm.model import Model
 from chiasm.objectives import Objective
 from chiasm.recipe import Recipe, load_recipe
 from chiasm.training.distribution import Ranks
+from chiasm.training.mixture import LeftOut
 from chiasm.training.optimiser import Optimiser, optimiser_state
 from chiasm.weights import load_into, read_tensors
 
@@ -42,6 +43,7 @@ class Position:
     tokens: positions that were not padding, in this stage.
     seconds: spent in this stage's steps.
     metrics: bytes of metrics.jsonl that belong to what is done.
+    left_out: by stage, the samples that cannot be used: those known before, and of a stage that has ended, all.
     batches: position of each rank's batches.
     random: state of each rank's random numbers beside torch's.
     """
@@ -55,6 +57,7 @@ class Position:
     tokens: int = 0
     seconds: float = 0.0
     metrics: int = 0
+    left_out: dict[str, LeftOut] = field(default_factory=dict)
     batches: list[dict[str, Any]] = field(default_factory=list)
     random: list[dict[str, Any]] = field(default_factory=list)
 
@@ -64,7 +67,7 @@ class Position:
         return self.averages.get("objective", float("inf"))
 
     def next_stage(self) -> None:
-        fresh = Position(stage=self.stage + 1, total=self.total, metrics=self.metrics)
+        fresh = Position(stage=self.stage + 1, total=self.total, metrics=self.metrics, left_out=self.left_out)
         for each in fields(self):
             setattr(self, each.name, getattr(fresh, each.name))
 

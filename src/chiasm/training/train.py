@@ -22,6 +22,7 @@ from chiasm.training.loop import Interrupted, Training
 from chiasm.training.metrics import Metrics
 from chiasm.training.run import Run, command
 from chiasm.training.state import Position, Saved, last_checkpoint
+from chiasm.training.usable import lines, skipped, unusable
 
 CHECKED = 8  # groups of held-out data whose images are opened before training
 
@@ -97,17 +98,30 @@ def _train(run: Run, console: Console) -> None:
     else:
         model, position = build_model(recipe).to(device), Position()
     model.sampling = recipe.sampling
+    if saved is None:
+        position.left_out = unusable(recipe, model, sources, ranks)
     run.started(sources, device)
     with Metrics(folder, position.metrics, position.total, active=ranks.first) as metrics:
-        _run_stages(
-            Training(recipe, folder, model, sources, ranks, device, console, metrics, position), saved
-        )
+        training = Training(recipe, folder, model, sources, ranks, device, console, metrics, position)
+        training.skipped = skipped(sources, *position.left_out.values())
+        _say_skipped(training)
+        try:
+            _run_stages(training, saved)
+        finally:
+            if training.skips:
+                run.note(skipped={name: dict(kinds) for name, kinds in training.skipped.items()})
+        _say_skipped(training)
     if ranks.first:
         save_model(model.eval(), recipe, folder / "final")
         if recipe.start is not None:
             keep_origin(model, recipe.start, folder / "final")
     ranks.wait()
     run.ended()
+
+
+def _say_skipped(training: Training) -> None:
+    for line in lines(training.sources, training.skipped):
+        training.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _run_stages(training: Training, saved: Saved | None) -> None:

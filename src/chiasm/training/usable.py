@@ -1,0 +1,87 @@
+"""Which records a run leaves out because they cannot be used: found before the first step, or on the way."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from chiasm.data import Source, counts
+from chiasm.data.documents import PictureReader
+from chiasm.errors import DataError
+from chiasm.model import Model
+from chiasm.recipe import Recipe, Stage
+from chiasm.training.batches import DescribedBatches, DocumentBatches, PictureBatches
+from chiasm.training.distribution import Ranks
+from chiasm.training.mixture import LeftOut, records_left_out
+
+StageBatches = DocumentBatches | PictureBatches | DescribedBatches
+
+
+def stage_batches(
+    model: Model,
+    sources: Mapping[str, Source],
+    stage: Stage,
+    seed: int,
+    ranks: Ranks,
+    reader: PictureReader | None = None,
+) -> StageBatches:
+    """The batches of what the stage learns: documents, pictures, or pictures with words."""
+    where: dict[str, Any] = {"seed": seed, "rank": ranks.rank, "world": ranks.world}
+    if stage.objective is not None:
+        return DescribedBatches(model.contract, sources, stage, **where)
+    if "image_tokenizer" in stage.train:
+        assert model.image_tokenizer is not None
+        return PictureBatches(model.image_tokenizer, sources, stage, **where)
+    unconditional = model.image_head.unconditional if model.image_head is not None else 0.0
+    return DocumentBatches(
+        model.contract, sources, stage, unconditional=unconditional, reader=reader, **where
+    )
+
+
+def unusable(recipe: Recipe, model: Model, sources: Mapping[str, Source], ranks: Ranks) -> dict[str, LeftOut]:
+    """By stage, the samples of records from outside that it cannot use, as far as can be known without decoding.
+
+    Raises DataError for the first of a source that skips none.
+    """
+    found: dict[str, LeftOut] = {}
+    for stage in recipe.stages:
+        if any(sources[name].foreign for name in stage.data):
+            found[stage.name] = _checked(model, sources, stage, recipe.seed, ranks)
+    return found
+
+
+def _checked(model: Model, sources: Mapping[str, Source], stage: Stage, seed: int, ranks: Ranks) -> LeftOut:
+    mine: LeftOut | DataError
+    try:
+        mine = stage_batches(model, sources, stage, seed, ranks).check()
+    except DataError as error:
+        mine = error  # raised by all ranks, for none may wait for another
+    parts = ranks.gather(mine)
+    for part in parts:
+        if isinstance(part, DataError):
+            raise part
+    return merged(*parts)
+
+
+def merged(*parts: LeftOut) -> LeftOut:
+    """All that is left out in any of these."""
+    whole: dict[str, dict[str, str]] = {}
+    for part in parts:
+        for name, kinds in part.items():
+            whole.setdefault(name, {}).update(kinds)
+    return whole
+
+
+def skipped(sources: Mapping[str, Source], *left_out: LeftOut) -> dict[str, Counter[str]]:
+    """By source, how many records cannot be used, by kind: those that could not be read, and those left out."""
+    used = records_left_out(*left_out)
+    return {name: Counter(source.skipped) + used.get(name, Counter()) for name, source in sources.items()}
+
+
+def lines(sources: Mapping[str, Source], skipped: Mapping[str, Counter[str]]) -> Iterator[str]:
+    """`mine: 120 groups, 1 records skipped (1 too long)` for each source that skips records."""
+    for name, source in sources.items():
+        if source.broken == "skip":
+            remaining = len(source) - (skipped[name] - Counter(source.skipped)).total()
+            yield f"{name}: {remaining:,} groups, {counts(skipped[name])}"
