@@ -113,7 +113,8 @@ class Turn(Iterator["str | Image.Image"]):
         self._half = Half(Generators([self._seed]))
         self._session: Session | None = None  # None: the document is to be read (again)
         self._left = self.choices.answer_tokens
-        self._unshown: list[int] = []  # ids whose text is not shown yet
+        self._words: list[int] = []  # ids of the text since the last picture
+        self._shown = 0  # how many letters of it have been given out
         self._draws = False
 
     def __next__(self) -> str | Image.Image:
@@ -135,23 +136,30 @@ class Turn(Iterator["str | Image.Image"]):
             return self._end()
         session = self._session or Session(self.model, [self.document], self._reader)
         id = int(self.model.said(session.last).argmax(-1))
-        if id == tokenizer.end:
+        if id in tokenizer.ends:
             return self._end()
         self._draws = id == tokenizer.draw
         if not self._draws:
             session.step_text(torch.tensor([id], device=self.model.device))
-            self._unshown.append(id)
+            self._words.append(id)
         self._session = None if self._draws else session
         self.document.add_text([id], learn=False)
         self._left -= 1
         return self._show()
 
     def _show(self) -> str:
-        text = self.model.language.tokenizer.decode(self._unshown)
-        if text.endswith(BROKEN) and not (self._draws or self.ended):
-            return ""
-        self._unshown = []
-        return text
+        """The text that is certain by now, as far as it has not been given out."""
+        tokenizer = self.model.language.tokenizer
+        whole, ended = tokenizer.answer(self._words)
+        self.ended |= ended
+        if not (self._draws or self.ended):
+            whole = whole.rstrip(BROKEN)
+            if tokenizer.end_text:  # its beginning may stand there already
+                whole = whole[: max(self._shown, len(whole) + 1 - len(tokenizer.end_text))]
+        piece, self._shown = whole[self._shown :], len(whole)
+        if self._draws:
+            self._words, self._shown = [], 0
+        return piece
 
     def _end(self) -> str:
         self.ended = True

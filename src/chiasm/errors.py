@@ -42,6 +42,13 @@ def excerpt(value: object, most: int = 60) -> str:
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
+def reason(error: Exception) -> str:
+    """Why transformers read nothing: code of a folder never runs, whatever transformers advises."""
+    if "trust_remote_code" in str(error):
+        return "it needs code of its own (auto_map), and Chiasm runs none from a checkpoint"
+    return str(error)
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """`"; did you mean 'depth'?"` when a known word looks like `word`, else the list of known words."""
     words = sorted(known)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from einops import rearrange
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from PIL import Image
 from pydantic import ValidationError
 from torch import Tensor
@@ -26,6 +26,7 @@ from chiasm.routing.beside import Media, beside
 from chiasm.sequence import Document, Kind, PackedBatch, pack
 
 if TYPE_CHECKING:
+    from chiasm.language.text import TextTokenizer
     from chiasm.model import Model
     from chiasm.recipe import Sampling
 
@@ -124,16 +125,23 @@ def answers(
     room = model.language.context - int(session.lengths.max())
     ids = model.said(session.last, pictures=False).argmax(-1)
     made = [ids]
-    done = ids == tokenizer.end
+    done = _ended(tokenizer, made)
     while not bool(done.all()) and len(made) < min(tokens, room):
         ids = model.said(session.step_text(ids), pictures=False).argmax(-1)
         ids = torch.where(done, tokenizer.end, ids)
         made.append(ids)
-        done |= ids == tokenizer.end
-    return [
-        Answer.of(tokenizer.decode(_until(row, tokenizer.end)).strip(), cut=not ended)
-        for row, ended in zip(torch.stack(made, 1).tolist(), done.tolist(), strict=True)
-    ]
+        done |= _ended(tokenizer, made)
+    ended = [tokenizer.answer(row) for row in torch.stack(made, 1).tolist()]
+    return [Answer.of(text.strip(), cut=not whole) for text, whole in ended]
+
+
+def _ended(tokenizer: TextTokenizer, made: Sequence[Int[Tensor, " n"]]) -> Bool[Tensor, " n"]:
+    """Which rows' answers end with their last token."""
+    ended = torch.isin(made[-1], torch.tensor(sorted(tokenizer.ends), device=made[-1].device))
+    if tokenizer.end_text:
+        rows = torch.stack(list(made), 1).tolist()
+        ended |= torch.tensor([tokenizer.answer(row)[1] for row in rows], device=ended.device)
+    return ended
 
 
 class DrawStep:
@@ -275,8 +283,3 @@ def _prompts(prompt: str | Sequence[str]) -> list[str]:
         if not isinstance(each, str):
             raise DataError(f"prompt {i} is {each!r}; it must be text")
     return prompts
-
-
-def _until(ids: Sequence[int], end: int) -> list[int]:
-    ids = list(ids)
-    return ids[: ids.index(end)] if end in ids else ids

@@ -7,6 +7,7 @@ import json
 import stat
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -34,6 +35,7 @@ class Chat(Source, name="chat"):
         ignore: keys of records that carry no meaning, beside the usual ones (`id`, `source`, ...).
         broken: what becomes of a record that cannot be used: an error, or skipped and counted.
         record_bytes: the largest record that is read.
+        special_tokens: the names of special tokens in a text (`</s>`, `<|im_end|>`) are such tokens, not letters.
     """
 
     foreign = True
@@ -47,8 +49,10 @@ class Chat(Source, name="chat"):
         ignore: tuple[str, ...] = (),
         broken: Literal["error", "skip"] = "error",
         record_bytes: Annotated[int, Field(ge=1)] = 16 << 20,
+        special_tokens: bool = False,
     ):
         self.path = Path(path)
+        self.special_tokens = special_tokens
         self.broken = broken
         self.record_bytes = record_bytes
         folder = Path(images) if images else self.path.parent
@@ -95,6 +99,7 @@ class Chat(Source, name="chat"):
         where = self._where(number)
         messages = self._reader.messages(record, where)
         _check_turns(messages, where)
+        messages = tuple(replace(each, special_tokens=self.special_tokens) for each in messages)
         return Sample(where, messages, {"task": "chat"} | _answers(record, where))
 
 

@@ -91,13 +91,19 @@ def document(
     if unconditional:
         return _unconditional(contract, sample)
     made = Document(sample.name)
+    if len(sample.messages) > contract.context:  # each takes a token at least
+        raise DataError(
+            f"{sample.name} has {len(sample.messages)} messages but the context is {contract.context} tokens"
+        )
     try:
-        runs = contract.tokenizer.runs(sample.messages, prompt=prompt, draws=draws or writes_picture(sample))
+        runs = contract.tokenizer.tokens(
+            sample.messages, prompt=prompt, draws=draws or writes_picture(sample)
+        )
     except DataError as error:
         raise DataError(f"{sample.name}: {error}") from None
     for run in runs:
         if run.picture is None:
-            made.add_text(contract.tokenizer.encode(run.text), learn=run.learn and contract.says)
+            made.add_text(run.ids, learn=run.learn and contract.says)
         elif run.learn:
             _add_written(contract, made, run.picture)
         elif not blind and contract.shown is not None:

@@ -36,11 +36,13 @@ class Message:
     pictures alone is a visual sentence, of which all is learnt and written.
 
     learnt: False = an answer in words that is read like a question, and not learnt.
+    special_tokens: the names of special tokens in its text are special tokens, not letters.
     """
 
     role: Role
     content: tuple[str | Picture, ...]
     learnt: bool = True
+    special_tokens: bool = False
 
 
 @dataclass(frozen=True)

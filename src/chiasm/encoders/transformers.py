@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from chiasm.bounds import LayerIndex
 from chiasm.encoders import Encoder
-from chiasm.errors import CheckpointError, RecipeError
+from chiasm.errors import CheckpointError, RecipeError, reason
 from chiasm.weights import resolve
 
 # What a family was trained with, for a checkpoint without a preprocessor_config.json: mean and deviation.
@@ -158,7 +158,9 @@ def _load(folder: Path, reference: str) -> Any:
                 trust_remote_code=False,
             )
     except (OSError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"transformers cannot load a vision model from {reference}: {error}") from error
+        raise CheckpointError(
+            f"transformers cannot load a vision model from {reference}: {reason(error)}"
+        ) from error
     tops = tuple(f"{name}." for name, _ in model.named_children())
     prefixes = {"", f"{model.base_model_prefix}.", "vision_model."}
     surplus = [

@@ -18,7 +18,8 @@ from chiasm.checkpoint import find_checkpoint, read_json, whole_folder, write_js
 from chiasm.errors import CheckpointError
 from chiasm.interop.family import Family, Folder, Original, find_family, reading_config, recognise
 from chiasm.interop.mapping import NameMap, some
-from chiasm.language.text import DRAW
+from chiasm.language.text import DRAW, PLAIN_TEMPLATE
+from chiasm.language.tokenizer_folder import JINJA, Templates, folder_template, stop_ids, write_template
 from chiasm.recipe import Recipe, load_recipe
 from chiasm.start import targets_alone
 from chiasm.weights import load_into, read_tensors
@@ -144,6 +145,12 @@ def import_checkpoint(
     text = Path(tokenizer) if tokenizer else chosen.tokenizer(folder)
     if text is None and _reads_text(plan.model):
         raise CheckpointError(f"{source} has no tokenizer files; give a folder that has them (--tokenizer)")
+    template = _template(text, folder.path, plan.chat_template)
+    if template is None and _reads_text(plan.model) and plan.model["language"]["type"] == "causal":
+        raise CheckpointError(
+            f"{source} has no chat template, and none is known for this language model of {chosen.name!r}; put a "
+            f"{JINJA} into it, or give the folder of a tokenizer that has one (--tokenizer)"
+        )
     loaded = load(
         chosen,
         original,
@@ -153,7 +160,9 @@ def import_checkpoint(
         where=str(source),
     )
     if hasattr(loaded.model, "language"):
-        _finish_tokenizer(loaded.model.language.tokenizer, plan.chat_template, plan.added_tokens)
+        words = loaded.model.language.tokenizer
+        words.stops |= frozenset(stop_ids(folder.path))
+        _finish_tokenizer(words, template, plan.added_tokens)
     origin = {
         "family": chosen.name,
         "config": original.config,
@@ -218,6 +227,7 @@ def export_checkpoint(folder: str | Path, destination: str | Path, layout: str |
     with whole_folder(Path(destination)) as draft:
         if side.is_dir():
             shutil.copytree(side, draft, dirs_exist_ok=True)
+            _keep_template(place / "tokenizer", draft)
         chosen.write(original, draft)
     return Path(destination)
 
@@ -267,7 +277,9 @@ def _built(spec: Mapping[str, Mapping[str, Any]], tokenizer: Path | None) -> nn.
             told = spec["language"].get("config") or spec["language"]
             # What only reads features made elsewhere has no vocabulary.
             size = told.get("vocab_size", 8) - len(_markers(spec))
-            _numbers(size).save_pretrained(draft)
+            words = _numbers(size)
+            words.chat_template = PLAIN_TEMPLATE
+            words.save_pretrained(draft)
         options = {**spec["language"], "tokenizer": str(tokenizer or draft)}
         return Model({**spec, "language": options})
 
@@ -285,6 +297,25 @@ def _reads_text(spec: Mapping[str, Mapping[str, Any]]) -> bool:
     """Whether the model needs a tokenizer of texts: not where its prompts are numbers of classes, or pictures."""
     language = spec.get("language")
     return language is not None and not language.get("classes") and language.get("vocabulary") != 0
+
+
+def _template(tokenizer: Path | None, folder: Path, default: Templates | None) -> Templates | None:
+    """The tokenizer's chat template, else the folder's, else the family's; for images the family's in any case."""
+    own = (tokenizer and folder_template(tokenizer)) or folder_template(folder)
+    if isinstance(own, str) and isinstance(default, dict):
+        return {**default, "default": own}
+    return own or default
+
+
+def _keep_template(tokenizer: Path, folder: Path) -> None:
+    """Give an exported folder the chat template that was trained with, where its own is another."""
+    templates, theirs = (each and _default(each) for each in map(folder_template, (tokenizer, folder)))
+    if templates is not None and templates != theirs:
+        write_template(folder_template(tokenizer) or templates, folder)
+
+
+def _default(templates: Templates) -> str | None:
+    return templates if isinstance(templates, str) else templates.get("default")
 
 
 def _finish_tokenizer(

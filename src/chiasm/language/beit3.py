@@ -75,7 +75,7 @@ class BEiT3(Language, name="beit3"):
         if width % heads:
             raise RecipeError(f"language 'beit3': {heads} heads do not divide the width {width}")
         self.tokenizer = (
-            TextTokenizer.load(tokenizer) if tokenizer else TextTokenizer.train(texts, vocabulary)
+            TextTokenizer.load(tokenizer, plain=True) if tokenizer else TextTokenizer.train(texts, vocabulary)
         )
         if draws:
             self.tokenizer.mark_pictures()

@@ -17,7 +17,7 @@ from transformers.utils import logging
 
 from chiasm.attention import NAME, Layout, attending
 from chiasm.bounds import Vocabulary
-from chiasm.errors import CheckpointError, RecipeError
+from chiasm.errors import CheckpointError, RecipeError, reason
 from chiasm.language import Language
 from chiasm.language import chameleon as _chameleon  # noqa: F401 - makes it known to transformers
 from chiasm.language.text import DRAW, Empty, TextTokenizer
@@ -31,6 +31,9 @@ class Causal(Language, name="causal"):
         config: transformers' configuration with its `model_type`, for a model from scratch; the vocabulary
             size follows from the tokenizer.
         tokenizer: folder or hub name of a tokenizer; without one it comes from the checkpoint, or is trained.
+        chat_template: a file with a chat template (Jinja) to use in place of the tokenizer's own, or the name of
+            one, for base models that have none: `question` (Question: ... Answer: ...), `vicuna` (USER: ...
+            ASSISTANT: ...), `plain` (what the user says, an added token <|answer|>, the answer).
         vocabulary: most tokens of a tokenizer trained on the recipe's own texts; 0 = no words at all, for models of
             pictures alone.
         draw_marker: the token that begins a written picture, added where the tokenizer lacks it; null = none, a
@@ -50,6 +53,7 @@ class Causal(Language, name="causal"):
         checkpoint: str | None = None,
         config: dict[str, Any] | None = None,
         tokenizer: str | None = None,
+        chat_template: str | None = None,
         vocabulary: Vocabulary = 4096,
         draw_marker: str | None = DRAW,
         draw_end: str | None = None,
@@ -69,6 +73,8 @@ class Causal(Language, name="causal"):
             self.tokenizer = (
                 TextTokenizer.train(texts, vocabulary) if vocabulary else TextTokenizer.wordless()
             )
+        if chat_template is not None:
+            self.tokenizer.use_template(chat_template)
         self.tokenizer.mark_read(read_marker, read_end)
         if draws:
             self.tokenizer.mark_pictures(draw_marker, draw_end, empty_prompt)
@@ -81,7 +87,7 @@ class Causal(Language, name="causal"):
 
     def standalone(self) -> dict[str, Any]:
         config = self.inner.config.to_diff_dict() | {"model_type": self.inner.config.model_type}
-        return {"checkpoint": None, "config": _plain(config)}
+        return {"checkpoint": None, "chat_template": None, "config": _plain(config)}
 
     def embed(self, ids: Int[Tensor, "*s"]) -> Float[Tensor, "*s d"]:
         return self.inner.get_input_embeddings()(ids)
@@ -156,10 +162,12 @@ def _load(folder: Path) -> Any:
     shows_bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        _refuse_own_attention(AutoConfig.from_pretrained(folder))
-        return AutoModelForCausalLM.from_pretrained(folder, attn_implementation=NAME, dtype=torch.float32)
+        _refuse_own_attention(AutoConfig.from_pretrained(folder, trust_remote_code=False))
+        return AutoModelForCausalLM.from_pretrained(
+            folder, attn_implementation=NAME, dtype=torch.float32, trust_remote_code=False
+        )
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"no language model can be read from {folder}: {error}") from None
+        raise CheckpointError(f"no language model can be read from {folder}: {reason(error)}") from None
     finally:
         if shows_bars:
             logging.enable_progress_bar()

@@ -33,7 +33,7 @@ def _dequantize(path: Path, folder: Path) -> None:
         ) from None
     try:
         model = _read(path)
-        tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+        tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, trust_remote_code=False)
     except (OSError, ValueError, KeyError, NotImplementedError) as error:
         raise CheckpointError(f"{path} cannot be read as a language model: {error}") from error
     draft = None
@@ -57,7 +57,7 @@ def _read(path: Path) -> Any:
     from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 
-    config = AutoConfig.from_pretrained(path.parent, gguf_file=path.name)
+    config = AutoConfig.from_pretrained(path.parent, gguf_file=path.name, trust_remote_code=False)
     model: Any = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     tensors = load_gguf_checkpoint(str(path), return_tensors=True, model_to_load=model)["tensors"]
     own = model.state_dict()

@@ -164,7 +164,7 @@ class LlamaGen(GridLlama, name="llamagen"):
             dropout=dropout,
         )
         if tokenizer:
-            self.tokenizer = TextTokenizer.load(tokenizer)
+            self.tokenizer = TextTokenizer.load(tokenizer, plain=True)
         elif classes:
             self.tokenizer = TextTokenizer.classes(classes)
         else:

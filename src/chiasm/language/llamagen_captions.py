@@ -22,14 +22,17 @@ from chiasm.bounds import (
     Width,
     WidthOrZero,
 )
-from chiasm.errors import CheckpointError, ChiasmError, DataError, RecipeError
+from chiasm.errors import CheckpointError, ChiasmError, DataError, RecipeError, reason
 from chiasm.language.llama_block import initialise
 from chiasm.language.llamagen import GridLlama
 from chiasm.language.text import PLAIN_TEMPLATE, TextTokenizer
 from chiasm.sequence import Kind, PackedBatch
 
 # What a caption is to the text encoder: its words and the end marker.
-CAPTION_TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}{{ eos_token }}"
+CAPTION_TEMPLATE = (
+    "{% for message in messages %}{{ message['content'] }}"
+    "{% if message['role'] == 'user' %}{{ eos_token }}{% endif %}{% endfor %}"
+)
 
 
 class LlamaGenCaptions(GridLlama, name="llamagen_captions"):
@@ -102,7 +105,7 @@ class LlamaGenCaptions(GridLlama, name="llamagen_captions"):
         )
         folder = tokenizer or checkpoint
         self.tokenizer = TextTokenizer.load(folder) if folder else TextTokenizer.train(texts, vocabulary)
-        if self.tokenizer.inner.chat_template == PLAIN_TEMPLATE:
+        if self.tokenizer.inner.chat_template in (None, PLAIN_TEMPLATE):
             self.tokenizer.inner.chat_template = CAPTION_TEMPLATE
         self.tokenizer.mark_pictures(None, empty="blank")
         self.text_encoder = _text_encoder(checkpoint, config, len(self.tokenizer))
@@ -215,6 +218,8 @@ def _text_encoder(checkpoint: str | None, config: dict[str, Any] | None, vocabul
     if checkpoint is None:
         return None
     try:
-        return AutoModelForTextEncoding.from_pretrained(checkpoint, dtype=torch.float32).eval()
+        return AutoModelForTextEncoding.from_pretrained(
+            checkpoint, dtype=torch.float32, trust_remote_code=False
+        ).eval()
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"no text encoder can be read from {checkpoint}: {error}") from None
+        raise CheckpointError(f"no text encoder can be read from {checkpoint}: {reason(error)}") from None

@@ -1,46 +1,31 @@
-"""Text to ids and back, and messages to text: a thin layer over transformers' fast tokenizers.
+"""Text to ids and back, and messages to ids: a thin layer over transformers' fast tokenizers.
 
-A message list becomes runs of text and pictures through the tokenizer's own chat template, so that what a
-pretrained language model reads is what it was trained on.
+A conversation is rendered by the tokenizer's own chat template and tokenized as a whole, so that what a pretrained
+language model reads is what it was trained on; labels are cut from it by where its tokens stand in the text.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from chiasm.data.sample import Message, Picture
-from chiasm.errors import CheckpointError, DataError
+from chiasm.data.sample import Message
+from chiasm.errors import CheckpointError
+from chiasm.language.conversations import BARE_TEMPLATE, Conversations, Run, Tokens
+from chiasm.language.special import TOKEN
+from chiasm.language.templates import ANSWER, NAMED, PLAIN
+from chiasm.language.tokenizer_folder import load_tokenizer, save_tokenizer, stop_ids
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 DRAW = "<|draw|>"  # begins a picture that the model makes
-PICTURES = "<|pictures|>"  # in a chat template: the pictures of the message behind it
-ANSWER = "<|answer|>"  # of tokenizers trained here: ends what the user says
-PLAIN_TEMPLATE = (
-    "{{ bos_token }}{% for message in messages %}{{ message['content'] }}"
-    "{% if message['role'] == 'user' %}" + ANSWER + "{% elif message['role'] == 'assistant' %}{{ eos_token }}"
-    "{% else %}\n{% endif %}{% endfor %}"
-)
-BARE_TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
-
+PLAIN_TEMPLATE = PLAIN
 
 Empty = Literal["begin", "template", "padded", "blank"]  # see `TextTokenizer.emptied`
-
-
-@dataclass(frozen=True)
-class Run:
-    """A stretch of text that is learnt or not, or a picture that is read or written."""
-
-    text: str
-    learn: bool
-    picture: Picture | None = None
 
 
 class TextTokenizer:
@@ -48,31 +33,29 @@ class TextTokenizer:
 
     draw: the id that begins a written picture; None = none does, or the model draws none (see `mark_pictures`).
     drawn: the id that stands behind a written picture; None = none does.
-
-    Where the tokenizer has a chat template named "draw" beside its own, prompts for pictures are written with it.
-    A template may say with PICTURES where the pictures of the message behind it stand; else they stand where the
-    message has them.
     """
 
-    def __init__(self, inner: PreTrainedTokenizerBase):
-        if inner.chat_template is None:
-            inner.chat_template = PLAIN_TEMPLATE
+    def __init__(self, inner: PreTrainedTokenizerBase, stops: Iterable[int] = ()):
+        """stops: ids that end an answer beside the tokenizer's own end and what the chat template writes."""
         self.inner = inner
         self.draw: int | None = None
         self.drawn: int | None = None
         self.empty: Empty = "begin"
         self.before_read: tuple[int, ...] = ()
         self.behind_read: tuple[int, ...] = ()
-        self._pieces: dict[tuple[str, ...], list[str]] = {}
-        self.encode = lru_cache(maxsize=100_000)(self._encode)
+        self.stops = frozenset(stops)
+        self._conversations = Conversations(inner)
 
     @classmethod
-    def load(cls, folder: str | Path) -> TextTokenizer:
-        """From a folder with tokenizer.json; raises CheckpointError."""
-        try:
-            return cls(AutoTokenizer.from_pretrained(folder))
-        except (OSError, ValueError) as error:
-            raise CheckpointError(f"no tokenizer can be read from {folder}: {error}") from None
+    def load(cls, folder: str | Path, *, plain: bool = False) -> TextTokenizer:
+        """From a folder with tokenizer.json; raises CheckpointError.
+
+        plain: without a chat template of its own it gets the plain one (`use_template`), else none.
+        """
+        loaded = cls(load_tokenizer(folder), stop_ids(folder))
+        if plain and loaded.inner.chat_template is None:
+            loaded.use_template("plain")
+        return loaded
 
     @classmethod
     def train(cls, texts: Iterable[str], vocabulary: int) -> TextTokenizer:
@@ -90,11 +73,11 @@ class TextTokenizer:
             show_progress=False,
         )
         inner.train_from_iterator(texts, trainer)
-        return cls(
-            PreTrainedTokenizerFast(
-                tokenizer_object=inner, pad_token=special[0], bos_token=special[1], eos_token=special[2]
-            )
+        fast = PreTrainedTokenizerFast(
+            tokenizer_object=inner, pad_token=special[0], bos_token=special[1], eos_token=special[2]
         )
+        fast.chat_template = PLAIN_TEMPLATE
+        return cls(fast)
 
     @classmethod
     def classes(cls, count: int) -> TextTokenizer:
@@ -118,22 +101,39 @@ class TextTokenizer:
         fast.chat_template = BARE_TEMPLATE
         return cls(fast)
 
+    def use_template(self, template: str) -> None:
+        """Take a chat template in place of the tokenizer's own: a name of `NAMED`, or a Jinja file.
+
+        plain: what the user says, <|answer|>, the answer, and the end; the token is added where it is not there.
+        Raises CheckpointError.
+        """
+        if template in NAMED:
+            if template == "plain":
+                self._special(ANSWER)
+            self.inner.chat_template = NAMED[template]
+            return
+        try:
+            self.inner.chat_template = Path(template).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise CheckpointError(
+                f"no chat template can be read from {template}: {error}; by name there are {', '.join(NAMED)}"
+            ) from None
+
     def save(self, folder: Path) -> None:
-        self.inner.save_pretrained(folder)
+        save_tokenizer(self.inner, folder, self.stops)
 
     def __len__(self) -> int:
         return len(self.inner)
 
     @property
     def end(self) -> int:
-        """The id that ends an answer."""
-        return int(self.inner.eos_token_id)  # type: ignore[arg-type]
+        """The id that ends a document, and an answer where the chat template has no other end."""
+        return self._conversations.end
 
     @property
     def begin(self) -> int:
         """The id that begins a document; the end marker where a tokenizer has none."""
-        id = self.inner.bos_token_id
-        return self.end if id is None else int(id)  # type: ignore[arg-type]
+        return self._conversations.begin
 
     @property
     def pad(self) -> int:
@@ -166,8 +166,8 @@ class TextTokenizer:
         if self.empty == "blank" and prompt:
             return [self.pad] * len(prompt)
         if self.empty == "template":
-            runs = self.runs([Message("user", ("",))], prompt=True, draws=True)
-            return [id for run in runs for id in self.encode(run.text)]
+            runs = self.tokens([Message("user", ("",))], prompt=True, draws=True)
+            return [id for run in runs for id in run.ids]
         return [self.begin]
 
     @property
@@ -184,117 +184,49 @@ class TextTokenizer:
             self.inner.add_special_tokens(extra, replace_extra_special_tokens=False)  # type: ignore[arg-type]
         return int(self.inner.convert_tokens_to_ids(token))  # type: ignore[arg-type]
 
-    def _encode(self, text: str) -> tuple[int, ...]:
-        ids = tuple(self.inner.encode(text, add_special_tokens=False))
-        if self._bare and self.begin in ids:
-            known = f"draws the classes 0 to {self.begin - 1}" if self.begin else "knows pictures alone"
-            raise DataError(f"{text!r} is {'no class' if self.begin else 'text'}: this model {known}")
-        return ids
+    @property
+    def ends(self) -> frozenset[int]:
+        """The ids any of which ends an answer: its own end, the template's, and those of the model's settings."""
+        written = TOKEN.findall(self._conversations.end_of_answers())
+        return self.stops | {self.end} | {int(id) for id in written}
+
+    @property
+    def end_text(self) -> str:
+        """What ends an answer where the template writes no special token behind one; "" where it writes one."""
+        end = self._conversations.end_of_answers()
+        return "" if TOKEN.search(end) else end
 
     def decode(self, ids: Sequence[int]) -> str:
         text = self.inner.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return str(text)
 
+    def answer(self, ids: Sequence[int]) -> tuple[str, bool]:
+        """The text of an answer up to what ends it, and whether that is there."""
+        ends = self.ends
+        stop = next((i for i, id in enumerate(ids) if id in ends), None)
+        text = self.decode(ids[:stop])
+        if self.end_text and self.end_text in text:
+            return text[: text.index(self.end_text)], True
+        return text, stop is not None
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        """Ids of a text in which special tokens are special; see `encode_plain`."""
+        return self._conversations.encode(text)
+
+    def encode_plain(self, text: str) -> tuple[int, ...]:
+        """Ids of somebody's text, in which nothing is special."""
+        return self._conversations.encode_plain(text)
+
     def runs(self, messages: Sequence[Message], *, prompt: bool = False, draws: bool = False) -> list[Run]:
-        """What the messages look like to the language model; with `prompt`, an answer is asked for at the end.
+        """What the messages look like to the language model; see `tokens`."""
+        return self._conversations.runs(messages, prompt=prompt, draws=draws)
+
+    def tokens(
+        self, messages: Sequence[Message], *, prompt: bool = False, draws: bool = False
+    ) -> list[Tokens]:
+        """The messages as ids and pictures; with `prompt`, an answer is asked for at the end.
 
         draws: that answer is, or shall be, a picture.
         Raises DataError when the chat template cannot take the messages.
         """
-        if messages and messages[0].role == "document":
-            return self._document(messages)
-        form = "draw" if draws and self._has_draw_template else "default"
-        roles = (form, *(message.role for message in messages), *(["prompt"] if prompt else []))
-        pieces = self._pieces.get(roles) or self._learn_pieces(roles, messages, prompt)
-        runs: list[Run] = [Run(pieces[0], learn=False)]
-        for message, after in zip(messages, pieces[1:], strict=True):
-            learn = message.role == "assistant" and message.learnt
-            said = [
-                Run("", learn, item) if isinstance(item, Picture) else Run(item, learn)
-                for item in message.content
-            ]
-            runs = _ahead(runs, said) + self._after(after, learn)
-        return _joined(runs)
-
-    @property
-    def _has_draw_template(self) -> bool:
-        return isinstance(self.inner.chat_template, dict) and "draw" in self.inner.chat_template
-
-    def _document(self, messages: Sequence[Message]) -> list[Run]:
-        if len(messages) > 1:
-            raise DataError("a message of role 'document' must stand alone")
-        content = messages[0].content
-        pictures_alone = all(isinstance(item, Picture) for item in content)
-        items = [
-            Run("", pictures_alone, item) if isinstance(item, Picture) else Run(item, True)
-            for item in content
-        ]
-        if self._bare:
-            return _joined(items)
-        begin, end = (str(self.inner.decode([id])) for id in (self.begin, self.end))
-        return _joined([Run(begin, False), *items, Run(end, True)])
-
-    @property
-    def _bare(self) -> bool:
-        return self.inner.chat_template == BARE_TEMPLATE
-
-    def _after(self, piece: str, learn: bool) -> list[Run]:
-        """The template's text behind a message: after an answer, its end marker is learnt, the rest is not."""
-        end = self.inner.eos_token or ""
-        if not learn or not end or end not in piece:
-            return [Run(piece, learn=False)]
-        head, tail = piece.split(end, 1)
-        return [Run(head + end, learn=True), Run(tail, learn=False)]
-
-    def _learn_pieces(self, roles: tuple[str, ...], messages: Sequence[Message], prompt: bool) -> list[str]:
-        """The template's text before, between and after the contents, found once for each row of roles."""
-        marks = [f"\ue000{i}\ue001" for i in range(len(messages))]
-        turns = [(m.role, mark) for m, mark in zip(messages, marks, strict=True)]
-        text = self._render(turns, prompt, roles[0])
-        pieces = []
-        for mark in marks:
-            if text.count(mark) != 1:
-                raise DataError(
-                    f"the chat template drops or repeats a message of the roles {', '.join(roles[1:])}"
-                )
-            piece, text = text.split(mark)
-            pieces.append(piece)
-        pieces.append(text)
-        self._pieces[roles] = pieces
-        return pieces
-
-    def _render(self, messages: Sequence[tuple[str, str]], prompt: bool, form: str) -> str:
-        turns = [{"role": role, "content": content} for role, content in messages]
-        named = form if isinstance(self.inner.chat_template, dict) else None
-        try:
-            text = self.inner.apply_chat_template(
-                turns, chat_template=named, tokenize=False, add_generation_prompt=prompt
-            )
-            return str(text)
-        except Exception as error:  # templates raise what they like
-            raise DataError(f"the chat template refuses these messages: {error}") from None
-
-
-def _ahead(runs: list[Run], said: list[Run]) -> list[Run]:
-    """A message behind the template's text, its pictures where that text wants them."""
-    before, wanted, behind = runs[-1].text.partition(PICTURES)
-    if not wanted:
-        return runs + said
-    pictures = [run for run in said if run.picture is not None]
-    words = [run for run in said if run.picture is None]
-    last = runs[-1]
-    return [*runs[:-1], Run(before, last.learn), *pictures, Run(behind, last.learn), *words]
-
-
-def _joined(runs: Sequence[Run]) -> list[Run]:
-    """Neighbouring text of one kind joined, so that it is tokenized as one string; empty text dropped."""
-    joined: list[Run] = []
-    for run in runs:
-        last = joined[-1] if joined else None
-        if run.picture is None and not run.text:
-            continue
-        if last and run.picture is None and last.picture is None and last.learn == run.learn:
-            joined[-1] = Run(last.text + run.text, run.learn)
-        else:
-            joined.append(run)
-    return joined
+        return self._conversations.tokens(messages, prompt=prompt, draws=draws)

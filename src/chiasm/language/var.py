@@ -71,7 +71,7 @@ class VAR(Language, name="var"):
         if width % heads:
             raise RecipeError(f"language 'var': {heads} heads do not divide the width {width}")
         if tokenizer:
-            self.tokenizer = TextTokenizer.load(tokenizer)
+            self.tokenizer = TextTokenizer.load(tokenizer, plain=True)
         elif classes:
             self.tokenizer = TextTokenizer.classes(classes)
         else:

@@ -75,5 +75,5 @@ class MaskedWords(nn.Module):
         return min(tokens, max(1, round(self.shares[beside] * tokens)))
 
     def _ids(self, text: str) -> list[int]:
-        inside = self.tokenizer.encode(text)[: self.context - 2]
+        inside = self.tokenizer.encode_plain(text)[: self.context - 2]
         return [self.tokenizer.begin, *inside, self.tokenizer.end]

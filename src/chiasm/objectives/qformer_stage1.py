@@ -82,6 +82,6 @@ class QFormerStage1(Objective, name="qformer_stage1"):
     def _ids(self, texts: Sequence[str]) -> Int[Tensor, "n t"]:
         """A token for the whole of each text, its words, and the end."""
         end = self.tokenizer.end
-        rows = [[self.whole, *self.tokenizer.encode(text)[: self.context - 2], end] for text in texts]
+        rows = [[self.whole, *self.tokenizer.encode_plain(text)[: self.context - 2], end] for text in texts]
         longest = max(map(len, rows))
         return torch.tensor([row + [self.padding] * (longest - len(row)) for row in rows])

@@ -66,7 +66,7 @@ class TextTower(nn.Module):
     def forward(self, texts: Sequence[str]) -> Float[Tensor, "n d"]:
         """The hidden state at each text's end; what a text has beyond the context is left out."""
         device, end = self.words.weight.device, self.tokenizer.end
-        rows = [[*self.tokenizer.encode(text)[: self.context - 1], end] for text in texts]
+        rows = [[*self.tokenizer.encode_plain(text)[: self.context - 1], end] for text in texts]
         lengths = torch.tensor([len(row) for row in rows], device=device)
         longest = int(lengths.max())
         ids = torch.tensor([row + [end] * (longest - len(row)) for row in rows], device=device)

@@ -18,7 +18,17 @@ from chiasm.interop.mapping import NameMap, Own, Reshape, Rule, Split, Unused
 from chiasm.interop.replay import CasePicture, case_document, read_documents, scattered, unnormalised
 from chiasm.interop.towers import causal_config, normalisation, settings
 from chiasm.interop.verify import replays
+from chiasm.language.turns import IMAGES_AHEAD
 from chiasm.views import Size
+
+# The paper's for questions: images before all words, and the line's end behind an answer.
+TEMPLATE = (
+    "{% for message in messages %}{% if message['role'] == 'user' %}"
+    + IMAGES_AHEAD
+    + "{{ bos_token if loop.first else ' ' }}Question: {{ message['content'] }} Answer:"
+    "{% elif message['role'] == 'assistant' %} {{ message['content'] }}{{ '\\n' }}"
+    "{% else %}{{ message['content'] }} {% endif %}{% endfor %}"
+)
 
 
 class Blip2Transformers(Family, name="blip2-hf"):
@@ -53,6 +63,9 @@ class Blip2Transformers(Family, name="blip2-hf"):
             "connector": _connector(config["qformer_config"], config.get("num_query_tokens", 32)),
             "language": causal_config(text, text.get("model_type", "opt")),
         }
+
+    def chat_template(self, config: Mapping[str, Any]) -> str | None:
+        return TEMPLATE
 
     def names(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> NameMap:
         spec = self.model(config)

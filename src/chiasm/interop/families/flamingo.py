@@ -35,6 +35,13 @@ LAYERS = {
     "mpt": ("transformer.blocks", "transformer.wte"),
 }
 ALIASES = {"gptneox": "gpt_neox", "gpt-neox": "gpt_neox", "pythia": "gpt_neox", "gpt-j": "gptj"}
+# What the original asks with in its evaluations.
+TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'user' %}"
+    "Question:{{ message['content'] }} Short answer:"
+    "{% elif message['role'] == 'assistant' %}{{ message['content'] }}<|endofchunk|>"
+    "{% else %}{{ message['content'] }} {% endif %}{% endfor %}"
+)
 
 
 class Flamingo(Family, name="flamingo"):
@@ -74,6 +81,9 @@ class Flamingo(Family, name="flamingo"):
             "language": causal_config(config["lm"]["cfg"], kind),
             "routing": _gated(gated, config["cross_attn_every_n_layers"], _width(config)),
         }
+
+    def chat_template(self, config: Mapping[str, Any]) -> str | None:
+        return TEMPLATE
 
     def names(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> NameMap:
         spec = self.model(config)

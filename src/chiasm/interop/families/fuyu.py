@@ -17,6 +17,7 @@ from chiasm.interop.mapping import NameMap, Row, Rule, Unused
 from chiasm.interop.replay import CasePicture, case_document, read_documents, scattered
 from chiasm.interop.towers import causal_config
 from chiasm.interop.verify import replays, replays_table
+from chiasm.language.turns import IMAGES_AHEAD
 from chiasm.sequence import Document
 from chiasm.views import Size
 from chiasm.views.native import Native
@@ -41,6 +42,14 @@ FLAT = (
     "tie_word_embeddings",
     "bos_token_id",
     "eos_token_id",
+)
+# As its processor: images, the begin token, the words, and byte 4 where an answer begins.
+TEMPLATE = (
+    "{% for message in messages %}{% if message['role'] == 'user' %}"
+    + IMAGES_AHEAD
+    + "{{ '<s>' if loop.first }}{{ message['content'] }}{{ '\\x04' }}"
+    "{% elif message['role'] == 'assistant' %}{{ message['content'] }}{{ eos_token }}"
+    "{% else %}{{ message['content'] }}{{ '\\n' }}{% endif %}{% endfor %}"
 )
 
 
@@ -68,6 +77,9 @@ class Fuyu(Family, name="fuyu"):
             "connector": {"type": "linear"},
             "language": causal_config(text, text.get("model_type", "persimmon")),
         }
+
+    def chat_template(self, config: Mapping[str, Any]) -> str | None:
+        return TEMPLATE
 
     def names(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> NameMap:
         flat = any(key.startswith("model.language_model.") for key in keys)

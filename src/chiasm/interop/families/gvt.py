@@ -18,12 +18,9 @@ from chiasm.interop.mapping import NameMap, Reshape, Rule, Unused
 from chiasm.interop.replay import unnormalised
 from chiasm.interop.towers import causal_config
 from chiasm.interop.verify import replays
+from chiasm.language.templates import QUESTION
 
-VICUNA = (
-    "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'user' %}"
-    "Question: {{ message['content'] }} Answer:{% elif message['role'] == 'assistant' %} "
-    "{{ message['content'] }}{{ eos_token }}{% else %}{{ message['content'] }} {% endif %}{% endfor %}"
-)
+VICUNA = QUESTION
 
 
 class Gvt(Family, name="gvt"):

@@ -68,6 +68,14 @@ CROSS = (
     ("output.mlp.w3", "up"),
     ("output.mlp.ffn_ln", "hidden_norm"),
 )
+TEMPLATE = (
+    "{{ bos_token }}The following is a conversation between a curious human and AI assistant. The assistant gives "
+    "helpful, detailed, and polite answers to the user's questions.{{ '\\n' }}{% for message in messages %}"
+    "{% if message['role'] == 'user' %}Human: {{ message['content'] }}{{ '\\n' }}"
+    "{% elif message['role'] == 'assistant' %}AI: {{ message['content'] }}{{ eos_token }}{{ '\\n' }}"
+    "{% else %}{{ message['content'] }}{{ '\\n' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}AI:{% endif %}"
+)
 
 
 class Honeybee(Family, name="honeybee"):
@@ -104,6 +112,9 @@ class Honeybee(Family, name="honeybee"):
             "connector": _connector(projector, _side(vision)),
             "language": causal_config(text, text.get("model_type", "llama")),
         }
+
+    def chat_template(self, config: Mapping[str, Any]) -> str | None:
+        return TEMPLATE
 
     def names(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> NameMap:
         spec, projector, side = self.model(config), _projector(config), _side(config["vision_config"])

@@ -49,6 +49,12 @@ SIGLIP = (
 PERCEIVER = "model.connector.perceiver_resampler."
 PROJECTION = "model.connector.modality_projection."
 TOWER = "model.vision_model."
+TEMPLATE = (
+    "{% for message in messages %}{{ message['role'].capitalize() }}:"
+    "{% if message['content'][0]['type'] != 'image' %}{{ ' ' }}{% endif %}{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}<image>{% else %}{{ part['text'] }}{% endif %}{% endfor %}<end_of_utterance>\n"
+    "{% endfor %}{% if add_generation_prompt %}Assistant:{% endif %}"
+)
 
 
 class Idefics2(Family, name="idefics2"):
@@ -100,6 +106,9 @@ class Idefics2(Family, name="idefics2"):
             },
             "language": language,
         }
+
+    def chat_template(self, config: Mapping[str, Any]) -> str | None:
+        return TEMPLATE
 
     def names(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> NameMap:
         spec = self.model(config)

@@ -20,6 +20,7 @@ from chiasm.interop.mapping import NameMap, Rule, Unsqueeze, Unused
 from chiasm.interop.replay import CasePicture, case_document, read_documents, scattered, unnormalised
 from chiasm.interop.towers import causal_config, colour, normalisation, preprocessor, tower, tower_rules
 from chiasm.interop.verify import replays, replays_table
+from chiasm.language.templates import VICUNA
 from chiasm.sequence import IGNORE, Kind
 from chiasm.views import Size
 from chiasm.views.any_resolution import AnyResolution
@@ -32,13 +33,6 @@ FEATURES = {"patch": "drop", "cls_patch": "first"}  # and what becomes of the cl
 LANGUAGES = {"llava": "llama", "llava_llama": "llama", "llava_mistral": "mistral", "llava_qwen": "qwen2"}
 # Fields of the original's config that are not its language model's.
 OTHERS = ("mm_", "image_", "tokenizer_", "tune_", "freeze_", "use_mm_", "unfreeze_", "vision_tower")
-VICUNA = (
-    "{{ bos_token }}A chat between a curious user and an artificial intelligence assistant. The assistant gives "
-    "helpful, detailed, and polite answers to the user's questions. {% for message in messages %}"
-    "{% if message['role'] == 'user' %}USER: {{ message['content'] }} "
-    "{% elif message['role'] == 'assistant' %}ASSISTANT: {{ message['content'] }}{{ eos_token }}"
-    "{% else %}{{ message['content'] }} {% endif %}{% endfor %}{% if add_generation_prompt %}ASSISTANT:{% endif %}"
-)
 
 
 class Llava(Family, name="llava"):

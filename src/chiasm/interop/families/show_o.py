@@ -19,7 +19,7 @@ from chiasm.interop.family import Family, Folder, Original, find_family
 from chiasm.interop.mapping import NameMap, Own, Rule, Unused
 from chiasm.interop.towers import causal_config
 from chiasm.interop.verify import replays
-from chiasm.language.text import PICTURES
+from chiasm.language.turns import IMAGES_AHEAD
 from chiasm.losses import cross_entropy
 from chiasm.sequence import IGNORE, Document
 
@@ -38,7 +38,7 @@ MARKERS = (
 )
 TEMPLATES = {
     "default": "{% for message in messages %}{% if message['role'] == 'user' %}"
-    + PICTURES
+    + IMAGES_AHEAD
     + "{{ bos_token if loop.first else ' ' }}USER: \n{{ message['content'] }} ASSISTANT:"
     "{% elif message['role'] == 'assistant' %} {{ message['content'] }}{{ eos_token }}"
     "{% else %}{{ message['content'] }}\n{% endif %}{% endfor %}",

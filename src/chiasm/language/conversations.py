@@ -1,0 +1,287 @@
+"""Conversations as ids: rendered by the chat template, tokenized as a whole, and cut into what is learnt."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from chiasm.data.sample import Message, Picture
+from chiasm.errors import CheckpointError, DataError
+from chiasm.language.special import CLOSE, OPEN, READ, WRITTEN, SpecialTokens
+from chiasm.language.turns import Rendered, Turn, Turns
+
+BARE_TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+# What stands for an image in the tokenizers of public models, where they do not say it themselves.
+IMAGE_TOKENS = ("<image>", "<|image_pad|>", "<image_soft_token>", "<|image|>", "<image_placeholder>", "[IMG]")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A stretch of text that is learnt or not, or a picture that is read or written."""
+
+    text: str
+    learn: bool
+    picture: Picture | None = None
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The same as ids."""
+
+    ids: Sequence[int]
+    learn: bool
+    picture: Picture | None = None
+
+
+class Conversations:
+    """A tokenizer's way with conversations.
+
+    Where it has a chat template named "draw" beside its own, prompts for pictures are written with it. A template
+    may say with `IMAGES_AHEAD` where the pictures of the message behind it stand; else they stand where the message
+    has them, or where the template writes what stands for them.
+    """
+
+    def __init__(self, inner: PreTrainedTokenizerBase):
+        self.inner = inner
+        self._known: dict[str, tuple[Any, Any]] = {}  # what was worked out, with the state of which it holds
+
+    @property
+    def end(self) -> int:
+        """The id that ends a document."""
+        id = self.inner.eos_token_id
+        if id is None:
+            raise CheckpointError("the text tokenizer names no token that ends a text (eos_token)")
+        return int(id)  # type: ignore[arg-type]
+
+    @property
+    def begin(self) -> int:
+        """The id that begins a document; the end marker where a tokenizer has none."""
+        id = self.inner.bos_token_id
+        return self.end if id is None else int(id)  # type: ignore[arg-type]
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        """Ids of a text in which special tokens are special; see `encode_plain`."""
+        ids = tuple(self.inner.encode(text, add_special_tokens=False))
+        if self.bare and self.begin in ids:
+            known = f"draws the classes 0 to {self.begin - 1}" if self.begin else "knows pictures alone"
+            raise DataError(f"{text!r} is {'no class' if self.begin else 'text'}: this model {known}")
+        return ids
+
+    def encode_plain(self, text: str) -> tuple[int, ...]:
+        """Ids of somebody's text, in which nothing is special."""
+        if self.bare:
+            return self.encode(text)
+        special = self.special
+        ids, _ = special.encode(special.mark(special.protect(text)))
+        return tuple(id for id in ids if id is not None)
+
+    def runs(self, messages: Sequence[Message], *, prompt: bool = False, draws: bool = False) -> list[Run]:
+        """What the messages look like to the language model; with `prompt`, an answer is asked for at the end.
+
+        draws: that answer is, or shall be, a picture.
+        Raises DataError when the chat template cannot take the messages.
+        """
+        special = self.special
+        return [
+            Run(special.plain(run.text), run.learn, run.picture)
+            for run in self._marked(messages, prompt, draws)
+        ]
+
+    def tokens(
+        self, messages: Sequence[Message], *, prompt: bool = False, draws: bool = False
+    ) -> list[Tokens]:
+        """The same tokenized: as a whole, but for the pictures; see `SpecialTokens`."""
+        runs = self._marked(messages, prompt, draws)
+        if self.bare:
+            return [Tokens(self.encode(run.text), run.learn, run.picture) for run in runs]
+        begin = [] if messages[0].role == "document" else self._begin_of_processor(runs)
+        stretches = [runs] if self.special.together else _between_pictures(runs)
+        made = [each for stretch in stretches for each in self._encoded(stretch)]
+        return ([Tokens(begin, False)] if begin else []) + made
+
+    def _encoded(self, runs: Sequence[Run]) -> list[Tokens]:
+        """Runs as tokens: one that reaches into what is learnt is learnt."""
+        text, learnt, pictures = "", [], []
+        for run in runs:
+            if run.picture is not None:
+                pictures.append(run)
+                text += WRITTEN if run.learn else READ
+                continue
+            if run.learn:
+                learnt.append((len(text), len(text) + len(run.text)))
+            text += run.text
+        made: list[Tokens] = []
+        waiting = iter(pictures)
+        for id, (start, stop) in zip(*self.special.encode(text), strict=True):
+            if id is None:
+                picture = next(waiting)
+                made.append(Tokens((), picture.learn, picture.picture))
+                continue
+            learn = any(start < end and max(stop, start + 1) > begin for begin, end in learnt)
+            if made and made[-1].picture is None and made[-1].learn == learn:
+                made[-1].ids.append(id)  # type: ignore[attr-defined]
+            else:
+                made.append(Tokens([id], learn))
+        return made
+
+    def _marked(self, messages: Sequence[Message], prompt: bool, draws: bool) -> list[Run]:
+        """The runs of a conversation in marked text; see `chiasm.language.special`."""
+        if messages and messages[0].role == "document":
+            return self._document(messages)
+        form = "draw" if draws and self._has_draw_template else "default"
+        turns = [Turn(message.role, self._text(message), _learns(message)) for message in messages]
+        rendered = self._turns(form).render(turns, prompt=prompt)
+        images = [(_learns(message), item) for message in messages for item in message.content]
+        read, written = (
+            [item for learns, item in images if learns == wanted and isinstance(item, Picture)]
+            for wanted in (False, True)
+        )
+        return _cut(rendered, read, written)
+
+    def _text(self, message: Message) -> str:
+        mark = WRITTEN if _learns(message) else READ
+        return "".join(mark if isinstance(i, Picture) else self._words(message, i) for i in message.content)
+
+    def _words(self, message: Message, text: str) -> str:
+        special = self.special
+        return special.checked(text) if message.special_tokens else special.protect(text)
+
+    def _document(self, messages: Sequence[Message]) -> list[Run]:
+        if len(messages) > 1:
+            raise DataError("a message of role 'document' must stand alone")
+        content = messages[0].content
+        special = self.special
+        pictures_alone = all(isinstance(item, Picture) for item in content)
+        items = [
+            Run("", pictures_alone, item)
+            if isinstance(item, Picture)
+            else Run(special.mark(self._words(messages[0], item)), True)
+            for item in content
+        ]
+        if self.bare:
+            return _joined(items)
+        begin, end = (f"{OPEN}{id}{CLOSE}" for id in (self.begin, self.end))
+        return _joined([Run(begin, False), *items, Run(end, True)])
+
+    def _begin_of_processor(self, runs: Sequence[Run]) -> list[int]:
+        """What the tokenizer puts before every text, where the template leaves it to the processor."""
+        there = bool(runs) and runs[0].text.startswith(f"{OPEN}{self.inner.bos_token_id}{CLOSE}")
+        return self._cached("begin", self._find_begin) if self._turns("default").parts and not there else []
+
+    def _find_begin(self) -> list[int]:
+        with_them, without = (list(self.inner.encode("a", add_special_tokens=each)) for each in (True, False))
+        return with_them[: with_them.index(without[0])] if without else []
+
+    @property
+    def bare(self) -> bool:
+        return self.inner.chat_template == BARE_TEMPLATE
+
+    @property
+    def _has_draw_template(self) -> bool:
+        return isinstance(self.inner.chat_template, dict) and "draw" in self.inner.chat_template
+
+    @property
+    def special(self) -> SpecialTokens:
+        return self._cached("special", self._find_special_tokens)
+
+    def _find_special_tokens(self) -> SpecialTokens:
+        image = self.image_token
+        structural = {image} if image else set()
+        if self.inner.chat_template is not None:
+            plain = self._find_turns("default", mark=lambda text: text)
+            try:
+                around = plain.render([Turn("user", "")], prompt=True).text
+            except DataError:
+                around = ""
+            added = [str(token) for token in self.inner.added_tokens_decoder.values()]
+            structural |= {token for token in added if token.strip() and token in around}
+        return SpecialTokens(self.inner, structural, image)
+
+    @property
+    def image_token(self) -> str | None:
+        """The token that stands for a picture in the text of a model that looks at them."""
+        own = getattr(self.inner, "image_token", None)
+        names = [own] if isinstance(own, str) else IMAGE_TOKENS
+        known = self.inner.get_added_vocab()
+        return next((name for name in names if name in known), None)
+
+    def _turns(self, form: str) -> Turns:
+        return self._cached(f"turns {form}", lambda: self._find_turns(form, self.special.mark))
+
+    def _find_turns(self, form: str, mark: Any) -> Turns:
+        templates = self.inner.chat_template
+        if templates is None:
+            raise DataError(
+                "this language model's tokenizer has no chat template; put a chat_template.jinja into its folder, "
+                "or name one in the recipe (language.chat_template: FILE, or question, vicuna, plain)"
+            )
+        template = templates if isinstance(templates, str) else templates.get(form)
+        if template is None:
+            raise DataError(f"the tokenizer has the chat templates {', '.join(templates)}, but no {form!r}")
+        return Turns(template, dict(self.inner.special_tokens_map), mark, self.image_token)
+
+    def end_of_answers(self) -> str:
+        """What the chat template writes behind an answer, marked; "" = nothing."""
+        if self.inner.chat_template is None or self.bare:
+            return ""
+        return self._turns("default").end
+
+    def _cached(self, name: str, work_out: Any) -> Any:
+        """What `work_out` gives, until the tokenizer is given other tokens or another template."""
+        state = (len(self.inner), str(self.inner.chat_template))
+        if name not in self._known or self._known[name][0] != state:
+            self._known[name] = (state, work_out())
+        return self._known[name][1]
+
+
+def _learns(message: Message) -> bool:
+    return message.role == "assistant" and message.learnt
+
+
+def _cut(rendered: Rendered, read: Sequence[Picture], written: Sequence[Picture]) -> list[Run]:
+    """Runs of marked text and pictures; raises DataError where the template leaves pictures out."""
+    text = rendered.text
+    for mark, pictures in ((READ, read), (WRITTEN, written)):
+        if text.count(mark) != len(pictures):
+            raise DataError(
+                f"the chat template shows {text.count(mark)} of the {len(pictures)} images of the conversation"
+            )
+    bounds = sorted({0, len(text), *(edge for span in rendered.learnt for edge in span)})
+    waiting = {READ: iter(read), WRITTEN: iter(written)}
+    runs = []
+    for start, stop in pairwise(bounds):
+        learn = any(begin <= start < end for begin, end in rendered.learnt)
+        for piece in re.split(f"([{READ}{WRITTEN}])", text[start:stop]):
+            picture = next(waiting[piece]) if piece in waiting else None
+            runs.append(Run("" if picture else piece, learn or piece == WRITTEN, picture))
+    return _joined(runs)
+
+
+def _between_pictures(runs: Sequence[Run]) -> list[list[Run]]:
+    """Neighbouring text as one stretch, each picture as one of its own."""
+    stretches: list[list[Run]] = []
+    for run in runs:
+        if stretches and run.picture is None and stretches[-1][-1].picture is None:
+            stretches[-1].append(run)
+        else:
+            stretches.append([run])
+    return stretches
+
+
+def _joined(runs: Sequence[Run]) -> list[Run]:
+    """Neighbouring text of one kind joined; empty text dropped."""
+    joined: list[Run] = []
+    for run in runs:
+        last = joined[-1] if joined else None
+        if run.picture is None and not run.text:
+            continue
+        if last and run.picture is None and last.picture is None and last.learn == run.learn:
+            joined[-1] = Run(last.text + run.text, run.learn)
+        else:
+            joined.append(run)
+    return joined

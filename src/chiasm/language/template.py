@@ -1,0 +1,335 @@
+"""Chat templates: Jinja as transformers runs it, within limits of work, for templates come with checkpoints.
+
+Everything a template does costs steps: a turn of a loop one, a call, a filter, an operator four, and one more for
+every 20 characters or 10 items of what goes in or comes out. `STEPS` of them, and more by the number and length of
+the messages, are far beyond any public template and take well under a second.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from contextvars import ContextVar
+from datetime import datetime
+from functools import cache, wraps
+from typing import Any
+
+import jinja2
+from jinja2 import nodes
+from jinja2.ext import Extension, loopcontrols
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.visitor import NodeTransformer
+
+from chiasm.errors import DataError
+
+STEPS = 100_000
+STEPS_A_MESSAGE = 500
+STEPS_A_CHARACTER = 0.5
+CHARACTERS = 100_000  # of a template itself
+WIDTH = 100_000  # the largest number that a call or filter may be given: widths and counts
+# What makes more of a text than was there, by a number or a text that it is given.
+WIDENING = {"center", "expandtabs", "indent", "ljust", "rjust", "translate", "urlize", "wordwrap", "zfill"}
+
+
+def render(template: str, messages: Sequence[Mapping[str, Any]], *, prompt: bool, **variables: Any) -> str:
+    """The messages as text; with `prompt`, an answer is asked for at the end.
+
+    Raises DataError for a template that is broken, refuses the messages or does more than the limit.
+    """
+    limit = STEPS + STEPS_A_MESSAGE * len(messages) + STEPS_A_CHARACTER * _characters(messages)
+    token = _steps.set(_Steps(int(limit)))
+    try:
+        chunks = _compiled(template).generate(
+            messages=messages, add_generation_prompt=prompt, **_defaults(), **variables
+        )
+        text = []
+        for chunk in chunks:
+            _spend(1 + len(chunk) // 20)
+            text.append(chunk)
+        return "".join(text)
+    except RecursionError:
+        raise DataError("the chat template nests deeper than Python can follow") from None
+    except Exception as error:  # templates raise what they like
+        raise DataError(f"the chat template refuses these messages: {error}") from None
+    finally:
+        _steps.reset(token)
+
+
+def _characters(messages: Sequence[Mapping[str, Any]]) -> int:
+    contents = [message["content"] for message in messages]
+    parts = [part for each in contents for part in ([{"text": each}] if isinstance(each, str) else each)]
+    return sum(len(part.get("text", "")) for part in parts)
+
+
+class _Steps:
+    def __init__(self, limit: int):
+        self.limit = self.remaining = limit
+
+
+_steps: ContextVar[_Steps | None] = ContextVar("steps", default=None)
+
+
+def _spend(count: int) -> None:
+    steps = _steps.get()
+    if steps is None:
+        return
+    steps.remaining -= count
+    if steps.remaining < 0:
+        raise jinja2.TemplateRuntimeError(
+            f"it does more work than the {steps.limit:,} steps that a template may take"
+        )
+
+
+@cache
+def _defaults() -> dict[str, Any]:
+    """What transformers passes where a conversation has no tools and no documents."""
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    probe = "{{ tools is none }}"
+    rendered = render_jinja_template(conversations=[[]], chat_template=probe)[0]
+    return {"tools": None if rendered == ["True"] else [], "documents": None}
+
+
+@cache
+def _compiled(template: str) -> jinja2.Template:
+    if len(template) > CHARACTERS:
+        raise DataError(f"the template has {len(template):,} characters; at most {CHARACTERS:,} are read")
+    return _environment().from_string(template)
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    made = _Bounded(
+        trim_blocks=True, lstrip_blocks=True, optimized=False, extensions=[_Generation, loopcontrols]
+    )
+    made.filters["tojson"] = _to_json
+    made.filters = {name: _bounded_filter(name, each) for name, each in made.filters.items()}
+    made.filters |= {"_counted": _counted, "_weighed": _weighed}
+    made.globals.pop("lipsum", None)
+    made.globals |= {"raise_exception": _raise, "strftime_now": lambda form: datetime.now().strftime(form)}
+    return made
+
+
+class _Bounded(ImmutableSandboxedEnvironment):
+    """Sandboxed, without anything to change, and every loop, call, filter and operator counted."""
+
+    intercepted_binops = frozenset({"+", "*", "**", "%"})
+
+    def _generate(self, source: nodes.Template, *args: Any, **kwargs: Any) -> str:
+        return super()._generate(_Counting().visit(source), *args, **kwargs)
+
+    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+        _charge(left, right)
+        if operator == "**" and _is_large(left, right, 64):
+            raise jinja2.TemplateRuntimeError(f"{left} ** {right} is no number of a chat template")
+        if operator == "*":
+            _charge_repeated(left, right)
+        if operator == "%" and isinstance(left, str):
+            _check_format(left, right if isinstance(right, tuple) else (right,))
+        return _weighed(super().call_binop(context, operator, left, right))
+
+    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        return attr != "encode" and super().is_safe_attribute(obj, attr, value)  # bytes would go uncounted
+
+    def call(self, context: Any, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
+        args = tuple(_listed(each) for each in args)
+        given = (*args, *kwargs.values())
+        text = getattr(obj, "__self__", None)
+        if isinstance(text, str):
+            _check_method(obj.__name__, text, given)
+        _charge(*given)
+        return _weighed(super().call(context, obj, *args, **kwargs))
+
+    def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
+        inner = super().wrap_str_format(value)
+        if inner is None:
+            return None
+
+        @wraps(inner)
+        def bounded(*args: Any, **kwargs: Any) -> str:
+            _check_format(value.__self__, (*args, *kwargs.values()))
+            return inner(*args, **kwargs)
+
+        return bounded
+
+
+class _Counting(NodeTransformer):
+    """Puts a counter into every loop, and a scale under everything that is put together."""
+
+    def visit_For(self, node: nodes.For) -> nodes.Node:
+        self.generic_visit(node)
+        node.iter = _through("_counted", node.iter)
+        return node
+
+    def visit_Concat(self, node: nodes.Concat) -> nodes.Node:
+        self.generic_visit(node)
+        node.nodes = [_through("_weighed", each) for each in node.nodes]
+        return node
+
+    def visit_Compare(self, node: nodes.Compare) -> nodes.Node:
+        self.generic_visit(node)
+        node.expr = _through("_weighed", node.expr)
+        for operand in node.ops:
+            operand.expr = _through("_weighed", operand.expr)
+        return node
+
+    def visit_Getitem(self, node: nodes.Getitem) -> nodes.Node:
+        self.generic_visit(node)
+        return _through("_weighed", node) if isinstance(node.arg, nodes.Slice) else node
+
+    def visit_List(self, node: nodes.List) -> nodes.Node:
+        self.generic_visit(node)
+        return _through("_weighed", node)
+
+    visit_Dict = visit_List
+
+    def visit_Tuple(self, node: nodes.Tuple) -> nodes.Node:
+        self.generic_visit(node)
+        return _through("_weighed", node) if node.ctx == "load" else node
+
+
+class _Generation(Extension):
+    """`{% generation %}` round what an assistant says: nothing to Chiasm, which knows it by the prompt."""
+
+    tags = {"generation"}  # noqa: RUF012
+
+    def parse(self, parser: Any) -> nodes.Node:
+        line = next(parser.stream).lineno
+        return nodes.Scope(parser.parse_statements(("name:endgeneration",), drop_needle=True)).set_lineno(
+            line
+        )
+
+
+def _through(name: str, node: Any) -> nodes.Filter:
+    made = nodes.Filter(node, name, [], [], None, None)
+    made.set_lineno(node.lineno)
+    return made
+
+
+def _counted(iterable: Any) -> Any:
+    if isinstance(iterable, Sized):
+        _spend(1 + len(iterable))
+        return iterable
+    return _counting(iterable)
+
+
+def _counting(iterable: Iterable[Any]) -> Iterator[Any]:
+    for each in iterable:
+        _spend(1)
+        yield each
+
+
+def _weighed(value: Any) -> Any:
+    """The value, charged for all that it holds: nothing grows by holding one thing many times over."""
+    waiting = [value]
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, Mapping):
+            waiting += each.values()
+        elif isinstance(each, list | tuple):
+            waiting += each
+        elif isinstance(each, str):
+            _spend(len(each) // 20)
+        _spend(1)
+    return value
+
+
+def _charge(*values: Any) -> None:
+    """For one operation on what is handed in, by its length alone."""
+    cost = 4
+    for value in values:
+        if isinstance(value, str):
+            cost += len(value) // 20
+        elif isinstance(value, list | tuple | dict):
+            cost += len(value) // 10
+        elif isinstance(value, int):
+            cost += value.bit_length() // 64
+    _spend(cost)
+
+
+def _charge_repeated(left: Any, right: Any) -> None:
+    for value, times in ((left, right), (right, left)):
+        if isinstance(value, str | list | tuple) and isinstance(times, int):
+            _spend(len(value) * max(times, 0) // 10)
+
+
+def _listed(value: Any) -> Any:
+    """What can be measured: a generator as a list, counted."""
+    return list(_counting(value)) if isinstance(value, Iterator) else value
+
+
+def _bounded_filter(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    skipped = 1 if hasattr(function, "jinja_pass_arg") else 0  # the context or environment stands in front
+
+    @wraps(function)
+    def bounded(*args: Any, **kwargs: Any) -> Any:
+        value, *given = args[skipped:]
+        value = _listed(value)
+        given += kwargs.values()
+        if isinstance(value, str):
+            _check_method(name, value, given)
+        if name == "join" and isinstance(value, Sized):
+            _spend(len(value) * _longest(given) // 20)
+        if name == "sum" and any(not isinstance(each, int | float | str) for each in given):
+            raise jinja2.TemplateRuntimeError("sum adds numbers")
+        _charge(value, *given)
+        return _weighed(function(*args[:skipped], value, *args[skipped + 1 :], **kwargs))
+
+    return bounded
+
+
+def _check_method(name: str, text: str, given: Iterable[Any]) -> None:
+    """Charge a method or filter of a text for what it may make of it."""
+    given = list(given)
+    largest = max((abs(each) for each in given if isinstance(each, int)), default=0)
+    if largest > WIDTH:
+        raise jinja2.TemplateRuntimeError(f"{name}({largest}) is more than {WIDTH:,}")
+    if name in WIDENING:
+        _spend((len(text) + 1) * max(largest, _longest(given)) // 20)
+    words = [each for each in given if isinstance(each, str)]
+    if name == "replace" and len(words) > 1:
+        _spend((text.count(words[0]) + 1) * len(words[1]) // 20)
+    if name == "join":
+        _spend(sum(len(each) for each in given if isinstance(each, Sized)) * len(text) // 20)
+    if name == "format":
+        _check_format(text, given)
+
+
+def _check_format(text: str, given: Iterable[Any]) -> None:
+    given = list(given)
+    if re.search(r"\d{5}", text) or any(isinstance(each, int) and abs(each) > WIDTH for each in given):
+        raise jinja2.TemplateRuntimeError("it formats a text wider than any chat")
+    _spend((text.count("{") + text.count("%")) * _longest(given) // 20)
+
+
+def _longest(values: Iterable[Any]) -> int:
+    """The length of the longest text, in lists and dicts too."""
+    lengths = [0]
+    for each in values:
+        inner = each.values() if isinstance(each, Mapping) else each if isinstance(each, list | tuple) else ()
+        lengths += [len(text) for text in (each, *inner) if isinstance(text, str)]
+    return max(lengths)
+
+
+def _is_large(left: Any, right: Any, bits: int) -> bool:
+    return not (isinstance(left, int | float) and isinstance(right, int | float) and abs(right) < bits)
+
+
+def _to_json(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: Any = None,
+    separators: Any = None,
+    sort_keys: bool = False,
+) -> str:
+    """Without the escapes for HTML that Jinja's own has."""
+    if (isinstance(indent, int) and indent > 100) or _longest([indent, separators]) > 100:
+        raise jinja2.TemplateRuntimeError("tojson with more than 100 characters between two things")
+    return json.dumps(
+        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
+    )
+
+
+def _raise(message: str) -> None:
+    raise jinja2.TemplateError(message)

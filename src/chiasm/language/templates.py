@@ -1,0 +1,23 @@
+"""Chat templates that a recipe may name, for language models whose tokenizers have none."""
+
+ANSWER = "<|answer|>"  # of tokenizers trained here: ends what the user says
+PLAIN = (
+    "{{ bos_token }}{% for message in messages %}{{ message['content'] }}"
+    "{% if message['role'] == 'user' %}" + ANSWER + "{% elif message['role'] == 'assistant' %}{{ eos_token }}"
+    "{% else %}{{ '\\n' }}{% endif %}{% endfor %}"
+)
+# Vicuna 1.1's, as LLaVA-1.5 has it.
+VICUNA = (
+    "{{ bos_token }}A chat between a curious user and an artificial intelligence assistant. The assistant gives "
+    "helpful, detailed, and polite answers to the user's questions. {% for message in messages %}"
+    "{% if message['role'] == 'user' %}USER: {{ message['content'] }} "
+    "{% elif message['role'] == 'assistant' %}ASSISTANT: {{ message['content'] }}{{ eos_token }}"
+    "{% else %}{{ message['content'] }} {% endif %}{% endfor %}{% if add_generation_prompt %}ASSISTANT:{% endif %}"
+)
+# In words that base models know, as BLIP-2 and GVT ask.
+QUESTION = (
+    "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'user' %}"
+    "Question: {{ message['content'] }} Answer:{% elif message['role'] == 'assistant' %} "
+    "{{ message['content'] }}{{ eos_token }}{% else %}{{ message['content'] }} {% endif %}{% endfor %}"
+)
+NAMED = {"plain": PLAIN, "question": QUESTION, "vicuna": VICUNA}

@@ -1,0 +1,229 @@
+"""Where a conversation's answers begin and end in the text that its chat template makes of it.
+
+A conversation is rendered as a whole. What is learnt of it begins where the same template, asked for an answer,
+ends, and reaches to the end of what it writes behind one: a model learns to say what it is asked for, and to stop.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from chiasm.errors import DataError
+from chiasm.language.special import END, READ, TOKEN, WRITTEN
+from chiasm.language.template import render
+
+# In a chat template: the images of the message behind it, wherever that has them. Nothing to transformers.
+IMAGES_AHEAD = "{{ images_ahead }}"
+_AHEAD = "\ufdd8"  # what it is rendered as
+_HOLDS = "\ufdd6"  # the content of a message in the templates' probes
+_LIST = "\ufdd7"  # a content that a template prints as it is
+ROLES_KNOWN = 512  # rows of roles of which the pieces are kept
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A message: `text` is protected, with a READ or WRITTEN for each image."""
+
+    role: str
+    text: str
+    learnt: bool = True
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """Marked text, and the stretches of it that are learnt."""
+
+    text: str
+    learnt: list[tuple[int, int]]
+
+
+class Turns:
+    """A chat template of a tokenizer.
+
+    mark: marks the special tokens of rendered text. image: what the template writes for an image, where it takes
+    contents as lists of parts.
+    """
+
+    def __init__(
+        self, template: str, variables: dict[str, Any], mark: Callable[[str], str], image: str | None
+    ):
+        self.template, self.mark, self.image = template, mark, image
+        self.variables = {**variables, "images_ahead": _AHEAD}
+        self._tail = lru_cache(ROLES_KNOWN)(self._find_tail)
+        self._end = lru_cache(ROLES_KNOWN)(self._find_end)
+        self._gap = lru_cache(ROLES_KNOWN)(self._find_gap)
+        self.parts = self._takes_parts()
+
+    def render(self, turns: Sequence[Turn], *, prompt: bool) -> Rendered:
+        """The conversation; with `prompt`, up to where an answer is asked for, of which nothing is learnt.
+
+        Raises DataError when the template drops a message, or what it asks is not how it writes an answer.
+        """
+        pieces = self._pieces(turns, prompt)
+        if prompt:
+            # A space behind what asks belongs to the answer's first token.
+            return Rendered("".join(pieces).rstrip(" "), [])
+        starts: dict[int, int] = {}
+        for i, turn in enumerate(turns):
+            if turn.role == "assistant" and turn.learnt:
+                starts[i] = self._start(turns, i, pieces[i])
+                blank = re.match(f" *(?={WRITTEN})", pieces[i][starts[i] :])
+                if blank is not None:  # an image stands directly behind what asks for it
+                    pieces[i] = pieces[i][: starts[i]] + pieces[i][starts[i] + blank.end() :]
+        offsets = [0]
+        for piece in pieces:
+            offsets.append(offsets[-1] + len(piece))
+        learnt = [
+            (offsets[i] + start, offsets[i + 1] + self._stop(turns, i, pieces[i + 1]))
+            for i, start in starts.items()
+        ]
+        return Rendered("".join(pieces), learnt)
+
+    @property
+    def end(self) -> str:
+        """The marked text behind an answer that ends it; "" = there is none."""
+        try:
+            return self._end(("user", "assistant"))
+        except DataError:
+            return ""
+
+    def _pieces(self, turns: Sequence[Turn], prompt: bool) -> list[str]:
+        """The text up to the end of each message, and behind the last."""
+        text = self._rendered([(turn.role, _ended(turn.text)) for turn in turns], prompt)
+        pieces = text.split(END)
+        if len(pieces) != len(turns) + 1:
+            roles = ", ".join(turn.role for turn in turns)
+            raise DataError(f"the chat template drops or repeats a message of the roles {roles}")
+        return pieces
+
+    def _start(self, turns: Sequence[Turn], index: int, piece: str) -> int:
+        """Where in `piece`, which begins behind the message before, an answer begins."""
+        roles = tuple(turn.role for turn in turns[:index])
+        tail = self._tail(roles).rstrip(" ")
+        if not self._gap((*roles, "assistant")).startswith(tail):
+            raise DataError(
+                f"the chat template asks for an answer with {tail!r} but writes "
+                f"{self._gap((*roles, 'assistant'))!r} before one: what is learnt would not be what is asked"
+            )
+        rest = _rest(turns[index - 1].text) if index else ""
+        for before in (rest, ""):
+            if piece.startswith(before + tail):
+                return len(before + tail)
+        found = piece.find(tail)
+        if found < 0:
+            raise DataError(
+                f"the chat template does not write {tail!r} before the answer of turn {index + 1}"
+            )
+        return found + len(tail)
+
+    def _stop(self, turns: Sequence[Turn], index: int, behind: str) -> int:
+        """How much of what stands behind an answer's last letter is learnt."""
+        turn = turns[index]
+        end = self._end(tuple(each.role for each in turns[: index + 1]))
+        words = turn.text.replace(WRITTEN, "")
+        if not end and words.strip():
+            raise DataError(
+                "the chat template writes nothing behind an answer: a model would not learn to stop"
+            )
+        if end and TOKEN.search(end) is None and end in words.strip():
+            raise DataError(f"an answer holds {end!r}, with which the chat template ends one")
+        for rest in (_rest(turn.text), ""):
+            if behind.startswith(rest + end):
+                return len(rest + end)
+        raise DataError(
+            f"the chat template ends the answer of turn {index + 1} with {behind!r}, not with {end!r}: a model "
+            "would not learn to stop"
+        )
+
+    def _find_tail(self, roles: tuple[str, ...]) -> str:
+        """What asks for an answer, behind the last message's text."""
+        return self._probe(roles, prompt=True)[-1]
+
+    def _find_end(self, roles: tuple[str, ...]) -> str:
+        """What ends an answer: the template's text behind it up to its first special token, or all."""
+        behind = self._probe(roles)[-1]
+        special = TOKEN.search(behind)
+        return behind if special is None else behind[: special.end()]
+
+    def _find_gap(self, roles: tuple[str, ...]) -> str:
+        """The template's text between the last message and the one before it."""
+        return self._probe(roles)[-2].removesuffix(_HOLDS)
+
+    def _probe(self, roles: tuple[str, ...], prompt: bool = False) -> list[str]:
+        return self._pieces([Turn(role, _HOLDS) for role in roles], prompt)
+
+    def _rendered(self, turns: Sequence[tuple[str, str]], prompt: bool) -> str:
+        """Marked text, with the images where the template wants them and the ENDs of the messages."""
+        contents = [_as_parts(text) if self.parts else text for _, text in turns]
+        messages = [{"role": role, "content": each} for (role, _), each in zip(turns, contents, strict=True)]
+        text = render(self.template, messages, prompt=prompt, **self.variables)
+        marked = self.mark(text)
+        if self.parts and self.image is not None:
+            marked = marked.replace(self.mark(self.image), READ)
+        return _ahead(marked)
+
+    def _takes_parts(self) -> bool:
+        """Whether contents are lists of parts: where images stand in them, or where nothing else is taken."""
+        alone, shown = ([("user", list_of(kinds))] for kinds in (("text",), ("image", "text")))
+        if self._prints(shown) and self._prints(alone) not in (None, self._prints(shown)):
+            return True
+        return self._prints([("user", _HOLDS)]) is None and self._prints(alone) is not None
+
+    def _prints(self, turns: Sequence[tuple[str, Any]]) -> str | None:
+        """The text of a conversation, or None where the template does not take it."""
+        messages = [{"role": role, "content": content} for role, content in turns]
+        try:
+            text = render(self.template, messages, prompt=True, **self.variables)
+        except DataError:
+            return None
+        return text if text.count(_HOLDS) == 1 and _LIST not in text else None
+
+
+class _Parts(list[dict[str, str]]):
+    """A content as a list of parts, which is to be read part by part."""
+
+    def __str__(self) -> str:
+        return _LIST
+
+    __repr__ = __str__
+
+
+def list_of(kinds: Sequence[str]) -> _Parts:
+    return _Parts({"type": kind, **({"text": _HOLDS} if kind == "text" else {})} for kind in kinds)
+
+
+def _as_parts(text: str) -> _Parts:
+    """A content as processors of transformers take it."""
+    parts = _Parts()
+    for i, words in enumerate(text.split(READ)):
+        if i:
+            parts.append({"type": "image"})
+        if words:
+            parts.append({"type": "text", "text": words})
+    return parts
+
+
+def _ended(text: str) -> str:
+    """The text with an END behind its last letter, before the space that a template may trim."""
+    *_, words = text.rpartition(READ)
+    if not words and READ in text:  # in the last text, for which templates may look alone
+        head = text.rstrip(READ)
+        at = len(head.rstrip()) if head else len(text)
+    else:
+        at = len(text.rstrip())
+    return text[:at] + END + text[at:]
+
+
+def _rest(text: str) -> str:
+    """What stands behind a message's END."""
+    return _ended(text).partition(END)[2]
+
+
+def _ahead(text: str) -> str:
+    """The text with the images of a message where its template wants them."""
+    first, *rest = text.split(_AHEAD)
+    return first + "".join(READ * each.count(READ) + each.replace(READ, "") for each in rest)
