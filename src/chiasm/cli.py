@@ -204,13 +204,14 @@ def check(
     recipe: RecipeName,
     overrides: Overrides = None,
     samples: Annotated[int, typer.Option(help="how many of each data source")] = 6,
+    every: Annotated[bool, typer.Option("--all", help="verify every record and decode every image")] = False,
     tiny: Tiny = False,
 ) -> None:
     """Decode the first samples of a recipe's data, coloured by loss mask and kind."""
     from chiasm.recipe import load_recipe
     from chiasm.terminal.check import check as run
 
-    run(load_recipe(recipe, overrides or (), tiny=tiny), samples)
+    run(load_recipe(recipe, overrides or (), tiny=tiny), samples, every=every)
 
 
 @app.command()

@@ -14,6 +14,7 @@ from chiasm.data.chat import Chat
 from chiasm.errors import DataError
 from chiasm.recipe import load_recipe
 from chiasm.sequence import Kind
+from chiasm.terminal.check import check
 from chiasm.training import train
 from chiasm.training.batches import DocumentBatches
 from chiasm.training.distribution import Ranks
@@ -227,3 +228,12 @@ def test_a_row_of_one_stage_may_be_too_short_for_what_another_can_hold(folder):
     assert unusable(chosen, model, sources, Ranks()) == {"codes": {}, "learn": {}}
     chosen = recipe("skip")
     assert unusable(chosen, model, sources, Ranks()) == {"codes": {}, "learn": {"mine": {"20:0": "too long"}}}
+
+
+def test_check_all_decodes_every_image_before_training(folder, capsys):
+    write(record("cut.png"))
+    with pytest.raises(DataError, match=r"image cut\.png of sample 21 of talk\.jsonl is corrupt"):
+        check(recipe("error"), 1, every=True)
+    check(recipe("skip"), 1, every=True)
+    said = capsys.readouterr().out
+    assert "mine: every record verified, every image decoded; 1 records skipped (1 unreadable image)" in said

@@ -16,14 +16,22 @@ from chiasm.recipe import Recipe
 from chiasm.sequence import Document, Kind
 from chiasm.terminal.console import console, say
 from chiasm.training.batches import descriptions
+from chiasm.training.distribution import Ranks
+from chiasm.training.train import build_sources
+from chiasm.training.usable import skipped, unusable
 
 LEARNT, GIVEN, READ, WRITTEN = "bold green", "dim", "black on cyan", "black on magenta"
 
 
-def check(recipe: Recipe, samples: int) -> None:
-    """Print the first samples of every source, coloured by loss mask and kind."""
+def check(recipe: Recipe, samples: int, *, every: bool = False) -> None:
+    """Print the first samples of every source, coloured by loss mask and kind.
+
+    every: first verify every record from outside and decode all of its images, for each stage.
+    """
     out = console()
     model = Model(recipe.model, texts=corpus(recipe), seed=recipe.seed)
+    if every:
+        _verify(recipe, model)
     out.print(
         Text.assemble(
             ("learnt", LEARNT),
@@ -48,6 +56,15 @@ def check(recipe: Recipe, samples: int) -> None:
                 kinds = ", ".join(str((stage.objective or {})["type"]) for stage in asking)
                 told = f"a picture, {each.text!r}, labels: {', '.join(each.labels)}"
                 out.print(f"  objective {kinds} is shown {told}")
+
+
+def _verify(recipe: Recipe, model: Model) -> None:
+    """Print how many records of each source can be used; raises DataError for one of a source that skips none."""
+    sources = build_sources(recipe)
+    left_out = unusable(recipe, model, sources, Ranks(), decode=True)
+    for name, kinds in skipped(sources, *left_out.values()).items():
+        if sources[name].foreign:
+            say(f"{name}: every record verified, every image decoded; {counts(kinds)}")
 
 
 def coloured(made: Document, tokenizer: TextTokenizer) -> Text:

@@ -37,7 +37,7 @@ class Batches(Protocol[Made]):
 
     def state(self) -> dict[str, Any]: ...
 
-    def check(self) -> LeftOut: ...
+    def check(self, *, decode: bool = False) -> LeftOut: ...
 
     def restore(self, state: Mapping[str, Any]) -> None: ...
 
@@ -91,12 +91,16 @@ class DocumentBatches:
             else:
                 self.mixture.advance()
 
-    def check(self) -> LeftOut:
-        """The samples from outside that this stage cannot use; images are measured, but not decoded."""
+    def check(self, *, decode: bool = False) -> LeftOut:
+        """The samples from outside that this stage cannot use; images are measured, or decoded too."""
         room = min(self.contract.context, self.stage.length)
 
         def usable(sample: Sample) -> None:
             Packer(1, room).offer(document(self.contract, measured(sample)))
+            for picture in (
+                c for m in sample.messages for c in m.content if decode and isinstance(c, Picture)
+            ):
+                picture.open()
 
         return self.mixture.check(usable)
 
@@ -157,9 +161,9 @@ class PictureBatches:
             )
         return torch.stack(taken)
 
-    def check(self) -> LeftOut:
-        """The pictures from outside that have no size."""
-        return self.mixture.check(header)
+    def check(self, *, decode: bool = False) -> LeftOut:
+        """The pictures from outside that have no size, or cannot be decoded."""
+        return self.mixture.check(lambda each: each.open() if decode else header(each))
 
     def _pixels(self, picture: Picture) -> Tensor:
         if self.moving and isinstance(picture, Clip):
@@ -222,9 +226,9 @@ class DescribedBatches:
             tuple(each.labels for each in described),
         )
 
-    def check(self) -> LeftOut:
-        """The descriptions from outside whose picture has no size."""
-        return self.mixture.check(lambda each: header(each.picture))
+    def check(self, *, decode: bool = False) -> LeftOut:
+        """The descriptions from outside whose picture has no size, or cannot be decoded."""
+        return self.mixture.check(lambda each: each.picture.open() if decode else header(each.picture))
 
     def _pixels(self, picture: Picture) -> Tensor:
         return cut(picture.open(), self._view(picture))

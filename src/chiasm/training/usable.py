@@ -39,22 +39,26 @@ def stage_batches(
     )
 
 
-def unusable(recipe: Recipe, model: Model, sources: Mapping[str, Source], ranks: Ranks) -> dict[str, LeftOut]:
-    """By stage, the samples of records from outside that it cannot use, as far as can be known without decoding.
+def unusable(
+    recipe: Recipe, model: Model, sources: Mapping[str, Source], ranks: Ranks, *, decode: bool = False
+) -> dict[str, LeftOut]:
+    """By stage, the samples of records from outside that it cannot use; images are measured, or decoded too.
 
     Raises DataError for the first of a source that skips none.
     """
     found: dict[str, LeftOut] = {}
     for stage in recipe.stages:
         if any(sources[name].foreign for name in stage.data):
-            found[stage.name] = _checked(model, sources, stage, recipe.seed, ranks)
+            found[stage.name] = _checked(model, sources, stage, recipe.seed, ranks, decode)
     return found
 
 
-def _checked(model: Model, sources: Mapping[str, Source], stage: Stage, seed: int, ranks: Ranks) -> LeftOut:
+def _checked(
+    model: Model, sources: Mapping[str, Source], stage: Stage, seed: int, ranks: Ranks, decode: bool
+) -> LeftOut:
     mine: LeftOut | DataError
     try:
-        mine = stage_batches(model, sources, stage, seed, ranks).check()
+        mine = stage_batches(model, sources, stage, seed, ranks).check(decode=decode)
     except DataError as error:
         mine = error  # raised by all ranks, for none may wait for another
     parts = ranks.gather(mine)
