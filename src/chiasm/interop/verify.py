@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from copy import copy
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,9 @@ def replays(
 def _accounting(function: Replay, without_effect: Mapping[str, str]) -> Replay:
     def replay(case: Case) -> Mapping[str, Tensor]:
         config = Config(case.config)
-        outputs = function(replace(case, told={**case.told, "config": config}))
+        accounted = copy(case)  # with what has been read of its tensors
+        accounted.told = {**case.told, "config": config}
+        outputs = function(accounted)
         refuse_unread(config, without_effect, case.name, "the replay")
         return outputs
 
