@@ -9,12 +9,16 @@ from chiasm import parts
 from chiasm.checkpoint import load_model, save_model
 from chiasm.data.corpus import corpus
 from chiasm.data.documents import PictureReader, document, draw_prompt, prompt_of
+from chiasm.errors import RecipeError
 from chiasm.generation import Session, draw
 from chiasm.generators import Generators
 from chiasm.losses import objective
 from chiasm.model import Model
-from chiasm.recipe import load_recipe
+from chiasm.recipe import Stage, load_recipe
 from chiasm.sequence import pack
+from chiasm.training.distribution import Ranks
+from chiasm.training.optimiser import optimiser
+from chiasm.training.step import Documents, Pictures, Step
 from tiny_recipe import TINY
 
 # Options for the parts whose defaults do not fit a tiny model; every other part is tried with its defaults.
@@ -194,6 +198,86 @@ def test_packed_loss_is_the_sum_of_the_unpacked(made):
     for name, loss in packed.items():
         total = sum(each[name].sum for each in alone if name in each)
         torch.testing.assert_close(loss.sum, total, rtol=1e-4, atol=1e-3)
+
+
+def stepped(model, stage, micro_batches, monkeypatch):
+    """Gradients and losses of one step of a copy of the model; what is drawn is the same for every sample."""
+    model = deepcopy(model)
+    model.train_only(stage.train)
+    aim = Pictures(model) if "image_tokenizer" in stage.train else Documents(model)
+    step = Step(aim, optimiser(model, stage), stage, Ranks(), torch.device("cpu"))
+    with monkeypatch.context() as patched:
+        patched.setattr(torch.Tensor, "exponential_", lambda self, *_, **__: self.fill_(1.0))
+        patched.setattr(torch.nn.functional, "dropout", lambda x, *_, **__: x)
+        torch.manual_seed(0)
+        outcome = step(micro_batches)
+    return outcome, {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+
+
+def assert_same_step(one, other):
+    assert one[0].losses == pytest.approx(other[0].losses, rel=1e-4, abs=1e-6)
+    assert one[1].keys() == other[1].keys()
+    for name, gradient in one[1].items():
+        torch.testing.assert_close(gradient, other[1][name], rtol=1e-3, atol=1e-5 * one[0].norm, msg=name)
+
+
+def stage_of(part, model, **options):
+    """A stage that trains the part, or where it has nothing to learn from documents the connector."""
+    learns = part[0] not in ("views", "image_decoder") and any(
+        True for _ in getattr(model, part[0]).parameters()
+    )
+    slot = part[0] if learns else "connector"
+    options = {"steps": 1, "rows": 1, "precision": "fp32", "clip": 1e9} | options
+    return Stage(name="learn", train={slot: 1e-3}, data={"world": 1.0}, **options)
+
+
+def batch_of(model, rows):
+    batch, slots = pack(rows)
+    return PictureReader(model.contract).attach(batch, slots)
+
+
+# What a step may not be shared out for: something in it is taken over a whole batch.
+INDIVISIBLE = {
+    ("routing", "moe"): "keeps the use of its experts alike",
+    ("image_tokenizer", "vqgan_video"): "BatchNorm3d",
+    **{("image_tokenizer", name): "entropy of the codes' mean use"
+       for name in ("lfq", "lfq_video", "vqgan_lfq", "vqgan_bits")},
+}  # fmt: skip
+
+
+def test_a_step_over_batches_of_one_is_a_step_over_one_batch_of_all(part, made, monkeypatch):
+    """In training mode; or it is refused, by the name of what is no sum over samples."""
+    _, model, samples = made
+    if part[0] == "image_tokenizer":
+        pictures = [
+            PictureReader(model.contract).target(item)
+            for s in samples for m in s.messages for item in m.content if not isinstance(item, str)
+        ]  # fmt: skip
+        whole = [torch.stack(pictures[:4])]
+        apart = [picture[None] for picture in pictures[:4]]
+    else:
+        documents = [document(model.contract, sample) for sample in samples[:6]]
+        whole = [batch_of(model, [[each] for each in documents])]
+        apart = [batch_of(model, [[each]]) for each in documents]
+    stage = stage_of(part, model, accumulate=len(apart))
+    if part in INDIVISIBLE:
+        with pytest.raises(
+            RecipeError, match=f"accumulates over {len(apart)} batches, but .*{INDIVISIBLE[part]}"
+        ):
+            stepped(model, stage, apart, monkeypatch)
+        return
+    together = stepped(model, stage_of(part, model), whole, monkeypatch)
+    assert_same_step(together, stepped(model, stage, apart, monkeypatch))
+
+
+def test_packed_is_unpacked_in_training_too(part, made, monkeypatch):
+    _, model, samples = made
+    if part[0] == "image_tokenizer":
+        pytest.skip("it learns from images, which are not packed")
+    documents = [document(model.contract, sample) for sample in samples[:6]]
+    stage = stage_of(part, model)
+    packed = stepped(model, stage, [batch_of(model, [documents])], monkeypatch)
+    assert_same_step(packed, stepped(model, stage, [batch_of(model, [[d] for d in documents])], monkeypatch))
 
 
 def test_saved_and_loaded_it_is_the_same_bit_for_bit(made, tmp_path):

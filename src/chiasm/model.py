@@ -23,7 +23,7 @@ from chiasm.language import Language
 from chiasm.losses import Loss, cross_entropy
 from chiasm.routing import Routing, routed
 from chiasm.routing.beside import CrossRouting, Media, beside
-from chiasm.sequence import IGNORE, PackedBatch, ReadImages, WrittenImages, fill
+from chiasm.sequence import IGNORE, PADDING, PackedBatch, ReadImages, WrittenImages, fill
 from chiasm.tokenizers import ImageTokenizer
 from chiasm.views import MarkedViews, Size, Views
 from chiasm.wiring import ALONE, wire
@@ -222,7 +222,7 @@ class Model(nn.Module):
         if self.image_head is None:
             raise DataError("the batch writes pictures, but this model has no image head")
         span = self.image_head.prepare(self.codes(written))
-        orphans = positions.flatten()[written.starts] == 0
+        orphans = written.orphans(positions)
         if bool(orphans.any()):
             span = span._replace(orphans=orphans)
         return span, _filled(embeddings, written.starts, span.embeddings)
@@ -230,7 +230,7 @@ class Model(nn.Module):
     def _read(
         self, batch: PackedBatch, embeddings: Float[Tensor, "b t d"], media: Media | None = None
     ) -> Float[Tensor, "b t d"]:
-        with routed(batch.kinds), beside(media):
+        with routed(batch.kinds, batch.documents != PADDING), beside(media):
             return self.language(embeddings, batch.positions, batch.layout)
 
     # What users call; the loops stand in chiasm.conversation and chiasm.generation.

@@ -133,6 +133,10 @@ class WrittenImages:
     encoded: bool
     starts: Int[Tensor, " n"]
 
+    def orphans(self, positions: Int[Tensor, "b t"]) -> Bool[Tensor, " n"]:
+        """Which images have nothing before them in their document; positions: of the batch."""
+        return positions.flatten()[self.starts] == 0
+
 
 Moved = TypeVar("Moved")
 

@@ -7,6 +7,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 
 from chiasm import parts
 from chiasm.errors import RecipeError
+from chiasm.indivisible import reasons
 from chiasm.losses import objective
 from chiasm.routing import routed
 from chiasm.routing.choice import choose, gumbel
@@ -74,9 +75,16 @@ def test_gumbel_noise_draws_from_the_softmax():
 
 @pytest.mark.parametrize(("scores", "expected"), [([[9.0, -9.0]] * 4, 2.0), ([[0.1, 0], [0, 0.1]], 1.0)])
 def test_balance_is_one_where_experts_are_chosen_alike(scores, expected):
-    torch.testing.assert_close(
-        choose(torch.tensor(scores), 1).balance, torch.tensor(expected), atol=1e-3, rtol=0
-    )
+    total, tokens = choose(torch.tensor(scores), 1).balance(ranks=False)
+    assert float(total) / tokens == pytest.approx(expected, abs=1e-3)
+
+
+def test_the_balance_counts_first_choices_alone():
+    """All of three tokens choose expert 0 first, whatever they choose second: 3 experts x the mean gate of 0."""
+    scores = torch.tensor([[3.0, 2.0, 1.0], [3.0, 1.0, 2.0], [2.5, 2.0, 0.0]])
+    total, tokens = choose(scores, 2).balance(ranks=False)
+    torch.testing.assert_close(total, 3 * scores.softmax(1)[:, 0].sum())
+    assert tokens == 3
 
 
 def test_every_token_gets_the_weighted_sum_of_its_experts(language):
@@ -113,6 +121,69 @@ def test_the_balance_is_a_loss_in_training_alone(language):
     objective(found).backward()
     assert all(layer.router.weight.grad.abs().max() > 0 for layer in part.each())
     assert part.losses() == {}
+
+
+def test_the_balance_adds_up_the_layers_and_has_a_term_a_token(language):
+    part = moe(language, balance=0.5).train()
+    read(language)
+    each = [layer.balance.mean for layer in part.each()]
+    assert len(each) == 2
+    found = part.losses()["balance"]
+    assert (float(found.count), found.weight) == (5, 0.5)
+    torch.testing.assert_close(found.mean, sum(each))
+
+
+def test_padding_meets_no_expert_and_counts_for_nothing(language):
+    part = moe(language, layers=[0], noise="never", capacity=0.5).train()
+    layer = part.each()[0]
+    for parameter in layer.parameters():
+        torch.nn.init.normal_(parameter)
+    x = torch.randn(1, 5, 8)
+    padded = torch.cat([x, torch.randn(1, 3, 8)], 1).view(2, 4, 8)
+    real = (torch.arange(8) < 5).view(2, 4)
+    with routed(KINDS):
+        alone = language.model.layers[0].mlp(x)
+    balance = layer.balance.mean
+    with routed(torch.zeros(2, 4, dtype=torch.long), real):
+        beside = language.model.layers[0].mlp(padded)
+    torch.testing.assert_close(beside[real], alone[0])
+    assert not beside[~real].any()
+    torch.testing.assert_close(layer.balance.mean, balance)
+
+
+@pytest.mark.parametrize(("training", "room"), [(True, 1), (False, 4)])
+def test_there_is_one_capacity_in_training_and_another_in_use(language, training, room):
+    """Five tokens and three experts of which each meets one: 5 / 3 x 0.5 and x 2."""
+    part = moe(language, top_k=1, capacity=0.5, eval_capacity=2.0).train(training)
+    assert {layer.choose(torch.randn(5, 8)).capacity for layer in part.each()} == {room}
+
+
+def test_an_expert_that_nobody_meets_gets_a_gradient_of_zeros(language):
+    part = moe(language, layers=[0], noise="never").train()
+    layer = part.each()[0]
+    torch.nn.init.zeros_(layer.router.weight)  # then the first two are chosen by all
+    language.requires_grad_(True)
+    read(language).sum().backward()
+    for e, used in ((0, True), (1, True), (2, False)):
+        gradients = [p.grad for p in layer.experts[e].parameters()]
+        assert all(gradient is not None for gradient in gradients)
+        assert any(bool(gradient.any()) for gradient in gradients) == used
+
+
+@pytest.mark.parametrize(
+    ("options", "accumulated", "ranked"),
+    [
+        ({}, "keeps the use of its experts alike", None),
+        ({"balance": 0.0}, None, None),
+        ({"balance": 0.0, "capacity": 1.0}, "has room for a share", "has room for a share"),
+    ],
+)
+def test_it_says_what_of_it_is_of_a_whole_batch(language, options, accumulated, ranked):
+    part = moe(language, **options).train()
+    for reason, ranks in ((accumulated, False), (ranked, True)):
+        found = reasons(part, ranks=ranks, rows=1)
+        assert (not found) if reason is None else (reason in found[0])
+    assert reasons(part.eval(), ranks=False, rows=1) == []
 
 
 def test_the_report_tells_use_by_kind_of_token(language):

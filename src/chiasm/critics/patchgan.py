@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from chiasm.bounds import Batches, Decay, Depth, Weight, Width
 from chiasm.critics import Critic
+from chiasm.indivisible import Indivisible
 from chiasm.losses import Loss
 from chiasm.stepwise import Stepwise
 
@@ -17,13 +18,13 @@ MOST = 1e4  # of the balance between the gradients (taming-transformers)
 STEADY = 1e-4
 
 
-class PatchGAN(Critic, Stepwise, name="patchgan"):
+class PatchGAN(Critic, Stepwise, Indivisible, name="patchgan"):
     """A discriminator of patches (PatchGAN, arXiv 1611.07004), with VQGAN's balance of gradients (2012.09841).
 
     It learns by the hinge loss to tell originals from reconstructions, patch by patch, while the tokenizer learns
     to have its reconstructions taken for originals. `weight` is multiplied by how much larger the gradient of the
-    other losses is at the tokenizer's last layer than that of this one. The balance is of one batch on one process,
-    so accumulating several gives another training than one large batch.
+    other losses is at the tokenizer's last layer than that of this one. The balance and the discriminator's batch
+    norms are of a whole batch, so a step may not be shared out among micro-batches or processes.
 
     Published: taming and LlamaGen weight 0.5 to 0.8, balanced; Open-MAGVIT2 weight 0.1, balanced false,
     non_saturating true, own 0.8, lecam 0.05.
@@ -88,6 +89,9 @@ class PatchGAN(Critic, Stepwise, name="patchgan"):
         if self.lecam:
             losses["lecam"] = Loss.of(self._pulled(real, fake), self.lecam)
         return losses
+
+    def indivisible(self, *, ranks: bool, rows: int) -> str:
+        return "critic 'patchgan' normalises each batch, and balances gradients, by its own statistics"
 
     @torch.no_grad()
     def after_step(self) -> None:

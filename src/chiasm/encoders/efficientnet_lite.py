@@ -154,6 +154,9 @@ class FrozenNorm(nn.BatchNorm2d):
     def __init__(self, channels: int):
         super().__init__(channels, eps=1e-3)  # TensorFlow's default, with which the weights were trained
 
+    def train(self, mode: bool = True) -> FrozenNorm:
+        return super().train(False)
+
     def forward(self, input: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
         return functional.batch_norm(
             input, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps

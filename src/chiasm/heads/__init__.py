@@ -114,6 +114,10 @@ class ImageHead(Part, nn.Module, slot="image_head"):
     def losses(self, hidden: Float[Tensor, "n m d"], span: Span) -> dict[str, Loss]:
         """Losses by name, from the hidden states at `SpanLayout.rows`."""
 
+    def terms(self, codes: Int[Tensor, "n gh gw"], orphans: Bool[Tensor, " n"]) -> dict[str, float] | None:
+        """How many terms each loss of these pictures will have; None = as many for each, but for orphans."""
+        return None
+
     @abstractmethod
     def sample(
         self,

@@ -77,12 +77,18 @@ class VariableNextToken(SharedNextToken, name="variable_next_token"):
 
     def losses(self, hidden: Tensor, span: Span) -> dict[str, Loss]:
         """Of the codes up to the first end, and of that end."""
-        learns = self.before_end(span.targets, itself=True)
-        if span.orphans is not None:
-            learns &= learnt(span)
+        learns = self._learns(span)
         codes = self.words(span.targets[learns])
         total = cross_entropy(self.words.language.logits(hidden[learns]), codes)
         return {"image": Loss(total, total.new_tensor(float(len(codes))))}
+
+    def terms(self, codes: Int[Tensor, "n gh gw"], orphans: Bool[Tensor, " n"]) -> dict[str, float]:
+        flat = codes.flatten(1)
+        return {"image": float(self._learns(Span(flat[..., None], flat, orphans)).sum())}
+
+    def _learns(self, span: Span) -> Bool[Tensor, "n k"]:
+        learns = self.before_end(span.targets, itself=True)
+        return learns if span.orphans is None else learns & learnt(span)
 
     def before_end(self, codes: Int[Tensor, "n k"], *, itself: bool = False) -> Bool[Tensor, "n k"]:
         """True for the codes before the first end of each row; with `itself`, for that end too."""

@@ -93,6 +93,9 @@ class Objective(Part, nn.Module, slot="objective"):
         dull = self._seen is not None and len(self._seen) > 1 and self.is_dull()
         self.dull = self.dull + 1 if dull else torch.zeros_like(self.dull)
 
+    def forget(self) -> None:
+        """Behind a step that was skipped: what was kept for `after_step` is dropped."""
+
     def is_dull(self) -> bool:
         """Whether the last batch's representations tell its pictures apart no more."""
         return self._seen is not None and spread(self._seen) < LEAST_SPREAD

@@ -3,7 +3,7 @@ from __future__ import annotations
 import math
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -18,7 +18,7 @@ SHARPEST = 100.0  # what the temperature may multiply cosines by (CLIP, section 
 class Contrastive(TwoTowers, name="contrastive"):
     """CLIP: of all texts of a batch find the picture's own, and of all pictures the text's (arXiv 2103.00020).
 
-    The negatives are those of one batch of one process.
+    The negatives are those of one batch, on all processes.
 
     Args:
         width: channels in which pictures and texts are compared.
@@ -44,11 +44,14 @@ class Contrastive(TwoTowers, name="contrastive"):
         super().__init__(setting, width, tower)
         self.scale = nn.Parameter(torch.tensor(math.log(1 / temperature)))
 
-    def terms_of(self, cosines: Float[Tensor, "n n"]) -> Float[Tensor, " n"]:
-        logits = self.scale.clamp(max=math.log(SHARPEST)).exp() * cosines
-        own = torch.arange(len(cosines), device=cosines.device)
-        ways = (functional.cross_entropy(way, own, reduction="none") for way in (logits, logits.T))
-        return sum(ways, torch.zeros_like(logits[0])) / 2
+    def terms_of(
+        self, to_texts: Float[Tensor, "n m"], to_pictures: Float[Tensor, "n m"], own: Int[Tensor, " n"]
+    ) -> Float[Tensor, " n"]:
+        scale = self.scale.clamp(max=math.log(SHARPEST)).exp()
+        ways = [
+            functional.cross_entropy(scale * way, own, reduction="none") for way in (to_texts, to_pictures)
+        ]
+        return torch.stack(ways).mean(0)
 
     @torch.no_grad()
     def after_step(self, model: Model) -> None:

@@ -13,6 +13,7 @@ from chiasm.attention import Layout
 from chiasm.bounds import Cells, Share, Tokens
 from chiasm.connectors.embedding import Embedding
 from chiasm.errors import RecipeError
+from chiasm.indivisible import Indivisible
 from chiasm.losses import Loss, cross_entropy
 from chiasm.model import Model
 from chiasm.objectives import Described, Objective, Setting
@@ -27,7 +28,7 @@ GREY = 0.5  # of a masked patch, before an encoder
 ROLES = 3  # of a batch's pairs: the first of each three is read whole, of the next only the picture, then the text
 
 
-class MaskedData(Objective, name="masked_data"):
+class MaskedData(Objective, Indivisible, name="masked_data"):
     """BEiT-3's masked data modelling: what is hidden of pictures, of texts and of pairs (arXiv 2208.10442).
 
     The language model reads each as one block in which all see all, and says the words that are masked and, by a
@@ -115,6 +116,11 @@ class MaskedData(Objective, name="masked_data"):
             "paired_words": float(self.texts.count(batch.texts[::ROLES], beside=True)),
         }
 
+    def indivisible(self, *, ranks: bool, rows: int) -> str | None:
+        if rows % ROLES == 0:
+            return None
+        return f"objective 'masked_data' shares {ROLES} roles out among a batch's rows; give it a multiple of them"
+
     def health(self) -> dict[str, float]:
         """Beside what all objectives tell, `codes`: how many different ones the patches stand for (perplexity)."""
         if self._codes is None:
@@ -157,7 +163,7 @@ class MaskedData(Objective, name="masked_data"):
         places = torch.arange(real.shape[1], device=real.device).expand(real.shape)
         kinds = torch.where(places < pictured, int(Kind.READ), int(Kind.TEXT))
         layout = Layout(torch.where(real, 0, PADDING), places == 0, torch.ones_like(real))
-        with routed(kinds):
+        with routed(kinds, real):
             return model.language(embeddings, places, layout)
 
     def _read_pairs(

@@ -12,6 +12,7 @@ from chiasm.bounds import Tokens, Width
 from chiasm.connectors.qformer import QFormer
 from chiasm.connectors.qformer_stage1 import Stage1
 from chiasm.errors import RecipeError
+from chiasm.indivisible import Indivisible
 from chiasm.losses import Loss
 from chiasm.model import Model
 from chiasm.objectives import Described, Objective, Setting
@@ -20,7 +21,7 @@ LOOKED_AT = 16  # pictures of a batch whose queries are told by the health figur
 SHARPEST, FLATTEST = 0.001, 0.5  # between which the temperature stays, as in LAVIS
 
 
-class QFormerStage1(Objective, name="qformer_stage1"):
+class QFormerStage1(Objective, Indivisible, name="qformer_stage1"):
     """BLIP-2's first stage: a Q-Former learns with words, before a language model (arXiv 2301.12597, section 3.2).
 
     Queries and words share its blocks, for three losses: pictures and texts are compared, matched, and captions
@@ -69,6 +70,9 @@ class QFormerStage1(Objective, name="qformer_stage1"):
     def terms(self, batch: Described) -> dict[str, float]:
         words = float((self._ids(batch.texts)[:, 1:] != self.padding).sum())
         return {"contrastive": 2.0 * len(batch), "matching": 3.0 * len(batch), "captioning": words}
+
+    def indivisible(self, *, ranks: bool, rows: int) -> str:
+        return "objective 'qformer_stage1' compares every pair of a batch; give it more rows"
 
     @torch.no_grad()
     def after_step(self, model: Model) -> None:

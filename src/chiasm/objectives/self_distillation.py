@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from chiasm.bounds import Count, Decay, Pixels, Positive, Share, Weight, Width
+from chiasm.collective import over_all_ranks
 from chiasm.encoders import Encoder
 from chiasm.losses import Loss
 from chiasm.model import Model
@@ -109,14 +110,19 @@ class SelfDistillation(Objective, name="self_distillation"):
     @torch.no_grad()
     def after_step(self, model: Model) -> None:
         super().after_step(model)
-        mean = torch.cat(self._said).mean(dim=0)
-        self._said = []
+        said = torch.cat(self._said)
+        total, count = over_all_ranks(said.sum(dim=0)), over_all_ranks(said.new_tensor(float(len(said))))
+        mean = total / count
+        self.forget()
         self.center = self.center_momentum * self.center + (1 - self.center_momentum) * mean
         kept = 1 - (1 - self.momentum) * (math.cos(math.pi * self.done) + 1) / 2
         assert model.encoder is not None
         for teacher, student in ((self.teacher.module, model.encoder), (self.teacher_head.module, self.head)):
             for slow, fast in zip(teacher.parameters(), student.parameters(), strict=True):
                 slow.lerp_(fast, 1 - kept)
+
+    def forget(self) -> None:
+        self._said = []
 
     def is_dull(self) -> bool:
         return super().is_dull() or (self._chances is not None and self._information() < LEAST_INFORMATION)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import math
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -15,7 +15,7 @@ from chiasm.objectives.two_towers import TextTower, TwoTowers
 class Sigmoid(TwoTowers, name="sigmoid"):
     """SigLIP: does this text belong to this picture? Asked of every pair of a batch (arXiv 2303.15343).
 
-    The negatives are those of one batch of one process.
+    The negatives are those of one batch, on all processes.
 
     Args:
         width: channels in which pictures and texts are compared.
@@ -44,9 +44,11 @@ class Sigmoid(TwoTowers, name="sigmoid"):
         self.scale = nn.Parameter(torch.tensor(math.log(sharpness)))
         self.bias = nn.Parameter(torch.tensor(bias))
 
-    def terms_of(self, cosines: Float[Tensor, "n n"]) -> Float[Tensor, " n"]:
-        signs = 2 * torch.eye(len(cosines), device=cosines.device) - 1
-        return -functional.logsigmoid(signs * (self.scale.exp() * cosines + self.bias)).sum(dim=1)
+    def terms_of(
+        self, to_texts: Float[Tensor, "n m"], to_pictures: Float[Tensor, "n m"], own: Int[Tensor, " n"]
+    ) -> Float[Tensor, " n"]:
+        signs = 2 * functional.one_hot(own, to_texts.shape[1]) - 1
+        return -functional.logsigmoid(signs * (self.scale.exp() * to_texts + self.bias)).sum(dim=1)
 
     def health(self) -> dict[str, float]:
         return super().health() | {"sharpness": float(self.scale.detach().exp())}

@@ -8,20 +8,22 @@ from typing import ClassVar
 
 import torch
 from einops import reduce
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
+from chiasm.collective import gathered
 from chiasm.encoders.vit import Block
 from chiasm.errors import RecipeError
+from chiasm.indivisible import Indivisible
 from chiasm.language.text import TextTokenizer
 from chiasm.losses import Loss
 from chiasm.model import Model
 from chiasm.objectives import Described, Objective, Setting
 
 
-class TwoTowers(Objective):
-    """Interface of a loss over the likeness of every picture of a batch to every text of it.
+class TwoTowers(Objective, Indivisible):
+    """Interface of a loss over the likeness of every picture of a step to every text of it, on all processes.
 
     A picture is the mean of its features, a text the hidden state at its end; both are projected and normalised.
     """
@@ -37,15 +39,27 @@ class TwoTowers(Objective):
             nn.init.normal_(layer.weight, std=layer.in_features**-0.5)
 
     @abstractmethod
-    def terms_of(self, cosines: Float[Tensor, "n n"]) -> Float[Tensor, " n"]:
-        """The loss of each pair; cosines: of pictures (rows) and texts, which belong together on the diagonal."""
+    def terms_of(
+        self, to_texts: Float[Tensor, "n m"], to_pictures: Float[Tensor, "n m"], own: Int[Tensor, " n"]
+    ) -> Float[Tensor, " n"]:
+        """The loss of each pair of this process, of cosines with those of all processes.
+
+        to_texts: of the pictures to all texts. to_pictures: of the texts to all pictures. own: which of the m
+        belongs to each of the n.
+        """
 
     def losses(self, model: Model, batch: Described) -> dict[str, Loss]:
         pooled = reduce(model.encode(batch.pixels), "n gh gw c -> n c", "mean")
         pictures = functional.normalize(self.picture_out(pooled), dim=1)
         texts = functional.normalize(self.text_out(self.text(batch.texts)), dim=1)
         self.look(pictures)
-        return {"contrast": Loss.of(self.terms_of((pictures @ texts.T).float()))}
+        (all_pictures, first), (all_texts, _) = gathered(pictures), gathered(texts)
+        own = first + torch.arange(len(pictures), device=pictures.device)
+        to_texts, to_pictures = (pictures @ all_texts.T).float(), (texts @ all_pictures.T).float()
+        return {"contrast": Loss.of(self.terms_of(to_texts, to_pictures, own))}
+
+    def indivisible(self, *, ranks: bool, rows: int) -> str | None:
+        return None if ranks else f"objective {self.name!r} compares every pair of a batch; give it more rows"
 
 
 class TextTower(nn.Module):

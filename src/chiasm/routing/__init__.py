@@ -8,13 +8,13 @@ stand in a context that the model sets around each call.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, ClassVar, Literal
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
 from chiasm.errors import ChiasmError
@@ -26,10 +26,13 @@ KINDS: tuple[KindName, ...] = ("text", "read", "written")  # in the order of `ch
 
 
 class Reading:
-    """What stands at the positions that the language model is reading, and where each kind of it is."""
+    """What stands at the positions that the language model is reading, and where each kind of it is.
 
-    def __init__(self, kinds: Int[Tensor, "b t"]):
-        self.kinds = kinds
+    real: False at padding; None = there is none.
+    """
+
+    def __init__(self, kinds: Int[Tensor, "b t"], real: Bool[Tensor, "b t"] | None = None):
+        self.kinds, self.real = kinds, real
         self._rows: dict[tuple[KindName, ...], Int[Tensor, " m"]] = {}
         self._parts: dict[tuple[tuple[KindName, ...], ...], tuple[list[Tensor], Tensor]] = {}
 
@@ -64,9 +67,12 @@ _reading: ContextVar[Reading | None] = ContextVar("reading", default=None)
 
 
 @contextmanager
-def routed(kinds: Int[Tensor, "b t"]) -> Iterator[None]:
-    """Within this context, `current_kinds` tells a routing part what stands at each position."""
-    token = _reading.set(Reading(kinds))
+def routed(kinds: Int[Tensor, "b t"], real: Bool[Tensor, "b t"] | None = None) -> Iterator[None]:
+    """Within this context, `current_reading` tells a routing part what stands at each position.
+
+    real: False at padding; None = there is none.
+    """
+    token = _reading.set(Reading(kinds, real))
     try:
         yield
     finally:
@@ -88,13 +94,13 @@ def current_kinds() -> Int[Tensor, "b t"]:
 class Routing(Part, nn.Module, slot="routing"):
     """Interface. Built as `Routing(language, *, options)`; its own parameters are trained as `routing`.
 
-    terms: how many terms each of its losses has, a micro-batch.
+    names: of its losses.
     """
 
-    terms: ClassVar[Mapping[str, float]] = {}
+    names: ClassVar[tuple[str, ...]] = ()
 
     def losses(self) -> dict[str, Loss]:
-        """In training: losses by name of what the language model has just read, each with its `terms`."""
+        """In training: losses by name of what the language model has just read."""
         return {}
 
     def report(self) -> dict[str, Any]:

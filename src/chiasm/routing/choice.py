@@ -9,6 +9,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
+from chiasm.collective import over_all_ranks
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -16,20 +18,32 @@ class Choice:
 
     experts: the k experts that each token chose, the best first.
     weights: of each expert in each token's output; 0 where it was not chosen or had no room left.
-    balance: 1 where the experts are chosen alike and up to e where one is always chosen (Switch's loss,
-        arXiv 2101.03961, over first choices).
+    gates: each token's shares of the experts, before any choice.
     capacity: how many tokens an expert had room for; None = all.
     """
 
     experts: Int[Tensor, "n k"]
     weights: Float[Tensor, "n e"]
-    balance: Float[Tensor, ""]
+    gates: Float[Tensor, "n e"]
     capacity: int | None
 
     @property
     def firsts(self) -> Int[Tensor, " e"]:
         """How many tokens chose each expert first."""
         return torch.bincount(self.experts[:, 0], minlength=self.weights.shape[1])
+
+    def balance(self, *, ranks: bool) -> tuple[Float[Tensor, ""], int]:
+        """Switch's loss over first choices (arXiv 2101.03961): its sum over the tokens, and how many they are.
+
+        Its mean is 1 where the experts are chosen alike and up to e where one is always chosen. ranks: how often
+        an expert is chosen is counted over the tokens of all processes, which must all ask.
+        """
+        tokens, experts = self.gates.shape
+        firsts = self.firsts.to(self.gates.dtype)
+        if ranks:
+            firsts = over_all_ranks(firsts)
+        shares = firsts / firsts.sum().clamp(min=1)
+        return (self.gates.sum(0) * shares).sum() * experts, tokens
 
 
 def choose(
@@ -56,14 +70,13 @@ def choose(
         chosen.append(best)
         masks.append(functional.one_hot(best, experts))
         left = noisy.masked_fill(torch.stack(masks).sum(0).bool(), -torch.inf)
-    balance = (gates.mean(0) * masks[0].to(gates.dtype).mean(0)).sum() * experts
     room = None if capacity is None else _room(tokens, experts, capacity * count, least)
     if room is not None:
         masks = _placed(masks, room)
     weights = torch.stack([gates * mask for mask in masks]).sum(0)
     if count > 1:  # a single choice keeps its gate, through which it learns
         weights = weights / weights.sum(1, keepdim=True).clamp(min=torch.finfo(weights.dtype).eps)
-    return Choice(torch.stack(chosen, 1), weights, balance, room)
+    return Choice(torch.stack(chosen, 1), weights, gates, room)
 
 
 def gumbel(like: Tensor) -> Tensor:

@@ -5,24 +5,26 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
 from chiasm.bounds import Count, Heads, Positive, Weight
 from chiasm.errors import RecipeError
+from chiasm.indivisible import Indivisible
 from chiasm.losses import Loss
-from chiasm.routing import KINDS, Routing, current_kinds
+from chiasm.routing import KINDS, Routing, current_reading
 from chiasm.routing.blocks import feed_forwards, original, replace, width_of
 from chiasm.routing.choice import Choice, choose, gumbel
 
 
-class MoE(Routing, name="moe"):
+class MoE(Routing, Indivisible, name="moe"):
     """MoE-LLaVA's sparse experts in place of feed-forward networks (arXiv 2401.15947).
 
     In the chosen layers every token meets its best `top_k` of several experts, weighted by a router. The experts
     begin as copies of the layer's own network, so that a dense checkpoint is upcycled (arXiv 2212.05055) and an
-    untrained router changes nothing; that network itself then stands by idle, unless `residual`.
+    untrained router changes nothing; that network itself then stands by idle, unless `residual`. Padding meets no
+    expert and counts for nothing.
 
     Without a capacity a token's output depends on no other token, and packing changes nothing. The original has
     `capacity: 1.5, eval_capacity: 2.0` in DeepSpeed, and noise in use as well.
@@ -41,7 +43,7 @@ class MoE(Routing, name="moe"):
         balance: weight of the loss that keeps the experts in use alike.
     """
 
-    terms = {"balance": 1.0}  # noqa: RUF012 (never changed)
+    names = ("balance",)
 
     def __init__(
         self,
@@ -58,7 +60,7 @@ class MoE(Routing, name="moe"):
         balance: Weight = 0.01,
     ):
         super().__init__()
-        self.weight = balance
+        self.weight, self.capacities = balance, {True: capacity, False: eval_capacity}
         networks = _chosen(feed_forwards(language, self.name), layers)
         counts = experts if isinstance(experts, list) else [experts] * len(networks)
         if len(counts) != len(networks) or min(counts, default=1) < top_k:
@@ -82,17 +84,24 @@ class MoE(Routing, name="moe"):
             replace(network, layer.forward)
 
     def losses(self) -> dict[str, Loss]:
+        """`balance`: a term a token, which adds up those of the layers."""
         found = [each.balance for each in self.each() if each.balance is not None]
         for layer in self.each():
             layer.balance = None
-        if not self.training or not found:
+        if not self.training or not self.weight or not found:
             return {}
-        total = torch.stack(found).sum()
-        return {"balance": Loss(total, torch.ones_like(total.detach()), self.weight)}
+        return {"balance": Loss(torch.stack([each.sum for each in found]).sum(), found[0].count, self.weight)}
+
+    def indivisible(self, *, ranks: bool, rows: int) -> str | None:
+        if self.capacities[self.training] is not None:
+            return "an expert of routing 'moe' has room for a share of a whole batch's tokens; set capacity: null"
+        if self.weight and not ranks:
+            return "routing 'moe' keeps the use of its experts alike over a whole batch; set balance: 0"
+        return None
 
     def report(self) -> dict[str, Any]:
         """By layer and kind of token (text, read, written): each expert's share of the choices since the last
-        report. Kinds that did not occur are left out; padding counts as text."""
+        report. Kinds that did not occur are left out."""
         told: dict[str, dict[str, list[float]]] = {}
         for name, layer in zip(self.layers, self.each(), strict=True):
             table = torch.stack(layer.use).sum(0).double() if layer.use else torch.zeros(len(KINDS), 1)
@@ -138,21 +147,24 @@ class Experts(nn.Module):
         self.experts = nn.ModuleList(copy.deepcopy(network) for _ in range(count))
         self.mixer = nn.Linear(width, 2) if residual else None
         self.draw: Callable[[Tensor], Tensor] = gumbel
-        self.balance: Float[Tensor, ""] | None = None
+        self.balance: Loss | None = None
         self.use: list[Tensor] = []
 
     def forward(self, x: Float[Tensor, "... d"]) -> Float[Tensor, "... d"]:
         flat = x.reshape(-1, x.shape[-1])
-        choice = self.choose(flat)
-        self.balance = choice.balance if self.training else choice.balance.detach()
+        real = _real(len(flat), x.device)
+        choice = self.choose(flat[real])
+        total, tokens = choice.balance(ranks=self.training)
+        self.balance = Loss(total if self.training else total.detach(), total.new_tensor(float(tokens)))
         if not self.training:
-            self._note(choice)
+            self._note(choice, real, len(flat))
         made = torch.zeros_like(flat)
         for e, expert in enumerate(self.experts):
-            rows = choice.weights[:, e].nonzero()[:, 0]
+            chosen = choice.weights[:, e].nonzero()[:, 0]
+            rows = real[chosen]
             # An expert that nobody chose is called as well, so that it gets a gradient, of zeros.
             if len(rows) or torch.is_grad_enabled():
-                answer = expert(flat[rows]) * choice.weights[rows, e, None].to(flat.dtype)
+                answer = expert(flat[rows]) * choice.weights[chosen, e, None].to(flat.dtype)
                 made = made.index_add(0, rows, answer.to(made.dtype))
         made = made.view_as(x)
         if self.mixer is None:
@@ -173,15 +185,24 @@ class Experts(nn.Module):
                 noise=self.draw(scores) if noisy else None,
             )
 
-    def _note(self, choice: Choice) -> None:
-        kinds = current_kinds().flatten()
-        if len(kinds) != len(choice.experts):
+    def _note(self, choice: Choice, real: Int[Tensor, " m"], positions: int) -> None:
+        kinds = current_reading().kinds.flatten()
+        if len(kinds) != positions:
             return
+        kinds = kinds[real]
         count = choice.weights.shape[1]
         at = kinds[:, None] * count + choice.experts
         self.use.append(torch.bincount(at.flatten(), minlength=len(KINDS) * count).view(-1, count))
         if len(self.use) > 1:
             self.use = [torch.stack(self.use).sum(0)]
+
+
+def _real(positions: int, device: torch.device) -> Int[Tensor, " m"]:
+    """The flat positions that are no padding: only they meet experts, and count."""
+    real = current_reading().real
+    if real is None or real.numel() != positions:
+        return torch.arange(positions, device=device)
+    return real.flatten().nonzero()[:, 0]
 
 
 def _chosen(networks: dict[str, nn.Module], layers: Any) -> dict[str, nn.Module]:

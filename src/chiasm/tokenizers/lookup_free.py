@@ -14,9 +14,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
+from chiasm.indivisible import Indivisible
 from chiasm.losses import Loss
 from chiasm.tokenizers.autoencoder import Quantized, Quantizer
 
+MEAN_USE = "the entropy of the codes' mean use is that of a whole batch; set the image tokenizer's entropy: 0"
 SHARPNESS = 0.01  # temperature of the softmax over codes in the entropy loss, in all three projects
 
 
@@ -46,7 +48,7 @@ class Signs(Quantizer):
         return places.flip(0) if self.big_endian else places
 
 
-class LookupFree(Signs):
+class LookupFree(Signs, Indivisible):
     """Open-MAGVIT2's: the entropy over all codes together (arXiv 2409.04410).
 
     commitment: weight of the loss that draws the channels to -1 and 1. entropy: weight of the loss that makes
@@ -74,6 +76,9 @@ class LookupFree(Signs):
             "entropy": Loss(self.sure * single.sum() - self.even * count * mean, count, self.entropy),
         }
 
+    def indivisible(self, *, ranks: bool, rows: int) -> str | None:
+        return MEAN_USE if self.entropy and self.even else None
+
     def entropies(self, latents: Float[Tensor, "m c"]) -> tuple[Float[Tensor, " m"], Float[Tensor, ""]]:
         """Entropy of each vector's choice among all codes, and that of the mean choice."""
         plus = (4 / SHARPNESS * latents).float()
@@ -82,7 +87,7 @@ class LookupFree(Signs):
         return single, -(mean * (mean + 1e-5).log()).sum()
 
 
-class BitwiseLookupFree(Signs):
+class BitwiseLookupFree(Signs, Indivisible):
     """Show-o's: the entropy of each bit by itself; channel 0 is the highest bit.
 
     commitment, entropy: weights, as in `LookupFree`. repeated: share of the commitment that the original adds once
@@ -93,6 +98,9 @@ class BitwiseLookupFree(Signs):
     def __init__(self, bits: int, *, commitment: float, entropy: float, repeated: float = 0.25):
         super().__init__(bits, big_endian=True)
         self.commitment, self.entropy, self.repeated = commitment, entropy, repeated
+
+    def indivisible(self, *, ranks: bool, rows: int) -> str | None:
+        return MEAN_USE if self.entropy else None
 
     def losses(self, latents: Float[Tensor, "*n c"], signs: Float[Tensor, "*n c"]) -> dict[str, Loss]:
         logits = 4 * latents.flatten(0, -2)
@@ -108,7 +116,7 @@ class BitwiseLookupFree(Signs):
         }
 
 
-class ProjectedLookupFree(Signs):
+class ProjectedLookupFree(Signs, Indivisible):
     """vector-quantize-pytorch's: `width` channels are projected to the bits and back; channel 0 is the highest bit.
 
     commitment, entropy: weights, as in `LookupFree`. diversity: how much an even use counts beside sure choices.
@@ -169,6 +177,9 @@ class ProjectedLookupFree(Signs):
             "commitment": Loss.of((latents - signs).square(), self.commitment),
             "entropy": Loss(entropy, count, self.entropy),
         }
+
+    def indivisible(self, *, ranks: bool, rows: int) -> str | None:
+        return MEAN_USE if self.entropy and self.diversity else None
 
     def entropies(self, latents: Float[Tensor, "m c"]) -> tuple[Float[Tensor, " m"], Float[Tensor, ""]]:
         """As in `LookupFree`, but chances below 1e-5 count as 1e-5 within the logarithm."""

@@ -13,9 +13,10 @@ from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, distributed
+from torch import Tensor
 from torch.nn import functional
 
+from chiasm.collective import of_all_ranks, of_first_rank, over_all_ranks
 from chiasm.stepwise import Stepwise
 
 _CLUSTER_ROUNDS = 10
@@ -214,40 +215,6 @@ def turned(inputs: Float[Tensor, "*n c"], vectors: Float[Tensor, "*n c"]) -> Flo
     scale = (vectors.norm(dim=-1, keepdim=True) / inputs.norm(dim=-1, keepdim=True).clamp(min=1e-6)).detach()
     mirrored = inputs - 2 * (inputs * middle).sum(-1, keepdim=True) * middle
     return scale * (mirrored + 2 * (inputs * source).sum(-1, keepdim=True) * target)
-
-
-def _in_company() -> bool:
-    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
-
-
-def over_all_ranks(tensor: Tensor) -> Tensor:
-    """The sum of what all ranks hold."""
-    if _in_company():
-        distributed.all_reduce(tensor)
-    return tensor
-
-
-def of_first_rank(tensor: Tensor) -> Tensor:
-    """What rank 0 holds, on every rank."""
-    if _in_company():
-        tensor = tensor.contiguous()
-        distributed.broadcast(tensor, 0)
-    return tensor
-
-
-def of_all_ranks(rows: Float[Tensor, "m c"]) -> Float[Tensor, "n c"]:
-    """The rows that all ranks hold, be it none, on every rank."""
-    if not _in_company():
-        return rows
-    counts = [
-        torch.zeros(1, dtype=torch.long, device=rows.device) for _ in range(distributed.get_world_size())
-    ]
-    distributed.all_gather(counts, torch.tensor([len(rows)], device=rows.device))
-    longest = max(int(count) for count in counts)
-    padded = torch.cat([rows, rows.new_zeros(longest - len(rows), rows.shape[1])])
-    gathered = [torch.empty_like(padded) for _ in counts]
-    distributed.all_gather(gathered, padded)
-    return torch.cat([each[: int(count)] for each, count in zip(gathered, counts, strict=True)])
 
 
 def in_order(rows: Float[Tensor, "m c"]) -> Float[Tensor, "m c"]:

@@ -6,8 +6,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from chiasm.collective import of_all_ranks, of_first_rank, over_all_ranks
 from chiasm.stepwise import Stepwise
-from chiasm.tokenizers.quantizer import in_order, of_all_ranks, of_first_rank, over_all_ranks
+from chiasm.tokenizers.quantizer import in_order
 
 
 class Revival(Stepwise):

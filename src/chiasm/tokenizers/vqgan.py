@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from chiasm.bounds import Batches, CodebookSize, Depth, Multiplier, Multipliers, Pixels, Weight, Width
 from chiasm.critics import Critic
 from chiasm.errors import RecipeError
+from chiasm.indivisible import Indivisible
 from chiasm.losses import Loss
 from chiasm.tokenizers.autoencoder import Quantized, QuantizedAutoencoder, Quantizer
 from chiasm.tokenizers.convolutional import ConvDecoder, ConvEncoder, nearest
+from chiasm.tokenizers.lookup_free import MEAN_USE
 from chiasm.tokenizers.revival import Revival
 
 SHARPNESS = 0.01  # temperature of the entropy loss's softmax over distances (LlamaGen's vq_model.py)
@@ -71,7 +73,7 @@ class Autoencoder(QuantizedAutoencoder):
         )
 
 
-class Codebook(Quantizer):
+class Codebook(Quantizer, Indivisible):
     """Nearest neighbours (taming's VectorQuantizer2). The losses are means over all elements of the latents.
 
     codebook_weight: of the loss that moves the codes. commitment: of the one that moves the latents.
@@ -107,6 +109,9 @@ class Codebook(Quantizer):
         if self.entropy:
             losses["entropy"] = choice_entropy(latents.flatten(0, -2), self.embedding.weight, self.entropy)
         return Quantized(latents + (vectors - latents).detach(), codes, losses)
+
+    def indivisible(self, *, ranks: bool, rows: int) -> str | None:
+        return MEAN_USE if self.entropy else None
 
     def encode(self, latents: Float[Tensor, "*n c"]) -> Int[Tensor, "*n"]:
         return nearest(latents.flatten(0, -2), self.embedding.weight).view(latents.shape[:-1])

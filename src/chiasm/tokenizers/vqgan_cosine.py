@@ -8,13 +8,15 @@ from torch.nn import functional
 
 from chiasm.bounds import CodebookSize, Depth, Multiplier, Multipliers, Pixels, Weight, Width
 from chiasm.critics import Critic
+from chiasm.indivisible import Indivisible
 from chiasm.losses import Loss
 from chiasm.tokenizers.autoencoder import Quantized, Quantizer
 from chiasm.tokenizers.convolutional import nearest
+from chiasm.tokenizers.lookup_free import MEAN_USE
 from chiasm.tokenizers.vqgan import Autoencoder, choice_entropy
 
 
-class CosineCodebook(Quantizer):
+class CosineCodebook(Quantizer, Indivisible):
     """Nearest direction; latents and codes have length 1, also for the decoder.
 
     commitment: weight of the loss that moves the latents. entropy: weight of the loss that makes single choices
@@ -41,6 +43,9 @@ class CosineCodebook(Quantizer):
         if self.entropy:
             losses["entropy"] = choice_entropy(latents.flatten(0, 2), codebook, self.entropy)
         return Quantized(latents + (vectors - latents).detach(), codes, losses)
+
+    def indivisible(self, *, ranks: bool, rows: int) -> str | None:
+        return MEAN_USE if self.entropy else None
 
     def encode(self, latents: Float[Tensor, "n h w c"]) -> Int[Tensor, "n h w"]:
         flat = functional.normalize(latents, dim=-1).flatten(0, 2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from chiasm import parts
 from chiasm.losses import Loss
@@ -37,6 +37,12 @@ class Pretraining(Aim):
 
     def after_step(self) -> None:
         self.objective.after_step(self.model)
+
+    def forget(self) -> None:
+        self.objective.forget()
+
+    def modules(self) -> Iterable[nn.Module]:
+        return self.model, self.objective
 
     def buffers(self) -> Iterable[Tensor]:
         return self.objective.buffers()

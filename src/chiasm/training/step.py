@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from chiasm.errors import ChiasmError, RecipeError
+from chiasm.indivisible import reasons
 from chiasm.losses import Loss, objective
 from chiasm.model import Model
 from chiasm.recipe import Stage
-from chiasm.sequence import IGNORE, PackedBatch
+from chiasm.sequence import IGNORE, PackedBatch, WrittenImages
 from chiasm.stepwise import after_step, forget
 from chiasm.tokenizers import VideoTokenizer
 from chiasm.training.codebook import CodebookWatch
@@ -48,6 +49,10 @@ class Aim(ABC):
     def forget(self) -> None:  # noqa: B027
         """Behind a step that was skipped: what was noted for `after_step` is dropped."""
 
+    def modules(self) -> Iterable[nn.Module]:
+        """What computes the losses."""
+        return ()
+
     def buffers(self) -> Iterable[Tensor]:
         """What learns without gradients; after each step all processes take the first one's."""
         return ()
@@ -69,19 +74,30 @@ class Documents(Aim):
 
     def __init__(self, model: Model):
         self.model = model
-        self._per_picture = _terms_per_picture(model)
-        self.names = {"text", *self._per_picture, *model.routing.terms}
+        self._per_image, self._per_orphan = (_terms_per_image(model, orphan) for orphan in (False, True))
+        self.names = {"text", *self._per_image, *model.routing.names}
 
     def losses(self, batch: PackedBatch) -> dict[str, Loss]:
         return self.model.losses(batch)
 
+    def modules(self) -> Iterable[nn.Module]:
+        return (self.model,)
+
     def counts(self, batch: PackedBatch) -> dict[str, float]:
-        pictures = len(batch.written.starts) if batch.written is not None else 0
         counts = {"text": float((batch.labels != IGNORE).sum())}
-        for name, terms in self._per_picture.items():
-            counts[name] = counts.get(name, 0.0) + terms * pictures
-        counts |= self.model.routing.terms if self.model.routing.training else {}
+        if batch.written is not None and self.model.image_head is not None:
+            orphans = batch.written.orphans(batch.positions)
+            for name, terms in self._image_terms(batch.written, orphans).items():
+                counts[name] = counts.get(name, 0.0) + terms
         return {name: count for name, count in counts.items() if count}
+
+    def _image_terms(self, written: WrittenImages, orphans: Tensor) -> dict[str, float]:
+        assert self.model.image_head is not None
+        terms = self.model.image_head.terms(self.model.codes(written), orphans)
+        if terms is not None:
+            return terms
+        alone, led = int(orphans.sum()), int((~orphans).sum())
+        return {name: led * each + alone * self._per_orphan[name] for name, each in self._per_image.items()}
 
 
 class Pictures(Aim):
@@ -105,6 +121,9 @@ class Pictures(Aim):
             assert isinstance(self.tokenizer, VideoTokenizer)
             return self.tokenizer.video_losses(batch)
         return self.tokenizer.losses(batch)
+
+    def modules(self) -> Iterable[nn.Module]:
+        return (self.tokenizer,)
 
     def buffers(self) -> Iterable[Tensor]:
         return self.tokenizer.buffers()  # its codebook learns without gradients
@@ -161,6 +180,8 @@ class Step:
         self.parameters = [p for group in made.param_groups for p in group["params"]]
         self.half = uses_bf16(stage.precision, device)
         self._check_weights(aim.names)
+        self._check_shared(stage.accumulate > 1, f"accumulates over {stage.accumulate} batches", False)
+        self._check_shared(ranks.world > 1, f"runs in {ranks.world} processes", True)
 
     def __call__(self, batches: Sequence[Any]) -> Outcome:
         self.made.zero_grad(set_to_none=True)
@@ -176,8 +197,9 @@ class Step:
             total = ahead if ahead is not None else self.ranks.totals(own)
             if ahead is not None:
                 self._hold_to(self.aim.counts(batch), own)
-            if losses:
-                objective(losses, total).backward()
+            value = objective(losses, total) if losses else None
+            if value is not None and value.requires_grad:  # a batch may have nothing for what is trained
+                value.backward()
             for name, loss in losses.items():
                 sums[name] = sums.get(name, 0.0) + float(loss.sum.detach())
                 counts[name] = counts.get(name, 0.0) + own[name]
@@ -228,6 +250,13 @@ class Step:
         self.aim.after_step()
         return Outcome(means, value, norm)
 
+    def _check_shared(self, several: bool, how: str, ranks: bool) -> None:
+        """Raise RecipeError for what is no sum over the batches of a step, where there are several."""
+        for module in self.aim.modules() if several else ():
+            for reason in reasons(module, ranks=ranks, rows=self.stage.rows):
+                instead = "run it in one process" if ranks else "use accumulate: 1"
+                raise RecipeError(f"stage {self.stage.name!r} {how}, but {reason}, or {instead}")
+
     def _check_weights(self, names: set[str] | None) -> None:
         unknown = sorted(set(self.stage.weights) - names) if names is not None else []
         if unknown:
@@ -251,12 +280,14 @@ def uses_bf16(precision: str, device: torch.device) -> bool:
     return any(test() for test in tests if test is not None)
 
 
-def _terms_per_picture(model: Model) -> dict[str, float]:
-    """How many loss terms by name the image head makes of one written picture, tried on a blank one."""
+def _terms_per_image(model: Model, orphan: bool) -> dict[str, float]:
+    """How many loss terms by name the image head makes of one written image, tried on a blank one."""
     head, tokenizer = model.image_head, model.image_tokenizer
     if head is None or tokenizer is None:
         return {}
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         span = head.prepare(torch.zeros(1, *tokenizer.grid, dtype=torch.long, device=model.device))
+        if orphan:
+            span = span._replace(orphans=torch.ones(1, dtype=torch.bool, device=model.device))
         hidden = torch.zeros(1, len(head.layout().rows), model.language.width, device=model.device)
         return {name: float(loss.count) for name, loss in head.losses(hidden, span).items()}

@@ -200,7 +200,7 @@ def replay_layer(case: Case) -> dict[str, Tensor]:
     layer.capacities[False] = layer.capacities[True]
     return {
         "y": plain,
-        "l_aux": choice.balance,
+        "l_aux": choice.balance(ranks=False)[0] / len(choice.gates),
         "exp_counts": choice.firsts,
         "capacity": torch.tensor(choice.capacity),
         "y_noisy": noisy,
@@ -250,7 +250,7 @@ def replay_whole(case: Case) -> dict[str, Tensor]:
     noisy = logits(given_noises)
     plain = logits([torch.zeros_like(noise) for noise in given_noises])
     balance = (
-        routing.weight * torch.stack([each.balance for each in layers if each.balance is not None]).sum()
+        routing.weight * torch.stack([each.balance.mean for each in layers if each.balance is not None]).sum()
     )
     targets = torch.full(real.shape, IGNORE)
     targets[real] = torch.cat(labels)
