@@ -57,16 +57,19 @@ def train(
     tiny: bool = False,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
+    other_data: bool = False,
 ) -> Path:
     """Train a recipe into a run's folder (default `runs/NAME`) and return it; continues a run that was stopped.
 
-    device: as for `load`. dtype: `fp32` or `bf16`, in place of the stages' `precision`.
+    device: as for `load`. dtype: `fp32` or `bf16`, in place of the stages' `precision`. other_data: go on although
+    the data has changed since the run began.
     """
     from chiasm import recipe as recipes
     from chiasm.training.train import train as run
 
     loaded = recipe if isinstance(recipe, recipes.Recipe) else load_recipe(recipe, overrides, tiny=tiny)
-    return run(loaded, Path(folder) if folder else Path("runs") / loaded.name, device=device, dtype=dtype)
+    folder = Path(folder) if folder else Path("runs") / loaded.name
+    return run(loaded, folder, device=device, dtype=dtype, other_data=other_data)
 
 
 def evaluate(

@@ -1,8 +1,9 @@
 """Models in folders: complete, atomic, and read without executing anything from them.
 
 A folder holds `recipe.yaml` (the resolved recipe), `parts.json` (with which the model is rebuilt without the
-checkpoints it was made from, and which tensors are one and the same), `model.safetensors` and, if the model has
-a language slot, `tokenizer/`.
+checkpoints it was made from, and which tensors are one and the same), `model.safetensors`, if the model has
+a language slot `tokenizer/`, and `checksums.json`. A training checkpoint may hold frozen slots by reference
+(`chiasm.frozen`).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,8 @@ from torch import Tensor
 
 from chiasm.devices import choose_device, choose_dtype
 from chiasm.errors import CheckpointError
+from chiasm.frozen import fetched, set_aside
+from chiasm.integrity import check_seal, seal
 from chiasm.skeleton import stream_into, without_weights
 from chiasm.weights import check_fit, read_tensors
 
@@ -42,6 +45,7 @@ def save_model(model: Model, recipe: Recipe, folder: str | Path) -> Path:
     """
     with whole_folder(Path(folder)) as draft:
         write_model(model, recipe, draft)
+        seal(draft)
     return Path(folder)
 
 
@@ -62,28 +66,46 @@ def load_model(
     place, numbers = choose_device(device), choose_dtype(dtype)
     folder = find_checkpoint(folder)
     recipe = load_recipe(folder / "recipe.yaml")
-    record = read_json(folder / "parts.json")
-    try:
-        spec, tied = record["model"], record["tied"]
-        kinds = {slot: options["type"] for slot, options in spec.items()}
-    except (KeyError, TypeError, AttributeError):
-        raise CheckpointError(f"{folder / 'parts.json'} does not describe a model") from None
+    record = read_parts(folder)
+    spec = record["model"]
+    kinds = {slot: options["type"] for slot, options in spec.items()}
     if kinds != {slot: options["type"] for slot, options in recipe.model.items()}:
         raise CheckpointError(
             f"{folder} mixes two checkpoints: parts.json and recipe.yaml name different parts"
         )
     if "language" in spec:
         spec["language"] |= {"tokenizer": str(folder / "tokenizer")}
-    tensors = read_tensors(folder / "model.safetensors")
-    for name, original in tied.items():
-        if original in tensors:
-            tensors.setdefault(name, tensors[original])
+    tensors = read_weights(folder, record)
     with without_weights():
         model = Model(spec, seed=recipe.seed)
+    _check_options(model, spec, recipe, folder)
     check_fit(model, tensors, folder / "model.safetensors")
+    check_seal(folder)
     stream_into(model, tensors, place, lambda name: None if name.startswith(FULL) else numbers)
     model.sampling = recipe.sampling
     return model.eval()
+
+
+def read_parts(folder: Path) -> dict[str, Any]:
+    """What `parts.json` of a checkpoint holds; raises CheckpointError unless it describes a model."""
+    record = read_json(folder / "parts.json")
+    try:
+        described = all(isinstance(options["type"], str) for options in record["model"].values())
+        described &= all(isinstance(name, str) for pair in record["tied"].items() for name in pair)
+    except (KeyError, TypeError, AttributeError):
+        described = False
+    if not described:
+        raise CheckpointError(f"{folder / 'parts.json'} does not describe a model")
+    return record
+
+
+def read_weights(folder: Path, record: Mapping[str, Any]) -> dict[str, Tensor]:
+    """All tensors of a checkpoint under all of their names. record: of `read_parts`."""
+    tensors = read_tensors(folder / "model.safetensors") | fetched(record.get("frozen", {}), folder)
+    for name, original in record["tied"].items():
+        if original in tensors:
+            tensors.setdefault(name, tensors[original])
+    return tensors
 
 
 def find_checkpoint(folder: str | Path) -> Path:
@@ -104,19 +126,28 @@ def find_checkpoint(folder: str | Path) -> Path:
 
 
 def training_checkpoints(run: Path) -> list[Path]:
-    """The training checkpoints of a run, oldest first."""
-    found = [path.parent for path in (run / "checkpoints").glob("[!.]*/state.json")]
-    return sorted(found, key=lambda folder: _order(read_json(folder / "state.json")))
+    """The training checkpoints of a run, oldest first; first those whose state cannot be read."""
+    found = [path for path in (run / "checkpoints").glob("[!.]*") if path.is_dir()]
+    return sorted(found, key=lambda folder: (_order(folder / "state.json"), folder.name))
 
 
-def write_model(model: Model, recipe: Recipe, folder: Path) -> None:
-    """Write the files of a model into an existing folder."""
+def write_model(
+    model: Model, recipe: Recipe, folder: Path, *, run: Path | None = None, frozen: Iterable[str] = ()
+) -> None:
+    """Write the files of a model into an existing folder.
+
+    frozen: slots whose weights are kept in the folder of the run, and here by reference.
+    """
     tensors, tied = untied(model.state_dict())
+    references: dict[str, Any] = {}
+    if run is not None:
+        tensors, references = set_aside(tensors, frozen, run, write_tensors)
     spec = model.standalone()
     if model.speaks:
         spec["language"] |= {"tokenizer": None}  # it stands in the folder itself
     recipe.save(folder / "recipe.yaml")
-    write_json(folder / "parts.json", {"model": spec, "tied": tied})
+    record = {"model": spec, "tied": tied} | ({"frozen": references} if references else {})
+    write_json(folder / "parts.json", record)
     write_tensors(folder / "model.safetensors", tensors)
     if model.speaks:
         model.language.tokenizer.save(folder / "tokenizer")
@@ -208,8 +239,25 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-def _order(state: Mapping[str, Any]) -> tuple[int, int]:
-    return state["stage"], state["step"]
+def _order(state: Path) -> tuple[int, int]:
+    try:
+        record = read_json(state)
+        return int(record["stage"]), int(record["step"])
+    except (CheckpointError, KeyError, TypeError, ValueError):
+        return -1, -1
+
+
+def _check_options(model: Model, spec: Mapping[str, Mapping[str, Any]], recipe: Recipe, folder: Path) -> None:
+    """Raise CheckpointError where `recipe.yaml` says something else of a part than what was built."""
+    for slot, part in model.slots().items():
+        own = part.standalone().keys() | {"tokenizer"}  # what only the built part can tell
+        for option, wanted in recipe.model[slot].items():
+            built = spec[slot].get(option)
+            if option not in own and json.dumps(built) != json.dumps(wanted, default=list):
+                raise CheckpointError(
+                    f"{folder} mixes two checkpoints: {slot}.{option} is {built} in parts.json, but {wanted} in "
+                    "recipe.yaml"
+                )
 
 
 def _write_failure(folder: Path, error: Exception) -> str:

@@ -90,6 +90,9 @@ def train(
     tiny: Tiny = False,
     device: Device = None,
     dtype: Dtype = None,
+    other_data: Annotated[
+        bool, typer.Option("--other-data", help="go on although the data has changed since the run began")
+    ] = False,
 ) -> None:
     """Train a recipe. The same command continues a run that was stopped, bit for bit."""
     from chiasm.recipe import load_recipe
@@ -98,7 +101,7 @@ def train(
 
     loaded = load_recipe(recipe, overrides or (), tiny=tiny)
     place = folder or Path("runs") / (loaded.name + ("-tiny" if tiny else ""))
-    _say(next_steps(loaded, run(loaded, place, device=device, dtype=dtype)))
+    _say(next_steps(loaded, run(loaded, place, device=device, dtype=dtype, other_data=other_data)))
 
 
 @app.command("eval")

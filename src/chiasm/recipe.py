@@ -22,7 +22,7 @@ DRAWING = ("image_tokenizer", "image_head", "image_decoder")
 
 
 class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, ser_json_inf_nan="constants")
 
 
 def _file_name(name: str) -> str:
@@ -93,6 +93,10 @@ class Checkpoints(Strict):
         200, gt=0, le=10**9, description="steps between checkpoints; the end of a stage is always one"
     )
     keep: int = Field(2, gt=0, le=10**6, description="how many of the last are kept, beside the best")
+    whole: bool = Field(
+        False,
+        description="each holds the frozen weights too; else the run's folder holds them once, for all checkpoints",
+    )
 
 
 class Sampling(Strict):

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from chiasm.checkpoint import find_checkpoint, read_json
+from chiasm.checkpoint import find_checkpoint, read_parts, read_weights
 from chiasm.errors import CheckpointError, RecipeError, nearest
+from chiasm.integrity import check_seal
 from chiasm.overlay import merge
-from chiasm.weights import load_into, read_tensors
+from chiasm.weights import load_into
 
 if TYPE_CHECKING:
     from chiasm.model import Model
@@ -34,14 +35,14 @@ def taken_over(raw: Mapping[str, Any]) -> dict[str, Any]:
     """A raw recipe with its `start`'s model under its own; raises CheckpointError for a folder without one."""
     given, slots = _asked(raw["start"])
     folder = find_checkpoint(given)
-    model = read_json(folder / "parts.json")["model"]
+    model = read_parts(folder)["model"]
     if "language" in model:
         model["language"] |= {"tokenizer": str(folder / "tokenizer")}
     for slot in slots or ():
         if slot not in model:
             raise RecipeError(f"start.slots names {slot!r}, which {folder} has not{nearest(slot, model)}")
     model = {slot: spec for slot, spec in model.items() if slots is None or slot in slots}
-    start = {"folder": str(folder), "fingerprint": _fingerprint(folder / "model.safetensors"), "slots": slots}
+    start = {"folder": str(folder), "fingerprint": _fingerprint(folder), "slots": slots}
     return {**raw, "model": merge(model, raw.get("model") or {}), "start": start}
 
 
@@ -65,11 +66,12 @@ def begin(model: Model, start: Start) -> list[str]:
     naming what does not fit.
     """
     folder = Path(start.folder)
-    if _fingerprint(folder / "model.safetensors") != start.fingerprint:
+    if not (folder / "model.safetensors").is_file():
+        raise CheckpointError(f"{folder}, with whose weights this recipe starts, is not there; bring it back")
+    if _fingerprint(folder) != start.fingerprint:
         raise CheckpointError(f"{folder} has other weights than when this recipe was resolved; start afresh")
-    record = read_json(folder / "parts.json")
-    tensors = read_tensors(folder / "model.safetensors")
-    tensors |= {name: tensors[twin] for name, twin in record["tied"].items() if twin in tensors}
+    record = read_parts(folder)
+    tensors = read_weights(folder, record)
     new = []
     for slot, part in model.slots().items():
         if not isinstance(part, torch.nn.Module) or not part.state_dict():
@@ -80,13 +82,14 @@ def begin(model: Model, start: Start) -> list[str]:
             continue
         own = {name.removeprefix(f"{slot}."): t for name, t in tensors.items() if name.startswith(f"{slot}.")}
         load_into(part, _grown(own, part.state_dict()) if slot == "language" else own, f"{folder} ({slot})")
+    check_seal(folder)
     return new
 
 
 def keep_origin(model: Model, start: Start, destination: Path) -> None:
     """What an export needs of an imported checkpoint, if the model still has just its parts."""
     source = Path(start.folder) / ORIGIN
-    theirs = read_json(Path(start.folder) / "parts.json")["model"]
+    theirs = read_parts(Path(start.folder))["model"]
     ours = model.standalone()
     ours = {slot: spec for slot, spec in ours.items() if slot in theirs or slot not in targets_alone(ours)}
     if source.is_dir() and _structure(theirs) == _structure(ours):
@@ -117,12 +120,15 @@ def _grown(theirs: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str,
     return grown
 
 
-def _fingerprint(weights: Path) -> str:
-    """Of a file's size and of stretches of it from one end to the other."""
+def _fingerprint(folder: Path) -> str:
+    """Of the size of the file of weights, of stretches of it from one end to the other, and of references."""
+    weights = folder / "model.safetensors"
     size = weights.stat().st_size
     digest = blake2b(str(size).encode(), digest_size=16)
     with weights.open("rb") as file:
         for probe in range(_PROBES):
             file.seek(max(0, (size - _PROBE) * probe // (_PROBES - 1)))
             digest.update(file.read(_PROBE))
+    for slot, reference in sorted(read_parts(folder).get("frozen", {}).items()):
+        digest.update(f"{slot} {reference['hash']}".encode())
     return digest.hexdigest()

@@ -104,8 +104,8 @@ def load_into(
 
     where: the checkpoint, for messages.
     unused: names, or prefixes of names, of tensors that the module knowingly leaves out.
-    Raises CheckpointError naming tensors that are missing, left over or of another shape; the module is then
-    unchanged.
+    Raises CheckpointError naming tensors that are missing, left over, of another shape, of another kind (integers
+    for fractions) or not finite; the module is then unchanged.
     """
     check_fit(module, tensors, where, unused=unused)
     module.load_state_dict({name: tensors[name] for name in module.state_dict()})
@@ -123,10 +123,35 @@ def check_fit(
         for name in own
         if name in tensors and own[name].shape != tensors[name].shape
     ]
-    problems = {"missing": missing, "left over": surplus, "of another shape": reshaped}
+    rekinded = [
+        f"{name} {_kind(tensors[name])} instead of {_kind(own[name])}"
+        for name in own
+        if name in tensors and _kind(tensors[name]) != _kind(own[name])
+    ]
+    broken = [name for name in own if name in tensors and not is_finite(tensors[name])]
+    problems = {
+        "missing": missing,
+        "left over": surplus,
+        "of another shape": reshaped,
+        "of another kind": rekinded,
+        "not finite": broken,
+    }
     said = [f"{len(found)} {problem}: {_some(found)}" for problem, found in problems.items() if found]
     if said:
         raise CheckpointError(f"{where} does not fit {type(module).__name__}: {'; '.join(said)}")
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether no number of a tensor is infinite or none at all."""
+    return tensor.is_meta or not tensor.is_floating_point() or bool(torch.isfinite(tensor).all())
+
+
+def _kind(tensor: Tensor) -> str:
+    if tensor.is_complex():
+        return "complex"
+    if tensor.is_floating_point():
+        return "floating"
+    return "bool" if tensor.dtype == torch.bool else "integer"
 
 
 def _in_package(reference: str) -> Path:

@@ -2,7 +2,8 @@
 
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Literal
 
 from chiasm.data.sample import Message, Picture, Sample
@@ -30,6 +31,10 @@ class Source(Part, slot="data"):
     @abstractmethod
     def __getitem__(self, index: int) -> list[Sample]:
         """Group `index`: the samples that belong together because they share a picture. Deterministic."""
+
+    def image_files(self) -> Iterable[Path]:
+        """The files of the images in its samples, of which the fingerprint tells nothing."""
+        return ()
 
     @property
     @abstractmethod

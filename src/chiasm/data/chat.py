@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from chiasm.data import Source, counts
+from chiasm.data.files import PictureFile
 from chiasm.data.records import RecordReader
 from chiasm.data.references import References
 from chiasm.data.sample import Message, Sample
@@ -68,6 +69,12 @@ class Chat(Source, name="chat"):
     @property
     def fingerprint(self) -> str:
         return self._digest.hexdigest()[:32]
+
+    def image_files(self) -> Iterator[Path]:
+        for index in range(len(self)):
+            for sample in self[index]:
+                contents = (item for message in sample.messages for item in message.content)
+                yield from (item.path for item in contents if isinstance(item, PictureFile))
 
     def __len__(self) -> int:
         return len(self._records)

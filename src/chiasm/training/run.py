@@ -9,7 +9,7 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -17,13 +17,13 @@ from typing import Any
 
 import torch
 
-from chiasm.checkpoint import FILES, read_json, remove_drafts
-from chiasm.data import Source
+from chiasm.checkpoint import FILES, read_json, remove_drafts, training_checkpoints
 from chiasm.devices import name_of
-from chiasm.errors import ChiasmError, RecipeError
+from chiasm.errors import CheckpointError, ChiasmError, RecipeError
+from chiasm.integrity import check_seal
 from chiasm.recipe import Recipe, load_recipe, write_text
 from chiasm.training.distribution import Ranks
-from chiasm.training.state import differing_keys
+from chiasm.training.state import differing_keys, only_more_steps
 
 
 class Run:
@@ -37,6 +37,7 @@ class Run:
     def __init__(self, folder: Path, recipe: Recipe, ranks: Ranks):
         self.folder, self.recipe, self.ranks = folder, recipe, ranks
         self._lock: int | None = None
+        self.more_steps = False  # than the run had that is there
 
     def __enter__(self) -> Run:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -59,22 +60,49 @@ class Run:
             os.close(self._lock)
             self._lock = None
 
-    @property
-    def finished(self) -> bool:
-        record = self.folder / "run.json"
-        whole = all((self.folder / "final" / name).is_file() for name in FILES)
-        return whole and record.is_file() and read_json(record).get("finished") is not None
+    def finished(self, say: Callable[[str], None]) -> bool:
+        """Whether the final model is there, of as many steps as the recipe has, and as it was written."""
+        final = self.folder / "final"
+        if self.more_steps or not all((final / name).is_file() for name in FILES):
+            return False
+        if self._record().get("finished") is None:
+            return False
+        try:
+            check_seal(final)
+        except CheckpointError as error:
+            say(f"{error}; it is written anew from the last checkpoint")
+            return False
+        return True
 
-    def started(self, sources: Mapping[str, Source], device: torch.device) -> None:
-        """Write down what the run is made of, when it begins and each time it is taken up again."""
+    def check_data(self, data: Mapping[str, str], meant: bool) -> None:
+        """Raise RecipeError where data has changed since it was last trained on, unless that is meant."""
+        record = self._record()
+        changes = record.get("data_changes") or [{}]
+        before = record.get("data", {}) | changes[-1].get("data", {})
+        changed = [name for name, identity in data.items() if before.get(name, identity) != identity]
+        if changed and not meant:
+            raise RecipeError(
+                f"{self.folder} holds a run on other data: {', '.join(changed)} has changed since (see run.json); "
+                "choose another folder, bring the data back, or say that it is meant: --other-data "
+                "(other_data=True)"
+            )
+
+    def started(self, data: Mapping[str, str], device: torch.device) -> None:
+        """Write down what the run is made of, when it begins and each time it is taken up again.
+
+        What it first began with stays: `data`, and behind it what the data became later, `data_changes`.
+        """
         if not self.ranks.first:
             return
         path = self.folder / "run.json"
-        record: dict[str, Any] = read_json(path) if path.is_file() else {"sessions": []}
+        record: dict[str, Any] = {"sessions": []} | self._record()
+        known = record.setdefault("data", dict(data))
+        changes = record.setdefault("data_changes", [])
+        if dict(data) != known | (changes[-1]["data"] if changes else {}):
+            changes.append({"time": _now(), "data": dict(data)})
         record |= {
             "command": command(),
             "seed": self.recipe.seed,
-            "data": {name: source.fingerprint for name, source in sources.items()},
             "versions": versions(),
             "git": _commit(),
             "machine": _machine(device) | {"processes": self.ranks.world},
@@ -93,7 +121,25 @@ class Run:
     def ended(self) -> None:
         if self.ranks.first:
             path = self.folder / "run.json"
-            write_text(path, _json(read_json(path) | {"finished": _now()}))
+            write_text(path, _json(self._record() | {"finished": _now()}))
+
+    @property
+    def begun(self) -> bool:
+        """Whether a step was ever done in this folder; a start that failed before may be replaced."""
+        metrics = self.folder / "metrics.jsonl"
+        done = metrics.is_file() and metrics.stat().st_size > 0
+        return done or (self.folder / "final").is_dir() or bool(training_checkpoints(self.folder))
+
+    def _record(self) -> dict[str, Any]:
+        """What `run.json` holds; nothing where there is none."""
+        path = self.folder / "run.json"
+        record = read_json(path) if path.is_file() else {}
+        kinds = {"data": dict, "sessions": list, "data_changes": list}
+        if not isinstance(record, dict) or not all(
+            isinstance(record.get(name, kind()), kind) for name, kind in kinds.items()
+        ):
+            raise CheckpointError(f"{path} is not the record of a run; remove it, and it is written anew")
+        return record
 
     def _claim(self) -> None:
         self._lock = os.open(self.folder / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
@@ -108,8 +154,22 @@ class Run:
 
     def _compare(self) -> None:
         path = self.folder / "recipe.yaml"
-        differing = differing_keys(self.recipe, load_recipe(path)) if path.is_file() else []
-        if differing:
+        self.more_steps = False
+        if not self.begun:
+            if self.ranks.first:
+                (self.folder / "run.json").unlink(missing_ok=True)
+            return
+        if not path.is_file():
+            return  # the checkpoints have it too
+        try:
+            theirs = load_recipe(path)
+        except ChiasmError as error:
+            raise RecipeError(
+                f"{path}, the recipe of this run, cannot be read: {error}; remove it: the checkpoints have it too"
+            ) from None
+        differing = differing_keys(self.recipe, theirs)
+        self.more_steps = bool(differing) and only_more_steps(self.recipe, theirs, differing)
+        if differing and not self.more_steps:
             raise RecipeError(
                 f"{self.folder} holds a run of another recipe: it differs in {', '.join(differing)}; "
                 "choose another folder, or the recipe that is there"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from chiasm.checkpoint import (
     read_json,
+    read_parts,
     remove_folder,
     training_checkpoints,
     untied,
@@ -23,13 +25,15 @@ from chiasm.checkpoint import (
     write_tensors,
 )
 from chiasm.errors import CheckpointError
+from chiasm.frozen import fetched, prune
+from chiasm.integrity import check_seal, seal
 from chiasm.model import Model
 from chiasm.objectives import Objective
 from chiasm.recipe import Recipe, load_recipe
 from chiasm.training.distribution import Ranks
 from chiasm.training.mixture import LeftOut
 from chiasm.training.optimiser import Optimiser, optimiser_state
-from chiasm.weights import load_into, read_tensors
+from chiasm.weights import is_finite, load_into, read_tensors
 
 
 @dataclass
@@ -46,6 +50,7 @@ class Position:
     left_out: by stage, the samples that cannot be used: those known before, and of a stage that has ended, all.
     batches: position of each rank's batches.
     random: state of each rank's random numbers beside torch's.
+    data: identity of each data source that was trained on last.
     """
 
     stage: int = 0
@@ -60,6 +65,7 @@ class Position:
     left_out: dict[str, LeftOut] = field(default_factory=dict)
     batches: list[dict[str, Any]] = field(default_factory=list)
     random: list[dict[str, Any]] = field(default_factory=list)
+    data: dict[str, str] = field(default_factory=dict)
 
     @property
     def score(self) -> float:
@@ -67,7 +73,13 @@ class Position:
         return self.averages.get("objective", float("inf"))
 
     def next_stage(self) -> None:
-        fresh = Position(stage=self.stage + 1, total=self.total, metrics=self.metrics, left_out=self.left_out)
+        fresh = Position(
+            stage=self.stage + 1,
+            total=self.total,
+            metrics=self.metrics,
+            left_out=self.left_out,
+            data=self.data,
+        )
         for each in fields(self):
             setattr(self, each.name, getattr(fresh, each.name))
 
@@ -85,23 +97,27 @@ def save_checkpoint(
 
     objective: of the stage, where it has one.
 
-    Raises CheckpointError; the last good checkpoint then stays.
+    Raises CheckpointError, also where weights are not finite; the last good checkpoint then stays.
     """
+    stage = recipe.stages[position.stage]
+    _check_finite(model, stage.name, position.step)
     random_states = ranks.gather(_random_state())
     position.random = [state for state, _ in random_states]
     if not ranks.first:
         ranks.wait()
         return
-    name = f"{recipe.stages[position.stage].name}-{position.step:06d}"
+    name = f"{stage.name}-{position.step:06d}"
+    frozen = () if recipe.checkpoints.whole else [slot for slot in model.slots() if slot not in stage.train]
     tensors = {f"optimiser/{key}": value for key, value in optimiser_state(made).items()}
     if objective is not None:
         tensors |= {f"objective/{key}": value for key, value in untied(objective.state_dict())[0].items()}
     for rank, (_, states) in enumerate(random_states):
         tensors |= {f"random/{rank}/{key}": value for key, value in states.items()}
     with whole_folder(run / "checkpoints" / name) as draft:
-        write_model(model, recipe, draft)
+        write_model(model, recipe, draft, run=run, frozen=frozen)
         write_tensors(draft / "state.safetensors", tensors)
         write_json(draft / "state.json", asdict(position) | {"score": position.score, "world": ranks.world})
+        seal(draft)
     _prune(run, recipe.checkpoints.keep)
     ranks.wait()
 
@@ -130,30 +146,79 @@ class Saved:
         return {k.removeprefix(prefix): v for k, v in self.tensors.items() if k.startswith(prefix)}
 
 
-def last_checkpoint(run: Path, recipe: Recipe, ranks: Ranks) -> Saved | None:
-    """The newest training checkpoint of a run; raises CheckpointError when it is of something else."""
-    folders = training_checkpoints(run)
-    if not folders:
+def last_checkpoint(run: Path, recipe: Recipe, ranks: Ranks, say: Callable[[str], None]) -> Saved | None:
+    """The newest training checkpoint of a run that can be read; those that cannot are set aside, and `say` says so.
+
+    Raises CheckpointError when it is of something else, or when none of several can be read.
+    """
+    found = ranks.gather(_newest_good(run, say) if ranks.first else None)[0]
+    if found is None:
         return None
-    folder = folders[-1]
-    differing = differing_keys(recipe, load_recipe(folder / "recipe.yaml"))
-    if differing:
+    folder, record = found
+    theirs = load_recipe(folder / "recipe.yaml")
+    differing = differing_keys(recipe, theirs)
+    if differing and not only_more_steps(recipe, theirs, differing):
         raise CheckpointError(
             f"the checkpoint {folder} is of another recipe; it differs in {', '.join(differing)}"
         )
-    record = read_json(folder / "state.json")
     if record.pop("world") != ranks.world:
         raise CheckpointError(
             f"the checkpoint {folder} was made by {len(record['batches'])} processes; "
             f"go on with as many, not {ranks.world}"
         )
     record.pop("score")
-    known = {each.name for each in fields(Position)}
-    if record.keys() != known:
-        raise CheckpointError(
-            f"{folder / 'state.json'}: missing or left over: {', '.join(sorted(record.keys() ^ known))}"
-        )
     return Saved(folder, Position(**record), read_tensors(folder / "state.safetensors"))
+
+
+def _newest_good(run: Path, say: Callable[[str], None]) -> tuple[Path, dict[str, Any]] | None:
+    damaged: list[tuple[Path, str]] = []
+    good = None
+    for folder in reversed(training_checkpoints(run)):
+        try:
+            good = folder, _verified(folder)
+            break
+        except CheckpointError as error:
+            damaged.append((folder, str(error)))
+    if damaged and good is None:
+        raise CheckpointError(
+            f"no checkpoint of {run} can be read ({damaged[0][1]}); to start afresh, choose another folder or "
+            "remove this one"
+        )
+    for folder, reason in damaged:
+        assert good is not None
+        say(f"{reason}; going on from {good[0].name} instead")
+        _move_aside(folder)
+    return good
+
+
+def _verified(folder: Path) -> dict[str, Any]:
+    """What the state of a checkpoint holds; raises CheckpointError unless all of it is as it was written."""
+    check_seal(folder, required=True)
+    fetched(read_parts(folder).get("frozen", {}), folder)
+    record = read_json(folder / "state.json")
+    known = {each.name for each in fields(Position)} | {"score", "world"}
+    if not isinstance(record, dict) or record.keys() != known:
+        missing = ", ".join(sorted(known ^ set(record))) if isinstance(record, dict) else "all"
+        raise CheckpointError(f"{folder / 'state.json'}: missing or left over: {missing}")
+    return record
+
+
+def _move_aside(folder: Path) -> None:
+    aside = folder.with_name(f".{folder.name}.damaged")
+    try:
+        shutil.rmtree(aside, ignore_errors=True)
+        folder.rename(aside)
+    except OSError as error:
+        raise CheckpointError(f"the damaged checkpoint {folder} cannot be set aside: {error}") from None
+
+
+def _check_finite(model: Model, stage: str, step: int) -> None:
+    broken = [name for name, tensor in model.state_dict().items() if not is_finite(tensor)]
+    if broken:
+        raise CheckpointError(
+            f"stage {stage!r}: behind step {step} {len(broken)} tensors of the model are not finite, among them "
+            f"{broken[0]}, so nothing was saved; lower its learning rate, and go on from the last checkpoint"
+        )
 
 
 def differing_keys(mine: Recipe, theirs: Recipe) -> list[str]:
@@ -169,6 +234,14 @@ def differing_keys(mine: Recipe, theirs: Recipe) -> list[str]:
     return [key for key in mine.differs_from(theirs) if matters(key)]
 
 
+def only_more_steps(mine: Recipe, theirs: Recipe, differing: Sequence[str]) -> bool:
+    """Whether the two differ only in that mine gives the last stage more steps."""
+    if len(mine.stages) != len(theirs.stages):
+        return False
+    more = mine.stages[-1].steps > theirs.stages[-1].steps
+    return more and list(differing) == [f"stages.{len(mine.stages) - 1}.steps"]
+
+
 def _prune(run: Path, keep: int) -> None:
     """Keep the last `keep` checkpoints and the best one of the newest stage."""
     folders = training_checkpoints(run)
@@ -179,6 +252,8 @@ def _prune(run: Path, keep: int) -> None:
     for folder in folders[:-keep]:
         if folder != best:
             remove_folder(folder)
+    kept = [read_parts(folder).get("frozen", {}) for folder in training_checkpoints(run)]
+    prune(run, [reference["hash"] for references in kept for reference in references.values()])
 
 
 def _random_state() -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -34,6 +36,7 @@ def train(
     console: Console | None = None,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
+    other_data: bool = False,
 ) -> Path:
     """Train a model and return the folder of the run, for `chiasm.load` and `chiasm eval`.
 
@@ -46,9 +49,10 @@ def train(
         console: where progress is shown.
         device: see `chiasm.devices`; by default the fastest, one for each process of a machine.
         dtype: fp32 or bf16, in which every stage computes in place of its `precision`.
+        other_data: go on although the data has changed since the run began.
 
     Raises:
-        RecipeError: when the folder holds a run of another recipe.
+        RecipeError: when the folder holds a run of another recipe, or on other data.
         CheckpointError: when a checkpoint cannot be written or read; the last good one stays.
         Interrupted: after Ctrl-C or SIGTERM, when all is saved.
     """
@@ -60,11 +64,18 @@ def train(
     if not ranks.first:
         console = Console(quiet=True)
     with Run(folder, recipe, ranks) as run:
-        if run.finished:
-            console.print(f"{folder} is a finished run of this recipe", highlight=False, soft_wrap=True)
+
+        def say(sentence: str) -> None:
+            console.print(sentence, highlight=False, soft_wrap=True)
+
+        sources = build_sources(recipe)
+        data = {name: identity(source) for name, source in sources.items()}
+        run.check_data(data, other_data)
+        if run.finished(say):
+            say(f"{folder} is a finished run of this recipe")
             return folder
         try:
-            _train(run, console)
+            _train(run, sources, data, console, say)
         except KeyboardInterrupt:
             raise Interrupted(
                 f"stopped; what the last checkpoint in {folder} holds is kept. To go on, give the same command "
@@ -85,22 +96,28 @@ def _computing_in(dtype: str | torch.dtype | None, recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"stages": stages})
 
 
-def _train(run: Run, console: Console) -> None:
+def _train(
+    run: Run,
+    sources: Mapping[str, Source],
+    data: dict[str, str],
+    console: Console,
+    say: Callable[[str], None],
+) -> None:
     recipe, ranks, folder = run.recipe, run.ranks, run.folder
     device = ranks.device
-    sources = build_sources(recipe)
     check_held_out(recipe)
-    saved = last_checkpoint(folder, recipe, ranks)
+    saved = last_checkpoint(folder, recipe, ranks, say)
     if saved is not None:
         model, position = load_model(saved.folder, device), saved.position
         where = f"step {position.step} of stage {recipe.stages[position.stage].name!r}"
-        console.print(f"going on behind {where} in {folder}", highlight=False, soft_wrap=True)
+        say(f"going on behind {where} in {folder}")
     else:
         model, position = build_model(recipe).to(device), Position()
     model.sampling = recipe.sampling
     if saved is None:
         position.left_out = unusable(recipe, model, sources, ranks)
-    run.started(sources, device)
+    position.data = data
+    run.started(data, device)
     with Metrics(folder, position.metrics, position.total, active=ranks.first) as metrics:
         training = Training(recipe, folder, model, sources, ranks, device, console, metrics, position)
         training.skipped = skipped(sources, *position.left_out.values())
@@ -157,6 +174,16 @@ def check_held_out(recipe: Recipe) -> None:
                 for item in (item for message in sample.messages for item in message.content):
                     if isinstance(item, Picture):
                         item.open()
+
+
+def identity(source: Source) -> str:
+    """Of all that a source's samples are made of: its own fingerprint, and name and size of each image's file."""
+    files = sorted(
+        {(path.name, path.stat().st_size if path.exists() else -1) for path in source.image_files()}
+    )
+    if not files:
+        return source.fingerprint
+    return hashlib.blake2b(repr((source.fingerprint, files)).encode(), digest_size=16).hexdigest()
 
 
 def build_model(recipe: Recipe) -> Model:

@@ -1,0 +1,78 @@
+"""Weights that a stage does not train, kept once for all checkpoints of a run, which name them by their hash."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from chiasm.errors import CheckpointError
+from chiasm.integrity import digest_of
+from chiasm.weights import read_tensors
+
+FOLDER = "frozen"  # of a run
+Write = Callable[[Path, Mapping[str, Tensor]], None]
+
+
+def set_aside(
+    tensors: Mapping[str, Tensor], slots: Iterable[str], run: Path, write: Write
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors that are left, and for each of the slots where in the run's folder its own were written."""
+    rest, references = dict(tensors), {}
+    for slot in slots:
+        own = {name: tensor for name, tensor in tensors.items() if name.partition(".")[0] == slot}
+        if not own:
+            continue
+        digest = digest_of(own)
+        path = run / FOLDER / f"{digest}.safetensors"
+        if not path.is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            draft = path.with_name(f".{path.name}.draft")
+            write(draft, own)
+            os.replace(draft, path)
+        references[slot] = {"hash": digest, "file": str(path.absolute())}
+        rest = {name: tensor for name, tensor in rest.items() if name not in own}
+    return rest, references
+
+
+def fetched(references: Any, checkpoint: Path) -> dict[str, Tensor]:
+    """The tensors that a checkpoint holds by reference; raises CheckpointError where they are no longer there."""
+    tensors: dict[str, Tensor] = {}
+    for slot, digest, path in _places(references, checkpoint):
+        if not path.is_file():
+            raise CheckpointError(
+                f"the checkpoint {checkpoint} holds the weights of {slot} by reference, but {path} is missing; "
+                "bring it back, or train with checkpoints.whole=true, which keeps all weights in every checkpoint"
+            )
+        own = read_tensors(path)
+        if digest_of(own) != digest:
+            raise CheckpointError(
+                f"{path}, to which the checkpoint {checkpoint} refers for the weights of {slot}, is not as it was "
+                "written: the file is damaged or was changed"
+            )
+        tensors |= own
+    return tensors
+
+
+def prune(run: Path, used: Iterable[str]) -> None:
+    """Remove what no checkpoint refers to any more. used: hashes."""
+    kept = {f"{digest}.safetensors" for digest in used}
+    for path in (run / FOLDER).glob("*"):
+        if path.name not in kept and path.is_file():
+            path.unlink(missing_ok=True)
+
+
+def _places(references: Any, checkpoint: Path) -> list[tuple[str, str, Path]]:
+    """Slot, hash and file of each reference; the file stands in the run that the checkpoint is in, or was in."""
+    try:
+        places = []
+        for slot, each in dict(references).items():
+            digest, written = str(each["hash"]), Path(each["file"])
+            beside = checkpoint.absolute().parent.parent / FOLDER / f"{digest}.safetensors"
+            places.append((slot, digest, beside if beside.is_file() else written))
+        return places
+    except (TypeError, KeyError, ValueError):
+        raise CheckpointError(f"{checkpoint / 'parts.json'} does not say where frozen weights are") from None
