@@ -1,6 +1,8 @@
+import argparse
 import json
 import sys
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -144,6 +146,26 @@ class Evil:
 def test_a_pickle_is_never_executed(tmp_path, content):
     torch.save(content, tmp_path / "net.pth")
     with pytest.raises(CheckpointError, match="cannot be read"):
+        read_tensors(tmp_path / "net.pth")
+    assert not hasattr(sys, "evil")
+
+
+def test_a_training_checkpoint_opens_with_its_arguments(tmp_path):
+    kept = {"args": argparse.Namespace(lr=0.1, out=Path("runs")), "epoch": 3, "optimizer": {"state": {}}}
+    torch.save({"model": TENSORS, "ema": {"a": torch.zeros(1)}, **kept}, tmp_path / "net.pth")
+    assert read_tensors(tmp_path / "net.pth").keys() == TENSORS.keys()
+    assert read_tensors(tmp_path / "net.pth", averaged=True).keys() == {"a"}
+
+
+def test_a_training_checkpoint_without_a_moving_average_has_none_to_give(tmp_path):
+    torch.save({"model": TENSORS, "args": argparse.Namespace()}, tmp_path / "net.pth")
+    with pytest.raises(CheckpointError, match="holds no moving average"):
+        read_tensors(tmp_path / "net.pth", averaged=True)
+
+
+def test_a_class_whose_code_would_have_to_run_is_named(tmp_path):
+    torch.save({"model": TENSORS, "callback": Evil()}, tmp_path / "net.pth")
+    with pytest.raises(CheckpointError, match=r"holds objects of .*exec, for which code would have to run"):
         read_tensors(tmp_path / "net.pth")
     assert not hasattr(sys, "evil")
 

@@ -268,12 +268,19 @@ def import_(
     tokenizer: Annotated[
         Optional[Path], typer.Option(help="folder of a text tokenizer, where the source has none")  # noqa: UP045
     ] = None,
+    averaged: Annotated[
+        bool,
+        typer.Option(
+            "--averaged",
+            help="of a training checkpoint, the moving average of its weights (EMA), not the weights",
+        ),
+    ] = False,
 ) -> None:
     """Turn an original project's checkpoint into one of Chiasm."""
     from chiasm.interop import import_checkpoint
     from chiasm.recipe import load_recipe
 
-    import_checkpoint(source, destination, layout=layout, tokenizer=tokenizer)
+    import_checkpoint(source, destination, layout=layout, tokenizer=tokenizer, averaged=averaged)
     _say(load_recipe(destination / "recipe.yaml").about)
     _say(f"imported into {destination}; look at it: chiasm show {destination / 'recipe.yaml'}")
 
@@ -297,6 +304,18 @@ def export(
 
     export_checkpoint(source, destination, to)
     _say(f"exported into {destination}")
+
+
+@app.command()
+def merge(
+    folder: Folder,
+    destination: Annotated[Path, typer.Argument(help="folder of the new checkpoint")],
+) -> None:
+    """Add the low-rank updates of a run (routing: lora) to its weights: a model that can be exported."""
+    from chiasm.interop.merging import merge_checkpoint
+
+    merge_checkpoint(folder, destination)
+    _say(f"merged into {destination}; in another layout: chiasm export {destination} OUT")
 
 
 @app.command()

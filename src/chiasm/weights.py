@@ -11,7 +11,8 @@ import importlib.util
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+import zipfile
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -27,6 +28,24 @@ _STANDARD = (
     "pytorch_model.bin",
 )
 _SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
+# What training scripts put around the tensors: those that were trained, and their moving average.
+RAW = ("state_dict", "model", "module")
+AVERAGED = ("ema", "model_ema", "ema_model", "ema_state_dict", "state_dict_ema")
+# Classes, by how their names begin, that training scripts keep beside the tensors and that hold plain values.
+# None is imported: in the place of each object stands one that does nothing.
+_PLAIN = (
+    "argparse.Namespace",
+    "collections.",
+    "datetime.",
+    "easydict.",
+    "ml_collections.",
+    "numpy.",
+    "omegaconf.",
+    "pathlib.",
+    "typing.",
+    "types.SimpleNamespace",
+    "yacs.",
+)
 _SHOWN = 10  # tensors named in an error before it only counts
 
 
@@ -61,11 +80,22 @@ def find_file(path: Path, *suffixes: str) -> Path:
     return found[0]
 
 
-def read_tensors(path: str | Path) -> dict[str, Tensor]:
+class Inert:
+    """In the place of an object of a class that is not imported."""
+
+    def __init__(self, *args: object, **kwargs: object):
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+def read_tensors(path: str | Path, *, averaged: bool = False) -> dict[str, Tensor]:
     """All tensors of a checkpoint by name, on the CPU.
 
     path: a `.safetensors`, `.pth`, `.pt`, `.bin` or `.ckpt` file, an index of shards (`*.index.json`), or a folder
         with one checkpoint. Pickles are read with `weights_only=True`, which refuses to execute code.
+    averaged: of a training checkpoint the moving average of its weights, instead of the weights themselves.
     """
     path = Path(path)
     if path.is_dir():
@@ -78,7 +108,7 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     if path.suffix not in _SUFFIXES:
         raise CheckpointError(f"{path} is no checkpoint that can be read here; known: {', '.join(_SUFFIXES)}")
     try:
-        return _read_file(path)
+        return _read_file(path, averaged)
     except CheckpointError:
         raise
     except Exception as error:  # every reader has its own family of errors for a broken file
@@ -208,18 +238,42 @@ def _read_shards(index: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _read_file(path: Path) -> dict[str, Tensor]:
+def _read_file(path: Path, averaged: bool) -> dict[str, Tensor]:
     if path.suffix == ".safetensors":
         from safetensors.torch import load_file
 
         return load_file(path)
-    content = torch.load(path, map_location="cpu", weights_only=True)
-    for wrapper in ("state_dict", "model"):  # what training scripts put around the tensors
+    content = _unwrapped(_read_pickle(path), AVERAGED if averaged else RAW)
+    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+        missing = (
+            f"no moving average ({', '.join(AVERAGED)})"
+            if averaged
+            else "something else than tensors by name"
+        )
+        raise CheckpointError(f"{path} holds {missing}")
+    return dict(content)
+
+
+def _read_pickle(path: Path) -> object:
+    """The content of a pickle of torch; plain values of a training script are left out, any other class refused."""
+    zipped = zipfile.is_zipfile(path)
+    classes = torch.serialization.get_unsafe_globals_in_checkpoint(path) if zipped else []
+    foreign = sorted(name for name in classes if not name.startswith(_PLAIN))
+    if foreign:
+        raise CheckpointError(
+            f"{path} cannot be read: it holds objects of {_some(foreign)}, for which code would have to run; "
+            "save its tensors alone (torch.save(model.state_dict(), ...) or safetensors)"
+        )
+    with torch.serialization.safe_globals([(Inert, name) for name in classes]):
+        # Mapped, so that what is refused by names and shapes is never read.
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+
+
+def _unwrapped(content: object, wrappers: Sequence[str]) -> object:
+    for wrapper in wrappers:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
-    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise CheckpointError(f"{path} holds something else than tensors by name")
-    return dict(content)
+    return content
 
 
 def _some(names: Iterable[str]) -> str:

@@ -114,7 +114,8 @@ def test_what_was_never_imported_exports_by_its_recipe(public, tmp_path):
     again = AutoModelForImageTextToText.from_pretrained(tmp_path / "theirs").eval()
     ids = torch.randint(0, 79, (1, 9))
     with torch.no_grad():
-        assert torch.equal(again(input_ids=ids).logits, model(input_ids=ids).logits)
+        logits = model(input_ids=ids).logits  # the words' alone: the token of an image is new
+        torch.testing.assert_close(again(input_ids=ids).logits[..., : logits.shape[-1]], logits)
     with pytest.raises(CheckpointError, match="say to which family"):
         export_checkpoint(tmp_path / "ours", tmp_path / "other")
 

@@ -100,9 +100,7 @@ def test_moe_llava_comes_back_bit_for_bit(public, tmp_path, language, residual):
         "num_attention_heads": 4,
         "num_key_value_heads": 4,
         "max_position_embeddings": 128,
-        "rope_pct": 0.25,
-        "norm_eps": 1e-5,
-        "use_qkv_bias": True,
+        **({"rope_pct": 0.25, "norm_eps": 1e-5, "use_qkv_bias": True} if language == "stablelm" else {}),
         "vocab_size": 40,
         "moe": moe,
     }

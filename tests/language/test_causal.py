@@ -33,6 +33,8 @@ FAMILIES = {
 def build(family="llama", **options):
     torch.manual_seed(0)
     config = {"model_type": family, **SIZES, **FAMILIES[family]}
+    if family == "gpt_neox":  # as many keys as queries
+        del config["num_key_value_heads"]
     return Causal(TEXTS, config=config, vocabulary=300, **options).eval()
 
 
@@ -157,7 +159,9 @@ def test_a_config_without_a_model_type_is_an_error():
 
 @pytest.mark.parametrize("model_type", ["lama", "clip_vision_model"])
 def test_a_model_type_that_is_no_language_model_is_an_error(model_type):
-    with pytest.raises(RecipeError, match="transformers refuses this config"):
+    with pytest.raises(
+        RecipeError, match=f"transformers has no (model_type|causal language model) '{model_type}'"
+    ):
         Causal(TEXTS, config={"model_type": model_type})
 
 
@@ -193,6 +197,15 @@ def test_a_model_whose_attention_knows_no_documents_is_refused(kind, sizes):
         Causal(["a b"], config={"model_type": kind, **sizes})
 
 
+@pytest.mark.parametrize(("config", "problem"), [
+    ({"hiden_size": 8}, "the llama of transformers has no key 'hiden_size'; did you mean 'hidden_size'"),
+    ({"rope_scaling": {"type": "linear", "factor": 2.0, "facter": 3.0}}, "no key 'rope_scaling.facter'"),
+])  # fmt: skip
+def test_a_key_that_transformers_has_not_is_a_sentence(config, problem):
+    with pytest.raises(RecipeError, match=problem):
+        Causal(["a b"], config={"model_type": "llama", "rope_theta": 1e4, **config})
+
+
 def test_a_value_of_another_type_is_a_sentence():
-    with pytest.raises(RecipeError, match=r"refuses this config(.|\n)*hidden_size"):
+    with pytest.raises(RecipeError, match=r"refuses this llama config(.|\n)*hidden_size"):
         Causal(["a b"], config={"model_type": "llama", "hidden_size": "wide"})

@@ -44,6 +44,9 @@ class NaflexSiglip(Transformers, name="siglip_naflex"):
                 f"encoder 'siglip_naflex' needs a NaFlex SigLIP 2, not {kind!r}; encoder 'transformers' takes that"
             )
 
+    def _check_tokens(self) -> None:
+        """It runs on patches, which `forward` makes."""
+
     def forward(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n gh gw c"]:
         rows, columns = self.grid(*pixels.shape[-2:])
         p, embeddings = self.patch_size[0], self.model.embeddings

@@ -15,7 +15,9 @@ from torch import Tensor, nn
 
 from chiasm.bounds import LayerIndex
 from chiasm.encoders import Encoder
+from chiasm.encoders.staged import Stages, first_line, run
 from chiasm.errors import CheckpointError, RecipeError, reason
+from chiasm.transformers_config import as_options, build_config
 from chiasm.weights import resolve
 
 # What a family was trained with, for a checkpoint without a preprocessor_config.json: mean and deviation.
@@ -34,18 +36,22 @@ FINAL_NORMS = (
     "post_layernorm",
     "layernorm",
     "norm",
-)  # what CLIP and SigLIP, the ViTs, and newer families call it
+    "rms_norm",
+)  # what CLIP and SigLIP, the ViTs, newer families and AIM call it
 POOLERS = ("pooler", "head")
+USUAL = 224  # pixels of the side of an image, where a config names no size
+EXTRAS = 64  # class, distillation and register tokens: fewer than this stand before the patches
 CLASS_TOKENS = ("cls_token", "class_embedding")
 _VERBS = {"join": "join", "first": "put first"}  # what `class_token` asks for, for messages
 
 
 class Transformers(Encoder, name="transformers"):
-    """A plain vision transformer of the transformers library: CLIP, SigLIP, DINO, DINOv2, ViT-MAE, DeiT, ViT ...
+    """A vision model of the transformers library: CLIP, SigLIP, DINO, ViT-MAE, DeiT, ConvNeXt, Swin, ResNet ...
 
-    Only what the chosen features need is kept: the blocks behind `layer`, the pooler and, unless
-    `final_norm`, the last layer norm are dropped. ViT-MAE masks nothing. Distillation and
-    register tokens are dropped.
+    Of a plain vision transformer only what the chosen features need is kept: the blocks behind `layer`, the
+    pooler and, unless `final_norm`, the last layer norm are dropped. ViT-MAE masks nothing. Distillation and
+    register tokens are dropped. Of a model with stages `layer: -1` is its own output, as transformers has it, and
+    any other one of its hidden states; it has neither a final norm nor a class token.
 
     Args:
         checkpoint: a local folder or hub name; of a model with several towers the vision tower is taken.
@@ -79,37 +85,78 @@ class Transformers(Encoder, name="transformers"):
             raise RecipeError("encoder 'transformers' needs either a checkpoint or a config")
         folder = resolve(checkpoint) if checkpoint is not None else None
         self.model = _load(folder, str(checkpoint)) if folder is not None else _from_scratch(config or {})
-        if class_token != "drop" and not any(
-            n.endswith(CLASS_TOKENS) for n, _ in self.model.named_parameters()
-        ):
-            raise RecipeError(
-                f"{type(self.model).__name__} has no class token to {_VERBS[class_token]}; use class_token: drop"
-            )
         self.layers = [layer] if isinstance(layer, int) else list(layer)
-        norm = _trim(self.model, self.layers)
-        self.final_norm = norm if final_norm else nn.Identity()
         self.class_token = class_token
+        self.final_norm: nn.Module = nn.Identity()
         settings = self.model.config
-        self.patch_size = _pair(settings.patch_size)
-        self.size = _pair(_side(settings))
-        self.width = settings.hidden_size * len(self.layers) * (2 if class_token == "join" else 1)
+        self._accepts = set(inspect.signature(self.model.forward).parameters)
+        self._stages: Stages | None = None
+        if _is_plain(self.model):
+            self._as_plain(final_norm)
+        else:
+            self._as_staged(final_norm)
         mean, deviation = _normalisation(folder, settings.model_type)
         # Saved with the weights, because the preprocessor's file is not.
         self.register_buffer("mean", torch.tensor(mean).float().view(3, 1, 1))
         self.register_buffer("deviation", torch.tensor(deviation).float().view(3, 1, 1))
-        self._accepts = set(inspect.signature(self.model.forward).parameters)
+
+    def _as_plain(self, final_norm: bool) -> None:
+        settings, named = self.model.config, [n for n, _ in self.model.named_parameters()]
+        if self.class_token != "drop" and not any(n.endswith(CLASS_TOKENS) for n in named):
+            self._refuse_class_token()
+        self.patch_size, self.size = _pair(settings.patch_size), _pair(_side(settings))
+        self._check_tokens()
+        norm = _trim(self.model, self.layers)
+        self.final_norm = norm if final_norm else self.final_norm
+        self.width = settings.hidden_size * len(self.layers) * (2 if self.class_token == "join" else 1)
+
+    def _as_staged(self, final_norm: bool) -> None:
+        kind = type(self.model).__name__
+        if len(self.layers) > 1:
+            raise RecipeError(
+                f"{kind} has stages of different grids; choose one layer of it, not {self.layers}"
+            )
+        if final_norm:
+            raise RecipeError(f"{kind} has its norms inside its stages; leave final_norm out")
+        if self.class_token != "drop":
+            self._refuse_class_token()
+        self.size = _pair(getattr(self.model.config, "image_size", None) or USUAL)
+        self._stages = Stages(_skeleton(self.model.config), self.layers[0], self.size)
+        self.width = self._stages.width
+
+    def _refuse_class_token(self) -> None:
+        raise RecipeError(
+            f"{type(self.model).__name__} has no class token to {_VERBS[self.class_token]}; use class_token: drop"
+        )
+
+    def _check_tokens(self) -> None:
+        """Raise RecipeError unless the model makes a token of every patch of pixels alone."""
+        rows, columns = self._patches(*self.size)
+        output = run(_skeleton(self.model.config), *self.size)
+        if output is None:
+            return
+        made = output.last_hidden_state.shape[1]
+        if not 0 <= made - rows * columns < EXTRAS:
+            raise RecipeError(
+                f"{type(self.model).__name__} makes {made} tokens of {rows}x{columns} patches; encoder "
+                "'transformers' needs one of each"
+            )
 
     def standalone(self) -> dict[str, Any]:
-        settings = self.model.config
-        return {"checkpoint": None, "config": settings.to_diff_dict() | {"model_type": settings.model_type}}
+        return {"checkpoint": None, "config": as_options(self.model.config)}
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         rows, columns = self._patches(height, width)
         return (1, 1 + rows * columns) if self.class_token == "first" else (rows, columns)
 
     def _patches(self, height: int, width: int) -> tuple[int, int]:
+        if self._stages is not None:
+            at = self._stages.locate(height, width)
+            return at.rows, at.columns
         rows, columns = self.patch_size
-        if height % rows or width % columns:
+        if (height, width) != self.size and (
+            height % rows or width % columns
+        ):  # its own size it was made for
             raise RecipeError(
                 f"encoder 'transformers' ({self.model.config.model_type}) cannot cut {height}x{width} pixels "
                 f"into patches of {rows}x{columns}; it was made for {self.size[0]}x{self.size[1]}"
@@ -127,6 +174,9 @@ class Transformers(Encoder, name="transformers"):
         if "noise" in self._accepts:  # ViT-MAE orders its patches by noise, also where it masks none
             extra["noise"] = torch.arange(rows * columns, device=pixels.device).expand(len(pixels), -1)
         pixels = (pixels - self.mean) / self.deviation
+        if self._stages is not None:
+            output = self.model(pixels, **extra, output_hidden_states=self.layers != [-1])
+            return self._stages.read(output, self._stages.locate(*pixels.shape[-2:]))
         if len(self.layers) == 1:
             hidden = self.final_norm(self.model(pixels, **extra).last_hidden_state)
         else:
@@ -157,7 +207,7 @@ def _load(folder: Path, reference: str) -> Any:
                 ignore_mismatched_sizes=True,
                 trust_remote_code=False,
             )
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, ImportError) as error:
         raise CheckpointError(
             f"transformers cannot load a vision model from {reference}: {reason(error)}"
         ) from error
@@ -197,16 +247,43 @@ def _quiet() -> Iterator[None]:
 
 
 def _from_scratch(config: dict[str, Any]) -> Any:
-    from huggingface_hub.errors import StrictDataclassError  # a value of another type than the field's
-    from transformers import AutoConfig, AutoModel
+    return _built(_without_masks(build_config(config, "encoder 'transformers': its config")))
+
+
+def _built(settings: Any) -> Any:
+    from transformers import AutoModel
 
     try:
-        options = dict(config)
-        return AutoModel.from_config(
-            _without_masks(AutoConfig.for_model(options.pop("model_type"), **options))
-        )
-    except (KeyError, ValueError, StrictDataclassError) as error:
-        raise RecipeError(f"transformers has no vision model for the config {config}: {error}") from error
+        return AutoModel.from_config(settings)
+    except Exception as error:  # each architecture raises what it likes for sizes that it cannot have
+        raise RecipeError(
+            f"transformers builds no vision model of this {settings.model_type} config: {first_line(error)}"
+        ) from None
+
+
+def _skeleton(settings: Any) -> Any:
+    """The model without values, for its shapes."""
+    with torch.device("meta"):
+        return _built(settings)
+
+
+def _is_plain(model: Any) -> bool:
+    """Whether it is a vision transformer of one width, whose blocks stand in one list."""
+    settings = model.config
+    needed = ("patch_size", "hidden_size", "num_hidden_layers")
+    sized = any(getattr(settings, name, None) is not None for name in ("image_size", "num_patches"))
+    return (
+        sized
+        and all(getattr(settings, name, None) is not None for name in needed)
+        and not hasattr(settings, "depths")
+        and _blocks(model) is not None
+        and any(hasattr(model, name) for name in FINAL_NORMS)
+    )
+
+
+def _blocks(model: Any) -> nn.ModuleList | None:
+    depth = model.config.num_hidden_layers
+    return next((m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == depth), None)
 
 
 def _without_masks(settings: Any) -> Any:
@@ -223,17 +300,12 @@ def _index(layer: int, depth: int) -> int:
 
 def _trim(model: Any, layers: list[int]) -> nn.Module:
     """Keep what leads to the hidden states; returns the final norm, which the model then has no more."""
-    depth = model.config.num_hidden_layers
-    found = [m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == depth]
-    norm = next((name for name in FINAL_NORMS if hasattr(model, name)), None)
-    if not found or norm is None:
-        raise RecipeError(
-            f"{type(model).__name__} is not a plain vision transformer; encoder 'transformers' needs one"
-        )
+    depth, blocks = model.config.num_hidden_layers, _blocks(model)
+    assert blocks is not None
     for layer in layers:
         if not -depth - 1 <= layer <= depth:
             raise RecipeError(f"layer {layer} of a {type(model).__name__} of {depth} blocks does not exist")
-    del found[0][max(_index(layer, depth) for layer in layers) :]
+    del blocks[max(_index(layer, depth) for layer in layers) :]
     for pooler in POOLERS:
         if hasattr(model, pooler):
             setattr(model, pooler, None)
@@ -242,6 +314,7 @@ def _trim(model: Any, layers: list[int]) -> nn.Module:
     for name, parameter in model.named_parameters():
         if name.endswith("mask_token"):
             parameter.requires_grad = False
+    norm = next(name for name in FINAL_NORMS if hasattr(model, name))
     final = getattr(model, norm)
     setattr(model, norm, nn.Identity())
     return final

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from chiasm.errors import CheckpointError
+from chiasm.transformers_config import BOOKKEEPING
 
 SHOWN = 8  # keys in an error before it only counts
 REQUIRED: Any = object()
@@ -24,6 +25,9 @@ TRANSFORMERS = {
     "transformers_version": "where the config came from",
     "use_cache": "speed only",
 }
+# The same at any depth of a config.
+EVERYWHERE = {f"*.{key}": "bookkeeping of transformers, or how texts are drawn" for key in BOOKKEEPING}
+EVERYWHERE |= {f"*.{key}": reason for key, reason in TRANSFORMERS.items()}
 
 
 class Config(Mapping[str, Any]):

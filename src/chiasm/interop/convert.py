@@ -18,6 +18,7 @@ from chiasm.checkpoint import find_checkpoint, read_json, whole_folder, write_js
 from chiasm.errors import CheckpointError
 from chiasm.interop.family import Family, Folder, Original, find_family, reading_config, recognise
 from chiasm.interop.mapping import NameMap, some
+from chiasm.interop.preparation import check_preprocessor
 from chiasm.language.text import DRAW, PLAIN_TEMPLATE
 from chiasm.language.tokenizer_folder import JINJA, Templates, folder_template, stop_ids, write_template
 from chiasm.recipe import Recipe, load_recipe
@@ -78,7 +79,24 @@ def load_named(
     Weights that the module ties may be given once. Errors tell the original's names and both shapes.
     """
     full = check_fit(module, ours, names, where, prefix)
+    _check_values(module, full, names, where, prefix)
     load_into(module, {key.removeprefix(prefix): tensor for key, tensor in full.items()}, where)
+
+
+def _check_values(
+    module: nn.Module, full: Mapping[str, Tensor], names: NameMap, where: str, prefix: str
+) -> None:
+    """Raise CheckpointError naming weights that are not numbers, or numbers of another kind than a weight's."""
+    for name, parameter in module.named_parameters():
+        tensor = full[prefix + name]
+        called = " + ".join(names.their_names(prefix + name)) or name
+        if parameter.is_floating_point() and not tensor.is_floating_point():
+            raise CheckpointError(
+                f"{where}: {called} is of type {tensor.dtype}; a weight has to be a real number"
+            )
+        if not bool(tensor.isfinite().all()):
+            count = int((~tensor.isfinite()).sum())
+            raise CheckpointError(f"{where}: {called} has {count} values that are not finite")
 
 
 def check_fit(
@@ -130,18 +148,25 @@ def import_checkpoint(
     *,
     layout: str | None = None,
     tokenizer: str | Path | None = None,
+    averaged: bool = False,
 ) -> Path:
     """Make a Chiasm checkpoint of a public one; returns its folder.
 
     layout: the family's name, where the files alone do not tell. tokenizer: a folder, where the source has none.
+    averaged: of a training checkpoint that keeps both, the moving average of the weights and not the weights.
     Raises CheckpointError.
     """
-    folder = Folder(Path(source))
+    folder = Folder(Path(source), averaged=averaged)
     chosen = find_family(layout) if layout else recognise(folder)
     with reading_config(str(source), chosen):
         original = chosen.read(folder)
         constants = chosen.constants(folder)
+    if averaged and not folder.tensors_read:
+        raise CheckpointError(
+            f"checkpoints of {chosen.name!r} are known without a moving average of their weights"
+        )
     plan = chosen.plan(original.config, original.tensors.keys(), str(source))
+    check_preprocessor(folder, plan.model)
     text = Path(tokenizer) if tokenizer else chosen.tokenizer(folder)
     if text is None and _reads_text(plan.model):
         raise CheckpointError(f"{source} has no tokenizer files; give a folder that has them (--tokenizer)")
@@ -165,6 +190,7 @@ def import_checkpoint(
         _finish_tokenizer(words, template, plan.added_tokens)
     origin = {
         "family": chosen.name,
+        "averaged": averaged,
         "config": original.config,
         "borrowed": {name: _digest(original.tensors[name]) for name in original.borrowed},
         "tensors": {
@@ -204,6 +230,11 @@ def export_checkpoint(folder: str | Path, destination: str | Path, layout: str |
     """
     place = find_checkpoint(folder)
     record = read_json(place / "parts.json")
+    if record["model"].get("routing", {}).get("type") == "lora":
+        raise CheckpointError(
+            f"{folder} has low-rank updates beside its weights; `chiasm merge {folder} OUT` adds them, and OUT "
+            "can be exported"
+        )
     tensors = read_tensors(place / "model.safetensors")
     tensors |= {name: tensors[twin] for name, twin in record["tied"].items()}
     # What only judged or made targets in training; no public layout has room for it.
@@ -228,6 +259,8 @@ def export_checkpoint(folder: str | Path, destination: str | Path, layout: str |
         if side.is_dir():
             shutil.copytree(side, draft, dirs_exist_ok=True)
             _keep_template(place / "tokenizer", draft)
+        if side != place / FILES:
+            chosen.complete(original, record["model"], tensors, draft)
         chosen.write(original, draft)
     return Path(destination)
 

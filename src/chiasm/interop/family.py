@@ -26,10 +26,13 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer
 
 
 class Folder:
-    """The files of a checkpoint; they are read when they are asked for, and once."""
+    """The files of a checkpoint; they are read when they are asked for, and once.
 
-    def __init__(self, path: Path):
-        self.path = path
+    averaged: of a training checkpoint, the moving average of its weights is read.
+    """
+
+    def __init__(self, path: Path, *, averaged: bool = False):
+        self.path, self.averaged = path, averaged
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -60,7 +63,12 @@ class Folder:
     @cached_property
     def tensors(self) -> dict[str, Tensor]:
         """All tensors by the names in the files; raises CheckpointError naming a broken or missing file."""
-        return read_tensors(self.path)
+        return read_tensors(self.path, averaged=self.averaged)
+
+    @property
+    def tensors_read(self) -> bool:
+        """Whether anybody has asked for `tensors`."""
+        return "tensors" in self.__dict__
 
     @property
     def tokenizer(self) -> Path | None:
@@ -183,6 +191,18 @@ class Family:
     def added_tokens(self, config: Mapping[str, Any]) -> dict[str, int]:
         """Tokens with their ids that the original adds to its tokenizer when it runs, in the order of the ids."""
         return {}
+
+    def complete(
+        self,
+        original: Original,
+        model: Mapping[str, Mapping[str, Any]],
+        ours: Mapping[str, Tensor],
+        folder: Path,
+    ) -> None:
+        """Add what their code needs beside a model that was made here: marker tokens, how images are prepared.
+
+        folder: already has the tokenizer's files. model, ours: the parts, and the tensors by our names.
+        """
 
     def write(self, original: Original, folder: Path) -> None:
         """Write the files; the default is config.json and model.safetensors."""

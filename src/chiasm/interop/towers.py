@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from chiasm.errors import CheckpointError
+from chiasm.errors import CheckpointError, RecipeError
+from chiasm.interop.config import known_value, plain
 from chiasm.interop.family import Folder
 from chiasm.interop.mapping import Own, Rule, Unused
+from chiasm.transformers_config import as_options, build_config
 
 # Fields that belong to a machine, a run or transformers' bookkeeping, not to the structure.
 DROPPED = (
@@ -21,6 +24,10 @@ DROPPED = (
     "transformers_version",
     "_attn_implementation",
 )
+
+
+# Fields that a type once had in transformers, and that never reached the features of images or the next word.
+FORMER = ("dropout", "initializer_factor", "num_channels", "projection_dim", "vocab_size")
 
 
 def tower(
@@ -70,23 +77,28 @@ def causal_config(config: Mapping[str, Any], default: str) -> dict[str, Any]:
 def plain_config(config: Mapping[str, Any], model_type: str) -> dict[str, Any]:
     """A config of transformers as what it changes of the defaults, with its model_type and vocabulary."""
     built = settings({**config, "model_type": model_type})
-    told = {key: value for key, value in built.to_diff_dict().items() if key not in DROPPED}
+    told = {key: value for key, value in as_options(built).items() if key not in DROPPED}
     vocabulary = {"vocab_size": built.vocab_size} if hasattr(built, "vocab_size") else {}
     return {**told, **vocabulary, "model_type": model_type}
 
 
 def settings(config: Mapping[str, Any]) -> Any:
-    """The configuration object of transformers for a config with its model_type."""
-    from huggingface_hub.errors import StrictDataclassError  # a value of another type than the field's
-    from transformers import AutoConfig
+    """The configuration object of transformers for a config with its model_type.
 
-    options = {key: value for key, value in config.items() if key not in (*DROPPED, "model_type")}
+    Raises CheckpointError for a key or value that transformers does not know.
+    """
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    kind = config["model_type"]
+    own = {field.name for field in fields(CONFIG_MAPPING[kind])} if kind in CONFIG_MAPPING else set()
+    skipped = {*DROPPED, *(key for key in FORMER if key not in own)}
+    if "num_channels" in config.keys() & skipped:
+        known_value("num_channels", config["num_channels"], 3)
+    kept = {key: value for key, value in config.items() if key not in skipped}
     try:
-        return AutoConfig.for_model(config["model_type"], **options)
-    except (KeyError, ValueError, TypeError, StrictDataclassError) as error:
-        raise CheckpointError(
-            f"transformers knows no model {config['model_type']!r} of this config: {error}"
-        ) from None
+        return build_config(plain(kept), "the config")
+    except RecipeError as error:
+        raise CheckpointError(str(error)) from None
 
 
 def preprocessor(folder: Folder) -> dict[str, Any]:
@@ -105,12 +117,13 @@ def colour(mean: Sequence[float]) -> list[int]:
 
 def normalisation(folder: Folder, slot: str = "encoder") -> dict[str, Tensor]:
     """An encoder's mean and deviation as the folder's preprocessor has them; {} leaves the family's usual ones."""
-    for name in ("preprocessor_config.json", "processor_config.json"):
-        told = folder.json(name)
-        told = told.get("image_processor", told)
-        if "image_mean" in told and "image_std" in told:
-            return {
-                f"{slot}.mean": torch.tensor(told["image_mean"]).float().view(3, 1, 1),
-                f"{slot}.deviation": torch.tensor(told["image_std"]).float().view(3, 1, 1),
-            }
-    return {}
+    prepared = preprocessor(folder)
+    mean, deviation = prepared.get("image_mean"), prepared.get("image_std")
+    if prepared.get("do_normalize") is False:
+        mean, deviation = [0.0] * 3, [1.0] * 3
+    if mean is None or deviation is None:
+        return {}
+    return {
+        f"{slot}.mean": torch.tensor(mean).float().view(3, 1, 1),
+        f"{slot}.deviation": torch.tensor(deviation).float().view(3, 1, 1),
+    }

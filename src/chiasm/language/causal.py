@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
@@ -21,6 +20,7 @@ from chiasm.errors import CheckpointError, RecipeError, reason
 from chiasm.language import Language
 from chiasm.language import chameleon as _chameleon  # noqa: F401 - makes it known to transformers
 from chiasm.language.text import DRAW, Empty, TextTokenizer
+from chiasm.transformers_config import as_options, build_config
 
 
 class Causal(Language, name="causal"):
@@ -86,8 +86,7 @@ class Causal(Language, name="causal"):
         self.context = getattr(self.inner.config, "max_position_embeddings", 1 << 20)
 
     def standalone(self) -> dict[str, Any]:
-        config = self.inner.config.to_diff_dict() | {"model_type": self.inner.config.model_type}
-        return {"checkpoint": None, "chat_template": None, "config": _plain(config)}
+        return {"checkpoint": None, "chat_template": None, "config": as_options(self.inner.config)}
 
     def embed(self, ids: Int[Tensor, "*s"]) -> Float[Tensor, "*s d"]:
         return self.inner.get_input_embeddings()(ids)
@@ -132,14 +131,17 @@ def _cache_keyword(model: nn.Module) -> str:
 
 
 def _from_config(config: dict[str, Any], vocabulary: int) -> Any:
-    if "model_type" not in config:
-        raise RecipeError("language 'causal': its config needs a 'model_type', such as llama")
-    options = {key: value for key, value in config.items() if key != "model_type"}
+    where = "language 'causal': its config"
+    kind = type(build_config(config, where))
+    if kind not in AutoModelForCausalLM._model_mapping:
+        raise RecipeError(f"{where}: transformers has no causal language model {kind.model_type!r}")
+    built = build_config({"vocab_size": vocabulary, **config}, where)
     try:
-        built = AutoConfig.for_model(config["model_type"], **{"vocab_size": vocabulary, **options})
         _refuse_own_attention(built)
         return AutoModelForCausalLM.from_config(built, attn_implementation=NAME)
-    except (ValueError, TypeError, KeyError, StrictDataclassError) as error:
+    except RecipeError:
+        raise
+    except Exception as error:  # each architecture raises what it likes for sizes that it cannot have
         raise RecipeError(f"language 'causal': transformers refuses this config: {error}") from None
 
 
@@ -184,9 +186,3 @@ def _folder(checkpoint: str) -> Path:
     if path.is_dir() or path.suffix == ".gguf":
         return dequantized(find_file(path, ".gguf"))
     raise CheckpointError(f"{checkpoint} is a file; a language model needs a folder or a .gguf file")
-
-
-def _plain(config: dict[str, Any]) -> dict[str, Any]:
-    """Without what belongs to this machine and this run."""
-    dropped = ("transformers_version", "_name_or_path", "architectures", "dtype", "_attn_implementation")
-    return {key: value for key, value in config.items() if key not in dropped}

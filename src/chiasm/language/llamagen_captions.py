@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForTextEncoding
+from transformers import AutoModelForTextEncoding
 
 from chiasm.bounds import (
     Count,
@@ -27,6 +27,7 @@ from chiasm.language.llama_block import initialise
 from chiasm.language.llamagen import GridLlama
 from chiasm.language.text import PLAIN_TEMPLATE, TextTokenizer
 from chiasm.sequence import Kind, PackedBatch
+from chiasm.transformers_config import build_config
 
 # What a caption is to the text encoder: its words and the end marker.
 CAPTION_TEMPLATE = (
@@ -207,11 +208,10 @@ def _text_encoder(checkpoint: str | None, config: dict[str, Any] | None, vocabul
     if checkpoint is not None and config is not None:
         raise RecipeError("language 'llamagen_captions' takes either a 'checkpoint' or a 'config', not both")
     if config is not None:
-        options = {key: value for key, value in config.items() if key != "model_type"}
+        built = build_config({"vocab_size": vocabulary, **config}, "language 'llamagen_captions': its config")
         try:
-            built = AutoConfig.for_model(config["model_type"], **{"vocab_size": vocabulary, **options})
             return AutoModelForTextEncoding.from_config(built).eval()
-        except (ValueError, TypeError, KeyError) as error:
+        except Exception as error:  # each architecture raises what it likes for sizes that it cannot have
             raise RecipeError(
                 f"language 'llamagen_captions': transformers refuses this config: {error}"
             ) from None

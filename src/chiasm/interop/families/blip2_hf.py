@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from chiasm.connectors.qformer import Trunk
 from chiasm.errors import CheckpointError
 from chiasm.interop.activations import activation_name, their_activation
 from chiasm.interop.cases import Case
+from chiasm.interop.config import EVERYWHERE, known_value
 from chiasm.interop.convert import load, load_named
 from chiasm.interop.family import Family, Folder, Original, find_family
 from chiasm.interop.mapping import NameMap, Own, Reshape, Rule, Split, Unused
@@ -35,6 +36,16 @@ class Blip2Transformers(Family, name="blip2-hf"):
     """The layout of Blip2ForConditionalGeneration with a causal language model (Salesforce/blip2-opt-2.7b)."""
 
     looks_for = "config.json with model_type blip-2 and use_decoder_only_language_model"
+
+    without_effect: ClassVar = {
+        **EVERYWHERE,
+        "image_token_index": "an id in a prompt, where images are put without it",
+        "image_token_id": "an id in a prompt, where images are put without it",
+        "image_text_hidden_size": "of another head, which is not loaded",
+        "tie_word_embeddings": "the tensors tell",
+        "is_encoder_decoder": "use_decoder_only_language_model tells",
+        "num_image_tokens": "counts of tokens follow from the parts",
+    }
 
     def recognises(self, folder: Folder) -> bool:
         return folder.config.get("model_type") == "blip-2"
@@ -145,7 +156,10 @@ class Blip2Transformers(Family, name="blip2-hf"):
 
 
 def _connector(config: Mapping[str, Any], queries: int) -> dict[str, Any]:
-    told = settings({**config, "model_type": "blip_2_qformer"})
+    known_value("position_embedding_type", config.get("position_embedding_type", "absolute"), "absolute")
+    known_value("use_qformer_text_input", config.get("use_qformer_text_input", False), False)
+    shape = {key: value for key, value in config.items() if key != "position_embedding_type"}
+    told = settings({**shape, "model_type": "blip_2_qformer"})
     return {
         "type": "qformer",
         "queries": queries,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
 from chiasm.errors import CheckpointError
+from chiasm.interop.config import EVERYWHERE
 from chiasm.interop.families.chameleon_vq import of_transformers
 from chiasm.interop.family import Family, Folder, Original, find_family
 from chiasm.interop.lightning import read_state_dict
@@ -33,6 +34,11 @@ class Chameleon(Family, name="chameleon"):
     """
 
     looks_for = "config.json with model_type chameleon"
+
+    without_effect: ClassVar = {
+        **EVERYWHERE,
+        "tie_word_embeddings": "the tensors tell",
+    }
 
     def recognises(self, folder: Folder) -> bool:
         return folder.config.get("model_type") == "chameleon"

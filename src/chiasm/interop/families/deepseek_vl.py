@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from chiasm.errors import CheckpointError, nearest
 from chiasm.interop.cases import Case
+from chiasm.interop.config import EVERYWHERE, known_value
 from chiasm.interop.convert import Loaded, load
 from chiasm.interop.family import Family, Folder, Original, find_family
 from chiasm.interop.mapping import NameMap, Rule, Unused
@@ -53,6 +54,21 @@ class DeepseekVL(Family, name="deepseek-vl"):
     """
 
     looks_for = "config.json with model_type multi_modality, vision_config.cls and aligner_config.cls"
+
+    without_effect: ClassVar = {
+        **EVERYWHERE,
+        "*.image_size": "the tower's params are used where a structure has one too",
+        "*.freeze_high": "of training",
+        "*.freeze_low": "of training",
+        "*.ckpt_path": "where weights once were",
+        "*.output_dim": "the tensors tell",
+        "*.n_embed": "the tensors tell",
+        "*.input_dim": "the tensors tell",
+        "*.pixel_mean": "taken over by the encoder",
+        "*.pixel_std": "taken over by the encoder",
+        "vision_config.params.high_res_cfg.select_layer": "SAM has one output",
+        "*.cls": "one class is known at each place, by whose tensors and options it is told",
+    }
 
     def recognises(self, folder: Folder) -> bool:
         told = folder.config
@@ -125,6 +141,7 @@ def _hybrid(params: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, A
     if params.get("concat_type", "tuple") not in ("tuple", "feature"):
         raise CheckpointError(f"concat_type is {params['concat_type']!r}; known: tuple, feature")
     high, low = params["high_res_cfg"], params["low_res_cfg"]
+    known_value("select_feature", high.get("select_feature", "same"), "same")
     structures = {**SAMS, **config}
     name = high["model_name"]
     if not isinstance(structures.get(name), Mapping):

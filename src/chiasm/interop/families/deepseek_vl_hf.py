@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from torch import Tensor
 from chiasm.errors import CheckpointError
 from chiasm.interop.activations import activation_name
 from chiasm.interop.cases import Case
+from chiasm.interop.config import EVERYWHERE
 from chiasm.interop.convert import load
 from chiasm.interop.families.deepseek_vl import TEMPLATE
 from chiasm.interop.family import Family, Folder, Original, find_family
@@ -34,6 +35,13 @@ class DeepseekVLTransformers(Family, name="deepseek-vl-hf"):
     """The layout of DeepseekVLForConditionalGeneration and of its hybrid (deepseek-community on the hub)."""
 
     looks_for = "config.json with model_type deepseek_vl or deepseek_vl_hybrid"
+
+    without_effect: ClassVar = {
+        **EVERYWHERE,
+        "image_token_id": "an id in a prompt, where images are put without it",
+        "tie_word_embeddings": "the tensors tell",
+        "image_token_index": "an id in a prompt, where images are put without it",
+    }
 
     def recognises(self, folder: Folder) -> bool:
         return folder.config.get("model_type") in CLASSES

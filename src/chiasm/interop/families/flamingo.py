@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from einops import rearrange
@@ -13,6 +13,7 @@ from torch import Tensor
 from chiasm import parts
 from chiasm.errors import CheckpointError, nearest
 from chiasm.interop.cases import Case
+from chiasm.interop.config import EVERYWHERE
 from chiasm.interop.convert import load, load_named
 from chiasm.interop.family import Family, Folder, Original, find_family
 from chiasm.interop.frozen import frozen_clip, frozen_language
@@ -53,6 +54,14 @@ class Flamingo(Family, name="flamingo"):
     """
 
     looks_for = "config.json with lm, vision, perceiver and cross_attn_every_n_layers"
+
+    without_effect: ClassVar = {
+        **EVERYWHERE,
+        "vision.kind": "its structure tells",
+        "eoc_token_id": "ends a text when one is drawn",
+        "lm.checkpoint": "where frozen weights are, which the reader follows",
+        "vision.checkpoint": "where frozen weights are, which the reader follows",
+    }
 
     def recognises(self, folder: Folder) -> bool:
         return {"lm", "vision", "perceiver", "cross_attn_every_n_layers"} <= folder.config.keys()

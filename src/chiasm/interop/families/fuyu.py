@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from einops import rearrange
 from torch import Tensor
 
 from chiasm.interop.cases import Case
+from chiasm.interop.config import EVERYWHERE, known_value
 from chiasm.interop.convert import load
 from chiasm.interop.family import Family, Folder, Original, find_family
 from chiasm.interop.mapping import NameMap, Row, Rule, Unused
@@ -58,6 +59,19 @@ class Fuyu(Family, name="fuyu"):
 
     looks_for = "config.json with model_type fuyu"
 
+    without_effect: ClassVar = {
+        **EVERYWHERE,
+        "_vocab_size": "the text_config's is used",
+        "hidden_dropout": "of training",
+        "attention_dropout": "of training",
+        "image_token_id": "an id in a prompt, where images are put without it",
+        "image_size": "images keep their own size",
+        "pad_token_id": "of padding",
+        "bos_token_id": "of the tokenizer",
+        "eos_token_id": "of the tokenizer",
+        "tie_word_embeddings": "the tensors tell",
+    }
+
     def recognises(self, folder: Folder) -> bool:
         return folder.config.get("model_type") == "fuyu"
 
@@ -71,6 +85,7 @@ class Fuyu(Family, name="fuyu"):
 
     def model(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> dict[str, dict[str, Any]]:
         text, patch = _text(config), config.get("patch_size", 30)
+        known_value("num_channels", config.get("num_channels", 3), 3)
         return {
             "views": {"type": "native", "patch": patch},
             "encoder": {"type": "patches", "patch_size": patch},

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from chiasm import parts
 from chiasm.interop.cases import Case
+from chiasm.interop.config import EVERYWHERE
 from chiasm.interop.convert import load_named
 from chiasm.interop.eva import eva, eva_rules
 from chiasm.interop.families.flamingo import perceiver_options, perceiver_rules
@@ -31,6 +32,11 @@ class Gvt(Family, name="gvt"):
     """
 
     looks_for = "config.json with visual_encoder, perceiver, llm_hidden and llm"
+
+    without_effect: ClassVar = {
+        **EVERYWHERE,
+        "llm_hidden": "the tensors tell",
+    }
 
     def recognises(self, folder: Folder) -> bool:
         return {"visual_encoder", "perceiver", "llm_hidden", "llm"} <= folder.config.keys()

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from chiasm.errors import CheckpointError, nearest
 from chiasm.interop.cases import Case
+from chiasm.interop.config import EVERYWHERE, known_value
 from chiasm.interop.convert import load
 from chiasm.interop.family import Family, Folder, Original, find_family
 from chiasm.interop.mapping import NameMap, Reshape, Rule, Unused
@@ -82,6 +83,23 @@ class Honeybee(Family, name="honeybee"):
     """`config.json` of the original, whose language model's config is `text_config` (or in `lm_config`)."""
 
     looks_for = "config.json with projector_config.projector_type one of mlp, c-abs, d-abs, resampler"
+
+    without_effect: ClassVar = {
+        **EVERYWHERE,
+        "*.use_pretrained_backbone": "of weights at the start",
+        "*.disable_custom_kernels": "speed only",
+        "*.manual_init_refPoints": "of weights at the start",
+        "*.num_query_tokens": "counts of tokens follow from the parts",
+        "*.dropout": "of training",
+        "*.attention_dropout": "of training",
+        "*.activation_dropout": "of training",
+        "*.attention_probs_dropout_prob": "of training",
+        "*.hidden_dropout_prob": "of training",
+        "*.initializer_range": "of weights at the start",
+        "tie_word_embeddings": "the tensors tell",
+        "*.encoder_hidden_size": "the tensors tell",
+        "*.output_hidden_size": "the tensors tell",
+    }
 
     def recognises(self, folder: Folder) -> bool:
         told = folder.config.get("projector_config", folder.config.get("visual_projector_config"))
@@ -180,6 +198,7 @@ def _connector(told: Mapping[str, Any], side: int) -> dict[str, Any]:
         made |= {"width": told["hidden_size"], "mlp_depth": told["mlp_depth"], "prenorm": _prenorm(told)}
         return made | shared
     if kind == "d-abs":
+        known_value("learnable_mRP", told.get("learnable_mRP", True), True)
         return {
             "type": "d_abstractor",
             "side": _root(told["num_queries"]),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from chiasm.errors import CheckpointError
 from chiasm.interop.cases import Case
+from chiasm.interop.config import EVERYWHERE
 from chiasm.interop.convert import load
 from chiasm.interop.family import Family, Folder, Original, find_family
 from chiasm.interop.mapping import NameMap, Rule, Unused
@@ -61,6 +62,15 @@ class Idefics2(Family, name="idefics2"):
     """The layout of Idefics2ForConditionalGeneration; pictures are looked at whole (no split into quarters)."""
 
     looks_for = "config.json with model_type idefics2"
+
+    without_effect: ClassVar = {
+        **EVERYWHERE,
+        "perceiver_config.hidden_size": "the tensors tell",
+        "*.attention_dropout": "of training",
+        "image_token_id": "an id in a prompt, where images are put without it",
+        "tie_word_embeddings": "the tensors tell",
+        "transformers_version": "read for the rounding of positions",
+    }
 
     def recognises(self, folder: Folder) -> bool:
         return folder.config.get("model_type") == "idefics2"
@@ -150,7 +160,7 @@ def _plain(vision: Mapping[str, Any]) -> dict[str, Any]:
 def replay(case: Case) -> dict[str, Tensor]:
     """Pictures are padded with zeros to one size; those of zeros alone are left out."""
     given = case.inputs
-    bounds = {"longest_edge": 1 << 20, "shortest_edge": 1}
+    bounds = {"longest_edge": 1 << 14, "shortest_edge": 1}
     version = case.told["reference"].get("commit", "").removeprefix("v")
     config = {"transformers_version": version, **case.config, BOUNDS: bounds}
     model = load(find_family("idefics2"), Original(config, case.tensors)).model

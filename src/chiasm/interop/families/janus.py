@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from chiasm.errors import CheckpointError
 from chiasm.generation import DrawStep, Session, draw
 from chiasm.heads.next_token import guided
 from chiasm.interop.cases import Case
+from chiasm.interop.config import EVERYWHERE
 from chiasm.interop.convert import load
 from chiasm.interop.families.deepseek_vl import PROMPT
 from chiasm.interop.families.vqgan import signed, unsigned
@@ -20,12 +22,13 @@ from chiasm.interop.family import Family, Folder, Original, find_family
 from chiasm.interop.mapping import NameMap, Rule, Unused
 from chiasm.interop.replay import CasePicture, case_document, read_documents, unnormalised
 from chiasm.interop.timm_siglip import siglip, siglip_rules
-from chiasm.interop.towers import causal_config
+from chiasm.interop.towers import causal_config, colour, normalisation, preprocessor
 from chiasm.interop.verify import replays
 from chiasm.sequence import Kind
 from chiasm.views import Size
 
 IMAGE = -1  # the id at each place of a picture in the case
+PADDING = "image_padding"  # not in the original's config: the colour of its preprocessor's mean
 GREY = (127, 127, 127)  # what the original pads pictures with
 TOKENIZER = "gen_vision_model."
 BEGIN, END = "<begin_of_image>", "<end_of_image>"  # round pictures, read and written
@@ -47,8 +50,23 @@ class Janus(Family, name="janus"):
 
     looks_for = "config.json with model_type multi_modality and gen_vision_config"
 
+    without_effect: ClassVar = {
+        **EVERYWHERE,
+        "*.image_size": "the tower's params are used where a structure has one too",
+        "*.output_dim": "the tensors tell",
+        "*.n_embed": "the tensors tell",
+        "*.input_dim": "the tensors tell",
+        "*.cls": "one class is known at each place, by whose tensors and options it is told",
+        "gen_head_config.params.image_token_size": "the tensors tell",
+        "*.ckpt_path": "where weights once were",
+    }
+
     def recognises(self, folder: Folder) -> bool:
         return folder.config.get("model_type") == "multi_modality" and "gen_vision_config" in folder.config
+
+    def read(self, folder: Folder) -> Original:
+        mean = preprocessor(folder).get("image_mean")  # whose colour an image is padded with
+        return Original({**folder.config, **({PADDING: colour(mean)} if mean else {})}, dict(folder.tensors))
 
     def model(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> dict[str, dict[str, Any]]:
         seen, drawn = config["vision_config"]["params"], config["gen_head_config"]["params"]
@@ -56,7 +74,11 @@ class Janus(Family, name="janus"):
         if any(params["projector_type"] != "mlp_gelu" for params in aligners):
             raise CheckpointError("aligners of other projector_type than mlp_gelu are unknown")
         return {
-            "views": {"type": "letterbox", "size": seen["image_size"], "padding": GREY},
+            "views": {
+                "type": "letterbox",
+                "size": seen["image_size"],
+                "padding": tuple(config.get(PADDING, GREY)),
+            },
             "encoder": siglip(seen, config),
             "connector": {"type": "mlp", "depth": aligners[0]["depth"]},
             "language": {
@@ -92,7 +114,12 @@ class Janus(Family, name="janus"):
         return TEMPLATES
 
     def constants(self, folder: Folder) -> dict[str, Tensor]:
-        return {f"encoder.{name}": torch.full((3, 1, 1), 0.5) for name in ("mean", "deviation")}
+        usual = {f"encoder.{name}": torch.full((3, 1, 1), 0.5) for name in ("mean", "deviation")}
+        return usual | normalisation(folder)
+
+    def write(self, original: Original, folder: Path) -> None:
+        config = {key: value for key, value in original.config.items() if key != PADDING}
+        super().write(Original(config, original.tensors), folder)
 
 
 def _tokenizer(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from torch import Tensor
 from chiasm.encoders.transformers import OPENAI
 from chiasm.errors import CheckpointError, nearest
 from chiasm.interop.cases import Case
+from chiasm.interop.config import EVERYWHERE, known_value
 from chiasm.interop.convert import load
 from chiasm.interop.family import Family, Folder, Original, find_family
 from chiasm.interop.mapping import NameMap, Rule, Unsqueeze, Unused
@@ -31,8 +32,38 @@ TOWER = "model.vision_tower.vision_tower."
 ARRANGEMENTS = {"flat": "tiles", "spatial": "mosaic", "spatial_unpad": "unpadded"}
 FEATURES = {"patch": "drop", "cls_patch": "first"}  # and what becomes of the class token
 LANGUAGES = {"llava": "llama", "llava_llama": "llama", "llava_mistral": "mistral", "llava_qwen": "qwen2"}
+OF_VIDEOS = ("add_faster_video", "add_time_instruction", "faster_token_stride", "force_sample")
+ASPECTS = ("square", "pad", "anyres", None)
 # Fields of the original's config that are not its language model's.
 OTHERS = ("mm_", "image_", "tokenizer_", "tune_", "freeze_", "use_mm_", "unfreeze_", "vision_tower")
+TRAINING = "of training, or of how the checkpoint was made"
+VIDEO = "of videos"
+WITHOUT_EFFECT = {
+    **EVERYWHERE,
+    "config.mm_vision_tower": "where the tower's files are, which the folder's reader follows",
+    "padding": "a colour, where image_aspect_ratio asks for one",
+    "config.mm_hidden_size": "the tensors of the projector tell",
+    "config.mm_use_im_patch_token": "a word of the vocabulary that no prompt holds",
+    "config.image_grid_pinpoints": "of tiles, where image_aspect_ratio asks for none",
+    "config.image_crop_resolution": "of the aspect ratio 'crop_split', which is refused",
+    "config.image_split_resolution": "of the aspect ratio 'crop_split', which is refused",
+    "config.tokenizer_model_max_length": TRAINING,
+    "config.tokenizer_padding_side": TRAINING,
+    "config.mm_projector_lr": TRAINING,
+    "config.mm_vision_tower_lr": TRAINING,
+    "config.mm_tunable_parts": TRAINING,
+    "config.mm_newline_position": VIDEO,
+    "config.mm_spatial_pool_mode": VIDEO,
+    "config.mm_spatial_pool_stride": VIDEO,
+    "config.mm_spatial_pool_out_channels": VIDEO,
+    "config.tune_mm_mlp_adapter": TRAINING,
+    "config.tune_mm_vision_resampler": TRAINING,
+    "config.freeze_mm_mlp_adapter": TRAINING,
+    "config.freeze_mm_vision_resampler": TRAINING,
+    "config.freeze_backbone": TRAINING,
+    "config.unfreeze_mm_vision_tower": TRAINING,
+    **{f"config.{key}": VIDEO for key in OF_VIDEOS},
+}
 
 
 class Llava(Family, name="llava"):
@@ -45,6 +76,8 @@ class Llava(Family, name="llava"):
     looks_for = (
         "config.json with mm_projector_type, mm_vision_tower and a model_type such as llava or llava_llama"
     )
+
+    without_effect = WITHOUT_EFFECT
 
     def recognises(self, folder: Folder) -> bool:
         return "mm_projector_type" in folder.config and folder.config.get("model_type") in LANGUAGES
@@ -82,7 +115,8 @@ class Llava(Family, name="llava"):
     def model(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> dict[str, dict[str, Any]]:
         told, vision = config["config"], config["vision_config"]
         kept = _known(told.get("mm_vision_select_feature", "patch"), FEATURES, "mm_vision_select_feature")
-        language = {key: value for key, value in told.items() if not key.startswith(OTHERS)}
+        language = {key: told[key] for key in told if not key.startswith((*OTHERS, *OF_VIDEOS))}
+        _refuse_others(told)
         size, merge = vision.get("image_size", 224), told.get("mm_patch_merge_type", "flat")
         views: dict[str, Any] = {"type": "whole", "size": size, "fit": "crop"}
         if told.get("image_aspect_ratio") == "pad":
@@ -128,6 +162,18 @@ class Llava(Family, name="llava"):
 
     def write(self, original: Original, folder: Path) -> None:
         super().write(Original(original.config["config"], original.tensors), folder)
+
+
+def _refuse_others(told: Mapping[str, Any]) -> None:
+    """Raise CheckpointError for what the original's code can do and no part here does."""
+    accepted: dict[str, tuple[Any, ...]] = {
+        "mm_use_im_start_end": (False, None),  # words round an image
+        "mm_resampler_type": (None,),
+        "use_mm_proj": (True, None),
+        "image_aspect_ratio": ASPECTS,
+    }
+    for key, values in accepted.items():
+        known_value(key, told.get(key, values[0]), *values)
 
 
 def _depth(projector: str) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -14,9 +14,11 @@ from chiasm.encoders.transformers import OPENAI
 from chiasm.errors import CheckpointError
 from chiasm.interop.activations import activation_name, their_activation
 from chiasm.interop.cases import Case
+from chiasm.interop.config import EVERYWHERE
 from chiasm.interop.convert import load
 from chiasm.interop.families.llava import VICUNA
 from chiasm.interop.family import Family, Folder, Original, find_family
+from chiasm.interop.llava_processor import add_image_token, close_tower, write_processor
 from chiasm.interop.mapping import NameMap, Rule, Unsqueeze, Unused
 from chiasm.interop.replay import CasePicture, case_document, read_documents, scattered, unnormalised
 from chiasm.interop.towers import causal_config, colour, normalisation, preprocessor, tower, tower_rules
@@ -36,6 +38,18 @@ class LlavaTransformers(Family, name="llava-hf"):
     """
 
     looks_for = "config.json with model_type llava or llava_next, a text_config and a vision_config"
+
+    without_effect: ClassVar = {
+        **EVERYWHERE,
+        "image_token_index": "an id in a prompt, where images are put without it",
+        "image_token_id": "an id in a prompt, where images are put without it",
+        "ignore_index": "of labels in training",
+        "pad_token_id": "of padding",
+        "image_seq_length": "counts of tokens follow from the parts",
+        "tie_word_embeddings": "the tensors tell",
+        "vocab_size": "the text_config's is used",
+        "hidden_size": "the tensors tell",
+    }
 
     def recognises(self, folder: Folder) -> bool:
         told = folder.config
@@ -123,6 +137,17 @@ class LlavaTransformers(Family, name="llava-hf"):
         return (
             told if whole else told | {"image_grid_pinpoints": [list(each) for each in views["resolutions"]]}
         )
+
+    def complete(
+        self,
+        original: Original,
+        model: Mapping[str, Mapping[str, Any]],
+        ours: Mapping[str, Tensor],
+        folder: Path,
+    ) -> None:
+        close_tower(original)
+        add_image_token(original, folder)
+        write_processor(original.config, model, ours, folder)
 
     def write(self, original: Original, folder: Path) -> None:
         told = {key: value for key, value in original.config.items() if key != VIEWS}

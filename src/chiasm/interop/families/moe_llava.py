@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from chiasm.encoders.transformers import OPENAI
 from chiasm.errors import CheckpointError, nearest
 from chiasm.interop.cases import Case
+from chiasm.interop.config import known_value
 from chiasm.interop.convert import load, load_named
-from chiasm.interop.families.llava import IMAGE, OTHERS, VICUNA, _depth
+from chiasm.interop.families.llava import IMAGE, OTHERS, VICUNA, WITHOUT_EFFECT, _depth
 from chiasm.interop.family import Family, Folder, Original, find_family
 from chiasm.interop.mapping import NameMap, Own, Rule, Unused
 from chiasm.interop.padded import causal_with_padding
 from chiasm.interop.replay import CasePicture, case_document, read_documents, scattered, unnormalised
-from chiasm.interop.towers import causal_config, normalisation, settings, tower, tower_rules
+from chiasm.interop.towers import causal_config, colour, normalisation, settings, tower, tower_rules
 from chiasm.interop.verify import replays
 from chiasm.routing import routed
 from chiasm.routing.moe import Experts, MoE
@@ -34,6 +36,14 @@ LANGUAGES = {
     "moe_llava_phi": "phi",
     "moe_llava_qwen1_5": "qwen2",
 }
+OF_VIDEOS = (
+    "mm_video_tower",
+    "video_global_proj",
+    "video_projector_type",
+    "video_spatial_proj",
+    "video_temproal_proj",
+)
+ASPECTS = ("pad", "square", None)
 BEGINS = ("llama", "mistral")  # language models whose conversations begin with a token of their own
 # StableLM Epoch's fields that transformers calls otherwise.
 RENAMED = {"rope_pct": "partial_rotary_factor", "norm_eps": "layer_norm_eps"}
@@ -47,6 +57,19 @@ class MoELlava(Family, name="moe-llava"):
     """
 
     looks_for = f"config.json with a moe section and model_type {', '.join(LANGUAGES)}"
+
+    without_effect: ClassVar = {
+        **{key.replace("config.", "llm."): reason for key, reason in WITHOUT_EFFECT.items()},
+        **{f"llm.{key}": "of videos" for key in OF_VIDEOS},
+        "llm.moe": "read as a section of its own",
+        "llm.image_projector_type": "read as `projector`",
+        "llm.mm_vision_select_layer": "read as `select_layer`",
+        "llm.mm_image_tower": "where the tower's files are, which the folder's reader follows",
+        "moe.moe_enable": "its layers tell",
+        "moe.moe_mode": "moe_layers_idx tells",
+        "moe.train_modules": "of training",
+        "moe.ep_size": "how experts lie on machines",
+    }
 
     def recognises(self, folder: Folder) -> bool:
         return "moe" in folder.config and folder.config.get("model_type") in LANGUAGES
@@ -81,14 +104,19 @@ class MoELlava(Family, name="moe-llava"):
         if kind not in LANGUAGES:
             raise CheckpointError(f"model_type is {kind!r}{nearest(kind, LANGUAGES)}")
         language = {
-            RENAMED.get(key, key): value
-            for key, value in told.items()
+            RENAMED.get(key, key): told[key]
+            for key in told
             if key != "moe" and not key.startswith((*OTHERS, "video_", "model_type"))
         }
+        known_value("mm_use_im_start_end", told.get("mm_use_im_start_end", False), False)
+        known_value("use_mm_proj", told.get("use_mm_proj", True), True)
+        known_value("mm_vision_select_feature", told.get("mm_vision_select_feature", "patch"), "patch")
+        aspect = known_value("image_aspect_ratio", told.get("image_aspect_ratio"), *ASPECTS)
+        square = {"fit": "pad", "padding": tuple(colour(OPENAI[0]))} if aspect == "pad" else {"fit": "crop"}
         layers = [int(each) for each in moe["moe_layers_idx"]]
         experts = [int(each) for each in _listed(moe["num_experts"])]
         return {
-            "views": {"type": "whole", "size": vision.get("image_size", 224)},
+            "views": {"type": "whole", "size": vision.get("image_size", 224), **square},
             "encoder": tower(vision, "clip_vision_model", layer=config["select_layer"]),
             "connector": {"type": "mlp", "depth": _depth(config["projector"])},
             "language": causal_config(language, LANGUAGES[kind]),

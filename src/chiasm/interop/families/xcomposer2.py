@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from einops import rearrange
@@ -16,6 +16,7 @@ from torch.nn import functional
 from chiasm import parts
 from chiasm.errors import CheckpointError
 from chiasm.interop.cases import Case
+from chiasm.interop.config import EVERYWHERE
 from chiasm.interop.convert import load, load_named
 from chiasm.interop.family import Family, Folder, Original, find_family
 from chiasm.interop.internlm2 import LINEAR, grouped, internlm2_config, internlm2_rules
@@ -62,6 +63,13 @@ class XComposer2(Family, name="xcomposer2"):
     """
 
     looks_for = "config.json with architectures [InternLMXComposer2ForCausalLM], and tensors plora_glb_GN"
+
+    without_effect: ClassVar = {
+        **EVERYWHERE,
+        "markers": "as wide as the tower's features",
+        "shapes": "of a recorded case",
+        "told": "its keys are those of the language model",
+    }
 
     def recognises(self, folder: Folder) -> bool:
         return any("InternLMXComposer2" in name for name in folder.config.get("architectures") or ())

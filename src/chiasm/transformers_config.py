@@ -1,0 +1,121 @@
+"""Configurations of transformers from plain data, in which a key that no model reads is an error.
+
+transformers itself takes any key, and a typo (`hiden_size`) then leaves the default in force without a word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from typing import Any
+
+from chiasm.errors import RecipeError, nearest
+
+# Keys that transformers, or a trainer, once wrote into every config and that no model of ours is changed by.
+BOOKKEEPING = frozenset({
+    "_attn_implementation", "_commit_hash", "_name_or_path", "add_cross_attention", "architectures",
+    "attn_implementation", "auto_map", "bad_words_ids", "begin_suppress_tokens", "bos_token_id",
+    "chunk_size_feed_forward", "cls_token_id", "cross_attention_hidden_size", "decoder_start_token_id",
+    "diversity_penalty", "do_sample", "dtype", "early_stopping", "encoder_no_repeat_ngram_size",
+    "eos_token_id", "exponential_decay_length_penalty", "finetuning_task", "forced_bos_token_id",
+    "forced_eos_token_id", "gradient_checkpointing", "id2label", "is_decoder", "is_encoder_decoder",
+    "label2id", "length_penalty", "mask_token_id", "max_length", "min_length", "model_name", "model_type",
+    "name_or_path", "no_repeat_ngram_size", "num_beam_groups", "num_beams", "num_labels",
+    "num_return_sequences", "output_attentions", "output_hidden_states", "output_scores", "pad_token_id",
+    "prefix", "problem_type", "pruned_heads", "quantization_config_loader", "remove_invalid_values",
+    "repetition_penalty", "return_dict", "return_dict_in_generate", "sep_token_id", "suppress_tokens",
+    "task_specific_params", "temperature", "tf_legacy_loss", "tie_encoder_decoder", "tie_word_embeddings",
+    "tokenizer_class", "top_k", "top_p", "torch_dtype", "torchscript", "transformers_version", "typical_p",
+    "unk_token_id", "unsloth_fixed", "unsloth_version", "use_bfloat16",
+})  # fmt: skip
+# Of these, what belongs to a machine or a run and is not written down.
+RUN = {"transformers_version", "_name_or_path", "architectures", "dtype", "_attn_implementation"}
+# What a table of rotary positions may hold, whatever its type.
+ROPE = frozenset({
+    "rope_type", "type", "rope_theta", "factor", "original_max_position_embeddings", "attention_factor",
+    "beta_fast", "beta_slow", "short_factor", "long_factor", "low_freq_factor", "high_freq_factor",
+    "mscale", "mscale_all_dim", "truncate", "partial_rotary_factor", "mrope_section", "mrope_interleaved",
+})  # fmt: skip
+
+
+def build_config(config: Mapping[str, Any], where: str) -> Any:
+    """The configuration object for a `config` with its `model_type`; `where` names it in messages.
+
+    Raises RecipeError for a type that transformers has not, for a key that the type has not, and for a value that
+    it cannot have.
+    """
+    from huggingface_hub.errors import StrictDataclassError  # a value of another type than the field's
+    from transformers import AutoConfig
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    if not isinstance(config, Mapping):
+        raise RecipeError(f"{where} must be a mapping of transformers' options, not {config!r}")
+    kind = config.get("model_type")
+    if not isinstance(kind, str):
+        raise RecipeError(f"{where} needs a 'model_type', such as llama or clip_vision_model")
+    if kind not in CONFIG_MAPPING:
+        raise RecipeError(f"{where}: transformers has no model_type {kind!r}{_near(kind, CONFIG_MAPPING)}")
+    options = {key: value for key, value in config.items() if key != "model_type"}
+    try:
+        built = AutoConfig.for_model(kind, **options)
+    except (
+        KeyError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        ImportError,
+        ArithmeticError,
+        StrictDataclassError,
+    ) as error:
+        raise RecipeError(f"{where}: transformers refuses this {kind} config: {error}") from None
+    for key, known in unknown_keys(built, options):
+        raise RecipeError(f"{where}: the {kind} of transformers has no key {key!r}{_near(key, known)}")
+    return built
+
+
+def as_options(settings: Any) -> dict[str, Any]:
+    """A configuration as the options that `build_config` makes it of again; what it knows not of is left out."""
+    options = settings.to_diff_dict()
+    unknown = {key for key, _ in unknown_keys(settings, options)}
+    kept = {key: value for key, value in options.items() if key not in unknown | RUN}
+    return {**kept, "model_type": settings.model_type}
+
+
+def unknown_keys(
+    settings: Any, options: Mapping[str, Any], prefix: str = ""
+) -> Iterator[tuple[str, set[str]]]:
+    """Dotted keys of `options` that a configuration made of them does not know, each with those known beside it."""
+    kind = type(settings)
+    named = {field.name for field in fields(kind)}
+    known = named | set(kind.attribute_map)
+    for key, value in options.items():
+        inner = getattr(settings, key, None)
+        if key in kind.sub_configs and isinstance(value, Mapping) and inner is not None:
+            yield from unknown_keys(inner, value, f"{prefix}{key}.")
+        elif key in ("rope_scaling", "rope_parameters") and isinstance(value, Mapping):
+            yield from _unknown_rope(value, f"{prefix}{key}.")
+        elif key in known | BOOKKEEPING or hasattr(kind, key) or key not in vars(settings):
+            continue  # a key that the class took away while it was built is a former name of another
+        elif key not in vars(_default(kind)):
+            yield prefix + key, {name for name in known if not name.startswith("_")}
+
+
+def _unknown_rope(table: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, set[str]]]:
+    for key, value in table.items():
+        if isinstance(value, Mapping):  # one table for each type of layer
+            yield from _unknown_rope(value, f"{prefix}{key}.")
+        elif key not in ROPE:
+            yield prefix + key, set(ROPE)
+
+
+def _default(kind: type) -> Any:
+    try:
+        return kind()
+    except Exception:  # a type that has no defaults of its own
+        return object.__new__(kind)
+
+
+def _near(word: str, known: Any) -> str:
+    """The nearest word, or none where all would be a long list."""
+    found = nearest(word.rpartition(".")[2], known)
+    return found if found.startswith("; did you mean") else ""
