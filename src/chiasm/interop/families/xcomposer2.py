@@ -66,6 +66,7 @@ class XComposer2(Family, name="xcomposer2"):
 
     without_effect: ClassVar = {
         **EVERYWHERE,
+        "llm.rope_scaling.type": "dynamic scaling begins beyond max_position_embeddings",
         "markers": "as wide as the tower's features",
         "shapes": "of a recorded case",
         "told": "its keys are those of the language model",
