@@ -4,10 +4,13 @@ import json
 
 import pytest
 import torch
+from PIL import Image
 from rich.console import Console
 from safetensors.torch import load_file, save_file
 
 from chiasm.checkpoint import load_model
+from chiasm.data.files import PictureInMemory
+from chiasm.data.sample import Message
 from chiasm.interop import Folder, export_checkpoint, find_family, import_checkpoint, recognise
 from chiasm.interop.convert import _built, _numbers
 from chiasm.recipe import load_recipe
@@ -141,7 +144,12 @@ def test_beit3_comes_back_bit_for_bit(public, tmp_path, head):
     assert recognise(Folder(public)).name == "beit3"
     theirs = round_trip(public, tmp_path)
     assert equal(torch.load(theirs / "beit3.pth", weights_only=True)["model"], tensors)
-    assert load_model(tmp_path / "ours").chat("<5> <7>") is not None
+    model = load_model(tmp_path / "ours")
+    assert model.chat("<5> <7>") is not None
+    image = PictureInMemory(Image.new("RGB", (21, 21)))
+    captioned = [Message("user", (image,)), Message("assistant", ("<5>",))]
+    tokens = model.language.tokenizer.tokens(captioned)
+    assert [(list(each.ids), each.learn) for each in tokens] == [([], False), ([1], False), ([5, 2], True)]
 
 
 def test_beit3_pretrained_further_is_exported_without_what_made_its_targets(public, tmp_path):

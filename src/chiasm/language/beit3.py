@@ -49,6 +49,7 @@ class BEiT3(Language, name="beit3"):
         sub_norm: norms inside attention and feed-forward networks as well (Magneto, arXiv 2210.06423).
         epsilon: of the norms.
         tokenizer: folder or hub name of a tokenizer; without one it is trained.
+        chat_template: as of language 'causal', in place of the tokenizer's own; without either, `plain`.
         vocabulary: most tokens of a tokenizer trained on the recipe's own texts.
         vocab_size: rows of the table of words, where they are more than the tokenizer's tokens.
     """
@@ -68,15 +69,19 @@ class BEiT3(Language, name="beit3"):
         sub_norm: bool = True,
         epsilon: Epsilon = 1e-5,
         tokenizer: str | None = None,
+        chat_template: str | None = None,
         vocabulary: Vocabulary = 4096,
         vocab_size: Vocabulary = 0,
     ):
         super().__init__()
         if width % heads:
             raise RecipeError(f"language 'beit3': {heads} heads do not divide the width {width}")
-        self.tokenizer = (
-            TextTokenizer.load(tokenizer, plain=True) if tokenizer else TextTokenizer.train(texts, vocabulary)
-        )
+        if tokenizer:
+            self.tokenizer = TextTokenizer.load(tokenizer, plain=chat_template is None)
+        else:
+            self.tokenizer = TextTokenizer.train(texts, vocabulary)
+        if chat_template is not None:
+            self.tokenizer.use_template(chat_template)
         if draws:
             self.tokenizer.mark_pictures()
         size = max(len(self.tokenizer), vocab_size)
@@ -89,7 +94,7 @@ class BEiT3(Language, name="beit3"):
         self._initialise(math.sqrt(math.log(2 * depth)) if sub_norm else 1.0)
 
     def standalone(self) -> dict[str, Any]:
-        return {"vocab_size": self.table.num_embeddings}
+        return {"vocab_size": self.table.num_embeddings, "chat_template": None}
 
     def embed(self, ids: Int[Tensor, "*s"]) -> Float[Tensor, "*s d"]:
         return self.table(ids)

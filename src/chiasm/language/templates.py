@@ -20,4 +20,10 @@ QUESTION = (
     "Question: {{ message['content'] }} Answer:{% elif message['role'] == 'assistant' %} "
     "{{ message['content'] }}{{ eos_token }}{% else %}{{ message['content'] }} {% endif %}{% endfor %}"
 )
-NAMED = {"plain": PLAIN, "question": QUESTION, "vicuna": VICUNA}
+# As captioners are trained: nothing asks. Words of a user stand between image and caption.
+CAPTION = (
+    "{% for message in messages %}{% if message['role'] == 'assistant' %}{{ bos_token }}{{ message['content'] }}"
+    "{{ eos_token }}{% else %}{{ message['content'] }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ bos_token }}{% endif %}"
+)
+NAMED = {"caption": CAPTION, "plain": PLAIN, "question": QUESTION, "vicuna": VICUNA}

@@ -88,6 +88,7 @@ class BEiT3(Family, name="beit3"):
                 "sub_norm": config.get("subln", True),
                 "epsilon": config.get("layernorm_eps", 1e-5),
                 "vocab_size": config["vocab_size"],
+                "chat_template": "caption",
             },
         }
 
