@@ -1,0 +1,260 @@
+"""A step by hand: weights of losses, means over micro-batches, clipping, betas, decay, the scale of Muon."""
+
+import copy
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+from toy import Squares, raw, toy
+
+from chiasm.data import Message, Sample
+from chiasm.data.documents import PictureReader, document
+from chiasm.errors import ChiasmError
+from chiasm.losses import Loss, objective
+from chiasm.recipe import Stage, load_recipe
+from chiasm.sequence import pack
+from chiasm.training.distribution import Ranks
+from chiasm.training.optimiser import optimiser, optimiser_state, restore_optimiser
+from chiasm.training.step import Aim, Documents, Step
+from chiasm.training.train import build_model
+
+CPU = torch.device("cpu")
+
+
+class Slopes(Aim):
+    """Losses that are straight lines in two weights: each batch says how steep, by name (sum, count, weight)."""
+
+    def __init__(self):
+        self.names = {"a", "b"}
+        self.weight = nn.Parameter(torch.tensor([2.0, 5.0]))
+        self.forgotten = self.stepped = 0
+
+    def losses(self, batch):
+        return {
+            name: Loss(self.weight[i] * slope, torch.tensor(float(count)), weight)
+            for i, (name, (slope, count, weight)) in enumerate(batch.items())
+        }
+
+    def counts(self, batch):
+        return {name: float(count) for name, (_, count, _) in batch.items()}
+
+    def after_step(self):
+        self.stepped += 1
+
+    def forget(self):
+        self.forgotten += 1
+
+
+class Batch(dict):
+    """Of `Slopes`: by name, the slope, the number of terms and the loss's own weight."""
+
+    def to(self, device):
+        return self
+
+
+def stage(**options):
+    options = {"train": {"language": 1e-3}, "clip": 1e9, "precision": "fp32"} | options
+    return Stage(name="s", data={"squares": 1.0}, steps=4, **options)
+
+
+def step_of(aim, **options):
+    made = torch.optim.SGD([{"params": [aim.weight]}], lr=1.0)
+    return Step(aim, made, stage(**options), Ranks(), CPU)
+
+
+def test_a_loss_counts_by_its_own_weight_times_the_stages():
+    aim = Slopes()
+    outcome = step_of(aim, weights={"b": 3.0})([Batch(a=(4.0, 2, 0.5), b=(6.0, 3, 0.25))])
+    assert outcome.losses == {"a": 2.0 * 4 / 2, "b": 5.0 * 6 / 3}
+    assert outcome.objective == pytest.approx(0.5 * 4 + 0.25 * 3 * 10)
+    torch.testing.assert_close(aim.weight.grad, torch.tensor([0.5 * 4 / 2, 0.25 * 3 * 6 / 3]))
+
+
+def test_micro_batches_are_divided_by_the_terms_of_all():
+    """Three terms and one, not the mean of two means."""
+    aim = Slopes()
+    outcome = step_of(aim, accumulate=2)([Batch(a=(6.0, 3, 0.5)), Batch(a=(10.0, 1, 0.5))])
+    assert outcome.losses == {"a": 2.0 * (6 + 10) / 4}
+    assert outcome.objective == pytest.approx(0.5 * 8)
+    torch.testing.assert_close(aim.weight.grad, torch.tensor([0.5 * 16 / 4, 0.0]))
+
+
+def test_other_counts_than_were_promised_are_refused():
+    aim = Slopes()
+    aim.counts = lambda batch: {"a": 2.0}
+    with pytest.raises(ChiasmError, match=r"\{'a': 2.0\} were promised and \{'a': 3.0\} made"):
+        step_of(aim, accumulate=2)([Batch(a=(6.0, 3, 1.0)), Batch(a=(6.0, 3, 1.0))])
+
+
+@pytest.mark.parametrize(("clip", "shrunk"), [(10.0, 1.0), (0.5, 0.1)])
+def test_a_gradient_longer_than_clip_is_shortened_to_it_and_reported_whole(clip, shrunk):
+    """A gradient of (3, 4) is 5 long."""
+    aim = Slopes()
+    outcome = step_of(aim, clip=clip)([Batch(a=(3.0, 1, 1.0), b=(4.0, 1, 1.0))])
+    assert outcome.norm == pytest.approx(5.0)
+    torch.testing.assert_close(aim.weight.data, torch.tensor([2 - 3 * shrunk, 5 - 4 * shrunk]))
+    assert (aim.stepped, aim.forgotten) == (1, 0)
+
+
+def test_a_step_that_is_skipped_is_forgotten():
+    aim = Slopes()
+    assert step_of(aim)([Batch(a=(float("inf"), 1, 1.0))]).skipped
+    assert (aim.stepped, aim.forgotten) == (0, 1)
+    assert aim.weight.tolist() == [2.0, 5.0]
+
+
+def test_a_loss_without_terms_is_zero_and_no_nonsense():
+    nothing = Loss(torch.zeros((), requires_grad=True), torch.tensor(0.0), 2.0)
+    assert float(nothing.mean.detach()) == 0.0
+    for counts in (None, {"a": 0.0}):
+        value = objective({"a": nothing}, counts)
+        value.backward()
+        assert float(value.detach()) == 0.0
+    assert torch.isfinite(nothing.sum.grad)
+
+
+def test_losses_of_one_name_are_one_mean():
+    both = Loss(torch.tensor(6.0), torch.tensor(3.0), 0.5) + Loss(torch.tensor(2.0), torch.tensor(1.0), 0.5)
+    assert (float(both.mean), both.weight) == (2.0, 0.5)
+    assert float(objective({"a": both})) == 1.0
+    assert float(objective({"a": both}, {"a": 16.0})) == 0.25
+
+
+def model_of(*parameters):
+    """A stand-in of a model whose `language` holds these weights; the last is the head over the vocabulary."""
+    language = nn.Module()
+    language.name, language.head = "stand-in", nn.Linear(1, 1, bias=False)
+    language.layers = nn.ModuleList(nn.Linear(p.shape[1], p.shape[0], bias=False) for p in parameters)
+    for layer, parameter in zip(language.layers, parameters, strict=True):
+        layer.weight.data.copy_(parameter)
+    return SimpleNamespace(slots=lambda: {"language": language}, language=language, device=CPU), language
+
+
+def test_adamw_has_the_stages_betas_and_decay_by_hand():
+    start, gradients = torch.tensor([[2.0]]), (0.5, -0.25)
+    model, language = model_of(start)
+    made = optimiser(model, stage(betas=(0.8, 0.5), weight_decay=0.1))
+    weight, first, second = 2.0, 0.0, 0.0
+    for i, gradient in enumerate(gradients, 1):
+        language.layers[0].weight.grad = torch.tensor([[gradient]])
+        made.step()
+        first, second = 0.8 * first + 0.2 * gradient, 0.5 * second + 0.5 * gradient**2
+        weight -= 1e-3 * 0.1 * weight
+        weight -= 1e-3 * (first / (1 - 0.8**i)) / ((second / (1 - 0.5**i)) ** 0.5 + 1e-8)
+    assert language.layers[0].weight.item() == pytest.approx(weight, abs=1e-6)
+
+
+def test_muon_steps_as_far_as_adamw_and_decays_as_the_stage_says():
+    """An orthogonal matrix of m x n has a root mean square of 1/sqrt(max(m, n)); AdamW's updates have about 0.2."""
+    torch.manual_seed(0)
+    steps = {}
+    for decay in (0.0, 0.1):
+        model, language = model_of(torch.ones(16, 64), torch.ones(64, 16))
+        made = optimiser(model, stage(optimiser="muon", weight_decay=decay))
+        generator = torch.Generator().manual_seed(0)
+        for layer in language.layers:
+            layer.weight.grad = torch.randn(layer.weight.shape, generator=generator)
+        made.step()
+        steps[decay] = [(1 - layer.weight.detach()) / 1e-3 for layer in language.layers]
+    for step, decayed in zip(steps[0.0], steps[0.1], strict=True):
+        assert float(step.square().mean().sqrt()) == pytest.approx(0.2, rel=0.25)  # Newton-Schulz is rough
+        torch.testing.assert_close(decayed - step, torch.full_like(step, 0.1), atol=1e-3, rtol=0)
+
+
+def test_a_state_that_is_put_back_is_a_copy():
+    """What was read may be a file, mapped into memory; a step must not change it."""
+    model, language = model_of(torch.ones(2, 2))
+    made = optimiser(model, stage())
+    language.layers[0].weight.grad = torch.ones(2, 2)
+    made.step()
+    saved = {name: tensor.clone() for name, tensor in optimiser_state(made).items()}
+    before = copy.deepcopy(saved)
+    again = optimiser(model, stage())
+    restore_optimiser(again, saved)
+    language.layers[0].weight.grad = torch.ones(2, 2)
+    again.step()
+    assert saved
+    assert saved.keys() == before.keys()
+    assert all(torch.equal(saved[name], before[name]) for name in saved)
+
+
+def test_the_vocabularys_own_head_is_not_muons():
+    model, _ = model_of(torch.ones(2, 2))
+    made = optimiser(model, stage(optimiser="muon"))
+    names = [name for group in made.muon.param_groups for name in group["names"]]
+    assert names == ["language.layers.0.weight"]
+
+
+def gradients(model, micro_batches, chosen):
+    model = copy.deepcopy(model)
+    model.train_only(chosen.train)
+    step = Step(Documents(model), optimiser(model, chosen), chosen, Ranks(), CPU)
+    outcome = step([attached(model, rows) for rows in micro_batches])
+    return outcome, {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+def attached(model, rows):
+    batch, slots = pack(rows)
+    return PictureReader(model.contract).attach(batch, slots)
+
+
+def assert_same(one, other):
+    assert one[0].losses == pytest.approx(other[0].losses, rel=1e-5)
+    assert one[1].keys() == other[1].keys()
+    for name, gradient in one[1].items():
+        torch.testing.assert_close(gradient, other[1][name], rtol=1e-4, atol=1e-6, msg=name)
+
+
+HEADS = {
+    "next_token": {},
+    "shared_next_token": {"first": 0},
+    "factorised": {"bits": [1, 3], "depth": 1, "heads": 4, "hidden": 16},
+}
+
+
+def wordless(head):
+    """A model of visual sentences: images follow one another with nothing before them and nothing between."""
+    recipe = raw()
+    for slot in ("views", "encoder", "connector"):
+        del recipe["model"][slot]
+    recipe["model"]["language"] |= {"vocabulary": 0, "draw_marker": None}
+    recipe["model"]["language"]["config"] |= {"vocab_size": 32, "tie_word_embeddings": False}
+    recipe["model"]["image_head"] = {"type": head, "unconditional": 0.0, **HEADS[head]}
+    recipe["stages"][1]["train"] = {"language": 1e-3}
+    return build_model(load_recipe(recipe))
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_visual_sentences_count_their_first_code_in_no_batch(head):
+    """Two images of 2 x 2 codes with nothing before them are seven terms, however they are batched."""
+    model = wordless(head)
+    images = [Squares()[index][1].messages[1].content[0] for index in range(4)]
+    sentences = [
+        document(model.contract, Sample(f"sentence {i}", (Message("document", tuple(images[i : i + 2])),)))
+        for i in range(3)
+    ]
+    aim = Documents(model)
+    assert [aim.counts(attached(model, [[each]])) for each in sentences] == [{"image": 7.0}] * 3
+    assert aim.counts(attached(model, [sentences])) == {"image": 21.0}
+    whole = gradients(model, [[[each] for each in sentences]], stage())
+    assert whole[1]
+    apart = gradients(model, [[sentences[:1]], [[each] for each in sentences[1:]]], stage(accumulate=2))
+    assert_same(whole, apart)
+
+
+def test_a_routing_without_a_balance_accumulates_and_one_with_it_is_weighed():
+    free, balanced = (
+        build_model(toy(f"model.routing={{type: moe, experts: 2, noise: never, balance: {balance}}}"))
+        for balance in (0.0, 0.5)
+    )
+    samples = [document(free.contract, Squares()[index][0]) for index in range(2)]
+    rows = [[each] for each in samples]
+    train = {"routing": 1e-3, "language": 1e-3}
+    whole = gradients(free, [rows], stage(train=train))
+    assert set(whole[0].losses) == {"text"}
+    assert_same(whole, gradients(free, [[row] for row in rows], stage(train=train, accumulate=2)))
+    outcome, _ = gradients(balanced, [rows], stage(train=train, weights={"balance": 3.0}))
+    assert outcome.objective == pytest.approx(
+        outcome.losses["text"] + 0.5 * 3.0 * outcome.losses["balance"], rel=1e-5
+    )
