@@ -92,6 +92,8 @@ def read_parts(folder: Path) -> dict[str, Any]:
     try:
         described = all(isinstance(options["type"], str) for options in record["model"].values())
         described &= all(isinstance(name, str) for pair in record["tied"].items() for name in pair)
+        references = record.get("frozen", {}).values()
+        described &= all(isinstance(each[key], str) for each in references for key in ("hash", "file"))
     except (KeyError, TypeError, AttributeError):
         described = False
     if not described:
@@ -243,7 +245,7 @@ def _order(state: Path) -> tuple[int, int]:
     try:
         record = read_json(state)
         return int(record["stage"]), int(record["step"])
-    except (CheckpointError, KeyError, TypeError, ValueError):
+    except (CheckpointError, KeyError, TypeError, ValueError, OverflowError):
         return -1, -1
 
 
@@ -261,13 +263,18 @@ def _check_options(model: Model, spec: Mapping[str, Mapping[str, Any]], recipe: 
 
 
 def _write_failure(folder: Path, error: Exception) -> str:
+    return full_disk(folder, error) or f"the checkpoint {folder} cannot be written: {error}"
+
+
+def full_disk(folder: Path, error: Exception) -> str | None:
+    """A sentence, where what could not be written failed for want of room."""
     number = error.errno if isinstance(error, OSError) else _os_error(error)
     if number not in (errno.ENOSPC, errno.EDQUOT):
-        return f"the checkpoint {folder} cannot be written: {error}"
+        return None
     place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     free = shutil.disk_usage(place).free / 2**20
     return (
-        f"the disk is full ({free:.0f} MiB free): the checkpoint {folder} was not written; "
+        f"the disk is full ({free:.0f} MiB free): {folder} was not written to its end; "
         "make room and start again with the same command"
     )
 

@@ -8,9 +8,10 @@ from plausible import a_recipe, a_run
 from chiasm.errors import ChiasmError
 from chiasm.evaluation import plots
 from chiasm.evaluation.evaluate import held_out
-from chiasm.evaluation.history import curves, read_metrics, training
+from chiasm.evaluation.history import curves, training
 from chiasm.evaluation.report import cell_state, faults, render, seconds, write_report
 from chiasm.evaluation.verdict import verdict
+from chiasm.training.metrics import read_metrics
 
 VOID = {"meta", "img", "link", "br", "path", "circle"}
 

@@ -45,7 +45,7 @@ def weights(run):
 
 
 def flip(path):
-    content = bytearray(path.read_bytes())
+    content = bytearray(path.read_bytes() or b"\0")
     content[len(content) * 3 // 4] ^= 4
     path.write_bytes(content)
 

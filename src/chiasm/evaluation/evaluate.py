@@ -18,12 +18,12 @@ from chiasm.data.sample import Sample
 from chiasm.errors import ChiasmError, RecipeError
 from chiasm.evaluation import experts, metrics
 from chiasm.evaluation.cost import cost
-from chiasm.evaluation.history import read_metrics
 from chiasm.evaluation.report import SAMPLES, numbers, write_report
 from chiasm.evaluation.subject import ModelSubject
 from chiasm.evaluation.tasks import Exam, NotApplicable, tasks
 from chiasm.plugins import load_plugins
 from chiasm.recipe import Recipe, load_recipe, write_text
+from chiasm.training.metrics import read_metrics
 
 OVERRIDABLE = ("evaluation", "sampling", "data")
 

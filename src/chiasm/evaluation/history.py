@@ -2,28 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from chiasm.evaluation import plots
 
 Metrics = Sequence[Mapping[str, Any]]
-
-
-def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl; a line that a crash cut short is passed over."""
-    path = folder / "metrics.jsonl"
-    lines = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        try:
-            value = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if isinstance(value, dict) and isinstance(value.get("step"), int | float):
-            lines.append(value)
-    return lines
 
 
 def training(metrics: Metrics) -> dict[str, Any]:

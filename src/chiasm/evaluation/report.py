@@ -13,9 +13,10 @@ from markupsafe import Markup
 
 from chiasm.errors import ChiasmError
 from chiasm.evaluation import experts, plots
-from chiasm.evaluation.history import curves, read_metrics
+from chiasm.evaluation.history import curves
 from chiasm.evaluation.verdict import verdict
 from chiasm.recipe import load_recipe, write_text
+from chiasm.training.metrics import read_metrics
 
 SAMPLES = "samples"  # folder of the pictures that the report shows
 FORMATS = {".webp": "image/webp", ".png": "image/png", ".jpg": "image/jpeg"}

@@ -30,11 +30,12 @@ from chiasm.training.distribution import Ranks
 from chiasm.training.metrics import Metrics
 from chiasm.training.mixture import number
 from chiasm.training.optimiser import optimiser, rate, restore_optimiser, set_rate, table
+from chiasm.training.position import Position
 from chiasm.training.prepare import prepared
 from chiasm.training.pretraining import Pretraining, build_objective
 from chiasm.training.progress import Line, Speed, Status, trained_table
 from chiasm.training.run import command
-from chiasm.training.state import Position, Saved, save_checkpoint
+from chiasm.training.state import Saved, save_checkpoint
 from chiasm.training.step import Aim, Documents, Outcome, Pictures, Step, uses_bf16
 from chiasm.training.usable import merged, skipped, stage_batches
 

@@ -8,6 +8,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from chiasm.errors import CheckpointError
+
+# What the report reads of each line.
+_KINDS: dict[str, Any] = {"stage": str, "step": int, "seconds": int | float, "losses": dict}
+
 
 class Metrics:
     """Appends to `metrics.jsonl` and `tensorboard/`; a context manager.
@@ -58,10 +63,26 @@ class Metrics:
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """All lines of a run's metrics.jsonl, without a half-written last one."""
+    """All lines of a run's metrics.jsonl, without a half-written last one.
+
+    Raises CheckpointError naming a line that is damaged.
+    """
     path = folder / "metrics.jsonl"
-    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
-    return [json.loads(line) for line in lines]
+    lines = path.read_bytes().split(b"\n")[:-1] if path.is_file() else []
+    return [_record(line, f"{path}, line {number}") for number, line in enumerate(lines, 1)]
+
+
+def _record(line: bytes, where: str) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+        whole = all(isinstance(record[name], kind) for name, kind in _KINDS.items())
+    except (ValueError, KeyError, TypeError):
+        whole = False
+    if not whole:
+        raise CheckpointError(
+            f"{where}, is not as training wrote it; remove the line, and what it measured is gone"
+        )
+    return record
 
 
 def _numbers(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:

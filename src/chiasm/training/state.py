@@ -5,16 +5,14 @@ from __future__ import annotations
 import random
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from chiasm.checkpoint import (
-    read_json,
     read_parts,
     remove_folder,
     training_checkpoints,
@@ -31,57 +29,9 @@ from chiasm.model import Model
 from chiasm.objectives import Objective
 from chiasm.recipe import Recipe, load_recipe
 from chiasm.training.distribution import Ranks
-from chiasm.training.mixture import LeftOut
 from chiasm.training.optimiser import Optimiser, optimiser_state
+from chiasm.training.position import Position, RandomPosition, read_position
 from chiasm.weights import is_finite, load_into, read_tensors
-
-
-@dataclass
-class Position:
-    """How far a run has come; plain numbers, written to `state.json`.
-
-    stage, step: index of the stage, and how many of its steps are done.
-    total: steps of all stages so far.
-    skipped, in_a_row: steps of this stage skipped because they were not finite, and the last of them in a row.
-    averages: moving averages of the losses by name, and of the objective.
-    tokens: positions that were not padding, in this stage.
-    seconds: spent in this stage's steps.
-    metrics: bytes of metrics.jsonl that belong to what is done.
-    left_out: by stage, the samples that cannot be used: those known before, and of a stage that has ended, all.
-    batches: position of each rank's batches.
-    random: state of each rank's random numbers beside torch's.
-    data: identity of each data source that was trained on last.
-    """
-
-    stage: int = 0
-    step: int = 0
-    total: int = 0
-    skipped: int = 0
-    in_a_row: int = 0
-    averages: dict[str, float] = field(default_factory=dict)
-    tokens: int = 0
-    seconds: float = 0.0
-    metrics: int = 0
-    left_out: dict[str, LeftOut] = field(default_factory=dict)
-    batches: list[dict[str, Any]] = field(default_factory=list)
-    random: list[dict[str, Any]] = field(default_factory=list)
-    data: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def score(self) -> float:
-        """What the best checkpoint of a stage has least of: the moving average of the training objective."""
-        return self.averages.get("objective", float("inf"))
-
-    def next_stage(self) -> None:
-        fresh = Position(
-            stage=self.stage + 1,
-            total=self.total,
-            metrics=self.metrics,
-            left_out=self.left_out,
-            data=self.data,
-        )
-        for each in fields(self):
-            setattr(self, each.name, getattr(fresh, each.name))
 
 
 def save_checkpoint(
@@ -140,7 +90,12 @@ class Saved:
         load_into(objective, tensors, self.folder / "state.safetensors")
 
     def restore_random(self, rank: int) -> None:
-        _restore_random(self.position.random[rank], self._under(f"random/{rank}/"))
+        try:
+            _restore_random(self.position.random[rank], self._under(f"random/{rank}/"))
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise CheckpointError(
+                f"{self.folder} does not hold the state of random numbers: {error}"
+            ) from None
 
     def _under(self, prefix: str) -> dict[str, Tensor]:
         return {k.removeprefix(prefix): v for k, v in self.tensors.items() if k.startswith(prefix)}
@@ -154,28 +109,31 @@ def last_checkpoint(run: Path, recipe: Recipe, ranks: Ranks, say: Callable[[str]
     found = ranks.gather(_newest_good(run, say) if ranks.first else None)[0]
     if found is None:
         return None
-    folder, record = found
+    folder, position, world = found
     theirs = load_recipe(folder / "recipe.yaml")
     differing = differing_keys(recipe, theirs)
     if differing and not only_more_steps(recipe, theirs, differing):
         raise CheckpointError(
             f"the checkpoint {folder} is of another recipe; it differs in {', '.join(differing)}"
         )
-    if record.pop("world") != ranks.world:
+    if world != ranks.world:
         raise CheckpointError(
-            f"the checkpoint {folder} was made by {len(record['batches'])} processes; "
-            f"go on with as many, not {ranks.world}"
+            f"the checkpoint {folder} was made by {world} processes; go on with as many, not {ranks.world}"
         )
-    record.pop("score")
-    return Saved(folder, Position(**record), read_tensors(folder / "state.safetensors"))
+    stages = recipe.stages
+    if not (position.stage < len(stages) and position.step <= stages[position.stage].steps):
+        raise CheckpointError(
+            f"{folder / 'state.json'} says stage {position.stage}, step {position.step}, which the recipe has not"
+        )
+    return Saved(folder, position, read_tensors(folder / "state.safetensors"))
 
 
-def _newest_good(run: Path, say: Callable[[str], None]) -> tuple[Path, dict[str, Any]] | None:
+def _newest_good(run: Path, say: Callable[[str], None]) -> tuple[Path, Position, int] | None:
     damaged: list[tuple[Path, str]] = []
     good = None
     for folder in reversed(training_checkpoints(run)):
         try:
-            good = folder, _verified(folder)
+            good = folder, *_verified(folder)
             break
         except CheckpointError as error:
             damaged.append((folder, str(error)))
@@ -191,16 +149,11 @@ def _newest_good(run: Path, say: Callable[[str], None]) -> tuple[Path, dict[str,
     return good
 
 
-def _verified(folder: Path) -> dict[str, Any]:
-    """What the state of a checkpoint holds; raises CheckpointError unless all of it is as it was written."""
+def _verified(folder: Path) -> tuple[Position, int]:
+    """The position of a checkpoint, and of how many processes; raises CheckpointError unless all of it is whole."""
     check_seal(folder, required=True)
     fetched(read_parts(folder).get("frozen", {}), folder)
-    record = read_json(folder / "state.json")
-    known = {each.name for each in fields(Position)} | {"score", "world"}
-    if not isinstance(record, dict) or record.keys() != known:
-        missing = ", ".join(sorted(known ^ set(record))) if isinstance(record, dict) else "all"
-        raise CheckpointError(f"{folder / 'state.json'}: missing or left over: {missing}")
-    return record
+    return read_position(folder / "state.json")
 
 
 def _move_aside(folder: Path) -> None:
@@ -245,25 +198,40 @@ def only_more_steps(mine: Recipe, theirs: Recipe, differing: Sequence[str]) -> b
 def _prune(run: Path, keep: int) -> None:
     """Keep the last `keep` checkpoints and the best one of the newest stage."""
     folders = training_checkpoints(run)
-    scores = {folder: read_json(folder / "state.json") for folder in folders}
-    newest = scores[folders[-1]]["stage"]
-    rivals = [folder for folder in folders if scores[folder]["stage"] == newest]
-    best = min(rivals, key=lambda folder: scores[folder]["score"])
+    places = {folder: _place(folder) for folder in folders}
+    rivals = [folder for folder in folders if places[folder][0] == places[folders[-1]][0]]
+    best = min(rivals, key=lambda folder: places[folder][1])
     for folder in folders[:-keep]:
         if folder != best:
             remove_folder(folder)
-    kept = [read_parts(folder).get("frozen", {}) for folder in training_checkpoints(run)]
-    prune(run, [reference["hash"] for references in kept for reference in references.values()])
+    prune(run, [digest for folder in training_checkpoints(run) for digest in _references(folder)])
 
 
-def _random_state() -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _place(checkpoint: Path) -> tuple[int, float]:
+    """Its stage, and how good it is; of one that cannot be read the worst."""
+    try:
+        position, _ = read_position(checkpoint / "state.json")
+    except CheckpointError:
+        return -1, float("inf")
+    return position.stage, position.score
+
+
+def _references(checkpoint: Path) -> list[str]:
+    """The hashes of the frozen weights that it refers to, as far as it can be read."""
+    try:
+        return [each["hash"] for each in read_parts(checkpoint).get("frozen", {}).values()]
+    except CheckpointError:
+        return []
+
+
+def _random_state() -> tuple[RandomPosition, dict[str, Tensor]]:
     """Of Python and numpy as plain values, of torch as tensors."""
     version, numbers, gauss = random.getstate()
     kind, keys, place, has_gauss, cached = np.random.get_state()  # type: ignore[misc]
-    plain = {
-        "python": [version, list(numbers), gauss],
-        "numpy": [str(kind), int(place), int(has_gauss), float(cached)],
-    }  # type: ignore[arg-type]
+    plain: RandomPosition = {
+        "python": (version, list(numbers), gauss),
+        "numpy": (str(kind), int(place), int(has_gauss), float(cached)),  # type: ignore[arg-type]
+    }
     tensors = {"torch": torch.get_rng_state(), "numpy": torch.from_numpy(np.asarray(keys).astype(np.int64))}
     if torch.cuda.is_available():
         tensors["cuda"] = torch.cuda.get_rng_state()
@@ -272,7 +240,7 @@ def _random_state() -> tuple[dict[str, Any], dict[str, Tensor]]:
     return plain, tensors
 
 
-def _restore_random(plain: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+def _restore_random(plain: RandomPosition, tensors: Mapping[str, Tensor]) -> None:
     version, numbers, gauss = plain["python"]
     random.setstate((version, tuple(numbers), gauss))
     kind, place, has_gauss, cached = plain["numpy"]

@@ -10,11 +10,11 @@ import torch
 from rich.console import Console
 
 from chiasm import parts
-from chiasm.checkpoint import load_model, save_model
+from chiasm.checkpoint import full_disk, load_model, save_model
 from chiasm.data import Picture, Source
 from chiasm.data.corpus import corpus
 from chiasm.devices import choose_device, choose_dtype
-from chiasm.errors import ChiasmError, RecipeError
+from chiasm.errors import CheckpointError, ChiasmError, RecipeError
 from chiasm.model import Model
 from chiasm.recipe import Recipe, load_recipe
 from chiasm.start import begin, keep_origin
@@ -22,8 +22,9 @@ from chiasm.terminal.console import console as standard_console
 from chiasm.training.distribution import Ranks
 from chiasm.training.loop import Interrupted, Training
 from chiasm.training.metrics import Metrics
+from chiasm.training.position import Position
 from chiasm.training.run import Run, command
-from chiasm.training.state import Position, Saved, last_checkpoint
+from chiasm.training.state import Saved, last_checkpoint
 from chiasm.training.usable import lines, skipped, unusable
 
 CHECKED = 8  # groups of held-out data whose images are opened before training
@@ -63,6 +64,14 @@ def train(
     console = console or standard_console()
     if not ranks.first:
         console = Console(quiet=True)
+    try:
+        _run(recipe, folder, ranks, console, other_data)
+    except OSError as error:
+        raise CheckpointError(_failure(folder, error)) from error
+    return folder
+
+
+def _run(recipe: Recipe, folder: Path, ranks: Ranks, console: Console, other_data: bool) -> None:
     with Run(folder, recipe, ranks) as run:
 
         def say(sentence: str) -> None:
@@ -73,7 +82,7 @@ def train(
         run.check_data(data, other_data)
         if run.finished(say):
             say(f"{folder} is a finished run of this recipe")
-            return folder
+            return
         try:
             _train(run, sources, data, console, say)
         except KeyboardInterrupt:
@@ -81,7 +90,15 @@ def train(
                 f"stopped; what the last checkpoint in {folder} holds is kept. To go on, give the same command "
                 f"again:\n  {command()}"
             ) from None
-    return folder
+
+
+def _failure(folder: Path, error: OSError) -> str:
+    """What could not be read or written, in a sentence."""
+    where = error.filename or folder
+    return full_disk(folder, error) or (
+        f"{where}: {(error.strerror or type(error).__name__).lower()}; what the last checkpoint in {folder} holds "
+        "is kept: put this right and start again with the same command"
+    )
 
 
 def _computing_in(dtype: str | torch.dtype | None, recipe: Recipe) -> Recipe:
