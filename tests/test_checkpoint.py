@@ -58,6 +58,9 @@ def test_a_folder_that_was_moved_and_saved_again_is_the_same(saved, tmp_path):
         assert (moved / name).read_bytes() == (again / name).read_bytes(), name
 
 
+BIAS = "connector.layers.0.bias"
+
+
 def changed(folder, change):
     tensors = load_file(folder / "model.safetensors")
     change(tensors)
@@ -73,12 +76,87 @@ def changed(folder, change):
             lambda t: t.update({"connector.layers.0.bias": torch.zeros(3)}),
             r"another shape: .*\(3,\) instead of",
         ),
+        (
+            lambda t: t.update({BIAS: t[BIAS].long()}),
+            rf"1 of another kind: {BIAS} integer instead of floating",
+        ),
+        (lambda t: t.update({BIAS: t[BIAS] > 0}), rf"1 of another kind: {BIAS} bool instead of floating"),
+        (
+            lambda t: t.update({BIAS: t[BIAS].cfloat()}),
+            rf"1 of another kind: {BIAS} complex instead of floating",
+        ),
+        (lambda t: t[BIAS][-1:].fill_(float("nan")), f"1 not finite: {BIAS}"),
+        (lambda t: t[BIAS][:1].fill_(-float("inf")), f"1 not finite: {BIAS}"),
     ],
 )
 def test_tensors_that_do_not_fit_are_named(saved, change, message):
     folder = saved[2]
     changed(folder, change)
     with pytest.raises(CheckpointError, match=message):
+        load_model(folder)
+
+
+def test_what_is_refused_is_named_before_the_checksums_and_all_at_once(saved):
+    folder = saved[2]
+
+    def worsen(tensors):
+        tensors[BIAS] = tensors[BIAS].long()
+        tensors["connector.layers.0.weight"][0, 0] = float("nan")
+        tensors["extra"] = torch.zeros(1)
+
+    changed(folder, worsen)
+    with pytest.raises(CheckpointError, match=r"1 left over: extra; 1 of another kind: .*; 1 not finite: "):
+        load_model(folder)
+
+
+def test_weights_in_another_precision_are_of_the_same_kind(saved):
+    model, _, folder = saved
+    changed(folder, lambda tensors: tensors.update({BIAS: tensors[BIAS].bfloat16()}))
+    (folder / "checksums.json").unlink()  # the change is meant
+    loaded = load_model(folder).state_dict()[BIAS]
+    torch.testing.assert_close(loaded.float(), model.state_dict()[BIAS], rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.connector.depth=3", r"connector\.depth is 2 in parts\.json, but 3 in recipe\.yaml"),
+        ("model.encoder.patch_size=16", r"encoder\.patch_size is 8 in parts\.json, but 16 in recipe\.yaml"),
+        ("model.language.config.hidden_size=64", r"recipe\.yaml is not as it was written"),
+        (
+            "model.image_tokenizer.codebook_size=32",
+            r"image_tokenizer\.codebook_size is 16 .*, but 32 in recipe",
+        ),
+    ],
+)
+def test_sizes_other_than_the_recipe_says_are_refused_by_the_option(saved, tiny, override, message):
+    folder = saved[2]
+    load_recipe(tiny, [override]).save(folder / "recipe.yaml")
+    with pytest.raises(CheckpointError, match=message):
+        load_model(folder)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        [],
+        {},
+        {"model": []},
+        {"model": {"encoder": {"type": 3}}, "tied": {}},
+        {"model": {"encoder": {"type": "patches"}}, "tied": {"a": 1}},
+        {"model": {"encoder": {"type": "patches"}}, "tied": {}, "frozen": {"encoder": 3}},
+        {"model": {"encoder": {"type": "patches"}}, "tied": {}, "frozen": [1]},
+        {
+            "model": {"encoder": {"type": "patches"}},
+            "tied": {},
+            "frozen": {"encoder": {"hash": 1, "file": "f"}},
+        },
+    ],
+)
+def test_parts_of_the_wrong_type_describe_no_model(saved, content):
+    folder = saved[2]
+    (folder / "parts.json").write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match=r"parts\.json does not describe a model"):
         load_model(folder)
 
 

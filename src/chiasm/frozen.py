@@ -15,6 +15,7 @@ from chiasm.weights import read_tensors
 
 FOLDER = "frozen"  # of a run
 Write = Callable[[Path, Mapping[str, Tensor]], None]
+References = Mapping[str, Mapping[str, str]]  # by slot: the hash of its weights, and the file
 
 
 def set_aside(
@@ -38,7 +39,7 @@ def set_aside(
     return rest, references
 
 
-def fetched(references: Any, checkpoint: Path) -> dict[str, Tensor]:
+def fetched(references: References, checkpoint: Path) -> dict[str, Tensor]:
     """The tensors that a checkpoint holds by reference; raises CheckpointError where they are no longer there."""
     tensors: dict[str, Tensor] = {}
     for slot, digest, path in _places(references, checkpoint):
@@ -65,14 +66,10 @@ def prune(run: Path, used: Iterable[str]) -> None:
             path.unlink(missing_ok=True)
 
 
-def _places(references: Any, checkpoint: Path) -> list[tuple[str, str, Path]]:
+def _places(references: References, checkpoint: Path) -> list[tuple[str, str, Path]]:
     """Slot, hash and file of each reference; the file stands in the run that the checkpoint is in, or was in."""
-    try:
-        places = []
-        for slot, each in dict(references).items():
-            digest, written = str(each["hash"]), Path(each["file"])
-            beside = checkpoint.absolute().parent.parent / FOLDER / f"{digest}.safetensors"
-            places.append((slot, digest, beside if beside.is_file() else written))
-        return places
-    except (TypeError, KeyError, ValueError):
-        raise CheckpointError(f"{checkpoint / 'parts.json'} does not say where frozen weights are") from None
+    places = []
+    for slot, each in references.items():
+        beside = checkpoint.absolute().parent.parent / FOLDER / f"{each['hash']}.safetensors"
+        places.append((slot, each["hash"], beside if beside.is_file() else Path(each["file"])))
+    return places
