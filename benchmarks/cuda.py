@@ -12,6 +12,8 @@ import sys
 
 if __name__ == "__main__":
     sys.path.pop(0)  # torch looks for a package `cuda`, and would take this file for it
+elif not hasattr(sys.modules.get("torch"), "nn"):  # torch, on behalf of another script of this folder
+    raise ImportError("torch looks for its package `cuda` and finds benchmarks/cuda.py")
 
 import argparse
 import json

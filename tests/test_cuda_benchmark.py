@@ -19,6 +19,12 @@ def cuda(monkeypatch):
     return cuda
 
 
+def test_other_scripts_of_the_folder_can_import_torch():
+    """It looks for a package `cuda`, and the folder of a script is the first place where it looks."""
+    environment = os.environ | {"PYTHONPATH": str(BENCHMARKS)}
+    subprocess.run([sys.executable, "-c", "import torch.cuda"], env=environment, check=True)
+
+
 def test_attention_by_flex_attention_is_the_rule_in_every_layout(cuda):
     device = torch.device("cpu")
     for layout in cuda.layouts(device, length=100).values():
