@@ -26,7 +26,7 @@ TINY = {
     },
     "data": {
         "world": {"type": "world", "scenes": 40, "emoji": 8, "grid": 2, "objects": [1, 2], "canvas": 32},
-        "held-out": {"type": "world", "scenes": 40, "emoji": 8, "grid": 2, "objects": [1, 2], "canvas": 32,
+        "held-out": {"type": "world", "scenes": 40, "emoji": 8, "grid": 2, "objects": [2, 2], "canvas": 32,
                      "split": "combination"},
     },
     "stages": [
