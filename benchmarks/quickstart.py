@@ -189,15 +189,22 @@ def tables(record: dict[str, Any]) -> str:
 
 
 def measured(record: dict[str, Any]) -> str:
-    seeds, times = record["seeds"], record["seconds"]["processor"]
+    """How the record came about, the strain on the machine included: it makes each step take longer."""
+    seeds, times, wall = record["seeds"], record["seconds"]["processor"], record["seconds"]["wall"]
+    machine, n = seeds[0]["machine"], seeds[0]["n"]
     commits = ", ".join(commit[:7] for commit in record["commit"])
-    machine = seeds[0]["machine"]
-    n = seeds[0]["n"]
+    load = max(session["load"] for each in seeds for session in each["sessions"])
+    shared = f", shared with other work (load average {load:.0f})" if load > machine["cores"] + 1 else ""
     return (
-        f"Measured with {len(seeds)} seeds on {machine['cpu']}, no GPU, commit {commits}: "
-        f"{times['median'] / 60:.1f} processor minutes each (the slowest {times['worst'] / 60:.1f}), evaluation "
-        f"included; {n['questions']:,} questions and {n['pictures']} drawings a seed."
+        f"Measured with {len(seeds)} seeds on {machine['cores']} cores ({machine['cpu']}){shared}, no GPU, commit "
+        f"{commits}: {_minutes(times['median'])} processor minutes a seed (at most {_minutes(times['worst'])}), "
+        f"evaluation and report included, or {_minutes(wall['median'])} minutes by the clock with one thread; "
+        f"{n['questions']:,} questions and {n['pictures']} drawings a seed."
     )
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds / 60:.1f}"
 
 
 def headline(record: dict[str, Any]) -> str:
