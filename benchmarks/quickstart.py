@@ -192,11 +192,12 @@ def measured(record: dict[str, Any]) -> str:
     """How the record came about, the strain on the machine included: it makes each step take longer."""
     seeds, times, wall = record["seeds"], record["seconds"]["processor"], record["seconds"]["wall"]
     machine, n = seeds[0]["machine"], seeds[0]["n"]
+    count = "one seed" if len(seeds) == 1 else f"{len(seeds)} seeds"
     commits = ", ".join(commit[:7] for commit in record["commit"])
     load = max(session["load"] for each in seeds for session in each["sessions"])
     shared = f", shared with other work (load average {load:.0f})" if load > machine["cores"] + 1 else ""
     return (
-        f"Measured with {len(seeds)} seeds on {machine['cores']} cores ({machine['cpu']}){shared}, no GPU, commit "
+        f"Measured with {count} on {machine['cores']} cores ({machine['cpu']}){shared}, no GPU, commit "
         f"{commits}: {_minutes(times['median'])} processor minutes a seed (at most {_minutes(times['worst'])}), "
         f"evaluation and report included, or {_minutes(wall['median'])} minutes by the clock with one thread; "
         f"{n['questions']:,} questions and {n['pictures']} drawings a seed."
