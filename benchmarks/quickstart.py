@@ -5,8 +5,8 @@
     python benchmarks/quickstart.py --seeds 7 --out /tmp/seven.json
 
 Each seed is what `chiasm quickstart` does, with a cache of its own, so that nothing is left from another run. One
-that was stopped goes on where it was; one that is done is not trained again. The tables that the README shows are
-printed at the end; `benchmarks/README.md` says how to read them.
+that was stopped goes on where it was; one that is done is not trained again. The README's tables are written anew
+from the record (not with --out); `benchmarks/README.md` says how to read them.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from statistics import median
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+BEGIN, END = "<!-- the record begins -->\n", "<!-- the record ends -->\n"  # round the tables in the README
 RECORD = ROOT / "benchmarks" / "records" / "quickstart.json"
 WEAKEST = "name of the weakest type"
 
@@ -42,6 +44,8 @@ def main() -> int:
     out = Path(options.out)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    if out == RECORD:
+        README.write_text(with_tables(README.read_text(encoding="utf-8"), record), encoding="utf-8")
     print(tables(record))
     print(f"\nrecord: {out}")
     return 0
@@ -186,6 +190,12 @@ def _weakest(scores: dict[str, float]) -> tuple[str, float]:
 def tables(record: dict[str, Any]) -> str:
     """What the README shows of the record: how it was measured, the scores, and the types of questions."""
     return "\n\n".join((measured(record), headline(record), by_type(record)))
+
+
+def with_tables(readme: str, record: dict[str, Any]) -> str:
+    """The README with the tables of this record in place of those of another."""
+    before, rest = readme.split(BEGIN)
+    return before + BEGIN + tables(record) + "\n" + END + rest.split(END)[1]
 
 
 def measured(record: dict[str, Any]) -> str:
