@@ -1,6 +1,7 @@
 """The command line, as a user types it."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -159,6 +160,31 @@ def test_a_users_mistake_is_one_sentence(capsys, arguments, message):
     told = run(capsys, *arguments, rc=1)
     assert message in told
     assert "Traceback" not in told
+
+
+@pytest.mark.parametrize(("agree", "status"), [(True, 0), (False, 1)])
+def test_verify_exits_with_whether_all_agrees(capsys, monkeypatch, agree, status):
+    monkeypatch.setattr("chiasm.terminal.verify.run", lambda cases, as_json: agree)
+    run(capsys, "verify", "cases", rc=status)
+
+
+def test_quickstart_evaluates_again_where_the_weights_are_others_than_the_reports(
+    capsys, monkeypatch, trained, tmp_path
+):
+    folder = shutil.copytree(trained, tmp_path / "run")
+    evaluated = []
+    monkeypatch.setattr("chiasm.cli.train", lambda *_, **__: None)
+    monkeypatch.setattr("chiasm.cli.evaluate", lambda folder, **_: evaluated.append(folder))
+    run(capsys, "quickstart", "--out", folder)
+    assert evaluated == []
+    weights = folder / "final" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4] + b"more")
+    run(capsys, "quickstart", "--out", folder)
+    assert evaluated == [folder]
+    shutil.copytree(trained, folder, dirs_exist_ok=True)
+    (folder / "report.html").unlink()
+    run(capsys, "quickstart", "--out", folder)
+    assert evaluated == [folder, folder]
 
 
 def test_tables_come_first_and_the_recipe_on_request(capsys):

@@ -74,8 +74,10 @@ def quickstart(
     dtype: Dtype = None,
 ) -> None:
     """Train a model that answers questions about pictures and draws, evaluate it, and write a report."""
+    from chiasm.evaluation.evaluate import is_evaluated
+
     train("quickstart", overrides, folder=folder, tiny=False, device=device, dtype=dtype)
-    if not (folder / "report.html").exists():
+    if not is_evaluated(folder):
         evaluate(folder, device=device, dtype=dtype)
     _say(f"\nreport: {(folder / 'report.html').resolve()}")
 
@@ -365,7 +367,8 @@ def main() -> None:
     if not sys.warnoptions:
         warnings.filterwarnings("ignore", module=r"(?!chiasm\b)")
     try:
-        app(standalone_mode=False)
+        if code := app(standalone_mode=False):  # of typer.Exit, which is not raised but returned
+            sys.exit(code)
     except ChiasmError as error:
         _fail(error)
     except BrokenPipeError:  # as in `chiasm recipes | head`

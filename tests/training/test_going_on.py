@@ -93,6 +93,22 @@ def test_a_finished_run_that_is_given_more_steps_is_one_that_had_them_from_the_s
     assert [line["total"] for line in read_metrics(folder)] == list(range(1, 9))
 
 
+def test_more_steps_that_could_not_begin_are_done_by_the_next_start(finished, tmp_path, monkeypatch):
+    folder = shutil.copytree(finished, tmp_path / "run")
+    recipe = (folder / "recipe.yaml").read_text()
+
+    def fail(_):
+        raise RecipeError("held-out data: broken")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(train_module, "check_held_out", fail)
+        with pytest.raises(RecipeError, match="held-out data: broken"):
+            run(short(learn=6), folder)
+    assert (folder / "recipe.yaml").read_text() == recipe
+    run(short(learn=6), folder)
+    assert [line["total"] for line in read_metrics(folder)] == list(range(1, 9))
+
+
 @pytest.mark.parametrize("override", ["stages.learn.steps=3", "stages.codes.steps=3", "seed=1"])
 def test_a_finished_run_is_given_nothing_else(finished, override):
     """Fewer steps, or more of a stage that others have built upon, make it another run."""

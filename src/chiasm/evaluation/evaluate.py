@@ -13,14 +13,16 @@ import torch
 from PIL import Image
 
 from chiasm import parts
+from chiasm.checkpoint import find_checkpoint, load_model, read_json
 from chiasm.data import Source, counts
 from chiasm.data.sample import Sample
-from chiasm.errors import ChiasmError, RecipeError
+from chiasm.errors import CheckpointError, ChiasmError, RecipeError
 from chiasm.evaluation import experts, metrics
 from chiasm.evaluation.cost import cost
 from chiasm.evaluation.report import SAMPLES, numbers, write_report
 from chiasm.evaluation.subject import ModelSubject
 from chiasm.evaluation.tasks import Exam, NotApplicable, tasks
+from chiasm.integrity import checksum
 from chiasm.plugins import load_plugins
 from chiasm.recipe import Recipe, load_recipe, write_text
 from chiasm.training.metrics import read_metrics
@@ -47,8 +49,6 @@ def evaluate(
     Returns what eval.json holds. Raises RecipeError for an override of anything else, CheckpointError for a folder
     without a model, ChiasmError where nothing can be measured.
     """
-    from chiasm.checkpoint import load_model
-
     folder = Path(folder)
     for override in overrides:
         section = override.split(".", 1)[0].split("=", 1)[0]
@@ -74,11 +74,25 @@ def evaluate(
         only=only,
         say=say,
     )
-    results["overrides"] = list(overrides)
+    results |= {"overrides": list(overrides), "weights": _weights(folder)}
     save(folder, results, samples, pictures)
     if report:
         say(f"report: {write_report(folder)}")
     return results
+
+
+def is_evaluated(folder: Path) -> bool:
+    """Whether a run has a report, and of the weights that it has now."""
+    try:
+        measured = read_json(folder / "eval.json")
+    except CheckpointError:
+        return False
+    current = isinstance(measured, dict) and measured.get("weights") == _weights(folder)
+    return current and (folder / "report.html").is_file()
+
+
+def _weights(folder: Path) -> str:
+    return checksum(find_checkpoint(folder) / "model.safetensors")
 
 
 def held_out(recipe: Recipe) -> Source:

@@ -49,7 +49,10 @@ class Run:
             if self.ranks.first:
                 remove_drafts(self.folder)
                 remove_drafts(self.folder / "checkpoints")
-                self.recipe.save(self.folder / "recipe.yaml")
+                if (
+                    not self.more_steps
+                ):  # else the folder holds what was trained, until the further steps begin
+                    self.recipe.save(self.folder / "recipe.yaml")
         except BaseException:
             self.__exit__()
             raise
@@ -111,6 +114,7 @@ class Run:
         record.setdefault("started", _now())
         record["sessions"].append(_now())
         write_text(path, _json(record))
+        self.recipe.save(self.folder / "recipe.yaml")
 
     def note(self, **entries: Any) -> None:
         """Add entries to the run's record."""
