@@ -163,6 +163,20 @@ def test_a_training_checkpoint_without_a_moving_average_has_none_to_give(tmp_pat
         read_tensors(tmp_path / "net.pth", averaged=True)
 
 
+@pytest.mark.parametrize("name", ["net.pth", "model.safetensors", "model.safetensors.index.json"])
+def test_tensors_by_name_alone_are_no_moving_average(tmp_path, name):
+    if name == "net.pth":
+        torch.save(TENSORS, tmp_path / name)
+    else:
+        save_file(TENSORS, tmp_path / "model.safetensors")
+    if name.endswith(".index.json"):
+        places = dict.fromkeys(TENSORS, "model.safetensors")
+        (tmp_path / name).write_text(json.dumps({"weight_map": places}))
+    assert read_tensors(tmp_path).keys() == TENSORS.keys()
+    with pytest.raises(CheckpointError, match="holds no moving average"):
+        read_tensors(tmp_path, averaged=True)
+
+
 def test_a_class_whose_code_would_have_to_run_is_named(tmp_path):
     torch.save({"model": TENSORS, "callback": Evil()}, tmp_path / "net.pth")
     with pytest.raises(CheckpointError, match=r"holds objects of .*exec, for which code would have to run"):

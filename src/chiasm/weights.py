@@ -104,7 +104,7 @@ def read_tensors(path: str | Path, *, averaged: bool = False) -> dict[str, Tenso
     if not path.is_file():
         raise CheckpointError(f"there is no checkpoint file {path}")
     if path.name.endswith(".index.json"):
-        return _read_shards(path)
+        return _read_shards(path, averaged)
     if path.suffix not in _SUFFIXES:
         raise CheckpointError(f"{path} is no checkpoint that can be read here; known: {', '.join(_SUFFIXES)}")
     try:
@@ -220,7 +220,7 @@ def _from_hub(name: str) -> Path:
         ) from error
 
 
-def _read_shards(index: Path) -> dict[str, Tensor]:
+def _read_shards(index: Path, averaged: bool) -> dict[str, Tensor]:
     try:
         places: dict[str, str] = dict(json.loads(index.read_text())["weight_map"])
         files = sorted({str(file) for file in places.values()})
@@ -231,7 +231,7 @@ def _read_shards(index: Path) -> dict[str, Tensor]:
         shard = index.parent / file
         if Path(file).name != file or shard.suffix not in _SUFFIXES:
             raise CheckpointError(f"{index} names {file!r}, which is no checkpoint file of its folder")
-        tensors |= read_tensors(shard)
+        tensors |= read_tensors(shard, averaged=averaged)
     lost = sorted(places.keys() - tensors.keys())
     if lost:
         raise CheckpointError(f"{index} promises {len(lost)} tensors that its shards lack: {_some(lost)}")
@@ -242,16 +242,18 @@ def _read_file(path: Path, averaged: bool) -> dict[str, Tensor]:
     if path.suffix == ".safetensors":
         from safetensors.torch import load_file
 
+        if averaged:
+            raise CheckpointError(
+                f"{path} holds no moving average: this format has tensors by name and no more"
+            )
         return load_file(path)
-    content = _unwrapped(_read_pickle(path), AVERAGED if averaged else RAW)
-    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
-        missing = (
-            f"no moving average ({', '.join(AVERAGED)})"
-            if averaged
-            else "something else than tensors by name"
-        )
-        raise CheckpointError(f"{path} holds {missing}")
-    return dict(content)
+    content = _read_pickle(path)
+    unwrapped = _unwrapped(content, AVERAGED if averaged else RAW)
+    if averaged and unwrapped is content:
+        raise CheckpointError(f"{path} holds no moving average ({', '.join(AVERAGED)})")
+    if not isinstance(unwrapped, Mapping) or not all(isinstance(v, Tensor) for v in unwrapped.values()):
+        raise CheckpointError(f"{path} holds something else than tensors by name")
+    return dict(unwrapped)
 
 
 def _read_pickle(path: Path) -> object:

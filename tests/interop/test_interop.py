@@ -7,10 +7,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from chiasm.checkpoint import load_model
+from chiasm.checkpoint import load_model, write_model
 from chiasm.errors import CheckpointError
+from chiasm.integrity import seal
 from chiasm.interop import Folder, export_checkpoint, import_checkpoint, recognise
 from chiasm.interop.convert import _numbers
+from chiasm.recipe import load_recipe
 
 VISION = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4}
 TEXT = {
@@ -151,6 +153,31 @@ def test_tied_embeddings_are_stored_once_and_come_back(tmp_path):
     import_checkpoint(tmp_path / "public", tmp_path / "ours")
     export_checkpoint(tmp_path / "ours", tmp_path / "theirs")
     assert equal(read(tmp_path / "theirs"), read(tmp_path / "public"))
+
+
+def test_what_is_held_by_reference_is_exported_too(tmp_path):
+    """A training checkpoint keeps what learns nothing beside it, once for all of a run: here tied words."""
+    next(models(tied=True)).save_pretrained(tmp_path / "public")
+    _numbers(80).save_pretrained(tmp_path / "public")
+    import_checkpoint(tmp_path / "public", tmp_path / "ours")
+    model, recipe = load_model(tmp_path / "ours", "cpu"), load_recipe(tmp_path / "ours/recipe.yaml")
+    step = tmp_path / "run/checkpoints/1"
+    step.mkdir(parents=True)
+    write_model(model, recipe, step, run=tmp_path / "run", frozen=["encoder", "language"])
+    shutil.copytree(tmp_path / "ours/origin", step / "origin")
+    assert not any(name.startswith(("encoder.", "language.")) for name in read(step))
+    export_checkpoint(tmp_path / "run", tmp_path / "theirs")
+    assert equal(read(tmp_path / "theirs"), read(tmp_path / "public"))
+
+
+def test_what_is_damaged_is_not_exported(public, tmp_path):
+    import_checkpoint(public[0], tmp_path / "ours")
+    seal(tmp_path / "ours")
+    tensors = read(tmp_path / "ours")
+    save_file({name: tensor + 1 for name, tensor in tensors.items()}, tmp_path / "ours/model.safetensors")
+    with pytest.raises(CheckpointError, match="is not as it was written"):
+        export_checkpoint(tmp_path / "ours", tmp_path / "theirs")
+    assert not (tmp_path / "theirs").exists()
 
 
 def damaged(public, tmp_path, change):

@@ -14,8 +14,18 @@ import torch
 from torch import Tensor, nn
 
 from chiasm import parts
-from chiasm.checkpoint import find_checkpoint, read_json, whole_folder, write_json, write_model, write_tensors
+from chiasm.checkpoint import (
+    find_checkpoint,
+    read_json,
+    read_parts,
+    read_weights,
+    whole_folder,
+    write_json,
+    write_model,
+    write_tensors,
+)
 from chiasm.errors import CheckpointError
+from chiasm.integrity import check_seal
 from chiasm.interop.family import Family, Folder, Original, find_family, reading_config, recognise
 from chiasm.interop.mapping import NameMap, some
 from chiasm.interop.preparation import check_preprocessor
@@ -229,14 +239,14 @@ def export_checkpoint(folder: str | Path, destination: str | Path, layout: str |
     What was imported from that layout comes back bit for bit, in its types and with its other files.
     """
     place = find_checkpoint(folder)
-    record = read_json(place / "parts.json")
+    record = read_parts(place)
     if record["model"].get("routing", {}).get("type") == "lora":
         raise CheckpointError(
             f"{folder} has low-rank updates beside its weights; `chiasm merge {folder} OUT` adds them, and OUT "
             "can be exported"
         )
-    tensors = read_tensors(place / "model.safetensors")
-    tensors |= {name: tensors[twin] for name, twin in record["tied"].items()}
+    check_seal(place)
+    tensors = read_weights(place, record)
     # What only judged or made targets in training; no public layout has room for it.
     training = (*TRAINING, *(f"{slot}." for slot in targets_alone(record["model"])))
     tensors = {name: value for name, value in tensors.items() if not name.startswith(training)}
