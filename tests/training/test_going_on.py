@@ -144,6 +144,17 @@ def test_a_checkpoint_holds_what_it_trains_and_the_rest_by_reference(finished, t
     assert all(torch.equal(tensor, models[1][name]) for name, tensor in models[0].items())
 
 
+@pytest.mark.parametrize(
+    "content",
+    ["[1]", "3", "{", '{"data": 3}', '{"data_changes": [3]}', '{"data_changes": [{"data": 1}]}', "\ufeff{}"],
+)
+def test_a_record_of_the_wrong_type_is_said(finished, tmp_path, content):
+    folder = shutil.copytree(finished, tmp_path / "run")
+    (folder / "run.json").write_text(content)
+    with pytest.raises(CheckpointError, match=r"run\.json (is not the record of a run|cannot be read)"):
+        run(short(), folder)
+
+
 def full(*_, **__):
     raise OSError(errno.ENOSPC, "No space left on device")
 

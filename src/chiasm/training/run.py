@@ -120,7 +120,7 @@ class Run:
         """Add entries to the run's record."""
         if self.ranks.first:
             path = self.folder / "run.json"
-            write_text(path, _json(read_json(path) | entries))
+            write_text(path, _json(self._record() | entries))
 
     def ended(self) -> None:
         if self.ranks.first:
@@ -139,9 +139,11 @@ class Run:
         path = self.folder / "run.json"
         record = read_json(path) if path.is_file() else {}
         kinds = {"data": dict, "sessions": list, "data_changes": list}
-        if not isinstance(record, dict) or not all(
+        whole = isinstance(record, dict) and all(
             isinstance(record.get(name, kind()), kind) for name, kind in kinds.items()
-        ):
+        )
+        changes = record.get("data_changes", []) if whole else []
+        if not whole or not all(isinstance(e, dict) and isinstance(e.get("data"), dict) for e in changes):
             raise CheckpointError(f"{path} is not the record of a run; remove it, and it is written anew")
         return record
 
