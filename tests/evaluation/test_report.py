@@ -92,6 +92,15 @@ def test_a_report_of_nothing_is_an_error(tmp_path):
         render(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["eval.json", "samples.json"])
+@pytest.mark.parametrize("content", ["[1]", "3", '{"tasks"', ""])
+def test_a_damaged_file_is_named(tmp_path, name, content):
+    a_recipe().save(tmp_path / "recipe.yaml")
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ChiasmError, match=rf"{name} (cannot be read|does not hold what Chiasm writes there)"):
+        render(tmp_path)
+
+
 def test_every_task_has_a_section(folder, tmp_path):
     for name in ("recipe.yaml", "run.json", "metrics.jsonl", "samples.json"):
         (tmp_path / name).write_text((folder / name).read_text())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from chiasm.checkpoint import read_json
 from chiasm.errors import ChiasmError
 from chiasm.evaluation import experts, plots
 from chiasm.evaluation.history import curves
@@ -178,4 +178,9 @@ def _about(results: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    content = read_json(path) if path.exists() else {}
+    if not isinstance(content, dict):
+        raise ChiasmError(
+            f"{path} does not hold what Chiasm writes there; remove it and measure again: chiasm eval"
+        )
+    return content
