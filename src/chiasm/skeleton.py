@@ -1,19 +1,30 @@
-"""Modules that are built without weights, and weights that are streamed into them: nothing is held twice."""
+"""Modules that are built without weights, the shapes they make, and weights that are streamed into them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 EXACT = ("inv_freq", "frequencies")  # buffers of rotary embeddings, whose angles half precision would blur
+
+_weightless: ContextVar[bool] = ContextVar("weightless", default=False)
+
+
+def weightless() -> bool:
+    """Whether parts are being built without weights: a checkpoint's config is then read, and not its weights."""
+    return _weightless.get()
 
 
 @contextmanager
 def without_weights() -> Iterator[None]:
-    """Parameters of modules that are built meanwhile stand on the meta device.
+    """Parameters of modules that are built meanwhile stand on the meta device, and no checkpoint's are read.
 
     They take no memory, and drawing their initial values costs nothing. Buffers, which may be computed, are real.
     """
@@ -26,11 +37,31 @@ def without_weights() -> Iterator[None]:
         register(module, name, parameter)
 
     nn.Module.register_parameter = on_meta  # type: ignore[method-assign, assignment]
+    token = _weightless.set(True)
     try:
         with torch.random.fork_rng(devices=[]):
             yield
     finally:
+        _weightless.reset(token)
         nn.Module.register_parameter = register  # type: ignore[method-assign, assignment]
+
+
+class ShapesAlone(TorchDispatchMode):
+    """Within this context a module without weights runs on real inputs on the CPU, for shapes and FLOPs.
+
+    What a weight takes part in is not computed: zeros of the right shape come out. Views of weights stay weights.
+    """
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        if not any(tensor.is_meta for tensor in tensors):
+            return function(*args, **kwargs)
+        if all(tensor.is_meta for tensor in tensors) and any(r.alias_info for r in function._schema.returns):
+            return function(*args, **kwargs)
+        args, kwargs = tree_map_only(Tensor, lambda tensor: tensor.to("meta"), (args, kwargs))
+        made = function(*args, **{**kwargs, **({"device": "meta"} if "device" in kwargs else {})})
+        return tree_map_only(Tensor, lambda tensor: torch.zeros_like(tensor, device="cpu"), made)
 
 
 @torch.no_grad()

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from chiasm.errors import CheckpointError
+from chiasm.skeleton import weightless
 
 # In the order of preference within a folder; an index lists the shards of a checkpoint in several files.
 _STANDARD = (
@@ -52,7 +53,8 @@ _SHOWN = 10  # tensors named in an error before it only counts
 def resolve(reference: str) -> Path:
     """The local file or folder that a checkpoint reference stands for; raises CheckpointError if none.
 
-    A hub name is downloaded into Hugging Face's cache, or found there without a network.
+    A hub name is downloaded into Hugging Face's cache, or found there without a network; without the weights where
+    parts are being built without them.
     """
     if reference.startswith("package:"):
         return _in_package(reference)
@@ -207,7 +209,9 @@ def _from_hub(name: str) -> Path:
     skipped, reason = ["*.h5", "*.msgpack", "*.onnx", "*.ot", "*.tflite", "*.py"], None
     try:
         files = [file.rfilename for file in HfApi().model_info(name, timeout=10).siblings or []]
-        if any(file.endswith(".safetensors") for file in files):
+        if weightless():
+            skipped += [f"*{suffix}" for suffix in (*_SUFFIXES, ".gguf")]
+        elif any(file.endswith(".safetensors") for file in files):
             skipped += ["*.bin", "*.pt", "*.pth"]  # the same weights a second time
     except Exception as error:  # no network, or no such name: then only the cache can help
         reason = str(error).split("\n")[0] or type(error).__name__

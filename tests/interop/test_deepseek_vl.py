@@ -42,7 +42,7 @@ def original(hybrid):
         "aligner_config": {"cls": "MlpProjector", "params": {"projector_type": projector, "depth": 2}},
         "language_config": LANGUAGE,
         "siglip_tiny": SIGLIP,
-        "sam_tiny": SAM,
+        **({"sam_tiny": SAM} if hybrid else {}),
     }
 
 

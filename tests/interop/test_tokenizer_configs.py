@@ -94,7 +94,6 @@ def changed(config, place, value):
 def test_every_family_of_image_tokenizers_accounts_for_its_keys():
     slots = {"vqgan", "vqvae2", "vqgan-muse"} | {name for name in all_families() if "-vq" in name}
     assert slots == PUBLISHED.keys()
-    assert all(find_family(name).without_effect is not None for name in slots)
 
 
 @pytest.mark.parametrize("family", PUBLISHED)

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from chiasm.encoders import Encoder
 from chiasm.errors import RecipeError
+from chiasm.skeleton import weightless
 from chiasm.weights import find_file, load_into, read_tensors, resolve
 
 # Width and depth over lite0's, from tensorflow/tpu, efficientnet/lite/efficientnet_lite_builder.py.
@@ -99,7 +100,10 @@ class EfficientNetLite(Encoder, name="efficientnet_lite"):
         return features
 
     def _load(self, reference: str) -> None:
-        tensors = read_tensors(find_file(resolve(reference), ".pth", ".safetensors"))
+        path = resolve(reference)
+        if weightless():
+            return
+        tensors = read_tensors(find_file(path, ".pth", ".safetensors"))
         count = len(_blocks(self.variant))
         behind = [f"_blocks.{index}." for index in range(len(self._blocks), count)]
         load_into(self, tensors, reference, unused=[*CLASSIFIER, *behind])

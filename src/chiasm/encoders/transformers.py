@@ -17,6 +17,7 @@ from chiasm.bounds import LayerIndex
 from chiasm.encoders import Encoder
 from chiasm.encoders.staged import Stages, first_line, run
 from chiasm.errors import CheckpointError, RecipeError, reason
+from chiasm.skeleton import weightless
 from chiasm.transformers_config import as_options, build_config
 from chiasm.weights import resolve
 
@@ -198,6 +199,8 @@ def _load(folder: Path, reference: str) -> Any:
 
     try:
         settings = _without_masks(AutoConfig.from_pretrained(folder, trust_remote_code=False))
+        if weightless():
+            return _built(settings)
         with _quiet():
             model, info = AutoModel.from_pretrained(
                 folder,
@@ -254,7 +257,7 @@ def _built(settings: Any) -> Any:
     from transformers import AutoModel
 
     try:
-        return AutoModel.from_config(settings)
+        return AutoModel.from_config(settings, dtype=torch.float32)
     except Exception as error:  # each architecture raises what it likes for sizes that it cannot have
         raise RecipeError(
             f"transformers builds no vision model of this {settings.model_type} config: {first_line(error)}"

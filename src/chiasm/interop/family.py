@@ -108,12 +108,11 @@ class Family:
     looks_for: what `recognises` goes by, in words, for the error when no family knows a folder.
     without_effect: places in the config that do not reach the numbers, each with the reason; one stands for all
         below it, and `*.key` for that key at any depth. What no method reads and this does not list is refused.
-        None stands for a family whose keys are not accounted for yet.
     """
 
     name: ClassVar[str] = ""
     looks_for: ClassVar[str] = ""
-    without_effect: ClassVar[Mapping[str, str] | None] = None
+    without_effect: ClassVar[Mapping[str, str]] = {}
 
     def __init_subclass__(cls, *, name: str | None = None, **kwargs: Any):
         super().__init_subclass__(**kwargs)
@@ -156,8 +155,6 @@ class Family:
 
     def plan(self, config: Mapping[str, Any], keys: Collection[str], where: str) -> Plan:
         """What the config decides; raises CheckpointError, also for a key that is not accounted for."""
-        if self.without_effect is None:
-            return self._plan(config, keys, where)
         accounted = Config(config)
         plan = self._plan(accounted, keys, where)
         refuse_unread(accounted, self.without_effect, where, repr(self.name))

@@ -24,14 +24,14 @@ def siglip(params: Mapping[str, Any], told: Mapping[str, Any]) -> dict[str, Any]
     final norm follows whatever the layer.
     """
     name = params.get("model_name", "siglip_large_patch16_384")
-    structures = {**KNOWN, **told}
-    if name not in structures:
-        raise CheckpointError(f"the vision tower is {name!r}{nearest(name, structures)}")
+    if name not in told and name not in KNOWN:
+        raise CheckpointError(f"the vision tower is {name!r}{nearest(name, [*KNOWN, *told])}")
     if params.get("select_feature", "same") == "patch":
         raise CheckpointError(
             "select_feature is 'patch', which takes away a class token, but SigLIP has none; it would be 'same'"
         )
-    shape, select = structures[name], params.get("select_layer", -1)
+    shape: Any = told[name] if name in told else KNOWN[name]
+    select = params.get("select_layer", -1)
     layers = shape["layers"] + select + 1 if select <= 0 else select
     config = {
         "model_type": "siglip_vision_model",

@@ -20,6 +20,7 @@ from chiasm.errors import CheckpointError, RecipeError, reason
 from chiasm.language import Language
 from chiasm.language import chameleon as _chameleon  # noqa: F401 - makes it known to transformers
 from chiasm.language.text import DRAW, Empty, TextTokenizer
+from chiasm.skeleton import weightless
 from chiasm.transformers_config import as_options, build_config
 
 
@@ -165,7 +166,10 @@ def _load(folder: Path) -> Any:
     shows_bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        _refuse_own_attention(AutoConfig.from_pretrained(folder, trust_remote_code=False))
+        settings = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        _refuse_own_attention(settings)
+        if weightless():
+            return AutoModelForCausalLM.from_config(settings, attn_implementation=NAME, dtype=torch.float32)
         return AutoModelForCausalLM.from_pretrained(
             folder, attn_implementation=NAME, dtype=torch.float32, trust_remote_code=False
         )

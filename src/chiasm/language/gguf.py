@@ -9,14 +9,20 @@ from typing import Any
 
 from chiasm.cache import default_folder
 from chiasm.errors import CheckpointError
+from chiasm.skeleton import weightless
 from chiasm.weights import load_into
 
 
 def dequantized(path: Path) -> Path:
-    """A folder in transformers' layout with the dequantized float32 weights of a .gguf file."""
+    """A folder in transformers' layout with the dequantized float32 weights of a .gguf file.
+
+    Where parts are being built without weights it may have the config and tokenizer alone.
+    """
     stat = path.stat()
     digest = hashlib.sha256(f"{path.name}/{stat.st_size}/{stat.st_mtime_ns}".encode()).hexdigest()[:16]
     folder = default_folder() / "gguf" / f"{path.stem}-{digest}"
+    if weightless() and not folder.is_dir():
+        folder = folder.with_name(f"{folder.name}-config")
     if not folder.is_dir():
         _dequantize(path, folder)
     return folder
@@ -32,7 +38,7 @@ def _dequantize(path: Path, folder: Path) -> None:
             f"reading {path.name} needs the gguf package: pip install 'chiasm[gguf]'"
         ) from None
     try:
-        model = _read(path)
+        content = _config(path) if weightless() else _read(path)
         tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, trust_remote_code=False)
     except (OSError, ValueError, KeyError, NotImplementedError) as error:
         raise CheckpointError(f"{path} cannot be read as a language model: {error}") from error
@@ -40,7 +46,7 @@ def _dequantize(path: Path, folder: Path) -> None:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".draft-"))
-        model.save_pretrained(draft)
+        content.save_pretrained(draft)
         tokenizer.save_pretrained(draft)
         os.replace(draft, folder)
     except OSError as error:
@@ -51,14 +57,19 @@ def _dequantize(path: Path, folder: Path) -> None:
             shutil.rmtree(draft, ignore_errors=True)
 
 
+def _config(path: Path) -> Any:
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(path.parent, gguf_file=path.name, trust_remote_code=False)
+
+
 def _read(path: Path) -> Any:
     """transformers' model; its own `from_pretrained` would do the same, but only beside accelerate."""
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
     from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 
-    config = AutoConfig.from_pretrained(path.parent, gguf_file=path.name, trust_remote_code=False)
-    model: Any = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model: Any = AutoModelForCausalLM.from_config(_config(path), dtype=torch.float32)
     tensors = load_gguf_checkpoint(str(path), return_tensors=True, model_to_load=model)["tensors"]
     own = model.state_dict()
     tied = {own[name].data_ptr(): tensors[name] for name in own if name in tensors}

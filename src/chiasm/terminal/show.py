@@ -19,6 +19,7 @@ from chiasm.evaluation.cost import parameters as count_parameters
 from chiasm.model import Model
 from chiasm.recipe import Recipe, Stage
 from chiasm.sequence import PADDING, Document, Kind, pack
+from chiasm.skeleton import ShapesAlone, without_weights
 from chiasm.terminal.console import console, say
 from chiasm.training.batches import DescribedBatches
 from chiasm.training.optimiser import learning
@@ -30,6 +31,11 @@ def show(recipe: Recipe, *, whole: bool = False) -> None:
 
     whole: print the resolved recipe behind them.
     """
+    with without_weights():
+        _show(recipe, whole)
+
+
+def _show(recipe: Recipe, whole: bool) -> None:
     out = console()
     model = Model(recipe.model, texts=corpus(recipe), seed=recipe.seed).eval()
     samples = _samples(recipe)
@@ -147,5 +153,5 @@ def _forward(model: Model, made: Document) -> int:
     batch, slots = pack([[made]])
     batch = PictureReader(model.contract).attach(batch, slots)
     assert int((batch.documents == PADDING).sum()) == 0
-    with torch.no_grad():
+    with torch.no_grad(), ShapesAlone():
         return flops(lambda: model.losses(batch))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from chiasm.errors import CheckpointError
 from chiasm.interop.cases import Case
+from chiasm.interop.config import TRANSFORMERS, reader
 from chiasm.interop.convert import Loaded, load
 from chiasm.interop.family import Family, Folder, Original, find_family
 from chiasm.interop.mapping import Chain, NameMap, Own, Permute, Reshape, Rule, Unused
@@ -23,6 +24,24 @@ from chiasm.routing import routed
 from chiasm.sequence import Kind
 
 HEAD_WIDTH = 64  # of the releases; a checkpoint does not say
+# Options of torchscale's encoder, of which the original sets none otherwise.
+FIXED = {
+    "multiway": True,
+    "normalize_before": True,
+    "encoder_normalize_before": True,
+    "normalize_output": True,
+    "no_scale_embedding": True,
+    "activation_fn": "gelu",
+    "layernorm_embedding": False,
+    "deepnorm": False,
+    "moe_freq": 0,
+    "rel_pos_buckets": 0,
+    "max_rel_pos": 0,
+    "xpos_rel_pos": False,
+    "in_chans": 3,
+}
+TRAINING = ("dropout", "attention_dropout", "activation_dropout", "drop_path_rate", "bert_init")
+MACHINE = ("checkpoint_activations", "fsdp", "ddp_rank", "flash_attention")
 WAYS = {"A": "image", "B": "text"}
 INSIDE = {  # of a layer: theirs and ours
     **{f"self_attn.{name}_proj": f"{name}_proj" for name in ("q", "k", "v", "out")},
@@ -36,11 +55,21 @@ NETWORK = {"fc1": "first", "ffn_layernorm": "norm", "fc2": "second"}
 class BEiT3(Family, name="beit3"):
     """One .pth file without a config (github.com/microsoft/unilm, beit3): the structure is read from the tensors.
 
-    The config here is torchscale's, with the fields of its EncoderConfig. What a fine-tuned release has behind
-    the encoder is kept aside, except the captioner's layer over the vocabulary.
+    The config here is torchscale's, with the fields of its EncoderConfig; a config.json may tell what tensors
+    do not (heads). What a fine-tuned release has behind the encoder is kept aside, except the captioner's
+    layer over the vocabulary.
     """
 
     looks_for = "one beit3*.pth"
+    without_effect: ClassVar = {
+        **TRANSFORMERS,
+        **dict.fromkeys(TRAINING, "in training only"),
+        **dict.fromkeys(MACHINE, "speed and memory only"),
+        "no_output_layer": "the original never uses its output layer",
+        "share_encoder_input_output_embed": "the original never uses its output layer",
+        "xpos_scale_base": "of positions that it has not",
+        "num_classes": "of a head that is kept aside",
+    }
 
     def recognises(self, folder: Folder) -> bool:
         return len(list(folder.path.glob("beit3*.pth"))) == 1
@@ -67,12 +96,12 @@ class BEiT3(Family, name="beit3"):
             "patch_size": patch,
             "max_source_positions": context,
         }
-        return Original(config, tensors)
+        return Original({**config, **folder.config}, tensors)
 
     def model(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> dict[str, dict[str, Any]]:
-        for name, known in {"multiway": True, "normalize_before": True, "layernorm_embedding": False}.items():
-            if config.get(name, known) != known:
-                raise CheckpointError(f"{name} is {config[name]}; only {known} is known")
+        config = reader(config)
+        for name, value in FIXED.items():
+            config.only(name, value)
         side = config["img_size"] // config["patch_size"]
         return {
             "views": {"type": "whole", "size": config["img_size"], "fit": "stretch"},

@@ -38,6 +38,7 @@ class Chameleon(Family, name="chameleon"):
     without_effect: ClassVar = {
         **EVERYWHERE,
         "tie_word_embeddings": "the tensors tell",
+        "vq_config.dropout": "in training only",
     }
 
     def recognises(self, folder: Folder) -> bool:

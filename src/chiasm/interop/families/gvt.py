@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from chiasm import parts
 from chiasm.interop.cases import Case
-from chiasm.interop.config import EVERYWHERE
+from chiasm.interop.config import EVERYWHERE, reader
 from chiasm.interop.convert import load_named
 from chiasm.interop.eva import eva, eva_rules
 from chiasm.interop.families.flamingo import perceiver_options, perceiver_rules
@@ -61,10 +61,11 @@ class Gvt(Family, name="gvt"):
 
 def _vision(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Encoder and connector; ln_vision is the encoder's final norm, with torch's epsilon."""
-    width = config["visual_encoder"]["embed_dim"]
+    width, perceiver = config["visual_encoder"]["embed_dim"], reader(config["perceiver"])
+    perceiver.only("dim", width)
     return {
         "encoder": {**eva(config["visual_encoder"]), "final_norm": True, "final_epsilon": 1e-5},
-        "connector": {**perceiver_options(config["perceiver"], width), "projected": True},
+        "connector": {**perceiver_options(perceiver, width), "projected": True},
     }
 
 

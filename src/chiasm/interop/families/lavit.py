@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -54,6 +54,8 @@ class LaVIT(Family, name="lavit"):
     what reads and what tokenizes has its own, so a model whose copies have learnt apart cannot be exported.
     """
 
+    # All but the configs of its networks, which the parts read whole, is what shapes of tensors tell.
+    without_effect: ClassVar = {"decoders": "shapes; of two decoders of features one may be kept aside"}
     looks_for = "visual_tokenizer/tokenizer_encoder.bin and eva_vitg_psz14.bin beside language_model/"
 
     def recognises(self, folder: Folder) -> bool:

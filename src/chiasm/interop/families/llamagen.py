@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -17,8 +17,10 @@ from transformers.modeling_outputs import BaseModelOutput
 from chiasm.errors import CheckpointError
 from chiasm.generation import draw
 from chiasm.interop.cases import Case
+from chiasm.interop.config import reader
 from chiasm.interop.convert import load
 from chiasm.interop.drawing import behind, forced, llama_rules, prompt, stand_in
+from chiasm.interop.families.llamagen_vq import LlamaGenTokenizer
 from chiasm.interop.family import Family, Folder, Original, find_family
 from chiasm.interop.lightning import read_wrapped
 from chiasm.interop.mapping import NameMap, Own, Rule
@@ -41,6 +43,16 @@ class LlamaGenFamily(Family, name="llamagen"):
     """
 
     looks_for = "one c2i_*.pt or t2i_*.pt beside one vq_ds*.pt"
+    without_effect: ClassVar = {
+        "file": "the name of the transformer's file",
+        "vq_file": "the name of the tokenizer's file",
+        "image_size": "read with the files",
+        "initializer_range": "the weights are loaded",
+        "max_batch_size": "room for keys and values",
+        "max_seq_len": "room for keys and values",
+        **dict.fromkeys(("attn_dropout_p", "ffn_dropout_p", "drop_path_rate"), "in training only"),
+        **{f"vq.{key}": reason for key, reason in LlamaGenTokenizer.without_effect.items()},
+    }
 
     def recognises(self, folder: Folder) -> bool:
         return len(_transformers(folder.path)) == 1 and len(list(folder.path.glob("vq_ds*.pt"))) == 1
@@ -66,7 +78,8 @@ class LlamaGenFamily(Family, name="llamagen"):
         return _t5(folder.path) if next(folder.path.glob("t2i_*.pt"), None) else None
 
     def model(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> dict[str, dict[str, Any]]:
-        width, captions = config["dim"], config["model_type"] == "t2i"
+        config = reader(config)
+        width, captions = config["dim"], config.only("model_type", "c2i", "t2i") == "t2i"
         vocabulary, grid = config["vocab_size"], math.isqrt(config["block_size"])
         sizes = config.get("multiple_of", 256), config.get("ffn_dim_multiplier")
         language = {
@@ -84,8 +97,11 @@ class LlamaGenFamily(Family, name="llamagen"):
         }
         if captions:
             told = {"caption_tokens": config["cls_token_num"], "caption_width": config["caption_dim"]}
+            config.get("num_classes")  # the original reads it for classes alone
             language |= {"type": "llamagen_captions", "config": config.get("t5"), **told}
         else:
+            config.only("cls_token_num", 1)
+            config.get("caption_dim")  # the original reads it for captions alone
             language |= {"classes": config["num_classes"]}
         tokenizer = (
             find_family("llamagen-vq").model(config["vq"])["image_tokenizer"]
@@ -114,6 +130,9 @@ class LlamaGenFamily(Family, name="llamagen"):
             Rule(GPT + "output.weight", "image_head.output.weight"),
             *(behind(tokenizer, VQ) if tokenizer else [Own("image_tokenizer.{rest...}")]),
         )
+
+    def remark(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> str:
+        return find_family("llamagen-vq").remark(config["vq"]) if "vq" in config else ""
 
     def write(self, original: Original, folder: Path) -> None:
         parts = {
@@ -179,7 +198,8 @@ def replay(case: Case) -> dict[str, Tensor]:
     """Teacher-forced codes behind a class or a caption, and greedy pictures with guidance, some of it and none."""
     told, given = case.config, case.inputs
     tensors = {GPT + key: tensor for key, tensor in case.tensors.items()}
-    model = load(find_family("llamagen"), Original(told, tensors)).model
+    config = {key: value for key, value in told.items() if key not in ("cfg_scale", "cfg_interval", "n_pad")}
+    model = load(find_family("llamagen"), Original(config, tensors)).model
     head = model.image_head
     span = head.prepare(given["idx"].unflatten(1, head.grid))
     if told["model_type"] == "t2i":  # padding was hidden from the pictures drawn, not from those learnt

@@ -129,6 +129,10 @@ class LVM(Family, name="lvm"):
     """
 
     looks_for = "config.json of a Llama and config.json of a VQGANModel, in two folders"
+    without_effect: ClassVar = {
+        "places": "where the two folders were",
+        **{f"vq.{key}": reason for key, reason in MuseVQGAN.without_effect.items()},
+    }
 
     def recognises(self, folder: Folder) -> bool:
         return _places(folder.path) is not None

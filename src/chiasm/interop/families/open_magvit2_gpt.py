@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -14,8 +14,10 @@ from torch import Tensor
 from chiasm.errors import CheckpointError
 from chiasm.generation import draw
 from chiasm.interop.cases import Case
+from chiasm.interop.config import reader
 from chiasm.interop.convert import load
 from chiasm.interop.drawing import behind, forced, llama_rules, prompt, stand_in
+from chiasm.interop.families.open_magvit2 import OpenMagvit2
 from chiasm.interop.family import Family, Folder, Original, find_family
 from chiasm.interop.lightning import read_state_dict
 from chiasm.interop.mapping import NameMap, Own, Rule
@@ -39,6 +41,17 @@ class OpenMagvit2Transformer(Family, name="open-magvit2"):
     """
 
     looks_for = f"one AR_*.ckpt, or a .yaml with model.class_path ...{CLASS} and one .ckpt"
+    without_effect: ClassVar = {
+        "file": "the checkpoint's name",
+        "cond_dim": "the original does not read it",
+        "embd_pdrop": "the original does not read it",
+        "n_unmasked": "the original does not read it",
+        "initalizer_range": "the weights are loaded",
+        "max_batch_size": "room for keys and values",
+        "max_seq_len": "room for keys and values",
+        **dict.fromkeys(("attn_dropout_p", "ffn_dropout_p", "drop_path_rate"), "in training only"),
+        **{f"vq.{key}": reason for key, reason in OpenMagvit2.without_effect.items()},
+    }
 
     def recognises(self, folder: Folder) -> bool:
         return len(list(folder.path.glob("AR_*.ckpt"))) == 1 or _told(folder) is not None
@@ -55,9 +68,13 @@ class OpenMagvit2Transformer(Family, name="open-magvit2"):
         return Original({**config, "vq": {**vq, "res": side}}, tensors)
 
     def model(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> dict[str, dict[str, Any]]:
+        config = reader(config)
         width, heads, bits = config["dim"], config["n_head"], list(config["factorized_bits"])
-        if config.get("n_kv_head") not in (None, heads):
-            raise CheckpointError("only as many heads of keys and values as of queries are known (n_kv_head)")
+        config.only("n_kv_head", None, heads)
+        config.only("token_factorization", True)
+        config.only("factorized_k", len(bits))
+        config.only("cls_token_num", 1)
+        config.only("vocab_size", 2 ** sum(bits))
         sizes = config.get("multiple_of", 256), config.get("ffn_dim_multiplier")
         hidden = config.get("hidden_dim") or hidden_width(width, *sizes)
         shared = {
@@ -175,7 +192,8 @@ def replay(case: Case) -> dict[str, Tensor]:
     """Teacher-forced sub-tokens behind a class, and greedy pictures with a guidance of each sub-token."""
     told, given = case.config, case.inputs
     tensors = {GPT + key: tensor for key, tensor in case.tensors.items()}
-    model = load(find_family("open-magvit2"), Original(told, tensors)).model
+    config = {key: value for key, value in told.items() if key != "cfg_scale"}
+    model = load(find_family("open-magvit2"), Original(config, tensors)).model
     head = model.image_head
     codes = join_code([given["idx_pre"], given["idx_post"]], head.bits)
     prompts = [prompt([int(each)]) for each in given["cls"][:, 0]]

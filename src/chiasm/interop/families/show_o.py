@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Int
@@ -14,7 +15,9 @@ from chiasm.attention import Layout
 from chiasm.errors import CheckpointError
 from chiasm.generation import DrawStep, Session
 from chiasm.interop.cases import Case
+from chiasm.interop.config import reader
 from chiasm.interop.convert import load
+from chiasm.interop.families.show_o_vq import ShowOTokenizer
 from chiasm.interop.family import Family, Folder, Original, find_family
 from chiasm.interop.mapping import NameMap, Own, Rule, Unused
 from chiasm.interop.towers import causal_config
@@ -57,15 +60,20 @@ class ShowO(Family, name="show-o"):
     """
 
     looks_for = "config.json with _class_name Showo, and a folder inside with _class_name MAGVITv2"
+    without_effect: ClassVar = {
+        "_class_name": "read by `recognises`",
+        "_diffusers_version": "where the config came from",
+        "_name_or_path": "where the config came from",
+        "_version": "where the config came from",
+        "llm_model_path": "where the language model's structure came from, which the tensors say",
+        "load_from_showo": "where the weights came from",
+        **{f"vq_model.{key}": reason for key, reason in ShowOTokenizer.without_effect.items()},
+    }
 
     def recognises(self, folder: Folder) -> bool:
         return str(folder.config.get("_class_name", "")).lower() == "showo"
 
     def read(self, folder: Folder) -> Original:
-        if folder.config.get("w_clip_vit"):
-            raise CheckpointError(
-                f"{folder.path} is the form of Show-o that reads with CLIP; known is the other"
-            )
         inside = [Folder(path) for path in sorted(folder.path.iterdir()) if path.is_dir()]
         drawers = [each for each in inside if find_family("show-o-vq").recognises(each)]
         if len(drawers) != 1:
@@ -88,14 +96,26 @@ class ShowO(Family, name="show-o"):
         super().write(Original(original.config["vq_model"], drawer), folder / "magvitv2")
 
     def model(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> dict[str, dict[str, Any]]:
-        words = config["llm_vocab_size"]
+        config = reader(config)
+        if config.get("w_clip_vit"):
+            raise CheckpointError(
+                "w_clip_vit is True: the form of Show-o that reads with CLIP is not known, only the one that reads "
+                "codes (showlab/show-o)"
+            )
+        words, vocabulary = config["llm_vocab_size"], config["vocab_size"]
+        config.only("codebook_size", vocabulary - words - len(MARKERS) - 1)
+        config.only("mask_token_id", vocabulary - 1)
+        drawer = find_family("show-o-vq").model(config["vq_model"])
+        if "num_vq_tokens" in config:  # what draws larger images has the same image tokenizer
+            steps = 2 ** (len(drawer["image_tokenizer"]["multipliers"]) - 1)
+            drawer["image_tokenizer"]["size"] = math.isqrt(config["num_vq_tokens"]) * steps
         soi, eoi, mmu = (words + MARKERS.index(marker) for marker in ("<|soi|>", "<|eoi|>", "<|mmu|>"))
         head = {"type": "shared_masked", "first": words + len(MARKERS)}
         head |= {"before": [soi], "before_read": [mmu, soi], "behind": [eoi]}
-        language = causal_config({**PHI, **config["phi"], "vocab_size": config["vocab_size"]}, "phi")
+        language = causal_config({**PHI, **config["phi"], "vocab_size": vocabulary}, "phi")
         return {
             "language": {**language, "draw_marker": None, "empty_prompt": "template"},
-            **find_family("show-o-vq").model(config["vq_model"]),
+            **drawer,
             "image_head": head,
         }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from einops import rearrange
@@ -27,6 +27,18 @@ from chiasm.tokenizers import join_scales, split_scales
 from chiasm.weights import read_tensors
 
 HEAD_WIDTH = 64  # of every published model
+TOKENIZER = (  # arguments of the tokenizer that stand beside the transformer's
+    "beta",
+    "ch_mult",
+    "default_qresi_counts",
+    "num_res_blocks",
+    "quant_conv_ks",
+    "quant_resi",
+    "share_quant_resi",
+    "using_znorm",
+)
+TRAINING = ("drop_rate", "attn_drop_rate", "drop_path_rate", "dropout", "test_mode")
+INITIAL = ("init_adaln", "init_adaln_gamma", "init_head", "init_std")
 
 
 class Var(Family, name="var"):
@@ -37,6 +49,13 @@ class Var(Family, name="var"):
     """
 
     looks_for = "one var_*.pth and one vae_ch*.pth"
+    without_effect: ClassVar = {
+        **dict.fromkeys(TRAINING, "in training only"),
+        **dict.fromkeys(INITIAL, "the weights are loaded"),
+        "flash_if_available": "speed only",
+        "fused_if_available": "speed only",
+        "device": "where the original is to run",
+    }
 
     def recognises(self, folder: Folder) -> bool:
         return all(len(list(folder.path.glob(form))) == 1 for form in ("var_*.pth", "vae_ch*.pth"))
@@ -63,7 +82,7 @@ class Var(Family, name="var"):
                 "classes": config.get("num_classes", 1000),
             },
             "image_tokenizer": var_vq.part(_tokenizer(config)),
-            "image_head": {"type": "next_scale"},
+            "image_head": {"type": "next_scale", "unconditional": config.get("cond_drop_rate", 0.1)},
         }
 
     def names(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> NameMap:
@@ -136,14 +155,15 @@ def structure(drawn: Mapping[str, Tensor], seen: Mapping[str, Tensor], where: st
 def _tokenizer(config: Mapping[str, Any]) -> dict[str, Any]:
     """The tokenizer in the words of its own family."""
     told = {"vocab_size": config["V"], "z_channels": config["Cvae"], "v_patch_nums": config["patch_nums"]}
-    return {**config, **told, "ch": config.get("ch", 160)}
+    return {**{key: config[key] for key in TOKENIZER if key in config}, **told, "ch": config.get("ch", 160)}
 
 
 @replays("var", "VAR")
 @torch.no_grad()
 def replay(case: Case) -> dict[str, Tensor]:
     """Teacher-forced logits behind a class and behind none, and greedy pictures with guidance and without."""
-    model = load(find_family("var"), Original(case.config, case.tensors)).model
+    config = {key: value for key, value in case.config.items() if key != "cfg_scale"}
+    model = load(find_family("var"), Original(config, case.tensors)).model
     head, quantizer = model.image_head, model.image_tokenizer.quantize
     classes, sides = case.inputs["label_B"].tolist(), quantizer.scales
     codes = join_scales(
