@@ -68,6 +68,8 @@ def _check(config: Config, views: Mapping[str, Any]) -> None:
     for key in ("do_resize", "do_rescale"):
         config.only(key, True, None, default=True)
     config.get("do_normalize")  # False: the encoder neither subtracts nor divides
+    if (config.get("image_mean") is None) != (config.get("image_std") is None):
+        raise CheckpointError("image_mean and image_std belong together, but one of them is missing")
     factor = config.get("rescale_factor")
     if factor is not None and abs(factor * COLOUR_STEPS - 1) > 1e-3:
         raise CheckpointError(f"rescale_factor is {factor!r}, but pixels are known as divided by 255 only")
