@@ -100,6 +100,38 @@ def test_the_originals_folder_comes_back_bit_for_bit(tmp_path, hybrid):
     assert model.views.padding == ((102, 127, 153) if hybrid else (127, 127, 127))
 
 
+@pytest.mark.parametrize(
+    ("tower", "prepared", "expected"),
+    [
+        (
+            None,
+            {"image_mean": [0.4, 0.5, 0.6], "image_std": [0.1, 0.2, 0.3]},
+            ([0.4, 0.5, 0.6], [0.1, 0.2, 0.3]),
+        ),
+        (0.5, {"image_mean": [0.4] * 3, "image_std": [0.2] * 3}, ([0.5] * 3, [0.1] * 3)),
+        (
+            0.5,
+            {"image_mean": [0.4] * 3, "image_std": [0.2] * 3, "do_normalize": False},
+            ([0.5] * 3, [0.5] * 3),
+        ),
+    ],
+)
+def test_images_are_normalised_by_the_preprocessor_and_then_by_the_tower(tmp_path, tower, prepared, expected):
+    """((x - 0.4) / 0.2 - 0.5) / 0.5 is (x - 0.5) / 0.1."""
+    config = original(False)
+    given = None if tower is None else [tower] * 3
+    config["vision_config"]["params"] = {**LOW, "pixel_mean": given, "pixel_std": given}
+    made = random_like("deepseek-vl", config)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(prepared))
+    save_file({key: tensor.contiguous() for key, tensor in made.items()}, tmp_path / "model.safetensors")
+    _numbers(80).save_pretrained(tmp_path)
+    model = load_model(import_checkpoint(tmp_path, tmp_path / "ours"))
+    torch.testing.assert_close(model.encoder.mean.flatten(), torch.tensor(expected[0]))
+    torch.testing.assert_close(model.encoder.deviation.flatten(), torch.tensor(expected[1]))
+    assert list(model.views.padding) == [int(channel * 255) for channel in prepared["image_mean"]]
+
+
 def transformers_model(hybrid):
     from transformers import (
         DeepseekVLConfig,

@@ -167,6 +167,38 @@ def test_a_published_flamingo_borrows_what_it_does_not_hold(tmp_path):
         torch.testing.assert_close(model.encode(pixels).flatten(1, 2), states.hidden_states[-1][:, 1:])
 
 
+def test_flamingo_normalises_images_as_its_preprocessor_says(tmp_path):
+    folder, _ = written(tmp_path / "public", "flamingo", FLAMINGO)
+    prepared = {"image_mean": [0.4, 0.5, 0.6], "image_std": [0.1, 0.2, 0.3]}
+    (folder / "preprocessor_config.json").write_text(json.dumps(prepared))
+    encoder = returns(folder, tmp_path).encoder
+    torch.testing.assert_close(encoder.mean.flatten(), torch.tensor(prepared["image_mean"]))
+    torch.testing.assert_close(encoder.deviation.flatten(), torch.tensor(prepared["image_std"]))
+
+
+@pytest.mark.parametrize(
+    ("prepared", "said"),
+    [
+        ({"image_mean": [0.48, 0.46, 0.41], "image_std": [0.27] * 3}, r"image_mean is \[0.48, 0.46, 0.41\]"),
+        ({"image_mean": [0.5] * 3, "image_std": [0.25] * 3}, r"image_std is \[0.25, 0.25, 0.25\]"),
+        ({"do_normalize": False}, r"image_mean is \[0.0, 0.0, 0.0\] in effect"),
+        ({"image_mean": [0.5] * 3}, "has an image_mean, but no image_std"),
+        ({"image_mean": ["x"] * 3, "image_std": [1] * 3}, "config is not as 'fuyu' has it"),
+        ({"image_mean": [0.5] * 3, "image_std": [0.5] * 3}, None),
+    ],
+)
+def test_fuyu_normalises_by_a_half_and_nothing_else(tmp_path, prepared, said):
+    text = {**TEXT, "model_type": "persimmon", "qk_layernorm": True}
+    config = {"model_type": "fuyu", "text_config": text, "patch_size": 4, "image_token_id": 58}
+    folder, _ = written(tmp_path / "public", "fuyu", config)
+    (folder / "preprocessor_config.json").write_text(json.dumps(prepared))
+    if said is None:
+        import_checkpoint(folder, tmp_path / "ours")
+        return
+    with pytest.raises(CheckpointError, match=said):
+        import_checkpoint(folder, tmp_path / "ours")
+
+
 def test_fuyu_comes_back_and_computes_what_transformers_does(tmp_path):
     from transformers import FuyuConfig, FuyuForCausalLM
 

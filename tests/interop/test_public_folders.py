@@ -103,7 +103,8 @@ def public(request, tmp_path):
         nn.init.normal_(parameter, std=0.1)
     model.save_pretrained(tmp_path / "public", max_shard_size="20KB")
     assert (tmp_path / "public/model.safetensors.index.json").is_file()
-    return with_words(tmp_path / "public"), family, model, tokens
+    half = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3} if family == "fuyu" else {}
+    return with_words(tmp_path / "public", **half), family, model, tokens
 
 
 def command(capsys, *arguments):

@@ -17,6 +17,8 @@ class Patches(Encoder, name="patches"):
         patch_size: side of a patch in pixels.
     """
 
+    mean = deviation = 0.5
+
     def __init__(self, *, patch_size: Pixels = 16):
         super().__init__()
         self.patch_size = patch_size
@@ -35,4 +37,6 @@ class Patches(Encoder, name="patches"):
 
     def forward(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n gh gw c"]:
         rows, columns = self.grid(*pixels.shape[-2:])
-        return rearrange((pixels - 0.5) / 0.5, "n c (gh p) (gw q) -> n gh gw (p q c)", gh=rows, gw=columns)
+        return rearrange(
+            (pixels - self.mean) / self.deviation, "n c (gh p) (gw q) -> n gh gw (p q c)", gh=rows, gw=columns
+        )

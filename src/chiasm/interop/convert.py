@@ -28,7 +28,7 @@ from chiasm.errors import CheckpointError
 from chiasm.integrity import check_seal
 from chiasm.interop.family import Family, Folder, Original, find_family, reading_config, recognise
 from chiasm.interop.mapping import NameMap, some
-from chiasm.interop.preparation import check_preprocessor
+from chiasm.interop.preparation import check_colours, check_preprocessor
 from chiasm.language.text import DRAW, PLAIN_TEMPLATE
 from chiasm.language.tokenizer_folder import JINJA, Templates, folder_template, stop_ids, write_template
 from chiasm.recipe import Recipe, load_recipe
@@ -194,6 +194,9 @@ def import_checkpoint(
         name=folder.path.resolve().name,
         where=str(source),
     )
+    if "encoder.mean" not in constants:
+        with reading_config(str(source), chosen):
+            check_colours(folder, getattr(loaded.model, "encoder", None))
     if hasattr(loaded.model, "language"):
         words = loaded.model.language.tokenizer
         words.stops |= frozenset(stop_ids(folder.path))

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from chiasm.errors import CheckpointError
 from chiasm.interop.config import Config, refuse_unread
 from chiasm.interop.family import Folder
-from chiasm.interop.towers import preprocessor
+from chiasm.interop.towers import normalisation, preprocessor
 
 # Keys that do not reach the pixels of a model, with the reason.
 WITHOUT_EFFECT = {
@@ -24,8 +27,8 @@ WITHOUT_EFFECT = {
     "device": "a machine's",
     "disable_grouping": "speed only",
     "default_to_square": "how a size of one number is meant; sizes are compared with the config's",
-    "image_mean": "taken over by the encoder",
-    "image_std": "taken over by the encoder",
+    "image_mean": "taken over by the encoder, or compared with its own",
+    "image_std": "taken over by the encoder, or compared with its own",
     "high_res_image_mean": "taken over by the encoder",
     "high_res_image_std": "taken over by the encoder",
     "image_token": "the name of a place in a prompt, which is put there without it",
@@ -62,6 +65,25 @@ def check_preprocessor(folder: Folder, model: Mapping[str, Mapping[str, Any]]) -
     except CheckpointError as error:
         raise CheckpointError(f"{where}: {error}") from None
     refuse_unread(config, WITHOUT_EFFECT, where, "Chiasm")
+
+
+def check_colours(folder: Folder, encoder: object) -> None:
+    """Raise CheckpointError where the preprocessor normalises pixels otherwise than an encoder that was built."""
+    wanted = normalisation(folder)
+    for name, key in (("mean", "image_mean"), ("deviation", "image_std")):
+        if not wanted or not hasattr(encoder, name):
+            continue
+        own = torch.as_tensor(getattr(encoder, name)).flatten().expand(3)
+        given = wanted[f"encoder.{name}"].flatten()
+        if not torch.allclose(own, given, atol=1e-4):
+            raise CheckpointError(
+                f"{folder.path}: its preprocessor's {key} is {_listed(given)} in effect, but images of this "
+                f"family are normalised by {_listed(own)}"
+            )
+
+
+def _listed(values: Tensor) -> list[float]:
+    return [round(value, 4) for value in values.tolist()]
 
 
 def _check(config: Config, views: Mapping[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -17,11 +18,12 @@ from chiasm.interop.mapping import NameMap, Rule, Unused
 from chiasm.interop.replay import CasePicture, case_document, read_documents, scattered
 from chiasm.interop.sam import sam_rules
 from chiasm.interop.timm_siglip import siglip, siglip_rules
-from chiasm.interop.towers import causal_config
+from chiasm.interop.towers import causal_config, colour, normalisation, preprocessor
 from chiasm.interop.verify import replays, replays_table
 from chiasm.views import Size
 from chiasm.views.letterbox import Letterbox
 
+PADDING = "image_padding"  # not in the original's config: the colour of its preprocessor's mean
 IMAGE = -1  # the id at each place of a picture in the original's input
 SIDE = 96  # to which the original's SAM resizes its features, whatever the picture's size
 # The structures that configs only name.
@@ -85,7 +87,7 @@ class DeepseekVL(Family, name="deepseek-vl"):
             "views": {
                 "type": "letterbox",
                 "size": seen["image_size"],
-                "padding": tuple(int(channel * 255) for channel in mean),
+                "padding": tuple(config.get(PADDING) or colour(mean)),
             },
             "encoder": _hybrid(params, config) if hybrid else siglip(params, config),
             "connector": _aligner(config),
@@ -123,8 +125,24 @@ class DeepseekVL(Family, name="deepseek-vl"):
             Rule("language_model.{rest...}", "language.inner.{rest...}"),
         )
 
+    def read(self, folder: Folder) -> Original:
+        mean = preprocessor(folder).get("image_mean")  # whose colour an image is padded with
+        return Original({**folder.config, **({PADDING: colour(mean)} if mean else {})}, dict(folder.tensors))
+
+    def write(self, original: Original, folder: Path) -> None:
+        config = {key: value for key, value in original.config.items() if key != PADDING}
+        super().write(Original(config, original.tensors), folder)
+
     def constants(self, folder: Folder) -> dict[str, Tensor]:
-        return _normalisation(folder.config)
+        """What the preprocessor does and each tower does behind it, as one."""
+        values, first = _normalisation(folder.config), normalisation(folder)
+        if not first:
+            return values
+        mean, deviation = first["encoder.mean"], first["encoder.deviation"]
+        return {
+            name: value * deviation + (mean if name.endswith(".mean") else 0)
+            for name, value in values.items()
+        }
 
     def chat_template(self, config: Mapping[str, Any]) -> str | None:
         return TEMPLATE

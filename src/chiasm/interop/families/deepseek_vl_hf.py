@@ -118,6 +118,9 @@ class DeepseekVLTransformers(Family, name="deepseek-vl-hf"):
     def constants(self, folder: Folder) -> dict[str, Tensor]:
         towers = {LOW: "image", HIGH: "high_res_image"} if _is_hybrid(folder.config) else {"encoder": "image"}
         told = preprocessor(folder)
+        if told.get("do_normalize") is False:
+            values = {"mean": torch.zeros(3, 1, 1), "deviation": torch.ones(3, 1, 1)}
+            return {f"{slot}.{name}": value for slot in towers for name, value in values.items()}
         return {
             f"{slot}.{ours}": torch.tensor(told[f"{which}_{theirs}"]).float().view(3, 1, 1)
             for slot, which in towers.items()

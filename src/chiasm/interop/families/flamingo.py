@@ -19,7 +19,7 @@ from chiasm.interop.family import Family, Folder, Original, find_family
 from chiasm.interop.frozen import frozen_clip, frozen_language
 from chiasm.interop.mapping import NameMap, Reshape, Row, Rule, Split, Unused
 from chiasm.interop.replay import CasePicture, case_document, read_documents, scattered, unnormalised
-from chiasm.interop.towers import causal_config, tower, tower_rules
+from chiasm.interop.towers import causal_config, normalisation, tower, tower_rules
 from chiasm.interop.verify import replays
 from chiasm.routing.beside import Media
 from chiasm.routing.gated_cross_attention import Block
@@ -90,6 +90,9 @@ class Flamingo(Family, name="flamingo"):
             "language": causal_config(config["lm"]["cfg"], kind),
             "routing": _gated(gated, config["cross_attn_every_n_layers"], _width(config)),
         }
+
+    def constants(self, folder: Folder) -> dict[str, Tensor]:
+        return normalisation(folder)
 
     def chat_template(self, config: Mapping[str, Any]) -> str | None:
         return TEMPLATE

@@ -17,7 +17,7 @@ from chiasm.interop.families.flamingo import perceiver_options, perceiver_rules
 from chiasm.interop.family import Family, Folder
 from chiasm.interop.mapping import NameMap, Reshape, Rule, Unused
 from chiasm.interop.replay import unnormalised
-from chiasm.interop.towers import causal_config
+from chiasm.interop.towers import causal_config, normalisation
 from chiasm.interop.verify import replays
 from chiasm.language.templates import QUESTION
 
@@ -54,6 +54,9 @@ class Gvt(Family, name="gvt"):
             Unused("llm.model.layers.{n}.self_attn.rotary_emb.inv_freq"),
             Rule("llm.{rest...}", "language.inner.{rest...}"),
         )
+
+    def constants(self, folder: Folder) -> dict[str, Tensor]:
+        return normalisation(folder)
 
     def chat_template(self, config: Mapping[str, Any]) -> str | None:
         return VICUNA
