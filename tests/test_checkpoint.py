@@ -235,3 +235,12 @@ except Exception as error:
     assert done.stdout.startswith("CheckpointError"), done.stdout + done.stderr
     load_model(folder)
     assert [path.name for path in folder.parent.iterdir() if path.name.startswith(".model")] == []
+
+
+@pytest.mark.parametrize("name", ["parts.json", "checksums.json"])
+@pytest.mark.parametrize("content", ["[" * 100_000, '{"a":' * 100_000])
+def test_what_is_nested_without_end_is_a_sentence(saved, name, content):
+    folder = saved[-1]
+    (folder / name).write_text(content)
+    with pytest.raises(CheckpointError, match=f"{name} cannot be read: it is nested too deeply"):
+        load_model(folder)

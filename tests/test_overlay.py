@@ -4,6 +4,7 @@ import pytest
 import yaml
 
 from chiasm.errors import RecipeError
+from chiasm.overlay import merge
 from chiasm.recipe import load_recipe
 
 
@@ -50,3 +51,9 @@ def test_what_is_saved_needs_no_base(folder):
 def test_a_base_that_is_not_there(folder):
     with pytest.raises(RecipeError, match=r"there is no recipe at shared/bass\.yaml"):
         load_recipe(recipe(folder, base="shared/bass.yaml"))
+
+
+@pytest.mark.parametrize("index", ["²", "9" * 5000, "٣", "-1", "7"])
+def test_an_index_that_is_none_is_a_sentence(index):
+    with pytest.raises(RecipeError, match="stages has no item"):
+        merge({"stages": [{"name": "one", "steps": 2}]}, {"stages": {index: {"steps": 1}}})

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from chiasm import safe_json
 from chiasm.errors import CheckpointError
 
 CHECKSUMS = "checksums.json"
@@ -37,7 +38,7 @@ def check_seal(folder: Path, *, required: bool = False) -> None:
             raise CheckpointError(f"{folder} lacks {CHECKSUMS}, by which damage is noticed")
         return
     try:
-        sums = json.loads(path.read_text(encoding="utf-8"))
+        sums = safe_json.parse(path.read_text(encoding="utf-8"))
         damaged = [name for name, wanted in sums.items() if not _is(folder / name, wanted)]
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from None

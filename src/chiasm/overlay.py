@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -44,7 +45,7 @@ def nested(keys: Sequence[str], value: Any) -> dict[str, Any]:
 def _merge_list(items: list[Any], overlay: Mapping[str, Any], where: str) -> list[Any]:
     places = {item["name"]: i for i, item in enumerate(items) if isinstance(item, Mapping) and "name" in item}
     for key, value in overlay.items():
-        index = places.get(key, int(key) if str(key).isdigit() else None)
+        index = places.get(key, int(key) if re.fullmatch("[0-9]{1,6}", str(key)) else None)
         if index is None or index >= len(items):
             raise RecipeError(f"{where} has no item {key!r}{nearest(str(key), places)}")
         items[index] = merge(items[index], value) if isinstance(value, Mapping) else value

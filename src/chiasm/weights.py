@@ -8,7 +8,6 @@ ever executed.
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import re
 import zipfile
@@ -18,6 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from chiasm import safe_json
 from chiasm.errors import CheckpointError
 from chiasm.skeleton import weightless
 
@@ -226,9 +226,9 @@ def _from_hub(name: str) -> Path:
 
 def _read_shards(index: Path, averaged: bool) -> dict[str, Tensor]:
     try:
-        places: dict[str, str] = dict(json.loads(index.read_text())["weight_map"])
+        places: dict[str, str] = dict(safe_json.parse(index.read_text())["weight_map"])
         files = sorted({str(file) for file in places.values()})
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{index} is not an index of checkpoint shards: {error!r}") from error
     tensors: dict[str, Tensor] = {}
     for file in files:

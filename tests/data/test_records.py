@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import time
 
 import pytest
 from PIL import Image
@@ -274,7 +275,7 @@ BROKEN = {
     "half a letter in the system": (talk("x", system="\udc00"), "has text with half a letter", "text"),
     "too many turns": (
         lambda: {"messages": talk("x")["messages"] * 5001},
-        "has 10,002 turns; at most 10,000 are read",
+        "has 10,002 turns; at most 1,000 are read",
         "turns",
     ),
     "learnt is a word": (
@@ -503,3 +504,17 @@ def test_chat_takes_objects_and_bytes():
         {"type": "image", "image": Image.open("a.png")},
     ):
         assert shape(as_messages([{"role": "user", "content": [given, "What?"]}]))[0] == ONE[0]
+
+
+def test_a_key_that_stands_twice_among_very_many_is_found_in_little_time():
+    keys = ",".join(f'"k{i}": 1' for i in range(100_000))
+    began = time.process_time()
+    with pytest.raises(DataError, match="the key 'k99999' stands twice in one object"):
+        source("{" + keys + ', "k99999": 2}')
+    assert time.process_time() - began < 5
+
+
+@pytest.mark.parametrize("image", ["file://[x/a.png", "file://[::1/a.png"])
+def test_an_image_whose_url_is_none_is_a_sentence(image):
+    with pytest.raises(DataError, match="which is no URL"):
+        source(talk("<image>What?", image=image))

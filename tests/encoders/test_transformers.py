@@ -282,3 +282,11 @@ def test_a_folder_without_a_model_is_a_sentence(tmp_path):
 def test_bad_options_are_sentences(options, said):
     with pytest.raises(RecipeError, match=said):
         parts.build("encoder", {"type": "transformers", **options})
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", "[" * 100_000, '{"image_mean": 1, "image_std": 1}'])
+def test_a_preprocessor_that_says_nothing_is_a_sentence(tmp_path, content):
+    transformers.ViTModel(transformers.ViTConfig(**SMALL)).save_pretrained(tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text(content)
+    with pytest.raises(CheckpointError, match=r"preprocessor_config\.json does not say how images"):
+        encoder(tmp_path)

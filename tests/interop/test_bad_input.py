@@ -11,6 +11,7 @@ from chiasm.errors import CheckpointError, ChiasmError
 from chiasm.interop import Folder, Original, find_family, import_checkpoint, load, recognise
 from chiasm.interop.convert import _numbers
 from chiasm.interop.family import reading_config
+from chiasm.weights import read_tensors
 
 VISION = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
           "image_size": 28, "patch_size": 7}  # fmt: skip
@@ -186,3 +187,23 @@ def test_a_config_that_contradicts_the_tensors_is_told_by_the_originals_names(sh
         CheckpointError, match=rf"config contradicts .*vision_tower\..*{named} is \(.*the config"
     ):
         import_checkpoint(sharded, sharded.parent / "ours")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("config.json", "[" * 100_000, "config.json is not JSON: it is nested too deeply"),
+        ("other.yaml", "a: 2024-13-45", "other.yaml"),
+        ("other.yaml", "[" * 100_000, "other.yaml"),
+    ],
+)
+def test_files_of_hostile_content_are_a_sentence(tmp_path, name, content, said):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(CheckpointError, match=said):
+        recognise(Folder(tmp_path))
+
+
+def test_an_index_that_is_nested_without_end_is_a_sentence(tmp_path):
+    (tmp_path / "model.safetensors.index.json").write_text("[" * 100_000)
+    with pytest.raises(CheckpointError, match="is not an index of checkpoint shards"):
+        read_tensors(tmp_path)

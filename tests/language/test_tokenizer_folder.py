@@ -10,7 +10,7 @@ from word_tokenizers import CHATML, byte_level
 from chiasm.data.sample import Message
 from chiasm.errors import CheckpointError, DataError
 from chiasm.language.text import TextTokenizer
-from chiasm.language.tokenizer_folder import folder_template, write_template
+from chiasm.language.tokenizer_folder import folder_template, stop_ids, write_template
 
 OTHER = "{% for m in messages %}{{ m['content'] }}</s>{% endfor %}"
 PROCESSORS = ("chat_template.json", "processor_config.json")
@@ -96,3 +96,20 @@ def test_the_ids_that_end_an_answer_are_the_settings_or_the_config_s(folder):
     assert 9 in TextTokenizer.load(folder).ends
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [3, 4]}))
     assert TextTokenizer.load(folder).ends == {3, 4, TextTokenizer.load(folder).end}
+
+
+@pytest.mark.parametrize(
+    "content", [[1], 5, {"default": 5}, [{"name": "default"}], [{"name": [], "template": CHATML}]]
+)
+@pytest.mark.parametrize("place", PROCESSORS)
+def test_a_template_of_another_form_is_a_sentence(folder, place, content):
+    put(folder, place, content)
+    with pytest.raises(CheckpointError, match=rf"{place}: chat_template must be"):
+        folder_template(folder)
+
+
+@pytest.mark.parametrize("content", ["{", "[" * 100_000, "[1]"])
+def test_settings_that_cannot_be_read_are_a_sentence(folder, content):
+    (folder / "generation_config.json").write_text(content)
+    with pytest.raises(CheckpointError, match=r"generation_config\.json"):
+        stop_ids(folder)

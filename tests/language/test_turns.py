@@ -11,6 +11,7 @@ from chiasm.data.documents import Contract, document, draw_prompt
 from chiasm.data.files import PictureInMemory
 from chiasm.data.sample import Message, Sample
 from chiasm.errors import DataError
+from chiasm.language.template import render
 from chiasm.language.text import ANSWER, BARE_TEMPLATE, PLAIN_TEMPLATE, TextTokenizer
 from chiasm.sequence import IGNORE, Document, Kind
 
@@ -257,3 +258,21 @@ def test_text_that_is_no_text_is_a_sentence():
     for text, message in (("a\ud800b", "half a character, U.D800"), ("a\ufdd0b", "U.FDD0, which is no")):
         with pytest.raises(DataError, match=message):
             tokenizer.runs([user(text)], prompt=True)
+
+
+def test_a_long_conversation_costs_few_probes_and_is_learnt_as_a_short_one_is(monkeypatch):
+    tokenizer = made("byte-level", CHATML)
+    rendered = []
+
+    def counted(template, messages, **options):
+        rendered.append(len(messages))
+        return render(template, messages, **options)
+
+    monkeypatch.setattr("chiasm.language.turns.render", counted)
+    messages = [each for _ in range(150) for each in (user(QUESTION), assistant("red"))]
+    whole = read(tokenizer, *messages)
+    assert whole.ids == of_transformers(tokenizer, messages)
+    learnt = [ids for _, ids in answers(whole)]
+    assert len(learnt) == 150
+    assert all(ids == learnt[0] for ids in learnt)
+    assert sum(rendered) < 300 + 100 * 20

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from chiasm import safe_json
 from chiasm.data import Source, counts
 from chiasm.data.files import PictureFile
 from chiasm.data.records import RecordReader
@@ -160,18 +161,17 @@ def _too_large(path: Path, number: int, size: int, most: int) -> DataError:
 
 def _parsed(text: bytes, where: str) -> Any:
     try:
-        return json.loads(text, object_pairs_hook=_without_duplicates)
-    except RecursionError:
-        raise DataError(f"{where} is nested too deeply", "not JSON") from None
+        return safe_json.parse(text, _without_duplicates)
     except ValueError as error:
         raise DataError(f"{where} is not JSON: {error}", "not JSON") from None
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    fields = dict(pairs)
-    if len(fields) < len(pairs):
-        twice = next(name for i, (name, _) in enumerate(pairs) if name in dict(pairs[:i]))
-        raise ValueError(f"the key {excerpt(twice)!r} stands twice in one object")
+    fields: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in fields:
+            raise ValueError(f"the key {excerpt(name)!r} stands twice in one object")
+        fields[name] = value
     return fields
 
 

@@ -15,7 +15,7 @@ from chiasm.data.sample import Message, Picture, Role
 from chiasm.errors import DataError, excerpt, nearest
 
 MARKER = "<image>"
-MOST_TURNS = 10_000  # of one record
+MOST_TURNS = 1_000  # of one record
 ROLES: dict[str, Role] = {
     "human": "user",
     "gpt": "assistant",

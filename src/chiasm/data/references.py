@@ -130,7 +130,12 @@ def _is_file(path: str) -> bool:
 
 
 def _path_of_url(url: str, where: str) -> Path:
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise DataError(
+            f"{where} has the image {excerpt(url)}, which is no URL: {error}", "missing image"
+        ) from None
     if parts.netloc not in ("", "localhost"):
         raise DataError(
             f"{where} names the image {excerpt(url)} of another machine; it must be file:///path",

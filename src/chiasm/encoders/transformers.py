@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from einops import rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from chiasm import safe_json
 from chiasm.bounds import LayerIndex
 from chiasm.encoders import Encoder
 from chiasm.encoders.staged import Stages, first_line, run
@@ -327,13 +327,21 @@ def _normalisation(folder: Path | None, model_type: str) -> tuple[Any, Any]:
     for name in ("preprocessor_config.json", "processor_config.json"):
         file = folder / name if folder is not None else None
         if file is not None and file.is_file():
-            said = json.loads(file.read_text())
-            said = said.get("image_processor", said)
-            if said.get("do_normalize") is False:
-                return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-            if "image_mean" in said and "image_std" in said:
-                return tuple(said["image_mean"]), tuple(said["image_std"])
+            try:
+                said = safe_json.parse(file.read_text(encoding="utf-8"))
+                said = said.get("image_processor", said)
+                if said.get("do_normalize") is False:
+                    return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+                if "image_mean" in said and "image_std" in said:
+                    return _colours(said["image_mean"]), _colours(said["image_std"])
+            except (OSError, ValueError, AttributeError, TypeError) as error:
+                raise CheckpointError(f"{file} does not say how images are prepared: {error}") from None
     return NORMALISATION.get(model_type, IMAGENET)
+
+
+def _colours(values: Any) -> tuple[float, float, float]:
+    red, green, blue = map(float, values)
+    return red, green, blue
 
 
 def _side(settings: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from chiasm import safe_json
 from chiasm.errors import CheckpointError
 from chiasm.weights import read_tensors
 
@@ -100,7 +100,7 @@ def read_cases(paths: Iterable[str | Path]) -> list[Case]:
 
 def _read(path: Path) -> Case:
     try:
-        told = json.loads(path.read_text(encoding="utf-8"))
+        told = safe_json.parse(path.read_text(encoding="utf-8"))
         known = isinstance(told["system"], str) and ("rows" in told or isinstance(told["outputs"], dict))
     except (OSError, ValueError, KeyError, TypeError):
         known = False

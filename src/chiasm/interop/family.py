@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 import pkgutil
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from typing import Any, ClassVar
 import yaml
 from torch import Tensor
 
+from chiasm import safe_json
 from chiasm.errors import CheckpointError, nearest
 from chiasm.interop.config import Config, plain, refuse_unread
 from chiasm.interop.mapping import NameMap
@@ -44,7 +44,7 @@ class Folder:
         if not path.is_file():
             return {}
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = safe_json.parse(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise CheckpointError(f"{path} is not JSON: {error}") from None
         return content if isinstance(content, dict) else {}
@@ -56,7 +56,7 @@ class Folder:
         for path in sorted(p for p in self.path.rglob("*") if p.suffix in (".yaml", ".yml")):
             try:
                 found[str(path.relative_to(self.path))] = yaml.safe_load(path.read_text(encoding="utf-8"))
-            except (yaml.YAMLError, UnicodeDecodeError):
+            except (yaml.YAMLError, ValueError, RecursionError):  # dates that are none, among them
                 continue  # not a file that tells a layout
         return found
 

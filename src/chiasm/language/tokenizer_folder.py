@@ -12,6 +12,7 @@ from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from chiasm import safe_json
 from chiasm.errors import CheckpointError, reason
 
 SETTINGS = "generation_config.json"
@@ -65,10 +66,19 @@ def write_template(templates: Templates, folder: Path) -> None:
 def _kept_in(path: Path) -> dict[str, str]:
     """The templates of a JSON file: one, a list of named ones, or several by name."""
     value = _json(path).get("chat_template")
-    if isinstance(value, list):
-        value = {each["name"]: each["template"] for each in value if {"name", "template"} <= set(each)}
+    if value is None:
+        return {}
+    try:
+        if isinstance(value, list):
+            value = {each["name"]: each["template"] for each in value}
+    except (KeyError, TypeError):
+        value = {"": None}
     named = value if isinstance(value, dict) else {"default": value}
-    return {name: template for name, template in named.items() if isinstance(template, str)}
+    if not all(isinstance(text, str) for pair in named.items() for text in pair):
+        raise CheckpointError(
+            f"{path}: chat_template must be a text, texts by name, or a list of mappings with name and template"
+        )
+    return named
 
 
 def stop_ids(folder: str | Path) -> list[int]:
@@ -90,8 +100,12 @@ def save_tokenizer(inner: PreTrainedTokenizerBase, folder: Path, stops: Iterable
 
 
 def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    if not path.is_file():
         return {}
-    return content if isinstance(content, dict) else {}
+    try:
+        content = safe_json.parse(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from None
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} is no JSON object")
+    return content

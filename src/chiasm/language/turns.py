@@ -21,6 +21,7 @@ IMAGES_AHEAD = "{{ images_ahead }}"
 _AHEAD = "\ufdd8"  # what it is rendered as
 _HOLDS = "\ufdd6"  # the content of a message in the templates' probes
 _LIST = "\ufdd7"  # a content that a template prints as it is
+PROBED = 16  # roles of a long row with which a template is asked what it writes round an answer
 ROLES_KNOWN = 512  # rows of roles of which the pieces are kept
 
 
@@ -102,7 +103,7 @@ class Turns:
 
     def _start(self, turns: Sequence[Turn], index: int, piece: str) -> int:
         """Where in `piece`, which begins behind the message before, an answer begins."""
-        roles = tuple(turn.role for turn in turns[:index])
+        roles = _nearby(tuple(turn.role for turn in turns[:index]))
         tail = self._tail(roles).rstrip(" ")
         if not self._gap((*roles, "assistant")).startswith(tail):
             raise DataError(
@@ -123,7 +124,7 @@ class Turns:
     def _stop(self, turns: Sequence[Turn], index: int, behind: str) -> int:
         """How much of what stands behind an answer's last letter is learnt."""
         turn = turns[index]
-        end = self._end(tuple(each.role for each in turns[: index + 1]))
+        end = self._end(_nearby(tuple(each.role for each in turns[: index + 1])))
         words = turn.text.replace(WRITTEN, "")
         if not end and words.strip():
             raise DataError(
@@ -181,6 +182,18 @@ class Turns:
         except DataError:
             return None
         return text if text.count(_HOLDS) == 1 and _LIST not in text else None
+
+
+def _nearby(roles: tuple[str, ...]) -> tuple[str, ...]:
+    """The first and the last roles of a long row, in the middle of which two roles take turns.
+
+    What stands round an answer does not depend on how often they did; each answer is held against it all the same.
+    """
+    surplus = max(0, len(roles) - PROBED) // 2 * 2
+    middle = roles[PROBED // 2 : PROBED // 2 + surplus]
+    if len(set(middle[::2])) > 1 or len(set(middle[1::2])) > 1:
+        return roles
+    return roles[: PROBED // 2] + roles[PROBED // 2 + surplus :]
 
 
 class _Parts(list[dict[str, str]]):

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from chiasm import safe_json
 from chiasm.errors import CheckpointError
 
 # What the report reads of each line.
@@ -74,7 +75,7 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
 
 def _record(line: bytes, where: str) -> dict[str, Any]:
     try:
-        record = json.loads(line)
+        record = safe_json.parse(line)
         whole = all(isinstance(record[name], kind) for name, kind in _KINDS.items())
     except (ValueError, KeyError, TypeError):
         whole = False

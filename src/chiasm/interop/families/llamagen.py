@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Collection, Mapping
@@ -71,7 +70,7 @@ class LlamaGenFamily(Family, name="llamagen"):
         tensors |= {VQ + key: t for key, t in seen.tensors.items()}
         read = _text_encoder(folder.path) if config["model_type"] == "t2i" else {}
         if read:
-            config |= {"t5": json.loads((_t5(folder.path) / "config.json").read_text(encoding="utf-8"))}
+            config |= {"t5": Folder(_t5(folder.path)).config}
         return Original(config, {**tensors, **read}, borrowed=list(read))
 
     def tokenizer(self, folder: Folder) -> Path | None:
