@@ -269,10 +269,10 @@ def test_a_long_conversation_costs_few_probes_and_is_learnt_as_a_short_one_is(mo
         return render(template, messages, **options)
 
     monkeypatch.setattr("chiasm.language.turns.render", counted)
-    messages = [each for _ in range(150) for each in (user(QUESTION), assistant("red"))]
+    messages = [each for _ in range(30) for each in (user(QUESTION), assistant("red"))]
     whole = read(tokenizer, *messages)
     assert whole.ids == of_transformers(tokenizer, messages)
     learnt = [ids for _, ids in answers(whole)]
-    assert len(learnt) == 150
+    assert len(learnt) == 30
     assert all(ids == learnt[0] for ids in learnt)
-    assert sum(rendered) < 300 + 100 * 20
+    assert sum(length > 20 for length in rendered) == 1
