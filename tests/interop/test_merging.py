@@ -6,6 +6,7 @@ import transformers
 
 from chiasm.checkpoint import load_model, save_model
 from chiasm.errors import CheckpointError
+from chiasm.integrity import check_seal
 from chiasm.interop import export_checkpoint, import_checkpoint
 from chiasm.interop.convert import _numbers
 from chiasm.interop.merging import merge_checkpoint
@@ -66,6 +67,19 @@ def test_a_merged_model_says_the_same_and_transformers_loads_its_export(trained,
     assert not info["missing_keys"]
     assert not info["unexpected_keys"]
     torch.testing.assert_close(theirs.eval()(input_ids=torch.tensor([ids])).logits, before)
+
+
+@pytest.mark.parametrize("name", ["imported", "merged"])
+@pytest.mark.parametrize("file", ["model.safetensors", "origin/unused.safetensors", "parts.json"])
+def test_imported_and_merged_checkpoints_notice_damage(trained, tmp_path, name, file):
+    merge_checkpoint(trained, tmp_path / "merged")
+    folder = tmp_path / name
+    check_seal(folder, required=True)
+    content = bytearray((folder / file).read_bytes())
+    content[-1] ^= 1
+    (folder / file).write_bytes(content)
+    with pytest.raises(CheckpointError, match=f"{file} is not as it was written"):
+        check_seal(folder, required=True)
 
 
 def test_updates_that_are_not_merged_are_not_exported(trained, tmp_path):

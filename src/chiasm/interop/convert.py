@@ -25,7 +25,7 @@ from chiasm.checkpoint import (
     write_tensors,
 )
 from chiasm.errors import CheckpointError
-from chiasm.integrity import check_seal
+from chiasm.integrity import check_seal, seal
 from chiasm.interop.family import Family, Folder, Original, find_family, reading_config, recognise
 from chiasm.interop.mapping import NameMap, some
 from chiasm.interop.preparation import check_colours, check_preprocessor
@@ -221,6 +221,7 @@ def import_checkpoint(
         for path in _side_files(folder.path):
             (draft / FILES / path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(folder.path / path, draft / FILES / path)
+        seal(draft)
     return Path(destination)
 
 

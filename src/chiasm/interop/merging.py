@@ -7,6 +7,7 @@ from pathlib import Path
 from chiasm import parts
 from chiasm.checkpoint import find_checkpoint, load_model, whole_folder, write_model
 from chiasm.errors import CheckpointError
+from chiasm.integrity import seal
 from chiasm.recipe import load_recipe
 from chiasm.routing.lora import LoRA
 from chiasm.start import keep_origin
@@ -35,4 +36,5 @@ def merge_checkpoint(folder: str | Path, destination: str | Path) -> Path:
         write_model(model, merged, draft)
         if recipe.start is not None:
             keep_origin(model, recipe.start, draft)
+        seal(draft)
     return Path(destination)

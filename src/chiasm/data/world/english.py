@@ -67,6 +67,10 @@ _IRREGULAR = {
     "sheep": "sheep",
     "broccoli": "broccoli",
     "corn": "corn",
+    "potato": "potatoes",
+    "tomato": "tomatoes",
+    "volcano": "volcanoes",
+    "snowman": "snowmen",
 }
 
 
