@@ -93,6 +93,28 @@ def own(tmp_path, tiny):
     return folder
 
 
+def add_broken(folder):
+    """Behind the good records, one whose image is cut off and one whose question is longer than the context."""
+    Image.effect_noise((64, 64), 90).save(folder / "whole.png")
+    (folder / "cut.png").write_bytes((folder / "whole.png").read_bytes()[:1500])
+    with (folder / "held.jsonl").open("a") as file:
+        for image, question in (("cut.png", "What is it?"), ("0.png", "word " * 5000)):
+            turns = [
+                {"role": "user", "content": f"<image>{question}"},
+                {"role": "assistant", "content": "thing"},
+            ]
+            file.write(json.dumps({"messages": turns, "images": [image]}) + "\n")
+
+
+def test_held_out_records_that_cannot_be_asked_are_errors_or_passed_over_and_counted(own):
+    add_broken(own.parent)
+    whole = evaluate(own, only=["questions"], overrides=["data.held-out.broken=skip"], report=False)
+    assert whole["tasks"]["questions"]["n"] == 12
+    assert whole["skipped"] == {"unreadable image": 1, "too long": 1}
+    with pytest.raises(DataError, match=r"sample 1[01] of .*held\.jsonl"):
+        evaluate(own, only=["questions"], report=False)
+
+
 @pytest.mark.slow
 def test_every_question_is_asked_and_drawings_are_measured(own):
     said = []

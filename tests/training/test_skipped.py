@@ -237,3 +237,13 @@ def test_check_all_decodes_every_image_before_training(folder, capsys):
     check(recipe("skip"), 1, every=True)
     said = capsys.readouterr().out
     assert "mine: every record verified, every image decoded; 1 records skipped (1 unreadable image)" in said
+
+
+def test_check_says_which_records_training_skips(folder, capsys):
+    write(BROKEN["longer than the context"][0], BROKEN["no size"][0])
+    check(recipe("skip"), 100)
+    printed = capsys.readouterr().out
+    assert printed.count("skipped: ") == 2
+    assert "but the context is 256" in printed
+    with pytest.raises(DataError, match="but the context is 256"):
+        check(recipe("error"), 100)

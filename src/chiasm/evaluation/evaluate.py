@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import islice
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -124,9 +124,6 @@ def examine(
         if name not in known:
             raise ChiasmError(f"there is no evaluation task {name!r}; known: {', '.join(known)}")
     results: dict[str, Any] = {"tasks": {}, "left_out": {}}
-    if source.skipped:
-        results["skipped"] = dict(source.skipped)
-        say(f"held-out data: {counts(source.skipped)}")
     samples: dict[str, Any] = {}
     pictures: dict[str, Image.Image] = {}
     seconds: dict[str, float] = {}
@@ -149,13 +146,16 @@ def examine(
         samples[name] = outcome.samples
         pictures |= outcome.pictures
         say(f"{summary(name, outcome.scores)} in {seconds[name]:.0f} s")
+    if skipped := Counter(source.skipped) + Counter(exam.unusable.values()):
+        results["skipped"] = dict(skipped)
+        say(f"held-out data: {counts(skipped)}")
     if not results["tasks"]:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in results["left_out"].items())
         raise ChiasmError(f"nothing of this model can be measured on {recipe.evaluation.data!r}: {reasons}")
     if use := subject.model.routing.report():
         results["routing"] = use
         say(experts.summary(use))
-    results["cost"] = cost(subject, recipe, _some(source), training)
+    results["cost"] = cost(subject, recipe, _some(exam), training)
     results["cost"]["seconds"]["evaluation"] = seconds
     results |= {
         "metric": recipe.evaluation.metric,
@@ -203,5 +203,10 @@ def save(
     write_text(folder / "eval.json", json.dumps(results, ensure_ascii=False, indent=2))
 
 
-def _some(source: Source, groups: int = 20) -> list[Sample]:
-    return [sample for index in islice(range(len(source)), groups) for sample in source[index]]
+def _some(exam: Exam, groups: int = 20) -> list[Sample]:
+    return [
+        sample
+        for index in range(min(groups, len(exam.source)))
+        for sample in exam.source[index]
+        if exam.usable(exam.source, sample.name, sample)
+    ]

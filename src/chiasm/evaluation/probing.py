@@ -47,7 +47,7 @@ def probe(exam: Exam, classify: Classifier) -> Outcome:
     if not isinstance(exam.subject, ModelSubject) or exam.subject.model.encoder is None:
         raise NotApplicable("the model has no encoder")
     model = exam.subject.model
-    learnt, held_out = (labelled(source, exam.sizes.labelled_pictures) for source in exam.labelled)
+    learnt, held_out = (labelled(exam, source) for source in exam.labelled)
     known = sorted(set(learnt.names))
     kept = [i for i, name in enumerate(held_out.names) if name in known]
     if len(known) < 2 or not kept:
@@ -79,14 +79,14 @@ def probe(exam: Exam, classify: Classifier) -> Outcome:
     return Outcome(told, {})
 
 
-def labelled(source: Source, most: int) -> Labelled:
-    """The first pictures of a source that stand for one label: the name that comes with them, or the answer."""
-    pictures, names = [], []
+def labelled(exam: Exam, source: Source) -> Labelled:
+    """The first usable pictures of a source that stand for one label: the name with them, or the answer."""
+    pictures, names, most = [], [], exam.sizes.labelled_pictures
     for index in range(len(source)):
         for sample in source[index]:
             read = pictures_read(sample)
             of = sample.truth.get("labels", (expected(sample),))
-            if len(read) == 1 and len(of) == 1 and of[0]:
+            if len(read) == 1 and len(of) == 1 and of[0] and exam.usable(source, sample.name, sample):
                 pictures.append(read[0])
                 names.append(of[0])
         if len(names) >= most:

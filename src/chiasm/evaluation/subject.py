@@ -30,6 +30,11 @@ class Subject(ABC):
     sees: bool
     draws: bool
 
+    def check(self, sample: Sample) -> None:
+        """Raise DataError where a sample cannot be examined, as with an image that cannot be decoded."""
+        for picture in (item for m in sample.messages for item in m.content if isinstance(item, Picture)):
+            picture.open()
+
     @abstractmethod
     def answer(self, samples: Sequence[Sample], *, blind: bool = False) -> list[str]:
         """The answer to each sample's last question; `blind`: without the pictures."""
@@ -58,6 +63,14 @@ class ModelSubject(Subject):
         self.sampling = sampling
         self.answer_tokens = answer_tokens
         self.sees, self.draws = model.sees, model.draws
+
+    def check(self, sample: Sample) -> None:
+        super().check(sample)
+        last = sample.messages[-1]
+        if last.role == "assistant" and not any(isinstance(item, Picture) for item in last.content):
+            document(self.model.contract, prompt_of(sample), prompt=True, blind=not self.sees)
+        elif last.role == "assistant" and self.draws:
+            document(self.model.contract, sample)
 
     def answer(self, samples: Sequence[Sample], *, blind: bool = False) -> list[str]:
         asked = [document(self.model.contract, prompt_of(s), prompt=True, blind=blind) for s in samples]

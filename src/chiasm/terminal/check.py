@@ -10,6 +10,7 @@ from chiasm import parts
 from chiasm.data import counts
 from chiasm.data.corpus import corpus
 from chiasm.data.documents import document
+from chiasm.errors import DataError
 from chiasm.language.text import TextTokenizer
 from chiasm.model import Model
 from chiasm.recipe import Recipe
@@ -51,7 +52,14 @@ def check(recipe: Recipe, samples: int, *, every: bool = False) -> None:
         listed = (sample for index in range(len(source)) for sample in source[index])
         for _, sample in zip(range(samples), listed, strict=False):
             say(Text(sample.name, "dim"))
-            out.print(Text("  ") + coloured(document(model.contract, sample), model.language.tokenizer))
+            try:
+                shown = document(model.contract, sample)
+            except DataError as error:
+                if source.broken == "error":
+                    raise
+                say(f"  skipped: {error}")
+                continue
+            out.print(Text("  ") + coloured(shown, model.language.tokenizer))
             for each in descriptions([sample]) if asking else ():
                 kinds = ", ".join(str((stage.objective or {})["type"]) for stage in asking)
                 told = f"a picture, {each.text!r}, labels: {', '.join(each.labels)}"

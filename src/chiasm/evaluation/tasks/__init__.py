@@ -14,7 +14,7 @@ from PIL import Image
 
 from chiasm.data import Source
 from chiasm.data.sample import Sample
-from chiasm.errors import RecipeError
+from chiasm.errors import DataError, RecipeError
 from chiasm.evaluation import metrics
 from chiasm.evaluation.asking import Asked, ask
 from chiasm.evaluation.conversations import Item, answer_items, questions_of
@@ -45,6 +45,7 @@ class Exam:
     """Who is asked, from which held-out samples, and how many.
 
     labelled: pictures of one thing each, learnt from and held out, for what judges the encoder alone.
+    unusable: what is wrong with records that were passed over (`broken: skip`), by name.
     """
 
     subject: Subject
@@ -52,6 +53,7 @@ class Exam:
     sizes: Evaluation
     seed: int = 0
     labelled: tuple[Source, Source] | None = None
+    unusable: dict[str, str] = field(default_factory=dict)
 
     def collect(self, wanted: Callable[[Sample], bool], n: int) -> list[Item]:
         """The first n wanted questions of the source, all of a conversation, in an order drawn by the seed."""
@@ -64,9 +66,19 @@ class Exam:
                 Item(question, int(index), sample.name, turn)
                 for sample in self.source[int(index)]
                 for turn, question in enumerate(questions_of(sample))
-                if wanted(question)
+                if wanted(question) and self.usable(self.source, sample.name, question)
             ]
         return found[:n]
+
+    def usable(self, source: Source, record: str, question: Sample) -> bool:
+        """Whether a question of a record can be asked; of a source that skips none, its error is raised later."""
+        if source.broken == "skip":
+            try:
+                self.subject.check(question)
+            except DataError as error:
+                self.unusable[record] = error.kind
+                return False
+        return True
 
     def ask(self, items: Sequence[Item], conditions: Mapping[str, Condition]) -> list[Asked]:
         """The questions with the subject's answers under each condition, scored by the recipe's metric."""
