@@ -100,7 +100,7 @@ def test_or_the_models_own():
 class Plain(list):
     """A source of conversations."""
 
-    name, skipped = "plain", 0
+    name, broken = "plain", "error"
 
 
 @pytest.mark.parametrize(("earlier", "before"), [("true", ["1", "2"]), ("model", ["ONE?", "TWO?"])])

@@ -137,7 +137,7 @@ def test_questions_need_nothing_of_the_world(source):
     pictures = [pictures_read(source[i][0])[0] for i in range(4)]
 
     class Plain(list):
-        name = "plain"
+        name, broken = "plain", "error"
 
     groups = Plain(
         [Sample(f"sample {i}", (Message("user", (p, "What?")), Message("assistant", (f"thing {i}",))))]
