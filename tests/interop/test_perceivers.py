@@ -182,7 +182,7 @@ def test_flamingo_normalises_images_as_its_preprocessor_says(tmp_path):
         ({"image_mean": [0.48, 0.46, 0.41], "image_std": [0.27] * 3}, r"image_mean is \[0.48, 0.46, 0.41\]"),
         ({"image_mean": [0.5] * 3, "image_std": [0.25] * 3}, r"image_std is \[0.25, 0.25, 0.25\]"),
         ({"do_normalize": False}, r"image_mean is \[0.0, 0.0, 0.0\] in effect"),
-        ({"image_mean": [0.5] * 3}, "has an image_mean, but no image_std"),
+        ({"image_mean": [0.5] * 3}, "image_mean and image_std belong together"),
         ({"image_mean": ["x"] * 3, "image_std": [1] * 3}, "config is not as 'fuyu' has it"),
         ({"image_mean": [0.5] * 3, "image_std": [0.5] * 3}, None),
     ],

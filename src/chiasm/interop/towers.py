@@ -121,9 +121,6 @@ def normalisation(folder: Folder, slot: str = "encoder") -> dict[str, Tensor]:
     mean, deviation = prepared.get("image_mean"), prepared.get("image_std")
     if prepared.get("do_normalize") is False:
         mean, deviation = [0.0] * 3, [1.0] * 3
-    if (mean is None) != (deviation is None):
-        given, lacking = ("image_mean", "image_std") if deviation is None else ("image_std", "image_mean")
-        raise CheckpointError(f"{folder.path}: its preprocessor has an {given}, but no {lacking}")
     if mean is None or deviation is None:
         return {}
     return {
