@@ -97,10 +97,12 @@ def document(
         )
     try:
         runs = contract.tokenizer.tokens(
-            sample.messages, prompt=prompt, draws=draws or writes_picture(sample)
+            sample.messages if contract.says else _only_read(sample.messages),
+            prompt=prompt,
+            draws=draws or writes_picture(sample),
         )
     except DataError as error:
-        raise DataError(f"{sample.name}: {error}") from None
+        raise DataError(f"{sample.name}: {error}", error.kind) from None
     for run in runs:
         if run.picture is None:
             made.add_text(run.ids, learn=run.learn and contract.says)
@@ -136,6 +138,12 @@ def writes_picture(sample: Sample) -> bool:
     return any(
         m.role == "assistant" and any(isinstance(c, Picture) for c in m.content) for m in sample.messages
     )
+
+
+def _only_read(messages: Sequence[Message]) -> list[Message]:
+    """The messages for a model that predicts no words: answers in words need no end."""
+    words = (all(isinstance(item, str) for item in message.content) for message in messages)
+    return [replace(message, learnt=message.learnt and not only) for message, only in zip(messages, words)]
 
 
 def reads_picture(sample: Sample) -> bool:

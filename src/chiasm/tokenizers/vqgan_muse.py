@@ -34,7 +34,8 @@ class MuseVQGAN(QuantizedAutoencoder, name="vqgan_muse"):
         width: channels at full resolution, a multiple of 32.
         multipliers: of the width, a level each; resolution halves from each level to the next.
         depth: residual blocks a level.
-        decoder_width, decoder_multipliers: as the encoder's; 0 and [] = the same.
+        decoder_width: as the encoder's `width`; 0 = the same.
+        decoder_multipliers: as the encoder's `multipliers`; [] = the same.
         decoder_depths: residual blocks of each of the decoder's levels, full resolution first; [] = one more than
             the encoder's.
         decoder_middle: residual blocks of the decoder at the resolution of the codes beyond two.
