@@ -102,7 +102,7 @@ def _their_logits(theirs, ours, made):
         for slot in made.slots
         for view, _ in ours.contract.read_views(slot.picture.size, made.name)
     ]
-    pixels = (reader._views(views) - ours.encoder.mean) / ours.encoder.deviation if views else None
+    pixels = (reader._views([views])[0] - ours.encoder.mean) / ours.encoder.deviation if views else None
     return theirs(input_ids=ids, pixel_values=pixels).logits[0]
 
 

@@ -219,3 +219,11 @@ def test_vit_positions_of_another_size_keep_their_place():
 def test_vit_heads_must_divide_the_width():
     with pytest.raises(RecipeError, match="5 heads do not divide the width 24"):
         encoder("vit", heads=5)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_positions_are_resized_in_narrow_numbers_too(dtype):
+    encoder = parts.build("encoder", {"type": "vit", "width": 8, "depth": 1, "heads": 2, "size": 64}).to(
+        dtype
+    )
+    assert encoder(torch.rand(1, 3, 32, 48, dtype=dtype)).dtype == dtype

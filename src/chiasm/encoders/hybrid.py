@@ -76,4 +76,7 @@ def _resize(pixels: Float[Tensor, "n 3 h w"], size: int | None) -> Float[Tensor,
     target = _resized(pixels.shape[-2], pixels.shape[-1], size)
     if target == pixels.shape[-2:]:
         return pixels
-    return functional.interpolate(pixels, target, mode="bilinear", antialias=True, align_corners=False)
+    resized = functional.interpolate(
+        pixels.float(), target, mode="bilinear", antialias=True, align_corners=False
+    )
+    return resized.to(pixels.dtype)

@@ -203,10 +203,10 @@ class Sam(Encoder, name="sam"):
         if self.positions.shape[1:3] == (rows, columns):
             return self.positions
         table: Tensor = rearrange(self.positions, "1 gh gw c -> 1 c gh gw")
-        table = functional.interpolate(
-            table, (rows, columns), mode="bicubic", antialias=True, align_corners=False
+        table = functional.interpolate(  # in fp32: CPUs have no kernel for narrower numbers
+            table.float(), (rows, columns), mode="bicubic", antialias=True, align_corners=False
         )
-        return rearrange(table, "1 c gh gw -> 1 gh gw c")
+        return rearrange(table, "1 c gh gw -> 1 gh gw c").to(self.positions.dtype)
 
 
 class Neck(nn.Sequential):

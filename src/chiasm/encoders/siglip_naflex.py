@@ -2,10 +2,10 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional
 
 from chiasm.bounds import LayerIndex
 from chiasm.encoders.transformers import Transformers
@@ -58,10 +58,16 @@ class NaflexSiglip(Transformers, name="siglip_naflex"):
 
     def _positions(self, rows: int, columns: int) -> Float[Tensor, "s c"]:
         embeddings = self.model.embeddings
-        table = rearrange(
-            embeddings.position_embedding.weight, "(r s) c -> 1 c r s", r=embeddings.position_embedding_size
-        )
-        resized = functional.interpolate(
-            table, (rows, columns), mode="bilinear", antialias=True, align_corners=False
-        )
-        return rearrange(resized, "1 c gh gw -> (gh gw) c")
+        side = embeddings.position_embedding_size
+        table = rearrange(embeddings.position_embedding.weight, "(r s) c -> r s c", r=side)
+        down, across = (_bilinear(side, wanted).to(table.device) for wanted in (rows, columns))
+        resized = torch.einsum("h r, w s, r s c -> h w c", down, across, table.float())
+        return rearrange(resized, "h w c -> (h w) c").to(table.dtype)
+
+
+def _bilinear(side: int, wanted: int) -> Float[Tensor, "w s"]:
+    """Weights of antialiased bilinear resizing along an axis, written out: torch's kernel errs for one column."""
+    scale = side / wanted
+    centres = (torch.arange(wanted)[:, None] + 0.5) * scale - 0.5
+    weights = (1 - (torch.arange(side) - centres).abs() / max(scale, 1.0)).clamp(min=0)
+    return weights / weights.sum(1, keepdim=True)

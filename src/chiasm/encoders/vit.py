@@ -78,9 +78,10 @@ class ViT(Encoder, name="vit"):
     def _positions(self, rows: int, columns: int) -> Float[Tensor, "1 c gh gw"]:
         if self.positions.shape[-2:] == (rows, columns):
             return self.positions
-        return functional.interpolate(
-            self.positions, (rows, columns), mode="bicubic", antialias=True, align_corners=False
+        resized = functional.interpolate(  # in fp32: CPUs have no kernel for narrower numbers
+            self.positions.float(), (rows, columns), mode="bicubic", antialias=True, align_corners=False
         )
+        return resized.to(self.positions.dtype)
 
 
 class Block(nn.Module):
