@@ -1,5 +1,7 @@
 """Models without weights, and weights streamed into them."""
 
+import threading
+
 import pytest
 import torch
 from torch import nn
@@ -89,3 +91,24 @@ def test_with_other_numbers_a_model_sees_speaks_and_draws_and_codes_stay_exact(
     picture = Image.new("RGB", (20, 30))
     assert loaded.chat([{"role": "user", "content": [picture, "What is this?"]}], tokens=2) is not None
     assert loaded.generate(["a dog", "a cat"], guidance=2.0)[1].size == (32, 32)
+
+
+def test_threads_that_build_at_once_leave_torch_as_it_was():
+    register = nn.Module.register_parameter
+    inside, leave = threading.Event(), threading.Event()
+
+    def build():
+        with without_weights():
+            inside.set()
+            leave.wait(10)
+
+    first = threading.Thread(target=build)
+    first.start()
+    inside.wait(10)
+    assert nn.Linear(2, 2).weight.device.type == "cpu"  # of another thread, meanwhile
+    second = threading.Thread(target=build)
+    second.start()
+    leave.set()
+    first.join(10)
+    second.join(10)
+    assert nn.Module.register_parameter is register

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from threading import RLock
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 EXACT = ("inv_freq", "frequencies")  # buffers of rotary embeddings, whose angles half precision would blur
 
+_PATCHING = RLock()  # one thread at a time changes how torch registers parameters
 _weightless: ContextVar[bool] = ContextVar("weightless", default=False)
 
 
@@ -28,10 +30,15 @@ def without_weights() -> Iterator[None]:
 
     They take no memory, and drawing their initial values costs nothing. Buffers, which may be computed, are real.
     """
+    with _PATCHING:
+        yield from _without_weights()
+
+
+def _without_weights() -> Iterator[None]:
     register = nn.Module.register_parameter
 
     def on_meta(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
-        if parameter is not None and parameter.device.type != "meta":
+        if weightless() and parameter is not None and parameter.device.type != "meta":
             learns = parameter.requires_grad
             parameter = nn.Parameter(parameter.detach().to("meta"), requires_grad=learns)
         register(module, name, parameter)
