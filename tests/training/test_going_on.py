@@ -81,7 +81,7 @@ def test_other_data_is_refused_unless_it_is_meant(tmp_path, monkeypatch):
     run(short(), tmp_path)  # once it was meant, it is the run's data
     of_day(monkeypatch, 1)
     with pytest.raises(RecipeError, match="on other data"):
-        run(short(), tmp_path)
+        run(short(learn=5), tmp_path)
 
 
 def test_a_finished_run_that_is_given_more_steps_is_one_that_had_them_from_the_start(finished, tmp_path):
