@@ -27,7 +27,7 @@ def reasons(module: nn.Module, *, ranks: bool, rows: int) -> list[str]:
             continue
         reason = each.indivisible(ranks=ranks, rows=rows) if isinstance(each, Indivisible) else None
         if isinstance(each, _BatchNorm):
-            reason = f"{name} ({type(each).__name__}) normalises each batch by its own statistics"
+            reason = f"{name} ({type(each).__name__}) normalises each batch by its own statistics; freeze it"
         if reason is not None:
             found.append(reason)
     return found

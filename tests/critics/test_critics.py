@@ -174,9 +174,10 @@ def test_a_run_that_was_killed_goes_on_bit_for_bit_discriminator_included(tmp_pa
     assert int(one["image_tokenizer.critics.0.batches"]) == 6
 
 
-def test_accumulated_batches_count_their_terms(tmp_path):
+def test_a_critic_that_normalises_each_batch_refuses_to_accumulate(tmp_path):
     asked = chiasm.load_recipe(recipe().model_dump(mode="json"), ["stages.codes.accumulate=2"])
-    train(asked, tmp_path / "run", console=Console(quiet=True))
+    with pytest.raises(RecipeError, match="critic 'patchgan' normalises each batch"):
+        train(asked, tmp_path / "run", console=Console(quiet=True))
 
 
 def test_an_unknown_option_of_a_critic_is_a_sentence():
