@@ -91,7 +91,7 @@ class PatchGAN(Critic, Stepwise, Indivisible, name="patchgan"):
         return losses
 
     def indivisible(self, *, ranks: bool, rows: int) -> str:
-        return "critic 'patchgan' normalises each batch, and balances gradients, by its own statistics; leave it out"
+        return "critic 'patchgan' normalises and balances by each batch's own statistics; leave it out"
 
     @torch.no_grad()
     def after_step(self) -> None:
