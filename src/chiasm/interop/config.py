@@ -107,10 +107,13 @@ def known_value(place: str, value: Any, *accepted: Any) -> Any:
 def refuse_unread(config: Config, without_effect: Collection[str], where: str, reader: str) -> None:
     """Raise CheckpointError naming the keys that were not read, but for those that are `without_effect`.
 
+    A key that holds null says nothing.
     without_effect: dotted places; one stands for all below it, and `*.key` for that key at any depth.
     """
     remaining = {
-        place: value for place, value in config.unread().items() if not _listed(place, without_effect)
+        place: value
+        for place, value in config.unread().items()
+        if value is not None and not _listed(place, without_effect)
     }
     if remaining:
         named = ", ".join(f"{place} = {_short(value)}" for place, value in list(remaining.items())[:SHOWN])
