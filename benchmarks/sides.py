@@ -164,7 +164,7 @@ class Padded:
         views = [
             (s.picture, view) for s in slots for view, _ in self.side.contract.read_views(s.picture.size, "")
         ]
-        pixels = self.reader._views(views)
+        pixels = self.reader._views([views])[0]
         encoder: Any = self.side.contract.encoder
         pixels = (pixels - encoder.mean) / encoder.deviation
         return {"input_ids": ids, "labels": labels, "attention_mask": mask, "pixel_values": pixels}
