@@ -17,8 +17,8 @@ RUNS = {
     "masked": {"image_head": {"type": "masked", "steps": 3}},
     "next_scale": {
         "image_tokenizer": {
-            "type": "multi_scale", "size": 32, "width": 32, "multipliers": [1, 2, 2], "depth": 1,
-            "latent_width": 8, "codebook_size": 16, "scales": [1, 2, 8],
+            "type": "multi_scale", "width": 32, "multipliers": [1, 2, 2], "depth": 1,
+            "code_width": 8, "codebook_size": 16, "scales": [1, 2, 8],
         },
         "image_head": {"type": "next_scale"},
     },

@@ -152,7 +152,7 @@ def test_empty_data_is_said():
 def test_a_broken_group_is_named_also_from_the_thread():
     recipe, model, _ = stream()
     batches = DocumentBatches(
-        model.contract, {"squares": Squares(groups=4, broken=2)}, recipe.stages[1], seed=0
+        model.contract, {"squares": Squares(groups=4, unreadable=2)}, recipe.stages[1], seed=0
     )
 
     def take_all():

@@ -120,7 +120,7 @@ def test_a_finished_run_is_given_nothing_else(finished, override):
 def test_a_start_that_failed_before_its_first_step_leaves_the_folder_to_the_corrected_recipe(
     finished, tmp_path
 ):
-    wrong = short("stages.learn.rows=3", "data.squares.broken=0", "stages.codes.rows=40")
+    wrong = short("stages.learn.rows=3", "data.squares.unreadable=0", "stages.codes.rows=40")
     with pytest.raises(ChiasmError, match="group 0 of test_squares is broken"):
         run(wrong, tmp_path / "run")
     assert read_metrics(tmp_path / "run") == []

@@ -20,13 +20,13 @@ class Squares(Source, name="test_squares"):
     Args:
         groups: number of groups.
         kinds: which documents a group has: see, draw, words.
-        broken: index of a group that cannot be read; -1 = none.
+        unreadable: index of a group that cannot be read; -1 = none.
     """
 
     def __init__(
-        self, *, groups: int = 40, kinds: tuple[str, ...] = ("see", "draw", "words"), broken: int = -1
+        self, *, groups: int = 40, kinds: tuple[str, ...] = ("see", "draw", "words"), unreadable: int = -1
     ):
-        self.groups, self.kinds, self.broken = groups, kinds, broken
+        self.groups, self.kinds, self.unreadable = groups, kinds, unreadable
 
     def __len__(self) -> int:
         return self.groups
@@ -44,7 +44,7 @@ class Squares(Source, name="test_squares"):
                 (f"{inner} is not {outer}",),
             ),
         }
-        if index == self.broken:
+        if index == self.unreadable:
             from chiasm.errors import DataError
 
             raise DataError(f"group {index} of test_squares is broken")

@@ -149,7 +149,7 @@ class Masked(ImageHead, name="masked"):
         """The steps of drawing, one by one."""
         pictures = count_pictures(step, guidance, self.unconditional)
         codes = torch.full((pictures, self.length), self.mask, device=step.start.device)
-        rows = list(self.layout().rows)
+        rows = torch.tensor(list(self.layout().rows), device=step.start.device)
         for done in range(1, self.steps + 1):
             block = self.embed(codes)
             hidden = step(block if guidance == 1 else torch.cat([block, block]), keep=False)[:, rows]
