@@ -115,8 +115,8 @@ def test_show_tells_shapes_parameters_and_cost(capsys):
     for word in (
         "chiasm/connectors/mlp.py:",
         "type: mlp",
-        "grid 6 x 6 of width 432",
-        "36 visual tokens",
+        "grid 3 x 3 of width 432",
+        "9 visual tokens",
         "GFLOP",
         "36 positions a picture",
     ):

@@ -167,7 +167,9 @@ def test_blind_documents_hold_no_picture():
 
 def test_answers_do_not_depend_on_their_batch():
     made = recipe(**SEEING)
-    subject = ModelSubject(build(made), made.sampling)
+    subject = ModelSubject(
+        build(made), made.sampling, answer_tokens=8
+    )  # else as the answers asked together need
     samples = [sample for i in range(4) for sample in held_out(made)[i] if sample.truth["task"] != "draw"]
     together = subject.answer(samples)
     assert together == [answer for sample in samples for answer in subject.answer([sample])] or _close(

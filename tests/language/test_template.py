@@ -54,7 +54,7 @@ REFUSED = {
     "{{ 'a' | center(10 ** 9) }}": "center.1000000000. is more than 100,000",
     "{{ '{:>1000000000}'.format(1) }}": "wider than any chat",
     "{{ '%1000000000d' % 1 }}": "wider than any chat",
-    "{{ 2 ** 10 ** 9 }}": "no number of a chat template",
+    "{{ 2 ** (10 ** 9) }}": "no number of a chat template",
     "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}": "nests deeper",
     "{{ " + "(" * 20000 + "1": "nests deeper",
     "{% include '/etc/passwd' %}": "no loader",

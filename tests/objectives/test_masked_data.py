@@ -190,7 +190,7 @@ def test_a_causal_language_model_and_an_encoder_learn_from_it_as_well():
         ({"image_tokenizer": {**BESIDE["masked_data"]["image_tokenizer"], "downsample": 16}}, {},
          "a code for each of 4 x 4 patches, but image_tokenizer 'vq' makes 2 x 2"),
         ({}, {"patches": 0.01}, "patches 0.01 of 4 x 4 masks 0 of them"),
-        ({}, {"words": 1.5}, "must be above 0 and at most 1"),
+        ({}, {"words": 0.0}, "must be above 0 and at most 1"),
         ({}, {"context": 1000}, "context 1000 must be at least 3 and at most 254"),
     ],
 )  # fmt: skip

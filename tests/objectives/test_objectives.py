@@ -53,7 +53,7 @@ def test_contrastive_is_clips_symmetric_cross_entropy(model):
     cosines = torch.rand(5, 5)
     logits, own = cosines / 0.07, torch.arange(5)
     expected = (functional.cross_entropy(logits, own) + functional.cross_entropy(logits.T, own)) / 2
-    torch.testing.assert_close(objective.terms_of(cosines).mean(), expected)
+    torch.testing.assert_close(objective.terms_of(cosines, cosines.T, own).mean(), expected)
 
 
 def test_the_temperature_is_clipped_at_100(model):
@@ -71,7 +71,9 @@ def test_sigmoid_asks_of_every_pair(model):
         for j in range(3):
             logit = 10 * float(cosines[i, j]) - 10
             expected += math.log1p(math.exp(-logit if i == j else logit)) / 3
-    assert float(objective.terms_of(cosines).detach().mean()) == pytest.approx(expected, rel=1e-5)
+    assert float(objective.terms_of(cosines, cosines.T, torch.arange(3)).detach().mean()) == pytest.approx(
+        expected, rel=1e-5
+    )
 
 
 def test_a_text_is_read_up_to_its_end_only(model):

@@ -64,7 +64,7 @@ class SelfDistillation(Objective, name="self_distillation"):
         student_temperature: Positive = 0.1,
         teacher_temperature: tuple[Positive, Positive] = (0.04, 0.07),
         warmup: Share = 0.1,
-        center_momentum: Decay = 0.9,
+        center_momentum: Share = 0.9,
         momentum: Decay = 0.996,
         freeze_last: Share = 0.01,
     ):
