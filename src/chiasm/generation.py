@@ -213,10 +213,11 @@ def generate(
     prompts = _prompts(prompt)
     options = sampling_of(model, guidance=guidance, temperature=temperature, top_k=top_k)
     seeds = seeds_of(seed, len(prompts), check_count(count))
-    if model.image_head is None and model.contract:  # which a part alone has not
+    contract = model.contract  # a part alone has none, and says so
+    if model.image_head is None:
         raise ChiasmError("this model has no image head: it cannot draw")
     samples = [Sample(f"prompt {i}", (Message("user", (text,)),)) for i, text in enumerate(prompts)]
-    documents = [draw_prompt(model.contract, sample) for sample in samples for _ in range(count)]
+    documents = [draw_prompt(contract, sample) for sample in samples for _ in range(count)]
     return draw_images(model, documents, seeds, options)
 
 
