@@ -332,3 +332,18 @@ def _clues(truth):
     """What a blind model could learn a prior from: the words of the question, and which two names a choice has."""
     words = truth["question"].translate(dict.fromkeys(map(ord, "?,.:"))).split()
     return [word for word in words if word not in ("the", "a", "an")]
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("canvas", 30_000),
+        ("tasks", {"caption": 10**9}),
+        ("scenes", 10**12),
+        ("emoji", 10**10),
+        ("grid", 10**6),
+    ],
+)
+def test_an_absurd_size_is_refused_by_name(option, value):
+    with pytest.raises(ChiasmError, match=rf"world\.{option}"):
+        parts.check("data", {"type": "world", option: value}, "world")

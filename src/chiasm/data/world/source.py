@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cached_property
 from hashlib import blake2b
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field
 
 from chiasm.data import Message, Picture, Sample, Source
 from chiasm.data.world.assets import Emoji, Language, assets_version, emoji_set
@@ -28,6 +30,22 @@ DEFAULT_TASKS = {**dict.fromkeys(QUESTIONS, 1), "draw": 1, "words": 1}
 # content of the user, content of the assistant (none: the first is a document of its own), what the truth says
 # beside the task
 Document = tuple[tuple[str | Picture, ...], tuple[str | Picture, ...], dict[str, Any]]
+
+
+def few_documents(tasks: dict[str, int]) -> dict[str, int]:
+    """Tasks of which a scene gives so many documents as memory holds."""
+    for name, count in tasks.items():
+        if count > MOST_DOCUMENTS:
+            raise ValueError(f"{name} asks for {count:,} documents of a scene; at most {MOST_DOCUMENTS:,}")
+    return tasks
+
+
+MOST_DOCUMENTS = 10_000  # of a task and a scene
+# Upper ends that keep a slip of the keyboard from asking for more memory or time than there is.
+Amount = Annotated[int, Field(le=10**9)]
+Rows = Annotated[int, Field(le=64)]
+Side = Annotated[int, Field(le=4_096)]  # pixels
+Tasks = Annotated[dict[str, int], AfterValidator(few_documents)]
 
 
 class World(Source, name="world"):
@@ -69,16 +87,16 @@ class World(Source, name="world"):
     def __init__(
         self,
         *,
-        emoji: int = 32,
-        unseen: int = 16,
-        grid: int = 3,
-        canvas: int = 192,
-        drawn_canvas: int = 96,
+        emoji: Amount = 32,
+        unseen: Amount = 16,
+        grid: Rows = 3,
+        canvas: Side = 192,
+        drawn_canvas: Side = 96,
         objects: tuple[int, int] = (2, 5),
         jitter: float = 1.0,
         drawn_jitter: float = 1.0,
         tints: int = 8,
-        scenes: int = 8000,
+        scenes: Amount = 8000,
         split: Split = "train",
         held_out: float = 0.1,
         styles: tuple[str, ...] = ("plain",),
@@ -86,9 +104,9 @@ class World(Source, name="world"):
         language: Language = "en",
         phrasings: Phrasings = "train",
         unanswerable: float = 0.1,
-        strangers: int = 0,
-        turns: int = 1,
-        tasks: dict[str, int] = DEFAULT_TASKS,
+        strangers: Amount = 0,
+        turns: Amount = 1,
+        tasks: Tasks = DEFAULT_TASKS,
         seed: int = 0,
     ):
         self.options = {key: value for key, value in locals().items() if key not in ("self", "__class__")}
