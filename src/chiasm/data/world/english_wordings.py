@@ -22,6 +22,7 @@ WORDINGS = {
             "Which thing do you see at the {cell}?",
             "What does the picture show at the {cell}?",
             "Tell me which thing stands in the {cell}.",
+            "What do you see in the {cell}?",
         ),
     ),
     "where": Wording(
@@ -41,6 +42,7 @@ WORDINGS = {
             "Where does the {one} stand?",
             "Tell me the position of the {one}.",
             "In which part of the picture is the {one}?",
+            "Where in the picture do you see the {one}?",
         ),
     ),
     "count": Wording(
@@ -54,12 +56,19 @@ WORDINGS = {
             "Count the {ones}.",
             "What is the number of {ones}?",
             "How often does {a_one} appear?",
+            "How often does {a_one} appear in the picture?",
+            "How often is there {a_one}?",
+            "Count the {ones} you see.",
+            "Count all the {ones} here.",
+            "Tell me the number of {ones}.",
+            "How many {ones} are there in the picture?",
         ),
         (
             "How many {ones} does the picture show?",
             "Tell me how many {ones} there are.",
             "Count the {ones} in the picture.",
             "How often do you see {a_one}?",
+            "How many {ones} do you find?",
         ),
     ),
     "exist": Wording(
@@ -73,12 +82,16 @@ WORDINGS = {
             "Is {a_one} there?",
             "Does {a_one} appear?",
             "Are there any {ones}?",
+            "Is there {a_one} here?",
+            "Is there {a_one} at all?",
+            "Is there {a_one} to be found?",
         ),
         (
             "Does {a_one} appear in the picture?",
             "Do you see any {ones}?",
             "Is there {a_one} to see?",
             "Can you find {a_one} in the picture?",
+            "Do you see {a_one} here?",
         ),
     ),
     "choice": Wording(
@@ -92,12 +105,16 @@ WORDINGS = {
             "Does the picture show {a_one} or {a_other}?",
             "Which of the two is there: {a_one} or {a_other}?",
             "Is it {a_one} or {a_other}?",
+            "Does {a_one} or {a_other} appear?",
+            "Is {a_one} or {a_other} there?",
+            "Tell me what is there, {a_one} or {a_other}.",
         ),
         (
             "Which can you see, {a_one} or {a_other}?",
             "Is {a_one} or {a_other} in the picture?",
             "Tell me which is there, {a_one} or {a_other}.",
             "Which of the two do you see: {a_one} or {a_other}?",
+            "What do you see, {a_one} or {a_other}?",
         ),
     ),
     "relation": Wording(
@@ -117,6 +134,7 @@ WORDINGS = {
             "Tell me where the {one} is, seen from the {other}.",
             "In which direction is the {one} relative to the {other}?",
             "Where do you see the {one} from the {other}?",
+            "In which direction does the {one} lie from the {other}?",
         ),
     ),
     "describe": Wording(

@@ -24,7 +24,7 @@ from chiasm.data.world.splits import Split, strangers
 from chiasm.data.world.wordings import Phrasings
 
 # Raised when the same options would give other samples, so that caches and records are not mistaken.
-VERSION = 2
+VERSION = 3
 DEFAULT_TASKS = {**dict.fromkeys(QUESTIONS, 1), "draw": 1, "words": 1}
 
 # content of the user, content of the assistant (none: the first is a document of its own), what the truth says
@@ -70,7 +70,7 @@ class World(Source, name="world"):
         styles: drawing styles of every split but `style`.
         unseen_styles: drawing styles of the split `style`.
         language: en or zh.
-        phrasings: how questions and instructions are worded: `train`, in nine ways or so a kind, as people type
+        phrasings: how questions and instructions are worded: `train`, in nine ways or more a kind, as people type
             them; `held_out`, in ways that `train` never uses; `both`, every question in one of each; `plain`, in
             one way a kind.
         unanswerable: share of the questions what, where and relation that ask about what is not there (0 to 1).
