@@ -4,77 +4,59 @@
     python benchmarks/mutations.py heads routing --sample 100 --seed 0        # a hundred of them
     python benchmarks/mutations.py losses.py --tests tests/test_losses.py     # against these tests
 
-Modules are files or folders below src/chiasm. A change turns one operator, comparison, `and`/`or`, `not`, number,
-truth value or returned value into another. The tests of a module are the files of its name
-(`tests/test_losses.py`), or where there are none those of the folder that mirrors its own (`tests/heads/`). They
-run up to the first failure, without the slow ones, in a forked process that imports a copy of the package with the
-one change. A change that runs into the time limit counts as noticed: something waits for it that never comes.
+Modules are files or folders below src/chiasm; `mutants.py` says what a change is. The tests of a module are the
+files of its name (`tests/test_losses.py`) and those of the folder that mirrors its own (`tests/heads/`), without
+the slow ones unless `--slow`. They run once unchanged, which shows what functions each of them calls, by itself. A
+change is then put to the tests that call the function it is in, or to all of them where it is made on import: the
+files of the module's name first, up to the first failure. They run in a forked process that imports a copy of the
+package with the one change. A change that takes five times the processor time of its tests, and twenty seconds, or
+runs out of memory, counts as noticed: something waits for it that never comes.
 """
 
 from __future__ import annotations
 
 import argparse
-import ast
 import contextlib
+import functools
+import gc
+import importlib
 import io
 import multiprocessing
 import os
+import pkgutil
 import random
+import resource
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import pytest
+from mutants import Mutant, Place, mutate, places
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE, TESTS = ROOT / "src" / "chiasm", ROOT / "tests"
-OPERATORS: dict[type[ast.operator], type[ast.operator]] = {
-    ast.Add: ast.Sub,
-    ast.Sub: ast.Add,
-    ast.Mult: ast.Div,
-    ast.Div: ast.Mult,
-    ast.FloorDiv: ast.Mult,
-    ast.Mod: ast.FloorDiv,
-    ast.Pow: ast.Mult,
-    ast.BitOr: ast.BitAnd,
-    ast.BitAnd: ast.BitOr,
-    ast.MatMult: ast.Mult,
-}
-COMPARISONS: dict[type[ast.cmpop], type[ast.cmpop]] = {
-    ast.Lt: ast.LtE,
-    ast.LtE: ast.Lt,
-    ast.Gt: ast.GtE,
-    ast.GtE: ast.Gt,
-    ast.Eq: ast.NotEq,
-    ast.NotEq: ast.Eq,
-    ast.Is: ast.IsNot,
-    ast.IsNot: ast.Is,
-    ast.In: ast.NotIn,
-    ast.NotIn: ast.In,
-}
+MEMORY = 6 * 2**30  # bytes of data a run of tests may hold
+Function = tuple[str, int]  # file below the package, first line
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a change can be made: the number of a node in a module, and of one of its changes."""
+class Test:
+    """seconds: of processor time. calls: the functions of the package that it calls, by itself."""
 
-    module: Path
-    node: int
-    way: int
+    name: str
+    seconds: float
+    calls: frozenset[Function]
 
-
-@dataclass(frozen=True)
-class Mutant:
-    """One change: the module, the line, the expression before and after, and the changed source."""
-
-    module: Path
-    line: int
-    before: str
-    after: str
-    source: str
-
-    def __str__(self) -> str:
-        return f"{self.module.relative_to(ROOT)}:{self.line}: {self.before}  ->  {self.after}"
+    @property
+    def file(self) -> str:
+        return self.name.split("::")[0]
 
 
 def main() -> None:
@@ -83,121 +65,78 @@ def main() -> None:
     arguments.add_argument("--sample", type=int, help="how many changes, drawn by the seed; default: all")
     arguments.add_argument("--seed", type=int, default=0)
     arguments.add_argument("--tests", nargs="+", help="in place of the tests that mirror each module")
-    arguments.add_argument("--timeout", type=float, default=300, help="seconds of one change")
-    given = arguments.parse_args()
-    chosen = [place for module in modules(given.modules) for place in places(module)]
-    if given.sample is not None:
-        chosen = random.Random(given.seed).sample(chosen, min(given.sample, len(chosen)))
-    mutants = [mutate(place) for place in chosen]
+    arguments.add_argument("--slow", action="store_true", help="with the tests that are marked slow")
+    arguments.add_argument("--jobs", type=int, default=1, help="processes at a time")
+    arguments.add_argument("--timeout", type=float, default=900, help="seconds of one change")
+    options = arguments.parse_args()
+    chosen = [(area, place) for area in options.modules for file in modules(area) for place in places(file)]
+    if options.sample is not None:
+        chosen = random.Random(options.seed).sample(chosen, min(options.sample, len(chosen)))
     _preload()
-    tests = {m.module: list(given.tests or mirroring(m.module)) for m in mutants}
-    for files in {tuple(files) for files in tests.values()}:
-        if not files:
-            sys.exit("a module has no tests that mirror it; name some with --tests")
-        if noticed(None, files, given.timeout):
-            sys.exit(f"the tests fail before anything is changed: {' '.join(files)}")
-    survivors = []
-    for number, mutant in enumerate(mutants, 1):
-        killed = noticed(mutant, tests[mutant.module], given.timeout)
-        print(f"{number}/{len(mutants)} {'killed  ' if killed else 'SURVIVED'} {mutant}", flush=True)
-        survivors += [] if killed else [mutant]
-    print(f"\n{len(mutants) - len(survivors)} of {len(mutants)} killed", end="")
-    print(f" ({1 - len(survivors) / len(mutants):.1%})" if mutants else "")
-    print("".join(f"survived: {mutant}\n" for mutant in survivors), end="")
+    suites = {files: record(files, options.slow) for files in {_files(p, options.tests) for _, p in chosen}}
+
+    def killed(place: Place) -> bool:
+        tests = suites[_files(place, options.tests)]
+        return noticed(mutate(place), select(place, tests), options.timeout)
+
+    totals, kills, survivors = Counter[str](), Counter[str](), []
+    with ThreadPoolExecutor(options.jobs) as pool:
+        for (area, place), kill in zip(chosen, pool.map(killed, [place for _, place in chosen])):
+            mutant = mutate(place)
+            totals[area] += 1
+            kills[area] += kill
+            survivors += [] if kill else [mutant]
+            word = "killed  " if kill else "SURVIVED"
+            print(f"{totals.total()}/{len(chosen)} {word} {_line(mutant)}", flush=True)
+    print("".join(f"survived: {_line(mutant)}\n" for mutant in survivors))
+    for area, total in sorted(totals.items()):
+        print(f"{area}: {kills[area]} of {total} killed ({kills[area] / total:.1%})")
+    used = os.times()
+    print(f"{used.user + used.system + used.children_user + used.children_system:.0f} s of processor time")
 
 
-def modules(named: Sequence[str]) -> list[Path]:
-    """The files that the arguments stand for."""
-    found: list[Path] = []
-    for name in named:
-        path = PACKAGE / name
-        if not path.exists():
-            sys.exit(f"there is no {path.relative_to(ROOT)}")
-        found += sorted(path.rglob("*.py")) if path.is_dir() else [path]
-    return found
+def modules(name: str) -> list[Path]:
+    """The files that an argument stands for."""
+    path = PACKAGE / name
+    if not path.exists():
+        sys.exit(f"there is no {path.relative_to(ROOT)}")
+    return sorted(path.rglob("*.py")) if path.is_dir() else [path]
 
 
-def mirroring(module: Path) -> list[str]:
-    """The tests of a module: the files of its name, or where there are none those of its folder."""
+def mirroring(module: Path) -> tuple[list[str], list[str]]:
+    """The test files of a module's name, and the others of the folder that mirrors its own."""
     place = module.relative_to(PACKAGE)
     folder = TESTS / place.parent
-    own = [TESTS / f"test_{place.stem}.py", *sorted(folder.glob(f"test_*{place.stem}.py"))]
-    found = [path for path in dict.fromkeys(own) if path.exists()]
-    if not found and place.parent != Path():
-        found = sorted(folder.glob("test_*.py"))
-    return [str(path.relative_to(ROOT)) for path in found]
+    while not folder.is_dir():
+        folder = folder.parent
+    own = {TESTS / f"test_{place.stem}.py", *folder.glob(f"test_*{place.stem}.py")}
+    own = {path for path in own if path.exists()}
+    others = set(folder.glob("test_*.py")) - own if folder != TESTS else set()
+    return _names(own), _names(others)
 
 
-def places(module: Path) -> list[Place]:
-    """Every place and way in which a module's source can be changed."""
-    nodes = _nodes(ast.parse(module.read_text(encoding="utf-8")))
-    return [
-        Place(module, index, way)
-        for index, node in enumerate(nodes)
-        for way in range(len(list(_changes(node))))
-    ]
+def select(place: Place, tests: Sequence[Test]) -> list[Test]:
+    """The tests that a change is put to, in order: the module's own first, then the quickest file."""
+    function = (str(place.module.relative_to(PACKAGE)), place.function)
+    own = mirroring(place.module)[0]
+    chosen = [test for test in tests if place.function is None or function in test.calls]
+    seconds: dict[str, float] = defaultdict(float)
+    for test in chosen:
+        seconds[test.file] += test.seconds
+    return sorted(
+        chosen, key=lambda test: (test.file not in own, seconds[test.file], test.file, test.seconds)
+    )
 
 
-def mutate(place: Place) -> Mutant:
-    """The module with the one change."""
-    tree = ast.parse(place.module.read_text(encoding="utf-8"))
-    node = _nodes(tree)[place.node]
-    before = ast.unparse(node)
-    list(_changes(node))[place.way]()
-    line = getattr(node, "lineno", 0)
-    return Mutant(place.module, line, before, ast.unparse(node), ast.unparse(ast.fix_missing_locations(tree)))
-
-
-def _nodes(tree: ast.AST) -> list[ast.AST]:
-    """What may be changed: no annotation, no docstring and no f-string's form."""
-    found: list[ast.AST] = []
-
-    def visit(node: ast.AST) -> None:
-        found.append(node)
-        for field, value in ast.iter_fields(node):
-            if field in ("annotation", "returns", "decorator_list", "format_spec"):
-                continue
-            for child in value if isinstance(value, list) else [value]:
-                if isinstance(child, ast.AST) and not isinstance(child, ast.JoinedStr):
-                    visit(child)
-
-    visit(tree)
-    return found
-
-
-def _changes(node: ast.AST) -> Iterator[Callable[[], None]]:
-    """Functions that each change the node in one way."""
-    if isinstance(node, ast.BinOp | ast.AugAssign) and type(node.op) in OPERATORS:
-        yield lambda: setattr(node, "op", OPERATORS[type(node.op)]())
-    elif isinstance(node, ast.Compare):
-        for i, operator in enumerate(node.ops):
-            if type(operator) in COMPARISONS:
-                yield lambda i=i, operator=operator: node.ops.__setitem__(i, COMPARISONS[type(operator)]())
-    elif isinstance(node, ast.BoolOp):
-        yield lambda: setattr(node, "op", ast.Or() if isinstance(node.op, ast.And) else ast.And())
-    elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
-        yield lambda: setattr(node, "op", ast.UAdd())
-    elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
-        yield lambda: setattr(node, "operand", ast.UnaryOp(ast.Not(), node.operand))
-    elif isinstance(node, ast.Constant) and isinstance(node.value, bool):
-        yield lambda: setattr(node, "value", not node.value)
-    elif isinstance(node, ast.Constant) and isinstance(node.value, int | float):
-        yield lambda: setattr(node, "value", node.value + 1)
-    elif isinstance(node, ast.Return) and node.value is not None and not _is_none(node.value):
-        yield lambda: setattr(node, "value", ast.Constant(None))
-
-
-def _is_none(value: ast.AST) -> bool:
-    return isinstance(value, ast.Constant) and value.value is None
-
-
-def noticed(mutant: Mutant | None, tests: Sequence[str], timeout: float) -> bool:
-    """Whether the tests fail, or do not end, with the change."""
-    with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder) / "src"
-        _mirror(source / "chiasm", mutant)
-        (Path(folder) / "recipes").symlink_to(ROOT / "recipes")
-        process = multiprocessing.get_context("fork").Process(target=_test, args=(source, list(tests)))
+def noticed(mutant: Mutant, tests: Sequence[Test], timeout: float) -> bool:
+    """Whether one of the tests fails, or does not end, with the change."""
+    if not tests:
+        return False
+    seconds = 20 + 5 * sum(test.seconds for test in tests)
+    files = list(dict.fromkeys(test.file for test in tests))
+    with _package(mutant) as source:
+        run = (source, files, _Selection([test.name for test in tests]), "", int(seconds))
+        process = multiprocessing.get_context("fork").Process(target=_test, args=run)
         process.start()
         process.join(timeout)
         if process.is_alive():
@@ -207,8 +146,106 @@ def noticed(mutant: Mutant | None, tests: Sequence[str], timeout: float) -> bool
         return process.exitcode != 0
 
 
+def record(files: tuple[str, ...], slow: bool) -> list[Test]:
+    """Every test of these files, run on the package as it is."""
+    if not files:
+        sys.exit("a module has no tests that mirror it; name some with --tests")
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+    with _package(None) as source:
+        run = (source, list(files), _Recorder(source / "chiasm", sender), "" if slow else "not slow", None)
+        process = context.Process(target=_test, args=run)
+        process.start()
+        sender.close()
+        try:
+            tests: list[Test] = receiver.recv()
+        except EOFError:
+            tests = []
+        process.join()
+    if process.exitcode != 0 or not tests:
+        sys.exit(f"the tests fail before anything is changed: {' '.join(files)}")
+    print(f"{len(tests)} tests of {files[0]} ..., {sum(test.seconds for test in tests):.0f} s", flush=True)
+    return tests
+
+
+class _Recorder:
+    """Times every test and notes what it calls, as if it were the only one: nothing is cached from another."""
+
+    def __init__(self, package: Path, sender: Any):
+        self.root, self.sender = f"{package}/", sender
+        self.calls: set[tuple[str, int]] = set()
+        self.fixtures: dict[str, set[tuple[str, int]]] = defaultdict(set)
+        self.tests: list[Test] = []
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: Any) -> Any:
+        _forget()
+        self.calls, start = set(), time.process_time()
+        sys.settrace(self._trace), threading.settrace(self._trace)
+        try:
+            return (yield)
+        finally:
+            sys.settrace(None), threading.settrace(None)  # type: ignore[arg-type]
+            calls = self.calls.union(*(self.fixtures[name] for name in item.fixturenames))
+            inside = {
+                (file.removeprefix(self.root), line) for file, line in calls if file.startswith(self.root)
+            }
+            self.tests.append(Test(item.nodeid, time.process_time() - start, frozenset(inside)))
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_fixture_setup(self, fixturedef: Any) -> Any:
+        """What a fixture calls that several tests share counts for each of them."""
+        before, self.calls = self.calls, set()
+        try:
+            return (yield)
+        finally:
+            self.fixtures[fixturedef.argname] |= self.calls
+            self.calls |= before
+
+    def pytest_sessionfinish(self) -> None:
+        self.sender.send(self.tests)
+
+    def _trace(self, frame: Any, event: str, argument: Any) -> None:
+        self.calls.add((frame.f_code.co_filename, frame.f_code.co_firstlineno))
+
+
+class _Selection:
+    """Runs the tests of these names in this order."""
+
+    def __init__(self, names: Sequence[str]):
+        self.rank = {name: rank for rank, name in enumerate(names)}
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, items: list[Any]) -> None:
+        chosen = [item for item in items if item.nodeid in self.rank]
+        items[:] = sorted(chosen, key=lambda item: self.rank[item.nodeid])
+
+
+def _test(source: Path, files: list[str], plugin: object, marked: str, seconds: int | None) -> None:
+    os.chdir(ROOT)
+    sys.path.insert(0, str(source))
+    os.environ["PYTHONPATH"] = str(source)
+    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
+    if seconds is not None:
+        used = int(time.process_time())
+        resource.setrlimit(resource.RLIMIT_CPU, (used + seconds, used + seconds))
+    options = ["-x", "-q", "-p", "no:cacheprovider", "--no-header", "-m", marked]
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        code = pytest.main([*options, *files], plugins=[plugin])
+    os._exit(int(code))
+
+
+@contextlib.contextmanager
+def _package(mutant: Mutant | None) -> Iterator[Path]:
+    """A folder with the package by links, but for the changed module."""
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "src"
+        _mirror(source / "chiasm", mutant)
+        (Path(folder) / "recipes").symlink_to(ROOT / "recipes")
+        yield source
+
+
 def _mirror(package: Path, mutant: Mutant | None) -> None:
-    """The package by links, but for the changed module."""
     changed = mutant.module.relative_to(PACKAGE) if mutant else Path()
     here, there = package, PACKAGE
     for part in (*changed.parts[:-1], None):
@@ -223,29 +260,34 @@ def _mirror(package: Path, mutant: Mutant | None) -> None:
 
 
 def _preload() -> None:
-    """What takes long to import and is not changed, once for all forks."""
+    """What the package imports from others and is not changed, once for all forks."""
     os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-    for name in (
-        "torch",
-        "transformers",
-        "pytest",
-        "pydantic",
-        "PIL.Image",
-        "jinja2",
-        "rich.console",
-        "typer",
-    ):
-        __import__(name)
+    for module in pkgutil.walk_packages([str(PACKAGE)], "chiasm."):
+        with contextlib.suppress(ImportError):
+            importlib.import_module(module.name)
+    for name in [name for name in sys.modules if name.split(".")[0] == "chiasm"]:
+        del sys.modules[name]
 
 
-def _test(source: Path, tests: list[str]) -> None:
-    import pytest
+def _forget() -> None:
+    """Empty the caches of the package's functions."""
+    cached = type(functools.cache(_forget))
+    for thing in gc.get_objects():
+        if type(thing) is cached and (thing.__module__ or "").startswith("chiasm"):
+            thing.cache_clear()
 
-    os.chdir(ROOT)
-    sys.path.insert(0, str(source))
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        code = pytest.main(["-x", "-q", "-m", "not slow", "-p", "no:cacheprovider", "--no-header", *tests])
-    os._exit(int(code))
+
+def _files(place: Place, named: Sequence[str] | None) -> tuple[str, ...]:
+    own, others = mirroring(place.module)
+    return tuple(named or sorted([*own, *others]))
+
+
+def _names(files: set[Path]) -> list[str]:
+    return sorted(str(path.relative_to(ROOT)) for path in files)
+
+
+def _line(mutant: Mutant) -> str:
+    return str(mutant).removeprefix(f"{ROOT}/")
 
 
 if __name__ == "__main__":
