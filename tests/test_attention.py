@@ -38,24 +38,38 @@ def test_the_rule_by_hand():
     assert torch.equal(layout.allowed[0], expected)
 
 
+SLOPES = torch.tensor([0.5, 0.25, 0.1, 0.0])
+
+
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("kernel", [by_document, flex])
-def test_kernels_equal_the_rule(kernel, causal):
+@pytest.mark.parametrize("slopes", [None, SLOPES])
+def test_kernels_equal_the_rule(kernel, causal, slopes):
     layout = random_layout(1, causal=causal)
     query, key, value = (torch.randn(3, heads, 40, 8) for heads in (4, 2, 2))
     real = layout.documents >= 0
     torch.testing.assert_close(
-        kernel(query, key, value, layout)[real], dense(query, key, value, layout)[real]
+        kernel(query, key, value, layout, slopes=slopes)[real],
+        dense(query, key, value, layout, slopes=slopes)[real],
     )
 
 
-def test_gradients_by_document_equal_the_rule():
+def test_slopes_weigh_keys_by_how_far_before_the_query_they_stand():
+    layout = Layout(torch.tensor([[0, 0, -1, 0, 0]]), *(torch.ones(1, 5, dtype=torch.bool),) * 2)
+    alike, values = torch.zeros(1, 1, 5, 8), torch.eye(5)[None, None]
+    weights = dense(alike, alike, values, layout, slopes=torch.tensor([0.5]))[0, :, 0]
+    near = torch.tensor([-1.5, -1.0, float("-inf"), -0.5, 0.0]).softmax(0)  # padding takes no place
+    torch.testing.assert_close(weights[4], near)
+
+
+@pytest.mark.parametrize("slopes", [None, SLOPES])
+def test_gradients_by_document_equal_the_rule(slopes):
     layout = random_layout(2)
     grads = []
     for kernel in (by_document, dense):
         torch.manual_seed(3)
         tensors = [torch.randn(3, heads, 40, 8, requires_grad=True) for heads in (4, 2, 2)]
-        out = kernel(*tensors, layout)
+        out = kernel(*tensors, layout, slopes=slopes)
         (out * (layout.documents >= 0)[..., None, None]).square().sum().backward()
         grads.append([tensor.grad for tensor in tensors])
     torch.testing.assert_close(grads[0], grads[1])

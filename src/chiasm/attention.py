@@ -125,6 +125,11 @@ class Layout:
         rows, length = documents.shape
         return create_block_mask(rule, rows, None, length, length, device=documents.device)
 
+    @cached_property
+    def places(self) -> Int[Tensor, "b t"]:
+        """Where each position stands in its row, padding not counted: within a document, how far on it is."""
+        return (self.documents >= 0).long().cumsum(1)
+
     def longest(self) -> int:
         """Length of the longest document, in positions."""
         return max((int(group.lengths.max()) for group in self.groups), default=0)
@@ -143,6 +148,12 @@ class Group:
     real: Bool[Tensor, "n m"]
     lengths: Int[Tensor, " n"]
     mask: Bool[Tensor, "n 1 m m"] | None
+
+    def leaning(self, slopes: Float[Tensor, " h"]) -> Float[Tensor, "n h m m"]:
+        """The mask with ALiBi's bias where it is open."""
+        places = torch.arange(self.index.shape[1], device=slopes.device)[None]
+        mask = (places[:, None] <= places[:, :, None])[:, None] if self.mask is None else self.mask
+        return _leaning(mask, places, places, slopes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -208,6 +219,7 @@ def by_document(
     value: Float[Tensor, "b g t e"],
     layout: Layout,
     scale: float | None = None,
+    slopes: Float[Tensor, " h"] | None = None,
 ) -> Float[Tensor, "b t h e"]:
     """Attention as one call for each group of documents of like length; padding comes out as zero."""
     if not layout.groups:
@@ -219,13 +231,14 @@ def by_document(
     answers = []
     for group, *parts in zip(layout.groups, *(tensor.split(sizes) for tensor in gathered), strict=True):
         q, k, v = (part.unflatten(0, group.index.shape).transpose(1, 2) for part in parts)
+        mask = group.mask if slopes is None else group.leaning(slopes)
         with torch.autocast(q.device.type, enabled=False):  # which would take it back to bf16
             answer = F.scaled_dot_product_attention(
                 q,
                 k,
                 v,
-                attn_mask=group.mask,
-                is_causal=group.mask is None,
+                attn_mask=mask,
+                is_causal=mask is None,
                 scale=scale,
                 enable_gqa=q.shape[1] != k.shape[1],
             )
@@ -254,12 +267,28 @@ def dense(
     value: Float[Tensor, "b g t e"],
     layout: Layout,
     scale: float | None = None,
+    slopes: Float[Tensor, " h"] | None = None,
 ) -> Float[Tensor, "b q h e"]:
     """Attention with the rule written out as a mask: for key-value caches, and as the reference."""
+    mask = layout.mask
+    if slopes is not None:
+        own = layout.places[:, -query.shape[2] :]
+        mask = _leaning(layout.dense_mask, own, layout.places, slopes).to(query.dtype)
     answer = F.scaled_dot_product_attention(
-        query, key, value, attn_mask=layout.mask, scale=scale, enable_gqa=query.shape[1] != key.shape[1]
+        query, key, value, attn_mask=mask, scale=scale, enable_gqa=query.shape[1] != key.shape[1]
     )
     return answer.transpose(1, 2)
+
+
+def _leaning(
+    mask: Bool[Tensor, "b 1 q t"],
+    queries: Int[Tensor, "b q"],
+    keys: Int[Tensor, "b t"],
+    slopes: Float[Tensor, " h"],
+) -> Float[Tensor, "b h q t"]:
+    """ALiBi's bias, `slope * (key - query)` in each head, where the mask is open."""
+    distance = (keys[:, None] - queries[:, :, None])[:, None]
+    return (distance * slopes.float()[:, None, None]).masked_fill(~mask, float("-inf"))
 
 
 def flex(
@@ -268,13 +297,20 @@ def flex(
     value: Float[Tensor, "b g t e"],
     layout: Layout,
     scale: float | None = None,
+    slopes: Float[Tensor, " h"] | None = None,
 ) -> Float[Tensor, "b t h e"]:
     """FlexAttention, for CUDA."""
-    kernel = _flex_kernel(query.device.type)
+    kernel, places = _flex_kernel(query.device.type), layout.places
+
+    def lean(score: Tensor, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        assert slopes is not None
+        return score + slopes[h] * (places[b, k] - places[b, q])
+
     answer = kernel(
         query,
         key,
         value,
+        score_mod=None if slopes is None else lean,
         block_mask=layout.block_mask,
         scale=scale,
         enable_gqa=query.shape[1] != key.shape[1],
@@ -299,9 +335,13 @@ def attend(
     dropout: float = 0.0,
     layout: Layout | None = None,
     sliding_window: int | None = None,
+    slopes: Float[Tensor, " h"] | None = None,
     **kwargs: Any,
 ) -> tuple[Float[Tensor, "b q h e"], None]:
-    """transformers' attention interface. Raises ChiasmError for a mechanism that the rule does not cover."""
+    """transformers' attention interface. Raises ChiasmError for a mechanism that the rule does not cover.
+
+    slopes: of each head's bias by distance (ALiBi, arXiv 2108.12409).
+    """
     layout = layout or _current.get()
     if layout is None:
         raise ChiasmError(f"{type(module).__name__} was called without a layout")
@@ -317,7 +357,7 @@ def attend(
             f"a document of {span} positions exceeds the sliding window of {sliding_window} of "
             f"{type(module).__name__}; shorten the documents"
         )
-    return kernel(query, key, value, layout, scaling), None
+    return kernel(query, key, value, layout, scaling, slopes), None
 
 
 def _refuse_unknown(module: nn.Module, kwargs: dict[str, Any]) -> None:

@@ -78,7 +78,10 @@ def as_options(settings: Any) -> dict[str, Any]:
     options = settings.to_diff_dict()
     unknown = {key for key, _ in unknown_keys(settings, options)}
     kept = {key: value for key, value in options.items() if key not in unknown | RUN}
-    return {**kept, "model_type": settings.model_type}
+    for key in kept.keys() & type(settings).sub_configs.keys():
+        if (inner := getattr(settings, key)) is not None:
+            kept[key] = as_options(inner)
+    return {**kept, **({"model_type": settings.model_type} if settings.model_type else {})}
 
 
 def unknown_keys(

@@ -18,7 +18,13 @@ CLIP = (
     "pre_layrnorm",
 )
 HEADS = {"lm_head.weight", "embed_out.weight"}
-BUFFERS = (".attention.bias", ".masked_bias", ".inv_freq")  # of old checkpoints
+BUFFERS = (
+    ".attention.bias",
+    ".attn.bias",
+    ".masked_bias",
+    ".embed_positions",
+    ".inv_freq",
+)  # of old checkpoints
 
 
 def frozen_clip(reference: str | Path) -> dict[str, Tensor]:

@@ -85,7 +85,7 @@ class Causal(Language, name="causal"):
             self.inner.resize_token_embeddings(len(self.tokenizer), mean_resizing=False)
         self._cache_keyword = _cache_keyword(self.inner.base_model)
         self.width = self.inner.get_input_embeddings().embedding_dim
-        self.context = getattr(self.inner.config, "max_position_embeddings", 1 << 20)
+        self.context = _context(self.inner.config)
 
     def standalone(self) -> dict[str, Any]:
         return {"checkpoint": None, "chat_template": None, "config": as_options(self.inner.config)}
@@ -139,12 +139,37 @@ def _from_config(config: dict[str, Any], vocabulary: int) -> Any:
         raise RecipeError(f"{where}: transformers has no causal language model {kind.model_type!r}")
     built = build_config({"vocab_size": vocabulary, **config}, where)
     try:
-        _refuse_own_attention(built)
-        return AutoModelForCausalLM.from_config(built, attn_implementation=NAME)
+        return _without_weights(built)
     except RecipeError:
         raise
     except Exception as error:  # each architecture raises what it likes for sizes that it cannot have
         raise RecipeError(f"language 'causal': transformers refuses this config: {error}") from None
+
+
+def _without_weights(config: Any, **options: Any) -> Any:
+    own = _own_class(config)
+    if own is not None:
+        return own._from_config(config, attn_implementation="eager", **options)
+    return AutoModelForCausalLM.from_config(config, attn_implementation=NAME, **options)
+
+
+def _own_class(config: Any) -> Any | None:
+    """Our class for a model that computes attention in a way of its own in transformers; None = it need not be.
+
+    Raises RecipeError for such a model that we have none for.
+    """
+    if config.model_type == "mpt":
+        from chiasm.language.mpt import MptForCausalLM
+
+        return MptForCausalLM
+    _refuse_own_attention(config)
+    return None
+
+
+def _context(config: Any) -> int:
+    """The most positions of a document that a model says it takes."""
+    named = ("max_position_embeddings", "max_seq_len")
+    return next((value for key in named if (value := getattr(config, key, None))), 1 << 20)
 
 
 def _refuse_own_attention(config: Any) -> None:
@@ -158,7 +183,7 @@ def _refuse_own_attention(config: Any) -> None:
         raise RecipeError(
             f"language 'causal': {model.__name__} computes attention in a way of its own, by which documents "
             "packed into one row would see each other; choose one that has transformers' attention interface, as "
-            "Llama, Mistral, Qwen, Gemma, Phi, OPT, GPT-2 and GPT-NeoX have"
+            "Llama, Mistral, Qwen, Gemma, Phi, OPT, GPT-2 and GPT-NeoX have, or MPT"
         )
 
 
@@ -167,12 +192,13 @@ def _load(folder: Path) -> Any:
     logging.disable_progress_bar()
     try:
         settings = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-        _refuse_own_attention(settings)
         if weightless():
-            return AutoModelForCausalLM.from_config(settings, attn_implementation=NAME, dtype=torch.float32)
-        return AutoModelForCausalLM.from_pretrained(
-            folder, attn_implementation=NAME, dtype=torch.float32, trust_remote_code=False
-        )
+            return _without_weights(settings, dtype=torch.float32)
+        own = _own_class(settings)
+        options: dict[str, Any] = {"dtype": torch.float32, "trust_remote_code": False}
+        if own is not None:
+            return own.from_pretrained(folder, attn_implementation="eager", **options)
+        return AutoModelForCausalLM.from_pretrained(folder, attn_implementation=NAME, **options)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"no language model can be read from {folder}: {reason(error)}") from None
     finally:

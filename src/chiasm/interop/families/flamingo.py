@@ -11,13 +11,19 @@ from einops import rearrange
 from torch import Tensor
 
 from chiasm import parts
-from chiasm.errors import CheckpointError, nearest
 from chiasm.interop.cases import Case
 from chiasm.interop.config import EVERYWHERE
 from chiasm.interop.convert import load, load_named
 from chiasm.interop.family import Family, Folder, Original, find_family
-from chiasm.interop.frozen import frozen_clip, frozen_language
-from chiasm.interop.mapping import NameMap, Reshape, Row, Rule, Split, Unused
+from chiasm.interop.flamingo_languages import (
+    LAYERS,
+    borrowed_language,
+    language_config,
+    language_rules,
+    language_type,
+)
+from chiasm.interop.frozen import frozen_clip
+from chiasm.interop.mapping import NameMap, Reshape, Rule, Split, Unused
 from chiasm.interop.replay import CasePicture, case_document, read_documents, scattered, unnormalised
 from chiasm.interop.towers import causal_config, normalisation, tower, tower_rules
 from chiasm.interop.verify import replays
@@ -26,16 +32,6 @@ from chiasm.routing.gated_cross_attention import Block
 from chiasm.sequence import Document
 from chiasm.views import Size
 
-# Where each language model of transformers keeps its layers, and its table of embeddings.
-LAYERS = {
-    "llama": ("model.layers", "model.embed_tokens"),
-    "mistral": ("model.layers", "model.embed_tokens"),
-    "opt": ("model.decoder.layers", "model.decoder.embed_tokens"),
-    "gptj": ("transformer.h", "transformer.wte"),
-    "gpt_neox": ("gpt_neox.layers", "gpt_neox.embed_in"),
-    "mpt": ("transformer.blocks", "transformer.wte"),
-}
-ALIASES = {"gptneox": "gpt_neox", "gpt-neox": "gpt_neox", "pythia": "gpt_neox", "gpt-j": "gptj"}
 # What the original asks with in its evaluations.
 TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'user' %}"
@@ -74,20 +70,18 @@ class Flamingo(Family, name="flamingo"):
         if "checkpoint" in vision:
             ours |= frozen_clip(vision["checkpoint"])
         if "checkpoint" in lm:
-            table = f"{LAYERS[_language(config)][1]}.weight"
-            ours |= frozen_language(lm["checkpoint"], table, lm["cfg"]["vocab_size"])
-        found = self.names(config).to_theirs(ours, str(folder.path))
-        lent = {name: tensor for name, tensor in found.items() if name not in own}
-        return Original(config, {**own, **lent}, set(lent))
+            ours |= borrowed_language(lm)
+        found = self.names(config, own).to_theirs(ours, str(folder.path))
+        borrowed = {name: tensor for name, tensor in found.items() if name not in own}
+        return Original(config, {**own, **borrowed}, set(borrowed))
 
     def model(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> dict[str, dict[str, Any]]:
         vision, gated = config["vision"], config.get("gated", {})
-        kind = _language(config)
         return {
             "views": {"type": "whole", "size": vision["image_size"], "fit": "crop"},
             "encoder": tower(_clip(vision), "clip_vision_model", layer=-1),
             "connector": perceiver_options(config["perceiver"], vision["width"]),
-            "language": causal_config(config["lm"]["cfg"], kind),
+            "language": causal_config(language_config(config["lm"]), language_type(config["lm"])),
             "routing": _gated(gated, config["cross_attn_every_n_layers"], _width(config)),
         }
 
@@ -99,8 +93,7 @@ class Flamingo(Family, name="flamingo"):
 
     def names(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> NameMap:
         spec = self.model(config)
-        layers, embeddings = LAYERS[_language(config)]
-        table = f"{embeddings}.weight"
+        layers = LAYERS[language_type(config["lm"])][0]
         told, gates = spec["connector"], spec["routing"]
         return NameMap(
             Unused("vision_encoder.proj"),
@@ -111,31 +104,13 @@ class Flamingo(Family, name="flamingo"):
             # The original holds its layers in two lists more.
             Unused("lang_encoder.old_decoder_blocks.{rest...}"),
             Unused("lang_encoder.gated_cross_attn_layers.{rest...}"),
-            Unused(f"lang_encoder.{layers}.{{n}}.decoder_layer.self_attn.rotary_emb.inv_freq"),
             *gated_rules(
                 f"lang_encoder.{layers}.{{n}}.gated_cross_attn_layer.",
                 "routing.blocks.{n}.",
                 gates["heads"] * gates["head_width"],
             ),
-            Rule(
-                f"lang_encoder.{layers}.{{n}}.decoder_layer.{{rest...}}",
-                f"language.inner.{layers}.{{n}}.{{rest...}}",
-            ),
-            Rule(
-                f"lang_encoder.{table}",
-                (f"language.inner.{table}", "routing.marker"),
-                Row(config["media_token_id"]),
-            ),
-            Rule("lang_encoder.{rest...}", "language.inner.{rest...}"),
+            *language_rules(config["lm"], "lang_encoder.", config["media_token_id"], keys),
         )
-
-
-def _language(config: Mapping[str, Any]) -> str:
-    told = config["lm"].get("type", config["lm"]["cfg"].get("model_type", "llama")).lower()
-    kind = ALIASES.get(told, told)
-    if kind not in LAYERS:
-        raise CheckpointError(f"lm.type is {told!r}{nearest(told, LAYERS)}")
-    return kind
 
 
 def _width(config: Mapping[str, Any]) -> int:
