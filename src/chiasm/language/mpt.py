@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformers.modeling_outputs import BaseModelOutputWithPast
+from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.mpt import modeling_mpt
 
 from chiasm.attention import Layout, attend
@@ -53,14 +53,14 @@ class MptModel(modeling_mpt.MptModel):
         layout: Layout,
         use_cache: bool = False,
         past_key_values: Any = None,
-    ) -> BaseModelOutputWithPast:
+    ) -> BaseModelOutput:
         """Positions follow from the layout."""
-        attention = self.config.attn_config
+        attention: Any = self.config.attn_config
         slopes = alibi_slopes(self.num_heads, attention.alibi_bias_max, inputs_embeds.device)
         hidden = inputs_embeds
         for block in self.blocks:
             hidden = block(hidden, position_bias=slopes, attention_mask=layout, layer_past=past_key_values)[0]
-        return BaseModelOutputWithPast(last_hidden_state=self.norm_f(hidden), past_key_values=past_key_values)
+        return BaseModelOutput(last_hidden_state=self.norm_f(hidden))
 
 
 class MptAttention(modeling_mpt.MptAttention):
