@@ -114,3 +114,10 @@ def test_another_tokenizer_is_refused(folder, tmp_path):
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     with pytest.raises(CheckpointError, match=r"the tokenizer has \[PAD\] at 40, but the model at 39"):
         import_checkpoint(folder, tmp_path / "ours")
+
+
+def test_the_form_with_a_clip_projector_is_refused_by_the_name_of_its_mask(folder, tmp_path):
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps({**config, "w_clip_vit": True}), encoding="utf-8")
+    with pytest.raises(CheckpointError, match=r"w_clip_vit is True(.)*create_attention_mask_for_mmu_vit"):
+        import_checkpoint(folder, tmp_path / "ours")

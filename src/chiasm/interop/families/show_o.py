@@ -99,8 +99,8 @@ class ShowO(Family, name="show-o"):
         config = reader(config)
         if config.get("w_clip_vit"):
             raise CheckpointError(
-                "w_clip_vit is True: Show-o with a CLIP projector cannot be imported. Its mask "
-                "(create_attention_mask_for_mmu_vit) lets <|mmu|>, the system prompt and <|soi|> see the whole image "
+                "w_clip_vit is True: Show-o with a CLIP projector cannot be imported. By its mask "
+                "(create_attention_mask_for_mmu_vit) <|mmu|>, the system prompt and <|soi|> see the whole image "
                 "behind them, but of each other only what stands before; Chiasm's attention rule has no form for "
                 "that, as what sees an image ahead of itself is of the image's block, in which all see each other. "
                 "The form that reads codes (showlab/show-o) is known"
