@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -136,7 +139,8 @@ def chat(
     dtype: Dtype = None,
 ) -> None:
     """Talk to a model in the terminal; paths of pictures in a message are shown to it."""
-    from chiasm.terminal.chat import converse
+    with _starting():
+        from chiasm.terminal.chat import converse
 
     converse(
         folder, message=message, pictures=picture or [], save=save, seed=seed, device=device, dtype=dtype
@@ -157,10 +161,12 @@ def generate(
     dtype: Dtype = None,
 ) -> None:
     """Draw pictures from words."""
-    from chiasm.checkpoint import load_model
-    from chiasm.terminal.pictures import save_picture
+    with _starting():
+        from chiasm.checkpoint import load_model
+        from chiasm.terminal.pictures import save_picture
 
-    pictures = load_model(folder, device, dtype).generate(
+        model = load_model(folder, device, dtype)
+    pictures = model.generate(
         prompts, count=count, guidance=guidance, temperature=temperature, top_k=top_k, seed=seed
     )
     for i, picture in enumerate(pictures):
@@ -182,10 +188,11 @@ def complete(
     dtype: Dtype = None,
 ) -> None:
     """Draw what follows in a row of pictures, without a word."""
-    from chiasm.checkpoint import load_model
-    from chiasm.terminal.pictures import save_picture
+    with _starting():
+        from chiasm.checkpoint import load_model
+        from chiasm.terminal.pictures import save_picture
 
-    model = load_model(folder, device, dtype)
+        model = load_model(folder, device, dtype)
     for picture in model.complete(pictures, count=count, temperature=temperature, top_k=top_k, seed=seed):
         _say(str(save_picture(picture, out)))
 
@@ -387,6 +394,17 @@ def main() -> None:
             raise
         shown()
         sys.exit(getattr(error, "exit_code", 2))
+
+
+@contextmanager
+def _starting() -> Iterator[None]:
+    """What is imported and loaded here stays, so nothing in it is searched for garbage, now or later."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def _say(text: str) -> None:
