@@ -1,7 +1,9 @@
+from math import sqrt
+
 import numpy as np
 import pytest
 
-from chiasm.evaluation.statistics import Estimate, beta_quantile, clustered, commonest, interval
+from chiasm.evaluation.statistics import Estimate, _student, beta_quantile, clustered, commonest, interval
 
 
 def test_quantiles_of_the_beta_distribution_by_closed_forms():
@@ -121,3 +123,66 @@ def test_smallest_effect_of_a_hundred_coin_tosses():
 def test_commonest_answer():
     assert commonest(["yes", "yes", "no", "yes"]) == 0.75
     assert commonest([]) == 0.0
+
+
+def test_quantiles_of_the_beta_distribution_are_those_of_scipy():
+    stats = pytest.importorskip("scipy.stats")
+    a, b = (each.ravel() for each in np.meshgrid([0.2, 1.0, 3.0, 50.0, 2000.0], [0.3, 1.0, 7.0, 900.0]))
+    for share in (0.025, 0.5, 0.975):
+        assert beta_quantile(share, a, b) == pytest.approx(stats.beta.ppf(share, a, b), rel=1e-3, abs=1e-4)
+
+
+@pytest.mark.parametrize("freedom", [1, 2, 3, 10, 50, 300])
+def test_few_clusters_are_judged_by_students_distribution(freedom):
+    stats = pytest.importorskip("scipy.stats")
+    assert _student(freedom) == pytest.approx(stats.t.ppf(0.975, freedom), rel=2e-3)
+
+
+CASES = [  # right answers and questions of each picture
+    ([3, 1, 0, 2, 3], [3, 2, 4, 2, 5]),
+    ([1] * 30 + [0] * 10, [1] * 40),
+    ([4] * 18 + [3, 0], [4] * 20),
+    ([0] * 24 + [2], [3] * 25),
+    ([0.5, 0.25, 1.0, 0.0], [1, 1, 1, 1]),
+    ([5, 0] * 30, [5] * 60),
+    ([2, 3], [4, 5]),
+    ([1], [4]),
+    ([6, 6, 6], [6, 6, 6]),
+    ([0, 0], [6, 3]),
+]
+
+
+@pytest.mark.parametrize(("right", "asked"), CASES)
+def test_the_interval_is_the_exact_one_for_the_effective_number_of_questions(right, asked):
+    """Korn and Graubard's, with the design effect and its largest mixed in the proportion of rare answers to 3."""
+    stats = pytest.importorskip("scipy.stats")
+    clusters, n, p = len(asked), sum(asked), sum(right) / sum(asked)
+    rare = min(sum(right), n - sum(right))
+    student, effect = 1.959964, n / clusters
+    if clusters > 1 and rare:
+        variance = clusters / (clusters - 1) * sum((r - p * m) ** 2 for r, m in zip(right, asked)) / n**2
+        estimated = max(1, variance / (p * (1 - p) / n))
+        effect = (rare * estimated + 3 * n / clusters) / (rare + 3)
+    if rare:
+        student = stats.t.ppf(0.975, max(1, clusters - 1))
+    size = n / effect * (1.959964 / student) ** 2
+    x = p * size
+    low = stats.beta.ppf(0.025, x, size - x + 1) if x else 0.0
+    high = stats.beta.ppf(0.975, x + 1, size - x) if size - x > 1e-9 else 1.0
+    alone = 0.025 ** (1 / clusters)
+    expected = [min(low, alone), max(high, 1 - alone)]
+    low, high = interval(np.array(right, dtype=float), np.array(asked, dtype=float))
+    assert [float(low), float(high)] == pytest.approx(expected, abs=1e-3)
+
+
+def test_wrong_and_right_exchanged_turn_the_interval_round():
+    right, asked = np.array([3.0, 0, 2, 1]), np.array([4.0, 2, 2, 3])
+    low, high = interval(right, asked)
+    other_low, other_high = interval(asked - right, asked)
+    assert (low, high) == pytest.approx((1 - other_high, 1 - other_low), abs=1e-4)
+
+
+def test_the_ends_of_an_interval_and_what_they_could_tell_apart():
+    estimate = Estimate(0.6, 0.5, 0.8, 10)
+    assert estimate.interval == [0.5, 0.8]
+    assert estimate.smallest_effect == pytest.approx((1.959964 + 0.841621) * sqrt(2) * 0.3 / (2 * 1.959964))
