@@ -17,7 +17,8 @@ from chiasm.generation import DrawStep, Session, answers, draw
 from chiasm.generators import Generators
 from chiasm.heads.next_token import draw as draw_codes
 from chiasm.language.key_values import KeyValues
-from chiasm.sequence import Kind, pack
+from chiasm.routing import current_reading
+from chiasm.sequence import Document, Kind, pack
 
 
 def asked(world, count=6):
@@ -51,6 +52,39 @@ def test_cached_steps_equal_the_whole_sequence(tiny_model):
             batch = PictureReader(model.contract).attach(batch, slots)
             whole = model.language(session._embed(batch), batch.positions, batch.layout)[0, size - 1 :]
             torch.testing.assert_close(torch.stack([s[row] for s in stepped]), whole, atol=1e-5, rtol=1e-4)
+
+
+def test_an_answer_has_the_room_of_its_own_prompt(tiny_model):
+    """Beside a prompt that leaves two positions of the context, a short one is answered as alone."""
+    model = lively(tiny_model)
+    end = model.language.tokenizer.end
+    model.language.logits = without(end, model.language.logits)  # no answer ends by itself
+    model.language.context = 64
+    short, long = Document("short"), Document("long")
+    short.add_text(range(5, 15), learn=False)
+    long.add_text(range(5, 67), learn=False)
+    alone = [answers(model, [], tokens=8, documents=[each])[0] for each in (short, long)]
+    together = answers(model, [], tokens=8, documents=[short, long])
+    assert together == alone
+    assert [each.cut for each in together] == [True, True]
+    assert len(together[1]) < len(together[0])
+
+
+def without(token, logits):
+    """Logits in which a token is never the likeliest."""
+    return lambda hidden: logits(hidden).index_fill(-1, torch.tensor([token]), -torch.inf)
+
+
+def test_the_padding_of_a_batch_of_prompts_is_no_token_for_the_routing(tiny_model):
+    model, world = tiny_model
+    prompts = [document(model.contract, sample, prompt=True) for sample in asked(world)]
+    read = []
+    handle = model.language.register_forward_pre_hook(lambda *_: read.append(current_reading().real))
+    with torch.no_grad():
+        Session(model, prompts)
+    handle.remove()
+    assert read[0].sum(1).tolist() == [len(prompt) for prompt in prompts]
+    assert not read[0].all()
 
 
 def test_drawing_step_by_step_equals_teacher_forcing(tiny_model):

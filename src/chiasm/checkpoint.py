@@ -27,7 +27,7 @@ from chiasm import safe_json
 from chiasm.devices import choose_device, choose_dtype
 from chiasm.errors import CheckpointError
 from chiasm.frozen import fetched, set_aside
-from chiasm.integrity import check_seal, seal
+from chiasm.integrity import check_seal, seal, sync
 from chiasm.skeleton import stream_into, without_weights
 from chiasm.weights import check_fit, read_tensors
 
@@ -182,13 +182,13 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         draft.mkdir(parents=True)
         yield draft
         for path in draft.rglob("*"):
-            _sync(path)
-        _sync(draft)
+            sync(path)
+        sync(draft)
         if folder.exists():
             shutil.rmtree(old, ignore_errors=True)
             os.rename(folder, old)
         os.rename(draft, folder)
-        _sync(folder.parent)
+        sync(folder.parent)
         shutil.rmtree(old, ignore_errors=True)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(_write_failure(folder, error)) from error
@@ -232,14 +232,6 @@ def untied(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, st
         else:
             tied[name] = original
     return tensors, tied
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _order(state: Path) -> tuple[int, int]:

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from chiasm.errors import CheckpointError
-from chiasm.integrity import digest_of
+from chiasm.integrity import digest_of, sync
 from chiasm.weights import read_tensors
 
 FOLDER = "frozen"  # of a run
@@ -29,11 +29,13 @@ def set_aside(
             continue
         digest = digest_of(own)
         path = run / FOLDER / f"{digest}.safetensors"
-        if not path.is_file():
+        if not _holds(path, digest):  # all checkpoints of the run hang on this one file
             path.parent.mkdir(parents=True, exist_ok=True)
             draft = path.with_name(f".{path.name}.draft")
             write(draft, own)
+            sync(draft)
             os.replace(draft, path)
+            sync(path.parent)
         references[slot] = {"hash": digest, "file": str(path.absolute())}
         rest = {name: tensor for name, tensor in rest.items() if name not in own}
     return rest, references
@@ -56,6 +58,14 @@ def fetched(references: References, checkpoint: Path) -> dict[str, Tensor]:
             )
         tensors |= own
     return tensors
+
+
+def _holds(path: Path, digest: str) -> bool:
+    """Whether the file is there and undamaged."""
+    try:
+        return path.is_file() and digest_of(read_tensors(path)) == digest
+    except CheckpointError:
+        return False
 
 
 def prune(run: Path, used: Iterable[str]) -> None:

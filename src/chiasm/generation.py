@@ -23,7 +23,7 @@ from chiasm.kernels import in_use
 from chiasm.language.key_values import KeyValues
 from chiasm.routing import routed
 from chiasm.routing.beside import Media, beside
-from chiasm.sequence import Document, Kind, PackedBatch, pack
+from chiasm.sequence import PADDING, Document, Kind, PackedBatch, pack
 
 if TYPE_CHECKING:
     from chiasm.language.text import TextTokenizer
@@ -48,7 +48,8 @@ class Session:
         self.cache = model.language.new_cache()
         self.lengths = torch.tensor([len(each) for each in documents], device=model.device)
         embeddings = self._embed(batch)
-        hidden = self._run(embeddings, batch.positions, batch.kinds, batch.layout, self.media)
+        real = batch.documents != PADDING
+        hidden = self._run(embeddings, batch.positions, batch.kinds, batch.layout, self.media, real)
         rows = torch.arange(len(documents), device=model.device)
         self.last: Float[Tensor, "n d"] = hidden[rows, self.lengths - 1]
 
@@ -85,9 +86,15 @@ class Session:
         return self.step(self.model.language.embed(ids[:, None]), Kind.TEXT, [True], [True])[:, -1]
 
     def _run(
-        self, embeddings: Tensor, positions: Tensor, kinds: Tensor, layout: Layout, media: Media | None
+        self,
+        embeddings: Tensor,
+        positions: Tensor,
+        kinds: Tensor,
+        layout: Layout,
+        media: Media | None,
+        real: Bool[Tensor, "n t"] | None = None,
     ) -> Tensor:
-        with routed(kinds), beside(media):
+        with routed(kinds, real), beside(media):
             return self.model.language(embeddings, positions, layout, self.cache)
 
     def _embed(self, batch: PackedBatch) -> Float[Tensor, "n t d"]:
@@ -122,16 +129,19 @@ def answers(
     tokenizer = model.language.tokenizer
     asked = documents or [document(model.contract, sample, prompt=True) for sample in samples]
     session = Session(model, asked, reader)
-    room = model.language.context - int(session.lengths.max())
+    limits = (model.language.context - session.lengths).clamp(max=tokens)
     ids = model.said(session.last, pictures=False).argmax(-1)
     made = [ids]
-    done = _ended(tokenizer, made)
-    while not bool(done.all()) and len(made) < min(tokens, room):
+    done = _ended(tokenizer, made) | (limits <= 1)
+    while not bool(done.all()):
+        # A row that is done goes along with the others; it stays where there are positions.
+        session.lengths = session.lengths.clamp(max=model.language.context - 1)
         ids = model.said(session.step_text(ids), pictures=False).argmax(-1)
         ids = torch.where(done, tokenizer.end, ids)
         made.append(ids)
-        done |= _ended(tokenizer, made)
-    ended = [tokenizer.answer(row) for row in torch.stack(made, 1).tolist()]
+        done |= _ended(tokenizer, made) | (limits <= len(made))
+    rows = zip(torch.stack(made, 1).tolist(), limits.tolist(), strict=True)
+    ended = [tokenizer.answer(row[: max(limit, 1)]) for row, limit in rows]
     return [Answer.of(text.strip(), cut=not whole) for text, whole in ended]
 
 

@@ -135,3 +135,18 @@ def test_clamped_finite_scalars_are_linear_between_their_ends():
     """Of 5 levels, 0.3 stands for 0.3 x 2 of the steps from the middle, which is one."""
     quantizer = FiniteScalars(1, [5], clamped=True)
     assert quantizer(torch.tensor([[0.3], [0.2], [-7.0]])).vectors.flatten().tolist() == [0.5, 0.0, -1.0]
+
+
+@pytest.mark.parametrize(
+    ("diversity", "offset", "whole"), [(0.0, None, False), (1.0, None, True), (0.0, -1.0, True)]
+)
+def test_an_entropy_that_is_no_sum_over_positions_is_of_a_whole_batch(diversity, offset, whole):
+    quantizer = ProjectedLookupFree(
+        5, 5, commitment=0.25, entropy=0.1, diversity=diversity, soft_clamp=0.0, offset=offset
+    )
+    parts = (torch.full((2, 5), 0.001), torch.full((2, 5), 0.1))  # unsure ones, and surer ones
+    signs = [each.sign() for each in parts]
+    halves = sum(quantizer.losses(*pair)["entropy"].sum for pair in zip(parts, signs, strict=True))
+    together = quantizer.losses(torch.cat(parts), torch.cat(signs))["entropy"].sum
+    assert bool(torch.isclose(halves, together)) != whole
+    assert (quantizer.indivisible(ranks=False, rows=1) is not None) == whole

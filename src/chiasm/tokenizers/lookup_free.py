@@ -179,7 +179,7 @@ class ProjectedLookupFree(Signs, Indivisible):
         }
 
     def indivisible(self, *, ranks: bool, rows: int) -> str | None:
-        return MEAN_USE if self.entropy and self.diversity else None
+        return MEAN_USE if self.entropy and (self.diversity or self.offset is not None) else None
 
     def entropies(self, latents: Float[Tensor, "m c"]) -> tuple[Float[Tensor, " m"], Float[Tensor, ""]]:
         """As in `LookupFree`, but chances below 1e-5 count as 1e-5 within the logarithm."""
