@@ -27,10 +27,11 @@ These are models of a few million parameters after minutes of training. The page
 """
 
 EXPLAINED = """Exact match of greedy answers on held-out scenes: pairs of emoji that never meet in training. In
-brackets the 95 % interval (bootstrap over pictures). *Blind*: the same model and question without the picture.
-*Shuffled*: with another question's picture. *Learnt*: parameters that some stage trains. *FLOPs*: of reading one
-question with its picture. *CPU min*: processor time of the training on one thread; features of a frozen encoder
-are in it where no recipe before had left them in the cache.
+brackets the 95 % interval ([Clopper and Pearson's](evaluation.md#intervals) for the effective number of questions).
+*Blind*: the same model and question without the picture. *Shuffled*: with another question's picture. *Learnt*:
+parameters that some stage trains. *FLOPs*: of reading one question with its picture. *CPU min*: processor time of
+the training on one thread; features of a frozen encoder are in it where no recipe before had left them in the
+cache.
 """
 
 EXPLAINED_DRAWING = """Pictures drawn from held-out captions and read by the exact checker. *Place*: share of the

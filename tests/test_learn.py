@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from chiasm.evaluation.statistics import interval
 from tiny_recipe import TINY
 
 ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "benchmarks"))
 OVERLAY = {"seed": 3, "data": {"held-out": {"objects": [2, 3]}}}
 SMALL = {**TINY, "name": "small", "tiny": OVERLAY}
 BROKEN = {**TINY, "name": "broken", "tiny": {"evaluation": {"data": None}}}
@@ -77,3 +79,11 @@ def test_a_recipe_that_was_measured_is_trained_again_only_when_it_changes(learnt
     (folder / "small.yaml").write_text(yaml.safe_dump(changed))
     learn(folder, folder / "small.yaml")
     assert (folder / "runs" / "small" / "run.json").read_text() != before
+
+
+def test_the_page_names_the_intervals_that_an_evaluation_computes():
+    from learn_page import EXPLAINED
+
+    assert "Clopper and Pearson" in (interval.__doc__ or "")
+    assert "Clopper and Pearson's](evaluation.md#intervals)" in EXPLAINED
+    assert "bootstrap" not in EXPLAINED
