@@ -30,7 +30,7 @@ def test_without_a_record_the_readme_has_no_percentage():
 
 
 def test_the_readme_shows_the_tables_of_the_record(record):
-    assert quickstart.tables(record) in README
+    assert quickstart.with_tables(README, record) == README
 
 
 def test_the_readme_has_no_other_percentage(record):
