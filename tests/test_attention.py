@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from chiasm.attention import NAME, Layout, attending, by_document, dense, flex
+from chiasm.attention import NAME, Layout, attend, attending, by_document, dense, flex
 from chiasm.errors import ChiasmError
 
 
@@ -39,6 +39,118 @@ def test_the_rule_by_hand():
 
 
 SLOPES = torch.tensor([0.5, 0.25, 0.1, 0.0])
+
+
+def written_out(layout: Layout) -> torch.Tensor:
+    """The rule position by position, as the module `sequence` words it."""
+    rows, length = layout.documents.shape
+    allowed = torch.zeros(rows, length, length, dtype=torch.bool)
+    for row in range(rows):
+        documents, exposed = layout.documents[row].tolist(), layout.exposed[row].tolist()
+        block = [sum(layout.opens[row, : place + 1].tolist()) for place in range(length)]
+        for query in range(length):
+            for key in range(length):
+                allowed[row, query, key] = (
+                    documents[query] == documents[key] != -1
+                    and block[key] <= block[query]
+                    and (exposed[key] or block[key] == block[query])
+                )
+    return allowed
+
+
+def attention_by_hand(query, key, value, allowed, scale=None):
+    """Softmax over what is allowed, in double precision; zero where nothing is."""
+    query, key, value = (tensor.double() for tensor in (query, key, value))
+    key, value = (each.repeat_interleave(query.shape[1] // each.shape[1], 1) for each in (key, value))
+    scores = query @ key.transpose(2, 3) * (query.shape[-1] ** -0.5 if scale is None else scale)
+    weights = scores.masked_fill(~allowed[:, None], -torch.inf).softmax(-1).nan_to_num()
+    return (weights @ value).transpose(1, 2)
+
+
+def test_the_rule_written_out():
+    layout = random_layout(4)
+    assert torch.equal(layout.allowed, written_out(layout))
+    rule, places = layout.block_mask.mask_mod, torch.arange(40)
+    row, query, key = torch.meshgrid(torch.arange(3), places, places, indexing="ij")
+    assert torch.equal(rule(row, torch.zeros_like(row), query, key), layout.allowed)
+
+
+def test_the_queries_behind_a_cache_are_the_last_rows_of_the_rule():
+    whole = random_layout(4)
+    columns = ("documents", "opens", "exposed")
+    before, behind = (
+        Layout(*(getattr(whole, name)[:, places] for name in columns))
+        for places in (slice(0, 37), slice(37, 40))
+    )
+    extended = before.extended(behind)
+    assert torch.equal(extended.allowed, whole.allowed[:, 37:])
+    query, key, value = (torch.randn(3, heads, 40, 8) for heads in (4, 2, 2))
+    real = behind.documents >= 0
+    torch.testing.assert_close(
+        dense(query[:, :, 37:], key, value, extended)[real],
+        dense(query, key, value, whole)[:, 37:][real],
+    )
+
+
+def test_a_mask_that_hides_nothing_is_none():
+    ones = torch.ones(1, 3, dtype=torch.bool)
+    one_block = Layout(torch.zeros(1, 3, dtype=torch.long), torch.tensor([[True, False, False]]), ones)
+    assert one_block.mask is None
+    assert torch.equal(Layout.causal(1, 3).mask[0, 0], ones.expand(3, 3).tril())
+    assert Layout.causal(1, 3).extended(Layout.causal(1, 1)).mask is None
+    assert Layout.causal(1, 3).extended(Layout.causal(1, 3)).mask is not None
+    assert Layout.causal(1, 3).extended(Layout.causal(1, 3), clear=True).mask is None  # taken at its word
+
+
+PACKED = {
+    "one position each": [[0, 1, 2, 3], [0, 1, 2, 3]],
+    "a short one behind a long one": [[0, 0, 0, 1], [0, 1, 1, -1]],
+    "an empty row": [[0, 0, 0, 0], [-1, -1, -1, -1]],
+    "nothing at all": [[-1, -1], [-1, -1]],
+    "rows of one document": [[0] * 7, [0] * 7, [0] * 7],
+}
+
+
+@pytest.mark.parametrize("scale", [None, 0.7])
+@pytest.mark.parametrize("documents", PACKED.values(), ids=PACKED.keys())
+def test_attention_by_document_equals_the_formula_and_padding_comes_out_as_zero(documents, scale):
+    torch.manual_seed(0)
+    documents = torch.tensor(documents)
+    for causal in (True, False):
+        ones = torch.ones_like(documents, dtype=torch.bool)
+        opens, exposed = (ones if causal else torch.rand(documents.shape) > 0.4 for _ in range(2))
+        layout = Layout(documents, opens, exposed)
+        rows, length = documents.shape
+        query, key = torch.randn(rows, 4, length, 8), torch.randn(rows, 2, length, 8)
+        value = torch.randn(rows, 2, length, 6)
+        out = by_document(query, key, value, layout, scale)
+        expected = attention_by_hand(query, key, value, written_out(layout), scale)
+        torch.testing.assert_close(out.double(), expected, atol=1e-6, rtol=1e-5)
+        assert layout.longest() == max(
+            ((documents == i).sum(1).max().item() for i in range(length)), default=0
+        )
+
+
+@pytest.mark.parametrize("kernel", [by_document, dense, flex])
+def test_kernels_scale_their_scores_and_let_heads_share_keys(kernel):
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(1, heads, 6, 8) for heads in (4, 2, 2))
+    layout = Layout.causal(1, 6)
+    expected = attention_by_hand(query, key, value, written_out(layout), 0.9)
+    torch.testing.assert_close(
+        kernel(query, key, value, layout, 0.9).double(), expected, atol=1e-6, rtol=1e-5
+    )
+
+
+def test_in_half_precision_attention_by_document_is_computed_in_full():
+    torch.manual_seed(0)
+    layout = random_layout(1)
+    halves = [torch.randn(3, 2, 40, 8).bfloat16() for _ in range(3)]
+    expected = by_document(*(each.float() for each in halves), layout).bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        out = by_document(*halves, layout)
+    assert out.dtype == torch.bfloat16
+    assert torch.equal(out, expected)
 
 
 @pytest.mark.parametrize("causal", [True, False])
@@ -83,6 +195,18 @@ def test_padding_inside_a_group_is_bounded():
     padded = sum(group.real.numel() for group in layout.groups)
     assert padded <= 1.25 * documents.numel()
     assert sum(int(group.real.sum()) for group in layout.groups) == documents.numel()
+
+
+def test_documents_share_a_call_if_their_lengths_are_within_an_eighth():
+    lengths = torch.arange(1, 256)
+    documents = torch.repeat_interleave(torch.arange(255), lengths)[None]
+    layout = Layout(documents, *(torch.ones_like(documents, dtype=torch.bool),) * 2)
+    for group in layout.groups:
+        shortest, longest = int(group.lengths.min()), int(group.lengths.max())
+        assert longest - shortest < max(4, longest / 8)
+        assert group.index.shape == (len(group.lengths), longest)
+    # In steps of 4 below 64, of 8 below 128, of 16 below 256.
+    assert len(layout.groups) == 16 + 8 + 8
 
 
 FAMILIES = {
@@ -139,3 +263,43 @@ def test_a_document_beyond_the_sliding_window_is_an_error():
 def test_a_call_without_a_layout_is_an_error():
     with pytest.raises(ChiasmError, match="without a layout"):
         language_model("llama")(input_ids=torch.zeros(1, 4, dtype=torch.long))
+
+
+def call(layout, **options):
+    query = torch.randn(1, 1, layout.queries or layout.documents.shape[1], 4)
+    key = torch.randn(1, 1, layout.documents.shape[1], 4)
+    return attend(torch.nn.Identity(), query, key, key, None, layout=layout, **options)
+
+
+def test_the_sliding_window_may_be_full_and_with_a_cache_the_whole_row_counts():
+    two = Layout(torch.tensor([[0] * 5 + [1] * 3]), *(torch.ones(1, 8, dtype=torch.bool),) * 2)
+    call(two, sliding_window=5)
+    with pytest.raises(ChiasmError, match="a document of 5 positions exceeds the sliding window of 4"):
+        call(two, sliding_window=4)
+    cached = Layout.causal(1, 5).extended(Layout.causal(1, 1))
+    call(cached, sliding_window=6)
+    with pytest.raises(ChiasmError, match="a document of 6 positions"):
+        call(cached, sliding_window=5)
+
+
+@pytest.mark.parametrize("mechanism", ["softcap", "s_aux"])
+def test_a_mechanism_that_the_rule_does_not_cover_is_an_error(mechanism):
+    call(Layout.causal(1, 3), **{mechanism: None})
+    with pytest.raises(ChiasmError, match=f"Identity needs '{mechanism}'"):
+        call(Layout.causal(1, 3), **{mechanism: torch.ones(1)})
+
+
+def test_a_layout_holds_within_its_context_and_one_that_is_handed_down_goes_first():
+    query = torch.randn(1, 1, 4, 4)
+
+    def out(**options):
+        return attend(torch.nn.Identity(), query, query, query, None, **options)[0]
+
+    two = Layout(torch.tensor([[0, 0, 1, 1]]), *(torch.ones(1, 4, dtype=torch.bool),) * 2)
+    with attending(Layout.causal(1, 4)):
+        with attending(two):
+            torch.testing.assert_close(out(), by_document(query, query, query, two))
+            assert not torch.allclose(out(layout=Layout.causal(1, 4)), out())
+        torch.testing.assert_close(out(), by_document(query, query, query, Layout.causal(1, 4)))
+    with pytest.raises(ChiasmError, match="without a layout"):
+        out()

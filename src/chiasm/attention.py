@@ -176,8 +176,8 @@ class Moves:
 
 def _groups(layout: Layout) -> list[Group]:
     rows, length = layout.documents.shape
-    # Rows are joined end to end, so that each document has an id of its own; padding keeps a negative one.
-    row_offset = torch.arange(rows, device=layout.documents.device)[:, None] * (length + 1)
+    # A row of `length` positions holds at most as many documents: so each has an id of its own among all rows.
+    row_offset = torch.arange(rows, device=layout.documents.device)[:, None] * length
     ids = torch.where(layout.documents >= 0, layout.documents + row_offset, -1).flatten()
     order = torch.argsort(ids, stable=True)
     order = order[int((ids < 0).sum()) :]
@@ -207,7 +207,7 @@ def _bucket(length: int) -> int:
 
 
 def _mask(layout: Layout, index: Int[Tensor, "n m"], real: Bool[Tensor, "n m"]) -> Bool[Tensor, "n 1 m m"]:
-    documents = torch.where(real, 0, -1)
+    documents = (~real).long()  # the padding is a document of its own, whose answer nobody reads
     opens = layout.opens.flatten()[index]
     exposed = layout.exposed.flatten()[index]
     return Layout(documents, opens, exposed).dense_mask

@@ -65,7 +65,7 @@ def cross_entropy(logits: Float[Tensor, "m v"], labels: Int[Tensor, " m"]) -> Fl
 class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Float[Tensor, "m v"], labels: Int[Tensor, " m"]) -> Float[Tensor, ""]:
-        ctx.rows = max(1, _CHUNK.get(logits.device.type, _GPU_CHUNK) // max(1, logits.shape[1]))
+        ctx.rows = max(1, _CHUNK.get(logits.device.type, _GPU_CHUNK) // logits.shape[1])
         terms, scales = [], []
         for part, label in zip(logits.split(ctx.rows), labels.split(ctx.rows), strict=True):
             scale = part.float().logsumexp(1)

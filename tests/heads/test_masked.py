@@ -92,7 +92,7 @@ class Recorder:
 def test_the_surest_codes_stay_and_no_step_is_kept():
     made = head(steps=4)
     step = Recorder(torch.randn(2, 12, WIDTH, generator=torch.Generator().manual_seed(4)))
-    rounds = list(made.rounds(step, guidance=1.0, temperature=0.0))
+    rounds = list(made.rounds(step, 1.0, 0.0, 0, None))
     assert step.calls == [((2, 12, WIDTH), False)] * 4
     masked = [int((each.codes == made.mask).sum(1)[0]) for each in rounds]
     assert masked == [11, 8, 4, 0]  # floor(12 cos(i / 4 * pi / 2))
@@ -107,7 +107,7 @@ def test_the_surest_codes_stay_and_no_step_is_kept():
 def test_guidance_by_hand():
     made = head(steps=1)
     step = Recorder(torch.randn(4, 12, WIDTH, generator=torch.Generator().manual_seed(4)))
-    codes = made.sample(step, guidance=3.0, temperature=0)
+    codes = made.sample(step, guidance=3.0, temperature=0, top_k=0, generators=None)
     with_prompt, without = made.logits(step.hidden).chunk(2)
     assert torch.equal(codes.flatten(1), (without + 3 * (with_prompt - without)).argmax(-1))
 
@@ -118,7 +118,7 @@ def test_the_same_seed_gives_the_same_codes():
 
     def sample(seed):
         source = Generators([seed, seed])
-        return made.sample(Recorder(hidden), temperature=1.0, generators=source)
+        return made.sample(Recorder(hidden), guidance=1.0, temperature=1.0, top_k=0, generators=source)
 
     assert torch.equal(sample(1), sample(1))
     assert not torch.equal(sample(1), sample(2))
@@ -140,7 +140,9 @@ def test_what_does_not_fit_is_refused():
     ):
         head(schedule="powder")
     with pytest.raises(ChiasmError, match="'unconditional' is 0"):
-        head(unconditional=0.0).sample(Recorder(torch.zeros(2, 12, WIDTH)), guidance=2.0)
+        head(unconditional=0.0).sample(
+            Recorder(torch.zeros(2, 12, WIDTH)), guidance=2.0, temperature=0, top_k=0, generators=None
+        )
 
 
 def test_the_noise_on_the_confidence_falls_as_the_originals_does(monkeypatch):
@@ -153,7 +155,8 @@ def test_the_noise_on_the_confidence_falls_as_the_originals_does(monkeypatch):
 
     monkeypatch.setattr(masked, "unsure", noted)
     step = Recorder(torch.randn(2, 12, WIDTH, generator=torch.Generator().manual_seed(4)))
-    head(steps=4).sample(step, temperature=2.0, generators=Generators([1, 2]))
+    sources = Generators([1, 2])
+    head(steps=4).sample(step, guidance=1.0, temperature=2.0, top_k=0, generators=sources)
     assert seen == [2 * 3 / 4, 2 * 3 / 4 * 2 / 4, 2 * 3 / 4 * 2 / 4 * 1 / 4]
 
 
@@ -174,7 +177,7 @@ def test_until_the_last_step_something_is_masked_and_each_step_settles_a_code():
     """Even with more steps than codes."""
     step = Recorder(torch.randn(3, 12, WIDTH, generator=torch.Generator().manual_seed(4)))
     made = head(steps=40)
-    counts = [(each.codes == made.mask).sum(1) for each in made.rounds(step, 1.0, 0.0)]
+    counts = [(each.codes == made.mask).sum(1) for each in made.rounds(step, 1.0, 0.0, 0, None)]
     assert all(bool((each >= 1).all()) for each in counts[:-1])
     assert all(bool((b < a).all()) or bool((b == 1).all()) for a, b in pairwise(counts[:-1]))
     assert int(counts[-1].sum()) == 0

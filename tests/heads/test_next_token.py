@@ -161,7 +161,7 @@ def test_with_networks_round_the_codes_sampling_is_what_training_saw():
         "image_head", {"type": "next_token_mlp", "hidden": 8, "code_width": 3}, WIDTH, CODES, GRID
     )
     given = prompts(2)
-    codes = made.sample(ToyStep(given), temperature=0)
+    codes = made.sample(ToyStep(given), guidance=1, temperature=0, top_k=0, generators=None)
     logits, losses = teacher_forced(made, codes, given)
     assert torch.equal(logits.argmax(-1).flatten(), codes.flatten())
     losses["image"].sum.backward()

@@ -128,10 +128,10 @@ class Factorised(ImageHead, name="factorised"):
         self,
         step: Step,
         *,
-        guidance: float = 1.0,
-        temperature: float = 1.0,
-        top_k: int = 0,
-        generators: Generators | None = None,
+        guidance: float,
+        temperature: float,
+        top_k: int,
+        generators: Generators | None,
     ) -> Int[Tensor, "n gh gw"]:
         """Codes of n pictures, drawn cell by cell and sub-token by sub-token; see `NextToken.sample`."""
         count_pictures(step, guidance, self.unconditional)

@@ -117,10 +117,10 @@ class Masked(ImageHead, name="masked"):
         self,
         step: Step,
         *,
-        guidance: float = 1.0,
-        temperature: float = 1.0,
-        top_k: int = 0,
-        generators: Generators | None = None,
+        guidance: float,
+        temperature: float,
+        top_k: int,
+        generators: Generators | None,
     ) -> Int[Tensor, "n gh gw"]:
         """Codes of n pictures; nothing of them is kept by `step`.
 
@@ -143,8 +143,8 @@ class Masked(ImageHead, name="masked"):
         step: Step,
         guidance: float,
         temperature: float,
-        top_k: int = 0,
-        generators: Generators | None = None,
+        top_k: int,
+        generators: Generators | None,
     ) -> Iterator[Round]:
         """The steps of drawing, one by one."""
         pictures = count_pictures(step, guidance, self.unconditional)

@@ -94,10 +94,10 @@ class NextScale(ImageHead, name="next_scale"):
         self,
         step: Step,
         *,
-        guidance: float = 1.0,
-        temperature: float = 1.0,
-        top_k: int = 0,
-        generators: Generators | None = None,
+        guidance: float,
+        temperature: float,
+        top_k: int,
+        generators: Generators | None,
     ) -> Int[Tensor, "n 1 l"]:
         """Codes of n pictures, drawn scale by scale; one call of `step` for each scale but the first.
 

@@ -76,10 +76,10 @@ class NextToken(ImageHead, name="next_token"):
         self,
         step: Step,
         *,
-        guidance: float = 1.0,
-        temperature: float = 1.0,
-        top_k: int = 0,
-        generators: Generators | None = None,
+        guidance: float,
+        temperature: float,
+        top_k: int,
+        generators: Generators | None,
     ) -> Int[Tensor, "n gh gw"]:
         """Codes of n pictures, drawn cell by cell.
 

@@ -100,10 +100,10 @@ class VariableNextToken(SharedNextToken, name="variable_next_token"):
         self,
         step: Step,
         *,
-        guidance: float = 1.0,
-        temperature: float = 1.0,
-        top_k: int = 0,
-        generators: Generators | None = None,
+        guidance: float,
+        temperature: float,
+        top_k: int,
+        generators: Generators | None,
     ) -> Int[Tensor, "n gh gw"]:
         """Codes of n pictures, each row filled up with the end; raises ChiasmError as `next_token` does."""
         pictures = count_pictures(step, guidance, self.unconditional)

@@ -180,7 +180,7 @@ def replay(case: Case) -> dict[str, Tensor]:
 
     def drawn(prompts: list[Tensor], guidance: float) -> list[Any]:
         step = DrawStep(Session(model, [_prompt(row, words, soi) for row in prompts]))
-        return list(head.rounds(step, guidance, temperature=0.0))
+        return list(head.rounds(step, guidance, temperature=0.0, top_k=0, generators=None))
 
     both, made, labels = torch.cat([asked, empty]), logits(learnt), given["train_labels"]
     guided = drawn(list(both), 1 + told["gs"])  # the original counts guidance from 0
