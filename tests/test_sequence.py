@@ -57,7 +57,7 @@ def test_a_picture_is_positions_of_its_kind_without_a_text_label(picture):
 
 
 def test_routing_names_the_kinds_in_the_same_order():
-    assert KINDS == tuple(kind.name.lower() for kind in sorted(Kind))
+    assert tuple(kind.name.lower() for kind in sorted(Kind)) == KINDS
 
 
 def test_a_label_never_reaches_into_the_next_document():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import torch
@@ -73,7 +74,7 @@ class Masked(ImageHead, name="masked"):
     ) -> None:
         where = f"image_head {self.name!r}"
         try:
-            masked_share(schedule, torch.tensor(0.5))
+            masked_share(schedule, torch.zeros(()))
         except ValueError as error:
             raise RecipeError(f"{where}: {error}") from None
         self.codebook_size, self.grid, self.unconditional = codebook_size, grid, unconditional
@@ -184,8 +185,7 @@ class Masked(ImageHead, name="masked"):
     def _masked(self, codes: Int[Tensor, "n k"]) -> Bool[Tensor, "n k"]:
         """Which codes are masked: at least one a picture, at random places."""
         draws = _draws(codes)
-        share = masked_share(self.schedule, draws[:, :1]).clamp(0, 1)
-        count = (self.length * share).round().clamp(min=1)
+        count = (self.length * masked_share(self.schedule, draws[:, :1])).round().clamp(min=1)
         return draws[:, 1:].argsort(1).argsort(1) < count
 
 
@@ -194,17 +194,18 @@ def masked_share(schedule: str, t: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
     if schedule == "cosine":
         return torch.cos(t * math.pi * 0.5)
     if schedule == "linear":
-        return (1 - t).clamp(1e-6, 1)
+        return 1 - t
     if schedule == "sigmoid":  # between -3 and 3
         first, last = torch.tensor([-3.0, 3.0]).sigmoid()
-        return ((last - torch.sigmoid(t * 6 - 3)) / (last - first)).clamp(1e-6, 1)
-    try:
-        assert schedule.startswith("pow")
-        return (1 - t ** float(schedule.removeprefix("pow"))).clamp(1e-6, 1)
-    except (AssertionError, ValueError):
-        raise ValueError(
-            f"the schedule is {schedule!r}; it must be cosine, linear, sigmoid or powX"
-        ) from None
+        return (last - torch.sigmoid(t * 6 - 3)) / (last - first)
+    if schedule.startswith("pow"):
+        with suppress(ValueError):
+            power = float(schedule.removeprefix("pow"))
+            if 0 < power < math.inf:
+                return 1 - t**power
+    raise ValueError(
+        f"the schedule is {schedule!r}; it must be cosine, linear, sigmoid or powX with X above 0"
+    )
 
 
 def unsure(
@@ -214,7 +215,8 @@ def unsure(
     generators: Generators | None,
 ) -> Bool[Tensor, "n k"]:
     """The `left` cells of each picture with the least confidence, on which there is noise at a temperature."""
-    if temperature > 0 and generators is not None:
+    if temperature > 0:
+        assert generators is not None
         noise = generators.uniform(*confidence.shape[1:], device=confidence.device)
         confidence = confidence - temperature * torch.log(-torch.log(noise))
     return confidence < confidence.sort(-1).values.gather(1, left)
