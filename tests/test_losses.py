@@ -18,6 +18,7 @@ def test_a_loss_has_one_term_an_element():
     of_six = Loss.of(torch.arange(6.0).view(2, 3), weight=0.5)
     assert (float(of_six.sum), float(of_six.count), of_six.weight) == (15, 6, 0.5)
     assert float(of_six.mean) == 2.5  # the mean is not weighted: that is the objective's
+    assert float(Loss.of(torch.tensor([7.0])).mean) == 7
     assert (Loss.of(torch.ones(2)).weight, Loss(torch.ones(()), torch.ones(())).weight) == (1, 1)
 
 

@@ -78,11 +78,61 @@ def forced(made: Model, codes: torch.Tensor, prompts=(3, 5)) -> torch.Tensor:
     return made.image_head.output(torch.cat([first, hidden], 1))
 
 
+def test_it_begins_as_vars():
+    """Weights of variance 1 / (3 width), cut off at two, the output's a fiftieth of it, and no biases."""
+    recipe_head = {"type": "next_scale"}
+    tokenizer = parts.build("image_tokenizer", {**TOKENIZER, "code_width": 32})
+    torch.manual_seed(0)
+    made = parts.build("image_head", recipe_head, 768, 24, tokenizer.grid, tokenizer)
+    shapes = {name: tuple(p.shape) for name, p in made.named_parameters()}
+    assert shapes == {
+        "read.weight": (768, 32),
+        "read.bias": (768,),
+        "levels.weight": (2, 768),
+        "cells.weight": (13, 768),
+        "output.weight": (24, 768),
+        "output.bias": (24,),
+    }
+    for name, parameter in made.named_parameters():
+        deviation = (3 * 768) ** -0.5 * (0.02 if name == "output.weight" else 1)
+        if name.endswith("bias"):
+            assert not parameter.any()
+        else:
+            assert float(parameter.detach().std()) == pytest.approx(deviation, rel=0.1)
+    assert made.unconditional == 0.1
+    assert made.ramp
+
+
 def test_each_scale_but_the_first_is_one_block_and_every_code_has_a_row_that_predicts_it():
     layout = model().image_head.layout()
     assert layout.opens == (True, False, False, False, True) + (False,) * 8
     assert all(layout.exposed)
     assert layout.rows == tuple(range(-1, 13))
+
+
+def test_a_position_reads_the_coarser_scales_its_level_and_its_cell():
+    made = model()
+    head, codes = made.image_head, torch.randint(0, 24, (2, 1, 14))
+    coarser = made.image_tokenizer.quantize.next_inputs(codes)
+    levels = torch.cat([head.levels.weight[:1].expand(4, -1), head.levels.weight[1:].expand(9, -1)])
+    expected = head.read(coarser) + levels + head.cells.weight
+    span = head.prepare(codes)
+    torch.testing.assert_close(span.embeddings, expected)
+    assert torch.equal(span.targets, codes[:, 0])
+
+
+def test_each_code_is_learnt_but_an_orphans_first():
+    head, codes = model().image_head, torch.randint(0, 24, (2, 1, 14))
+    hidden, span = torch.randn(2, 14, 32), head.prepare(codes)
+    terms = torch.nn.functional.cross_entropy(
+        head.output(hidden).flatten(0, 1), codes.flatten(), reduction="none"
+    ).view(2, 14)
+    loss = head.losses(hidden, span)["image"]
+    assert float(loss.count) == 28
+    torch.testing.assert_close(loss.sum, terms.sum())
+    loss = head.losses(hidden, span._replace(orphans=torch.tensor([True, False])))["image"]
+    assert float(loss.count) == 27
+    torch.testing.assert_close(loss.sum, terms.sum() - terms[0, 0])
 
 
 @torch.no_grad()
@@ -132,6 +182,16 @@ def test_guidance_is_vars_formula_and_begins_at_none():
 
 
 @torch.no_grad()
+def test_temperature_and_top_k_are_every_scales():
+    made = model()
+    greedy = drawn(made)
+    assert torch.equal(drawn(made, temperature=1.0, top_k=1, generators=Generators([1, 2])), greedy)
+    hot = drawn(made, temperature=5.0, generators=Generators([1, 2]))
+    for begin, end in ((0, 1), (1, 5), (5, 14)):
+        assert not torch.equal(hot[..., begin:end], greedy[..., begin:end])
+
+
+@torch.no_grad()
 def test_one_step_a_scale():
     made = model()
     step, calls = DrawStep(Session(made, [prompt(3)])), []
@@ -142,7 +202,8 @@ def test_one_step_a_scale():
 
 
 @torch.no_grad()
-def test_a_stopped_picture_goes_on_where_it_was():
+@pytest.mark.parametrize("stopped", [1, 5, 14])
+def test_a_stopped_picture_goes_on_where_it_was(stopped):
     made = model("var")
     options = {"temperature": 1.0, "guidance": 2.0}
     whole = drawn(made, generators=Generators([1, 2]), **options)
@@ -151,7 +212,7 @@ def test_a_stopped_picture_goes_on_where_it_was():
 
     def noted(codes):
         note(codes)
-        if codes.shape[1] == 5:
+        if codes.shape[1] == stopped:
             raise stop
 
     half.note = noted
@@ -170,9 +231,12 @@ def test_a_tokenizer_without_scales_does_not_fit():
     tokenizer = parts.build("image_tokenizer", {"type": "vq", "size": 32, "width": 32})
     with pytest.raises(RecipeError, match=r"does not fit image_tokenizer 'vq'.*use 'multi_scale'"):
         parts.build("image_head", {"type": "next_scale"}, 8, 512, (2, 2), tokenizer)
-    tokenizer = parts.build("image_tokenizer", {**TOKENIZER, "scales": [2, 3]})
-    with pytest.raises(RecipeError, match=r"scales that begin with 1 .* has \[2, 3\]"):
-        parts.build("image_head", {"type": "next_scale"}, 8, 24, tokenizer.grid, tokenizer)
+    for scales in ([2, 3], [1]):
+        tokenizer = parts.build("image_tokenizer", {**TOKENIZER, "scales": scales})
+        with pytest.raises(RecipeError, match=rf"scales that begin with 1 .* has \[{str(scales)[1:-1]}\]"):
+            parts.build("image_head", {"type": "next_scale"}, 8, 24, tokenizer.grid, tokenizer)
+    tokenizer = parts.build("image_tokenizer", {**TOKENIZER, "scales": [1, 3]})
+    parts.build("image_head", {"type": "next_scale"}, 8, 24, tokenizer.grid, tokenizer)
 
 
 def test_codes_of_another_tokenizer_and_guidance_without_an_empty_prompt_are_refused():

@@ -6,7 +6,8 @@ from torch import nn
 
 from chiasm import parts
 from chiasm.errors import RecipeError
-from chiasm.heads import Span
+from chiasm.generators import Generators
+from chiasm.heads import Half, Span
 
 END = 5  # of 5 codes and the end
 
@@ -54,14 +55,76 @@ def says(*ids):
     return nn.functional.one_hot(torch.tensor(ids), 12).float() * 9
 
 
-def sample(made, *script, guidance=1.0):
-    return made.sample(Steps(*script), guidance=guidance, temperature=0, top_k=0, generators=None)
+def sample(made, *script, guidance=1.0, temperature=0, top_k=0, generators=None):
+    return made.sample(
+        Steps(*script), guidance=guidance, temperature=temperature, top_k=top_k, generators=generators
+    )
 
 
 def test_only_codes_up_to_the_end_are_learnt():
     made = head(first=6)
     span = Span(torch.zeros(2, 4, 4), torch.tensor([[1, 2, END, END], [END, END, END, END]]))
     assert made.losses(torch.zeros(2, 4, 12), span)["image"].count == 3 + 1
+
+
+def test_the_loss_is_of_the_codes_up_to_the_first_end_told_from_all_words():
+    """And an orphan's first code is predicted by nothing. `terms` says beforehand how many there will be."""
+    made, orphans = head(first=6), torch.tensor([False, True, False, True])
+    codes = torch.tensor([[1, 2, END, 0], [4, END, 3, END], [3, 2, 1, 0], [END, 0, 0, 0]])
+    learnt = [[6 + 1, 6 + 2, 11], [None, 11], [6 + 3, 6 + 2, 6 + 1, 6], [None]]
+    torch.manual_seed(0)
+    hidden = torch.randn(4, 4, 12)
+    expected = [
+        nn.functional.cross_entropy(hidden[row, place], torch.tensor(id))
+        for row, ids in enumerate(learnt)
+        for place, id in enumerate(ids)
+        if id is not None
+    ]
+    loss = made.losses(hidden, Span(torch.zeros(4, 4, 4), codes, orphans))["image"]
+    torch.testing.assert_close(loss.sum, sum(expected))
+    assert float(loss.count) == len(expected) == 8
+    assert made.terms(codes.view(4, 1, 4), orphans) == {"image": 8.0}
+
+
+def test_without_options_a_picture_has_a_code_at_least_and_the_vocabulary_grows():
+    made = head()
+    assert list(made.reserved) == [6, 7, 8, 9, 10, 11]
+    assert made.standalone() == {"first": 6}
+    assert (made.shortest, made.unconditional) == (1, 0.1)
+    table = made.words.language.table.weight
+    assert torch.equal(made.show(torch.tensor([[[0, 5, 5, 5]]]))[0], table[[6, 11, 11, 11]])
+
+
+def test_codes_are_drawn_among_codes_alone_by_temperature_and_top_k():
+    made, rows = head(first=6), 64
+    logits = torch.tensor([50.0] * 6 + [0.0, 1.0, 2.0, 3.0, 4.0, 9.0]).expand(rows, 12)
+    script = [logits, *[says(*[11] * rows)] * 3]
+
+    def first(**options):
+        return set(sample(made, *script, generators=Generators(range(rows)), **options)[:, 0, 0].tolist())
+
+    assert first(temperature=0) == {4}  # the end may not be the first
+    assert first(temperature=3.0) == {0, 1, 2, 3, 4}
+    assert first(temperature=3.0, top_k=2) == {3, 4}
+
+
+def test_behind_its_end_a_row_reads_ends_while_others_go_on():
+    made = head(first=6)
+    step = Steps(says(6, 7), says(11, 8), says(9, 9), says(9, 6))
+    codes = made.sample(step, guidance=1.0, temperature=0, top_k=0, generators=None)
+    assert codes.tolist() == [[[0, END, END, END]], [[1, 2, 3, 0]]]
+    table = made.words.language.table.weight
+    for given, ids in zip(step.given, [[6, 7], [11, 8], [11, 9]], strict=True):
+        assert torch.equal(given[:, 0], table[ids])
+
+
+def test_a_picture_that_was_stopped_goes_on():
+    made, half = head(first=6), Half(Generators([0, 0]))
+    step = Steps(says(9, 9), says(11, 11))
+    step.half = half
+    half.note(torch.tensor([[1, 2], [3, END]]))
+    codes = made.sample(step, guidance=1.0, temperature=0, top_k=0, generators=None)
+    assert codes.tolist() == [[[1, 2, END, END]], [[3, END, END, END]]]
 
 
 def test_a_picture_ends_at_its_end_and_drawing_stops_when_all_have_ended():
