@@ -8,6 +8,7 @@ from transformers import (
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
+    LlamaModel,
     Qwen3Config,
     Qwen3ForCausalLM,
 )
@@ -15,6 +16,7 @@ from transformers import (
 from chiasm import parts
 from chiasm.errors import RecipeError
 from chiasm.routing import routed
+from chiasm.routing.by_kind import ByKind
 
 SMALL = {
     "hidden_size": 8,
@@ -77,6 +79,40 @@ def test_an_image_token_meets_its_own_network(language):
     with routed(KINDS):
         made = mlp(x)
     torch.testing.assert_close(made, torch.where((KINDS > 0)[..., None], way(x), words))
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 8), (10, 8), (2, 5, 3, 8)])
+def test_modules_of_any_shape_are_met_by_kind(shape):
+    """Positions in two axes, in one as in OPT's networks, or with heads behind them as in Qwen3's norms."""
+    torch.manual_seed(0)
+    module = nn.LayerNorm(8)
+    by_kind = ByKind(module, (("text",), ("read",), ("written",)))
+    disturb(by_kind)
+    x = torch.randn(shape)
+    wanted = module(x).view(2, 5, *shape[1 if len(shape) == 2 else 2 :]).clone()
+    for way, kind in zip(by_kind.ways, (1, 2), strict=True):
+        wanted[kind == KINDS] = way(x).view(wanted.shape)[kind == KINDS]
+    with routed(KINDS):
+        torch.testing.assert_close(by_kind(x), wanted.view(shape))
+    with routed(TEXT):
+        out = by_kind(x)
+    assert torch.equal(out, module(x))
+    out.sum().backward()
+    assert all(p.grad is not None and not p.grad.any() for p in by_kind.parameters())
+
+
+def test_a_mixture_takes_in_the_last_norm_of_a_model_without_a_head():
+    names = route(LlamaModel(LlamaConfig(**SMALL)), "mixture_of_transformers").layers.keys()
+    assert len(names) == 2 * (7 + 2) + 1
+    assert {"norm", "layers/0/self_attn/q_proj", "layers/1/input_layernorm"} <= set(names)
+
+
+def test_without_an_option_images_read_and_written_share_their_weights(language):
+    for name in BOTH:
+        part = route(language, name)
+        assert {len(each.ways) for each in part.layers.values()} == {1}
+        assert {each.groups for each in part.layers.values()} == {(("text",), ("read", "written"))}
+        part.merge()
 
 
 def test_each_group_of_kinds_has_its_own(language):

@@ -114,6 +114,62 @@ def test_rows_read_the_same_side_by_side_and_alone(looks_at_all, counts):
     torch.testing.assert_close(block.look(x, media), torch.cat(alone))
 
 
+def test_a_block_adds_what_it_read_and_then_its_mlp_each_through_its_gate():
+    torch.manual_seed(0)
+    block, x = Block(8, 6, 2, 4, 16, False), torch.randn(1, 4, 8)
+    media = Media.of(torch.randn(3, 6), [3], torch.tensor([1]), torch.zeros(1, 4, dtype=torch.long))
+    torch.nn.init.constant_(block.attention_gate, 0.7)
+    torch.nn.init.constant_(block.mlp_gate, -0.4)
+    looked = x + torch.tanh(torch.tensor(0.7)) * block.look(x, media)
+    torch.testing.assert_close(block(x, media), looked + torch.tanh(torch.tensor(-0.4)) * block.mlp(looked))
+    torch.testing.assert_close(block(x, None), x + torch.tanh(torch.tensor(-0.4)) * block.mlp(x))
+    layer, more = nn.Identity(), torch.ones(1)
+    assert torch.equal(block.enter(layer, (x, more), {})[0][0], block(x, None))
+    assert block.enter(layer, (x, more), {"a": 1})[0][1] is more
+    _, named = block.enter(layer, (), {"hidden_states": x, "a": 1})
+    assert torch.equal(named["hidden_states"], block(x, None))
+    assert named["a"] == 1
+
+
+class Tower(nn.Module):
+    """A language model whose outermost list that holds something is its layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.width, self.before = 8, nn.ModuleList()
+        self.layers = nn.ModuleList(nn.Sequential(nn.ModuleList([nn.Linear(8, 8)])) for _ in range(4))
+
+
+@pytest.mark.parametrize(("every", "places"), [(1, [0, 1, 2, 3]), (2, [1, 3]), (3, [2]), (4, [3])])
+def test_a_block_stands_before_every_nth_layer(every, places):
+    torch.manual_seed(0)
+    routing = parts.build("routing", {"type": "gated_cross_attention", "every": every}, Tower(), 6)
+    assert list(routing.blocks) == [str(place) for place in places]
+    assert routing.marker.shape == (1, 8)
+    assert 0.005 < float(routing.marker.detach().std()) < 0.05
+
+
+def test_without_options_it_has_eight_heads_of_64_before_every_layer_and_an_mlp_of_four_widths():
+    routing = parts.build("routing", {"type": "gated_cross_attention"}, Tower(), 6)
+    assert len(routing.blocks) == 4
+    for block in routing.blocks.values():
+        assert (block.heads, block.looks_at_all, block.mlp[1].out_features) == (8, False, 4 * 8)
+        assert block.key.weight.shape == (8 * 64, 6)
+        assert not any(
+            name.endswith("bias")
+            for name, _ in block.named_parameters()
+            if "norm" not in name and "mlp.0" not in name
+        )
+        assert float(block.attention_gate) == float(block.mlp_gate) == 0
+    spec = {"type": "gated_cross_attention", "hidden": 5, "looks_at": "all"}
+    block = parts.build("routing", spec, Tower(), 6).blocks["0"]
+    assert (block.mlp[1].out_features, block.looks_at_all) == (5, True)
+    tower = Tower()
+    del tower.layers
+    with pytest.raises(RecipeError, match="found no layers in the language model"):
+        parts.build("routing", spec, tower, 6)
+
+
 def test_every_nth_layer_has_a_block(tiny):
     model, _ = build(tiny, every=2)
     assert list(model.routing.blocks) == ["1"]

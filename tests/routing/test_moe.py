@@ -87,6 +87,76 @@ def test_the_balance_counts_first_choices_alone():
     assert tokens == 3
 
 
+def test_without_options_it_is_moe_llavas_without_a_capacity():
+    defaults = {
+        name: option.default for name, option in parts.options(parts.lookup("routing", "moe")).items()
+    }
+    assert defaults == {
+        "experts": 4,
+        "top_k": 2,
+        "layers": "alternate",
+        "capacity": None,
+        "eval_capacity": None,
+        "min_capacity": 0,
+        "noise": "training",
+        "residual": False,
+        "balance": 0.01,
+    }
+
+
+@pytest.mark.parametrize(
+    ("noise", "training", "varies"),
+    [
+        ("never", True, False),
+        ("never", False, False),
+        ("training", True, True),
+        ("training", False, False),
+        ("always", True, True),
+        ("always", False, True),
+    ],
+)
+def test_noise_in_training_always_or_never(language, noise, training, varies):
+    part = moe(language, noise=noise, layers=[0]).train(training)
+    layer, tokens = part.each()[0], torch.randn(200, 8)
+    torch.nn.init.normal_(layer.router.weight)
+    one, other = (layer.choose(tokens).experts for _ in range(2))
+    assert torch.equal(one[:, 0], other[:, 0])
+    assert torch.equal(one[:, 1], other[:, 1]) != varies
+
+
+def test_each_layer_may_have_another_number_of_experts(language):
+    part = moe(language, experts=[2, 4])
+    assert [len(layer.experts) for layer in part.each()] == [2, 4]
+    assert [layer.router.weight.shape[0] for layer in part.each()] == [2, 4]
+
+
+def test_an_expert_has_the_least_room_that_is_asked_for(language):
+    layer = moe(language, capacity=0.1, eval_capacity=0.1, min_capacity=3, layers=[0]).each()[0]
+    assert {layer.train(training).choose(torch.randn(5, 8)).capacity for training in (True, False)} == {3}
+
+
+def test_a_batch_of_padding_alone_meets_no_expert(language):
+    part = moe(language, capacity=1.0, layers=[0]).train()
+    with routed(KINDS, torch.zeros_like(KINDS, dtype=torch.bool)):
+        out = language.model.layers[0].mlp(torch.randn(1, 5, 8))
+    assert not out.any()
+    out.sum().backward()
+    assert all(p.grad is not None for p in part.each()[0].experts.parameters())
+    balance = part.losses()["balance"]
+    assert (float(balance.sum), float(balance.count)) == (0, 0)
+
+
+def test_where_padding_is_unknown_all_are_met(language):
+    """A network that is given other positions than the language model reads, as an encoder's would be."""
+    part = moe(language, layers=[0])
+    x = torch.randn(1, 7, 8)
+    mlp = language.model.layers[0].mlp
+    with routed(KINDS, torch.zeros_like(KINDS, dtype=torch.bool)):
+        out = mlp(x)
+    torch.testing.assert_close(out, type(mlp).forward(mlp, x))  # the experts are copies of it
+    assert part.report() == {"model.layers.0.mlp": {}}  # of what kind its positions are, nobody knows
+
+
 def test_every_token_gets_the_weighted_sum_of_its_experts(language):
     layer = moe(language, layers=[1]).each()[0]
     for expert in layer.experts:
@@ -105,7 +175,9 @@ def test_every_token_gets_the_weighted_sum_of_its_experts(language):
         torch.testing.assert_close(made[0, t], expected)
 
 
-@pytest.mark.parametrize(("layers", "chosen"), [("alternate", [0, 2]), ("all", [0, 1, 2]), ([2], [2])])
+@pytest.mark.parametrize(
+    ("layers", "chosen"), [("alternate", [0, 2]), ("all", [0, 1, 2]), ([2], [2]), ([2, 0], [0, 2])]
+)
 def test_layers_are_an_option(language, layers, chosen):
     assert list(moe(language, layers=layers).layers) == [f"model/layers/{i}/mlp" for i in chosen]
 
@@ -197,6 +269,44 @@ def test_the_report_tells_use_by_kind_of_token(language):
     assert part.report() == {"model.layers.0.mlp": {}}
 
 
+def test_the_report_adds_up_what_was_read_since_the_last(language):
+    """Two tokens of text that choose expert 0 first and 1 second, and six the other way round."""
+    part = moe(language, layers=[0])
+    router, mlp = part.each()[0].router, language.model.layers[0].mlp
+    torch.nn.init.zeros_(router.weight)
+    with torch.no_grad():
+        router.weight[0, 0], router.weight[2, 0], router.weight[1, 1] = 1.0, -5.0, 0.5
+    for count, kinds, x in ((2, [0, 0], 1.0), (6, [0] * 5 + [2], -1.0)):
+        state = torch.zeros(1, count, 8)
+        state[..., 0] = x
+        with routed(torch.tensor([kinds])):
+            mlp(state)
+    # x = 1: expert 0, then 1. x = -1: expert 2, then 1.
+    assert part.report() == {
+        "model.layers.0.mlp": {"text": [2 / 14, 7 / 14, 5 / 14], "written": [0.0, 0.5, 0.5]}
+    }
+    assert part.report() == {"model.layers.0.mlp": {}}
+    part.train()
+    with routed(torch.tensor([[0]])):
+        mlp(torch.zeros(1, 1, 8))
+    assert part.report() == {"model.layers.0.mlp": {}}  # only what is read in use
+
+
+def test_the_residual_router_weighs_the_experts_first_and_the_network_second(language):
+    layer = moe(language, residual=True, layers=[0], experts=2).each()[0]
+    for parameter in [*layer.experts.parameters(), *layer.mixer.parameters()]:
+        torch.nn.init.normal_(parameter)
+    x, mlp = torch.randn(1, 5, 8), language.model.layers[0].mlp
+    gates = (x @ layer.router.weight.T).softmax(-1)
+    experts = sum(gates[..., e, None] * layer.experts[e](x) for e in range(2))
+    shares = (x @ layer.mixer.weight.T + layer.mixer.bias).softmax(-1)
+    with routed(KINDS):
+        out = mlp(x)
+    torch.testing.assert_close(
+        out, shares[..., 0, None] * experts + shares[..., 1, None] * type(mlp).forward(mlp, x)
+    )
+
+
 def test_the_residual_network_is_met_by_all(language):
     before = read(language)
     part = moe(language, residual=True)
@@ -220,7 +330,19 @@ def test_gpt2_can_be_upcycled_and_opt_says_why_not():
         moe(opt)
 
 
-@pytest.mark.parametrize("options", [{"layers": [3]}, {"layers": []}, {"experts": 1}, {"experts": [3]}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"layers": [3]},
+        {"layers": [-1]},
+        {"layers": [1, 1]},
+        {"layers": []},
+        {"experts": 1},
+        {"experts": [3]},
+        {"experts": []},
+        {"experts": [3, 1]},
+    ],
+)
 def test_options_that_contradict_the_model_are_refused(language, options):
     with pytest.raises(RecipeError, match="routing 'moe'"):
         moe(language, **options)

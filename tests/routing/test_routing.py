@@ -86,6 +86,16 @@ def test_lora_computes_w_x_plus_scaled_b_a_x(language):
     torch.testing.assert_close(layer(x), plain + 1.5 * x @ update.a.T @ update.b.T)
 
 
+def test_without_options_lora_is_of_rank_16_and_alpha_32(language):
+    layer, x = language.model.layers[0].mlp.up_proj, torch.rand(3, 16)
+    plain = layer(x)
+    lora = routing(language, "lora")
+    learn(lora)
+    update = lora.updates["model/layers/0/mlp/up_proj"]
+    assert (update.a.shape, update.b.shape) == ((16, 16), (24, 16))
+    torch.testing.assert_close(layer(x), plain + 2 * x @ update.a.T @ update.b.T)
+
+
 def test_lora_equals_peft_initial_values_in_distribution(language):
     """A as nn.Linear initialises itself, B zero, as in the paper's code."""
     update = routing(language, "lora", rank=8).updates["model/layers/0/mlp/up_proj"]

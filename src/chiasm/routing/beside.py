@@ -54,7 +54,7 @@ class Media:
         documents: Int[Tensor, "b t"],
     ) -> Media:
         """For packed documents. lengths: tokens of each picture. places: where they stand, flat, ascending."""
-        counts = torch.tensor(lengths, device=tokens.device)
+        counts = torch.tensor(lengths, dtype=torch.long, device=tokens.device)
         owners = torch.arange(len(lengths), device=tokens.device).repeat_interleave(counts)
         stands = torch.zeros(documents.numel(), dtype=torch.long, device=documents.device)
         stands[places] = 1

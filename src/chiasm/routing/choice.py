@@ -94,7 +94,7 @@ def _placed(masks: list[Int[Tensor, "n e"]], room: int) -> list[Int[Tensor, "n e
         # DeepSpeed takes topk of equals here, and with it whichever tokens topk takes.
         kept = masks[0].topk(min(room, len(masks[0])), dim=0).indices
         return [masks[0] * torch.zeros_like(masks[0]).scatter(0, kept, 1)]
-    placed, taken = [], torch.zeros_like(masks[0][0])
+    placed, taken = [], masks[0].new_zeros(masks[0].shape[1])
     for mask in masks:
         place = mask.cumsum(0) - 1 + taken
         placed.append(mask * (place < room))

@@ -63,7 +63,7 @@ class MoE(Routing, Indivisible, name="moe"):
         self.weight, self.capacities = balance, {True: capacity, False: eval_capacity}
         networks = _chosen(feed_forwards(language, self.name), layers)
         counts = experts if isinstance(experts, list) else [experts] * len(networks)
-        if len(counts) != len(networks) or min(counts, default=1) < top_k:
+        if len(counts) != len(networks) or min(counts) < top_k:
             raise RecipeError(
                 f"routing 'moe' has {len(networks)} layers of experts and meets {top_k}, but experts is {experts}"
             )
