@@ -205,6 +205,7 @@ def test_documents_share_a_call_if_their_lengths_are_within_an_eighth():
         shortest, longest = int(group.lengths.min()), int(group.lengths.max())
         assert longest - shortest < max(4, longest / 8)
         assert group.index.shape == (len(group.lengths), longest)
+        assert group.mask is None  # all are causal, which a kernel needs no mask for
     # In steps of 4 below 64, of 8 below 128, of 16 below 256.
     assert len(layout.groups) == 16 + 8 + 8
 

@@ -41,6 +41,10 @@ def test_labels_are_shifted_and_only_what_is_learnt_has_one():
     assert made.labels == [IGNORE, 7, 8, IGNORE]
 
 
+def test_what_has_no_label_is_what_torchs_cross_entropy_ignores():
+    assert torch.nn.CrossEntropyLoss().ignore_index == IGNORE
+
+
 def test_a_picture_is_positions_of_its_kind_without_a_text_label(picture):
     written = text("x", 2)
     written.add_picture(picture, Kind.WRITTEN, 9, [True, False, False], [True, True, False])

@@ -202,7 +202,7 @@ def _groups(layout: Layout) -> list[Group]:
 
 def _bucket(length: int) -> int:
     """Lengths that share a call: within an eighth of each other, so that little of it is padding."""
-    step = max(4, 1 << max(0, length.bit_length() - 4))
+    step = 1 << max(2, length.bit_length() - 4)
     return -(-length // step) * step
 
 

@@ -32,6 +32,10 @@ def test_codes_are_embedded_and_predicted_by_the_rows_of_their_ids(options, ids)
     assert torch.equal(made.logits(hidden), hidden[:, ids])
 
 
+def test_there_may_be_one_code_alone():
+    assert words(1, first=4)(torch.tensor([0, 0])).tolist() == [4, 4]
+
+
 @pytest.mark.parametrize(
     ("options", "error"),
     [

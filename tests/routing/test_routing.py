@@ -98,9 +98,10 @@ def test_without_options_lora_is_of_rank_16_and_alpha_32(language):
 
 def test_lora_equals_peft_initial_values_in_distribution(language):
     """A as nn.Linear initialises itself, B zero, as in the paper's code."""
-    update = routing(language, "lora", rank=8).updates["model/layers/0/mlp/up_proj"]
-    assert update.b.abs().max() == 0
-    assert 0.8 / 16**0.5 < update.a.abs().max() <= 1 / 16**0.5
+    updates = routing(language, "lora", rank=8).updates.values()
+    assert not any(update.b.any() for update in updates)
+    values = torch.cat([update.a.detach().flatten() for update in updates if update.a.shape[1] == 16])
+    assert 0.99 / 16**0.5 < values.abs().max() <= 1 / 16**0.5
 
 
 def test_a_merged_lora_computes_the_same_without_hooks(language):

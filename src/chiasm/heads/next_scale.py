@@ -116,6 +116,7 @@ class NextScale(ImageHead, name="next_scale"):
         hidden, made = step.start[:, None], torch.zeros(())
         for index, side in enumerate(self.sides):
             if index:
+                made = made + self.quantizer.said(codes[index - 1], index - 1)
                 read = self._embed(self.quantizer.averaged(made, index), index)
                 hidden = step(read if guidance == 1 else torch.cat([read, read]))
             if index == len(codes):
@@ -124,22 +125,19 @@ class NextScale(ImageHead, name="next_scale"):
                 codes.append(rearrange(found, "n (h w) -> n h w", h=side))
                 if step.half is not None:
                     step.half.note(join_scales(codes)[:, 0])
-            if index < len(self.sides) - 1:
-                said = self.quantizer.said(codes[index], index)
-                made = made + said if index else said
         return join_scales(codes)
 
     def _known(self, step: Step) -> list[Int[Tensor, "n h w"]]:
         """The scales drawn before drawing was stopped."""
-        noted = step.half.codes if step.half is not None else None
-        left = 0 if noted is None else noted.shape[1]
-        scales = []
+        if step.half is None or step.half.codes is None:
+            return []
+        remaining, scales = step.half.codes.shape[1], []
         for side in self.sides:
-            if left < side * side:
+            if remaining < side * side:
                 break
             scales.append((side, side))
-            left -= side * side
-        return [] if noted is None else split_scales(noted[:, None], scales)
+            remaining -= side * side
+        return split_scales(step.half.codes[:, None], scales)
 
     def _guided(
         self, hidden: Float[Tensor, "r m d"], pictures: int, guidance: float, index: int

@@ -38,7 +38,7 @@ class Words:
             raise RecipeError(
                 f"{where}: the table has {len(set(table))} different ids, but there are {count} codes"
             )
-        if not 0 <= min(table) <= max(table) < rows:
+        if min(table) < 0 or max(table) >= rows:
             raise RecipeError(
                 f"{where}: codes stand at the ids {min(table)} to {max(table)}, but the language model has the ids "
                 f"0 to {rows - 1}"

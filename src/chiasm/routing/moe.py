@@ -102,14 +102,14 @@ class MoE(Routing, Indivisible, name="moe"):
     def report(self) -> dict[str, Any]:
         """By layer and kind of token (text, read, written): each expert's share of the choices since the last
         report. Kinds that did not occur are left out."""
-        told: dict[str, dict[str, list[float]]] = {}
+        shares: dict[str, dict[str, list[float]]] = {}
         for name, layer in zip(self.layers, self.each(), strict=True):
-            table = torch.stack(layer.use).sum(0).double() if layer.use else torch.zeros(len(KINDS), 1)
-            layer.use = []
-            told[name.replace("/", ".")] = {
-                kind: (row / row.sum()).tolist() for kind, row in zip(KINDS, table, strict=True) if row.sum()
+            rows = {} if layer.use is None else dict(zip(KINDS, layer.use.double(), strict=True))
+            layer.use = None
+            shares[name.replace("/", ".")] = {
+                kind: (row / row.sum()).tolist() for kind, row in rows.items() if row.sum()
             }
-        return told
+        return shares
 
     def each(self) -> list[Experts]:
         return list(self.layers.values())  # type: ignore[arg-type]
@@ -123,7 +123,7 @@ class Experts(nn.Module):
 
     draw: makes the noise for scores.
     balance: of the last call, until it is asked for.
-    use: in evaluation, choices by kind of token and expert, a table a call.
+    use: in evaluation, choices by kind of token and expert, until they are asked for.
     """
 
     def __init__(
@@ -148,7 +148,7 @@ class Experts(nn.Module):
         self.mixer = nn.Linear(width, 2) if residual else None
         self.draw: Callable[[Tensor], Tensor] = gumbel
         self.balance: Loss | None = None
-        self.use: list[Tensor] = []
+        self.use: Int[Tensor, "k e"] | None = None
 
     def forward(self, x: Float[Tensor, "... d"]) -> Float[Tensor, "... d"]:
         flat = x.reshape(-1, x.shape[-1])
@@ -192,9 +192,8 @@ class Experts(nn.Module):
         kinds = kinds[real]
         count = choice.weights.shape[1]
         at = kinds[:, None] * count + choice.experts
-        self.use.append(torch.bincount(at.flatten(), minlength=len(KINDS) * count).view(-1, count))
-        if len(self.use) > 1:
-            self.use = [torch.stack(self.use).sum(0)]
+        table = torch.bincount(at.flatten(), minlength=len(KINDS) * count).view(-1, count)
+        self.use = table if self.use is None else self.use + table
 
 
 def _real(positions: int, device: torch.device) -> Int[Tensor, " m"]:
