@@ -58,11 +58,14 @@ def written_out(layout: Layout) -> torch.Tensor:
     return allowed
 
 
-def attention_by_hand(query, key, value, allowed, scale=None):
-    """Softmax over what is allowed, in double precision; zero where nothing is."""
+def attention_by_hand(query, key, value, allowed, scale=None, slopes=None):
+    """Softmax over what is allowed, in double precision; zero where nothing is. Documents hold no padding."""
     query, key, value = (tensor.double() for tensor in (query, key, value))
     key, value = (each.repeat_interleave(query.shape[1] // each.shape[1], 1) for each in (key, value))
     scores = query @ key.transpose(2, 3) * (query.shape[-1] ** -0.5 if scale is None else scale)
+    if slopes is not None:
+        places = torch.arange(scores.shape[-1])
+        scores = scores + slopes.double()[:, None, None] * (places - places[:, None])
     weights = scores.masked_fill(~allowed[:, None], -torch.inf).softmax(-1).nan_to_num()
     return (weights @ value).transpose(1, 2)
 
@@ -86,10 +89,11 @@ def test_the_queries_behind_a_cache_are_the_last_rows_of_the_rule():
     assert torch.equal(extended.allowed, whole.allowed[:, 37:])
     query, key, value = (torch.randn(3, heads, 40, 8) for heads in (4, 2, 2))
     real = behind.documents >= 0
-    torch.testing.assert_close(
-        dense(query[:, :, 37:], key, value, extended)[real],
-        dense(query, key, value, whole)[:, 37:][real],
-    )
+    for slopes in (None, SLOPES):
+        torch.testing.assert_close(
+            dense(query[:, :, 37:], key, value, extended, slopes=slopes)[real],
+            dense(query, key, value, whole, slopes=slopes)[:, 37:][real],
+        )
 
 
 def test_a_mask_that_hides_nothing_is_none():
@@ -111,9 +115,10 @@ PACKED = {
 }
 
 
+@pytest.mark.parametrize("slopes", [None, SLOPES])
 @pytest.mark.parametrize("scale", [None, 0.7])
 @pytest.mark.parametrize("documents", PACKED.values(), ids=PACKED.keys())
-def test_attention_by_document_equals_the_formula_and_padding_comes_out_as_zero(documents, scale):
+def test_attention_by_document_equals_the_formula_and_padding_comes_out_as_zero(documents, scale, slopes):
     torch.manual_seed(0)
     documents = torch.tensor(documents)
     for causal in (True, False):
@@ -123,8 +128,8 @@ def test_attention_by_document_equals_the_formula_and_padding_comes_out_as_zero(
         rows, length = documents.shape
         query, key = torch.randn(rows, 4, length, 8), torch.randn(rows, 2, length, 8)
         value = torch.randn(rows, 2, length, 6)
-        out = by_document(query, key, value, layout, scale)
-        expected = attention_by_hand(query, key, value, written_out(layout), scale)
+        out = by_document(query, key, value, layout, scale, slopes)
+        expected = attention_by_hand(query, key, value, written_out(layout), scale, slopes)
         torch.testing.assert_close(out.double(), expected, atol=1e-6, rtol=1e-5)
         assert layout.longest() == max(
             ((documents == i).sum(1).max().item() for i in range(length)), default=0
@@ -136,10 +141,10 @@ def test_kernels_scale_their_scores_and_let_heads_share_keys(kernel):
     torch.manual_seed(0)
     query, key, value = (torch.randn(1, heads, 6, 8) for heads in (4, 2, 2))
     layout = Layout.causal(1, 6)
-    expected = attention_by_hand(query, key, value, written_out(layout), 0.9)
-    torch.testing.assert_close(
-        kernel(query, key, value, layout, 0.9).double(), expected, atol=1e-6, rtol=1e-5
-    )
+    for slopes in (None, SLOPES):
+        expected = attention_by_hand(query, key, value, written_out(layout), 0.9, slopes)
+        out = kernel(query, key, value, layout, 0.9, slopes)
+        torch.testing.assert_close(out.double(), expected, atol=1e-6, rtol=1e-5)
 
 
 def test_in_half_precision_attention_by_document_is_computed_in_full():
