@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import tarfile
 import types
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from chiasm.errors import CheckpointError
 
+ZIP = b"PK\x03\x04"  # with which a zip begins, by which torch knows it
 # All that a pickle of tensors needs; every other name becomes an object that does nothing.
 ALLOWED = {
     ("collections", "OrderedDict"),
@@ -41,8 +43,10 @@ class Inert:
 
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        storage = module == "torch" and (
-            name.endswith("Storage") or isinstance(getattr(torch, name, None), torch.dtype)
+        storage = (
+            module == "torch"
+            and "." not in name
+            and (name.endswith("Storage") or isinstance(getattr(torch, name, None), torch.dtype))
         )
         if storage or (module, name) in ALLOWED:
             return super().find_class(module, name)
@@ -92,7 +96,10 @@ def _read(path: Path) -> dict[str, Any]:
         __name__=__name__, Unpickler=_Unpickler, load=lambda f, **kwargs: _Unpickler(f, **kwargs).load()
     )
     try:
+        _check_pickle(path)
         content = torch.load(path, map_location="cpu", weights_only=False, pickle_module=reader)
+    except CheckpointError:
+        raise
     except Exception as error:  # torch and pickle have many for a broken file
         raise CheckpointError(
             f"{path} cannot be read as a checkpoint: {error or type(error).__name__}"
@@ -100,3 +107,30 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds no tensors by name")
     return content
+
+
+def _check_pickle(path: Path) -> None:
+    """Raise CheckpointError for what torch would do more with than read a pickle: a program, a tar archive."""
+    if not path.is_file():  # of a pipe nothing would come
+        raise CheckpointError(f"there is no checkpoint file {path}")
+    with path.open("rb") as file:
+        zipped = file.read(len(ZIP)) == ZIP
+    # The records as torch lists them: another reader of zip files might not see what torch would run.
+    if zipped and "constants.pkl" in torch._C.PyTorchFileReader(str(path)).get_all_records():
+        raise CheckpointError(
+            f"{path} is a program (TorchScript), which would run; save its tensors alone "
+            "(torch.save(model.state_dict(), ...) or safetensors)"
+        )
+    if not zipped and _is_tar(path):
+        raise CheckpointError(
+            f"{path} is a tar archive, as torch wrote them before 2017, which is unpacked to be read; save its "
+            "tensors alone with a torch of today"
+        )
+
+
+def _is_tar(path: Path) -> bool:
+    try:
+        tarfile.open(path, "r:").close()
+    except tarfile.TarError:
+        return False
+    return True
