@@ -47,7 +47,7 @@ class ConvEncoder(nn.Module):
         self.down = nn.ModuleList()
         channels = width
         for level, multiplier in enumerate(multipliers):
-            stage = _Stage(heads=heads)
+            stage = _Stage(None, heads)
             for _ in range(_blocks(depth, level)):
                 stage.add(channels, width * multiplier, level in attention)
                 channels = width * multiplier
@@ -134,7 +134,7 @@ class ResidualBlock(nn.Module):
 class Attention(nn.Module):
     """Self-attention over all positions, its projections 1x1 convolutions; added to the input."""
 
-    def __init__(self, width: int, normalise: Normalise | None = None, heads: int = 1):
+    def __init__(self, width: int, normalise: Normalise | None, heads: int):
         super().__init__()
         if width % heads:
             raise RecipeError(f"{width} channels cannot be split into {heads} attention heads")
@@ -158,10 +158,10 @@ class Middle(nn.Module):
     def __init__(
         self,
         width: int,
-        attends: bool = True,
+        attends: bool,
         normalise: Normalise | None = None,
         *,
-        heads: int = 1,
+        heads: int,
         more: int = 0,
     ):
         super().__init__()
@@ -209,7 +209,7 @@ class Upsample(nn.Module):
 class _Stage(nn.Module):
     """The blocks of one resolution, and the change to the next."""
 
-    def __init__(self, normalise: Normalise | None = None, heads: int = 1):
+    def __init__(self, normalise: Normalise | None, heads: int):
         super().__init__()
         self.normalise, self.heads = normalise, heads
         self.block = nn.ModuleList()

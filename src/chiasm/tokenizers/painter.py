@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from chiasm.errors import RecipeError
 from chiasm.losses import Loss
-from chiasm.tokenizers.vq import DIFFERS, GROUPS, ResidualBlock, Unfold
+from chiasm.tokenizers.vq import GROUPS, ResidualBlock, Unfold, foreground_weight
 
 COARSE = 4  # pixels along the side of a patch that the last layer may paint at once
 
@@ -56,10 +55,8 @@ class Painter(nn.Module):
     @staticmethod
     def loss(made: Float[Tensor, "n 3 h w"], pixels: Float[Tensor, "n 3 h w"], foreground: float) -> Loss:
         """Absolute and squared error of pixels in [-1, 1]; `foreground` weighs what differs from the median."""
-        common = pixels.flatten(2).median(-1).values[..., None, None]
-        differs = (pixels - common).abs().amax(1, keepdim=True) > DIFFERS
         error = 2 * (made - pixels)
-        return Loss.of((error.abs() + error.square()) * torch.where(differs, foreground, 1.0))
+        return Loss.of((error.abs() + error.square()) * foreground_weight(pixels, foreground))
 
 
 def _rounded(width: float) -> int:
