@@ -8,7 +8,11 @@ from torch.nn import functional
 from chiasm.errors import RecipeError
 from chiasm.tokenizers.magvit import CausalConv3d, MagvitDecoder, MagvitEncoder, flat
 
-MULTIPLIERS = [2, 1, 2]  # moving pictures lose half of their frames behind the first level, and none behind the second
+MULTIPLIERS = [
+    2,
+    1,
+    2,
+]  # moving pictures lose half of their frames behind the first level, and none behind the second
 
 
 def causal(x, w, name, stride=(1, 1, 1)):

@@ -18,7 +18,9 @@ QUANTIZER = {"convolutions": 2, "blend": 0.25, "cosine": False, "codebook_weight
 def quantizer(scales=SCALES, codebook_size=9, **options):
     made = shaken(ResidualScales(codebook_size, 4, scales, **(QUANTIZER | options)))
     with torch.no_grad():
-        made.embedding.weight[: codebook_size // 2] *= 3  # lengths differ: direction and distance choose otherwise
+        made.embedding.weight[: codebook_size // 2] *= (
+            3  # lengths differ: direction and distance choose otherwise
+        )
     return made
 
 
@@ -55,7 +57,9 @@ def written_out(quantizer, latents):
     return torch.cat([each.flatten(1) for each in codes], 1)[:, None], progress
 
 
-@pytest.mark.parametrize("options", [{}, {"cosine": True}, {"blend": 0.0}, {"convolutions": 0}, {"scales": [3]}])
+@pytest.mark.parametrize(
+    "options", [{}, {"cosine": True}, {"blend": 0.0}, {"convolutions": 0}, {"scales": [3]}]
+)
 def test_it_is_the_loop_over_its_scales(options):
     made, latents = quantizer(**options), 2 * noise(5, *2 * [options.get("scales", SCALES)[-1]], 4)
     codes, progress = written_out(made, latents)
@@ -63,7 +67,9 @@ def test_it_is_the_loop_over_its_scales(options):
     assert torch.equal(made.encode(latents), codes)
     quantized = made(latents)
     assert torch.equal(quantized.codes, codes)
-    torch.testing.assert_close(quantized.vectors.detach(), progress[-1].permute(0, 2, 3, 1), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        quantized.vectors.detach(), progress[-1].permute(0, 2, 3, 1), rtol=1e-4, atol=1e-5
+    )
     torch.testing.assert_close(made.vectors(codes), progress[-1].permute(0, 2, 3, 1), rtol=1e-4, atol=1e-5)
     for mine, theirs in zip(made.progress(codes), progress, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
@@ -102,7 +108,9 @@ def test_what_the_next_scale_reads_is_what_the_coarser_ones_said_averaged():
         for said_so_far, side in zip(progress[:-1], SCALES[1:], strict=True)
     ]
     torch.testing.assert_close(made.next_inputs(codes), torch.cat(expected, 1), rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(made.next_inputs(codes[..., :5]), torch.cat(expected[:2], 1), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        made.next_inputs(codes[..., :5]), torch.cat(expected[:2], 1), rtol=1e-4, atol=1e-5
+    )
     assert [len(made.progress(codes[..., :length])) for length in (1, 5, 14, 50)] == [1, 2, 3, 4]
 
 
@@ -179,7 +187,9 @@ def test_the_error_of_pixels_is_absolute_and_squared_and_weighs_the_foreground()
     error = 2 * (rebuilt - pixels)
     terms = error.abs() + 0.5 * error**2
     loss = made.reconstruction(rebuilt, pixels)
-    assert float(loss.sum) == pytest.approx(float(3 * terms[:, :, :4].sum() + terms[:, :, 4:].sum()), rel=1e-5)
+    assert float(loss.sum) == pytest.approx(
+        float(3 * terms[:, :, :4].sum() + terms[:, :, 4:].sum()), rel=1e-5
+    )
     assert loss.count == 2 * 3 * 16 * 16
 
 

@@ -133,9 +133,13 @@ def test_what_does_not_fit_is_refused():
     assert vqvae.decode(codes + 11).shape == (1, 3, 16, 16)
     for wrong in (-1, 12):
         codes[0, 0, 3] = wrong
-        with pytest.raises(ChiasmError, match=rf"codes from {min(wrong, 0)} to {max(wrong, 0)} given .* \(0 to 11\)"):
+        with pytest.raises(
+            ChiasmError, match=rf"codes from {min(wrong, 0)} to {max(wrong, 0)} given .* \(0 to 11\)"
+        ):
             vqvae.decode(codes)
-    with pytest.raises(ChiasmError, match=r"codes of shape \(1, 1, 19\) given to a tokenizer of grid \(1, 20\)"):
+    with pytest.raises(
+        ChiasmError, match=r"codes of shape \(1, 1, 19\) given to a tokenizer of grid \(1, 20\)"
+    ):
         vqvae.decode(codes[..., :-1])
     for call in (vqvae.encode, vqvae.losses):
         with pytest.raises(ChiasmError, match=r"\(3, 16, 8\) given to a tokenizer of \(3, 16, 16\)"):
