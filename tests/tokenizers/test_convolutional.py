@@ -1,4 +1,4 @@
-"""VQGAN's encoder and decoder equal the network written out, and have blocks and attention where they are asked for."""
+"""VQGAN's encoder and decoder equal the network written out; blocks and attention stand where asked for."""
 
 import pytest
 import torch

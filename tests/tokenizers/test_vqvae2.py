@@ -149,7 +149,7 @@ def test_what_does_not_fit_is_refused():
 
 
 def test_by_default_it_is_the_published_network():
-    """rosinality's, of which the published samples are: 256 pixels, 128 channels, two blocks of 32, 512 codes of 64."""
+    """rosinality's: 256 pixels, 128 channels, two blocks of 32, 512 codes of 64."""
     defaults = {name: each.default for name, each in inspect.signature(VQVAE2).parameters.items()}
     assert defaults.pop("revive_after") == 20  # not in the original: without it codes die
     assert defaults == {
