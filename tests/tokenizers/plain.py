@@ -27,10 +27,10 @@ def silu(x):
     return x * x.sigmoid()
 
 
-def group_norm(x, w, name, groups=32):
+def group_norm(x, w, name, groups=32, epsilon=1e-6):
     grouped = x.reshape(len(x), groups, -1)
     mean, variance = grouped.mean(-1, keepdim=True), grouped.var(-1, unbiased=False, keepdim=True)
-    normed = ((grouped - mean) / (variance + 1e-6).sqrt()).reshape(x.shape)
+    normed = ((grouped - mean) / (variance + epsilon).sqrt()).reshape(x.shape)
     along = (-1, *[1] * (x.ndim - 2))
     return normed * w[f"{name}.weight"].view(along) + w[f"{name}.bias"].view(along)
 
@@ -39,6 +39,32 @@ def convolve(x, w, name):
     """Of stride 1, which keeps the size."""
     weight = w[f"{name}.weight"]
     return functional.conv2d(x, weight, w.get(f"{name}.bias"), padding=weight.shape[-1] // 2)
+
+
+def narrow_norm(x, w, name):
+    """Of the tokenizer `vq` and its kin: eight groups, and torch's epsilon."""
+    return group_norm(x, w, name, 8, 1e-5)
+
+
+def mixed_residual(x, w, name):
+    """Of `vq`: normalised, activated, convolved, mixed over the channels, and added."""
+    hidden = convolve(silu(narrow_norm(x, w, f"{name}.layers.0")), w, f"{name}.layers.2")
+    return x + convolve(silu(hidden), w, f"{name}.layers.4")
+
+
+def folded(x, side):
+    """Patches as channels: of each channel all pixels of a patch in raster order."""
+    parts = [x[:, :, row::side, column::side] for row in range(side) for column in range(side)]
+    return torch.stack(parts, 2).flatten(1, 2)
+
+
+def unfolded(x, side):
+    """`folded` reversed."""
+    n, channels, rows, columns = x.shape
+    made = torch.zeros(n, channels // side**2, rows * side, columns * side)
+    for i in range(side**2):
+        made[:, :, i // side :: side, i % side :: side] = x[:, i :: side**2]
+    return made
 
 
 def residual(x, w, name, norm):

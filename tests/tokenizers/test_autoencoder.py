@@ -228,7 +228,7 @@ def test_videos_are_cut_off_and_refused_like_pictures():
             call(torch.zeros(1, 2, 3, 4, 2))
     tokenizer.render_video = lambda vectors: torch.zeros(len(vectors), 6, 3, 4, 4)
     with pytest.raises(
-        ChiasmError, match="clips of 4 frames given to image_tokenizer 'clips', .* stand for 6;"
+        ChiasmError, match=r"clips of 4 frames given to image_tokenizer 'clips', .* stand for 6;"
     ):
         tokenizer.video_losses(torch.zeros(1, 4, 3, 4, 4))
 

@@ -30,20 +30,17 @@ class Painter(nn.Module):
                 f"a painter cannot paint {size} x {size} pixels from a grid of {grid[0]} x {grid[1]}"
             )
         self.grid, patch = grid, size // grid[0]
-        layers: list[nn.Module] = [
-            nn.Conv2d(in_width, _rounded(width), 3, 1, 1),
-            ResidualBlock(_rounded(width)),
-        ]
+        channels = _rounded(width)
+        layers: list[nn.Module] = [nn.Conv2d(in_width, channels, 3, 1, 1), ResidualBlock(channels)]
         while patch > COARSE and patch % 2 == 0:
-            now, then, patch = _rounded(width), _rounded(width / 2), patch // 2
-            layers += [nn.Conv2d(now, then * 4, 1), Unfold(2), ResidualBlock(then)]
-            width = width // 2
-        last = _rounded(width)
+            before, width, patch = channels, width // 2, patch // 2
+            channels = _rounded(width)
+            layers += [nn.Conv2d(before, channels * 4, 1), Unfold(2), ResidualBlock(channels)]
         self.layers = nn.Sequential(
             *layers,
-            nn.GroupNorm(GROUPS, last),
+            nn.GroupNorm(GROUPS, channels),
             nn.SiLU(),
-            nn.Conv2d(last, 3 * patch**2, 3, 1, 1),
+            nn.Conv2d(channels, 3 * patch**2, 3, 1, 1),
             Unfold(patch),
         )
 
@@ -59,5 +56,5 @@ class Painter(nn.Module):
         return Loss.of((error.abs() + error.square()) * foreground_weight(pixels, foreground))
 
 
-def _rounded(width: float) -> int:
+def _rounded(width: int) -> int:
     return max(GROUPS, round(width / GROUPS) * GROUPS)
