@@ -1,15 +1,16 @@
-"""The VQGANs: shapes, gradients, learning, and what they refuse."""
+"""The VQGANs: their networks and codebooks written out, gradients, learning, defaults, and what they refuse."""
+
+import inspect
 
 import pytest
 import torch
+from plain import convolve, decode, encode, noise, pictures, shaken
 
 from chiasm import parts
 from chiasm.errors import ChiasmError, RecipeError
 from chiasm.losses import objective
 from chiasm.stepwise import after_step
-from chiasm.tokenizers.vqgan import Codebook
-from chiasm.tokenizers.vqgan_cosine import CosineCodebook
-from chiasm.tokenizers.vqgan_gumbel import GumbelCodebook
+from chiasm.tokenizers.vqgan import VQGAN, Codebook, choice_entropy
 
 NAMES = ["vqgan", "vqgan_gumbel", "vqgan_cosine"]
 
@@ -82,17 +83,243 @@ def test_the_nearest_code_is_taken_and_the_gradient_goes_straight_through():
     assert quantized.losses["codebook"].mean.item() == pytest.approx((0.01 + 0.04) / 2)
 
 
-def test_the_cosine_codebook_looks_at_directions_only():
-    codebook = CosineCodebook(2, 2, commitment=0.25, entropy=0.0)
-    codebook.embedding.weight.data = torch.tensor([[5.0, 0], [0, 0.1]])
-    assert codebook.encode(torch.tensor([1.0, 2.0]).view(1, 1, 1, 2)).item() == 1
-    assert torch.equal(codebook.vectors(torch.tensor([[[0]]])).flatten(), torch.tensor([1.0, 0.0]))
+SHAPE = {"size": 16, "width": 32, "multipliers": [1, 2, 1]}
+NETWORKS = {  # of each part: options, levels of the encoder and of the decoder that attend, whether the latents do
+    "vqgan": ({"attention_sizes": [8], "latent_width": 6, "code_width": 5, "codebook_size": 12}, {1}, {1}, True),
+    "vqgan, plain": (
+        {"attention_sizes": [], "convolved": False, "middle_attention": False, "decoder_multipliers": [2, 1, 1]},
+        set(),
+        set(),
+        False,
+    ),
+    "vqgan_gumbel": ({"attention_sizes": [16, 4], "latent_width": 6, "codebook_size": 7}, {0, 2}, {0, 2}, True),
+    "vqgan_gumbel, plain": ({"convolved": False, "attention_sizes": []}, set(), set(), True),
+    "vqgan_cosine": ({"latent_width": 6, "decoder_multipliers": [2, 1, 1]}, {2}, {2}, True),
+    "vqgan_unit": ({"latent_width": 6, "code_width": 5}, {2}, {2}, True),
+    "vqgan_fsq": ({"attention_sizes": [8], "levels": [4, 3]}, {1}, {1}, True),
+    "vqgan_fsq, projected": ({"attention_sizes": [], "levels": [4, 3], "code_width": 5}, set(), set(), True),
+    "vqgan_lfq": ({"attention_sizes": [8], "bits": 4}, {1}, {1}, True),
+    "vqgan_lfq, projected": ({"attention_sizes": [], "bits": 4, "code_width": 5}, set(), set(), True),
+    "vqgan_bits": (
+        {"attention_sizes": [8], "bits": 4, "decoder_multipliers": [2, 1, 1], "depths": [1, 2, 1],
+         "decoder_depths": [2, 1, 1]},
+        {1},
+        {1},
+        True,
+    ),
+    "vqgan_muse": ({"attention_sizes": [8], "depth": 2}, {1}, {1}, False),
+    "vqgan_muse, of depths": (
+        {"attention_sizes": [8, 4], "decoder_depths": [2, 1, 2], "decoder_multipliers": [2, 1, 1],
+         "decoder_width": 64, "decoder_middle": 2, "middle_attention": True, "convolved": False},
+        set(),
+        {2},
+        True,
+    ),
+}  # fmt: skip
 
 
-def test_gumbel_noise_decides_the_draw():
-    codebook = GumbelCodebook(4, 3, 2, temperature=1.0, kl=1.0)
-    noise = torch.zeros(1, 1, 1, 3)
-    noise[..., 2] = 100.0
-    drawn = codebook.draw(torch.zeros(1, 1, 1, 4), noise)
-    assert drawn.codes.item() == 2
-    assert torch.allclose(drawn.vectors.flatten(), codebook.embed.weight[2])
+@pytest.fixture(params=NETWORKS)
+def network(request):
+    """A part of small size, with what is expected of its attention."""
+    options, *attending = NETWORKS[request.param]
+    name = request.param.partition(",")[0]
+    own = {} if "depths" in options else {"depth": 1}
+    return (
+        name,
+        shaken(parts.build("image_tokenizer", {"type": name, **SHAPE, **own, **options})),
+        options,
+        attending,
+    )
+
+
+def under(tokenizer, prefix):
+    return {k.removeprefix(prefix): v for k, v in tokenizer.state_dict().items() if k.startswith(prefix)}
+
+
+def test_latents_and_pixels_are_those_of_the_networks_written_out(network):
+    name, tokenizer, _, _ = network
+    pixels, weights = pictures(2, 3, 16, 16), tokenizer.state_dict()
+    inner = (
+        pixels if name == "vqgan_muse" else 2 * pixels - 1
+    )  # open-muse's reads and writes pixels in [0, 1]
+    expected = convolve(encode(inner, under(tokenizer, "encoder."), 3), weights, "quant_conv")
+    latents = tokenizer.latents(pixels)
+    torch.testing.assert_close(latents, expected.permute(0, 2, 3, 1), rtol=1e-4, atol=1e-4)
+    vectors = noise(2, 4, 4, latents.shape[-1])
+    expected = convolve(vectors.permute(0, 3, 1, 2), weights, "post_quant_conv")
+    expected = decode(expected, under(tokenizer, "decoder."), 3)
+    expected = expected if name == "vqgan_muse" else (expected + 1) / 2
+    torch.testing.assert_close(tokenizer.render(vectors), expected, rtol=1e-4, atol=1e-4)
+
+
+def levels(tokenizer, side, kind):
+    """How many blocks (or attentions) each level has."""
+    found = {}
+    for each in under(tokenizer, side):
+        level, which, number, *_ = each.split(".") if each[0].isdigit() else (0, "", 0)
+        if which == kind:
+            found.setdefault(int(level), set()).add(number)
+    return {level: len(numbers) for level, numbers in found.items()}
+
+
+def test_blocks_and_attention_are_as_many_as_its_options_say(network):
+    _, tokenizer, options, (down, up, middle) = network
+    depth = options.get("depth", 1)
+    depths = options.get("depths", [depth] * 3)
+    decoder_depths = options.get("decoder_depths", [depth + 1] * 3)
+    assert levels(tokenizer, "encoder.down.", "block") == dict(enumerate(depths))
+    assert levels(tokenizer, "decoder.up.", "block") == dict(enumerate(decoder_depths))
+    assert levels(tokenizer, "encoder.down.", "attn") == {level: depths[level] for level in down}
+    assert levels(tokenizer, "decoder.up.", "attn") == {level: decoder_depths[level] for level in up}
+    names = set(tokenizer.state_dict())
+    assert ("encoder.mid.attn_1.q.weight" in names) == ("decoder.mid.attn_1.q.weight" in names) == middle
+    assert (
+        f"decoder.mid.extra_mid_res_blocks.{options.get('decoder_middle', 0) - 1}.conv1.weight" in names
+    ) == ("decoder_middle" in options)
+    convolved = options.get("convolved", True)
+    assert ("encoder.down.0.downsample.conv.weight" in names) == convolved
+    assert ("decoder.up.1.upsample.conv.weight" in names) == convolved
+    width = options.get("decoder_width", 32)
+    upwards = options.get("decoder_multipliers", SHAPE["multipliers"])
+    for level, multiplier in enumerate(upwards):
+        assert len(tokenizer.decoder.up[level].block[0].conv1.weight) == width * multiplier
+
+
+def test_a_level_of_muses_encoder_with_one_block_does_not_attend():
+    tokenizer = parts.build(
+        "image_tokenizer", {"type": "vqgan_muse", **SHAPE, "depth": 1, "attention_sizes": [8]}
+    )
+    assert levels(tokenizer, "encoder.down.", "attn") == {}
+    assert levels(tokenizer, "decoder.up.", "attn") == {1: 2}
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        (
+            "vqgan",
+            {"decoder_multipliers": [1, 1]},
+            r"multipliers \[1, 2, 1\] and decoder_multipliers \[1, 1\]",
+        ),
+        ("vqgan_muse", {"decoder_multipliers": [1, 1]}, "one number for every level"),
+        ("vqgan_muse", {"decoder_depths": [1, 1]}, "one number for every level"),
+        (
+            "vqgan_bits",
+            {"depths": [1, 1], "decoder_multipliers": [1] * 3, "decoder_depths": [1] * 3},
+            "one number",
+        ),
+        (
+            "vqgan_bits",
+            {"depths": [1] * 3, "decoder_multipliers": [1] * 2, "decoder_depths": [1] * 3},
+            "one number",
+        ),
+        (
+            "vqgan_bits",
+            {"depths": [1] * 3, "decoder_multipliers": [1] * 3, "decoder_depths": [1] * 2},
+            "one number",
+        ),
+        ("vqgan_fsq", {"levels": [3, 2]}, "with 2 of them one is never reached"),
+        ("vqgan_fsq", {"levels": [2**12, 2**12, 3]}, "more than 16777216 codes"),
+    ],
+)
+def test_options_that_do_not_fit_together_are_refused(name, options, message):
+    with pytest.raises(RecipeError, match=message):
+        parts.build("image_tokenizer", {"type": name, **SHAPE, **options})
+
+
+def test_by_default_it_is_the_published_network():
+    """taming-transformers' vqgan_imagenet_f16_1024; critics, entropy and revival are not of it."""
+    defaults = {each.name: each.default for each in inspect.signature(VQGAN).parameters.values()}
+    assert defaults == {
+        "size": 256,
+        "width": 128,
+        "multipliers": [1, 1, 2, 2, 4],
+        "depth": 2,
+        "attention_sizes": [16],
+        "latent_width": 256,
+        "code_width": 256,
+        "codebook_size": 1024,
+        "codebook_weight": 0.25,
+        "commitment": 1.0,
+        "middle_attention": True,
+        "convolved": True,
+        "decoder_multipliers": [],
+        "entropy": 0.0,
+        "critics": [],
+        "revive_after": 0,
+    }
+
+
+def entropy_of(chances):
+    return float(-(chances * chances.clamp(min=1e-30).log()).sum())
+
+
+def test_the_entropy_of_choices_is_llamagens():
+    """Of each choice by a softmax over negative distances a hundredth as warm, less that of the mean choice."""
+    latents, codebook = noise(6, 3) / 10, noise(4, 3, seed=2) / 10
+    distances = torch.tensor([[float((x - c).square().sum()) for c in codebook] for x in latents])
+    chances = (-100 * distances).softmax(1)
+    single = [entropy_of(row) for row in chances]
+    even = entropy_of(chances.mean(0))
+    assert min(single) < 0.9 * even  # the choices differ
+    loss = choice_entropy(latents, codebook, 0.5)
+    assert float(loss.mean) == pytest.approx(sum(single) / 6 - even, abs=1e-3)
+    assert (float(loss.count), loss.weight) == (6.0, 0.5)
+
+
+@pytest.mark.parametrize("entropy", [0.0, 0.5])
+def test_codebook_and_latents_each_feel_the_loss_that_is_theirs(entropy):
+    codebook = Codebook(3, 2, codebook_weight=2.0, commitment=0.25, entropy=entropy)
+    codebook.embedding.weight.data = torch.tensor([[0.0, 0], [1, 0], [0, 2]])
+    latents = torch.tensor([[0.9, 0.2], [0.1, 1.5]]).view(2, 1, 1, 2).requires_grad_()
+    losses = codebook(latents).losses
+    assert set(losses) == {"codebook", "commitment"} | ({"entropy"} if entropy else set())
+    total = 0.01 + 0.04 + 0.01 + 0.25
+    for name, weight in (("codebook", 2.0), ("commitment", 0.25)):
+        assert float(losses[name].sum.detach()) == pytest.approx(total)
+        assert (float(losses[name].count), losses[name].weight) == (4.0, weight)
+    losses["codebook"].sum.backward()
+    assert latents.grad is None
+    torch.testing.assert_close(
+        codebook.embedding.weight.grad, torch.tensor([[0.0, 0], [0.2, -0.4], [-0.2, 1.0]])
+    )
+    losses["commitment"].sum.backward()
+    torch.testing.assert_close(latents.grad.view(2, 2), torch.tensor([[-0.2, 0.4], [0.2, -1.0]]))
+    if entropy:
+        flat = latents.detach().view(2, 2)
+        expected = choice_entropy(flat, codebook.embedding.weight, entropy)
+        torch.testing.assert_close(losses["entropy"].sum, expected.sum)
+        assert losses["entropy"].weight == entropy
+    reason = codebook.indivisible(ranks=False, rows=1)
+    assert (reason is not None) == bool(entropy)
+
+
+def test_codes_begin_small_and_even_and_are_looked_up_by_distance():
+    codebook = Codebook(50, 4, codebook_weight=1.0, commitment=1.0)
+    weights = codebook.embedding.weight.detach()
+    assert -1 / 50 <= float(weights.min()) < -0.9 / 50
+    assert 0.9 / 50 < float(weights.max()) <= 1 / 50
+    assert codebook.revival is None
+    codes = torch.tensor([[[3, 7], [1, 3]]])
+    assert torch.equal(codebook.vectors(codes), weights[codes])
+    assert torch.equal(codebook.encode(weights[codes] + 1e-4), codes)
+
+
+def test_dead_codes_are_noted_in_training_only():
+    codebook = Codebook(4, 2, codebook_weight=1.0, commitment=1.0, revive_after=3)
+    assert codebook.revival.after == 3
+    codebook.eval()(noise(2, 1, 1, 2))
+    after_step(codebook)
+    assert not codebook.revival.idle.any()
+    codes = codebook.train()(noise(2, 1, 1, 2)).codes
+    after_step(codebook)
+    assert torch.equal(codebook.revival.idle == 0, torch.bincount(codes.flatten(), minlength=4) > 0)
+
+
+def test_options_of_a_vqgan_reach_its_codebook():
+    options = {"codebook_weight": 2.0, "commitment": 0.125, "entropy": 0.5}
+    tokenizer = VQGAN(**SHAPE, depth=1, codebook_size=9, code_width=5, revive_after=4, **options)
+    assert {name: getattr(tokenizer.quantize, name) for name in options} == options
+    assert tokenizer.quantize.embedding.weight.shape == (9, 5)
+    assert tokenizer.quantize.revival.after == 4
+    assert tokenizer.quant_conv.weight.shape == (5, 256, 1, 1)
