@@ -137,3 +137,152 @@ def test_codes_of_another_tokenizer_are_refused():
 def test_pictures_of_another_size_are_refused():
     with pytest.raises(ChiasmError, match="pictures of shape"):
         tokenizer().encode(torch.zeros(1, 3, 16, 16))
+
+
+def prepared(**options):
+    """A tokenizer whose codes are near its latents, and what it makes of the pictures without chance."""
+    made = tokenizer(**options)
+    with torch.no_grad():
+        seen = made.select(PICTURES)
+        latents = torch.nn.functional.normalize(seen.latents.flatten(0, 1)[:16], dim=-1)
+        made.quantizer.vectors.copy_(latents + 0.1 * torch.randn(16, 8)[:, :1])
+    return made, seen
+
+
+def test_its_losses_are_means_over_features_pictures_and_kept_patches():
+    made, seen = prepared(keep=0.4, commitment=0.125, foreground=3.0)
+    kept, vectors, distances = seen.kept > 0.5, torch.zeros(3, 16, 8), torch.zeros(3, 16)
+    for picture, place in kept.nonzero().tolist():
+        direction = seen.latents[picture, place] / seen.latents[picture, place].norm()
+        gaps = (made.quantizer.vectors - direction).square().sum(-1)
+        vectors[picture, place] = made.quantizer.vectors[gaps.argmin()]
+        distances[picture, place] = gaps.min() / 8
+    rebuilt = made.detokenizer(vectors, seen.kept)
+    losses = made.losses(PICTURES)
+    cosine = (rebuilt * seen.features).sum(-1) / (rebuilt.norm(dim=-1) * seen.features.norm(dim=-1))
+    counts = kept.sum(1)
+    expected = {
+        "reconstruction": ((1 - cosine).sum(), 48, 1.0),
+        "keep": ((0.4 - counts / 16).square().sum(), 3, 2.0),
+        "commitment": ((distances.sum(1) / counts).sum(), 3, 0.125),
+        "pixels": (made.painter.loss(made.painter(rebuilt), PICTURES, 3.0).sum, PICTURES.numel(), 1.0),
+    }
+    assert counts.min() < 16
+    assert losses.keys() == expected.keys()
+    for name, (total, count, weight) in expected.items():
+        torch.testing.assert_close(losses[name].sum, total, rtol=1e-4, atol=1e-5, msg=name)
+        assert (float(losses[name].count), losses[name].weight) == (count, weight), name
+
+
+def test_nothing_kept_is_no_commitment_and_no_division_by_nothing():
+    made, _ = prepared()
+    select = made.select
+    made.select = lambda *args: (seen := select(*args))._replace(kept=torch.zeros_like(seen.kept))
+    assert float(made.losses(PICTURES)["commitment"].sum.detach()) == 0
+
+
+def test_the_share_of_kept_patches_is_a_moving_average_over_steps_in_training():
+    made = tokenizer(keep=0.5, decay=0.75).train()
+    assert made.health()["kept"] == 0.5
+    shares = []
+    for size in (2, 1):
+        made.losses(PICTURES[:size])
+        shares += [float(each) for part in made._shares[-1:] for each in part]
+    after_step(made)
+    assert len(shares) == 3
+    first = 0.75 * 0.5 + 0.25 * sum(shares) / 3
+    assert made.health()["kept"] == pytest.approx(first)
+    after_step(made)
+    made.losses(PICTURES)
+    made.forget()
+    after_step(made)
+    made.eval().losses(PICTURES)
+    after_step(made)
+    assert made.health()["kept"] == pytest.approx(first)
+    assert "share" not in made.state_dict()
+
+
+def test_in_training_every_picture_keeps_a_patch_and_elsewhere_the_noise_decides():
+    made, drop = tokenizer(), torch.zeros(3, 16, 2)
+    drop[..., 1] = 50.0
+    assert made.select(PICTURES, drop).kept.sum(1).tolist() == [0, 0, 0]
+    assert made.train().select(PICTURES, drop).kept.sum(1).tolist() == [1, 1, 1]
+
+
+def test_what_a_frozen_encoder_sees_is_merged_and_bent_into_codes():
+    made, seen = prepared()
+    with torch.no_grad():
+        features = made.encoder(PICTURES).flatten(1, 2)
+    torch.testing.assert_close(seen.features, features)
+    torch.testing.assert_close(seen.scores.exp().sum(-1), torch.ones(3, 16))
+    first, last = made.to_code[0], made.to_code[2]
+    torch.testing.assert_close(seen.latents, last(torch.tanh(first(seen.merged))))
+    assert first.weight.shape == (16, 16)
+    codes = made.encode(PICTURES)[:, 0]
+    for row, own, kept in zip(codes, seen.latents, seen.kept > 0.5, strict=True):
+        directions = own[kept] / own[kept].norm(dim=-1, keepdim=True)
+        expected = torch.cdist(directions, made.quantizer.vectors).argmin(-1)
+        assert torch.equal(row[: len(expected)], expected)
+
+
+def test_places_are_told_only_where_asked_for():
+    assert not any("positions.table" in name for name in tokenizer().state_dict())
+    made = tokenizer(positions=True)
+    assert made.positions.table.shape == (4, 4, 16)
+    assert not torch.equal(made.select(PICTURES).merged, tokenizer().select(PICTURES).merged)
+
+
+def test_the_encoder_stays_frozen_and_in_evaluation_mode():
+    made = tokenizer()
+    made.requires_grad_(True).train()
+    assert not any(p.requires_grad for p in made.encoder.parameters())
+    assert all(p.requires_grad for p in made.merger.parameters())
+    assert (made.training, made.merger.training, made.encoder.training) == (True, True, False)
+    assert not any(p.requires_grad for p in made.requires_grad_(False).parameters())
+    assert not made.eval().merger.training
+
+
+def test_sizes_follow_from_the_encoders_grid_and_the_options():
+    made = tokenizer()
+    assert (made.grid, made.codebook_size, made.end, made.codebooks) == ((1, 16), 17, 16, 1)
+    assert (tokenizer(most=99).grid, tokenizer(most=1).grid) == ((1, 16), (1, 1))
+    assert tokenizer(decoder_width=8).detokenizer.queries.shape == (16, 8)
+    assert made.detokenizer.queries.shape == (16, 16)
+    quantizer = tokenizer(settle=7, revive_after=3, decay=0.5).quantizer
+    assert (quantizer.settle, quantizer.revive_after, quantizer.decay, quantizer.cosine) == (7, 3, 0.5, True)
+    for options in ({"heads": 3}, {"decoder_width": 9}):
+        with pytest.raises(
+            RecipeError, match="heads must divide the encoder's 16 channels and the decoder's"
+        ):
+            tokenizer(**options)
+
+
+def test_the_end_is_a_code_and_what_stands_behind_it_means_nothing():
+    made, _ = prepared()
+    codes = torch.full((2, 1, 16), 16)
+    codes[0, 0, :3] = torch.tensor([0, 15, 4])
+    codes[1, 0, 5] = 7
+    vectors, before = made.vectors(codes)
+    assert before.tolist() == [[1.0] * 3 + [0.0] * 13, [0.0] * 16]
+    assert torch.equal(vectors[0, :3], made.quantizer.vectors[[0, 15, 4]])
+    assert made.vectors(codes[:0])[0].shape == (0, 16, 8)
+    codes[0, 0, 1] = -1
+    with pytest.raises(
+        ChiasmError, match=r"codes from -1 to 16 .* of 16 codes \(0 to 15, and 16 for the end\)"
+    ):
+        made.vectors(codes)
+    painted = made.decode(codes.clamp(min=0))
+    assert painted.shape == (2, 3, 32, 32)
+    assert 0 <= painted.min() <= painted.max() <= 1
+
+
+def test_without_a_decoder_it_neither_learns_nor_paints():
+    made = tokenizer(decoder_depth=0, painter=None)
+    assert made.encode(PICTURES).shape == (3, 1, 16)
+    with pytest.raises(ChiasmError, match="without a decoder cannot learn"):
+        made.losses(PICTURES)
+    assert set(tokenizer(painter=None).losses(PICTURES)) == {"reconstruction", "keep", "commitment"}
+
+
+def test_what_it_was_built_with_can_be_told_whole():
+    assert tokenizer().standalone()["encoder"]["type"] == "vit"
