@@ -1,7 +1,11 @@
 """Codes without a codebook: their numbers, and entropies checked against all codes written out."""
 
+import inspect
+import math
+
 import pytest
 import torch
+from plain import noise, shaken
 
 from chiasm.tokenizers.lookup_free import (
     BitwiseLookupFree,
@@ -150,3 +154,132 @@ def test_an_entropy_that_is_no_sum_over_positions_is_of_a_whole_batch(diversity,
     together = quantizer.losses(torch.cat(parts), torch.cat(signs))["entropy"].sum
     assert bool(torch.isclose(halves, together)) != whole
     assert (quantizer.indivisible(ranks=False, rows=1) is not None) == whole
+
+
+def softmaxed(vectors, codes, temperature):
+    """Chances of each vector to take each code, by a softmax over negative squared distances; row by row."""
+    rows = []
+    for vector in vectors:
+        distances = [float((vector - code).square().sum()) for code in codes]
+        least = min(distances)
+        weights = [math.exp((least - each) / temperature) for each in distances]
+        rows.append([each / sum(weights) for each in weights])
+    return rows
+
+
+def entropy_of(chances, least=0.0):
+    return -sum(p * math.log(max(p, least)) for p in chances if p)
+
+
+def mean_of(rows):
+    return [sum(column) / len(rows) for column in zip(*rows, strict=True)]
+
+
+def all_signs(bits, big_endian):
+    order = range(bits - 1, -1, -1) if big_endian else range(bits)
+    return torch.tensor([[1.0 if code >> place & 1 else -1.0 for place in order] for code in range(2**bits)])
+
+
+def test_the_entropy_over_all_codes_together_is_a_loop_over_them():
+    """Open-MAGVIT2's, with the two shares of it weighed apart."""
+    flat = latents(3, 6)
+    rows = softmaxed(flat.flatten(0, 2), all_signs(3, False), 0.01)
+    single = sum(map(entropy_of, rows)) / 6
+    even = -sum(p * math.log(p + 1e-5) for p in mean_of(rows))
+    quantizer = LookupFree(3, commitment=0.5, entropy=0.25, sure=3.0, even=2.0)
+    losses = quantizer(flat).losses
+    assert float(losses["entropy"].mean) == pytest.approx(3 * single - 2 * even, abs=1e-4)
+    assert (float(losses["entropy"].count), losses["entropy"].weight) == (6.0, 0.25)
+    gaps = sum((abs(float(x)) - 1) ** 2 for x in flat.flatten())
+    assert float(losses["commitment"].sum) == pytest.approx(gaps, rel=1e-5)
+    assert (float(losses["commitment"].count), losses["commitment"].weight) == (18.0, 0.5)
+
+
+def test_the_entropy_of_each_bit_is_a_loop_over_bits():
+    """Show-o's: the chances of a bit are a softmax over its distances from -1 and 1, without a temperature."""
+    flat = latents(3, 6)
+    losses = BitwiseLookupFree(3, commitment=0.5, entropy=0.25)(10 * flat).losses
+    bits = [softmaxed(10 * column[:, None], [-1.0, 1.0], 1.0) for column in flat.flatten(0, 2).T]
+    single = sum(entropy_of(row) for rows in bits for row in rows) / 18
+    even = sum(entropy_of(mean_of(rows)) for rows in bits) / 3
+    assert float(losses["entropy"].mean) == pytest.approx(single - even, abs=1e-5)
+    assert (float(losses["entropy"].count), losses["entropy"].weight) == (18.0, 0.25)
+    gaps = sum((abs(10 * float(x)) - 1) ** 2 for x in flat.flatten())
+    assert float(losses["commitment"].sum) == pytest.approx(1.25 * gaps, rel=1e-5)
+    assert (float(losses["commitment"].count), losses["commitment"].weight) == (18.0, 0.5)
+
+
+PROJECTED = {"commitment": 0.5, "entropy": 0.25, "diversity": 2.0, "soft_clamp": 0.0}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"scale": 3.0},
+        {"scale": 3.0, "spherical": True},
+        {"soft_clamp": 0.7},
+        {"sharpness": 0.1, "offset": 1.5},
+    ],
+)
+def test_the_projected_entropy_is_a_loop_over_all_codes(options):
+    """vector-quantize-pytorch's, whose logarithms see no chance below 1e-5."""
+    quantizer = shaken(ProjectedLookupFree(5, 3, **(PROJECTED | options)))
+    given, scale = noise(6, 1, 1, 5), options.get("scale", 1.0)
+    weights = quantizer.state_dict()
+    inner = given.flatten(0, 2) @ weights["project_in.weight"].T + weights["project_in.bias"]
+    codes = scale * all_signs(3, True)
+    if options.get("soft_clamp"):
+        inner = 0.7 * (inner / 0.7).tanh()
+    if options.get("spherical"):
+        inner, codes = scale * inner / inner.norm(dim=1, keepdim=True), codes / 3**0.5
+    chosen = [sum(int(x > 0) << 2 - i for i, x in enumerate(row)) for row in inner]
+    quantized = quantizer(given)
+    assert quantized.codes.flatten().tolist() == quantizer.encode(given).flatten().tolist() == chosen
+    vectors = codes[chosen] @ weights["project_out.weight"].T + weights["project_out.bias"]
+    torch.testing.assert_close(quantized.vectors.flatten(0, 2), vectors, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        quantizer.vectors(quantized.codes).flatten(0, 2), vectors, rtol=1e-4, atol=1e-5
+    )
+    rows = softmaxed(inner, codes, options.get("sharpness", 0.01))
+    entropy = sum(entropy_of(row, 1e-5) for row in rows) / 6 - 2 * entropy_of(mean_of(rows), 1e-5)
+    if "offset" in options:
+        entropy = math.log1p(math.exp(entropy + 1.5))
+    loss = quantized.losses["entropy"]
+    assert float(loss.mean) == pytest.approx(entropy, abs=1e-3)
+    assert (float(loss.count), loss.weight) == (6.0, 0.25)
+    gaps = (inner - codes[chosen]).square().sum()
+    torch.testing.assert_close(quantized.losses["commitment"].sum, gaps, rtol=1e-4, atol=1e-5)
+    assert (float(quantized.losses["commitment"].count), quantized.losses["commitment"].weight) == (18.0, 0.5)
+
+
+def test_bits_are_projected_only_where_their_number_differs():
+    assert not list(ProjectedLookupFree(5, 5, **PROJECTED).parameters())
+    quantizer = ProjectedLookupFree(5, 3, **PROJECTED)
+    assert (quantizer.project_in.weight.shape, quantizer.project_out.weight.shape) == ((3, 5), (5, 3))
+
+
+def test_a_batch_can_be_shared_out_only_without_the_entropy_of_its_mean():
+    def divisible(quantizer):
+        return quantizer.indivisible(ranks=True, rows=2) is None
+
+    for entropy, even in ((0.0, 1.0), (1.0, 0.0), (0.0, 0.0), (1.0, 1.0)):
+        whole = bool(entropy and even)
+        assert divisible(LookupFree(3, commitment=1.0, entropy=entropy, even=even)) != whole
+        projected = PROJECTED | {"entropy": entropy, "diversity": even}
+        assert divisible(ProjectedLookupFree(3, 3, **projected)) != whole
+        assert divisible(BitwiseLookupFree(3, commitment=1.0, entropy=entropy)) == (not entropy)
+
+
+def test_defaults_are_those_of_the_projects():
+    def defaults(kind):
+        options = inspect.signature(kind).parameters.values()
+        return {each.name: each.default for each in options if each.default is not each.empty}
+
+    assert defaults(LookupFree) == {"sure": 1.0, "even": 1.0, "big_endian": False}
+    assert defaults(BitwiseLookupFree) == {"repeated": 0.25}
+    projected = {"sharpness": 0.01, "scale": 1.0, "spherical": False, "offset": None}
+    assert defaults(ProjectedLookupFree) == projected
+    assert LookupFree(3, commitment=1.0, entropy=1.0).big_endian is False
+    assert BitwiseLookupFree(3, commitment=1.0, entropy=1.0).big_endian is True
+    assert ProjectedLookupFree(3, 3, **PROJECTED).big_endian is True

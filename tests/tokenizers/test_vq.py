@@ -1,16 +1,19 @@
 """The VQ-VAE: it learns, repeats itself, resumes, and refuses what does not fit."""
 
 import copy
+import inspect
 
 import pytest
 import torch
+from plain import convolve, folded, mixed_residual, narrow_norm, shaken, silu, unfolded
+from plain import pictures as noisy
 from safetensors.torch import load, save
 
 from chiasm import parts
 from chiasm.errors import ChiasmError, RecipeError
 from chiasm.losses import objective
 from chiasm.stepwise import after_step
-from chiasm.tokenizers.vq import VQ
+from chiasm.tokenizers.vq import VQ, ResidualBlock, foreground_weight
 
 
 def tiny(**options):
@@ -175,3 +178,130 @@ def test_what_does_not_fit_is_refused():
         tiny(downsample=6)
     with pytest.raises(RecipeError, match="no multiple"):
         tiny(size=18)
+
+
+# Options, with the channels that are expected at each resolution, the finest first.
+NETWORKS = [
+    ({"size": 32, "downsample": 16, "width": 32, "depth": 2}, [16, 24, 32]),  # thirds, up to multiples of 8
+    ({"size": 16, "downsample": 8, "width": 40, "depth": 1}, [24, 40]),
+    ({"size": 16, "downsample": 4, "width": 12, "depth": 1}, [16]),
+    ({"size": 8, "downsample": 2, "width": 8, "depth": 1}, [8]),
+]
+
+
+def part(vq, name):
+    return {k.removeprefix(name): v for k, v in vq.state_dict().items() if k.startswith(name)}
+
+
+def features(pixels, w, patch, widths, depth):
+    x = folded(2 * pixels - 1, patch)
+    layer = 1
+    for level, width in enumerate(widths):
+        if level:
+            x = torch.nn.functional.conv2d(x, w[f"{layer}.weight"], w[f"{layer}.bias"], stride=2)
+        else:
+            x = convolve(x, w, f"{layer}")
+        assert x.shape[1] == width
+        for _ in range(depth):
+            layer += 1
+            x = mixed_residual(x, w, f"{layer}")
+        layer += 1
+    x = convolve(silu(narrow_norm(x, w, f"{layer}")), w, f"{layer + 2}")
+    return x / x.square().mean(1, keepdim=True).sqrt()  # of one length, the root of their number
+
+
+def pixels_of(x, w, patch, widths, depth):
+    x = convolve(x, w, "0")
+    for layer in range(1, depth + 2):
+        x = mixed_residual(x, w, f"{layer}")
+    layer = depth + 2
+    for width in widths[-2::-1]:
+        x = unfolded(convolve(x, w, f"{layer}"), 2)
+        assert x.shape[1] == width
+        for i in range(depth):
+            x = mixed_residual(x, w, f"{layer + 2 + i}")
+        layer += 2 + depth
+    x = convolve(silu(narrow_norm(x, w, f"{layer}")), w, f"{layer + 2}")
+    return (unfolded(x, patch) + 1) / 2
+
+
+@pytest.mark.parametrize(("options", "widths"), NETWORKS)
+def test_it_is_the_network_written_out(options, widths):
+    vq = shaken(VQ(codebook_size=16, code_width=6, **options))
+    patch = 2 if options["downsample"] == 2 else 4
+    shown = noisy(2, 3, options["size"], options["size"])
+    expected = features(shown, part(vq, "encoder."), patch, widths, options["depth"]).permute(0, 2, 3, 1)
+    assert expected.shape[1:3] == vq.grid
+    torch.testing.assert_close(vq._features(shown), expected, rtol=1e-4, atol=1e-4)
+    assert torch.equal(vq.encode(shown), torch.cdist(expected, vq.quantizer.vectors).argmin(-1))
+    vectors = expected.permute(0, 3, 1, 2)
+    made = pixels_of(vectors, part(vq, "decoder."), patch, widths, options["depth"])
+    torch.testing.assert_close(vq._pixels(expected), made, rtol=1e-4, atol=1e-4)
+
+
+def test_by_default_it_is_what_the_documentation_measures():
+    defaults = {name: each.default for name, each in inspect.signature(VQ).parameters.items()}
+    assert defaults == {
+        "size": 96,
+        "downsample": 16,
+        "codebook_size": 512,
+        "code_width": 32,
+        "width": 192,
+        "depth": 1,
+        "commitment": 0.25,
+        "foreground": 1.0,
+        "decay": 0.97,
+        "settle": 80,
+        "revive_after": 20,
+        "cosine": False,
+        "critics": [],
+    }
+
+
+def test_its_options_reach_its_codebook():
+    quantizer = tiny(decay=0.5, settle=7, revive_after=3, cosine=True).quantizer
+    assert (quantizer.decay, quantizer.settle, quantizer.revive_after, quantizer.cosine) == (0.5, 7, 3, True)
+    assert quantizer.vectors.shape == (32, 8)
+
+
+def test_a_residual_block_begins_near_the_identity():
+    torch.manual_seed(0)
+    mixing = ResidualBlock(32).layers[-1].weight.detach().abs()
+    bound = 0.1 * 32**-0.5  # a tenth of what a fresh convolution has
+    assert 0.95 * bound < float(mixing.max()) <= bound
+
+
+def test_foreground_is_what_differs_visibly_in_any_channel_from_the_median():
+    shown = torch.full((1, 3, 4, 4), 0.5)
+    shown[0, 0, 0, 0], shown[0, 1, 0, 1], shown[0, 2, 0, 2] = 0.531, 0.469, 0.529
+    weights = foreground_weight(shown, 5.0)
+    assert weights.shape == (1, 1, 4, 4)
+    assert weights.flatten().tolist() == [5.0, 5.0] + [1.0] * 14
+
+
+def test_critics_are_asked_about_pictures_behind_their_error(monkeypatch):
+    heard = []
+
+    def criticised(critics, made, true, reconstruction, last):
+        heard.append((made, true, reconstruction, last))
+        return {"reconstruction": reconstruction, "critic": reconstruction}
+
+    monkeypatch.setattr("chiasm.tokenizers.vq.criticised", criticised)
+    vq, shown = tiny().eval(), pictures(2)
+    losses = vq.losses(shown)
+    made, true, reconstruction, last = heard[0]
+    assert set(losses) == {"reconstruction", "critic", "commitment"}
+    assert torch.equal(true, shown)
+    error = 2 * (made - shown)
+    torch.testing.assert_close(reconstruction.sum, (error.abs() + error**2).sum())
+    assert last.shape == (3 * 4**2, 32, 3, 3)
+
+
+def test_the_edges_of_what_fits_are_taken():
+    vq = tiny().eval()
+    assert vq.decode(torch.full((1, 4, 4), 31)).shape == (1, 3, 16, 16)
+    assert vq.decode(torch.zeros(0, 4, 4, dtype=torch.long)).shape == (0, 3, 16, 16)
+    for downsample in (1, 3, 12):
+        with pytest.raises(RecipeError, match=f"downsample is {downsample}; it must be a power of two >= 2"):
+            tiny(downsample=downsample)
+    assert tiny(downsample=2).grid == (8, 8)
