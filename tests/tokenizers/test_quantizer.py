@@ -1,13 +1,14 @@
 """The codebook's arithmetic, checked against loops written out, and what keeps it alive."""
 
 import copy
+import inspect
 
 import pytest
 import torch
 from torch import distributed, multiprocessing
 from torch.nn import functional
 
-from chiasm.tokenizers.quantizer import VectorQuantizer
+from chiasm.tokenizers.quantizer import VectorQuantizer, in_order, turned
 
 
 def grids(count=6, width=3, seed=0):
@@ -301,3 +302,108 @@ def test_codes_on_the_sphere_stay_there_when_they_learn():
         step(quantizer, grids(seed=seed))
     assert torch.allclose(quantizer.vectors.norm(dim=1), torch.ones(4))
     assert not torch.allclose(quantizer.sums.norm(dim=1), quantizer.counts)  # sums of directions that differ
+
+
+def test_by_default_it_decays_and_revives_as_documented():
+    """A hundredth is new each step, as in VQ-VAE-2; the first step settles; a code may be idle for twenty."""
+    options = inspect.signature(VectorQuantizer).parameters.values()
+    assert {each.name: each.default for each in options if each.default is not each.empty} == {
+        "decay": 0.99,
+        "settle": 0,
+        "revive_after": 20,
+        "cosine": False,
+        "rotation": False,
+        "epsilon": 1e-5,
+        "window": 100,
+    }
+    assert [VectorQuantizer(2, 1, settle=settle).settle for settle in (0, 1, 5)] == [1, 1, 5]
+
+
+def test_a_rotation_turns_in_the_plane_of_vector_and_code_and_scales_to_the_codes_length():
+    """Written out: what lies across the plane stays, what lies in it turns by the angle between the two."""
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(5):
+        inputs, code = (2 * torch.randn(4, generator=generator).double() for _ in range(2))
+        source, target = inputs / inputs.norm(), code / code.norm()
+        across = (target - (target @ source) * source) / (target - (target @ source) * source).norm()
+        cosine, sine = target @ source, target @ across
+        plane = torch.stack([source, across], 1)
+        turn = torch.stack([torch.stack([cosine, -sine]), torch.stack([sine, cosine])])
+        matrix = torch.eye(4).double() - plane @ plane.T + plane @ turn @ plane.T
+        matrix = matrix * code.norm() / inputs.norm()
+        inputs.requires_grad_()
+        made = turned(inputs, code)
+        torch.testing.assert_close(made.detach(), code)
+        upstream = torch.randn(4, generator=generator).double()
+        (made @ upstream).backward()
+        torch.testing.assert_close(inputs.grad, matrix.T @ upstream)
+
+
+def test_a_vector_or_code_without_a_length_is_turned_without_nonsense():
+    inputs = torch.zeros(2, 3, requires_grad=True)
+    made = turned(inputs, torch.tensor([[1.0, 0, 0], [0.0, 0, 0]]))
+    made.sum().backward()
+    assert torch.isfinite(made).all()
+    assert torch.isfinite(inputs.grad).all()
+
+
+def test_rows_are_put_in_the_order_of_their_first_number_and_equal_ones_stay():
+    rows = torch.tensor([[2.0, 0.0], [1.0, 1.0], [2.0, 2.0], [-1.0, 3.0]])
+    assert in_order(rows)[:, 1].tolist() == [3.0, 1.0, 0.0, 2.0]
+
+
+def test_a_use_or_a_revival_counts_for_as_many_steps_as_the_window_is_long():
+    quantizer = VectorQuantizer(2, 1, window=3, revive_after=0).train()
+    step(quantizer, torch.tensor([[-1.0], [1.0]]))
+    assert quantizer.health() == {}  # the codes have only begun
+    uses = []
+    for inputs in ([[-1.0], [1.0]], *[[[-1.0]]] * 4):
+        step(quantizer, torch.tensor(inputs))
+        uses.append(quantizer.health()["codebook_use"])
+    assert uses == [1.0, 1.0, 1.0, 0.5, 0.5]
+    revived = dead_at(2)[0]
+    revived.window, revived.last_revival[1] = 3, 4
+    counts = []
+    for batches in (4, 6, 7):
+        revived.batches.fill_(batches)
+        counts.append(revived.health()["revived"])
+    assert counts == [1.0, 1.0, 0.0]
+    fresh = VectorQuantizer(4, 1, window=5)
+    fresh.batches.fill_(2)
+    assert fresh.health() == {"codebook_use": 0.0, "perplexity": 1.0, "revived": 0.0}
+
+
+def test_codes_begin_as_cluster_centres_with_the_uses_and_sums_of_their_vectors():
+    centres, spread = torch.tensor([-30.0, 0.0, 50.0]), torch.tensor([-1.0, 0.0, 1.0, 2.0])
+    inputs = (centres[:, None] + spread).view(-1, 1)
+    torch.manual_seed(0)
+    for _ in range(5):
+        quantizer = VectorQuantizer(3, 1).train()
+        step(quantizer, inputs)
+        found = quantizer.vectors.flatten().sort()
+        if quantizer.counts.eq(4).all():  # k-means may end in two centres of one cluster; not always
+            torch.testing.assert_close(found.values, centres + 0.5)
+            torch.testing.assert_close(quantizer.sums, quantizer.vectors * 4)
+            return
+    pytest.fail("five starts, and none found the three clusters")
+
+
+def test_codes_begin_at_different_vectors_while_there_are_any():
+    """Seven codes of five vectors: each vector is a code."""
+    quantizer, inputs = VectorQuantizer(7, 2).train(), grids(1, 2).view(-1, 2)
+    inputs = torch.cat([inputs, torch.full((1, 2), 9.0)])
+    step(quantizer, inputs)
+    assert torch.cdist(inputs, quantizer.vectors).min(1).values.max() < 1e-6
+
+
+def test_before_it_settles_vectors_pass_and_have_no_code():
+    quantizer, inputs = VectorQuantizer(7, 3, settle=2).train(), grids()
+    for _ in range(2):
+        found = step(quantizer, inputs)
+        assert torch.equal(found.vectors, inputs)
+        assert not found.codes.any()
+        assert not found.commitment.any()
+    assert step(quantizer, inputs).codes.any()
+    assert VectorQuantizer(7, 3, settle=2).eval()(inputs).codes.any()
+    assert VectorQuantizer(7, 3)(inputs[:0]).codes.shape == (0, 2, 2)
+    assert VectorQuantizer(7, 3).encode(inputs[:0]).shape == (0, 2, 2)
