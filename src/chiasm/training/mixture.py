@@ -63,7 +63,9 @@ class Mixture(Generic[Item]):
         self.key, self.items, self.rank, self.world = key, items, rank, world
         self._order = lru_cache(maxsize=2 * len(self.sources))(self._shuffled)
         self._open: tuple[int, int, Sequence[Item]] | None = None  # epoch, group and items of the group begun
-        self._fruitless = 0  # groups of the current source since an item was taken
+        self._fruitless: set[int] = (
+            set()
+        )  # groups of the current source that were tried since an item was taken
         self._last: DataError | None = None  # why an item could not be used
         self.restore({"taken": {}, "groups": {}, "current": None, "offset": 0, "left_out": {}})
 
@@ -105,7 +107,7 @@ class Mixture(Generic[Item]):
         """Step behind the item that `peek` showed, which is taken."""
         assert self._current is not None
         self._taken[self._current] += 1
-        self._fruitless = 0
+        self._fruitless.clear()
         self._step()
 
     def skip(self, error: DataError) -> None:
@@ -158,13 +160,13 @@ class Mixture(Generic[Item]):
             source = self.sources[self._current]
             epoch, place = divmod(self.rank + self.world * self._groups[self._current], len(source))
             group = int(self._order(self._current, epoch)[place])
-            if self._fruitless > len(source):
+            if len(self._fruitless) == len(source):
                 reason = f"; the last: {self._last}" if self._last else ""
                 raise DataError(
                     f"data source {self._current!r} has {len(source)} groups "
                     f"but nothing to train on in them{reason}"
                 )
-            self._fruitless += 1
+            self._fruitless.add(group)
             try:
                 items = self.items(source[group])
             except DataError as error:
