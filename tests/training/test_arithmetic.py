@@ -10,13 +10,14 @@ from toy import Squares, raw, toy
 
 from chiasm.data import Message, Sample
 from chiasm.data.documents import PictureReader, document
-from chiasm.errors import ChiasmError
+from chiasm.errors import ChiasmError, RecipeError
+from chiasm.indivisible import Indivisible
 from chiasm.losses import Loss, objective
 from chiasm.recipe import Stage, load_recipe
 from chiasm.sequence import pack
 from chiasm.training.distribution import Ranks
 from chiasm.training.optimiser import optimiser, optimiser_state, restore_optimiser
-from chiasm.training.step import Aim, Documents, Step
+from chiasm.training.step import Aim, Documents, Pictures, Step, uses_bf16
 from chiasm.training.train import build_model
 
 CPU = torch.device("cpu")
@@ -258,3 +259,155 @@ def test_a_routing_without_a_balance_accumulates_and_one_with_it_is_weighed():
     assert outcome.objective == pytest.approx(
         outcome.losses["text"] + 0.5 * 3.0 * outcome.losses["balance"], rel=1e-5
     )
+
+
+class Pair(Ranks):
+    """The first of two ranks, of which the other had other losses, and as many terms of what both had."""
+
+    def gather(self, value):
+        if isinstance(value, dict):
+            return [value, {"a": 3.0, "b": 1.0}]
+        return [value, ({"a": 12.0, "b": 5.0}, {"a": 3.0, "b": 1.0}, {"a": 0.5, "b": 2.0})]
+
+    def sum_gradients(self, parameters):
+        pass
+
+
+def test_what_is_told_of_a_step_is_that_of_all_ranks():
+    aim = Slopes()
+    made = torch.optim.SGD([{"params": [aim.weight]}], lr=1.0)
+    outcome = Step(aim, made, stage(), Pair(0, 2), CPU)([Batch(a=(4.0, 1, 0.5))])
+    assert outcome.losses == {"a": (2 * 4 + 12) / 4, "b": 5.0}
+    assert outcome.objective == pytest.approx(0.5 * 5 + 2 * 5)
+    torch.testing.assert_close(aim.weight.grad, torch.tensor([0.5 * 4 / 4, 0.0]))
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_a_stage_computes_in_the_precision_that_it_asks_for(half):
+    aim, seen = Slopes(), []
+    losses = aim.losses
+
+    def watched(batch):
+        seen.append((torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")))
+        return losses(batch)
+
+    aim.losses = watched
+    step_of(aim, precision="bf16" if half else "fp32")([Batch(a=(4.0, 1, 1.0))])
+    assert seen == [(half, torch.bfloat16)]
+
+
+def test_gradients_of_the_step_before_are_gone():
+    aim = Slopes()
+    step = step_of(aim)
+    for _ in range(2):
+        step([Batch(a=(4.0, 1, 1.0))])
+        assert aim.weight.grad.tolist() == [4.0, 0.0]
+
+
+class Normalised(Slopes):
+    """With a module that no step of several batches, and one that no step of several ranks may have."""
+
+    def __init__(self, module):
+        super().__init__()
+        self.module = module
+
+    def modules(self):
+        return (self.module,)
+
+
+class OfAllRanks(Indivisible):
+    def indivisible(self, *, ranks, rows):
+        return f"of {rows} rows" if ranks else None
+
+
+def test_what_is_of_a_whole_batch_is_refused_where_a_step_has_several():
+    norm = Normalised(nn.BatchNorm1d(1))
+    step_of(norm)
+    with pytest.raises(
+        RecipeError, match=r"accumulates over 3 batches, but .*BatchNorm1d.*, or use accumulate: 1"
+    ):
+        step_of(norm, accumulate=3)
+    aim = Normalised(OfAllRanks())
+    step_of(aim, accumulate=3)
+    made = torch.optim.SGD([{"params": [aim.weight]}], lr=1.0)
+    with pytest.raises(RecipeError, match="runs in 2 processes, but of 8 rows, or run it in one process"):
+        Step(aim, made, stage(), Ranks(0, 2), CPU)
+
+
+@pytest.mark.parametrize(
+    ("precision", "features", "half"),
+    [
+        ("bf16", (), True),
+        ("fp32", ("bf16", "amx"), False),
+        ("auto", (), False),
+        ("auto", ("bf16",), True),
+        ("auto", ("amx",), True),
+        ("auto", None, False),
+    ],
+)
+def test_a_processor_computes_in_bf16_where_it_can_unless_told_otherwise(
+    monkeypatch, precision, features, half
+):
+    for name, feature in (("_is_avx512_bf16_supported", "bf16"), ("_is_amx_tile_supported", "amx")):
+        if features is None:
+            monkeypatch.delattr(torch.cpu, name, raising=False)
+        else:
+            monkeypatch.setattr(torch.cpu, name, lambda f=feature: f in features, raising=False)
+    assert uses_bf16(precision, CPU) is half
+
+
+def test_cards_compute_in_bf16_where_they_have_it_and_others_do_not(monkeypatch):
+    for supported in (True, False):
+        monkeypatch.setattr(
+            torch.cuda,
+            "is_bf16_supported",
+            lambda including_emulation, s=supported: s and not including_emulation,
+        )
+        assert uses_bf16("auto", torch.device("cuda")) is supported
+    assert uses_bf16("auto", torch.device("mps")) is False
+
+
+def test_a_tokenizers_terms_are_tried_on_one_image_which_leaves_it_as_it_is():
+    model = build_model(toy())
+    tokenizer = model.image_tokenizer.train()
+    tokenizer.encoder.eval()
+    aim, images = Pictures(model), torch.rand(3, 3, 16, 16)
+    before, noise = copy.deepcopy(tokenizer.state_dict()), torch.get_rng_state()
+    calls, losses = [], tokenizer.losses
+    tokenizer.losses = lambda batch: calls.append(len(batch)) or losses(batch)
+    assert aim.counts(images) == {"reconstruction": 3 * 3 * 16 * 16, "commitment": 3 * 2 * 2 * 8}
+    assert aim.counts(images[:2]) == {"reconstruction": 2 * 3 * 16 * 16, "commitment": 2 * 2 * 2 * 8}
+    assert calls == [1]
+    assert (tokenizer.training, tokenizer.encoder.training) == (True, False)
+    assert not tokenizer.quantizer._notes
+    assert torch.equal(torch.get_rng_state(), noise)
+    assert all(torch.equal(value, before[name]) for name, value in tokenizer.state_dict().items())
+
+
+def test_a_codebook_is_watched_by_the_images_of_a_whole_step():
+    aim, seen = Pictures(build_model(toy())), []
+    aim._watch.look = seen.append
+    aim.tokenizer.train()
+    for sizes, learn in (((2, 3), aim.after_step), ((4,), aim.forget), ((1, 1), aim.after_step)):
+        for size in sizes:
+            aim.losses(torch.rand(size, 3, 16, 16))
+        learn()
+    assert seen == [5, 2]
+    assert int(aim.tokenizer.quantizer.batches) == 2
+    assert (aim.unit, Documents.unit) == ("pictures", "tokens")
+    assert list(aim.modules()) == [aim.tokenizer]
+    assert aim.health() == aim.tokenizer.health()
+
+
+def test_an_aim_needs_to_know_no_more_than_its_losses():
+    aim = Slopes()
+    assert (list(Aim.modules(aim)), list(Aim.buffers(aim)), Aim.health(aim), Aim.warning(aim)) == (
+        [],
+        [],
+        {},
+        None,
+    )
+    assert Aim.names is None
+    unnamed = Slopes()
+    unnamed.names = None
+    step_of(unnamed, weights={"whatever": 1.0})

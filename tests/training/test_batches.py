@@ -1,13 +1,27 @@
 """The order of the data, what is dropped from documents, and exact resumption."""
 
+import time
+
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from toy import Squares, toy
 
-from chiasm.data import Source
+from chiasm.data import Message, Sample, Source
+from chiasm.data.files import PictureInMemory
 from chiasm.errors import DataError
 from chiasm.sequence import Kind
-from chiasm.training.batches import Ahead, DocumentBatches, InTurn, PictureBatches
+from chiasm.training.batches import (
+    Ahead,
+    DescribedBatches,
+    DocumentBatches,
+    InTurn,
+    PictureBatches,
+    descriptions,
+    pictures_of,
+    taken_of,
+)
 from chiasm.training.mixture import Mixture, chance
 from chiasm.training.train import build_model
 
@@ -170,3 +184,175 @@ def test_a_sample_longer_than_a_row_is_named():
     batches = DocumentBatches(model.contract, {"squares": Squares()}, recipe.stages[1], seed=0)
     with pytest.raises(DataError, match=r"(see|draw|words) \d+ .*has \d+ tokens but a row holds 8"):
         batches.next()
+
+
+def images(count, side=16):
+    return [PictureInMemory(Image.new("RGB", (side, side), (index, 0, 0))) for index in range(count)]
+
+
+def test_a_group_gives_the_images_that_it_writes_else_those_that_it_reads_each_once():
+    a, b, c, _ = images(4)
+    reads = Sample("reads", (Message("user", (a, "?", b)), Message("assistant", ("x",))))
+    again = Sample("again", (Message("system", (b,)), Message("user", (c,)), Message("assistant", ("y",))))
+    writes = Sample("writes", (Message("user", (a,)), Message("assistant", (c, "z", b))))
+    assert pictures_of([reads, again]) == [a, b, c]
+    assert pictures_of([reads, writes, again]) == [c, b]
+    assert pictures_of([]) == []
+
+
+def test_a_description_is_the_first_thing_said_of_one_image():
+    a, b, *_ = images(2)
+    one = Sample("one", (Message("user", ("What?", a)), Message("assistant", ("a dog", "and more"))))
+    labelled = Sample("two", one.messages, truth={"labels": ["dog", "cat"]})
+    two = Sample("three", (Message("user", (a, b)), Message("assistant", ("a dog",))))
+    drawn = Sample("four", (Message("user", (a,)), Message("assistant", (b, "a dog"))))
+    silent = Sample("five", (Message("user", (a,)),))
+    none = Sample("six", (Message("user", ("Hi",)), Message("assistant", ("a dog",))))
+    found = descriptions([one, labelled, two, drawn, silent, none])
+    assert found == [(a, "a dog", ("a dog",)), (a, "a dog", ("dog", "cat"))]
+
+
+def test_items_that_cannot_be_used_are_skipped_until_there_are_enough():
+    source = Squares(groups=6, kinds=("words",))
+    source.broken = "skip"
+    mixture = Mixture({"a": source}, {"a": 1.0}, "key", lambda group: group)
+    tried = []
+
+    def use(sample):
+        tried.append(sample.name)
+        if sample.name in ("words 1", "words 4"):
+            raise DataError("no")
+        return sample.name
+
+    found = taken_of(mixture, 4, use)
+    assert len(found) == 4
+    assert set(found) == {"words 0", "words 2", "words 3", "words 5"}
+    assert mixture.left_out["a"].keys() == {"1:0", "4:0"} & {f"{name[-1]}:0" for name in tried}
+    assert taken_of(mixture, 0, use) == []
+
+
+@pytest.fixture(scope="module")
+def described():
+    """Batches of pictures with words, whose encoder sees 16 x 16 pixels."""
+    recipe = toy()
+    model = build_model(recipe)
+    source = Squares(groups=6, kinds=("see", "draw"))
+    return model, DescribedBatches(model.contract, {"squares": source}, recipe.stages[1], seed=0)
+
+
+def test_a_described_batch_is_what_the_encoder_sees_with_what_is_said_from_the_first_on(described):
+    model, batches = described
+    state = batches.state()
+    assert state == Mixture(batches.mixture.sources, {"squares": 1.0}, "key", descriptions).state()
+    assert batches.size == (16, 16)
+    batch = batches.next()
+    origins = DescribedBatches(model.contract, batches.mixture.sources, toy().stages[1], seed=0)
+    items = []
+    for _ in range(2):
+        items.append(origins.mixture.peek()[1])
+        origins.mixture.advance()
+    assert batch.texts == tuple(each.text for each in items)
+    assert batch.labels == tuple((each.text,) for each in items)
+    for pixels, item in zip(batch.pixels, items, strict=True):
+        expected = torch.from_numpy(np.array(item.picture.open())).permute(2, 0, 1) / 255
+        torch.testing.assert_close(pixels, expected.float(), atol=1e-2, rtol=0)
+    words = {
+        each.text for index in range(6) for each in descriptions(batches.mixture.sources["squares"][index])
+    }
+    assert batches.labels() == sorted(words)
+
+
+def test_views_of_another_size_are_refused_by_name(described):
+    _, batches = described
+    picture, size = images(1)[0], batches.size
+    batches.size = type(size)(8, 16)
+    try:
+        with pytest.raises(DataError, match="seen as 16x16 and others as 8x16; use views of type 'whole'"):
+            batches._view(picture)
+    finally:
+        batches.size = size
+    assert batches._view(picture).size == size
+
+
+class Odd(Squares, name="test_odd_squares"):
+    """From outside: the images of every third group cannot be decoded, though they have a size."""
+
+    foreign, broken = True, "skip"
+
+    def __getitem__(self, index):
+        group = super().__getitem__(index)
+        if index % 3 == 0:
+            for sample in group:
+                for message in sample.messages:
+                    for item in message.content:
+                        if isinstance(item, PictureInMemory):
+                            item.open = lambda: (_ for _ in ()).throw(
+                                DataError("cut off", "unreadable image")
+                            )
+        return group
+
+
+@pytest.mark.parametrize("maker", [DocumentBatches, PictureBatches, DescribedBatches])
+def test_a_check_decodes_images_only_where_asked_to(maker):
+    recipe = toy()
+    model = build_model(recipe)
+    of = model.image_tokenizer if maker is PictureBatches else model.contract
+    batches = maker(of, {"squares": Odd(groups=6)}, recipe.stages[1], seed=0)
+    before = batches.state()["left_out"]
+    assert batches.check() == before
+    left_out = batches.check(decode=True)["squares"]
+    assert {key.partition(":")[0] for key in left_out} == {"0", "3"}
+    assert set(left_out.values()) == {"unreadable image"}
+
+
+def test_clips_of_one_length_or_images_make_a_batch():
+    recipe = toy()
+    tokenizer = build_model(recipe).image_tokenizer
+    batches = PictureBatches(tokenizer, {"squares": Squares()}, recipe.stages[0], seed=0)
+    assert (batches.moving, batches.size) == (False, (16, 16))
+    assert batches.next().shape == (8, 3, 16, 16)
+    shapes = iter([(3, 16, 16), (2, 3, 16, 16)] * 4)
+    batches._pixels = lambda picture: torch.zeros(next(shapes))
+    with pytest.raises(DataError, match="stage 'codes' mixes pictures, clips of 2 frames in a batch"):
+        batches.next()
+    batches._pixels = lambda picture: torch.zeros(2, 3, 16, 16)
+    assert batches.next().shape == (8, 2, 3, 16, 16)
+
+
+class Slow:
+    """Batches 1, 2, 3 ... of which each takes a while, and that count how many were made."""
+
+    def __init__(self, seconds=0.0, last=10**9):
+        self.count, self.seconds, self.last = 0, seconds, last
+
+    def next(self):
+        if self.count == self.last:
+            raise DataError("no more")
+        time.sleep(self.seconds)
+        self.count += 1
+        return self.count
+
+    def state(self):
+        return {"count": self.count}
+
+
+@pytest.mark.parametrize("feed", [Ahead, InTurn])
+def test_each_batch_comes_with_the_position_behind_it_and_the_time_that_was_waited(feed):
+    with feed(Slow(0.02, last=4)) as fed:
+        found = [fed.take() for _ in range(4)]
+        assert [(each.batch, each.state["count"]) for each in found] == [(i, i) for i in range(1, 5)]
+        assert 0.015 < found[0].waited < 5
+        with pytest.raises(DataError, match="no more"):
+            fed.take()
+
+
+def test_batches_are_made_ahead_only_so_far_and_a_full_queue_holds_up_no_end():
+    slow = Slow()
+    with Ahead(slow, depth=2) as ahead:
+        ahead.take()
+        deadline = time.monotonic() + 10
+        while slow.count < 4 and time.monotonic() < deadline:  # one taken, two ready, one in hand
+            time.sleep(0.01)
+        time.sleep(0.05)
+        assert slow.count == 4
+    assert not ahead._thread.is_alive()

@@ -5,8 +5,17 @@ import torch
 from toy import toy
 
 from chiasm.errors import CheckpointError, RecipeError
+from chiasm.objectives import Objective
 from chiasm.recipe import Stage
-from chiasm.training.optimiser import optimiser, optimiser_state, rate, restore_optimiser, table
+from chiasm.training.optimiser import (
+    _can_fuse,
+    optimiser,
+    optimiser_state,
+    rate,
+    restore_optimiser,
+    set_rate,
+    table,
+)
 from chiasm.training.train import build_model
 
 
@@ -109,3 +118,109 @@ def test_the_state_of_muon_is_put_back_bit_for_bit():
             made.step()
         results.append({name: value.clone() for name, value in model.state_dict().items()})
     assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])
+
+
+def test_muon_takes_the_linear_layers_of_encoder_language_and_tokenizer():
+    recipe = toy("stages.learn.optimiser=muon", "stages.learn.train.encoder=1e-3")
+    model = build_model(recipe)
+    model.train_only(recipe.stages[1].train)
+    made = optimiser(model, recipe.stages[1])
+    slots = {group["slot"] for group in made.muon.param_groups}
+    assert slots == {"encoder", "language"}
+    shapes = {p.ndim for group in made.muon.param_groups for p in group["params"]}
+    assert shapes == {2}
+    assert any(
+        p.ndim == 4 for group in made.adamw.param_groups for p in group["params"]
+    )  # the encoder's patches
+    assert {group["weight_decay"] for group in made.muon.param_groups} == {0.1}
+    assert made.param_groups == [*made.adamw.param_groups, *made.muon.param_groups]
+
+
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+def test_every_group_has_its_peak_times_the_share_of_the_step(kind):
+    recipe = toy(
+        f"stages.learn.optimiser={kind}", "stages.learn.train.language=0.5", "stages.learn.warmup=0.5"
+    )
+    model, learn = build_model(recipe), recipe.stages[1]
+    made = optimiser(model, learn)
+    assert all(group["lr"] == group["peak"] for group in made.param_groups)
+    set_rate(made, learn, 2)
+    for group in made.param_groups:
+        assert group["lr"] == pytest.approx((0.5 if group["slot"] == "language" else 2e-3) * 0.5)
+
+
+def test_gradients_are_dropped_of_all_parameters_or_set_to_zero():
+    recipe = toy("stages.learn.optimiser=muon")
+    model = build_model(recipe)
+    made = optimiser(model, recipe.stages[1])
+    every = [p for group in made.param_groups for p in group["params"]]
+    for options, expected in (({}, None), ({"set_to_none": False}, 0.0)):
+        for parameter in every:
+            parameter.grad = torch.ones_like(parameter)
+        made.zero_grad(**options)
+        for parameter in every:
+            found = parameter.grad if parameter.grad is None else float(parameter.grad.abs().max())
+            assert found == expected
+
+
+class Teaching(Objective):
+    """One weight of its own, and a teacher that does not learn."""
+
+    name, names = "teaching", ("a",)
+
+    def __init__(self, *, own: bool = True):
+        super().__init__()
+        if own:
+            self.own = torch.nn.Parameter(torch.ones(2, 2))
+        self.teacher = torch.nn.Linear(2, 2).requires_grad_(False)
+
+    def losses(self, model, batch):
+        return {}
+
+
+def test_an_objective_is_trained_without_its_teachers():
+    model, objective = build_model(toy()), Teaching()
+    learn = stage(steps=4).model_copy(update={"train": {"connector": 1e-3, "objective": 2e-3}})
+    made = optimiser(model, learn, objective)
+    own = [group for group in made.param_groups if group["slot"] == "objective"]
+    assert [group["names"] for group in own] == [["objective.own"]]
+    assert own[0]["peak"] == 2e-3
+    row = table(model, learn, objective)[-1]
+    assert (row.slot, row.part, row.parameters, row.trained, row.rate) == (
+        "objective",
+        "teaching",
+        10,
+        4,
+        2e-3,
+    )
+    without = learn.model_copy(update={"train": {"connector": 1e-3}})
+    with pytest.raises(RecipeError, match="does not train the weights of objective 'teaching'"):
+        optimiser(model, without, objective)
+    optimiser(model, without, Teaching(own=False))
+
+
+def test_rates_rise_over_the_warm_up_to_the_whole_and_fall_over_the_rest():
+    made = stage(steps=200, warmup=0.05, schedule="linear")
+    assert [rate(made, step) for step in (0, 4, 9, 10)] == [0.1, 0.5, 1.0, 1.0]
+    assert rate(made, 105) == pytest.approx(0.5)
+    assert rate(made, 199) == pytest.approx(1 / 190)
+    assert rate(stage(steps=3, warmup=1.0, schedule="cosine"), 2) == 1.0
+    assert rate(stage(steps=3, warmup=1.0, schedule="linear"), 3) == 1.0
+    assert rate(stage(steps=100, warmup=0.0, schedule="cosine"), 50) == pytest.approx(0.5)
+
+
+def test_slots_that_are_frozen_have_no_rate():
+    recipe = toy()
+    model = build_model(recipe)
+    model.train_only(recipe.stages[1].train)
+    rows = {row.slot: row for row in table(model, recipe.stages[1])}
+    assert (rows["encoder"].rate, rows["views"].parameters, rows["views"].trained) == (0.0, 0, 0)
+    assert {rows[slot].part for slot in ("encoder", "language")} == {"vit", "causal"}
+
+
+def test_on_what_has_fused_kernels_they_are_used():
+    assert [_can_fuse(torch.device(kind)) for kind in ("cpu", "cuda", "mps")] == [True, True, False]
+    model = build_model(toy())
+    made = optimiser(model, toy().stages[1])
+    assert made.param_groups[0]["fused"] is True
+    assert made.param_groups[0]["betas"] == toy().stages[1].betas

@@ -97,3 +97,14 @@ def test_a_damaged_line_of_the_metrics_is_named(tmp_path, damage):
     (tmp_path / "metrics.jsonl").write_bytes(b"\n".join([line, damage, line, b""]))
     with pytest.raises(CheckpointError, match=r"metrics\.jsonl, line 2, is not as training wrote it"):
         read_metrics(tmp_path)
+
+
+def test_the_next_stage_begins_anew_but_for_what_is_the_runs():
+    run = {"total": 9, "metrics": 44, "left_out": {"codes": {}}, "data": {"a": "x"}}
+    position = Position(
+        **run, stage=1, step=7, skipped=2, in_a_row=1, averages={"text": 1.0}, tokens=5, seconds=2.5,
+        batches=[BATCHES], random=[_random_state()[0]],
+    )  # fmt: skip
+    position.next_stage()
+    assert position == Position(**run, stage=2)
+    assert position.score == float("inf")

@@ -5,11 +5,14 @@ import json
 import math
 import os
 import signal
+import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from rich.console import Console
-from toy import toy
+from toy import Squares, toy
 
 import chiasm.checkpoint
 from chiasm.checkpoint import load_model, training_checkpoints
@@ -17,6 +20,7 @@ from chiasm.errors import CheckpointError, ChiasmError, RecipeError
 from chiasm.training import Interrupted, loop, train
 from chiasm.training.metrics import read_metrics
 
+train_module = sys.modules["chiasm.training.train"]  # `chiasm.training.train` is the function
 SHORT = ("stages.codes.steps=4", "stages.learn.steps=8", "checkpoints.every=2")
 
 
@@ -204,3 +208,78 @@ def test_a_second_run_finds_the_features_of_the_first(finished, tmp_path, monkey
         folder = train(toy(*SHORT), tmp_path / name, console=console)
         assert ("features of" in console.export_text()) == computed
         assert weights(folder) == weights(finished)
+
+
+def test_a_run_computes_in_the_numbers_that_are_asked_for():
+    recipe = toy()
+    assert train_module._computing_in(None, recipe) is recipe
+    for name in ("fp32", "bf16"):
+        assert {stage.precision for stage in train_module._computing_in(name, recipe).stages} == {name}
+    with pytest.raises(ChiasmError, match="computes in fp32 or bf16, not in fp16"):
+        train_module._computing_in("fp16", recipe)
+
+
+def test_data_is_told_by_its_samples_and_the_files_of_its_images(tmp_path):
+    source = Squares()
+    assert train_module.identity(source) == source.fingerprint
+    files = [tmp_path / name for name in ("b.png", "a.png")]
+    source.image_files = lambda: files
+    missing = train_module.identity(source)
+    assert missing != source.fingerprint
+    files[0].write_bytes(b"123")
+    there = train_module.identity(source)
+    assert there != missing
+    files.reverse()
+    assert train_module.identity(source) == there
+    files[1].write_bytes(b"1234")
+    assert train_module.identity(source) != there
+    source.groups += 1
+    assert len(train_module.identity(source)) == 32
+
+
+def test_held_out_data_is_read_whole_and_the_images_of_its_first_groups_are_opened(monkeypatch):
+    opened, broken = [], ["error"]
+
+    class Held:
+        def __init__(self):
+            self.broken = broken[0]
+
+        def __len__(self):
+            return 20
+
+        def __getitem__(self, index):
+            picture = SimpleNamespace(open=lambda: opened.append(index))
+            return [SimpleNamespace(messages=[SimpleNamespace(content=("x", picture))])]
+
+    monkeypatch.setattr(train_module, "Picture", SimpleNamespace)
+    monkeypatch.setattr(train_module.parts, "build", lambda slot, spec, where: built.append(where) or Held())
+    built = []
+    recipe = toy(evaluation={"data": "squares", "labelled": ["squares", "squares"]})
+    train_module.check_held_out(recipe)
+    assert built == ["data.squares"]
+    assert opened == list(range(8))
+    broken[0] = "skip"
+    train_module.check_held_out(recipe)
+    assert opened == list(range(8))
+    train_module.check_held_out(toy())
+    assert len(built) == 2
+
+
+def test_a_stage_without_data_or_without_anything_to_train_is_said():
+    recipe = toy()
+    for field, message in (("data", "stage 'codes' has no data"), ("train", "stage 'codes' trains nothing")):
+        stages = (recipe.stages[0].model_copy(update={field: {}}), recipe.stages[1])
+        with pytest.raises(RecipeError, match=message):
+            train_module.build_sources(recipe.model_copy(update={"stages": stages}))
+    assert list(train_module.build_sources(recipe)) == ["squares"]
+
+
+def test_the_folder_of_a_run_is_named_after_its_recipe(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(train_module, "_run", lambda *given: seen.append(given))
+    assert train(toy()) == Path("runs/toy") == seen[0][1]
+    assert train(toy(), tmp_path, console=(console := quiet()), device="cpu", other_data=True) == tmp_path
+    recipe, folder, ranks, given, other = seen[1]
+    assert (recipe, folder, given, other) == (toy(), tmp_path, console, True)
+    assert (ranks.rank, ranks.world, ranks.device.type) == (0, 1, "cpu")
+    assert (seen[0][4], seen[0][3].quiet) == (False, False)
