@@ -54,3 +54,16 @@ def test_right_answers_are_found_right_and_copies_wrong():
 def test_without_sentences_it_is_left_out():
     with pytest.raises(NotApplicable, match="no visual sentences"):
         Analogies().run(Exam(Copying(right=True), world(draw=1), Evaluation(pictures=4)))
+
+
+def test_answers_are_told_by_the_kind_of_change_and_twelve_sentences_are_shown():
+    exam = Exam(Copying(right=True), world(sentence=1), Evaluation(pictures=14))
+    outcome = Analogies().run(exam)
+    kinds = outcome.scores["by_kind"]
+    assert sum(kind["n"] for kind in kinds.values()) == outcome.scores["n"] == 14
+    assert {kind["score"] for kind in kinds.values()} == {1.0}
+    shown = outcome.samples["sentences"]
+    assert len(shown) == 12
+    assert shown[3]["pictures"] == [f"sentence-3-{place}.webp" for place in range(4)]
+    assert len(outcome.pictures) == 12 * 5
+    assert {each["kind"] for each in shown} <= set(kinds)

@@ -161,7 +161,8 @@ def test_a_metric_of_ones_own_is_a_function():
 
 @pytest.mark.usefixtures("no_metrics_left_behind")
 @pytest.mark.parametrize(
-    "wrong", [lambda a, t: 2, lambda a, t: float("nan"), lambda a, t: None, lambda a, t: a[9]]
+    "wrong",
+    [lambda a, t: 1.01, lambda a, t: -0.01, lambda a, t: float("nan"), lambda a, t: None, lambda a, t: a[9]],
 )
 def test_a_metric_that_fails_is_named(wrong):
     metric("mine")(wrong)
@@ -175,3 +176,19 @@ def test_a_metric_has_one_name_and_a_name_one_metric():
         lookup("exakt")
     with pytest.raises(RecipeError, match="two metrics are named 'exact'"):
         metric("exact")(lambda answer, truths: 1.0)
+
+
+def test_a_score_may_be_anything_from_nought_to_one():
+    assert {lookup(name)("dog", ["dog"]) for name in metrics.names() if name != "choice"} == {1.0}
+    assert {lookup(name)("dog", ["cow"]) for name in metrics.names()} == {0.0}
+    assert metrics.names() == sorted({"exact", "contains", "relaxed", "anls", "vqa", "choice"})
+
+
+def test_vqa_with_few_people_wants_all_the_others():
+    vqa = lookup("vqa")
+    assert vqa("red", ["red"]) == 1
+    assert vqa("red", ["blue"]) == 0
+    assert vqa("red", ["red", "blue"]) == 0.5  # agrees with one of two others
+    assert vqa("red", ["red", "red", "blue"]) == pytest.approx((0.5 + 0.5 + 1) / 3)
+    assert vqa("red", ["red"] * 3 + ["blue"]) == pytest.approx((3 * 2 / 3 + 1) / 4)
+    assert vqa("ten of a kind", ["10 of kind"]) == vqa("zero", ["0"]) == 1

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from chiasm.data.sample import Sample
+from chiasm.data.sample import Message, Picture, Sample
 from chiasm.evaluation import cost, evaluate, experts, report
 from chiasm.evaluation.report import commands, flattened, numbers, others, percent, plain_bytes, seconds
 
@@ -198,3 +198,47 @@ def test_experts_are_apart_by_half_the_difference_of_their_shares():
     assert [row.apart for row in experts.rows(use)] == [None, 1.0, 0.0, None]
     mixed = {"a": {"text": [0.5, 0.5]}, "b": {"text": [0.2, 0.3, 0.5]}}
     assert experts.summary(mixed).endswith("words 20% to 50% (even: 50%, 33%)")
+
+
+class Blank(Picture):
+    key, size = "blank", None
+
+    def open(self):
+        raise AssertionError("nothing opens it")
+
+
+def subject_of(sees, draws):
+    contract = SimpleNamespace(read_tokens=lambda size, name: 9, span=SimpleNamespace(length=16))
+    model = SimpleNamespace(sees=sees, draws=draws, contract=contract)
+    return SimpleNamespace(model=model, answer=list, draw=list)
+
+
+@pytest.mark.parametrize(("sees", "draws"), [(True, True), (True, False), (False, True), (False, False)])
+def test_cost_is_measured_on_what_the_model_can_do(sees, draws, monkeypatch):
+    """Nine answers and three drawings for the medians; a question is words about a picture that is read."""
+    timed = []
+    for name, value in (
+        ("parameters", {}),
+        ("flops", 5),
+        ("passes", 3),
+        ("peak_memory", 1),
+        ("training", {}),
+    ):
+        monkeypatch.setattr(cost, name, lambda *_, value=value: value)
+    monkeypatch.setattr(cost, "_seconds", lambda runs: timed.append(len(runs)) or 0.5)
+    user, blank = Message("user", ("?",)), Message("user", (Blank(), "?"))
+    question = Sample("q", (blank, Message("assistant", ("dog",))))
+    drawing = Sample("d", (user, Message("assistant", (Blank(),))))
+    neither = [
+        Sample("edit", (blank, Message("assistant", (Blank(),)))),
+        Sample("words", (user, Message("assistant", ("dog",)))),
+        Sample("no answer", (blank,)),
+    ]
+    told = cost.cost(subject_of(sees, draws), None, [*neither, *[question] * 12, *[drawing] * 5], [])
+    assert timed == [9] * sees + [3] * draws
+    assert told["image_tokens"] == ({"read": 9} if sees else {}) | ({"written": 16} if draws else {})
+    assert set(told["flops"]) == ({"question"} if sees else set()) | ({"picture"} if draws else set())
+    assert set(told["seconds"]) == ({"answer"} if sees else set()) | ({"picture"} if draws else set())
+    assert ("passes" in told) == draws
+    nothing = cost.cost(subject_of(True, True), None, neither, [])
+    assert nothing["image_tokens"] == nothing["flops"] == nothing["seconds"] == {}

@@ -240,3 +240,25 @@ def test_diversity_from_one_picture_to_any_picture(source):
     blurred = [[p, p.filter(ImageFilter.GaussianBlur(3))] for p in pictures]
     assert 0 < diversity(blurred) < 0.5
     assert diversity([pictures[:3], pictures[3:]]) > 0.5
+
+
+def test_a_question_without_a_type_is_of_its_task_or_of_all():
+    messages = (Message("user", ("?",)), Message("assistant", ("Dog.",)))
+    truths = ({"type": "what", "task": "words"}, {"task": "words"}, {})
+    asked = ask([Item(Sample("s", messages, truth), 4) for truth in truths])
+    assert [each.type for each in asked] == ["what", "words", "all"]
+    assert {(each.kind, each.cluster, each.truths) for each in asked} == {("dog", 4, ("Dog.",))}
+
+
+def test_a_record_tells_the_true_answers_where_they_are_several():
+    messages = (Message("user", ("?",)), Message("assistant", ("dog",)))
+    people = ("dog", "dog", "cat")
+    one, several = ask([Item(Sample("s", messages, truth), 0) for truth in ({}, {"answers": people})])
+    for each in (one, several):
+        each.said["said"] = "cow"
+    assert several.truths == people  # three people, two of whom agree
+    assert "truths" not in one.record()
+    assert several.record()["truths"] == list(people)
+    assert not one.right
+    assert one.record()["score"] == 0
+    assert Asked("what", 0, "?", "dog", "dog", said={"said": "dog"}).right

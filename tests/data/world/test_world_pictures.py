@@ -61,6 +61,12 @@ def test_the_description_tells_apart_whatever_changes_a_pixel():
     assert hardly.description() == scenes[0].description()  # less than any pixel
 
 
+def test_a_picture_of_a_scene_says_what_it_shows():
+    picture = ScenePicture(Scene((2, 2), (Thing(DOG, 0), Thing(CAT, 3)), style="grey"), 64)
+    assert repr(picture) == "ScenePicture(dog 0, cat 3; 64 px, grey)"
+    assert picture.open().size == tuple(picture.size) == (64, 64)
+
+
 def test_a_thing_is_pasted_into_its_box_and_its_mask_is_what_it_covers_by_half():
     scene = Scene((1, 2), (Thing(DOG, 0), Thing(CAT, 1, side=1.0)), tint=(9, 99, 199))
     picture, seen = np.asarray(render(scene, 64)), masks(scene, 64)
