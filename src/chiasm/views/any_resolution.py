@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from chiasm.bounds import Pixels
 from chiasm.errors import RecipeError
-from chiasm.views import MarkedViews, Size, View
+from chiasm.views import GREY, MarkedViews, Size, View
+from chiasm.views.whole import Whole
 
 BLACK = (0, 0, 0)
 PINPOINTS = [(672, 336), (336, 672), (672, 672), (336, 1008), (1008, 336)]  # LLaVA-1.6's, heights first
@@ -32,8 +33,8 @@ class Enlargement(NamedTuple):
 class AnyResolution(MarkedViews, name="any_resolution"):
     """LLaVA-1.6's any-resolution tiles (LLaVA-NeXT, llava-vl.github.io, January 2024).
 
-    The first view is the whole picture, its aspect ratio not kept; the others are the tiles, row by row, of the
-    canvas that shows most of the picture and wastes least, on which it is centred on black.
+    The first view is the whole picture, as LLaVA-1.6 has it with its aspect ratio not kept. The others are the
+    tiles, row by row, of the canvas that shows most of the picture and wastes least, on black all round.
 
     Args:
         size: side of a tile in pixels.
@@ -44,6 +45,8 @@ class AnyResolution(MarkedViews, name="any_resolution"):
             row (what LLaVA-1.6 was trained with).
         decimals: how many decimals of an unpadded side are looked at before it is cut to whole tokens; the
             original looks at all, transformers at 7.
+        fit: how the whole picture becomes square; see the views `whole`.
+        padding: colour (0 to 255) of what 'pad' adds to the whole picture.
     """
 
     def __init__(
@@ -54,9 +57,12 @@ class AnyResolution(MarkedViews, name="any_resolution"):
         resolutions: list[tuple[Pixels, Pixels]] = PINPOINTS,
         arrangement: Literal["tiles", "mosaic", "unpadded"] = "unpadded",
         decimals: int | None = None,
+        fit: Literal["pad", "crop", "stretch"] = "stretch",
+        padding: tuple[int, int, int] = GREY,
     ):
         super().__init__()
         self.size, self.arrangement, self.decimals = size, arrangement, decimals
+        self.whole = Whole(size=size, fit=fit, padding=padding)
         self.resolutions = [Size(*each) for each in resolutions]
         for height, across in self.resolutions:
             if height < 1 or across < 1 or height % size or across % size:
@@ -67,8 +73,7 @@ class AnyResolution(MarkedViews, name="any_resolution"):
         self.markers = nn.Parameter(torch.randn(1, width) * width**-0.5) if marked else None
 
     def split(self, size: Size) -> list[View]:
-        tile = Size(self.size, self.size)
-        views = [View((0, 0, size.width, size.height), tile)]
+        tile, views = Size(self.size, self.size), self.whole.split(size)
         if not self.resolutions:
             return views
         plan = self.enlarge(size)

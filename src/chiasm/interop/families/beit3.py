@@ -35,12 +35,22 @@ FIXED = {
     "layernorm_embedding": False,
     "deepnorm": False,
     "moe_freq": 0,
+    "use_xmoe": False,
     "rel_pos_buckets": 0,
     "max_rel_pos": 0,
     "xpos_rel_pos": False,
     "in_chans": 3,
 }
 TRAINING = ("dropout", "attention_dropout", "activation_dropout", "drop_path_rate", "bert_init")
+# Of mixtures of experts, which it has not with a moe_freq of 0.
+OF_EXPERTS = (
+    "moe_top1_expert",
+    "moe_expert_count",
+    "moe_gating_use_fp32",
+    "moe_eval_capacity_token_fraction",
+    "moe_second_expert_policy",
+    "moe_normalize_gate_prob_before_dropping",
+)
 MACHINE = ("checkpoint_activations", "fsdp", "ddp_rank", "flash_attention")
 WAYS = {"A": "image", "B": "text"}
 INSIDE = {  # of a layer: theirs and ours
@@ -65,6 +75,7 @@ class BEiT3(Family, name="beit3"):
         **TRANSFORMERS,
         **dict.fromkeys(TRAINING, "in training only"),
         **dict.fromkeys(MACHINE, "speed and memory only"),
+        **dict.fromkeys(OF_EXPERTS, "of experts, of which it has none"),
         "no_output_layer": "the original never uses its output layer",
         "share_encoder_input_output_embed": "the original never uses its output layer",
         "xpos_scale_base": "of positions that it has not",

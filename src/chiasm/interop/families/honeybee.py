@@ -28,6 +28,23 @@ POSITIONS = {"abstractor.pos_emb", "abstractor.v_pos_emb"}
 CLASS = ".class"  # behind the name, where `read` has put the class token's position aside
 TOWER = "vision_model.vision_model."
 POOLED = {"none": "none", "query": "query", "tgt": "target"}
+OF_LANGUAGE = (
+    "pretrained_lm_name_or_path",
+    "pretrained_tokenizer_name_or_path",
+    "delta_model_name_or_path",
+)
+# Fields of Deformable DETR's config, which a D-Abstractor's holds whole.
+OF_DETECTOR = (
+    "auxiliary_loss", "backbone", "backbone_config", "backbone_kwargs", "bbox_cost", "bbox_loss_coefficient",
+    "class_cost", "decoder_layerdrop", "dice_loss_coefficient", "dilation", "encoder_attention_heads",
+    "encoder_ffn_dim", "encoder_layerdrop", "encoder_layers", "encoder_n_points", "eos_coefficient", "focal_alpha",
+    "giou_cost", "giou_loss_coefficient", "init_std", "init_xavier_std", "mask_loss_coefficient",
+    "max_position_embeddings", "num_channels",
+    "position_embedding_type", "return_intermediate", "two_stage", "two_stage_num_proposals", "use_timm_backbone",
+    "with_box_refine",
+)  # fmt: skip
+# Fields of the vision config that are not its tower's.
+OF_VISION = ("encoder_type", "pretrained_vision_name_or_path", "image_mean", "image_std")
 # Their names in a bottleneck, and ours.
 BOTTLENECK = (
     ("conv1.conv", "expand"),
@@ -86,6 +103,18 @@ class Honeybee(Family, name="honeybee"):
 
     without_effect: ClassVar = {
         **EVERYWHERE,
+        "is_composition": "bookkeeping of transformers",
+        "hidden_size": "the tensors tell",
+        "vision_config.pretrained_vision_name_or_path": "of weights at the start",
+        "vision_config.image_mean": "taken over by the encoder",
+        "vision_config.image_std": "taken over by the encoder",
+        **{f"lm_config.{key}": "of weights at the start" for key in OF_LANGUAGE},
+        "*.prenorm": "of the projectors mlp and c-abs, which read it",
+        **{
+            f"{place}.{key}": "of the detector whose decoder a D-Abstractor is"
+            for place in ("projector_config", "visual_projector_config")
+            for key in OF_DETECTOR
+        },
         "*.use_pretrained_backbone": "of weights at the start",
         "*.disable_custom_kernels": "speed only",
         "*.manual_init_refPoints": "of weights at the start",
@@ -124,9 +153,10 @@ class Honeybee(Family, name="honeybee"):
         vision, projector = config["vision_config"], _projector(config)
         layer = projector.get("feature_layer_index", -1)
         text = config.get("text_config", config.get("lm_config"))
+        known_value("encoder_type", vision.get("encoder_type", "openai.clip"), "openai.clip")
         return {
             "views": {"type": "whole", "size": vision.get("image_size", 224)},
-            "encoder": tower(vision, "clip_vision_model", layer=layer),
+            "encoder": tower(_of_tower(vision), "clip_vision_model", layer=layer),
             "connector": _connector(projector, _side(vision)),
             "language": causal_config(text, text.get("model_type", "llama")),
         }
@@ -179,6 +209,10 @@ def _projector(config: Mapping[str, Any]) -> dict[str, Any]:
         return config["projector_config"]
     # Old configs say it so, and keep the count outside.
     return {**config["visual_projector_config"], "num_query_tokens": config.get("num_query_tokens")}
+
+
+def _of_tower(vision: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: vision[key] for key in vision if key not in OF_VISION}
 
 
 def _side(vision: Mapping[str, Any]) -> int:

@@ -25,6 +25,7 @@ MIDDLE = ("block_1", "attn_1", "block_2")
 WRAPPERS = ("ema", "model", "state_dict")  # in the order in which the original's evaluation looks for them
 # Arguments of its training that tensors do not tell, and what its constructor calls them.
 ARGUMENTS = {
+    "codebook_l2_norm": "codebook_l2_norm",
     "commit_loss_beta": "commit_loss_beta",
     "entropy_loss_ratio": "entropy_loss_ratio",
     "dropout_p": "dropout_p",

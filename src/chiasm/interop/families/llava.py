@@ -83,10 +83,8 @@ class Llava(Family, name="llava"):
         return "mm_projector_type" in folder.config and folder.config.get("model_type") in LANGUAGES
 
     def read(self, folder: Folder) -> Original:
-        reference = folder.config.get("mm_vision_tower") or ""
-        inside = folder.path / reference
         try:
-            clip = Folder(inside if reference and inside.is_dir() else resolve(reference))
+            clip = tower_folder(folder, "mm_vision_tower")
         except CheckpointError as error:
             alone = all(name.startswith("model.mm_projector.") for name in folder.tensors)
             held = (
@@ -125,8 +123,8 @@ class Llava(Family, name="llava"):
             points = [(height, width) for width, height in _pinpoints(told["image_grid_pinpoints"])]
             views = {"type": "any_resolution", "size": size, "resolutions": points}
             views["arrangement"] = _known(merge, ARRANGEMENTS, "mm_patch_merge_type")
-        elif merge == "spatial_unpad":
-            views = {"type": "any_resolution", "size": size, "resolutions": [], "arrangement": "unpadded"}
+        elif _known(merge, ARRANGEMENTS, "mm_patch_merge_type") == "unpadded":  # a newline behind the image
+            views |= {"type": "any_resolution", "resolutions": [], "arrangement": "unpadded"}
         return {
             "views": views,
             "encoder": tower(
@@ -155,13 +153,20 @@ class Llava(Family, name="llava"):
         )
 
     def constants(self, folder: Folder) -> dict[str, Tensor]:
-        return normalisation(folder)
+        return normalisation(folder) or normalisation(tower_folder(folder, "mm_vision_tower"))
 
     def chat_template(self, config: Mapping[str, Any]) -> str | None:
         return VICUNA if config["config"].get("model_type", "llava") in ("llava", "llava_llama") else None
 
     def write(self, original: Original, folder: Path) -> None:
         super().write(Original(original.config["config"], original.tensors), folder)
+
+
+def tower_folder(folder: Folder, key: str) -> Folder:
+    """The vision tower that a config names at `key`: a folder inside, or a checkpoint of its own."""
+    reference = folder.config.get(key) or ""
+    inside = folder.path / reference
+    return Folder(inside if reference and inside.is_dir() else resolve(reference))
 
 
 def _refuse_others(told: Mapping[str, Any]) -> None:

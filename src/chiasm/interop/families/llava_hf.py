@@ -14,7 +14,7 @@ from chiasm.encoders.transformers import OPENAI
 from chiasm.errors import CheckpointError
 from chiasm.interop.activations import activation_name, their_activation
 from chiasm.interop.cases import Case
-from chiasm.interop.config import EVERYWHERE
+from chiasm.interop.config import EVERYWHERE, known_value
 from chiasm.interop.convert import load
 from chiasm.interop.families.llava import VICUNA
 from chiasm.interop.family import Family, Folder, Original, find_family
@@ -67,6 +67,7 @@ class LlavaTransformers(Family, name="llava-hf"):
     def model(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> dict[str, dict[str, Any]]:
         vision, text = config["vision_config"], config["text_config"]
         size = vision.get("image_size", 224)
+        known_value("use_image_newline_parameter", config.get("use_image_newline_parameter", True), True)
         classless = "siglip" in vision.get("model_type", "clip_vision_model")
         views: dict[str, Any] = {"type": "whole", "size": size, "fit": "stretch" if classless else "crop"}
         views |= config.get(VIEWS, {})
@@ -120,6 +121,8 @@ class LlavaTransformers(Family, name="llava-hf"):
             raise CheckpointError(
                 "'llava-hf' needs the views 'whole', or 'any_resolution' with its tiles unpadded"
             )
+        if not whole and views["fit"] != "stretch":
+            raise CheckpointError("'llava-hf' stretches the whole image beside the tiles")
         full = encoder["class_token"] == "first" or "siglip" in encoder["config"]["model_type"]
         kind = "llava" if whole else "llava_next"
         told = {

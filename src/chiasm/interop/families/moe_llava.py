@@ -15,18 +15,26 @@ from chiasm.errors import CheckpointError, nearest
 from chiasm.interop.cases import Case
 from chiasm.interop.config import known_value
 from chiasm.interop.convert import load, load_named
-from chiasm.interop.families.llava import IMAGE, OTHERS, VICUNA, WITHOUT_EFFECT, _depth
+from chiasm.interop.families.llava import IMAGE, OTHERS, VICUNA, WITHOUT_EFFECT, _depth, tower_folder
 from chiasm.interop.family import Family, Folder, Original, find_family
 from chiasm.interop.mapping import NameMap, Own, Rule, Unused
 from chiasm.interop.padded import causal_with_padding
 from chiasm.interop.replay import CasePicture, case_document, read_documents, scattered, unnormalised
-from chiasm.interop.towers import causal_config, colour, normalisation, settings, tower, tower_rules
+from chiasm.interop.towers import (
+    causal_config,
+    colour,
+    normalisation,
+    preprocessor,
+    settings,
+    tower,
+    tower_rules,
+)
 from chiasm.interop.verify import replays
 from chiasm.routing import routed
 from chiasm.routing.moe import Experts, MoE
 from chiasm.sequence import IGNORE, Kind
 from chiasm.views import Size
-from chiasm.weights import read_tensors, resolve
+from chiasm.weights import read_tensors
 
 TOWER = "model.image_tower.image_tower.vision_model."
 LANGUAGES = {
@@ -76,15 +84,15 @@ class MoELlava(Family, name="moe-llava"):
 
     def read(self, folder: Folder) -> Original:
         told, tensors = folder.config, dict(folder.tensors)
-        reference = told.get("mm_image_tower") or ""
-        inside = folder.path / reference
-        clip = Folder(inside if reference and inside.is_dir() else resolve(reference))
+        clip = tower_folder(folder, "mm_image_tower")
+        mean = (preprocessor(folder) or preprocessor(clip)).get("image_mean", OPENAI[0])
         config = {
             "llm": told,
             "vision": clip.config.get("vision_config", clip.config),
             "moe": told["moe"],
             "projector": told.get("image_projector_type", "linear"),
             "select_layer": told.get("mm_vision_select_layer", -2),
+            "padding": colour(mean),
         }
         original = Original(config, tensors)
         if not any(name.startswith(TOWER) for name in tensors):
@@ -106,13 +114,17 @@ class MoELlava(Family, name="moe-llava"):
         language = {
             RENAMED.get(key, key): told[key]
             for key in told
-            if key != "moe" and not key.startswith((*OTHERS, "video_", "model_type"))
+            if key not in ("moe", "rotary_scaling_factor")
+            and not key.startswith((*OTHERS, "video_", "model_type"))
         }
         known_value("mm_use_im_start_end", told.get("mm_use_im_start_end", False), False)
+        known_value("rotary_scaling_factor", told.get("rotary_scaling_factor", 1.0), 1.0)
         known_value("use_mm_proj", told.get("use_mm_proj", True), True)
         known_value("mm_vision_select_feature", told.get("mm_vision_select_feature", "patch"), "patch")
         aspect = known_value("image_aspect_ratio", told.get("image_aspect_ratio"), *ASPECTS)
-        square = {"fit": "pad", "padding": tuple(colour(OPENAI[0]))} if aspect == "pad" else {"fit": "crop"}
+        square: dict[str, Any] = {"fit": "crop"}
+        if aspect == "pad":
+            square = {"fit": "pad", "padding": tuple(config.get("padding", colour(OPENAI[0])))}
         layers = [int(each) for each in moe["moe_layers_idx"]]
         experts = [int(each) for each in _listed(moe["num_experts"])]
         return {
@@ -167,7 +179,7 @@ class MoELlava(Family, name="moe-llava"):
         )
 
     def constants(self, folder: Folder) -> dict[str, Tensor]:
-        return normalisation(folder)
+        return normalisation(folder) or normalisation(tower_folder(folder, "mm_image_tower"))
 
     def chat_template(self, config: Mapping[str, Any]) -> str | None:
         kind = LANGUAGES.get(config["llm"].get("model_type"), "stablelm")
