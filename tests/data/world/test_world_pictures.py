@@ -30,6 +30,7 @@ def test_a_scene_knows_what_is_single_and_what_is_free():
     assert scene.counts == {DOG: 2, CAT: 1}
     assert scene.single == (scene.things[2],)
     assert scene.free == [2]
+    assert (scene.tint, scene.style) == ((255, 255, 255), "plain")
     moved = scene.holding([Thing(CAT, 3), Thing(DOG, 1)])
     assert [(thing.emoji, thing.cell) for thing in moved.things] == [(DOG, 1), (CAT, 3)]
     assert (moved.grid, moved.tint, moved.style) == (scene.grid, scene.tint, scene.style)
