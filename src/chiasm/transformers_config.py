@@ -79,8 +79,8 @@ def as_options(settings: Any) -> dict[str, Any]:
     unknown = {key for key, _ in unknown_keys(settings, options)}
     kept = {key: value for key, value in options.items() if key not in unknown | RUN}
     for key in kept.keys() & type(settings).sub_configs.keys():
-        if (inner := getattr(settings, key)) is not None:
-            kept[key] = as_options(inner)
+        if getattr(getattr(settings, key), "model_type", None) == "":  # options of a layer, no model's
+            kept[key] = as_options(getattr(settings, key))
     return {**kept, **({"model_type": settings.model_type} if settings.model_type else {})}
 
 

@@ -108,7 +108,29 @@ BEIT3 = {
     "no_output_layer": True, "layernorm_eps": 1e-05, "checkpoint_activations": False, "fsdp": False, "ddp_rank": 0,
     "xpos_rel_pos": False, "xpos_scale_base": 512, "flash_attention": False,
 }  # fmt: skip
+BLIP2 = {
+    "architectures": ["Blip2ForConditionalGeneration"], "initializer_factor": 1.0, "initializer_range": 0.02,
+    "is_encoder_decoder": False, "model_type": "blip-2", "num_query_tokens": 3, "tie_word_embeddings": False,
+    "transformers_version": None, "use_decoder_only_language_model": True,
+    "qformer_config": {
+        "add_cross_attention": False, "architectures": None, "attention_probs_dropout_prob": 0.1,
+        "classifier_dropout": None, "cross_attention_frequency": 2, "encoder_hidden_size": 32, "hidden_act": "gelu",
+        "hidden_dropout_prob": 0.1, "hidden_size": 24, "intermediate_size": 48, "layer_norm_eps": 1e-12,
+        "max_position_embeddings": 512, "model_type": "blip_2_qformer", "num_attention_heads": 2,
+        "num_hidden_layers": 2, "position_embedding_type": "absolute", "pruned_heads": {}, "vocab_size": 30522},
+    "text_config": {
+        "_remove_final_layer_norm": False, "activation_dropout": 0.0, "activation_function": "relu",
+        "do_layer_norm_before": True, "dropout": 0.1, "enable_bias": True, "ffn_dim": 64, "hidden_size": 32,
+        "layer_norm_elementwise_affine": True, "layerdrop": 0.0, "max_position_embeddings": 2048,
+        "model_type": "opt", "num_attention_heads": 4, "num_hidden_layers": 2, "prefix": "</s>", "vocab_size": 60,
+        "word_embed_proj_dim": 32},
+    "vision_config": {
+        **CLIP, "attention_dropout": 0.0, "dropout": 0.0, "hidden_act": "gelu", "initializer_factor": 1.0,
+        "initializer_range": 1e-10, "layer_norm_eps": 1e-05, "model_type": "blip_2_vision_model",
+        "num_channels": 3, "projection_dim": 512, "qkv_bias": True},
+}  # fmt: skip
 CONFIGS = {
+    "blip2-opt-2.7b": ("blip2-hf", BLIP2),
     "beit3": ("beit3", BEIT3),
     "llava-v1.6-mistral-7b-hf": ("llava-hf", LLAVA_NEXT),
     "llava-v1.5-7b": ("llava", {"config": LLAVA, "vision_config": CLIP}),

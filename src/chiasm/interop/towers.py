@@ -27,7 +27,14 @@ DROPPED = (
 
 
 # Fields that a type once had in transformers, and that never reached the features of images or the next word.
-FORMER = ("dropout", "initializer_factor", "num_channels", "projection_dim", "vocab_size")
+FORMER = (
+    "activation_dropout",
+    "dropout",
+    "initializer_factor",
+    "num_channels",
+    "projection_dim",
+    "vocab_size",
+)
 
 
 def tower(
@@ -94,7 +101,12 @@ def settings(config: Mapping[str, Any]) -> Any:
     skipped = {*DROPPED, *(key for key in FORMER if key not in own)}
     if "num_channels" in config.keys() & skipped:
         known_value("num_channels", config["num_channels"], 3)
-    kept = {key: value for key, value in config.items() if key not in skipped}
+    # A key that holds null says nothing where the type has it no more.
+    kept = {
+        key: value
+        for key, value in config.items()
+        if key not in skipped and (value is not None or key in own)
+    }
     try:
         return build_config(plain(kept), "the config")
     except RecipeError as error:
