@@ -7,10 +7,14 @@ import sys
 
 import pytest
 from PIL import Image
+from rich.console import Console
 
 import chiasm
 from chiasm.cli import main
+from chiasm.conversation import Reply
+from chiasm.evaluation import metrics
 from chiasm.recipe import about, load_recipe, recipes
+from chiasm.terminal.chat import _Answer
 
 
 def run(capsys, *arguments, rc=0):
@@ -154,12 +158,101 @@ def test_world_writes_a_contact_sheet(capsys, tmp_path):
         (["chat", "/nowhere", "-m", "x"], "/nowhere"),
         (["world", "emoji"], "not of the form option=value"),
         (["verify", "/nowhere"], "/nowhere"),
+        (["eval", "/nope"], "there is no folder /nope"),
+        (["eval", "quickstart"], "there is no folder quickstart"),
+        (["generate", "/nope", "a dog"], "there is no folder /nope"),
+        (["train", "quickstart", "--tiny", "stages=[]"], "has no stages, so there is nothing to train"),
+        (["check", "quickstart", "--tiny", "stages=[]"], "has no stages, so there is nothing to train"),
+        (["train", "quickstart", "--tiny", "stages.0.train={}"], "'look' trains nothing; name a slot"),
+        (
+            ["train", "quickstart", "--tiny", "stages.0.train={connector: 0}"],
+            "'look' trains nothing; name a slot",
+        ),
+        (["train", "quickstart", "--tiny", "stages.0.data={world: 0}"], "stage 'look' has no data"),
     ],
 )
 def test_a_users_mistake_is_one_sentence(capsys, arguments, message):
     told = run(capsys, *arguments, rc=1)
     assert message in told
     assert "Traceback" not in told
+
+
+@pytest.mark.parametrize("command", ["train", "check", "show"])
+def test_an_unknown_metric_is_met_where_the_recipe_is_read(capsys, tmp_path, command):
+    recipe = ("quickstart", "--tiny", "evaluation.metric=exakt")
+    out = ("--out", tmp_path / "run") if command == "train" else ()
+    told = run(capsys, command, *recipe, *out, rc=1)
+    assert "there is no metric 'exakt'; did you mean 'exact'?" in told
+    (tmp_path / "own.py").write_text(
+        "from chiasm.evaluation.metrics import metric\n@metric('exakt')\ndef own(answer, truths):\n    return 1\n"
+    )
+    if command == "check":  # one of one's own is known once its plugin is
+        run(capsys, command, *recipe, "--samples", 0, "--plugin", tmp_path / "own.py")
+        metrics._metrics.pop("exakt")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("0.png", "0.png is no plugin: one is a Python file (metrics.py) or a module (mine.metrics)"),
+        ("there", "there is no plugin: one is"),
+        ("none.py", "there is no plugin at"),
+        ("no_module_of_this_name", "there is no module no_module_of_this_name"),
+        ("a b", "a b is no plugin"),
+    ],
+)
+def test_what_is_no_plugin_is_said(capsys, monkeypatch, tmp_path, name, message):
+    monkeypatch.chdir(tmp_path)
+    for file in ("0.png", "there"):
+        (tmp_path / file).write_bytes(b"")
+    told = run(capsys, "show", "quickstart", "--tiny", "--plugin", name, rc=1)
+    assert message in told
+
+
+@pytest.mark.parametrize(
+    "arguments", [["chat", "-m", ""], ["chat", "-m", " "], ["generate", ""], ["generate", "a", " "]]
+)
+def test_nothing_is_no_message_and_no_prompt(capsys, trained, arguments):
+    command, *rest = arguments
+    assert "is empty" in run(capsys, command, trained, *rest, rc=1)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["check", "quickstart", "--samples", "-1"],
+        ["world", "--scenes", "0"],
+        ["tokenizer", "report", "x", "--pictures", "0"],
+    ],
+)
+def test_a_number_of_nothing_is_wrong_usage(capsys, arguments):
+    assert "is not in the range" in run(capsys, *arguments, rc=2)
+
+
+FRAMES = ("\x1b", "╭", "│", "▀", "━")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["train", "--help"], ["tokenizer", "--help"], ["train"], ["nope"]]
+)
+def test_piped_help_and_usage_are_plain(arguments):
+    command = [sys.executable, "-m", "chiasm.cli", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert "Usage:" in done.stdout + done.stderr
+    for frame in FRAMES:
+        assert frame not in done.stdout + done.stderr
+
+
+def test_an_image_drawn_in_a_piped_chat_is_named_and_not_previewed(capsys, tmp_path):
+    image = Image.new("RGB", (8, 8), "red")
+    for terminal, previewed in ((False, False), (True, True)):
+        shown = object.__new__(_Answer)
+        shown.reply, shown.save = Reply(), tmp_path
+        shown.console = Console(force_terminal=terminal, width=200)
+        shown._show(image)
+        printed = capsys.readouterr().out
+        assert ("▀" in printed) == previewed
+        assert "picture-00" in printed
 
 
 @pytest.mark.parametrize(("agree", "status"), [(True, 0), (False, 1)])

@@ -91,6 +91,31 @@ def test_the_rest_is_a_sentence_within_seconds(text, reason):
     assert len(str(caught.value)) < 1000
 
 
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("a: 1\nb: [1, 2\nc: 3", "line 3, column 1"),
+        ("a:\n  - 1\n b: 2", "line 3, column 2"),
+        ("a: 1\n\tb: 2", "line 2, column 1"),
+        ("a: 'x", "line 1, column 6"),
+        ("x: &a 1\ny: *b", "line 2, column 4"),
+        ("a: 1\na: 2", "line 2, column 1"),
+        ("a: !!set {b}", "line 1, column 4"),
+    ],
+)
+def test_what_is_no_yaml_is_one_line_with_its_place(text, place):
+    with pytest.raises(RecipeError, match=f"^it is not YAML: {place}: ") as caught:
+        safe_yaml.parse(text, "it")
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("text", ["\x00", "a: \x07", "\ud800"])
+def test_what_is_no_text_is_one_line(text):
+    with pytest.raises(RecipeError, match=r"^it is not YAML: ") as caught:
+        safe_yaml.parse(text, "it")
+    assert len(str(caught.value).splitlines()) == 1
+
+
 def test_a_file_that_is_too_large(tmp_path):
     path = tmp_path / "large.yaml"
     path.write_text("a: " + "x" * safe_yaml.MOST_BYTES)

@@ -30,6 +30,7 @@ __all__ = [
     "Positive",
     "Scales",
     "Share",
+    "Times",
     "Tokens",
     "Vocabulary",
     "Weight",
@@ -62,5 +63,6 @@ Chance = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]  # of what mus
 Decay = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]  # what a moving average keeps
 Epsilon = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]  # of a norm
 Positive = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
+Times = Annotated[float, Field(ge=1, le=1000, allow_inf_nan=False)]  # more than usual
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Weight = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]  # of a loss

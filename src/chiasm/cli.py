@@ -11,11 +11,15 @@ from typing import Annotated, Optional
 
 import typer
 
+# Frames are for terminals; what is piped or kept is plain.
+MARKUP = "rich" if sys.stdout.isatty() and sys.stderr.isatty() else None
 app = typer.Typer(
     name="chiasm",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=MARKUP,
+    context_settings={} if MARKUP else {"terminal_width": 110},
 )
 
 RecipeName = Annotated[
@@ -27,7 +31,11 @@ Overrides = Annotated[
 ]
 Tiny = Annotated[bool, typer.Option("--tiny", help="the recipe's overlay for a laptop")]
 Folder = Annotated[Path, typer.Argument(help="a run's folder or a checkpoint", metavar="RUN")]
-tokenizer_app = typer.Typer(help="Look at image tokenizers.", no_args_is_help=True)
+tokenizer_app = typer.Typer(help="Look at image tokenizers.", no_args_is_help=True, rich_markup_mode=MARKUP)
+Plugins = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option("--plugin", help="a Python file or module with parts, metrics and tasks of your own"),
+]
 app.add_typer(tokenizer_app, name="tokenizer")
 Seed = Annotated[int, typer.Option(help="of the sampling")]
 Device = Annotated[
@@ -98,12 +106,15 @@ def train(
     other_data: Annotated[
         bool, typer.Option("--other-data", help="go on although the data has changed since the run began")
     ] = False,
+    plugins: Plugins = None,
 ) -> None:
     """Train a recipe. The same command continues a run that was stopped, bit for bit."""
+    from chiasm.plugins import load_plugins
     from chiasm.recipe import load_recipe
     from chiasm.terminal.next_steps import next_steps
     from chiasm.training.train import train as run
 
+    load_plugins(plugins or ())
     loaded = load_recipe(recipe, overrides or (), tiny=tiny)
     place = folder or Path("runs") / (loaded.name + ("-tiny" if tiny else ""))
     _say(next_steps(loaded, run(loaded, place, device=device, dtype=dtype, other_data=other_data)))
@@ -113,10 +124,7 @@ def train(
 def evaluate(
     folder: Folder,
     overrides: Overrides = None,
-    plugins: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Option("--plugin", help="a Python file or module with metrics and tasks of your own"),
-    ] = None,
+    plugins: Plugins = None,
     device: Device = None,
     dtype: Dtype = None,
 ) -> None:
@@ -203,11 +211,14 @@ def show(
     overrides: Overrides = None,
     tiny: Tiny = False,
     whole: Annotated[bool, typer.Option("--recipe", help="print the resolved recipe too")] = False,
+    plugins: Plugins = None,
 ) -> None:
     """Print the shapes through every slot, where its code lies, parameters, FLOPs and image tokens."""
+    from chiasm.plugins import load_plugins
     from chiasm.recipe import load_recipe
     from chiasm.terminal.show import show as run
 
+    load_plugins(plugins or ())
     run(load_recipe(recipe, overrides or (), tiny=tiny), whole=whole)
 
 
@@ -215,14 +226,17 @@ def show(
 def check(
     recipe: RecipeName,
     overrides: Overrides = None,
-    samples: Annotated[int, typer.Option(help="how many of each data source")] = 6,
+    samples: Annotated[int, typer.Option(min=0, help="how many of each data source")] = 6,
     every: Annotated[bool, typer.Option("--all", help="verify every record and decode every image")] = False,
     tiny: Tiny = False,
+    plugins: Plugins = None,
 ) -> None:
     """Decode the first samples of a recipe's data, coloured by loss mask and kind."""
+    from chiasm.plugins import load_plugins
     from chiasm.recipe import load_recipe
     from chiasm.terminal.check import check as run
 
+    load_plugins(plugins or ())
     run(load_recipe(recipe, overrides or (), tiny=tiny), samples, every=every)
 
 
@@ -253,7 +267,7 @@ def recipes() -> None:
 def world(
     show: Annotated[bool, typer.Option("--show", help="write a contact sheet")] = False,
     out: Annotated[Path, typer.Option(help="the contact sheet")] = Path("world.png"),
-    scenes: Annotated[int, typer.Option(help="scenes on the sheet")] = 8,
+    scenes: Annotated[int, typer.Option(min=1, max=10_000, help="scenes on the sheet")] = 8,
     options: Annotated[
         Optional[list[str]],  # noqa: UP045
         typer.Argument(
@@ -348,7 +362,7 @@ def tokenizer_report(
         ),
     ],
     out: Annotated[Path, typer.Option(help="folder of the report")] = Path("tokenizers"),
-    pictures: Annotated[int, typer.Option(help="held-out pictures, or clips, of each")] = 256,
+    pictures: Annotated[int, typer.Option(min=1, help="held-out pictures, or clips, of each")] = 256,
     data: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(help="run or recipe whose held-out pictures all are measured on; else each its own"),

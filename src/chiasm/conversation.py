@@ -12,6 +12,7 @@ from torch import Tensor
 
 from chiasm.data.documents import PictureReader, document
 from chiasm.data.files import PictureInMemory
+from chiasm.data.placeholders import check_placeholders
 from chiasm.data.records import RecordReader
 from chiasm.data.references import References, first_path
 from chiasm.data.sample import Message, Picture, Role, Sample
@@ -198,12 +199,16 @@ def as_messages(messages: Conversation) -> list[Message]:
     """Messages in the forms that `chat` takes; raises DataError naming what is not understood."""
     if isinstance(messages, str):
         messages = [{"role": "user", "content": messages}]
+    if not isinstance(messages, Mapping | list | tuple):
+        raise DataError(f"the conversation is {excerpt(messages)}; it must be text, or a list of messages")
     if not messages:
         raise DataError("the conversation is empty")
     record = messages if isinstance(messages, Mapping) else {"messages": list(messages)}
     read = list(_READER.messages(record, "the conversation"))
     if not read or any(message.role == "document" for message in read):
         raise DataError("the conversation must have turns of the roles system, user and assistant")
+    if not any(isinstance(item, Picture) or item.strip() for item in read[-1].content):
+        raise DataError(f"the conversation, turn {len(read)} is empty: there is nothing to answer", "turns")
     return read
 
 
@@ -220,6 +225,11 @@ class _Reader(RecordReader):
             f"{where}: there is no picture at {excerpt(text)}, though it names {excerpt(path)}; give a picture as "
             '{"image": path}, and words about a file as {"text": words}'
         )
+
+    def _words(self, text: str, where: str, supply: Any, *, item: bool = False) -> Iterator[str | Picture]:
+        if not item:
+            check_placeholders(text, where, 'words that only look like one are given as {"text": words}')
+        return supply.fill(text)
 
 
 _READER = _Reader(References())

@@ -16,7 +16,7 @@ from chiasm.attention import Layout
 from chiasm.data.documents import PictureReader, document, draw_prompt, without_prompt
 from chiasm.data.sample import Message, Sample
 from chiasm.devices import fitting
-from chiasm.errors import ChiasmError, DataError
+from chiasm.errors import ChiasmError, DataError, excerpt
 from chiasm.generators import Generators, check_count, seeds_of
 from chiasm.heads import Half
 from chiasm.kernels import in_use
@@ -292,5 +292,7 @@ def _prompts(prompt: str | Sequence[str]) -> list[str]:
     prompts: list[Any] = list(prompt) if isinstance(prompt, list | tuple) else [prompt]
     for i, each in enumerate(prompts):
         if not isinstance(each, str):
-            raise DataError(f"prompt {i} is {each!r}; it must be text")
+            raise DataError(f"prompt {i + 1} is {excerpt(each)}; it must be text")
+        if not each.strip():
+            raise DataError(f"prompt {i + 1} is empty: there is nothing to draw")
     return prompts

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from chiasm.errors import ChiasmError
+from chiasm.errors import ChiasmError, excerpt
+
+_MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
 def load_plugins(references: Iterable[str | Path]) -> None:
@@ -22,16 +25,33 @@ def load_plugins(references: Iterable[str | Path]) -> None:
             if str(reference).endswith(".py"):
                 _import_file(Path(reference).expanduser().resolve())
             else:
-                importlib.import_module(str(reference))
+                _import_module(str(reference))
         except ChiasmError:
             raise
         except Exception as error:  # whatever the user's code raises
             raise ChiasmError(f"the plugin {reference} cannot be imported: {error}") from None
 
 
+def _import_module(name: str) -> None:
+    if not _MODULE.fullmatch(name) or Path(name).is_file():
+        raise ChiasmError(
+            f"{excerpt(name)} is no plugin: one is a Python file (metrics.py) or a module (mine.metrics)"
+        )
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise  # a module that the plugin wants
+        raise ChiasmError(
+            f"there is no module {name}; a plugin in a file is named with its ending: {name}.py"
+        ) from None
+
+
 def _import_file(path: Path) -> None:
     if not path.is_file():
-        raise ChiasmError(f"there is no plugin at {path}; it is a Python file or the name of a module")
+        raise ChiasmError(
+            f"there is no plugin at {excerpt(path)}; it is a Python file or the name of a module"
+        )
     name = f"chiasm_plugin_{path.stem}_{abs(hash(str(path))):x}"
     if name in sys.modules:
         return

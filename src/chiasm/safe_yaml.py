@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import yaml
 
-from chiasm.errors import RecipeError
+from chiasm.errors import RecipeError, excerpt
 
 MOST_BYTES = 1 << 20  # of a document
 MOST = 1 << 63  # of a number, as wide as those of tensors and seeds
@@ -100,11 +100,19 @@ def parse(text: str, where: str) -> Any:
     try:
         value = yaml.load(text, _Loader)
     except (yaml.YAMLError, ValueError) as error:
-        raise RecipeError(f"{where} is not YAML: {error}") from None
+        raise RecipeError(f"{where} is not YAML: {_sentence(error)}") from None
     except RecursionError:
         raise RecipeError(f"{where} is nested too deeply") from None
     check_plain(value, where)
     return value
+
+
+def _sentence(error: yaml.YAMLError | ValueError) -> str:
+    """What PyYAML says in several lines, in one: where in the text, and what is wrong there."""
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    if mark is None or problem is None:
+        return excerpt(" ".join(str(error).split()), 200)
+    return f"line {mark.line + 1}, column {mark.column + 1}: {excerpt(problem, 200)}"
 
 
 def write(value: Any) -> str:

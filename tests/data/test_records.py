@@ -5,6 +5,7 @@ import json
 import os
 import time
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -266,6 +267,31 @@ BROKEN = {
         "without ';base64,'",
         "unreadable image",
     ),
+    "broken base64 under its own key": (
+        talk([{"type": "image", "base64": "a%%b"}, "What?"]),
+        "turn 1 is no base64: a%%b",
+        "unreadable image",
+    ),
+    "base64 that is no text": (
+        talk([{"type": "image", "base64": 3}, "What?"]),
+        "has the base64 3; it must be text",
+        "image form",
+    ),
+    "an empty name of an image": (
+        talk("What?", image=""),
+        "has an empty name of an image",
+        "image form",
+    ),
+    "an empty name among images": (
+        talk("<image>", images=[""]),
+        "has an empty name of an image",
+        "image form",
+    ),
+    "an empty name in an item": (
+        talk([{"type": "image", "image": ""}, "What?"]),
+        "has an empty name of an image",
+        "image form",
+    ),
     "broken base64": (
         talk("<image>", image="data:image/png;base64,a%%b"),
         "is no base64",
@@ -307,6 +333,29 @@ UNTAUGHT = {
     "no answer to learn": (
         {"messages": [{"role": "user", "content": "x"}, {**ANSWER, "loss": False}]},
         "there is nothing to learn",
+        "turns",
+    ),
+    "an empty answer": (talk("What?", ""), "has an empty answer (message 2)", "empty"),
+    "an answer of spaces": (talk("What?", " \n"), "has an empty answer (message 2)", "empty"),
+    "an answer of no items": (talk("What?", []), "has an empty answer (message 2)", "empty"),
+    "a first answer that is empty": (
+        {"messages": [*talk("x", "")["messages"], *talk("y")["messages"]]},
+        "has an empty answer (message 2)",
+        "empty",
+    ),
+    "an empty document": (
+        {"messages": [{"role": "document", "content": ""}]},
+        "has an empty document (message 1)",
+        "empty",
+    ),
+    "a last question without an answer": (
+        {"messages": [*talk("x")["messages"], {"role": "user", "content": "y"}]},
+        "ends with a turn of the user, to which there is no answer",
+        "turns",
+    ),
+    "a last turn of the system": (
+        {"messages": [*talk("x")["messages"], {"role": "system", "content": "y"}]},
+        "ends with a turn of the system",
         "turns",
     ),
     "two questions in a row": (
@@ -405,6 +454,83 @@ def test_images_outside_the_folder_need_an_option(folder):
         assert shape(source(record, images="in", outside=True)[0][0].messages) == ONE
     for path in ("real.png", "inner.png", "../in/real.png", str(folder / "in" / "real.png")):
         assert shape(source(talk("<image>What?", image=path), images="in")[0][0].messages) == ONE
+
+
+PLACEHOLDERS = (
+    "<img>a.png</img> What?", "<video>", "<|image_pad|>", "<|vision_start|><|image_pad|><|vision_end|>",
+    "<image_1>", "<|image_1|>", "<image 1>", "<Image>", "<image/>", "(<image>./</image>)", "<IMG_CONTEXT>",
+    "[IMG]", "[IMG_BREAK]", "<start_of_image>", "<image_soft_token>", "<ImageHere>", "<image_placeholder>",
+    "<fake_token_around_image>", "<im_patch>", "<|media_pad|>", "<|AUDIO|>", "<audio>", "<vila/video>",
+)  # fmt: skip
+WORDS = (
+    '<img src="a.png">', "List<Image>", "#include <video.h>", "[image]", "an image", "x <image of> y", "</s>",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("text", PLACEHOLDERS)
+@pytest.mark.parametrize("place", ["question", "item", "answer", "system"])
+def test_a_placeholder_of_another_format_is_no_word(text, place):
+    words = text.replace("<image>", "<image_1>")  # which is a marker here, and would want an image
+    record = {
+        "question": talk(f"Look: {words}"),
+        "item": talk([{"type": "text", "text": words}]),
+        "answer": talk("What?", words),
+        "system": talk("What?", system=words),
+    }[place]
+    with pytest.raises(DataError, match=r"a placeholder of another format; an image is written <image>"):
+        source(record)
+    assert source(record, talk("What?"), broken="skip").skipped == {"placeholder": 1}
+    for option in ("placeholders", "special_tokens"):
+        assert len(source(record, **{option: True})) == 1
+    if place == "question":
+        with pytest.raises(DataError, match=r"a placeholder of another format|though it names a\.png"):
+            as_messages(record)
+        meant = as_messages([{"role": "user", "content": [{"text": words}]}])
+        assert shape(meant) == [("user", words)]
+
+
+@pytest.mark.parametrize("text", WORDS)
+def test_what_only_has_brackets_is_words(text):
+    assert shape(source(talk(text))[0][0].messages) == [("user", text), ("assistant", "red")]
+
+
+def test_the_number_of_turns_is_bounded_by_an_option():
+    record = {"messages": talk("x")["messages"] * 3}
+    with pytest.raises(DataError, match=r"has 6 turns; at most 4 are read \(a source's most_turns\)"):
+        source(record, most_turns=4)
+    assert len(source(record, most_turns=6)) == 1
+
+
+def test_an_array_of_pixels_is_an_image():
+    array = np.zeros((6, 8, 3), np.uint8)
+    array[..., 0] = 255
+    for content in ([array, "What?"], [{"image": array}, "What?"], [{"image": array, "text": "What?"}]):
+        assert shape(as_messages([{"role": "user", "content": content}])) == ONE[:1]
+    assert shape(as_messages({**talk("<image>What?"), "images": [array]})) == ONE
+    assert shape(as_messages({**talk("<image>What?"), "image": array})) == ONE
+
+
+@pytest.mark.parametrize(
+    "array",
+    [np.zeros((6, 8, 3)), np.zeros((3, 6, 8), np.uint8), np.zeros((0, 8, 3), np.uint8), np.zeros(3, "O")],
+    ids=["floats", "channels first", "no pixels", "objects"],
+)
+def test_another_array_is_a_sentence(array):
+    for content in (array, [array], [{"image": array}], {"image": array}):
+        with pytest.raises(DataError, match="must be of uint8, and height x width x 3"):
+            as_messages([{"role": "user", "content": content}])
+
+
+@pytest.mark.parametrize("messages", [3, None, b"x", np.zeros(3), {}, [], ()])
+def test_a_conversation_that_is_none_is_a_sentence(messages):
+    with pytest.raises(DataError, match=r"the conversation (is|has)"):
+        as_messages(messages)
+
+
+@pytest.mark.parametrize("message", ["", "  ", [{"role": "user", "content": []}], talk("x", "")])
+def test_nothing_is_no_question(message):
+    with pytest.raises(DataError, match="is empty: there is nothing to answer"):
+        as_messages(message)
 
 
 def test_hostile_records_end_in_a_sentence():

@@ -3,8 +3,11 @@
 import pytest
 from transformers.utils.chat_template_utils import render_jinja_template
 
+from chiasm.data.sample import Message
 from chiasm.errors import DataError
+from chiasm.language.causal import Causal
 from chiasm.language.template import render
+from chiasm.language.templates import PLAIN
 
 MESSAGES = [{"role": "user", "content": "hello"}]
 TOO_MUCH = "it does more work than the 100,502 steps that a template may take"
@@ -91,3 +94,31 @@ def test_a_long_conversation_may_take_more():
     template = "{% for m in messages %}{{ m['role'] ~ m['content'] | trim | upper }}{% endfor %}"
     long = [{"role": "user", "content": "word " * 2000}] * 2000
     assert len(render(template, long, prompt=False)) == 2000 * (4 + 9999)
+
+
+def test_a_recipe_may_allow_more_work():
+    long = "{% for x in range(60000) %}{% endfor %}" * 2
+    with pytest.raises(
+        DataError, match=f"{TOO_MUCH} .language.template_work of a recipe allows so many times more"
+    ):
+        render(long, MESSAGES, prompt=True)
+    assert render(long, MESSAGES, prompt=True, work=2) == ""
+    many = "{# x #}" * 20_000
+    with pytest.raises(
+        DataError, match=r"has 140,000 characters; at most 100,000 are read .language.template_work"
+    ):
+        render(many, MESSAGES, prompt=True)
+    assert render(many, MESSAGES, prompt=True, work=2) == ""
+
+
+def test_the_option_reaches_the_template(tmp_path):
+    (tmp_path / "long.jinja").write_text("{% for x in range(99999) %}{% endfor %}" * 2 + PLAIN)
+    options = {
+        "config": {"model_type": "gpt2", "n_embd": 8, "n_layer": 1, "n_head": 1},
+        "vocabulary": 300,
+        "chat_template": str(tmp_path / "long.jinja"),
+    }
+    asked = [Message("user", ("hello",))]
+    with pytest.raises(DataError, match=r"language\.template_work"):
+        Causal(["hello"], **options).tokenizer.tokens(asked, prompt=True)
+    assert Causal(["hello"], **options, template_work=4.0).tokenizer.tokens(asked, prompt=True)

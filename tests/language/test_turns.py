@@ -2,6 +2,8 @@
 
 import importlib
 import json
+import random
+from itertools import pairwise
 
 import pytest
 from PIL import Image
@@ -13,6 +15,7 @@ from chiasm.data.sample import Message, Sample
 from chiasm.errors import DataError
 from chiasm.language.template import render
 from chiasm.language.text import ANSWER, BARE_TEMPLATE, PLAIN_TEMPLATE, TextTokenizer
+from chiasm.language.turns import NEAR, short_rows
 from chiasm.sequence import IGNORE, Document, Kind
 
 QUESTION, ANSWERS = "What is at the top left?", ("red", "no")
@@ -276,3 +279,52 @@ def test_a_long_conversation_costs_few_probes_and_is_learnt_as_a_short_one_is(mo
     assert len(learnt) == 30
     assert all(ids == learnt[0] for ids in learnt)
     assert sum(length > 20 for length in rendered) == 1
+
+
+SYSTEM = Message("system", ("Be brief.",))
+ROWS = {
+    "a system message before each question": lambda dice: [SYSTEM],
+    "system messages here and there": lambda dice: [SYSTEM] * dice.choice([0, 0, 1, 2]),
+    "a hundred of them, then none": lambda dice: [SYSTEM] * (100 * (dice.random() < 0.05)),
+}
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_system_messages_between_turns_cost_a_few_probes_an_answer(monkeypatch, row):
+    tokenizer = made("byte-level", CHATML)
+    dice = random.Random(1)
+    between = [ROWS[row](dice) for _ in range(200)]
+    messages = [m for some in between for m in (*some, user(QUESTION), assistant("red"))]
+    rendered = []
+
+    def counted(template, messages, **options):
+        rendered.append(len(messages))
+        return render(template, messages, **options)
+
+    monkeypatch.setattr("chiasm.language.turns.render", counted)
+    whole = read_long(tokenizer, messages)
+    assert whole.ids == of_transformers(tokenizer, messages)
+    learnt = [ids for _, ids in answers(whole)]
+    assert len(learnt) == 200
+    assert all(ids == learnt[0] for ids in learnt)
+    *probes, _ = sorted(rendered)
+    assert max(probes) <= 2 * NEAR + 17  # whatever the length of the row
+
+
+def read_long(tokenizer, messages):
+    return document(Contract(tokenizer, 1 << 20), Sample("a sample", tuple(messages)))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_short_row_keeps_both_ends_and_what_stands_side_by_side(seed):
+    dice = random.Random(seed)
+    roles = [dice.choice(["user", "assistant", "system"]) for _ in range(300)]
+    pairs = {*pairwise(roles)}
+    for count, short in enumerate(short_rows(roles)):
+        assert short[:NEAR] == tuple(roles[: min(count, NEAR)])
+        assert short[-NEAR:] == tuple(roles[max(0, count - NEAR) : count])
+        assert len(short) % 2 == count % 2
+        talk = [sum(role != "system" for role in row) % 2 for row in (short, roles[:count])]
+        assert talk[0] == talk[1]
+        assert {*pairwise(short)} <= pairs
+        assert len(short) <= 2 * NEAR + 12

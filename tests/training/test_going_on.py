@@ -8,12 +8,13 @@ import sys
 
 import pytest
 import torch
+from PIL import Image
 from rich.console import Console
 from safetensors.torch import load_file
 from toy import Squares, toy
 
 from chiasm.checkpoint import load_model, training_checkpoints
-from chiasm.errors import CheckpointError, ChiasmError, RecipeError
+from chiasm.errors import CheckpointError, ChiasmError, DataError, RecipeError
 from chiasm.training import run as run_module
 from chiasm.training import train
 from chiasm.training.distribution import Ranks
@@ -91,6 +92,62 @@ def test_a_finished_run_that_is_given_more_steps_is_one_that_had_them_from_the_s
     assert weights(folder) != weights(finished)
     assert record(folder)["finished"] is not None
     assert [line["total"] for line in read_metrics(folder)] == list(range(1, 9))
+
+
+def held_out(folder, *, name="held", image="a.png"):
+    """Overrides with which a run is measured on a file."""
+    Image.new("RGB", (16, 16)).save(folder / "a.png")
+    turns = [{"role": "user", "content": "<image>What?"}, {"role": "assistant", "content": "red"}]
+    (folder / f"{name}.jsonl").write_text(json.dumps({"messages": turns, "image": image}) + "\n")
+    spec = f"{{type: chat, path: {folder}/{name}.jsonl}}"
+    return (f"data.{name}={spec}", f"evaluation.data={name}")
+
+
+def test_other_held_out_data_is_refused_unless_it_is_meant(finished, tmp_path, monkeypatch):
+    folder = shutil.copytree(finished, tmp_path / "run")
+    first = held_out(tmp_path)
+    run(short(*first), folder)  # measured on something for the first time
+    known = record(folder)["held_out"]
+    recipe = (folder / "recipe.yaml").read_text()
+    assert known.keys() == {"held"}
+    assert "data: held" in recipe
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    file = tmp_path / "held.jsonl"
+    file.write_text(file.read_text().replace("red", "blue"))
+    other = held_out(tmp_path, name="other")
+    for overrides in (first, other, ()):  # another file, another source, none
+        with pytest.raises(RecipeError, match=r"on other data: .*(held|other) has changed .* --other-data"):
+            run(short(*overrides), folder)
+    with pytest.raises(DataError, match=r"there is no picture at .*none\.png"):
+        run(short(*held_out(tmp_path, image="none.png")), folder, other_data=True)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    file.write_text(file.read_text().replace("none.png", "a.png").replace("red", "blue"))
+    run(short(*first), folder, other_data=True)
+    assert record(folder)["held_out"] == known
+    assert record(folder)["data_changes"][-1]["held_out"] != known
+    assert record(folder)["data_changes"][-1]["data"] == record(folder)["data"]
+    run(short(*first), folder)  # once it was meant, it is what the run is measured on
+    assert weights(folder) == weights(finished)
+
+
+def test_held_out_data_that_changes_between_a_stop_and_going_on_is_refused(tmp_path, monkeypatch):
+    overrides = held_out(tmp_path)
+    with monkeypatch.context() as patched:
+        stop_at(patched, 5, ZeroDivisionError())
+        with pytest.raises(ZeroDivisionError):
+            run(short(*overrides), tmp_path / "run")
+    file = tmp_path / "held.jsonl"
+    file.write_text(file.read_text().replace("red", "blue"))
+    with pytest.raises(RecipeError, match="on other data: held has changed"):
+        run(short(*overrides), tmp_path / "run")
+    run(short(*overrides), tmp_path / "run", other_data=True)
+
+
+def test_a_slot_without_weights_is_met_before_the_first_stage(tmp_path):
+    wrong = short("stages.learn.train={encoder: 1.0e-3}", "model.encoder={type: patches, patch_size: 8}")
+    with pytest.raises(RecipeError, match=r"stage 'learn' trains 'encoder', but 'patches' has no parameters"):
+        run(wrong, tmp_path / "run")
+    assert read_metrics(tmp_path / "run") == []
 
 
 def test_more_steps_that_could_not_begin_are_done_by_the_next_start(finished, tmp_path, monkeypatch):

@@ -236,7 +236,11 @@ def test_check_all_decodes_every_image_before_training(folder, capsys):
         check(recipe("error"), 1, every=True)
     check(recipe("skip"), 1, every=True)
     said = capsys.readouterr().out
-    assert "mine: every record verified, every image decoded; 1 records skipped (1 unreadable image)" in said
+    counted = (
+        "mine: every record verified, every image decoded: 20 groups, 1 records skipped (1 unreadable image)"
+    )
+    assert counted in said
+    assert said.count("skipped (") == 1  # one count, not one of records and another of images
 
 
 def test_check_says_which_records_training_skips(folder, capsys):

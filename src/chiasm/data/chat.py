@@ -16,10 +16,12 @@ from pydantic import Field
 from chiasm import safe_json
 from chiasm.data import Source, counts
 from chiasm.data.files import PictureFile
-from chiasm.data.records import RecordReader
+from chiasm.data.records import MOST_TURNS, RecordReader
 from chiasm.data.references import References
-from chiasm.data.sample import Message, Sample
+from chiasm.data.sample import Message, Picture, Sample
 from chiasm.errors import DataError, excerpt
+
+_NAMES = {"assistant": "answer", "document": "document"}
 
 
 class Chat(Source, name="chat"):
@@ -38,6 +40,9 @@ class Chat(Source, name="chat"):
         broken: what becomes of a record that cannot be used: an error, or skipped and counted.
         record_bytes: the largest record that is read.
         special_tokens: the names of special tokens in a text (`</s>`, `<|im_end|>`) are such tokens, not letters.
+        placeholders: what other formats write for an image (`<|image_pad|>`, `<video>`) is words, not an error;
+            with `special_tokens` it is what the tokenizer takes it for.
+        most_turns: of a record.
     """
 
     foreign = True
@@ -52,13 +57,20 @@ class Chat(Source, name="chat"):
         broken: Literal["error", "skip"] = "error",
         record_bytes: Annotated[int, Field(ge=1)] = 16 << 20,
         special_tokens: bool = False,
+        placeholders: bool = False,
+        most_turns: Annotated[int, Field(ge=1, le=1_000_000)] = MOST_TURNS,
     ):
         self.path = Path(path)
         self.special_tokens = special_tokens
         self.broken = broken
         self.record_bytes = record_bytes
         folder = Path(images) if images else self.path.parent
-        self._reader = RecordReader(References(folder, inside=not outside), frozenset(ignore))
+        self._reader = RecordReader(
+            References(folder, inside=not outside),
+            frozenset(ignore),
+            placeholders=placeholders or special_tokens,
+            most_turns=most_turns,
+        )
         self.skipped: Counter[str] = Counter()
         self._digest = hashlib.sha256()
         self._records = list(self._read())
@@ -176,6 +188,12 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _check_turns(messages: Sequence[Message], where: str) -> None:
+    for number, message in enumerate(messages, 1):
+        learns = message.role == "document" or (message.role == "assistant" and message.learnt)
+        if learns and not any(isinstance(item, Picture) or item.strip() for item in message.content):
+            raise DataError(
+                f"{where} has an empty {_NAMES[message.role]} (message {number}): nothing to learn", "empty"
+            )
     if [message.role for message in messages] == ["document"]:
         return
     if not any(message.role == "assistant" and message.learnt for message in messages):
@@ -184,3 +202,7 @@ def _check_turns(messages: Sequence[Message], where: str) -> None:
     if any(role != ("user", "assistant")[i % 2] for i, role in enumerate(talk)):
         listed = ", ".join(talk[:10]) + (", ..." if len(talk) > 10 else "")
         raise DataError(f"{where} must alternate between user and assistant; its turns are {listed}", "turns")
+    if messages[-1].role != "assistant":
+        raise DataError(
+            f"{where} ends with a turn of the {messages[-1].role}, to which there is no answer", "turns"
+        )

@@ -144,11 +144,11 @@ def measured(sample: Sample) -> Sample:
 
 def picture_of_base64(text: str, where: str) -> PictureBytes:
     """The picture in a `data:` URL or in bare base64; raises DataError."""
-    head, comma, body = text.partition(",")
-    if text.startswith("data:") and not (comma and head.endswith(";base64")):
+    head, comma, body = text.partition(",") if text[:5].lower() == "data:" else ("", "", text)
+    if head and not (comma and head.endswith(";base64")):
         raise DataError(f"{where} is a data URL without ';base64,': {excerpt(text)}", UNREADABLE)
     try:
-        data = base64.b64decode("".join((body if comma else text).split()), validate=True)
+        data = base64.b64decode("".join(body.split()), validate=True)
     except (binascii.Error, ValueError):
         raise DataError(f"{where} is no base64: {excerpt(text)}", UNREADABLE) from None
     return PictureBytes(data, where)

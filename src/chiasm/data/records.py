@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from chiasm.data.placeholders import check_placeholders
 from chiasm.data.references import References
 from chiasm.data.sample import Message, Picture, Role
 from chiasm.errors import DataError, excerpt, nearest
@@ -42,10 +43,14 @@ class RecordReader:
     """Reads a record into messages.
 
     ignored: keys, at every depth, that carry no meaning; of records and turns beside those in MEANINGLESS.
+    placeholders: what stands for an image in another format (`<|image_pad|>`) is words, and no error.
+    most_turns: of one record.
     """
 
     references: References
     ignored: Collection[str] = ()
+    placeholders: bool = False
+    most_turns: int = MOST_TURNS
 
     def messages(self, record: Any, where: str) -> tuple[Message, ...]:
         """The messages of a record; raises DataError naming `where`, and the part that is wrong."""
@@ -53,14 +58,28 @@ class RecordReader:
             raise DataError(f"{where} has neither a list 'messages' nor a list 'conversations'", "turns")
         known = self._fields(record, where, (*LISTS, *IMAGES, "system", "answers"), _RECORD, MEANINGLESS)
         turns = _one(known, where, LISTS)
-        if len(turns) > MOST_TURNS:
-            raise DataError(f"{where} has {len(turns):,} turns; at most {MOST_TURNS:,} are read", "turns")
+        if len(turns) > self.most_turns:
+            raise DataError(
+                f"{where} has {len(turns):,} turns; at most {self.most_turns:,} are read (a source's most_turns)",
+                "turns",
+            )
         images = _one(known, where, IMAGES)
-        listed = images if isinstance(images, list | tuple) else [] if images in (None, "") else [images]
+        listed = images if isinstance(images, list | tuple) else [] if images is None else [images]
         supply = _Supply([self.references.picture(_url(each), where) for each in listed], where)
+        system = self._system(known.get("system"), where, supply)
         messages = [self._message(turn, f"{where}, turn {i}", supply) for i, turn in enumerate(turns, 1)]
         supply.check()
-        return (*_system(known.get("system"), messages, where), *messages)
+        if system and any(message.role in ("system", "document") for message in messages):
+            raise DataError(f"{where} has a system field and a turn of role {messages[0].role}", "turns")
+        return (*system, *messages)
+
+    def _system(self, text: Any, where: str, supply: _Supply) -> list[Message]:
+        """The message of a record's system field."""
+        if text is None or text == "":
+            return []
+        if not isinstance(text, str):
+            raise DataError(f"{where} has the system field {excerpt(text)}; it must be text", "content")
+        return [Message("system", tuple(self._words(text, f"{where}, system", supply)))]
 
     def _message(self, turn: Any, where: str, supply: _Supply) -> Message:
         if isinstance(turn, Message):
@@ -86,7 +105,7 @@ class RecordReader:
         """Text and pictures of one item of a content, an image before its text; `alone`: it is all of it."""
         if isinstance(part, str):
             item = self._string(part, role, where, alone=alone)
-            yield from supply.fill(item) if isinstance(item, str) else [item]
+            yield from self._words(item, where, supply) if isinstance(item, str) else [item]
         elif isinstance(part, Mapping):
             known = self._fields(part, where, ("type", "text", *ITEM_IMAGES), "an object")
             kind, text, image = known.get("type"), known.get("text"), _one(known, where, ITEM_IMAGES)
@@ -96,7 +115,9 @@ class RecordReader:
                 )
             if text is not None and not isinstance(text, str):
                 raise DataError(f"{where} has the text {excerpt(text)}; it must be a string", "content")
-            if image is not None:
+            if image is not None and image is known.get("base64"):
+                yield self.references.base64(image, where)
+            elif image is not None:
                 yield self.references.picture(_url(image), where)
             elif kind in ("image", "image_url"):
                 yield from supply.take()
@@ -104,11 +125,19 @@ class RecordReader:
                 raise DataError(
                     f"{where} has content {excerpt(part)}; it must be text or an image", "content"
                 )
-            yield from supply.fill(text or "")
+            yield from self._words(text or "", where, supply, item=True)
         elif part is None or isinstance(part, bool | int | float | list | tuple):
             raise DataError(f"{where} has content {excerpt(part)}; it must be text or an image", "content")
         else:
             yield self.references.picture(part, where)
+
+    def _words(
+        self, text: str, where: str, supply: _Supply, *, item: bool = False
+    ) -> Iterator[str | Picture]:
+        """A text with the images that its markers stand for; `item`: it is said to be text, as `{"text": ...}`."""
+        if not self.placeholders:
+            check_placeholders(text, where, "where it is words, say placeholders: true (a source's option)")
+        return supply.fill(text)
 
     def _string(self, text: str, role: Role, where: str, *, alone: bool) -> str | Picture:
         """What a bare string stands for; `alone`: it is the whole content."""
@@ -194,25 +223,17 @@ def check_text(text: str, where: str) -> None:
         ) from None
 
 
-def _system(text: Any, messages: Sequence[Message], where: str) -> list[Message]:
-    """The message of a record's system field."""
-    if text is None or text == "":
-        return []
-    if not isinstance(text, str):
-        raise DataError(f"{where} has the system field {excerpt(text)}; it must be text", "content")
-    if any(message.role in ("system", "document") for message in messages):
-        raise DataError(f"{where} has a system field and a turn of role {messages[0].role}", "turns")
-    check_text(text, where)
-    return [Message("system", (text,))]
-
-
 def _one(fields: Mapping[str, Any], where: str, names: Sequence[str]) -> Any:
     """The value of the one of these fields that there is."""
     there = [name for name in names if name in fields]
-    filled = [name for name in there if fields[name] not in ("", [])] or there[:1]
+    filled = [name for name in there if not _is_empty(fields[name])] or there[:1]
     if len(filled) > 1:
         raise DataError(f"{where} has both {filled[0]!r} and {filled[1]!r}; one of them must go", "form")
     return fields[filled[0]] if filled else None
+
+
+def _is_empty(value: Any) -> bool:
+    return isinstance(value, list) and not value
 
 
 def _url(image: Any) -> Any:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import numpy as np
 from PIL import Image
 
 from chiasm.data.files import PictureBytes, PictureFile, PictureInMemory, check_regular, picture_of_base64
@@ -47,15 +48,27 @@ class References:
             return value
         if isinstance(value, Image.Image):
             return PictureInMemory(value, f"an image of {where}")
+        if isinstance(value, np.ndarray):
+            return PictureInMemory(_image_of(value, where), f"an image of {where}")
         if isinstance(value, bytes | bytearray):
             return PictureBytes(bytes(value), f"an image of {where}")
         if isinstance(value, Path):
             return self._file(value, where)
-        if isinstance(value, str) and value:
+        if isinstance(value, str):
             return self._named(value, where)
         raise DataError(f"{where} names the image {excerpt(value)}; it must be a path or a URL", "image form")
 
+    def base64(self, value: Any, where: str) -> Picture:
+        """The picture whose file's bytes `value` holds in base64; raises DataError."""
+        if not isinstance(value, str) or not value:
+            raise DataError(f"{where} has the base64 {excerpt(value)}; it must be text", "image form")
+        return picture_of_base64(value, f"the base64 image of {where}")
+
     def _named(self, value: str, where: str) -> Picture:
+        if not value:
+            raise DataError(
+                f"{where} has an empty name of an image; without one there is no key, or null", "image form"
+            )
         scheme = match[1].lower() if (match := _SCHEME.match(value)) else ""
         if scheme == "data" or _BASE64.fullmatch(value):
             return picture_of_base64(value, f"an image of {where}")
@@ -127,6 +140,17 @@ def _is_file(path: str) -> bool:
         return os.path.isfile(os.path.expanduser(path))
     except ValueError:
         return False
+
+
+def _image_of(array: np.ndarray, where: str) -> Image.Image:
+    """The image in an array of rows of pixels; raises DataError."""
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or not array.size:
+        raise DataError(
+            f"{where} has an image in an array of {array.dtype} and shape {array.shape}; it must be of uint8, and "
+            "height x width x 3",
+            "image form",
+        )
+    return Image.fromarray(np.ascontiguousarray(array))
 
 
 def _path_of_url(url: str, where: str) -> Path:

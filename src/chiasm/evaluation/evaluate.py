@@ -58,6 +58,7 @@ def evaluate(
                 f"{', '.join(OVERRIDABLE)}"
             )
     load_plugins(plugins)
+    find_checkpoint(folder)
     recipe = load_recipe(folder, overrides)
     metrics.lookup(recipe.evaluation.metric)
     model = load_model(folder, device, dtype)

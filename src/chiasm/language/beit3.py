@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from chiasm.attention import Layout, attend
-from chiasm.bounds import Depth, Epsilon, Heads, Tokens, Vocabulary, Width
+from chiasm.bounds import Depth, Epsilon, Heads, Times, Tokens, Vocabulary, Width
 from chiasm.errors import RecipeError
 from chiasm.language import Language
 from chiasm.language.key_values import KeyValues
@@ -50,6 +50,7 @@ class BEiT3(Language, name="beit3"):
         epsilon: of the norms.
         tokenizer: folder or hub name of a tokenizer; without one it is trained.
         chat_template: as of language 'causal', in place of the tokenizer's own; without either, `plain`.
+        template_work: as of language 'causal'.
         vocabulary: most tokens of a tokenizer trained on the recipe's own texts.
         vocab_size: rows of the table of words, where they are more than the tokenizer's tokens.
     """
@@ -70,6 +71,7 @@ class BEiT3(Language, name="beit3"):
         epsilon: Epsilon = 1e-5,
         tokenizer: str | None = None,
         chat_template: str | None = None,
+        template_work: Times = 1.0,
         vocabulary: Vocabulary = 4096,
         vocab_size: Vocabulary = 0,
     ):
@@ -82,6 +84,7 @@ class BEiT3(Language, name="beit3"):
             self.tokenizer = TextTokenizer.train(texts, vocabulary)
         if chat_template is not None:
             self.tokenizer.use_template(chat_template)
+        self.tokenizer.allow_work(template_work)
         if draws:
             self.tokenizer.mark_pictures()
         size = max(len(self.tokenizer), vocab_size)

@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
 from transformers.utils import logging
 
 from chiasm.attention import NAME, Layout, attending
-from chiasm.bounds import Vocabulary
+from chiasm.bounds import Times, Vocabulary
 from chiasm.errors import CheckpointError, RecipeError, reason
 from chiasm.language import Language
 from chiasm.language import chameleon as _chameleon  # noqa: F401 - makes it known to transformers
@@ -36,6 +36,7 @@ class Causal(Language, name="causal"):
             one, for base models that have none: `question` (Question: ... Answer: ...), `vicuna` (USER: ...
             ASSISTANT: ...), `plain` (what the user says, an added token <|answer|>, the answer), `caption` (what
             the user says, which is mostly an image, and the answer behind the token that begins a text).
+        template_work: how many times the usual work a chat template may do, and characters it may have.
         vocabulary: most tokens of a tokenizer trained on the recipe's own texts; 0 = no words at all, for models of
             pictures alone.
         draw_marker: the token that begins a written picture, added where the tokenizer lacks it; null = none, a
@@ -56,6 +57,7 @@ class Causal(Language, name="causal"):
         config: dict[str, Any] | None = None,
         tokenizer: str | None = None,
         chat_template: str | None = None,
+        template_work: Times = 1.0,
         vocabulary: Vocabulary = 4096,
         draw_marker: str | None = DRAW,
         draw_end: str | None = None,
@@ -77,6 +79,7 @@ class Causal(Language, name="causal"):
             )
         if chat_template is not None:
             self.tokenizer.use_template(chat_template)
+        self.tokenizer.allow_work(template_work)
         self.tokenizer.mark_read(read_marker, read_end)
         if draws:
             self.tokenizer.mark_pictures(draw_marker, draw_end, empty_prompt)

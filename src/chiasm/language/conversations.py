@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -48,6 +49,7 @@ class Conversations:
 
     def __init__(self, inner: PreTrainedTokenizerBase):
         self.inner = inner
+        self.work = 1.0  # see `chiasm.language.template.render`
         self._known: dict[str, tuple[Any, Any]] = {}  # what was worked out, with the state of which it holds
 
     @property
@@ -116,13 +118,15 @@ class Conversations:
                 learnt.append((len(text), len(text) + len(run.text)))
             text += run.text
         made: list[Tokens] = []
+        ends = [end for _, end in learnt]
         waiting = iter(pictures)
         for id, (start, stop) in zip(*self.special.encode(text), strict=True):
             if id is None:
                 picture = next(waiting)
                 made.append(Tokens((), picture.learn, picture.picture))
                 continue
-            learn = any(start < end and max(stop, start + 1) > begin for begin, end in learnt)
+            span = bisect_right(ends, start)  # the first that ends behind the token's start
+            learn = span < len(learnt) and max(stop, start + 1) > learnt[span][0]
             if made and made[-1].picture is None and made[-1].learn == learn:
                 made[-1].ids.append(id)  # type: ignore[attr-defined]
             else:
@@ -223,7 +227,7 @@ class Conversations:
         template = templates if isinstance(templates, str) else templates.get(form)
         if template is None:
             raise DataError(f"the tokenizer has the chat templates {', '.join(templates)}, but no {form!r}")
-        return Turns(template, dict(self.inner.special_tokens_map), mark, self.image_token)
+        return Turns(template, dict(self.inner.special_tokens_map), mark, self.image_token, self.work)
 
     def end_of_answers(self) -> str:
         """What the chat template writes behind an answer, marked; "" = nothing."""
@@ -233,7 +237,7 @@ class Conversations:
 
     def _cached(self, name: str, work_out: Any) -> Any:
         """What `work_out` gives, until the tokenizer is given other tokens or another template."""
-        state = (len(self.inner), str(self.inner.chat_template))
+        state = (len(self.inner), str(self.inner.chat_template), self.work)
         if name not in self._known or self._known[name][0] != state:
             self._known[name] = (state, work_out())
         return self._known[name][1]
@@ -254,8 +258,10 @@ def _cut(rendered: Rendered, read: Sequence[Picture], written: Sequence[Picture]
     bounds = sorted({0, len(text), *(edge for span in rendered.learnt for edge in span)})
     waiting = {READ: iter(read), WRITTEN: iter(written)}
     runs = []
+    ends = [end for _, end in rendered.learnt]
     for start, stop in pairwise(bounds):
-        learn = any(begin <= start < end for begin, end in rendered.learnt)
+        span = bisect_right(ends, start)
+        learn = span < len(ends) and rendered.learnt[span][0] <= start
         for piece in re.split(f"([{READ}{WRITTEN}])", text[start:stop]):
             picture = next(waiting[piece]) if piece in waiting else None
             runs.append(Run("" if picture else piece, learn or piece == WRITTEN, picture))

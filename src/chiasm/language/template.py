@@ -2,7 +2,8 @@
 
 Everything a template does costs steps: a turn of a loop one, a call, a filter, an operator four, and one more for
 every 20 characters or 10 items of what goes in or comes out. `STEPS` of them, and more by the number and length of
-the messages, are far beyond any public template and take well under a second.
+the messages, are far beyond any public template and take well under a second. A recipe may allow more of all that:
+`language.template_work`.
 """
 
 from __future__ import annotations
@@ -28,17 +29,26 @@ STEPS_A_MESSAGE = 500
 STEPS_A_CHARACTER = 0.5
 CHARACTERS = 100_000  # of a template itself
 WIDTH = 100_000  # the largest number that a call or filter may be given: widths and counts
+REMEDY = "language.template_work of a recipe allows so many times more"
 # What makes more of a text than was there, by a number or a text that it is given.
 WIDENING = {"center", "expandtabs", "indent", "ljust", "rjust", "translate", "urlize", "wordwrap", "zfill"}
 
 
-def render(template: str, messages: Sequence[Mapping[str, Any]], *, prompt: bool, **variables: Any) -> str:
+def render(
+    template: str, messages: Sequence[Mapping[str, Any]], *, prompt: bool, work: float = 1.0, **variables: Any
+) -> str:
     """The messages as text; with `prompt`, an answer is asked for at the end.
 
+    work: how many times the usual steps and characters the template may have.
     Raises DataError for a template that is broken, refuses the messages or does more than the limit.
     """
+    if len(template) > CHARACTERS * work:
+        raise DataError(
+            f"the chat template has {len(template):,} characters; at most {int(CHARACTERS * work):,} are read "
+            f"({REMEDY})"
+        )
     limit = STEPS + STEPS_A_MESSAGE * len(messages) + STEPS_A_CHARACTER * _characters(messages)
-    token = _steps.set(_Steps(int(limit)))
+    token = _steps.set(_Steps(int(limit * work)))
     try:
         chunks = _compiled(template).generate(
             messages=messages, add_generation_prompt=prompt, **_defaults(), **variables
@@ -77,7 +87,7 @@ def _spend(count: int) -> None:
     steps.remaining -= count
     if steps.remaining < 0:
         raise jinja2.TemplateRuntimeError(
-            f"it does more work than the {steps.limit:,} steps that a template may take"
+            f"it does more work than the {steps.limit:,} steps that a template may take ({REMEDY})"
         )
 
 
@@ -93,8 +103,6 @@ def _defaults() -> dict[str, Any]:
 
 @cache
 def _compiled(template: str) -> jinja2.Template:
-    if len(template) > CHARACTERS:
-        raise DataError(f"the template has {len(template):,} characters; at most {CHARACTERS:,} are read")
     return _environment().from_string(template)
 
 

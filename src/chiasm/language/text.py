@@ -119,6 +119,10 @@ class TextTokenizer:
                 f"no chat template can be read from {template}: {error}; by name there are {', '.join(NAMED)}"
             ) from None
 
+    def allow_work(self, times: float) -> None:
+        """Let a chat template do so many times the usual work; see `chiasm.language.template`."""
+        self._conversations.work = times
+
     def save(self, folder: Path) -> None:
         save_tokenizer(self.inner, folder, self.stops)
 

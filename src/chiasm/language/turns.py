@@ -7,7 +7,7 @@ ends, and reaches to the end of what it writes behind one: a model learns to say
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -21,7 +21,7 @@ IMAGES_AHEAD = "{{ images_ahead }}"
 _AHEAD = "\ufdd8"  # what it is rendered as
 _HOLDS = "\ufdd6"  # the content of a message in the templates' probes
 _LIST = "\ufdd7"  # a content that a template prints as it is
-PROBED = 16  # roles of a long row with which a template is asked what it writes round an answer
+NEAR = 8  # roles at both ends of a long row with which a template is asked what it writes round an answer
 ROLES_KNOWN = 512  # rows of roles of which the pieces are kept
 
 
@@ -46,13 +46,18 @@ class Turns:
     """A chat template of a tokenizer.
 
     mark: marks the special tokens of rendered text. image: what the template writes for an image, where it takes
-    contents as lists of parts.
+    contents as lists of parts. work: see `chiasm.language.template.render`.
     """
 
     def __init__(
-        self, template: str, variables: dict[str, Any], mark: Callable[[str], str], image: str | None
+        self,
+        template: str,
+        variables: dict[str, Any],
+        mark: Callable[[str], str],
+        image: str | None,
+        work: float = 1.0,
     ):
-        self.template, self.mark, self.image = template, mark, image
+        self.template, self.mark, self.image, self.work = template, mark, image, work
         self.variables = {**variables, "images_ahead": _AHEAD}
         self._tail = lru_cache(ROLES_KNOWN)(self._find_tail)
         self._end = lru_cache(ROLES_KNOWN)(self._find_end)
@@ -69,9 +74,10 @@ class Turns:
             # A space behind what asks belongs to the answer's first token.
             return Rendered("".join(pieces).rstrip(" "), [])
         starts: dict[int, int] = {}
+        rows = list(short_rows([turn.role for turn in turns]))
         for i, turn in enumerate(turns):
             if turn.role == "assistant" and turn.learnt:
-                starts[i] = self._start(turns, i, pieces[i])
+                starts[i] = self._start(turns, i, pieces[i], rows[i])
                 blank = re.match(f" *(?={WRITTEN})", pieces[i][starts[i] :])
                 if blank is not None:  # an image stands directly behind what asks for it
                     pieces[i] = pieces[i][: starts[i]] + pieces[i][starts[i] + blank.end() :]
@@ -79,7 +85,7 @@ class Turns:
         for piece in pieces:
             offsets.append(offsets[-1] + len(piece))
         learnt = [
-            (offsets[i] + start, offsets[i + 1] + self._stop(turns, i, pieces[i + 1]))
+            (offsets[i] + start, offsets[i + 1] + self._stop(turns, i, pieces[i + 1], rows[i + 1]))
             for i, start in starts.items()
         ]
         return Rendered("".join(pieces), learnt)
@@ -101,9 +107,8 @@ class Turns:
             raise DataError(f"the chat template drops or repeats a message of the roles {roles}")
         return pieces
 
-    def _start(self, turns: Sequence[Turn], index: int, piece: str) -> int:
-        """Where in `piece`, which begins behind the message before, an answer begins."""
-        roles = _nearby(tuple(turn.role for turn in turns[:index]))
+    def _start(self, turns: Sequence[Turn], index: int, piece: str, roles: tuple[str, ...]) -> int:
+        """Where in `piece`, which begins behind the message before, an answer begins; roles: of those before."""
         tail = self._tail(roles).rstrip(" ")
         if not self._gap((*roles, "assistant")).startswith(tail):
             raise DataError(
@@ -121,10 +126,10 @@ class Turns:
             )
         return found + len(tail)
 
-    def _stop(self, turns: Sequence[Turn], index: int, behind: str) -> int:
-        """How much of what stands behind an answer's last letter is learnt."""
+    def _stop(self, turns: Sequence[Turn], index: int, behind: str, roles: tuple[str, ...]) -> int:
+        """How much of what stands behind an answer's last letter is learnt; roles: of all up to the answer."""
         turn = turns[index]
-        end = self._end(_nearby(tuple(each.role for each in turns[: index + 1])))
+        end = self._end(roles)
         words = turn.text.replace(WRITTEN, "")
         if not end and words.strip():
             raise DataError(
@@ -161,7 +166,7 @@ class Turns:
         """Marked text, with the images where the template wants them and the ENDs of the messages."""
         contents = [_as_parts(text) if self.parts else text for _, text in turns]
         messages = [{"role": role, "content": each} for (role, _), each in zip(turns, contents, strict=True)]
-        text = render(self.template, messages, prompt=prompt, **self.variables)
+        text = render(self.template, messages, prompt=prompt, work=self.work, **self.variables)
         marked = self.mark(text)
         if self.parts and self.image is not None:
             marked = marked.replace(self.mark(self.image), READ)
@@ -178,22 +183,33 @@ class Turns:
         """The text of a conversation, or None where the template does not take it."""
         messages = [{"role": role, "content": content} for role, content in turns]
         try:
-            text = render(self.template, messages, prompt=True, **self.variables)
+            text = render(self.template, messages, prompt=True, work=self.work, **self.variables)
         except DataError:
             return None
         return text if text.count(_HOLDS) == 1 and _LIST not in text else None
 
 
-def _nearby(roles: tuple[str, ...]) -> tuple[str, ...]:
-    """The first and the last roles of a long row, in the middle of which two roles take turns.
+def short_rows(roles: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """For the first 0, 1, 2, ... of the roles, a short row of them behind which a template does the same.
 
-    What stands round an answer does not depend on how often they did; each answer is held against it all the same.
+    It keeps both ends. What lies between two messages of one role in the middle goes, where that is an even number
+    of messages, and without those of the system too: templates look at roles, at the first messages and the last,
+    and at whether a place is odd. Each answer is held against what is found so all the same.
     """
-    surplus = max(0, len(roles) - PROBED) // 2 * 2
-    middle = roles[PROBED // 2 : PROBED // 2 + surplus]
-    if len(set(middle[::2])) > 1 or len(set(middle[1::2])) > 1:
-        return roles
-    return roles[: PROBED // 2] + roles[PROBED // 2 + surplus :]
+    middle: list[str] = []
+    states: list[tuple[str, int, int]] = []
+    talk = 0  # messages of the middle that are not the system's
+    for count in range(len(roles) + 1):
+        place = count - 1 - NEAR  # of the role that is near the end no longer
+        if place >= NEAR:
+            state = (roles[place], place % 2, talk % 2)
+            talk += roles[place] != "system"
+            if state in states:
+                again = states.index(state)
+                del middle[again:], states[again:]
+            middle.append(roles[place])
+            states.append(state)
+        yield (*roles[: min(count, NEAR)], *middle, *roles[max(NEAR, count - NEAR) : count])
 
 
 class _Parts(list[dict[str, str]]):

@@ -115,5 +115,6 @@ class _Answer:
             self.console.print(piece, end="", soft_wrap=True)
         else:
             self.console.print()
-            self.console.print(preview(piece))
+            if self.console.is_terminal:
+                self.console.print(preview(piece))
             self.console.print(str(save_picture(piece, self.save)), style="dim", soft_wrap=True)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import groupby
 
 from rich.text import Text
 
-from chiasm import parts
 from chiasm.data import counts
 from chiasm.data.corpus import corpus
 from chiasm.data.documents import document
 from chiasm.errors import DataError
+from chiasm.evaluation.metrics import lookup
 from chiasm.language.text import TextTokenizer
 from chiasm.model import Model
 from chiasm.recipe import Recipe
@@ -31,8 +32,11 @@ def check(recipe: Recipe, samples: int, *, every: bool = False) -> None:
     """
     out = console()
     model = Model(recipe.model, texts=corpus(recipe), seed=recipe.seed)
+    sources = build_sources(recipe)
+    lookup(recipe.evaluation.metric)
+    broken = {name: Counter(source.skipped) for name, source in sources.items()}
     if every:
-        _verify(recipe, model)
+        broken = skipped(sources, *unusable(recipe, model, sources, Ranks(), decode=True).values())
     out.print(
         Text.assemble(
             ("learnt", LEARNT),
@@ -44,9 +48,10 @@ def check(recipe: Recipe, samples: int, *, every: bool = False) -> None:
             (" picture written ", WRITTEN),
         )
     )
-    for name in sorted({name for stage in recipe.stages for name in stage.data}):
-        source = parts.build("data", recipe.data[name], where=f"data.{name}")
-        count = f": {len(source):,} groups, {counts(source.skipped)}"
+    for name, source in sorted(sources.items()):
+        usable = len(source) - (broken[name] - Counter(source.skipped)).total()
+        verified = "every record verified, every image decoded: " if every and source.foreign else ""
+        count = f": {verified}{usable:,} groups, {counts(broken[name])}"
         say(Text.assemble("\n", (name, "bold"), count))
         asking = [stage for stage in recipe.stages if stage.objective is not None and name in stage.data]
         listed = (sample for index in range(len(source)) for sample in source[index])
@@ -64,15 +69,6 @@ def check(recipe: Recipe, samples: int, *, every: bool = False) -> None:
                 kinds = ", ".join(str((stage.objective or {})["type"]) for stage in asking)
                 told = f"a picture, {each.text!r}, labels: {', '.join(each.labels)}"
                 out.print(f"  objective {kinds} is shown {told}")
-
-
-def _verify(recipe: Recipe, model: Model) -> None:
-    """Print how many records of each source can be used; raises DataError for one of a source that skips none."""
-    sources = build_sources(recipe)
-    left_out = unusable(recipe, model, sources, Ranks(), decode=True)
-    for name, kinds in skipped(sources, *left_out.values()).items():
-        if sources[name].foreign:
-            say(f"{name}: every record verified, every image decoded; {counts(kinds)}")
 
 
 def coloured(made: Document, tokenizer: TextTokenizer) -> Text:

@@ -58,13 +58,10 @@ def optimiser(model: Model, stage: Stage, objective: Objective | None = None) ->
     """
     groups: list[dict[str, Any]] = []
     matrices: list[dict[str, Any]] = []
+    check_slots(model, stage, objective)
     slots = _slots(model, objective)
     for slot, peak in stage.train.items():
         named = learning(slots[slot])
-        if not named:
-            raise RecipeError(
-                f"stage {stage.name!r} trains {slot!r}, but {slots[slot].name!r} has no parameters; leave it out"
-            )
         inner = _matrices(model, slot) if stage.optimiser == "muon" else set()
         kept = _undecayed(slots[slot]) - inner
         rest = {name: p for name, p in named.items() if p not in inner}
@@ -78,6 +75,15 @@ def optimiser(model: Model, stage: Stage, objective: Objective | None = None) ->
         )
     adamw = torch.optim.AdamW(groups, betas=stage.betas, fused=_can_fuse(model.device))
     return MuonAdamW(matrices, adamw) if matrices else adamw
+
+
+def check_slots(model: Model, stage: Stage, objective: Objective | None = None) -> None:
+    """Raise RecipeError for a slot without parameters that the stage would train."""
+    for slot, part in _slots(model, objective).items():
+        if slot in stage.train and not learning(part):
+            raise RecipeError(
+                f"stage {stage.name!r} trains {slot!r}, but {part.name!r} has no parameters; leave it out"
+            )
 
 
 def _group(slot: str, named: Mapping[str, nn.Parameter], peak: float, decay: float) -> list[dict[str, Any]]:

@@ -49,10 +49,6 @@ class Run:
             if self.ranks.first:
                 remove_drafts(self.folder)
                 remove_drafts(self.folder / "checkpoints")
-                if (
-                    not self.more_steps
-                ):  # else the folder holds what was trained, until the further steps begin
-                    self.recipe.save(self.folder / "recipe.yaml")
         except BaseException:
             self.__exit__()
             raise
@@ -77,32 +73,34 @@ class Run:
             return False
         return True
 
-    def check_data(self, data: Mapping[str, str], meant: bool) -> None:
-        """Raise RecipeError where data has changed since it was last trained on, unless that is meant."""
-        record = self._record()
-        changes = record.get("data_changes") or [{}]
-        before = record.get("data", {}) | changes[-1].get("data", {})
+    def check_data(self, data: Mapping[str, str], held_out: Mapping[str, str], meant: bool) -> None:
+        """Raise RecipeError where data has changed since it was last trained or measured on, unless that is meant.
+
+        data, held_out: identities of the sources of either kind.
+        """
+        before, measured = _last_data(self._record())
         changed = [name for name, identity in data.items() if before.get(name, identity) != identity]
+        if measured:
+            either = sorted({*held_out, *measured})
+            changed += [name for name in either if held_out.get(name) != measured.get(name)]
         if changed and not meant:
+            names = ", ".join(dict.fromkeys(changed))
             raise RecipeError(
-                f"{self.folder} holds a run on other data: {', '.join(changed)} has changed since (see run.json); "
-                "choose another folder, bring the data back, or say that it is meant: --other-data "
-                "(other_data=True)"
+                f"{self.folder} holds a run on other data: {names} has changed since (see run.json); choose "
+                "another folder, bring the data back, or say that it is meant: --other-data (other_data=True)"
             )
 
-    def started(self, data: Mapping[str, str], device: torch.device) -> None:
+    def started(self, data: Mapping[str, str], held_out: Mapping[str, str], device: torch.device) -> None:
         """Write down what the run is made of, when it begins and each time it is taken up again.
 
-        What it first began with stays: `data`, and behind it what the data became later, `data_changes`.
+        What it first began with stays: `data` and `held_out`, and behind them what became of them later,
+        `data_changes`.
         """
         if not self.ranks.first:
             return
         path = self.folder / "run.json"
         record: dict[str, Any] = {"sessions": []} | self._record()
-        known = record.setdefault("data", dict(data))
-        changes = record.setdefault("data_changes", [])
-        if dict(data) != known | (changes[-1]["data"] if changes else {}):
-            changes.append({"time": _now(), "data": dict(data)})
+        _note_data(record, data, held_out)
         record |= {
             "command": command(),
             "seed": self.recipe.seed,
@@ -115,6 +113,16 @@ class Run:
         record["sessions"].append(_now())
         write_text(path, _json(record))
         self.recipe.save(self.folder / "recipe.yaml")
+
+    def measured_on(self, held_out: Mapping[str, str]) -> None:
+        """Of a finished run, write down on what it is measured from now on, and the recipe that says how."""
+        if self.ranks.first:
+            record = self._record()
+            before = _json(record)
+            _note_data(record, _last_data(record)[0], held_out)
+            if _json(record) != before:
+                write_text(self.folder / "run.json", _json(record))
+            self.recipe.save(self.folder / "recipe.yaml")
 
     def note(self, **entries: Any) -> None:
         """Add entries to the run's record."""
@@ -138,12 +146,15 @@ class Run:
         """What `run.json` holds; nothing where there is none."""
         path = self.folder / "run.json"
         record = read_json(path) if path.is_file() else {}
-        kinds = {"data": dict, "sessions": list, "data_changes": list}
+        kinds = {"data": dict, "held_out": dict, "sessions": list, "data_changes": list}
         whole = isinstance(record, dict) and all(
             isinstance(record.get(name, kind()), kind) for name, kind in kinds.items()
         )
         changes = record.get("data_changes", []) if whole else []
-        if not whole or not all(isinstance(e, dict) and isinstance(e.get("data"), dict) for e in changes):
+        both = (
+            each.get(name, {}) for each in changes if isinstance(each, dict) for name in ("data", "held_out")
+        )
+        if not whole or not all(isinstance(each, dict) for each in (*changes, *both)):
             raise CheckpointError(f"{path} is not the record of a run; remove it, and it is written anew")
         return record
 
@@ -180,6 +191,24 @@ class Run:
                 f"{self.folder} holds a run of another recipe: it differs in {', '.join(differing)}; "
                 "choose another folder, or the recipe that is there"
             )
+
+
+def _last_data(record: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, str]]:
+    """Identities of the sources that a run was last trained on, and of those that it is measured on."""
+    changes = record.get("data_changes") or [{}]
+    return (
+        record.get("data", {}) | changes[-1].get("data", {}),
+        changes[-1].get("held_out", record.get("held_out", {})),
+    )
+
+
+def _note_data(record: dict[str, Any], data: Mapping[str, str], held_out: Mapping[str, str]) -> None:
+    """Write into a run's record what its sources are, behind what they were."""
+    record.setdefault("data", dict(data))
+    record["held_out"] = record.get("held_out") or dict(held_out)
+    changes = record.setdefault("data_changes", [])
+    if (dict(data), dict(held_out)) != _last_data(record):
+        changes.append({"time": _now(), "data": dict(data), "held_out": dict(held_out)})
 
 
 def command() -> str:

@@ -15,6 +15,7 @@ from chiasm.data import Picture, Source
 from chiasm.data.corpus import corpus
 from chiasm.devices import choose_device, choose_dtype
 from chiasm.errors import CheckpointError, ChiasmError, RecipeError
+from chiasm.evaluation.metrics import lookup
 from chiasm.model import Model
 from chiasm.recipe import Recipe, load_recipe
 from chiasm.start import begin, keep_origin
@@ -22,6 +23,7 @@ from chiasm.terminal.console import console as standard_console
 from chiasm.training.distribution import Ranks
 from chiasm.training.loop import Interrupted, Training
 from chiasm.training.metrics import Metrics
+from chiasm.training.optimiser import check_slots
 from chiasm.training.position import Position
 from chiasm.training.run import Run, command
 from chiasm.training.state import Saved, last_checkpoint
@@ -79,12 +81,14 @@ def _run(recipe: Recipe, folder: Path, ranks: Ranks, console: Console, other_dat
 
         sources = build_sources(recipe)
         data = {name: identity(source) for name, source in sources.items()}
-        run.check_data(data, other_data)
+        held_out = check_held_out(recipe)
+        run.check_data(data, held_out, other_data)
         if run.finished(say):
+            run.measured_on(held_out)
             say(f"{folder} is a finished run of this recipe")
             return
         try:
-            _train(run, sources, data, console, say)
+            _train(run, sources, data, held_out, console, say)
         except KeyboardInterrupt:
             raise Interrupted(
                 f"stopped; what the last checkpoint in {folder} holds is kept. To go on, give the same command "
@@ -117,12 +121,12 @@ def _train(
     run: Run,
     sources: Mapping[str, Source],
     data: dict[str, str],
+    held_out: dict[str, str],
     console: Console,
     say: Callable[[str], None],
 ) -> None:
     recipe, ranks, folder = run.recipe, run.ranks, run.folder
     device = ranks.device
-    check_held_out(recipe)
     saved = last_checkpoint(folder, recipe, ranks, say)
     if saved is not None:
         model, position = load_model(saved.folder, device), saved.position
@@ -131,10 +135,12 @@ def _train(
     else:
         model, position = build_model(recipe).to(device), Position()
     model.sampling = recipe.sampling
+    for stage in recipe.stages:
+        check_slots(model, stage)
     if saved is None:
         position.left_out = unusable(recipe, model, sources, ranks)
     position.data = data
-    run.started(data, device)
+    run.started(data, held_out, device)
     with Metrics(folder, position.metrics, position.total, active=ranks.first) as metrics:
         training = Training(recipe, folder, model, sources, ranks, device, console, metrics, position)
         training.skipped = skipped(sources, *position.left_out.values())
@@ -169,28 +175,36 @@ def _run_stages(training: Training, saved: Saved | None) -> None:
 
 def build_sources(recipe: Recipe) -> dict[str, Source]:
     """The data sources that the recipe's stages use, by name."""
+    if not recipe.stages:
+        raise RecipeError(f"recipe {recipe.name!r} has no stages, so there is nothing to train")
     for stage in recipe.stages:
-        if not stage.data:
-            raise RecipeError(f"stage {stage.name!r} has no data")
-        if not stage.train:
-            raise RecipeError(f"stage {stage.name!r} trains nothing; name a slot and its learning rate")
+        if not any(stage.data.values()):
+            raise RecipeError(f"stage {stage.name!r} has no data; name a source and its share above 0")
+        if not any(stage.train.values()):
+            raise RecipeError(
+                f"stage {stage.name!r} trains nothing; name a slot and its learning rate above 0"
+            )
     used = dict.fromkeys(name for stage in recipe.stages for name in stage.data)
     return {name: parts.build("data", recipe.data[name], where=f"data.{name}") for name in used}
 
 
-def check_held_out(recipe: Recipe) -> None:
+def check_held_out(recipe: Recipe) -> dict[str, str]:
     """Read what the run will be measured on, so that an error in it comes before training and not behind it.
 
-    All records are read, and the images of the first groups are opened.
+    All records are read, and the images of the first groups are opened. Returns the sources' identities.
     """
+    lookup(recipe.evaluation.metric)
     named = (recipe.evaluation.data, *(recipe.evaluation.labelled or ()))
+    identities = {}
     for name in dict.fromkeys(name for name in named if name is not None):
         source = parts.build("data", recipe.data[name], where=f"data.{name}")
+        identities[name] = identity(source)
         for index in range(min(CHECKED, len(source)) if source.broken == "error" else 0):
             for sample in source[index]:
                 for item in (item for message in sample.messages for item in message.content):
                     if isinstance(item, Picture):
                         item.open()
+    return identities
 
 
 def identity(source: Source) -> str:
