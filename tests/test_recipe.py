@@ -158,3 +158,30 @@ def test_an_overlay_that_is_no_mapping(tmp_path):
         (tmp_path / "a.yaml").write_text(text + "name: a\n")
         with pytest.raises(RecipeError):
             load_recipe(tmp_path / "a.yaml", tiny=True)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "model.connector.depth={x}",
+        "model.connector={x}",
+        "model.connector.type={x}",
+        "model.{x}=1",
+        "{x}",
+        "stages={x}",
+        "stages.{x}.steps=1",
+        "sampling={x}",
+        "data.{x}.type=world",
+        "name={x}",
+    ],
+)
+def test_an_error_quotes_a_long_value_in_part(override):
+    with pytest.raises(RecipeError) as caught:
+        load_recipe("quickstart", [override.replace("{x}", "x" * 5000)])
+    assert len(str(caught.value)) < 1000
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_mapping_that_holds_no_plain_data_is_a_sentence(tiny):
+    with pytest.raises(RecipeError, match="no plain data"):
+        load_recipe(tiny | {"about": memoryview(b"x")})

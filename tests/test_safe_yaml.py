@@ -94,7 +94,7 @@ def test_the_rest_is_a_sentence_within_seconds(text, reason):
 @pytest.mark.parametrize(
     ("text", "place"),
     [
-        ("a: 1\nb: [1, 2\nc: 3", "line 3, column 1"),
+        ("a: 1\nb: [1, 2\nc: 3", "line 3, column 2"),
         ("a:\n  - 1\n b: 2", "line 3, column 2"),
         ("a: 1\n\tb: 2", "line 2, column 1"),
         ("a: 'x", "line 1, column 6"),

@@ -5,6 +5,7 @@ import reprlib
 from collections.abc import Iterable
 from pathlib import PurePath
 
+MOST_QUOTED = 200  # letters of a text
 _QUOTED = reprlib.Repr()
 _QUOTED.maxlevel, _QUOTED.maxstring, _QUOTED.maxother = 3, 60, 60
 
@@ -40,6 +41,13 @@ def excerpt(value: object, most: int = 60) -> str:
     text = str(value) if isinstance(value, str | PurePath) else _QUOTED.repr(value)
     text = text if len(text) <= most else f"{text[: most // 2]}...{text[-(most // 4) :]}"
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+
+
+def quoted(value: object) -> str:
+    """A value of a stranger's making as Python writes it, as one short line."""
+    whole = isinstance(value, str) and len(value) <= MOST_QUOTED
+    text = repr(value) if whole else " ".join(_QUOTED.repr(value).split())
+    return text if whole or len(text) <= MOST_QUOTED else f"{text[:MOST_QUOTED]}..."
 
 
 def reason(error: Exception) -> str:

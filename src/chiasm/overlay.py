@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from chiasm import safe_yaml
-from chiasm.errors import RecipeError, nearest
+from chiasm.errors import RecipeError, nearest, quoted
 
 
 def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
@@ -17,7 +17,7 @@ def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]
     Raises RecipeError for an overlay that is no mapping.
     """
     if not isinstance(base, Mapping) or not isinstance(overlay, Mapping):
-        raise RecipeError(f"{overlay!r} cannot be laid over {base!r}: both must be mappings")
+        raise RecipeError(f"{quoted(overlay)} cannot be laid over {quoted(base)}: both must be mappings")
     merged = dict(base)
     for key, value in overlay.items():
         old = merged.get(key)
@@ -33,7 +33,7 @@ def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]
 
 def load_value(value: str, override: str) -> Any:
     """The value of an override, in YAML; raises RecipeError."""
-    return safe_yaml.parse(value, f"the value of override {override!r}")
+    return safe_yaml.parse(value, f"the value of override {quoted(override)}")
 
 
 def nested(keys: Sequence[str], value: Any) -> dict[str, Any]:
@@ -47,6 +47,6 @@ def _merge_list(items: list[Any], overlay: Mapping[str, Any], where: str) -> lis
     for key, value in overlay.items():
         index = places.get(key, int(key) if re.fullmatch("[0-9]{1,6}", str(key)) else None)
         if index is None or index >= len(items):
-            raise RecipeError(f"{where} has no item {key!r}{nearest(str(key), places)}")
+            raise RecipeError(f"{where} has no item {quoted(key)}{nearest(str(key), places)}")
         items[index] = merge(items[index], value) if isinstance(value, Mapping) else value
     return items

@@ -20,7 +20,7 @@ from typing import Annotated, Any, ClassVar, Union, get_args, get_origin
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from chiasm.errors import RecipeError, nearest
+from chiasm.errors import RecipeError, nearest, quoted
 from chiasm.safe_yaml import check_plain
 
 # The slots in the order in which data passes through them, and the package that holds each one's parts.
@@ -58,7 +58,7 @@ class Part:
         known = _registry[cls.slot].get(name)
         if known is not None and _place(known) != _place(cls):
             raise RecipeError(
-                f"{cls.slot} {name!r} is defined twice: {_place(known)} and {_place(cls)}; rename one of them"
+                f"{cls.slot} {quoted(name)} is defined twice: {_place(known)} and {_place(cls)}; rename one of them"
             )
         cls.name = name
         _registry[cls.slot][name] = cls
@@ -114,7 +114,7 @@ def lookup(slot: str, name: str) -> type[Part]:
     try:
         return _registry[slot][name]
     except KeyError:
-        raise RecipeError(f"there is no {slot} {name!r}{nearest(name, _registry[slot])}") from None
+        raise RecipeError(f"there is no {slot} {quoted(name)}{nearest(name, _registry[slot])}") from None
 
 
 def options(part: type[Part]) -> dict[str, Option]:
@@ -135,17 +135,17 @@ def check(slot: str, spec: Mapping[str, Any], where: str) -> dict[str, Any]:
     """
     if not isinstance(spec, Mapping) or "type" not in spec:
         raise RecipeError(
-            f"{where} must be a mapping with a 'type', as in {{type: {_example(slot)}}}; got {spec!r}"
+            f"{where} must be a mapping with a 'type', as in {{type: {_example(slot)}}}; got {quoted(spec)}"
         )
     if not isinstance(spec["type"], str):
-        raise RecipeError(f"{where}.type must be a name; got {spec['type']!r}")
+        raise RecipeError(f"{where}.type must be a name; got {quoted(spec['type'])}")
     part = lookup(slot, spec["type"])
     known = options(part)
     resolved: dict[str, Any] = {"type": spec["type"]}
     for key in spec:
         if key != "type" and key not in known:
             raise RecipeError(
-                f"{slot} {part.name!r} has no option {key!r}{nearest(str(key), known)} (at {where}.{key})"
+                f"{slot} {part.name!r} has no option {quoted(key)}{nearest(str(key), known)} (at {where}.{key})"
             )
     for option in known.values():
         if option.name in spec:
@@ -184,7 +184,7 @@ def _check_value(option: Option, value: Any, where: str) -> Any:
     except ValidationError as error:
         problem = error.errors()[0]
         raise RecipeError(
-            f"{where} is {value!r}: {problem['msg'].lower()} (expected {option.type})"
+            f"{where} is {quoted(value)}: {problem['msg'].lower()} (expected {option.type})"
         ) from None
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from chiasm import parts, safe_yaml
-from chiasm.errors import RecipeError, nearest
+from chiasm.errors import RecipeError, nearest, quoted
 from chiasm.overlay import load_value, merge, nested
 from chiasm.stage_checks import check_stages
 
@@ -28,9 +28,11 @@ class Strict(BaseModel):
 def _file_name(name: str) -> str:
     """Names of recipes and stages become names of folders and files."""
     if "/" in name or "\\" in name:
-        raise ValueError(f"{name!r} cannot be a name: it would leave its folder; use - or _ for a slash")
+        raise ValueError(
+            f"{quoted(name)} cannot be a name: it would leave its folder; use - or _ for a slash"
+        )
     if not name or name.startswith(".") or len(name.encode()) > 100 or not name.isprintable():
-        raise ValueError(f"{name!r} cannot be a name: 1 to 100 printable bytes, and no dot in front")
+        raise ValueError(f"{quoted(name)} cannot be a name: 1 to 100 printable bytes, and no dot in front")
     return name
 
 
@@ -197,20 +199,27 @@ def load_recipe(
     tiny: apply the recipe's `tiny` overlay first.
     Raises RecipeError, with the nearest name for an unknown one.
     """
-    raw = copy.deepcopy(dict(source)) if isinstance(source, Mapping) else _read(find_recipe(source))
+    raw = _copied(source) if isinstance(source, Mapping) else _read(find_recipe(source))
     if isinstance(source, Mapping) and "base" in raw:
         raw = _on_base(raw, Path.cwd())
     overlay = raw.pop("tiny", None)
     if tiny:
         if overlay is None:
-            raise RecipeError(f"recipe {raw.get('name', source)!r} has no 'tiny' overlay")
+            raise RecipeError(f"recipe {quoted(raw.get('name', source))} has no 'tiny' overlay")
         raw = merge(raw, overlay)
     for override in overrides:
         key, equals, value = override.partition("=")
         if not equals or not key:
-            raise RecipeError(f"override {override!r} is not of the form dotted.key=value")
+            raise RecipeError(f"override {quoted(override)} is not of the form dotted.key=value")
         raw = merge(raw, nested(key.split("."), load_value(value, override)))
     return resolve(raw)
+
+
+def _copied(source: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        return copy.deepcopy(dict(source))
+    except Exception as error:  # whatever an object of the caller's raises
+        raise RecipeError(f"the recipe holds what is no plain data: {error}") from None
 
 
 def resolve(raw: Mapping[str, Any]) -> Recipe:
@@ -227,7 +236,9 @@ def resolve(raw: Mapping[str, Any]) -> Recipe:
         _check_keys(raw.get(name, {}), section, name)
     for stage in _sequence(raw.get("stages", []), "stages"):
         _check_keys(
-            stage, Stage, f"stage {stage.get('name', '?')!r}" if isinstance(stage, Mapping) else "a stage"
+            stage,
+            Stage,
+            f"stage {quoted(stage.get('name', '?'))}" if isinstance(stage, Mapping) else "a stage",
         )
     try:
         recipe = Recipe.model_validate(raw)
@@ -259,7 +270,7 @@ def find_recipe(source: str | Path) -> Path:
         return path
     shipped = recipes()
     if str(source) not in shipped:
-        raise RecipeError(f"there is no recipe {str(source)!r}{nearest(str(source), shipped)}")
+        raise RecipeError(f"there is no recipe {quoted(str(source))}{nearest(str(source), shipped)}")
     return shipped[str(source)]
 
 
@@ -289,7 +300,7 @@ def _on_base(raw: dict[str, Any], folder: Path, above: tuple[Path, ...] = ()) ->
     """A raw recipe laid over the one that it names as its `base`, a file beside it or a recipe of Chiasm's."""
     base = raw.pop("base")
     if not isinstance(base, str):
-        raise RecipeError(f"base must be the file or the name of a recipe, not {base!r}")
+        raise RecipeError(f"base must be the file or the name of a recipe, not {quoted(base)}")
     beside = folder / base
     path = beside if beside.is_file() else find_recipe(base)
     if path.resolve() in above:
@@ -301,18 +312,18 @@ def _on_base(raw: dict[str, Any], folder: Path, above: tuple[Path, ...] = ()) ->
 
 def _check_keys(raw: Any, model: type[BaseModel], where: str) -> None:
     if not isinstance(raw, Mapping):
-        raise RecipeError(f"{where} must be a mapping, not {raw!r}")
+        raise RecipeError(f"{where} must be a mapping, not {quoted(raw)}")
     for key in raw:
         if key not in model.model_fields:
-            raise RecipeError(f"{where} has no key {key!r}{nearest(str(key), model.model_fields)}")
+            raise RecipeError(f"{where} has no key {quoted(key)}{nearest(str(key), model.model_fields)}")
     for key, field in model.model_fields.items():
         if field.is_required() and key not in raw:
-            raise RecipeError(f"{where} lacks the key {key!r}")
+            raise RecipeError(f"{where} lacks the key {quoted(key)}")
 
 
 def _sequence(value: Any, where: str) -> Iterable[Any]:
     if not isinstance(value, list | tuple):
-        raise RecipeError(f"{where} must be a list, not {value!r}")
+        raise RecipeError(f"{where} must be a list, not {quoted(value)}")
     return value
 
 
@@ -320,7 +331,7 @@ def _check_model(model: Mapping[str, Any], *, teaches: bool) -> None:
     """teaches: a stage has an objective, for which an image tokenizer alone can make what is to be predicted."""
     for slot in model:
         if slot not in MODEL_SLOTS:
-            raise RecipeError(f"model has no slot {slot!r}{nearest(slot, MODEL_SLOTS)}")
+            raise RecipeError(f"model has no slot {quoted(slot)}{nearest(slot, MODEL_SLOTS)}")
     groups = (
         (SEEING, DRAWING[:2]) if "language" in model else ()
     )  # without it, parts stand alone (an imported VQGAN)

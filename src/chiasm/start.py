@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from chiasm.checkpoint import find_checkpoint, read_parts, read_weights
-from chiasm.errors import CheckpointError, RecipeError, nearest
+from chiasm.errors import CheckpointError, RecipeError, nearest, quoted
 from chiasm.integrity import check_seal
 from chiasm.overlay import merge
 from chiasm.weights import load_into
@@ -40,7 +40,9 @@ def taken_over(raw: Mapping[str, Any]) -> dict[str, Any]:
         model["language"] |= {"tokenizer": str(folder / "tokenizer")}
     for slot in slots or ():
         if slot not in model:
-            raise RecipeError(f"start.slots names {slot!r}, which {folder} has not{nearest(slot, model)}")
+            raise RecipeError(
+                f"start.slots names {quoted(slot)}, which {folder} has not{nearest(slot, model)}"
+            )
     model = {slot: spec for slot, spec in model.items() if slots is None or slot in slots}
     start = {"folder": str(folder), "fingerprint": _fingerprint(folder), "slots": slots}
     return {**raw, "model": merge(model, raw.get("model") or {}), "start": start}
@@ -53,7 +55,7 @@ def _asked(start: Any) -> tuple[str, list[str] | None]:
     known = slots is None or (isinstance(slots, list) and all(isinstance(slot, str) for slot in slots))
     if told or not isinstance(folder, str | Path) or not known:
         raise RecipeError(
-            f"start must be the folder of a checkpoint, or {{folder: ..., slots: [...]}}, not {start!r}"
+            f"start must be the folder of a checkpoint, or {{folder: ..., slots: [...]}}, not {quoted(start)}"
         )
     return str(folder), slots
 

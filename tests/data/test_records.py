@@ -14,6 +14,7 @@ from chiasm.data import Picture
 from chiasm.data.chat import Chat
 from chiasm.data.references import path_items
 from chiasm.errors import DataError
+from chiasm.terminal.chat import items
 
 COLOURS = {"a.png": (255, 0, 0), "b.png": (0, 0, 255)}
 
@@ -644,3 +645,10 @@ def test_a_key_that_stands_twice_among_very_many_is_found_in_little_time():
 def test_an_image_whose_url_is_none_is_a_sentence(image):
     with pytest.raises(DataError, match="which is no URL"):
         source(talk("<image>What?", image=image))
+
+
+def test_a_path_in_the_terminal_that_no_file_can_have_is_a_sentence():
+    for message in ("~nobody\0x.png", "~/\0.png", "'a\0b.png'", "\ud800.png"):
+        parts = [{"text": each} if isinstance(each, str) else each for each in items(message)]
+        with pytest.raises(DataError, match=r"cannot be read|there is no picture"):
+            as_messages([{"role": "user", "content": parts}])

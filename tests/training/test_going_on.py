@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from rich.console import Console
 from safetensors.torch import load_file
-from toy import Squares, toy
+from toy import Squares, raw, toy
 
 from chiasm.checkpoint import load_model, training_checkpoints
 from chiasm.errors import CheckpointError, ChiasmError, DataError, RecipeError
@@ -141,6 +141,21 @@ def test_held_out_data_that_changes_between_a_stop_and_going_on_is_refused(tmp_p
     with pytest.raises(RecipeError, match="on other data: held has changed"):
         run(short(*overrides), tmp_path / "run")
     run(short(*overrides), tmp_path / "run", other_data=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"train": {}}, "stage 'codes' trains nothing; name a slot and its learning rate above 0"),
+        ({"train": {"image_tokenizer": 0}}, "stage 'codes' trains nothing"),
+        ({"data": {}}, "stage 'codes' has no data; name a source and its share above 0"),
+        ({"data": {"squares": 0}}, "stage 'codes' has no data"),
+    ],
+)
+def test_a_stage_that_teaches_nothing_is_refused(tmp_path, change, message):
+    first, second = raw()["stages"]
+    with pytest.raises(RecipeError, match=message):
+        run(toy(stages=[first | change, second]), tmp_path / "run")
 
 
 def test_a_slot_without_weights_is_met_before_the_first_stage(tmp_path):

@@ -72,9 +72,17 @@ def converse(
 def items(message: str) -> list[Any]:
     """A message as text and images: paths in it become images, in their places."""
     return [
-        item if isinstance(item, str) else {"image": os.path.expanduser(item["image"])}
+        item if isinstance(item, str) else {"image": _expanded(item["image"])}
         for item in path_items(message)
     ]
+
+
+def _expanded(path: str) -> str:
+    """A path with the user's home for ~; what no name of a user can be stays, and is no file."""
+    try:
+        return os.path.expanduser(path)
+    except ValueError:
+        return path
 
 
 class _Answer:
