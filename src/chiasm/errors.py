@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import PurePath
 
 MOST_QUOTED = 200  # letters of a text
+MOST_REASON = 400  # letters of what another library says
 _QUOTED = reprlib.Repr()
 _QUOTED.maxlevel, _QUOTED.maxstring, _QUOTED.maxother = 3, 60, 60
 
@@ -51,10 +52,11 @@ def quoted(value: object) -> str:
 
 
 def reason(error: Exception) -> str:
-    """Why transformers read nothing: code of a folder never runs, whatever transformers advises."""
+    """Why another library refused something, in one line: code of a folder never runs, whatever it advises."""
     if "trust_remote_code" in str(error):
         return "it needs code of its own (auto_map), and Chiasm runs none from a checkpoint"
-    return str(error)
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= MOST_REASON else f"{text[:MOST_REASON]}..."
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

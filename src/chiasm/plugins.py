@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from chiasm.errors import ChiasmError, excerpt
+from chiasm.errors import ChiasmError, excerpt, reason
 
 _MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 
@@ -29,7 +29,7 @@ def load_plugins(references: Iterable[str | Path]) -> None:
         except ChiasmError:
             raise
         except Exception as error:  # whatever the user's code raises
-            raise ChiasmError(f"the plugin {reference} cannot be imported: {error}") from None
+            raise ChiasmError(f"the plugin {reference} cannot be imported: {reason(error)}") from None
 
 
 def _import_module(name: str) -> None:

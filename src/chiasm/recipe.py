@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from chiasm import parts, safe_yaml
-from chiasm.errors import RecipeError, nearest, quoted
+from chiasm.errors import RecipeError, nearest, quoted, reason
 from chiasm.overlay import load_value, merge, nested
 from chiasm.stage_checks import check_stages
 
@@ -219,7 +219,7 @@ def _copied(source: Mapping[str, Any]) -> dict[str, Any]:
     try:
         return copy.deepcopy(dict(source))
     except Exception as error:  # whatever an object of the caller's raises
-        raise RecipeError(f"the recipe holds what is no plain data: {error}") from None
+        raise RecipeError(f"the recipe holds what is no plain data: {reason(error)}") from None
 
 
 def resolve(raw: Mapping[str, Any]) -> Recipe:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from typing import Any
 
-from chiasm.errors import RecipeError, nearest
+from chiasm.errors import RecipeError, nearest, reason
 
 # Keys that transformers, or a trainer, once wrote into every config and that no model of ours is changed by.
 BOOKKEEPING = frozenset({
@@ -67,7 +67,7 @@ def build_config(config: Mapping[str, Any], where: str) -> Any:
         ArithmeticError,
         StrictDataclassError,
     ) as error:
-        raise RecipeError(f"{where}: transformers refuses this {kind} config: {error}") from None
+        raise RecipeError(f"{where}: transformers refuses this {kind} config: {reason(error)}") from None
     for key, known in unknown_keys(built, options):
         raise RecipeError(f"{where}: the {kind} of transformers has no key {key!r}{_near(key, known)}")
     return built

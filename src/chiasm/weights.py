@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from chiasm import safe_json
-from chiasm.errors import CheckpointError
+from chiasm.errors import CheckpointError, reason
 from chiasm.skeleton import weightless
 
 # In the order of preference within a folder; an index lists the shards of a checkpoint in several files.
@@ -123,7 +123,7 @@ def read_tensor(path: str | Path) -> Tensor:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # as above
-        raise CheckpointError(f"{path} cannot be read as a tensor: {error}") from error
+        raise CheckpointError(f"{path} cannot be read as a tensor: {reason(error)}") from error
     if not isinstance(content, Tensor):
         raise CheckpointError(f"{path} holds something else than one tensor")
     return content

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from chiasm.errors import RecipeError
+from chiasm.errors import RecipeError, reason
 from chiasm.generators import Generators
 
 LATENT = 8  # pixels along the side of a latent
@@ -99,7 +99,7 @@ class LatentDiffusion(nn.Module):
             self.scheduler = DDIMScheduler(**_plain(scheduler))
         except (TypeError, ValueError) as error:
             raise RecipeError(
-                f"diffusers refuses the configuration of a diffusion decoder: {error}"
+                f"diffusers refuses the configuration of a diffusion decoder: {reason(error)}"
             ) from None
 
     @property

@@ -335,7 +335,9 @@ def _normalisation(folder: Path | None, model_type: str) -> tuple[Any, Any]:
                 if "image_mean" in said and "image_std" in said:
                     return _colours(said["image_mean"]), _colours(said["image_std"])
             except (OSError, ValueError, AttributeError, TypeError) as error:
-                raise CheckpointError(f"{file} does not say how images are prepared: {error}") from None
+                raise CheckpointError(
+                    f"{file} does not say how images are prepared: {reason(error)}"
+                ) from None
     return NORMALISATION.get(model_type, IMAGENET)
 
 

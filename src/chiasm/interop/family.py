@@ -15,7 +15,7 @@ import yaml
 from torch import Tensor
 
 from chiasm import safe_json
-from chiasm.errors import CheckpointError, nearest
+from chiasm.errors import CheckpointError, nearest, reason
 from chiasm.interop.config import Config, plain, refuse_unread
 from chiasm.interop.mapping import NameMap
 from chiasm.weights import read_tensors
@@ -219,7 +219,9 @@ def reading_config(where: str, layout: Family) -> Iterator[None]:
             f"{where}: the config lacks {error.args[0]!r}, which {layout.name!r} needs"
         ) from error
     except (TypeError, AttributeError, ValueError, ArithmeticError) as error:
-        raise CheckpointError(f"{where}: the config is not as {layout.name!r} has it: {error}") from error
+        raise CheckpointError(
+            f"{where}: the config is not as {layout.name!r} has it: {reason(error)}"
+        ) from error
 
 
 @cache

@@ -146,7 +146,7 @@ def _from_config(config: dict[str, Any], vocabulary: int) -> Any:
     except RecipeError:
         raise
     except Exception as error:  # each architecture raises what it likes for sizes that it cannot have
-        raise RecipeError(f"language 'causal': transformers refuses this config: {error}") from None
+        raise RecipeError(f"language 'causal': transformers refuses this config: {reason(error)}") from None
 
 
 def _without_weights(config: Any, **options: Any) -> Any:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from chiasm.cache import default_folder
-from chiasm.errors import CheckpointError
+from chiasm.errors import CheckpointError, reason
 from chiasm.skeleton import weightless
 from chiasm.weights import load_into
 
@@ -41,7 +41,7 @@ def _dequantize(path: Path, folder: Path) -> None:
         content = _config(path) if weightless() else _read(path)
         tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, trust_remote_code=False)
     except (OSError, ValueError, KeyError, NotImplementedError) as error:
-        raise CheckpointError(f"{path} cannot be read as a language model: {error}") from error
+        raise CheckpointError(f"{path} cannot be read as a language model: {reason(error)}") from error
     draft = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)

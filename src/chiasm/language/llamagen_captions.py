@@ -214,7 +214,7 @@ def _text_encoder(checkpoint: str | None, config: dict[str, Any] | None, vocabul
             return AutoModelForTextEncoding.from_config(built).eval()
         except Exception as error:  # each architecture raises what it likes for sizes that it cannot have
             raise RecipeError(
-                f"language 'llamagen_captions': transformers refuses this config: {error}"
+                f"language 'llamagen_captions': transformers refuses this config: {reason(error)}"
             ) from None
     if checkpoint is None:
         return None

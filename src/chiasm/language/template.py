@@ -22,7 +22,7 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 
-from chiasm.errors import DataError
+from chiasm.errors import DataError, reason
 
 STEPS = 100_000
 STEPS_A_MESSAGE = 500
@@ -61,7 +61,7 @@ def render(
     except RecursionError:
         raise DataError("the chat template nests deeper than Python can follow") from None
     except Exception as error:  # templates raise what they like
-        raise DataError(f"the chat template refuses these messages: {error}") from None
+        raise DataError(f"the chat template refuses these messages: {reason(error)}") from None
     finally:
         _steps.reset(token)
 

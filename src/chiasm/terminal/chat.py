@@ -72,8 +72,7 @@ def converse(
 def items(message: str) -> list[Any]:
     """A message as text and images: paths in it become images, in their places."""
     return [
-        item if isinstance(item, str) else {"image": _expanded(item["image"])}
-        for item in path_items(message)
+        item if isinstance(item, str) else {"image": _expanded(item["image"])} for item in path_items(message)
     ]
 
 
