@@ -7,12 +7,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Literal, Optional
 
 import typer
 
 # Frames are for terminals; what is piped or kept is plain.
-MARKUP = "rich" if sys.stdout.isatty() and sys.stderr.isatty() else None
+MARKUP: Literal["rich"] | None = "rich" if sys.stdout.isatty() and sys.stderr.isatty() else None
 app = typer.Typer(
     name="chiasm",
     no_args_is_help=True,

@@ -114,8 +114,8 @@ def read_tensors(path: str | Path, *, averaged: bool = False) -> dict[str, Tenso
     except CheckpointError:
         raise
     except Exception as error:  # every reader has its own family of errors for a broken file
-        reason = str(error).split("\n")[0] or type(error).__name__
-        raise CheckpointError(f"{path} cannot be read as a checkpoint: {reason}") from error
+        first = str(error).split("\n")[0] or type(error).__name__
+        raise CheckpointError(f"{path} cannot be read as a checkpoint: {first}") from error
 
 
 def read_tensor(path: str | Path) -> Tensor:
@@ -206,7 +206,7 @@ def _in_package(reference: str) -> Path:
 def _from_hub(name: str) -> Path:
     from huggingface_hub import HfApi, snapshot_download
 
-    skipped, reason = ["*.h5", "*.msgpack", "*.onnx", "*.ot", "*.tflite", "*.py"], None
+    skipped, failure = ["*.h5", "*.msgpack", "*.onnx", "*.ot", "*.tflite", "*.py"], None
     try:
         files = [file.rfilename for file in HfApi().model_info(name, timeout=10).siblings or []]
         if weightless():
@@ -214,13 +214,13 @@ def _from_hub(name: str) -> Path:
         elif any(file.endswith(".safetensors") for file in files):
             skipped += ["*.bin", "*.pt", "*.pth"]  # the same weights a second time
     except Exception as error:  # no network, or no such name: then only the cache can help
-        reason = str(error).split("\n")[0] or type(error).__name__
+        failure = str(error).split("\n")[0] or type(error).__name__
     try:
-        return Path(snapshot_download(name, ignore_patterns=skipped, local_files_only=reason is not None))
+        return Path(snapshot_download(name, ignore_patterns=skipped, local_files_only=failure is not None))
     except Exception as error:
         raise CheckpointError(
             f"there is no local folder {name!r}, and the hub's {name!r} is neither in the cache nor to be "
-            f"fetched ({reason or error}); download it where there is a network and give the folder"
+            f"fetched ({failure or error}); download it where there is a network and give the folder"
         ) from error
 
 
