@@ -171,7 +171,7 @@ def test_an_overlay_that_is_no_mapping(tmp_path):
         "stages={x}",
         "stages.{x}.steps=1",
         "sampling={x}",
-        "data.{x}.type=world",
+        "data.world.{x}=1",
         "name={x}",
     ],
 )

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from chiasm import parts, safe_yaml
-from chiasm.errors import RecipeError, nearest, quoted, reason
+from chiasm.errors import RecipeError, excerpt, nearest, quoted, reason
 from chiasm.overlay import load_value, merge, nested
 from chiasm.stage_checks import check_stages
 
@@ -244,7 +244,7 @@ def resolve(raw: Mapping[str, Any]) -> Recipe:
         recipe = Recipe.model_validate(raw)
     except ValidationError as error:
         problem = error.errors()[0]
-        where = ".".join(map(str, problem["loc"]))
+        where = excerpt(".".join(map(str, problem["loc"])), 200)
         raise RecipeError(f"{where}: {problem['msg'].lower().removeprefix('value error, ')}") from None
     _check_model(recipe.model, teaches=any(stage.objective is not None for stage in recipe.stages))
     model = {
