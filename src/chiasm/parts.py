@@ -20,7 +20,7 @@ from typing import Annotated, Any, ClassVar, Union, get_args, get_origin
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from chiasm.errors import RecipeError, nearest, quoted
+from chiasm.errors import RecipeError, excerpt, nearest, quoted
 from chiasm.safe_yaml import check_plain
 
 # The slots in the order in which data passes through them, and the package that holds each one's parts.
@@ -145,7 +145,7 @@ def check(slot: str, spec: Mapping[str, Any], where: str) -> dict[str, Any]:
     for key in spec:
         if key != "type" and key not in known:
             raise RecipeError(
-                f"{slot} {part.name!r} has no option {quoted(key)}{nearest(str(key), known)} (at {where}.{key})"
+                f"{slot} {part.name!r} has no option {quoted(key)}{nearest(str(key), known)} (at {excerpt(f'{where}.{key}', 200)})"
             )
     for option in known.values():
         if option.name in spec:
