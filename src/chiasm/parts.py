@@ -144,8 +144,9 @@ def check(slot: str, spec: Mapping[str, Any], where: str) -> dict[str, Any]:
     resolved: dict[str, Any] = {"type": spec["type"]}
     for key in spec:
         if key != "type" and key not in known:
+            place = excerpt(f"{where}.{key}", 200)
             raise RecipeError(
-                f"{slot} {part.name!r} has no option {quoted(key)}{nearest(str(key), known)} (at {excerpt(f'{where}.{key}', 200)})"
+                f"{slot} {part.name!r} has no option {quoted(key)}{nearest(str(key), known)} (at {place})"
             )
     for option in known.values():
         if option.name in spec:
