@@ -36,7 +36,7 @@ def record(folder):
 def begin(folder, recipe=None, data=None):
     """Start a run, as far as its folder goes, and leave it."""
     with Run(folder, recipe or toy(), Ranks()) as run:
-        run.started(data or {"a": "one"}, CPU)
+        run.started(data or {"a": "one"}, {}, CPU)
     (folder / "metrics.jsonl").write_text("{}\n")
     return run
 
@@ -102,17 +102,17 @@ def test_what_the_data_became_is_noted_once_for_each_change(tmp_path):
 
 def test_data_is_compared_with_what_was_trained_on_last(tmp_path):
     run = begin(tmp_path, data={"a": "one", "b": "same"})
-    run.check_data({"a": "one", "b": "same"}, meant=False)
-    run.check_data({"new": "x"}, meant=False)
+    run.check_data({"a": "one", "b": "same"}, {}, meant=False)
+    run.check_data({"new": "x"}, {}, meant=False)
     with pytest.raises(RecipeError, match=r"on other data: a has changed since .*--other-data"):
-        run.check_data({"a": "two", "b": "same"}, meant=False)
-    run.check_data({"a": "two", "b": "same"}, meant=True)
+        run.check_data({"a": "two", "b": "same"}, {}, meant=False)
+    run.check_data({"a": "two", "b": "same"}, {}, meant=True)
     begin(tmp_path, data={"a": "two", "b": "same"})
-    run.check_data({"a": "two", "b": "same"}, meant=False)
+    run.check_data({"a": "two", "b": "same"}, {}, meant=False)
     with pytest.raises(RecipeError, match="a, b has changed"):
-        run.check_data({"a": "one", "b": "other"}, meant=False)
+        run.check_data({"a": "one", "b": "other"}, {}, meant=False)
     (tmp_path / "run.json").unlink()
-    run.check_data({"a": "one"}, meant=False)
+    run.check_data({"a": "one"}, {}, meant=False)
 
 
 def test_a_run_is_finished_when_its_model_is_whole_and_its_record_says_so(tmp_path):
@@ -177,10 +177,12 @@ def test_more_steps_of_the_last_stage_are_taken_up_and_the_recipe_stays_until_th
     with Run(tmp_path, toy("stages.learn.steps=99"), Ranks()) as run:
         assert run.more_steps
         assert load_recipe(tmp_path / "recipe.yaml") == toy()
-        run.started({"a": "one"}, CPU)
+        run.started({"a": "one"}, {}, CPU)
         assert load_recipe(tmp_path / "recipe.yaml") == toy("stages.learn.steps=99")
     with Run(tmp_path, toy("stages.learn.steps=99", "checkpoints.keep=5"), Ranks()) as run:
         assert not run.more_steps
+        assert load_recipe(tmp_path / "recipe.yaml").checkpoints.keep == 2
+        run.started({"a": "one"}, {}, CPU)
         assert load_recipe(tmp_path / "recipe.yaml").checkpoints.keep == 5
 
 
@@ -208,7 +210,7 @@ def test_one_process_trains_in_a_folder_and_its_end_frees_it(tmp_path):
 def test_the_second_rank_claims_and_writes_nothing(tmp_path):
     with Run(tmp_path, toy(), Ranks()) as first, Run(tmp_path, toy(), Second()) as second:
         before = sorted(path.name for path in tmp_path.iterdir())
-        second.started({"a": "one"}, CPU), second.note(x=1), second.ended()
+        second.started({"a": "one"}, {}, CPU), second.note(x=1), second.ended()
         assert sorted(path.name for path in tmp_path.iterdir()) == before
         (tmp_path / "run.json").write_text("{}")
         second._compare()
@@ -218,13 +220,20 @@ def test_the_second_rank_claims_and_writes_nothing(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content", ['{"data": []}', '{"sessions": {}}', '{"data_changes": {}}', '{"data_changes": [{}]}']
+    "content",
+    [
+        '{"held_out": []}',
+        '{"data": []}',
+        '{"sessions": {}}',
+        '{"data_changes": {}}',
+        '{"data_changes": [{}]}',
+    ],
 )
 def test_a_record_of_another_shape_is_said(tmp_path, content):
     run = begin(tmp_path)
     (tmp_path / "run.json").write_text(content)
     with pytest.raises(CheckpointError, match=r"run\.json is not the record of a run"):
-        run.check_data({}, meant=False)
+        run.check_data({}, {}, meant=False)
 
 
 def test_versions_are_those_of_what_is_installed(monkeypatch):

@@ -242,7 +242,10 @@ def test_held_out_data_is_read_whole_and_the_images_of_its_first_groups_are_open
 
     class Held:
         def __init__(self):
-            self.broken = broken[0]
+            self.broken, self.fingerprint = broken[0], f"of {len(built)}"
+
+        def image_files(self):
+            return ()
 
         def __len__(self):
             return 20
@@ -255,7 +258,7 @@ def test_held_out_data_is_read_whole_and_the_images_of_its_first_groups_are_open
     monkeypatch.setattr(train_module.parts, "build", lambda slot, spec, where: built.append(where) or Held())
     built = []
     recipe = toy(evaluation={"data": "squares", "labelled": ["squares", "squares"]})
-    train_module.check_held_out(recipe)
+    assert train_module.check_held_out(recipe) == {"squares": "of 1"}
     assert built == ["data.squares"]
     assert opened == list(range(8))
     broken[0] = "skip"

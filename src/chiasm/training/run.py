@@ -49,6 +49,11 @@ class Run:
             if self.ranks.first:
                 remove_drafts(self.folder)
                 remove_drafts(self.folder / "checkpoints")
+                path = self.folder / "recipe.yaml"
+                if not (
+                    self.begun and path.is_file()
+                ):  # else it changes when what is asked is known to be sound
+                    self.recipe.save(path)
         except BaseException:
             self.__exit__()
             raise
@@ -151,10 +156,7 @@ class Run:
             isinstance(record.get(name, kind()), kind) for name, kind in kinds.items()
         )
         changes = record.get("data_changes", []) if whole else []
-        both = (
-            each.get(name, {}) for each in changes if isinstance(each, dict) for name in ("data", "held_out")
-        )
-        if not whole or not all(isinstance(each, dict) for each in (*changes, *both)):
+        if not whole or not all(_is_change(each) for each in changes):
             raise CheckpointError(f"{path} is not the record of a run; remove it, and it is written anew")
         return record
 
@@ -191,6 +193,13 @@ class Run:
                 f"{self.folder} holds a run of another recipe: it differs in {', '.join(differing)}; "
                 "choose another folder, or the recipe that is there"
             )
+
+
+def _is_change(entry: Any) -> bool:
+    """Whether it is an entry of `data_changes`."""
+    return isinstance(entry, dict) and all(
+        isinstance(each, dict) for each in (entry.get("data"), entry.get("held_out", {}))
+    )
 
 
 def _last_data(record: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, str]]:
