@@ -123,7 +123,7 @@ def test_a_packer_packs_what_it_was_offered_in_rows_of_its_length():
     packer = Packer(rows=2, length=6)
     for length in (4, 3, 2, 3):  # each row is filled to the last position
         assert packer.offer(text(str(length), length, first=length))
-    assert not packer.offer(text("one more", 1))
+    assert packer.offer(text("one more", 1)) is False
     assert Packer(rows=1, length=6).offer(text("a whole row", 6))
     batch, _ = packer.pack()
     assert batch.ids.tolist() == [[4, 5, 6, 7, 2, 3], [3, 4, 5, 3, 4, 5]]

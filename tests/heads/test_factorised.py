@@ -22,9 +22,9 @@ class Recorder:
         return embeddings + self.start[:, None]
 
 
-def made(**options):
+def made(grid=(2, 2), **options):
     torch.manual_seed(0)
-    head = Factorised(8, 32, (2, 2), bits=[2, 3], depth=1, heads=2, hidden=12, **options).eval()
+    head = Factorised(8, 32, grid, bits=[2, 3], depth=1, heads=2, hidden=12, **options).eval()
     for output in head.outputs:
         torch.nn.init.normal_(output.weight)
     for table in head.tables:
@@ -119,9 +119,11 @@ def forced(head, codes, start):
     return head.logits(hidden, split_code(codes.flatten(1), head.bits))
 
 
-def test_what_is_drawn_is_what_teacher_forcing_finds_likeliest():
-    head = made()
+@pytest.mark.parametrize("grid", [(2, 2), (2, 3), (3, 1)])
+def test_what_is_drawn_is_what_teacher_forcing_finds_likeliest(grid):
+    head = made(grid)
     codes = sample(head, 16)
+    assert codes.shape == (16, *grid)
     assert len(codes.unique()) > 3
     parts = split_code(codes.flatten(1), head.bits)
     for logits, part in zip(forced(head, codes, Recorder(16, 8).start), parts, strict=True):

@@ -176,7 +176,8 @@ def test_every_token_gets_the_weighted_sum_of_its_experts(language):
 
 
 @pytest.mark.parametrize(
-    ("layers", "chosen"), [("alternate", [0, 2]), ("all", [0, 1, 2]), ([2], [2]), ([2, 0], [0, 2])]
+    ("layers", "chosen"),
+    [("alternate", [0, 2]), ("all", [0, 1, 2]), ([2], [2]), ([2, 0], [0, 2]), ([0, 1, 2], [0, 1, 2])],
 )
 def test_layers_are_an_option(language, layers, chosen):
     assert list(moe(language, layers=layers).layers) == [f"model/layers/{i}/mlp" for i in chosen]

@@ -131,12 +131,8 @@ class NextScale(ImageHead, name="next_scale"):
         """The scales drawn before drawing was stopped."""
         if step.half is None or step.half.codes is None:
             return []
-        remaining, scales = step.half.codes.shape[1], []
-        for side in self.sides:
-            if remaining < side * side:
-                break
-            scales.append((side, side))
-            remaining -= side * side
+        drawn = self._sizes.cumsum(0) <= step.half.codes.shape[1]
+        scales = [(side, side) for side in self.sides[: int(drawn.sum())]]
         return split_scales(step.half.codes[:, None], scales)
 
     def _guided(
