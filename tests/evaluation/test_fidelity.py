@@ -154,4 +154,4 @@ def test_codes_that_never_occur_cost_nothing():
     use = use_of([torch.tensor([], dtype=torch.long), torch.tensor([1, 1, 0, 0])], 2, 4)
     assert use.coded == pytest.approx(2.0)
     assert use.codes == 2
-    assert use.used == 2
+    assert (use.used, use.size) == (2, 4)

@@ -93,6 +93,18 @@ def test_a_task_gives_at_most_ten_thousand_documents_of_a_scene():
         parts.check("data", {"type": "world", "tasks": {"draw": 10_001}}, "world")
 
 
+def test_a_world_has_thousands_of_scenes_unless_it_is_told_otherwise():
+    assert (len(World()), len(MovingWorld())) == (8000, 4000)
+
+
+def test_samples_and_sources_are_named_by_32_hexadecimal_digits():
+    world, moving = World(tasks={"read": 1, "draw": 1}), MovingWorld()
+    pictures = [p for sample in (*world[0], *moving[0]) for m in sample.messages for p in m.content]
+    keys = [picture.key for picture in pictures if not isinstance(picture, str)]
+    assert {len(name) for name in (world.fingerprint, moving.fingerprint, *keys)} == {32}
+    assert len({type(picture) for picture in pictures}) == 4  # words, a scene, words to read, a clip
+
+
 def test_a_task_asked_for_no_time_gives_nothing():
     assert {sample.truth["task"] for sample in World(tasks={"where": 0, "draw": 1})[0]} == {"draw"}
 

@@ -32,8 +32,8 @@ class Draft:
     scene: Scene
     absent: tuple[Emoji, ...]
     count: int
-    unanswerable: float = 0.0
-    strangers: tuple[Emoji, ...] = ()
+    unanswerable: float
+    strangers: tuple[Emoji, ...]
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ class Composer:
     jitter: float
     tints: int
     seed: int
-    unanswerable: float = 0.0
-    strangers: tuple[Emoji, ...] = ()
+    unanswerable: float
+    strangers: tuple[Emoji, ...]
 
     @property
     def largest_count(self) -> int:
