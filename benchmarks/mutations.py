@@ -72,17 +72,17 @@ def main() -> None:
     chosen = [(area, place) for area in options.modules for file in modules(area) for place in places(file)]
     if options.sample is not None:
         chosen = random.Random(options.seed).sample(chosen, min(options.sample, len(chosen)))
+    mutants = [mutate(place) for _, place in chosen]  # before anybody edits the source
     _preload()
     suites = {files: record(files, options.slow) for files in {_files(p, options.tests) for _, p in chosen}}
 
-    def killed(place: Place) -> bool:
-        tests = suites[_files(place, options.tests)]
-        return noticed(mutate(place), select(place, tests), options.timeout)
+    def killed(mutant: Mutant) -> bool:
+        tests = suites[_files(mutant.place, options.tests)]
+        return noticed(mutant, select(mutant.place, tests), options.timeout)
 
     totals, kills, survivors = Counter[str](), Counter[str](), []
     with ThreadPoolExecutor(options.jobs) as pool:
-        for (area, place), kill in zip(chosen, pool.map(killed, [place for _, place in chosen])):
-            mutant = mutate(place)
+        for (area, _), mutant, kill in zip(chosen, mutants, pool.map(killed, mutants)):
             totals[area] += 1
             kills[area] += kill
             survivors += [] if kill else [mutant]
