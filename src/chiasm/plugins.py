@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from chiasm.errors import ChiasmError, excerpt, reason
 
@@ -45,6 +46,13 @@ def _import_module(name: str) -> None:
         raise ChiasmError(
             f"there is no module {name}; a plugin in a file is named with its ending: {name}.py"
         ) from None
+
+
+def place(definition: Any) -> str:
+    """Where a function or a class is defined; two of one name are the same, imported again, only in one place."""
+    name = getattr(definition, "__qualname__", None) or repr(definition)
+    module = sys.modules.get(definition.__module__)
+    return f"{name} in {getattr(module, '__file__', None) or definition.__module__}"
 
 
 def _import_file(path: Path) -> None:

@@ -1,6 +1,5 @@
 """Evaluation on a user's own files: own metrics and tasks, drawing, and what cannot be measured."""
 
-import gc
 import json
 import sys
 
@@ -13,11 +12,12 @@ from chiasm.checkpoint import save_model
 from chiasm.cli import main
 from chiasm.data.corpus import corpus
 from chiasm.errors import ChiasmError, DataError
-from chiasm.evaluation import metrics
 from chiasm.evaluation.evaluate import evaluate
 from chiasm.model import Model
 from chiasm.recipe import load_recipe
 from chiasm.training.train import train
+
+pytestmark = pytest.mark.usefixtures("nothing_left_behind")
 
 PLUGIN = '''
 from chiasm.evaluation.metrics import metric
@@ -38,18 +38,6 @@ class Count(Task):
     def run(self, exam):
         return Outcome({"groups": len(exam.source)}, {})
 '''
-
-
-@pytest.fixture(autouse=True)
-def nothing_left_behind(monkeypatch):
-    """A plugin registers for the process; here each test begins without."""
-    monkeypatch.setattr(metrics, "_metrics", dict(metrics._metrics))
-    before = set(sys.modules)
-    yield
-    for name in set(sys.modules) - before:
-        if name.startswith("chiasm_plugin_"):
-            del sys.modules[name]
-    gc.collect()  # the subclasses of `Task` that a plugin defined
 
 
 def chat(folder, name, records):

@@ -5,7 +5,7 @@ import torch
 
 from chiasm import parts
 from chiasm.errors import ChiasmError
-from chiasm.evaluation.evaluate import examine
+from chiasm.evaluation.evaluate import examine, summary
 from chiasm.evaluation.subject import ModelSubject
 from chiasm.evaluation.tasks import linear_probe, nearest_neighbours
 from chiasm.model import Model
@@ -55,6 +55,25 @@ def test_an_encoder_is_scored_beside_itself_untrained():
         assert told["n"] == told["learnt_from"] == 50
         # This encoder is untrained too: its score is within the control's interval.
         assert told["untrained_ci"][0] - 0.1 <= told["score"] <= told["untrained_ci"][1] + 0.1
+
+
+def test_held_out_pictures_of_names_that_are_not_learnt_are_left_out_and_counted():
+    others = NAMES | {"split": "style", "emoji": 16}
+    recipe = TINY | {"data": TINY["data"] | {"names": NAMES, "others": others}}
+    recipe["model"] = TINY["model"] | {"encoder": VIT}
+    recipe["evaluation"] = {"data": "held-out", "labelled": ["names", "others"], "labelled_pictures": 50}
+
+    def names(options):
+        source = parts.build("data", options)
+        return [sample.truth["labels"][0] for i in range(len(source)) for sample in source[i]][:50]
+
+    unlearnt = [name for name in names(others) if name not in names(NAMES)]
+    assert 0 < len(unlearnt) < 50
+    for task, scores in examined(recipe)["tasks"].items():
+        assert (scores["unlearnt"], scores["n"]) == (len(unlearnt), 50 - len(unlearnt))
+        line = summary(task, scores)
+        assert f"({len(unlearnt)} held-out pictures are left out" in line
+        assert sorted(unlearnt)[0] in line
 
 
 def test_without_labelled_pictures_it_is_left_out():

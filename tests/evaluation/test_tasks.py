@@ -133,11 +133,31 @@ def test_tasks_say_why_they_do_not_apply(source):
         run("text", Perfect(), source, text=0)
 
 
+class Plain(list):
+    """Groups of samples as a source."""
+
+    name, broken = "plain", "error"
+
+
+@pytest.mark.parametrize(
+    ("groups", "where"),
+    [
+        (20, "no questions about pictures in its 20 groups"),
+        (1000, "no questions about pictures in its 1,000 groups"),
+        (
+            3000,
+            "no questions about pictures in 1,000 of its 3,000 groups, drawn at random, and the others were not",
+        ),
+    ],
+)
+def test_what_is_not_found_is_said_of_the_groups_that_were_looked_at(groups, where):
+    words = [Sample("s", (Message("user", ("What?",)), Message("assistant", ("this",))))]
+    with pytest.raises(NotApplicable, match=where):
+        run("questions", Perfect(), Plain([words] * groups))
+
+
 def test_questions_need_nothing_of_the_world(source):
     pictures = [pictures_read(source[i][0])[0] for i in range(4)]
-
-    class Plain(list):
-        name, broken = "plain", "error"
 
     groups = Plain(
         [Sample(f"sample {i}", (Message("user", (p, "What?")), Message("assistant", (f"thing {i}",))))]

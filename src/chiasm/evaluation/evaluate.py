@@ -168,7 +168,7 @@ def examine(
 
 
 def summary(name: str, scores: Mapping[str, Any]) -> str:
-    """One line: the score with its interval, or what numbers there are; and how many answers were cut off."""
+    """One line: the score with its interval, or what numbers there are; answers cut off, and what is left out."""
     if "score" in scores:
         text = f"{name}: {scores['score']:.1%}"
         if "ci" in scores:
@@ -178,6 +178,8 @@ def summary(name: str, scores: Mapping[str, Any]) -> str:
         text = f"{name}: {', '.join(told)}"
     if scores.get("cut"):
         text += f" ({scores['cut']} of {scores['n']} answers cut off by the limit of tokens)"
+    if isinstance(scores.get("left_out"), str):
+        text += f" ({scores['left_out']})"
     return text
 
 

@@ -18,6 +18,7 @@ import unicodedata
 from collections.abc import Callable, Sequence
 
 from chiasm.errors import ChiasmError, RecipeError, nearest
+from chiasm.plugins import place
 
 Metric = Callable[[str, Sequence[str]], float]
 
@@ -36,8 +37,10 @@ def metric(name: str) -> Callable[[Metric], Metric]:
 
     def register(function: Metric) -> Metric:
         known = _metrics.get(name)
-        if known is not None and known.__qualname__ != function.__qualname__:
-            raise RecipeError(f"two metrics are named {name!r}; rename {function.__qualname__}")
+        if known is not None and place(known) != place(function):
+            raise RecipeError(
+                f"two metrics are named {name!r}: {place(known)} and {place(function)}; rename one of them"
+            )
         _metrics[name] = function
         return function
 

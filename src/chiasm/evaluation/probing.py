@@ -22,6 +22,7 @@ from chiasm.evaluation.tasks import Exam, NotApplicable, Outcome
 from chiasm.model import Model
 from chiasm.views.cut import cut
 
+NAMED = 5  # names of those that are left out
 TOGETHER = 64  # pictures that go through an encoder at once
 
 Features = Float[Tensor, "n c"]
@@ -41,6 +42,7 @@ def probe(exam: Exam, classify: Classifier) -> Outcome:
     """Scores of a classifier on features of the encoder as it is, and of the same encoder untrained.
 
     classify: from features and classes that are learnt from, the classes of other features.
+    Held-out pictures with a name that nothing is learnt of are left out, and counted as `unlearnt`.
     """
     if exam.labelled is None:
         raise NotApplicable("the recipe names no labelled pictures; set evaluation.labelled to two sources")
@@ -49,6 +51,7 @@ def probe(exam: Exam, classify: Classifier) -> Outcome:
     model = exam.subject.model
     learnt, held_out = (labelled(exam, source) for source in exam.labelled)
     known = sorted(set(learnt.names))
+    unlearnt = [name for name in held_out.names if name not in known]
     kept = [i for i, name in enumerate(held_out.names) if name in known]
     if len(known) < 2 or not kept:
         raise NotApplicable("the labelled pictures have fewer than two names in common")
@@ -74,8 +77,14 @@ def probe(exam: Exam, classify: Classifier) -> Outcome:
         "classes": len(known),
         "learnt_from": len(learnt.names),
         "n": estimate.n,
+        "unlearnt": len(unlearnt),
         "smallest_effect": estimate.smallest_effect,
     }
+    if unlearnt:
+        told["left_out"] = (
+            f"{len(unlearnt)} held-out pictures are left out, whose names are not among the learnt ones: "
+            f"{', '.join(sorted(set(unlearnt))[:NAMED])}{', ...' if len(set(unlearnt)) > NAMED else ''}"
+        )
     return Outcome(told, {})
 
 

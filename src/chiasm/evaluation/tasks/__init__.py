@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -14,14 +15,15 @@ from PIL import Image
 
 from chiasm.data import Source
 from chiasm.data.sample import Sample
-from chiasm.errors import DataError, RecipeError
+from chiasm.errors import ChiasmError, DataError, RecipeError
 from chiasm.evaluation import metrics
 from chiasm.evaluation.asking import Asked, ask
 from chiasm.evaluation.conversations import Item, answer_items, questions_of
 from chiasm.evaluation.subject import Subject
+from chiasm.plugins import place
 from chiasm.recipe import Evaluation
 
-# A source that has none of what a task wants in so many groups is taken to have none at all.
+# In a source that has none of what a task wants in so many groups, no further are looked at.
 PATIENCE = 1000
 
 
@@ -55,8 +57,24 @@ class Exam:
     labelled: tuple[Source, Source] | None = None
     unusable: dict[str, str] = field(default_factory=dict)
 
+    def required(self, what: str, wanted: Callable[[Sample], bool], n: int) -> list[Item]:
+        """As `collect`, but raises NotApplicable where there is none, which says in how many groups it looked."""
+        items = self.collect(wanted, n)
+        if items:
+            return items
+        if n == 0:
+            raise NotApplicable(f"of {what}, none were asked for")
+        groups = len(self.source)
+        where = f"in its {groups:,} groups"
+        if groups > PATIENCE:
+            where = f"in {PATIENCE:,} of its {groups:,} groups, drawn at random, and the others were not looked at"
+        raise NotApplicable(f"the held-out data has no {what} {where}")
+
     def collect(self, wanted: Callable[[Sample], bool], n: int) -> list[Item]:
-        """The first n wanted questions of the source, all of a conversation, in an order drawn by the seed."""
+        """The first n wanted questions of the source, all of a conversation, in an order drawn by the seed.
+
+        None, where the first `PATIENCE` groups have none.
+        """
         found: list[Item] = []
         order = np.random.default_rng(self.seed).permutation(len(self.source))
         for looked, index in enumerate(order):
@@ -116,14 +134,37 @@ class Task(ABC):
 
 
 def tasks() -> dict[str, Task]:
-    """Every task by name."""
+    """Every task by name: all that derive from `Task`, directly or not, but for interfaces."""
     for module in pkgutil.iter_modules(__path__, __name__ + "."):
         importlib.import_module(module.name)
-    known: dict[str, Task] = {}
-    for task in sorted(
-        Task.__subclasses__(), key=lambda task: (not task.__module__.startswith(__name__), task.name)
-    ):
-        if task.name in known and type(known[task.name]).__qualname__ != task.__qualname__:
-            raise RecipeError(f"two evaluation tasks are named {task.name!r}; rename {task.__qualname__}")
-        known[task.name] = task()
-    return known
+    classes: dict[str, type[Task]] = {}
+    for task in _derived(Task):
+        if inspect.isabstract(task):
+            continue
+        name = getattr(task, "name", None)
+        if not isinstance(name, str) or not name.strip():
+            raise RecipeError(
+                f'an evaluation task has no name: {place(task)}; give it one, as in name = "length", or make it '
+                "abstract if it is no task by itself"
+            )
+        known = classes.get(name)
+        if known is not None and place(known) != place(task):
+            raise RecipeError(
+                f"two evaluation tasks are named {name!r}: {place(known)} and {place(task)}; rename one of them"
+            )
+        classes[name] = task
+    own = {name: not task.__module__.startswith(__name__) for name, task in classes.items()}
+    return {name: _built(classes[name]) for name in sorted(classes, key=lambda name: (own[name], name))}
+
+
+def _derived(task: type[Task]) -> Iterator[type[Task]]:
+    for each in task.__subclasses__():
+        yield each
+        yield from _derived(each)
+
+
+def _built(task: type[Task]) -> Task:
+    try:
+        return task()
+    except Exception as error:  # whatever the user's code raises
+        raise ChiasmError(f"the evaluation task {task.name!r} cannot be built: {error}") from error

@@ -26,9 +26,7 @@ class Analogies(Task):
     def run(self, exam: Exam) -> Outcome:
         if not exam.subject.draws:
             raise NotApplicable("the model has no image head")
-        items = exam.collect(_wanted, exam.sizes.pictures)
-        if not items:
-            raise NotApplicable("the held-out data has no visual sentences, or none were asked for")
+        items = exam.required("visual sentences", _wanted, exam.sizes.pictures)
         samples = [_asked(item.sample) for item in items]
         questions, answers = zip(*(_pictures(sample) for sample in samples), strict=True)
         drawn = exam.subject.draw(samples, seed=exam.seed)

@@ -35,11 +35,7 @@ class Drawing(Task):
     def run(self, exam: Exam) -> Outcome:
         if not exam.subject.draws:
             raise NotApplicable("the model has no image head")
-        items = exam.collect(_wanted, exam.sizes.pictures)
-        if not items:
-            raise NotApplicable(
-                "the held-out data asks for no picture without a scene, or none were asked for"
-            )
+        items = exam.required("prompts of a picture without a scene", _wanted, exam.sizes.pictures)
         samples = [item.sample for item in items]
         answers = [_answer(sample) for sample in samples]
         true = exam.subject.targets(answers)

@@ -36,11 +36,7 @@ class Generation(Task):
     def run(self, exam: Exam) -> Outcome:
         if not exam.subject.draws:
             raise NotApplicable("the model has no image head")
-        items = exam.collect(_wanted, exam.sizes.pictures)
-        if not items:
-            raise NotApplicable(
-                "the held-out data asks for no picture that can be checked, or none were asked for"
-            )
+        items = exam.required("prompts of a picture that can be checked", _wanted, exam.sizes.pictures)
         samples = [item.sample for item in items]
         drawn = exam.subject.draw(samples, seed=exam.seed)
         rebuilt = exam.subject.reconstruct([_written(sample) for sample in samples])

@@ -16,11 +16,7 @@ class Phrasings(Task):
     def run(self, exam: Exam) -> Outcome:
         if not exam.subject.sees:
             raise NotApplicable("the model has no encoder")
-        items = exam.collect(_wanted, exam.sizes.phrasings)
-        if not items:
-            raise NotApplicable(
-                "the held-out data words no question in a way that is held out, or none were asked for"
-            )
+        items = exam.required("questions worded in a way that is held out", _wanted, exam.sizes.phrasings)
         asked = exam.ask(items, {"said": SEEING, "blind": BLIND})
         return Outcome(scores_by_type(asked, ("blind",)), {"asked": [each.record() for each in asked]})
 

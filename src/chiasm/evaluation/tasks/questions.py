@@ -26,9 +26,7 @@ class Questions(Task):
     def run(self, exam: Exam) -> Outcome:
         if not exam.subject.sees:
             raise NotApplicable("the model has no encoder")
-        items = exam.collect(_wanted, exam.sizes.questions)
-        if not items:
-            raise NotApplicable("the held-out data has no questions about pictures, or none were asked for")
+        items = exam.required("questions about pictures", _wanted, exam.sizes.questions)
         swap = swapped([item.sample for item in items], exam.seed)
         conditions = {"said": SEEING, "blind": BLIND}
         if swap:

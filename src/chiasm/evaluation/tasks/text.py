@@ -5,7 +5,7 @@ from __future__ import annotations
 from chiasm.data.sample import Sample
 from chiasm.evaluation.asking import scores_by_type
 from chiasm.evaluation.subject import answers_in_words, pictures_read
-from chiasm.evaluation.tasks import SEEING, Exam, NotApplicable, Outcome, Task
+from chiasm.evaluation.tasks import SEEING, Exam, Outcome, Task
 
 
 class Text(Task):
@@ -14,9 +14,7 @@ class Text(Task):
     name = "text"
 
     def run(self, exam: Exam) -> Outcome:
-        items = exam.collect(_wanted, exam.sizes.text)
-        if not items:
-            raise NotApplicable("the held-out data has no questions in words only, or none were asked for")
+        items = exam.required("questions in words only", _wanted, exam.sizes.text)
         asked = exam.ask(items, {"said": SEEING})
         return Outcome(scores_by_type(asked, ()), {"asked": [each.record() for each in asked]})
 
