@@ -127,11 +127,23 @@ def evaluate(
     plugins: Plugins = None,
     device: Device = None,
     dtype: Dtype = None,
+    only: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--only", help="a task by name, if not all; may be given again"),
+    ] = None,
 ) -> None:
     """Measure a trained run: every task with its controls, into eval.json and report.html."""
     from chiasm.evaluation.evaluate import evaluate as run
 
-    run(folder, overrides=overrides or (), plugins=plugins or (), say=_say, device=device, dtype=dtype)
+    run(
+        folder,
+        overrides=overrides or (),
+        only=only or (),
+        plugins=plugins or (),
+        say=_say,
+        device=device,
+        dtype=dtype,
+    )
 
 
 @app.command()

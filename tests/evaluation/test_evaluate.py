@@ -1,6 +1,7 @@
 """The whole way, with a real and untrained model."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,11 @@ from chiasm.checkpoint import save_model
 from chiasm.data.documents import document, prompt_of
 from chiasm.data.sample import Message, Sample
 from chiasm.errors import ChiasmError, RecipeError
-from chiasm.evaluation.evaluate import evaluate, held_out
+from chiasm.evaluation.evaluate import evaluate, held_out, is_evaluated
 from chiasm.evaluation.subject import ModelSubject
 from chiasm.generation import Session
 from chiasm.model import Model
-from chiasm.recipe import Recipe, resolve
+from chiasm.recipe import Recipe, load_recipe, resolve
 from chiasm.sequence import Kind
 
 TASKS = dict.fromkeys(("what", "where", "count", "exist", "choice", "relation", "draw", "words"), 1)
@@ -103,6 +104,31 @@ def test_a_second_evaluation_finds_the_same(run):
     folder, first = run
     again = evaluate(folder)
     assert again["tasks"] == first["tasks"]
+
+
+@pytest.mark.parametrize(
+    ("override", "current"),
+    [
+        ("evaluation.questions=25", False),
+        ("evaluation.metric=contains", False),
+        ("sampling.guidance=3", False),
+        ("data.held.scenes=49", False),
+        ("data.train.scenes=49", True),
+        ("checkpoints.every=7", True),
+    ],
+)
+def test_a_report_is_of_the_settings_that_its_recipe_has_now(run, tmp_path, override, current):
+    folder = shutil.copytree(run[0], tmp_path / "run")
+    assert is_evaluated(folder)
+    load_recipe(run[0], [override]).save(folder / "recipe.yaml")
+    assert is_evaluated(folder) == current
+
+
+@pytest.mark.parametrize("changed", [{"only": ["text"]}, {"weights": "others"}, {"settings": None}])
+def test_a_report_of_less_or_of_other_weights_is_measured_anew(run, tmp_path, changed):
+    folder = shutil.copytree(run[0], tmp_path / "run")
+    (folder / "eval.json").write_text(json.dumps(run[1] | changed))
+    assert not is_evaluated(folder)
 
 
 def test_overrides_and_choice_of_tasks(run, tmp_path):

@@ -1,6 +1,8 @@
 """Evaluation on a user's own files: own metrics and tasks, drawing, and what cannot be measured."""
 
+import html
 import json
+import shlex
 import sys
 
 import numpy as np
@@ -13,6 +15,7 @@ from chiasm.cli import main
 from chiasm.data.corpus import corpus
 from chiasm.errors import ChiasmError, DataError
 from chiasm.evaluation.evaluate import evaluate
+from chiasm.evaluation.report import commands
 from chiasm.model import Model
 from chiasm.recipe import load_recipe
 from chiasm.training.train import train
@@ -132,6 +135,28 @@ def test_a_metric_and_a_task_of_ones_own_on_the_command_line(own, tmp_path, monk
     assert "questions: 100.0%" in said
     assert "count of groups: groups 9" in said
     assert "Count of groups" in (own / "report.html").read_text()
+
+
+def test_the_reports_command_measures_the_same_again(own, tmp_path, monkeypatch):
+    plugin = tmp_path / "my metrics.py"
+    plugin.write_text(PLUGIN.replace('"anything"', '"first word"'))
+    choices = {
+        "only": ["questions", "count of groups"],
+        "plugins": [plugin],
+        "device": "cpu",
+        "dtype": "fp32",
+    }
+    overrides = ["evaluation.metric=first word", "evaluation.questions=3"]
+    first = evaluate(own, overrides=overrides, **choices)
+    assert {key: first[key] for key in choices} == choices | {"plugins": [str(plugin)]}
+    command = commands(own, {}, first)[-1]
+    assert command in html.unescape((own / "report.html").read_text())
+    (own / "eval.json").unlink()
+    monkeypatch.setattr(sys, "argv", shlex.split(command))
+    main()
+    again = json.loads((own / "eval.json").read_text())
+    for key in ("tasks", "metric", "overrides", "settings", *choices):
+        assert again[key] == first[key], key
 
 
 def test_a_recipe_cannot_name_code(own, tmp_path, monkeypatch):

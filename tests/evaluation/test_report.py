@@ -1,6 +1,8 @@
 import json
 import re
+import shlex
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 from plausible import a_recipe, a_run
@@ -9,7 +11,7 @@ from chiasm.errors import ChiasmError
 from chiasm.evaluation import plots
 from chiasm.evaluation.evaluate import held_out
 from chiasm.evaluation.history import curves, training
-from chiasm.evaluation.report import cell_state, faults, render, seconds, write_report
+from chiasm.evaluation.report import cell_state, commands, faults, render, seconds, write_report
 from chiasm.evaluation.verdict import verdict
 from chiasm.training.metrics import read_metrics
 
@@ -165,3 +167,12 @@ def test_numbers_are_short():
         "14 min",
         "2 h 30 min",
     ]
+
+
+def test_the_commands_can_be_typed_as_they_stand():
+    results = {"overrides": ["evaluation.metric=first word"], "plugins": ["my metrics.py"], "only": ["text"]}
+    train, measure = commands(Path("my runs/a"), {"command": ["chiasm", "train", "my recipe.yaml"]}, results)
+    assert train == "chiasm train 'my recipe.yaml'"
+    words = ["evaluation.metric=first word", "--only", "text", "--plugin", "my metrics.py"]
+    assert shlex.split(measure) == ["chiasm", "eval", "my runs/a", *words]
+    assert shlex.split(commands(Path("a b"), {}, {})[0]) == ["chiasm", "train", "a b/recipe.yaml"]

@@ -16,6 +16,7 @@ from chiasm import parts
 from chiasm.checkpoint import find_checkpoint, load_model, read_json
 from chiasm.data import Source, counts
 from chiasm.data.sample import Sample
+from chiasm.devices import DTYPES
 from chiasm.errors import CheckpointError, ChiasmError, RecipeError
 from chiasm.evaluation import experts, metrics
 from chiasm.evaluation.cost import cost
@@ -46,8 +47,9 @@ def evaluate(
     overrides: `dotted.key=value` within the recipe's evaluation, sampling and data (`evaluation.questions=100`).
     only: names of tasks, if not all. plugins: files or modules with metrics and tasks of one's own.
     say: is told what is going on. device, dtype: as for `chiasm.load`.
-    Returns what eval.json holds. Raises RecipeError for an override of anything else, CheckpointError for a folder
-    without a model, ChiasmError where nothing can be measured.
+    Returns what eval.json holds: the figures, and how they were measured.
+    Raises RecipeError for an override of anything else, CheckpointError for a folder without a model, ChiasmError
+    where nothing can be measured.
     """
     folder = Path(folder)
     for override in overrides:
@@ -57,6 +59,7 @@ def evaluate(
                 f"override {override!r} would change the model that was trained; an evaluation can change "
                 f"{', '.join(OVERRIDABLE)}"
             )
+    only, plugins = list(only), [str(each) for each in plugins]
     load_plugins(plugins)
     find_checkpoint(folder)
     recipe = load_recipe(folder, overrides)
@@ -75,7 +78,15 @@ def evaluate(
         only=only,
         say=say,
     )
-    results |= {"overrides": list(overrides), "weights": _weights(folder)}
+    results |= {
+        "overrides": list(overrides),
+        "only": only,
+        "plugins": plugins,
+        "device": str(model.device),
+        "dtype": None if dtype is None else _dtype_name(dtype),
+        "settings": _settings(recipe),
+        "weights": _weights(folder),
+    }
     save(folder, results, samples, pictures)
     if report:
         say(f"report: {write_report(folder)}")
@@ -83,13 +94,26 @@ def evaluate(
 
 
 def is_evaluated(folder: Path) -> bool:
-    """Whether a run has a report, and of the weights that it has now."""
+    """Whether a run has a report of all tasks, of the weights that it has now, measured as its recipe says now."""
     try:
         measured = read_json(folder / "eval.json")
     except CheckpointError:
         return False
-    current = isinstance(measured, dict) and measured.get("weights") == _weights(folder)
+    wanted = {"only": [], "weights": _weights(folder), "settings": _settings(load_recipe(folder))}
+    current = isinstance(measured, dict) and all(measured.get(key) == value for key, value in wanted.items())
     return current and (folder / "report.html").is_file()
+
+
+def _settings(recipe: Recipe) -> dict[str, Any]:
+    """What a recipe says of how it is measured and on which data, every option spelled out."""
+    settings = recipe.model_dump(mode="json", include={"seed", "evaluation", "sampling", "data"})
+    measured = (recipe.evaluation.data, *(recipe.evaluation.labelled or ()))
+    settings["data"] = {name: spec for name, spec in settings["data"].items() if name in measured}
+    return settings
+
+
+def _dtype_name(dtype: str | torch.dtype) -> str:
+    return next((name for name, each in DTYPES.items() if each == dtype), str(dtype))
 
 
 def _weights(folder: Path) -> str:

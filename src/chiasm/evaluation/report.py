@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from chiasm.training.metrics import read_metrics
 
 SAMPLES = "samples"  # folder of the pictures that the report shows
 FORMATS = {".webp": "image/webp", ".png": "image/png", ".jpg": "image/jpeg"}
+ABOUT = ("data", "fingerprint", "seed", "overrides", "only", "plugins", "device", "dtype")
 OWN_SECTION = ("questions", "phrasings", "generation", "text")
 SIGNS = {"right": "✓", "wrong": "✗", "missing": "–", "extra": "+", "empty": ""}
 MEANINGS = {
@@ -129,13 +131,16 @@ def faults(cells: Sequence[Mapping[str, str | None]]) -> list[str]:
 
 
 def commands(folder: Path, run: Mapping[str, Any], results: Mapping[str, Any]) -> list[str]:
-    """How to repeat the run and its evaluation."""
-    command = run.get("command")
-    trained = (
-        " ".join(command) if isinstance(command, list) else command or f"chiasm train {folder}/recipe.yaml"
-    )
-    overrides = "".join(f" {override}" for override in results.get("overrides", []))
-    return [str(trained), f"chiasm eval {folder}{overrides}"]
+    """How to repeat the run and its evaluation, as one would type it."""
+    trained = run.get("command") or ["chiasm", "train", f"{folder}/recipe.yaml"]
+    measured = ["chiasm", "eval", str(folder), *results.get("overrides", [])]
+    for option, values in {"--only": results.get("only"), "--plugin": results.get("plugins")}.items():
+        for value in values or []:
+            measured += [option, value]
+    for option in ("device", "dtype"):
+        if results.get(option):
+            measured += [f"--{option}", results[option]]
+    return [shlex.join(trained) if isinstance(trained, list) else str(trained), shlex.join(measured)]
 
 
 def flattened(record: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
@@ -174,7 +179,7 @@ def plain_bytes(value: float) -> str:
 
 
 def _about(results: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: results[key] for key in ("data", "fingerprint", "seed", "overrides") if results.get(key)}
+    return {key: results[key] for key in ABOUT if results.get(key)}
 
 
 def _json(path: Path) -> dict[str, Any]:

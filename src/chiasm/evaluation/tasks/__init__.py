@@ -157,8 +157,8 @@ def tasks() -> dict[str, Task]:
     return {name: _built(classes[name]) for name in sorted(classes, key=lambda name: (own[name], name))}
 
 
-def _derived(task: type[Task]) -> Iterator[type[Task]]:
-    for each in task.__subclasses__():
+def _derived(base: type[Any]) -> Iterator[type[Task]]:
+    for each in base.__subclasses__():
         yield each
         yield from _derived(each)
 
