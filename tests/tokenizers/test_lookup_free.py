@@ -182,7 +182,7 @@ def all_signs(bits, big_endian):
 
 def test_the_entropy_over_all_codes_together_is_a_loop_over_them():
     """Open-MAGVIT2's, with the two shares of it weighed apart."""
-    flat = latents(3, 6)
+    flat = latents(3, 6).view(2, 1, 3, 3)
     rows = softmaxed(flat.flatten(0, 2), all_signs(3, False), 0.01)
     single = sum(map(entropy_of, rows)) / 6
     even = -sum(p * math.log(p + 1e-5) for p in mean_of(rows))
@@ -197,7 +197,7 @@ def test_the_entropy_over_all_codes_together_is_a_loop_over_them():
 
 def test_the_entropy_of_each_bit_is_a_loop_over_bits():
     """Show-o's: the chances of a bit are a softmax over its distances from -1 and 1, without a temperature."""
-    flat = latents(3, 6)
+    flat = latents(3, 6).view(2, 1, 3, 3)
     losses = BitwiseLookupFree(3, commitment=0.5, entropy=0.25)(10 * flat).losses
     bits = [softmaxed(10 * column[:, None], [-1.0, 1.0], 1.0) for column in flat.flatten(0, 2).T]
     single = sum(entropy_of(row) for rows in bits for row in rows) / 18
@@ -225,7 +225,7 @@ PROJECTED = {"commitment": 0.5, "entropy": 0.25, "diversity": 2.0, "soft_clamp":
 def test_the_projected_entropy_is_a_loop_over_all_codes(options):
     """vector-quantize-pytorch's, whose logarithms see no chance below 1e-5."""
     quantizer = shaken(ProjectedLookupFree(5, 3, **(PROJECTED | options)))
-    given, scale = noise(6, 1, 1, 5), options.get("scale", 1.0)
+    given, scale = noise(2, 1, 3, 5), options.get("scale", 1.0)
     weights = quantizer.state_dict()
     inner = given.flatten(0, 2) @ weights["project_in.weight"].T + weights["project_in.bias"]
     codes = scale * all_signs(3, True)

@@ -58,6 +58,11 @@ def test_a_collapse_is_said_after_some_time_and_no_more_when_it_is_over():
     assert watch.warning() is None
 
 
+@pytest.mark.parametrize(("use", "collapsed"), [(0.049, True), (0.05, False), (0.09, False)])
+def test_a_twentieth_of_a_codebook_that_could_all_be_used_is_enough(use, collapsed):
+    assert bool(watched(PATIENCE, codebook_use=use)[0].warning()) == collapsed
+
+
 def test_the_worse_of_two_codebooks_counts_and_codes_that_have_not_begun_do_not():
     assert watched(PATIENCE, codebook_use_coarse=0.9, codebook_use_fine=0.01)[0].warning()
     assert watched(PATIENCE, kept=0.3)[0].warning() is None

@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 import torch
 from rich.console import Console
+from safetensors.torch import load_file
 from toy import toy
 
 from chiasm.checkpoint import training_checkpoints
 from chiasm.errors import ChiasmError
+from chiasm.recipe import load_recipe
 from chiasm.training import train
 from chiasm.training.distribution import Ranks
 from chiasm.training.loop import Stop, Training, _finite, _sizes, seed_all
@@ -193,3 +195,26 @@ def test_one_seed_is_that_of_all_random_numbers():
 def test_numbers_that_json_has_not_are_null_and_images_are_counted_whole():
     assert [_finite(each) for each in (1.5, float("nan"), float("inf"))] == [1.5, None, None]
     assert _sizes(torch.zeros(5, 3, 4, 4)) == (5, 5)
+
+
+def test_a_stage_with_an_objective_learns_from_what_is_said_of_images_and_its_weights_are_saved(tmp_path):
+    raw = toy().model_dump(mode="json")
+    raw["model"] = {slot: raw["model"][slot] for slot in ("views", "encoder", "connector", "language")}
+    raw["data"] = {"squares": {"type": "test_squares", "kinds": ["see"]}}
+    raw["stages"] = [
+        {
+            "name": "look",
+            "objective": {"type": "supervised"},
+            "train": {"encoder": 1e-3, "objective": 1e-3},
+            "data": {"squares": 1.0},
+            "steps": 2,
+            "rows": 5,
+        }
+    ]
+    run = train(load_recipe(raw), tmp_path / "run", console=Console(quiet=True))
+    assert [line["pictures"] for line in read_metrics(run)] == [5, 5]
+    assert all(line["lr"].keys() == {"encoder", "objective"} for line in read_metrics(run))
+    tensors = load_file(training_checkpoints(run)[-1] / "state.safetensors")
+    own = {name.partition("/")[2] for name in tensors if name.startswith("objective/")}
+    assert own
+    assert own & {name.removeprefix("optimiser/objective.").rpartition("/")[0] for name in tensors}

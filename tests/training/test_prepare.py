@@ -256,6 +256,23 @@ def test_codes_are_whole_numbers_of_each_picture(built):
     assert list(part.tensors) == list(pictures)[16:]
 
 
+def test_a_picture_that_cannot_be_read_is_noted_by_its_own_key(built):
+    squares, broken = Squares(groups=3), {}
+    pictures = [squares[index][0].messages[0].content[0] for index in range(3)]
+    view = built.contract.read_views(pictures[0].size, "a picture")[0][0]
+    pictures[1].open = lambda: (_ for _ in ()).throw(DataError("cut off"))
+    features, codes = Shelf(), Shelf()
+    views = {f"v{i}": (picture, view) for i, picture in enumerate(pictures)}
+    fill_features(built, features, views, half=False, console=QUIET, broken=broken)
+    assert (list(features.tensors), list(broken)) == (["v0", "v2"], [pictures[1].key])
+    broken.clear()
+    keyed = {f"c{i}": picture for i, picture in enumerate(pictures)}
+    fill_codes(built, codes, keyed, console=QUIET, broken=broken)
+    assert (list(codes.tensors), list(broken)) == (["c0", "c2"], [pictures[1].key])
+    with pytest.raises(DataError, match="cut off"):
+        fill_codes(built, Shelf(), keyed, console=QUIET)
+
+
 def test_caches_differ_by_weights_options_and_numbers():
     models = [build_model(toy()), build_model(toy("seed=1"))]
     folders = [code_cache(model).folder for model in models]

@@ -200,3 +200,35 @@ def test_weights_that_are_not_finite_are_named_and_not_saved(tmp_path):
     with pytest.raises(CheckpointError, match=r"stage 'learn': behind step 3 1 tensors .* among them bias"):
         state.save_checkpoint(tmp_path, toy(), model, None, Position(1, 3), Ranks())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_lacks_its_checksums_is_set_aside_for_the_last_good_one(tmp_path, readable, monkeypatch):
+    """Also where something was set aside by the same name before."""
+    readable(toy(), 0, 12), readable(toy(), 1, 3)
+    (tmp_path / "checkpoints" / ".b-000003.damaged").mkdir()
+    (tmp_path / "checkpoints" / ".b-000003.damaged" / "old").write_text("")
+
+    def check(folder, required):
+        assert required
+        if folder.name == "b-000003":
+            raise CheckpointError("it lacks checksums")
+
+    monkeypatch.setattr(state, "check_seal", check)
+    said = []
+    saved = last_checkpoint(tmp_path, toy(), Ranks(), said.append)
+    assert saved.folder.name == "a-000012"
+    assert said == ["it lacks checksums; going on from a-000012 instead"]
+    assert names(tmp_path) == ["a-000012"]
+    assert not (tmp_path / "checkpoints" / ".b-000003.damaged" / "old").exists()
+
+
+def test_where_no_checkpoint_can_be_read_the_newest_says_why(tmp_path, readable, monkeypatch):
+    readable(toy(), 0, 12), readable(toy(), 1, 3)
+
+    def check(folder, required):
+        raise CheckpointError(f"{folder.name} is damaged")
+
+    monkeypatch.setattr(state, "check_seal", check)
+    with pytest.raises(CheckpointError, match=r"no checkpoint of .* can be read \(b-000003 is damaged\)"):
+        found(tmp_path, toy())
+    assert names(tmp_path) == ["a-000012", "b-000003"]
