@@ -1,5 +1,7 @@
 """Text tokenizers and chat templates."""
 
+from datetime import datetime
+
 import pytest
 from PIL import Image
 
@@ -109,3 +111,17 @@ def test_a_chat_template_of_a_pretrained_model_gives_its_very_ids(tokenizer):
     turns = [{"role": m.role, "content": m.content[0]} for m in messages]
     assert "".join(run.text for run in runs) == tokenizer.inner.apply_chat_template(turns, tokenize=False)
     assert [run.text for run in runs if run.learn] == ["left<|im_end|>"]
+
+
+def test_a_template_prints_the_day_that_it_is_given(tmp_path):
+    path = tmp_path / "dated.jinja"
+    path.write_text(
+        "{{ strftime_now('%d %b %Y') }}{% for m in messages %}{{ m.content }}<|end|>{% endfor %}"
+        "{% if add_generation_prompt %}{% endif %}"
+    )
+    dated = TextTokenizer.train(["a dog at the top 0123456789"], 400)
+    dated.use_template(str(path))
+    messages = [said("user", "a dog"), said("assistant", "a cat")]
+    for day in (datetime(2024, 7, 26), datetime(2031, 1, 2)):
+        dated.date(day)
+        assert dated.runs(messages)[0].text.startswith(f"{day:%d %b %Y}a dog")

@@ -13,11 +13,14 @@ from rich.console import Console
 from safetensors.torch import load_file
 from toy import Squares, raw, toy
 
+import chiasm
 from chiasm.checkpoint import load_model, training_checkpoints
 from chiasm.errors import CheckpointError, ChiasmError, DataError, RecipeError
+from chiasm.language.text import TextTokenizer
 from chiasm.training import run as run_module
 from chiasm.training import train
 from chiasm.training.distribution import Ranks
+from chiasm.training.loop import Interrupted
 from chiasm.training.metrics import Metrics, read_metrics
 from chiasm.training.run import Run
 
@@ -278,3 +281,23 @@ def test_a_second_run_in_a_folder_leaves_the_first_alone(finished, tmp_path):
     with Run(folder, short(), Ranks()), pytest.raises(ChiasmError, match="another process is training in"):
         run(short("seed=1"), folder)
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_what_a_run_learns_and_answers_knows_the_day_on_which_it_began(tmp_path, monkeypatch):
+    """However often it is taken up again, and when it is measured."""
+    days = []
+    monkeypatch.setattr(TextTokenizer, "date", lambda self, day: days.append(day.isoformat()))
+    stop_at(monkeypatch, 2, KeyboardInterrupt)
+    with pytest.raises(Interrupted):
+        run(short(*held_out(tmp_path)), tmp_path / "run")
+    monkeypatch.undo()
+    monkeypatch.setattr(TextTokenizer, "date", lambda self, day: days.append(day.isoformat()))
+    path = tmp_path / "run" / "run.json"
+    path.write_text(json.dumps(record(tmp_path / "run") | {"started": "2024-02-29T23:59:59+00:00"}))
+    run(short(*held_out(tmp_path)), tmp_path / "run")
+    chiasm.evaluate(tmp_path / "run")
+    assert days[1:] == ["2024-02-29T23:59:59+00:00"] * 2
+    assert record(tmp_path / "run")["started"] == "2024-02-29T23:59:59+00:00"
+    path.write_text(json.dumps(record(tmp_path / "run") | {"started": "yesterday"}))
+    with pytest.raises(CheckpointError, match="started at 'yesterday', which is no time"):
+        chiasm.evaluate(tmp_path / "run")

@@ -27,6 +27,7 @@ from chiasm.integrity import checksum
 from chiasm.plugins import load_plugins
 from chiasm.recipe import Recipe, load_recipe, write_text
 from chiasm.training.metrics import read_metrics
+from chiasm.training.run import date_of
 
 OVERRIDABLE = ("evaluation", "sampling", "data")
 
@@ -69,6 +70,9 @@ def evaluate(
         raise ChiasmError(
             f"{folder} has no language model to ask; look at its image tokenizer: chiasm tokenizer report {folder}"
         )
+    day = date_of(folder)
+    if day is not None:
+        model.language.tokenizer.date(day)
     source = held_out(recipe)
     results, samples, pictures = examine(
         ModelSubject(model, recipe.sampling, recipe.evaluation.answer_tokens),

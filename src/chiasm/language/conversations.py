@@ -6,6 +6,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import pairwise
 from typing import Any
 
@@ -50,6 +51,7 @@ class Conversations:
     def __init__(self, inner: PreTrainedTokenizerBase):
         self.inner = inner
         self.work = 1.0  # see `chiasm.language.template.render`
+        self.day: datetime | None = None  # what templates take for today; None = the clock's
         self._known: dict[str, tuple[Any, Any]] = {}  # what was worked out, with the state of which it holds
 
     @property
@@ -227,7 +229,10 @@ class Conversations:
         template = templates if isinstance(templates, str) else templates.get(form)
         if template is None:
             raise DataError(f"the tokenizer has the chat templates {', '.join(templates)}, but no {form!r}")
-        return Turns(template, dict(self.inner.special_tokens_map), mark, self.image_token, self.work)
+        variables: dict[str, Any] = dict(self.inner.special_tokens_map)
+        if self.day is not None:
+            variables["strftime_now"] = lambda form, day=self.day: day.strftime(form)
+        return Turns(template, variables, mark, self.image_token, self.work)
 
     def end_of_answers(self) -> str:
         """What the chat template writes behind an answer, marked; "" = nothing."""
@@ -237,7 +242,7 @@ class Conversations:
 
     def _cached(self, name: str, work_out: Any) -> Any:
         """What `work_out` gives, until the tokenizer is given other tokens or another template."""
-        state = (len(self.inner), str(self.inner.chat_template), self.work)
+        state = (len(self.inner), str(self.inner.chat_template), self.work, self.day)
         if name not in self._known or self._known[name][0] != state:
             self._known[name] = (state, work_out())
         return self._known[name][1]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
@@ -122,6 +123,10 @@ class TextTokenizer:
     def allow_work(self, times: float) -> None:
         """Let a chat template do so many times the usual work; see `chiasm.language.template`."""
         self._conversations.work = times
+
+    def date(self, day: datetime) -> None:
+        """Have chat templates that print today's date print this one, so that a run can be repeated."""
+        self._conversations.day = day
 
     def save(self, folder: Path) -> None:
         save_tokenizer(self.inner, folder, self.stops)

@@ -37,6 +37,7 @@ class Run:
     def __init__(self, folder: Path, recipe: Recipe, ranks: Ranks):
         self.folder, self.recipe, self.ranks = folder, recipe, ranks
         self._lock: int | None = None
+        self._began: datetime | None = None
         self.more_steps = False  # than the run had that is there
 
     def __enter__(self) -> Run:
@@ -95,6 +96,14 @@ class Run:
                 "another folder, bring the data back, or say that it is meant: --other-data (other_data=True)"
             )
 
+    @property
+    def began(self) -> datetime:
+        """When the run was first begun: the same on every rank, and each time it is taken up again."""
+        if self._began is None:
+            own = date_of(self.folder) if self.ranks.first else None
+            self._began = self.ranks.gather(own or datetime.now(UTC).replace(microsecond=0))[0]
+        return self._began
+
     def started(self, data: Mapping[str, str], held_out: Mapping[str, str], device: torch.device) -> None:
         """Write down what the run is made of, when it begins and each time it is taken up again.
 
@@ -114,7 +123,7 @@ class Run:
             "machine": _machine(device) | {"processes": self.ranks.world},
             "finished": None,
         }
-        record.setdefault("started", _now())
+        record["started"] = self.began.isoformat()
         record["sessions"].append(_now())
         write_text(path, _json(record))
         self.recipe.save(self.folder / "recipe.yaml")
@@ -261,6 +270,17 @@ def _machine(device: torch.device) -> dict[str, Any]:
         pass
     threads = torch.get_num_threads()
     return {"cpu": cpu, "cores": os.cpu_count(), "threads": threads, "device": name_of(device)}
+
+
+def date_of(folder: Path) -> datetime | None:
+    """When the run in this folder began; None where there is none. Raises CheckpointError."""
+    path = folder / "run.json"
+    record = read_json(path) if path.is_file() else {}
+    text = record.get("started") if isinstance(record, dict) else None
+    try:
+        return None if text is None else datetime.fromisoformat(text)
+    except (TypeError, ValueError):
+        raise CheckpointError(f"{path} says that the run started at {text!r}, which is no time") from None
 
 
 def _now() -> str:

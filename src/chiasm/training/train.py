@@ -135,6 +135,9 @@ def _train(
     else:
         model, position = build_model(recipe).to(device), Position()
     model.sampling = recipe.sampling
+    began = run.began  # asked for by all ranks
+    if model.speaks:
+        model.language.tokenizer.date(began)
     for stage in recipe.stages:
         check_slots(model, stage)
     if saved is None:
