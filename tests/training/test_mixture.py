@@ -153,6 +153,28 @@ def test_a_source_of_which_little_can_be_used_is_never_taken_for_empty():
     assert [epoch for _, epoch, _ in taken(lenient, 100)] == list(range(100))
 
 
+def test_a_run_taken_up_within_its_only_good_group_does_not_take_the_source_for_empty():
+    """The good item of the group was taken before the stop; what is left of the group is broken."""
+
+    def passing_over(one, count):
+        names = []
+        while len(names) < count:
+            _, item = one.peek()
+            if item != "0.0":
+                one.skip(DataError("bad", "two words"))
+                continue
+            names.append(item)
+            one.advance()
+        return names
+
+    for sizes in ([2], [2, 0, 1]):
+        first = mixture({"a": Letters(sizes, broken="skip")})
+        passing_over(first, 1)
+        second = mixture({"a": Letters(sizes, broken="skip")})
+        second.restore(first.state())
+        assert passing_over(second, 3) == passing_over(first, 3) == ["0.0"] * 3
+
+
 def test_a_check_looks_at_every_item_from_outside_once_shared_out_among_ranks_and_leaves_no_trace():
     sources = {
         "a": Letters([2, 0, 1, 2], foreign=True, broken="skip", unreadable=[2]),

@@ -166,7 +166,8 @@ class Mixture(Generic[Item]):
                     f"data source {self._current!r} has {len(source)} groups "
                     f"but nothing to train on in them{reason}"
                 )
-            self._fruitless.add(group)
+            if self._offset == 0:  # else the run was stopped within a group that had something
+                self._fruitless.add(group)
             try:
                 items = self.items(source[group])
             except DataError as error:
