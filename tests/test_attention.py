@@ -109,6 +109,7 @@ def test_a_mask_that_hides_nothing_is_none():
 PACKED = {
     "one position each": [[0, 1, 2, 3], [0, 1, 2, 3]],
     "a short one behind a long one": [[0, 0, 0, 1], [0, 1, 1, -1]],
+    "the last of one position": [[0, 0, 0, 1]],
     "an empty row": [[0, 0, 0, 0], [-1, -1, -1, -1]],
     "nothing at all": [[-1, -1], [-1, -1]],
     "rows of one document": [[0] * 7, [0] * 7, [0] * 7],

@@ -89,6 +89,14 @@ def test_what_stands_at_a_code_names_its_cell_read_or_written():
     assert not made.layout().bare
 
 
+def test_images_are_read_as_their_codes_by_heads_that_say_so():
+    shows = {name: parts.lookup("image_head", name).shows for name in parts.names("image_head")}
+    assert shows["next_token"]
+    assert shows["masked"]
+    assert not shows["factorised"]
+    assert not shows["next_scale"]
+
+
 def test_codes_stand_causally_and_the_marker_predicts_the_first():
     layout = head().layout()
     assert layout.length == 12
