@@ -60,6 +60,7 @@ def train(
         Interrupted: after Ctrl-C or SIGTERM, when all is saved.
     """
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+    check_stages_teach(recipe)
     recipe = _computing_in(dtype, recipe)
     folder = Path(folder) if folder is not None else Path("runs") / recipe.name
     ranks = Ranks.start(choose_device(device))
@@ -176,8 +177,8 @@ def _run_stages(training: Training, saved: Saved | None) -> None:
         saved = None
 
 
-def build_sources(recipe: Recipe) -> dict[str, Source]:
-    """The data sources that the recipe's stages use, by name."""
+def check_stages_teach(recipe: Recipe) -> None:
+    """Raise RecipeError for a recipe without stages, and for a stage without data or anything to train."""
     if not recipe.stages:
         raise RecipeError(f"recipe {recipe.name!r} has no stages, so there is nothing to train")
     for stage in recipe.stages:
@@ -187,6 +188,11 @@ def build_sources(recipe: Recipe) -> dict[str, Source]:
             raise RecipeError(
                 f"stage {stage.name!r} trains nothing; name a slot and its learning rate above 0"
             )
+
+
+def build_sources(recipe: Recipe) -> dict[str, Source]:
+    """The data sources that the recipe's stages use, by name; raises RecipeError where they teach nothing."""
+    check_stages_teach(recipe)
     used = dict.fromkeys(name for stage in recipe.stages for name in stage.data)
     return {name: parts.build("data", recipe.data[name], where=f"data.{name}") for name in used}
 
