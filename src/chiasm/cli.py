@@ -207,7 +207,7 @@ def complete(
     device: Device = None,
     dtype: Dtype = None,
 ) -> None:
-    """Draw what follows in a row of pictures, without a word."""
+    """Draw what follows in a row of pictures, without words or guidance; all must fit into the context."""
     with _starting():
         from chiasm.checkpoint import load_model
         from chiasm.terminal.pictures import save_picture

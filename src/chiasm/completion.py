@@ -36,10 +36,12 @@ def complete(
 ) -> list[Image.Image]:
     """The next `count` pictures of a visual sentence (LVM, arXiv 2312.00785).
 
-    pictures: those that there are, as an analogy has them: x1, y1, x2, y2, ..., x. Where the context has no room
-        for all of them and the one to come, the first are left out.
+    Classifier-free guidance plays no part: there are no words to be guided by, whatever the model's sampling says.
+
+    pictures: those that there are, as an analogy has them: x1, y1, x2, y2, ..., x.
     seed: of the first picture; each further one has the next.
-    Raises ChiasmError for a model that does not read pictures as the codes that it writes.
+    Raises ChiasmError for a model that does not read pictures as the codes that it writes, and DataError where its
+    context has no room for all pictures, those that are to follow included.
     """
     if not pictures:
         raise DataError("a visual sentence needs a picture to follow")
@@ -47,6 +49,12 @@ def complete(
     seeds = seeds_of(seed, 1, check_count(count))
     reader = KnownCodes(model)
     sentence = [References().picture(each, "the sentence") for each in pictures]
+    most = most_images(model)
+    if len(sentence) + count > most:
+        raise DataError(
+            f"a visual sentence of {len(sentence)} images and {count} to follow is too long: the context of "
+            f"{model.contract.context} positions has room for {most} images in all"
+        )
     images: list[Image.Image] = []
     for each in seeds:
         generators = Generators([each])
@@ -64,6 +72,17 @@ def complete(
     return images
 
 
+def most_images(model: Model) -> int:
+    """How many images a visual sentence may have in all; raises ChiasmError for a model that completes none."""
+    contract = model.contract
+    if contract.shown is None or contract.span is None:
+        raise ChiasmError(
+            "this model cannot complete a visual sentence: it does not read pictures as the codes that it writes"
+        )
+    markers = len(contract.tokenizer.before_picture) + len(contract.tokenizer.behind_picture)
+    return contract.context // (contract.span.length + markers)
+
+
 def next_codes(
     model: Model,
     sentence: Sequence[Picture],
@@ -73,18 +92,9 @@ def next_codes(
     top_k: int,
     generators: Generators | None = None,
 ) -> Int[Tensor, "1 gh gw"]:
-    """Codes of the picture that follows, behind as many of the last as the context has room for."""
-    contract = model.contract
-    if contract.shown is None or contract.span is None:
-        raise ChiasmError(
-            "this model cannot complete a visual sentence: it does not read pictures as the codes that it writes"
-        )
-    markers = len(contract.tokenizer.before_picture) + len(contract.tokenizer.behind_picture)
-    room = contract.context // (contract.span.length + markers) - 1
-    if room < 1:
-        raise DataError(f"a context of {contract.context} positions has no room for two pictures")
-    asked = Sample("the sentence", (Message("user", tuple(sentence[-room:])),))
-    prompt = draw_prompt(contract, asked)
+    """Codes of the picture that follows."""
+    asked = Sample("the sentence", (Message("user", tuple(sentence)),))
+    prompt = draw_prompt(model.contract, asked)
     return draw(
         model,
         [prompt],

@@ -58,16 +58,29 @@ def test_it_comes_back_bit_for_bit(published, model, tmp_path):
         assert configs[0] == configs[1]
 
 
-def test_what_follows_depends_on_all_pictures_that_there_is_room_for(model):
-    shown = pictures(4)
-    made = model.complete(shown, temperature=0)
+def test_what_follows_depends_on_all_pictures(model):
+    first, other, last = pictures(3)
+    made = model.complete([first, last], temperature=0)
     assert [each.size for each in made] == [(32, 32)]
-    assert (
-        made[0].tobytes() == model.complete(shown[-2:], temperature=0)[0].tobytes()
-    )  # 3 pictures, one of them new
-    assert len(model.complete(shown, count=3, temperature=0)) == 3
+    assert made[0].tobytes() != model.complete([other, last], temperature=0)[0].tobytes()
+    assert len(model.complete([first], count=2, temperature=0)) == 2
     with pytest.raises(DataError, match="needs a picture to follow"):
         model.complete([])
+
+
+def test_no_picture_of_a_sentence_is_left_out(model):
+    """A pair that lost its first picture would ask for something else."""
+    for shown, count in ((3, 1), (2, 2), (1, 3)):
+        with pytest.raises(DataError, match="of 12 positions has room for 3 images in all"):
+            model.complete(pictures(shown), count=count)
+
+
+def test_guidance_plays_no_part_in_what_follows(model):
+    shown = pictures(2)
+    (plain,) = model.complete(shown, temperature=0)
+    model.sampling = model.sampling.model_copy(update={"guidance": 7.0})
+    (guided,) = model.complete(shown, temperature=0)
+    assert plain.tobytes() == guided.tobytes()
 
 
 def test_a_visual_sentence_is_learnt_whole_but_its_first_code(model):

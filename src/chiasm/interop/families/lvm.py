@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from chiasm.checkpoint import write_json, write_tensors
-from chiasm.completion import next_codes
+from chiasm.completion import most_images, next_codes
 from chiasm.conversation import KnownCodes
 from chiasm.data.documents import document
 from chiasm.data.sample import Message, Sample
@@ -203,8 +203,9 @@ def replay_sentence(case: Case) -> dict[str, Tensor]:
     last = model.image_head.losses(
         hidden[None, -length - 1 : -1], span._replace(targets=span.targets[-1:], orphans=None)
     )
-    model.language.context = told.get("context", CONTEXT) * length  # what it reads to draw, no more
-    drawn = next_codes(model, sentence, reader, temperature=0, top_k=0)
+    model.language.context = told.get("context", CONTEXT) * length
+    seen = sentence[1 - most_images(model) :]  # with the one to come, as many as the context holds
+    drawn = next_codes(model, seen, reader, temperature=0, top_k=0)
     return {
         "ids": codes.flatten()[None],
         "logits_last": model.language.logits(hidden)[None, -length:],
