@@ -1,4 +1,4 @@
-"""YAML as data and nothing else: the core schema of YAML 1.2, of bounded size, each key once.
+"""YAML as data and nothing else: of bounded size, each key once; recipes by the core schema of YAML 1.2.
 
 What PyYAML reads as YAML 1.1 would surprise: `1e-3` is a word, `1:30` is ninety, `010` is eight, `no` is false, a
 date is an object, the second of two equal keys wins, and aliases of aliases grow without end.
@@ -17,6 +17,7 @@ import yaml
 from chiasm.errors import RecipeError, excerpt
 
 MOST_BYTES = 1 << 20  # of a document
+MOST_FOREIGN_BYTES = 1 << 17  # of another project's, of which a folder may have many
 MOST = 1 << 63  # of a number, as wide as those of tensors and seeds
 MOST_VALUES = 100_000  # of a document, those that aliases repeat included
 
@@ -27,6 +28,7 @@ _CORE = (
     ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", "-+.0123456789"),
     ("float", r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", "-+."),
 )
+_MERGE = "tag:yaml.org,2002:merge"
 _KINDS = ("null", "bool", "float", "str", "seq", "map")
 
 
@@ -34,34 +36,54 @@ def _integer(loader: yaml.SafeLoader, node: Any) -> int:
     return int(loader.construct_scalar(node))
 
 
-class _Loader(yaml.SafeLoader):
-    yaml_implicit_resolvers: ClassVar[dict[str, list[Any]]] = {}  # type: ignore[misc]
-    yaml_constructors: ClassVar[dict[Any, Any]] = {
-        **{
-            f"tag:yaml.org,2002:{tag}": yaml.SafeLoader.yaml_constructors[f"tag:yaml.org,2002:{tag}"]
-            for tag in _KINDS
-        },
-        "tag:yaml.org,2002:int": _integer,
-        None: yaml.SafeLoader.yaml_constructors[None],
-    }
+def _constructors(**others: Any) -> dict[Any, Any]:
+    """Those of plain values, and the one that refuses any other tag."""
+    tags: dict[Any, Any] = {f"tag:yaml.org,2002:{kind}": None for kind in (*_KINDS, *others)}
+    plain = {tag: yaml.SafeLoader.yaml_constructors[tag] for tag in (*tags, None)}
+    return plain | {f"tag:yaml.org,2002:{kind}": function for kind, function in others.items()}
+
+
+class _Once(yaml.SafeLoader):
+    """Each key of a mapping stands there once, and is a plain value."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         seen: set[Hashable] = set()
-        for number, key in enumerate(keys):
+        for name, _ in node.value:
+            if name.tag == _MERGE:  # merged again and again they grow without end
+                raise yaml.constructor.ConstructorError(
+                    None, None, "merge keys (<<) are not read", name.start_mark
+                )
+            key = self.construct_object(name, deep=True)
             if not isinstance(key, str | int | float | bool | None):
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} is no plain value", node.value[number][0].start_mark
+                    None, None, f"the key {key!r} is no plain value", name.start_mark
                 )
             if key in seen:
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} stands there twice", node.value[number][0].start_mark
+                    None, None, f"the key {key!r} stands there twice", name.start_mark
                 )
             seen.add(key)
         return super().construct_mapping(node, deep=deep)
 
+
+class _Loader(_Once):
+    yaml_implicit_resolvers: ClassVar[dict[str, list[Any]]] = {}  # type: ignore[misc]
+    yaml_constructors: ClassVar[dict[Any, Any]] = _constructors(int=_integer)
+
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         """No merge keys: what a recipe is laid over is its `base`."""
+
+
+class _ForeignLoader(_Once):
+    """YAML 1.1 as OmegaConf and jsonargparse read it: dates are words, and `1e-4` is a number."""
+
+    yaml_implicit_resolvers: ClassVar[dict[str, list[Any]]] = {  # type: ignore[misc]
+        first: [each for each in resolvers if each[0] != "tag:yaml.org,2002:timestamp"]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    yaml_constructors: ClassVar[dict[Any, Any]] = _constructors(
+        int=yaml.SafeLoader.yaml_constructors["tag:yaml.org,2002:int"]
+    )
 
 
 class _Dumper(yaml.SafeDumper):
@@ -80,34 +102,50 @@ for _tag, _pattern, _first in _CORE:
             re.compile(f"^(?:{_pattern})$"),
             [*_first, *([""] if _tag == "null" else [])],
         )
+_ForeignLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), [*"-+0123456789"]
+)
 
 
 def read(path: Path) -> Any:
     """The content of a YAML file; raises RecipeError naming it."""
+    return parse(_text(path, MOST_BYTES, "a recipe is a page"), str(path))
+
+
+def read_foreign(path: Path) -> Any:
+    """The content of a YAML file of another project, which is YAML 1.1; raises RecipeError naming it."""
+    return _value(_text(path, MOST_FOREIGN_BYTES, "a config is a page"), _ForeignLoader, str(path))
+
+
+def _text(path: Path, most: int, remark: str) -> str:
     try:
-        if path.stat().st_size > MOST_BYTES:
-            raise RecipeError(f"{path} is larger than {MOST_BYTES:,} bytes; a recipe is a page")
-        text = path.read_text(encoding="utf-8")
+        if path.stat().st_size > most:
+            raise RecipeError(f"{path} is larger than {most:,} bytes; {remark}")
+        return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise RecipeError(f"{path} is not YAML: {error}") from None
     except OSError as error:
         raise RecipeError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}") from None
-    return parse(text, str(path))
 
 
 def parse(text: str, where: str) -> Any:
     """The value of a YAML text; raises RecipeError, which begins with `where`."""
+    return _value(text, _Loader, where)
+
+
+def _value(text: str, loader: type[_Once], where: str) -> Any:
     try:
-        value = yaml.load(text, _Loader)
-    except (yaml.YAMLError, ValueError) as error:
+        value = yaml.load(text, loader)
+        check_plain(value, where)
+        return value
+    # All but the first two: a tag on a text that does not fit it, such as `!!bool x`.
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, ArithmeticError) as error:
         raise RecipeError(f"{where} is not YAML: {_sentence(error)}") from None
     except RecursionError:
         raise RecipeError(f"{where} is nested too deeply") from None
-    check_plain(value, where)
-    return value
 
 
-def _sentence(error: yaml.YAMLError | ValueError) -> str:
+def _sentence(error: Exception) -> str:
     """What PyYAML says in several lines, in one: where in the text, and what is wrong there."""
     mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
     if mark is None or problem is None:

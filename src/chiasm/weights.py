@@ -99,6 +99,11 @@ def read_tensors(path: str | Path, *, averaged: bool = False) -> dict[str, Tenso
         with one checkpoint. Pickles are read with `weights_only=True`, which refuses to execute code.
     averaged: of a training checkpoint the moving average of its weights, instead of the weights themselves.
     """
+    return read_choice(path, averaged=averaged)[0]
+
+
+def read_choice(path: str | Path, *, averaged: bool = False) -> tuple[dict[str, Tensor], bool]:
+    """As `read_tensors`; and whether there was a choice, the weights being there as trained and as averaged."""
     path = Path(path)
     if path.is_dir():
         standard = (path / name for name in _STANDARD)
@@ -120,6 +125,8 @@ def read_tensors(path: str | Path, *, averaged: bool = False) -> dict[str, Tenso
 
 def read_tensor(path: str | Path) -> Tensor:
     """The one tensor that a pickle of torch holds, without a name; read with `weights_only=True`."""
+    if not Path(path).is_file():
+        raise CheckpointError(f"there is no checkpoint file {path}")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # as above
@@ -224,25 +231,28 @@ def _from_hub(name: str) -> Path:
         ) from error
 
 
-def _read_shards(index: Path, averaged: bool) -> dict[str, Tensor]:
+def _read_shards(index: Path, averaged: bool) -> tuple[dict[str, Tensor], bool]:
     try:
-        places: dict[str, str] = dict(safe_json.parse(index.read_text())["weight_map"])
+        content = safe_json.parse(index.read_text(), safe_json.each_key_once)
+        places: dict[str, str] = dict(content["weight_map"])
         files = sorted({str(file) for file in places.values()})
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{index} is not an index of checkpoint shards: {error!r}") from error
     tensors: dict[str, Tensor] = {}
+    choice = False
     for file in files:
         shard = index.parent / file
         if Path(file).name != file or shard.suffix not in _SUFFIXES:
             raise CheckpointError(f"{index} names {file!r}, which is no checkpoint file of its folder")
-        tensors |= read_tensors(shard, averaged=averaged)
+        shards, twice = read_choice(shard, averaged=averaged)
+        tensors, choice = tensors | shards, choice or twice
     lost = sorted(places.keys() - tensors.keys())
     if lost:
         raise CheckpointError(f"{index} promises {len(lost)} tensors that its shards lack: {_some(lost)}")
-    return tensors
+    return tensors, choice
 
 
-def _read_file(path: Path, averaged: bool) -> dict[str, Tensor]:
+def _read_file(path: Path, averaged: bool) -> tuple[dict[str, Tensor], bool]:
     if path.suffix == ".safetensors":
         from safetensors.torch import load_file
 
@@ -250,14 +260,15 @@ def _read_file(path: Path, averaged: bool) -> dict[str, Tensor]:
             raise CheckpointError(
                 f"{path} holds no moving average: this format has tensors by name and no more"
             )
-        return load_file(path)
+        return load_file(path), False
     content = _read_pickle(path)
     unwrapped = _unwrapped(content, AVERAGED if averaged else RAW)
     if averaged and unwrapped is content:
         raise CheckpointError(f"{path} holds no moving average ({', '.join(AVERAGED)})")
     if not isinstance(unwrapped, Mapping) or not all(isinstance(v, Tensor) for v in unwrapped.values()):
         raise CheckpointError(f"{path} holds something else than tensors by name")
-    return dict(unwrapped)
+    twice = all(_unwrapped(content, wrappers) is not content for wrappers in (RAW, AVERAGED))
+    return dict(unwrapped), twice
 
 
 def _read_pickle(path: Path) -> object:

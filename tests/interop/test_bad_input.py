@@ -121,7 +121,25 @@ def test_what_is_lacking_is_named(family):
         load(layout, Original(changed(config, (section,)), {}), where="here")
 
 
-@pytest.mark.parametrize("content", ['{"model_type": ["llava"]}', '{"architectures": 3}', "[]", "{}"])
+@pytest.mark.parametrize(
+    "points", ["[(", "[" * 5000, "-" * 5000 + "1", "x" * 20_000, "print(1)", 5, [[1]], [["a", "b"]]]
+)
+def test_canvases_that_are_none_are_a_sentence(points):
+    layout, config = find_family("llava"), copy.deepcopy(CONFIGS["llava"])
+    config["config"] |= {"image_aspect_ratio": "anyres", "image_grid_pinpoints": points}
+    with pytest.raises(CheckpointError):
+        layout.plan(config, (), "here")
+
+
+def test_a_config_that_is_nested_without_end_is_a_sentence():
+    deep = {}
+    for _ in range(5000):
+        deep = {"a": deep}
+    with pytest.raises(CheckpointError, match="here: the config is not as 'fuyu' has it"):
+        find_family("fuyu").plan(deep, (), "here")
+
+
+@pytest.mark.parametrize("content", ['{"model_type": ["llava"]}', '{"architectures": 3}', "{}"])
 def test_a_config_of_another_form_is_of_no_known_layout(tmp_path, content):
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(CheckpointError, match="no known layout"):

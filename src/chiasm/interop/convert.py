@@ -63,14 +63,17 @@ def load(
     tokenizer: Path | None = None,
     constants: Mapping[str, Tensor] | None = None,
     name: str = "imported",
+    remark: str = "",
     where: str = "the checkpoint",
 ) -> Loaded:
     """Build the recipe's model and give it the original's weights; without `tokenizer`, ids stand for themselves.
 
+    remark: what is to be said of the files, beside what the family says of the config.
     Raises CheckpointError naming tensors that are missing, left over, or contradict the config.
     """
     plan = layout.plan(original.config, original.tensors.keys(), where)
-    about = f"imported from {name} ({layout.name})" + (plan.remark and f": {plan.remark}")
+    remarks = "; ".join(each for each in (plan.remark, remark) if each)
+    about = f"imported from {name} ({layout.name})" + (remarks and f": {remarks}")
     recipe = load_recipe({"name": name, "about": about, "model": plan.model, "data": {}, "stages": []})
     ours, unused = plan.names.to_ours(original.tensors, where)
     ours |= constants or {}
@@ -192,6 +195,7 @@ def import_checkpoint(
         tokenizer=text,
         constants=constants,
         name=folder.path.resolve().name,
+        remark=folder.remark,
         where=str(source),
     )
     if "encoder.mean" not in constants:

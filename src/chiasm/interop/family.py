@@ -11,28 +11,38 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
-import yaml
 from torch import Tensor
 
-from chiasm import safe_json
-from chiasm.errors import CheckpointError, nearest, reason
+from chiasm import safe_json, safe_yaml
+from chiasm.errors import CheckpointError, RecipeError, excerpt, nearest, reason
 from chiasm.interop.config import Config, plain, refuse_unread
 from chiasm.interop.mapping import NameMap
-from chiasm.weights import read_tensors
+from chiasm.weights import read_choice
 
 _families: dict[str, Family] = {}
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
+# What reading a config of another form ends in: values of another type, and texts that are no literals.
+WRONG_FORM = (
+    *(TypeError, AttributeError, ValueError, ArithmeticError, LookupError, SyntaxError),
+    *(RecursionError, MemoryError),
+)
+MOST_BYTES = 1 << 26  # of a JSON file, of which those of tokenizers are the largest
 
 
 class Folder:
     """The files of a checkpoint; they are read when they are asked for, and once.
 
     averaged: of a training checkpoint, the moving average of its weights is read.
+    unread: why a YAML file was not read, by its path in the folder.
+    remark: which weights were read, where the folder has them twice.
+    tensors_read: whether any tensors were read by `tensors` or `read`, which go by `averaged`.
     """
 
     def __init__(self, path: Path, *, averaged: bool = False):
         self.path, self.averaged = path, averaged
+        self.unread: dict[str, str] = {}
+        self.remark, self.tensors_read = "", False
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -40,35 +50,52 @@ class Folder:
         return self.json("config.json")
 
     def json(self, name: str) -> dict[str, Any]:
+        """The object in a JSON file, or {} where there is no such file.
+
+        Raises CheckpointError for a file that holds something else, or an object with a key twice.
+        """
         path = self.path / name
         if not path.is_file():
             return {}
         try:
-            content = safe_json.parse(path.read_text(encoding="utf-8"))
+            if path.stat().st_size > MOST_BYTES:
+                raise CheckpointError(f"{path} is larger than {MOST_BYTES:,} bytes, which no config is")
+            content = safe_json.parse(path.read_text(encoding="utf-8"), safe_json.each_key_once)
         except (OSError, ValueError) as error:
             raise CheckpointError(f"{path} is not JSON: {error}") from None
-        return content if isinstance(content, dict) else {}
+        if not isinstance(content, dict):
+            raise CheckpointError(f"{path} holds no object ({{...}}) but {excerpt(content)}")
+        return content
 
     @cached_property
     def yamls(self) -> dict[str, Any]:
-        """The content of every YAML file, by its path in the folder."""
-        found = {}
-        for path in sorted(p for p in self.path.rglob("*") if p.suffix in (".yaml", ".yml")):
-            try:
-                found[str(path.relative_to(self.path))] = yaml.safe_load(path.read_text(encoding="utf-8"))
-            except (yaml.YAMLError, ValueError, RecursionError):  # dates that are none, among them
-                continue  # not a file that tells a layout
-        return found
+        """The content of every YAML file that can be read, by its path in the folder; `unread` has the others."""
+        contents = {}
+        for path in sorted(self.path.rglob("*")):
+            if path.suffix in (".yaml", ".yml") and path.is_file():
+                name = str(path.relative_to(self.path))
+                try:
+                    contents[name] = safe_yaml.read_foreign(path)
+                except RecipeError as error:
+                    self.unread[name] = str(error)  # not a file that describes a layout
+        return contents
 
     @cached_property
     def tensors(self) -> dict[str, Tensor]:
         """All tensors by the names in the files; raises CheckpointError naming a broken or missing file."""
-        return read_tensors(self.path, averaged=self.averaged)
+        return self.read(self.path)
 
-    @property
-    def tensors_read(self) -> bool:
-        """Whether anybody has asked for `tensors`."""
-        return "tensors" in self.__dict__
+    def read(self, path: Path) -> dict[str, Tensor]:
+        """The tensors of one checkpoint of the folder; where it has them twice, `remark` says which these are."""
+        tensors, choice = read_choice(path, averaged=self.averaged)
+        self.tensors_read = True
+        if choice:
+            self.remark = (
+                "the moving average of its weights"
+                if self.averaged
+                else "the raw weights, as they were trained; --averaged takes their moving average"
+            )
+        return tensors
 
     @property
     def tokenizer(self) -> Path | None:
@@ -155,7 +182,8 @@ class Family:
 
     def plan(self, config: Mapping[str, Any], keys: Collection[str], where: str) -> Plan:
         """What the config decides; raises CheckpointError, also for a key that is not accounted for."""
-        accounted = Config(config)
+        with reading_config(where, self):
+            accounted = Config(config)
         plan = self._plan(accounted, keys, where)
         refuse_unread(accounted, self.without_effect, where, repr(self.name))
         return plan
@@ -218,7 +246,7 @@ def reading_config(where: str, layout: Family) -> Iterator[None]:
         raise CheckpointError(
             f"{where}: the config lacks {error.args[0]!r}, which {layout.name!r} needs"
         ) from error
-    except (TypeError, AttributeError, ValueError, ArithmeticError) as error:
+    except WRONG_FORM as error:
         raise CheckpointError(
             f"{where}: the config is not as {layout.name!r} has it: {reason(error)}"
         ) from error

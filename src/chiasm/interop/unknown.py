@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from chiasm.errors import excerpt
+
 if TYPE_CHECKING:
     from chiasm.interop.family import Folder
 
 LISTED = 12  # names of files in an error
+LONGEST = 300  # letters of the reason why one was not read
 KNOWN = "`chiasm families` lists those that it can"
 
 
@@ -28,9 +31,15 @@ def described(folder: Folder) -> str:
         listed = ", ".join(files[:LISTED]) or "nothing"
         return (
             f" is of no known layout; it holds {listed}. `chiasm families` lists those that Chiasm can "
-            "import, and by what it recognises them"
+            f"import, and by what it recognises them{_unread(folder)}"
         )
     return f": this is {name}, {_use(folder) or f'which Chiasm cannot import yet; {KNOWN}'}"
+
+
+def _unread(folder: Folder) -> str:
+    """Why YAML files of the folder told nothing of its layout."""
+    reasons = [excerpt(" ".join(each.split()), LONGEST) for each in folder.unread.values()]
+    return f". Not read: {'; '.join(reasons[:LISTED])}" if reasons else ""
 
 
 def _name(folder: Folder) -> str | None:

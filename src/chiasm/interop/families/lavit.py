@@ -28,7 +28,7 @@ from chiasm.interop.lavit import (
 )
 from chiasm.interop.mapping import NameMap, Reshape, Rows, Rule, Unused
 from chiasm.interop.towers import causal_config
-from chiasm.weights import read_tensor, read_tensors
+from chiasm.weights import read_tensor
 
 VISUAL, LANGUAGE = "visual_tokenizer/", "language_model/"
 TOWER, ENCODER = VISUAL + "eva_vitg_psz14.bin", VISUAL + "tokenizer_encoder.bin"
@@ -63,8 +63,8 @@ class LaVIT(Family, name="lavit"):
 
     def read(self, folder: Folder) -> Original:
         place = folder.path
-        files = {name: read_tensors(place / name) for name in (TOWER, ENCODER, PROJECTION)}
-        files |= {name: read_tensors(place / name) for name in (LOW, HIGH) if (place / name).is_file()}
+        files = {name: folder.read(place / name) for name in (TOWER, ENCODER, PROJECTION)}
+        files |= {name: folder.read(place / name) for name in (LOW, HIGH) if (place / name).is_file()}
         config: dict[str, Any] = {
             "tokenizer": tokenizer_shape(files[TOWER], files[ENCODER]),
             "language": folder.json(LANGUAGE + "config.json"),
@@ -72,14 +72,14 @@ class LaVIT(Family, name="lavit"):
             "decoders": {name: decoder_shape(files[name]) for name in (LOW, HIGH) if name in files},
         }
         tensors = {f"{name}/{key}": t for name, found in files.items() for key, t in found.items()}
-        tensors |= {LANGUAGE + key: tensor for key, tensor in read_tensors(place / LANGUAGE).items()}
+        tensors |= {LANGUAGE + key: tensor for key, tensor in folder.read(place / LANGUAGE).items()}
         for kind, (decoder, below) in DRAWN.items():
             if "drawn" in config or decoder not in files or not (place / below).is_dir():
                 continue
             config["drawn"] = kind
             config |= {n: folder.json(f"{below}{n}/{j}.json") for n, j in _NETWORKS.items()}
             for name in ("unet", "vae"):
-                tensors |= {f"{below}{name}/{k}": t for k, t in read_tensors(place / below / name).items()}
+                tensors |= {f"{below}{name}/{k}": t for k, t in folder.read(place / below / name).items()}
             if kind == "low":
                 tensors[below + EMPTY] = read_tensor(place / below / EMPTY)
                 config["empty_tokens"] = tensors[below + EMPTY].shape[1]
@@ -160,7 +160,7 @@ class LaVIT(Family, name="lavit"):
 
     def constants(self, folder: Folder) -> dict[str, Tensor]:
         """A codebook that goes on from where it is when it is trained on."""
-        codes = read_tensors(folder.path / ENCODER)["quantize.embedding.weight"]
+        codes = folder.read(folder.path / ENCODER)["quantize.embedding.weight"]
         count = torch.ones(len(codes))
         values = (count, codes.clone(), count.clone(), count.long(), count.long(), torch.tensor(1))
         return {f"image_tokenizer.quantizer.{name}": v for name, v in zip(COUNTED, values, strict=True)}

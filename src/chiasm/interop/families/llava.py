@@ -32,6 +32,7 @@ TOWER = "model.vision_tower.vision_tower."
 ARRANGEMENTS = {"flat": "tiles", "spatial": "mosaic", "spatial_unpad": "unpadded"}
 FEATURES = {"patch": "drop", "cls_patch": "first"}  # and what becomes of the class token
 LANGUAGES = {"llava": "llama", "llava_llama": "llama", "llava_mistral": "mistral", "llava_qwen": "qwen2"}
+LONGEST = 10_000  # letters of a list of canvases
 OF_VIDEOS = ("add_faster_video", "add_time_instruction", "faster_token_stride", "force_sample")
 ASPECTS = ("square", "pad", "anyres", None)
 # Fields of the original's config that are not its language model's.
@@ -191,6 +192,8 @@ def _depth(projector: str) -> int:
 
 def _pinpoints(told: Any) -> list[tuple[int, int]]:
     """Canvases, widths first; old configs hold them as text."""
+    if isinstance(told, str) and len(told) > LONGEST:
+        raise CheckpointError(f"image_grid_pinpoints has {len(told):,} letters, more than {LONGEST:,}")
     points = ast.literal_eval(told) if isinstance(told, str) else told
     return [(int(width), int(height)) for width, height in points]
 

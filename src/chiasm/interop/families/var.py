@@ -24,7 +24,6 @@ from chiasm.interop.verify import replays
 from chiasm.model import Model
 from chiasm.sequence import Document, Kind
 from chiasm.tokenizers import join_scales, split_scales
-from chiasm.weights import read_tensors
 
 HEAD_WIDTH = 64  # of every published model
 TOKENIZER = (  # arguments of the tokenizer that stand beside the transformer's
@@ -62,7 +61,7 @@ class Var(Family, name="var"):
 
     def read(self, folder: Folder) -> Original:
         (file,), (tokenizer,) = (list(folder.path.glob(form)) for form in ("var_*.pth", "vae_ch*.pth"))
-        drawn, seen = read_tensors(file), read_tensors(tokenizer)
+        drawn, seen = folder.read(file), folder.read(tokenizer)
         tensors = {f"var.{key}": each for key, each in drawn.items()}
         tensors |= {f"vae.{key}": each for key, each in seen.items()}
         return Original({**structure(drawn, seen, str(folder.path)), **folder.config}, tensors)
