@@ -7,6 +7,7 @@ import torch
 import transformers
 
 from chiasm.checkpoint import save_model
+from chiasm.errors import CheckpointError
 from chiasm.interop import export_checkpoint, import_checkpoint
 from chiasm.model import Model
 from chiasm.recipe import load_recipe
@@ -14,10 +15,12 @@ from chiasm.recipe import load_recipe
 SIZES = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 
 
-@pytest.fixture(params=["crop", "pad", "stretch"])
-def exported(request, tmp_path):
+CLIP_GREY = [122, 116, 104]  # CLIP's mean, with which transformers pads
+
+
+def saved(folder, **views):
     spec = {
-        "views": {"type": "whole", "size": 16, "fit": request.param},
+        "views": {"type": "whole", "size": 16, **views},
         "encoder": {"type": "transformers", "layer": -2, "config": {
             "model_type": "clip_vision_model", **SIZES, "image_size": 16, "patch_size": 8}},
         "connector": {"type": "mlp"},
@@ -25,7 +28,13 @@ def exported(request, tmp_path):
     }  # fmt: skip
     recipe = load_recipe({"name": "own", "model": spec, "data": {}, "stages": []})
     model = Model(recipe.model, texts=["what is in the image"]).eval()
-    save_model(model, recipe, tmp_path / "own")
+    save_model(model, recipe, folder)
+    return model
+
+
+@pytest.fixture(params=["crop", "pad", "stretch"])
+def exported(request, tmp_path):
+    model = saved(tmp_path / "own", fit=request.param, padding=CLIP_GREY)
     return model, request.param, export_checkpoint(tmp_path / "own", tmp_path / "out", "llava-hf")
 
 
@@ -64,3 +73,18 @@ def test_it_is_imported_again(exported, tmp_path):
     _, fit, folder = exported
     back = load_recipe(import_checkpoint(folder, tmp_path / "back") / "recipe.yaml").model
     assert back["views"]["fit"] == fit
+    assert fit != "pad" or list(back["views"]["padding"]) == CLIP_GREY
+
+
+@pytest.mark.parametrize("padding", [[0, 0, 0], [127, 127, 127], [122, 116, 103]])
+def test_a_padding_that_transformers_has_not_is_refused_with_the_one_that_it_has(tmp_path, padding):
+    saved(tmp_path / "own", fit="pad", padding=padding)
+    with pytest.raises(CheckpointError, match=r"views\.padding = \[122, 116, 104\] can be exported"):
+        export_checkpoint(tmp_path / "own", tmp_path / "out", "llava-hf")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("fit", ["crop", "stretch"])
+def test_a_padding_that_is_never_seen_does_not_matter(tmp_path, fit):
+    saved(tmp_path / "own", fit=fit, padding=[0, 0, 0])
+    export_checkpoint(tmp_path / "own", tmp_path / "out", "llava-hf")

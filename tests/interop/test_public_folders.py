@@ -259,7 +259,12 @@ def test_a_qformer_and_its_tower_come_to_another_language_model(tmp_path, capsys
         ("llava", {"do_center_crop": False}, "stretch", (127, 127, 127)),
         ("llava", {"do_center_crop": False, "do_pad": True}, "pad", (102, 127, 153)),
         ("deepseek_vl", {}, None, (102, 127, 153)),
-        ("deepseek_vl_hybrid", {"high_res_image_mean": [0.1, 0.2, 0.3]}, None, (25, 51, 76)),
+        (
+            "deepseek_vl_hybrid",
+            {"high_res_image_mean": [0.1, 0.2, 0.3], "high_res_image_std": [0.1, 0.2, 0.3]},
+            None,
+            (25, 51, 76),
+        ),
     ],
 )
 def test_pictures_are_made_square_as_the_preprocessor_says(tmp_path, layout, told, fit, padding):

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from chiasm.checkpoint import write_json
+from chiasm.errors import CheckpointError
 from chiasm.interop.family import Original
-from chiasm.interop.towers import settings
+from chiasm.interop.towers import colour, settings
 
 IMAGE = "<image>"
 TABLES = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "lm_head.weight", "embed_out.weight")
@@ -73,7 +74,10 @@ def write_processor(
     ours: Mapping[str, Tensor],
     folder: Path,
 ) -> None:
-    """Write preprocessor_config.json, processor_config.json and generation_config.json."""
+    """Write preprocessor_config.json, processor_config.json and generation_config.json.
+
+    Raises CheckpointError for a padding that the processor has not.
+    """
     views, vision = model["views"], config["vision_config"]
     side, tiles = views["size"], views["type"] != "whole"
     fit = "crop" if tiles else views["fit"]
@@ -95,6 +99,12 @@ def write_processor(
     if tiles:
         prepared["image_grid_pinpoints"] = config["image_grid_pinpoints"]
     if fit == "pad":
+        seen = colour(prepared["image_mean"])
+        if list(views["padding"]) != seen:
+            raise CheckpointError(
+                f"views.padding is {list(views['padding'])}, but transformers' LlavaImageProcessor pads with the "
+                f"colour of the encoder's mean, {seen}; a model trained with views.padding = {seen} can be exported"
+            )
         prepared |= {"image_processor_type": "LlavaImageProcessor", "do_pad": True}
     classless = "siglip" in vision["model_type"]
     processor = {

@@ -8,10 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from chiasm.errors import CheckpointError
+from chiasm import parts
+from chiasm.errors import CheckpointError, excerpt
 from chiasm.interop.config import Config, refuse_unread
-from chiasm.interop.family import Folder
-from chiasm.interop.towers import normalisation, preprocessor
+from chiasm.interop.family import WRONG_FORM, Folder
+from chiasm.interop.image_sizes import check_sizes
+from chiasm.interop.towers import is_number, normalisation, preprocessor
 
 # Keys that do not reach the pixels of a model, with the reason.
 WITHOUT_EFFECT = {
@@ -38,7 +40,7 @@ WITHOUT_EFFECT = {
     "image_seq_len": "counts of tokens follow from the parts",
     "patch_size": "the config's is used",
     "vision_feature_select_strategy": "the config's is used",
-    "image_grid_pinpoints": "the config's is used",
+    "image_grid_pinpoints": "compared with the config's where transformers cuts by it; else the config's is used",
     "chat_template": "read with the tokenizer",
     "tokenizer": "read with the tokenizer",
     "tokenizer_class": "read with the tokenizer",
@@ -49,6 +51,7 @@ WITHOUT_EFFECT = {
 }
 BICUBIC = 3  # PIL's number
 COLOUR_STEPS = 255
+PADDED = ("letterbox", "native")  # views that are always filled up
 
 
 def check_preprocessor(folder: Folder, model: Mapping[str, Mapping[str, Any]]) -> None:
@@ -58,12 +61,16 @@ def check_preprocessor(folder: Folder, model: Mapping[str, Mapping[str, Any]]) -
     """
     if "views" not in model:
         return
-    config, views = Config(preprocessor(folder)), model["views"]
+    prepared, views = preprocessor(folder), parts.check("views", model["views"], "model.views")
     where = f"{folder.path}: its preprocessor"
     try:
+        config = Config(prepared)
         _check(config, views)
+        check_sizes(config, views, model.get("encoder", {}))
     except CheckpointError as error:
         raise CheckpointError(f"{where}: {error}") from None
+    except WRONG_FORM as error:
+        raise CheckpointError(f"{where} is of no form that is known: {error}") from None
     refuse_unread(config, WITHOUT_EFFECT, where, "Chiasm")
 
 
@@ -89,35 +96,54 @@ def _listed(values: Tensor) -> list[float]:
 def _check(config: Config, views: Mapping[str, Any]) -> None:
     for key in ("do_resize", "do_rescale"):
         config.only(key, True, None, default=True)
-    config.get("do_normalize")  # False: the encoder neither subtracts nor divides
-    if (config.get("image_mean") is None) != (config.get("image_std") is None):
-        raise CheckpointError("image_mean and image_std belong together, but one of them is missing")
+    config.only("do_normalize", True, False, None)  # False: the encoder neither subtracts nor divides
+    for mean, deviation in (("image_mean", "image_std"), ("high_res_image_mean", "high_res_image_std")):
+        if (config.get(mean) is None) != (config.get(deviation) is None):
+            raise CheckpointError(f"{mean} and {deviation} belong together, but one of them is missing")
     factor = config.get("rescale_factor")
-    if factor is not None and abs(factor * COLOUR_STEPS - 1) > 1e-3:
-        raise CheckpointError(f"rescale_factor is {factor!r}, but pixels are known as divided by 255 only")
-    config.only("resample", BICUBIC, None, default=None)
-    config.only("min_size", views.get("shortest", 14), None, default=None)
-    config.only("do_image_splitting", False, None, default=None)
-    crop, pads, whole = config.get("do_center_crop"), config.get("do_pad"), views["type"] == "whole"
-    if whole and not pads and crop is not None and crop != (views["fit"] == "crop"):
+    if factor is not None and not (is_number(factor) and abs(factor * COLOUR_STEPS - 1) <= 1e-3):
         raise CheckpointError(
-            f"do_center_crop is {crop}, but images of this family are made square otherwise"
+            f"rescale_factor is {excerpt(factor)}, but pixels are known as divided by 255 only"
         )
-    if whole and pads and views["fit"] != "pad":
-        raise CheckpointError("do_pad is true, but images of this family are made square otherwise")
-    background, padding = config.get("background_color"), views.get("padding")
-    if background is not None and padding is not None and list(background) != list(padding):
-        raise CheckpointError(f"background_color is {background}, but images are padded with {list(padding)}")
-    for key in ("size", "crop_size", "image_size", "high_res_size", "pad_size"):
-        _check_size(key, config.get(key), views)
+    for key in ("resample", "high_res_resample"):
+        config.only(key, BICUBIC, None, default=None)
+    config.only("min_size", views["shortest"] if views["type"] == "letterbox" else 14, None, default=None)
+    config.only("do_image_splitting", False, None, default=None)
+    _check_fit(config, views)
+    _check_padding(config, views)
 
 
-def _check_size(key: str, size: Any, views: Mapping[str, Any]) -> None:
-    """Sizes have to be those of the views, where these have one."""
-    wanted = views.get("size")
-    sides = list(size.values()) if isinstance(size, Mapping) else [size]
-    if size is None or wanted is None or key == "high_res_size" or isinstance(wanted, list | tuple):
+def _check_fit(config: Config, views: Mapping[str, Any]) -> None:
+    """How images come into the form of a view: cropped, padded, or neither."""
+    crops, pads = (config.only(key, None, True, False) for key in ("do_center_crop", "do_pad"))
+    kind = views["type"]
+    if kind == "any_resolution":
+        return  # tiles are square, so that nothing is cropped, and what is padded is a batch
+    if "fit" in views:
+        if not pads and crops is not None and crops != (views["fit"] == "crop"):
+            raise CheckpointError(
+                f"do_center_crop is {crops}, but images of this family are made square otherwise"
+            )
+        if pads and views["fit"] != "pad":
+            raise CheckpointError("do_pad is true, but images of this family are made square otherwise")
         return
-    known = {wanted, views.get("shortest"), views.get("longest")}
-    if any(side is not None and side not in known for side in sides):
-        raise CheckpointError(f"{key} is {size!r}, but the config makes images {wanted} pixels wide")
+    if crops:
+        raise CheckpointError("do_center_crop is true, but images of this family are looked at whole")
+    if pads is False and kind in PADDED:
+        raise CheckpointError("do_pad is false, but images of this family are padded")
+
+
+def _check_padding(config: Config, views: Mapping[str, Any]) -> None:
+    """The colour that images are padded with, where they are."""
+    keys = ("high_res_background_color", "background_color")
+    colours = [config.get(key) for key in keys]  # both read: the smaller image is made of the larger, padded
+    key, colour = next(((k, c) for k, c in zip(keys, colours, strict=True) if c is not None), ("", None))
+    if views["type"] == "native":
+        config.only("padding_value", 1.0, None)
+        config.only("padding_mode", "constant", None)
+    if colour is None or "padding" not in views or views.get("fit", "pad") != "pad":
+        return
+    if not isinstance(colour, list) or colour != list(views["padding"]):
+        raise CheckpointError(
+            f"{key} is {excerpt(colour)}, but images are padded with {list(views['padding'])}"
+        )

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
 
-from chiasm.errors import CheckpointError, RecipeError
+from chiasm.errors import CheckpointError, RecipeError, excerpt
 from chiasm.interop.config import known_value, plain
 from chiasm.interop.family import Folder
 from chiasm.interop.mapping import Own, Rule, Unused
@@ -26,6 +26,7 @@ DROPPED = (
 )
 
 
+LARGEST = 1e9  # that a mean, a deviation or a factor of pixels may be
 # Fields that a type once had in transformers, and that never reached the features of images or the next word.
 FORMER = (
     "activation_dropout",
@@ -114,28 +115,67 @@ def settings(config: Mapping[str, Any]) -> Any:
 
 
 def preprocessor(folder: Folder) -> dict[str, Any]:
-    """What the folder says of how pictures are prepared; {} where it says nothing."""
+    """What the folder says of how images are prepared; {} where it says nothing."""
     for name in ("preprocessor_config.json", "processor_config.json"):
-        told = folder.json(name)
-        if told:
-            return dict(told.get("image_processor", told))
+        content = folder.json(name)
+        prepared = content.get("image_processor", content)
+        if not isinstance(prepared, Mapping):
+            raise CheckpointError(
+                f"{folder.path / name}: image_processor is {excerpt(prepared)}, but has to be an object"
+            )
+        if content:
+            return dict(prepared)
     return {}
 
 
-def colour(mean: Sequence[float]) -> list[int]:
-    """The colour (0 to 255) that the originals pad with: that of a picture's mean, rounded down."""
-    return [int(channel * 255) for channel in mean]
+def colour(mean: object) -> list[int]:
+    """The colour (0 to 255) that the originals pad with: that of an image's mean, rounded down."""
+    values = _three(mean, "image_mean")
+    if not all(0 <= value <= 1 for value in values):
+        raise CheckpointError(f"image_mean is {excerpt(mean)}, which is no colour between 0 and 1")
+    return [int(value * 255) for value in values]
 
 
-def normalisation(folder: Folder, slot: str = "encoder") -> dict[str, Tensor]:
-    """An encoder's mean and deviation as the folder's preprocessor has them; {} leaves the family's usual ones."""
+def normalisation(folder: Folder, slot: str = "encoder", key: str = "image") -> dict[str, Tensor]:
+    """An encoder's mean and deviation as the folder's preprocessor has them; {} leaves the family's usual ones.
+
+    key: with what the preprocessor's keys begin.
+    """
     prepared = preprocessor(folder)
-    mean, deviation = prepared.get("image_mean"), prepared.get("image_std")
+    mean, deviation = prepared.get(f"{key}_mean"), prepared.get(f"{key}_std")
     if prepared.get("do_normalize") is False:
-        mean, deviation = [0.0] * 3, [1.0] * 3
+        mean, deviation = 0.0, 1.0
     if mean is None or deviation is None:
         return {}
     return {
-        f"{slot}.mean": torch.tensor(mean).float().view(3, 1, 1),
-        f"{slot}.deviation": torch.tensor(deviation).float().view(3, 1, 1),
+        f"{slot}.mean": channels(mean, f"{key}_mean"),
+        f"{slot}.deviation": deviations(deviation, f"{key}_std"),
     }
+
+
+def channels(value: object, key: str) -> Tensor:
+    """A number for each colour as an encoder's `mean`; raises CheckpointError naming `key`."""
+    return torch.tensor(_three(value, key)).view(3, 1, 1)
+
+
+def deviations(value: object, key: str) -> Tensor:
+    """As `channels`, of what pixels are divided by."""
+    if not all(each > 0 for each in _three(value, key)):
+        raise CheckpointError(
+            f"{key} is {excerpt(value)}, but pixels are divided by it: it has to be above 0"
+        )
+    return channels(value, key)
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether a value of JSON is a number that pixels can be reckoned with: finite, of any sign."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST
+
+
+def _three(value: object, key: str) -> list[float]:
+    """A number for each colour: transformers takes one for all of them, too."""
+    values = list(value) if isinstance(value, list | tuple) else [value] * 3
+    numbers = [float(each) for each in values if is_number(each)]
+    if len(values) != 3 or len(numbers) != 3:
+        raise CheckpointError(f"{key} is {excerpt(value)}, but has to be a number, or one for each colour")
+    return numbers

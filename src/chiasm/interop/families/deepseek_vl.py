@@ -18,7 +18,7 @@ from chiasm.interop.mapping import NameMap, Rule, Unused
 from chiasm.interop.replay import CasePicture, case_document, read_documents, scattered
 from chiasm.interop.sam import sam_rules
 from chiasm.interop.timm_siglip import siglip, siglip_rules
-from chiasm.interop.towers import causal_config, colour, normalisation, preprocessor
+from chiasm.interop.towers import causal_config, channels, colour, deviations, normalisation, preprocessor
 from chiasm.interop.verify import replays, replays_table
 from chiasm.views import Size
 from chiasm.views.letterbox import Letterbox
@@ -210,9 +210,9 @@ def _normalisation(config: Mapping[str, Any]) -> dict[str, Tensor]:
     made = {}
     for slot, told in towers.items():
         given = told.get("pixel_mean") is not None and told.get("pixel_std") is not None
-        mean, deviation = (told["pixel_mean"], told["pixel_std"]) if given else ([0.0] * 3, [1.0] * 3)
-        made[f"{slot}.mean"] = torch.tensor(mean).float().view(3, 1, 1)
-        made[f"{slot}.deviation"] = torch.tensor(deviation).float().view(3, 1, 1)
+        mean, deviation = (told["pixel_mean"], told["pixel_std"]) if given else (0.0, 1.0)
+        made[f"{slot}.mean"] = channels(mean, "pixel_mean")
+        made[f"{slot}.deviation"] = deviations(deviation, "pixel_std")
     return made
 
 

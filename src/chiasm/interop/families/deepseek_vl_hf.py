@@ -19,7 +19,15 @@ from chiasm.interop.family import Family, Folder, Original, find_family
 from chiasm.interop.mapping import NameMap, Own, Rule, Unused
 from chiasm.interop.replay import CasePicture, case_document, read_documents, scattered, unnormalised
 from chiasm.interop.sam import attention_rules
-from chiasm.interop.towers import causal_config, colour, preprocessor, settings, tower, tower_rules
+from chiasm.interop.towers import (
+    causal_config,
+    colour,
+    normalisation,
+    preprocessor,
+    settings,
+    tower,
+    tower_rules,
+)
 from chiasm.interop.verify import replays
 from chiasm.views import GREY, Size
 
@@ -101,6 +109,11 @@ class DeepseekVLTransformers(Family, name="deepseek-vl-hf"):
             raise CheckpointError(
                 "'deepseek-vl-hf' needs a SigLIP with layer -1 and final_norm, and an MLP with bias and GELU"
             )
+        size = settings(encoder["config"]).image_size
+        if model["views"]["type"] != "letterbox" or model["views"]["size"] != size:
+            raise CheckpointError(
+                f"'deepseek-vl-hf' needs the views 'letterbox' of size {size}, as its tower"
+            )
         text = model["language"]["config"]
         return {
             "architectures": [CLASSES["deepseek_vl"]],
@@ -116,17 +129,9 @@ class DeepseekVLTransformers(Family, name="deepseek-vl-hf"):
         super().write(Original(told, original.tensors), folder)
 
     def constants(self, folder: Folder) -> dict[str, Tensor]:
-        towers = {LOW: "image", HIGH: "high_res_image"} if _is_hybrid(folder.config) else {"encoder": "image"}
-        told = preprocessor(folder)
-        if told.get("do_normalize") is False:
-            values = {"mean": torch.zeros(3, 1, 1), "deviation": torch.ones(3, 1, 1)}
-            return {f"{slot}.{name}": value for slot in towers for name, value in values.items()}
-        return {
-            f"{slot}.{ours}": torch.tensor(told[f"{which}_{theirs}"]).float().view(3, 1, 1)
-            for slot, which in towers.items()
-            for ours, theirs in (("mean", "mean"), ("deviation", "std"))
-            if f"{which}_{theirs}" in told
-        }
+        if not _is_hybrid(folder.config):
+            return normalisation(folder)
+        return normalisation(folder, LOW) | normalisation(folder, HIGH, "high_res_image")
 
     def chat_template(self, config: Mapping[str, Any]) -> str | None:
         return TEMPLATE

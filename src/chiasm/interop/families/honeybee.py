@@ -17,7 +17,7 @@ from chiasm.interop.convert import load
 from chiasm.interop.family import Family, Folder, Original, find_family
 from chiasm.interop.mapping import NameMap, Reshape, Rule, Unused
 from chiasm.interop.replay import CasePicture, case_document, read_documents, scattered, unnormalised
-from chiasm.interop.towers import causal_config, normalisation, tower, tower_rules
+from chiasm.interop.towers import causal_config, channels, deviations, normalisation, tower, tower_rules
 from chiasm.interop.verify import replays
 from chiasm.sequence import IGNORE
 from chiasm.views import Size
@@ -198,8 +198,8 @@ class Honeybee(Family, name="honeybee"):
         told = folder.config.get("vision_config", {})
         if "image_mean" in told and "image_std" in told:
             return {
-                "encoder.mean": torch.tensor(told["image_mean"]).float().view(3, 1, 1),
-                "encoder.deviation": torch.tensor(told["image_std"]).float().view(3, 1, 1),
+                "encoder.mean": channels(told["image_mean"], "image_mean"),
+                "encoder.deviation": deviations(told["image_std"], "image_std"),
             }
         return normalisation(folder)
 

@@ -16,7 +16,7 @@ from chiasm.interop.convert import load
 from chiasm.interop.family import Family, Folder, Original, find_family
 from chiasm.interop.mapping import NameMap, Rule, Unused
 from chiasm.interop.replay import CasePicture, case_document, read_documents, scattered, unnormalised
-from chiasm.interop.towers import causal_config, normalisation, plain_config, tower_rules
+from chiasm.interop.towers import causal_config, normalisation, plain_config, preprocessor, tower_rules
 from chiasm.interop.verify import replays
 from chiasm.views import Size
 
@@ -76,7 +76,7 @@ class Idefics2(Family, name="idefics2"):
         return folder.config.get("model_type") == "idefics2"
 
     def read(self, folder: Folder) -> Original:
-        told = folder.json("preprocessor_config.json").get("size", {})
+        told = preprocessor(folder).get("size", {})
         bounds = {key: told[key] for key in ("longest_edge", "shortest_edge") if key in told}
         return Original({**folder.config, **({BOUNDS: bounds} if bounds else {})}, dict(folder.tensors))
 

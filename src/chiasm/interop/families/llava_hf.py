@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from chiasm.encoders.transformers import OPENAI
-from chiasm.errors import CheckpointError
+from chiasm.errors import CheckpointError, excerpt
 from chiasm.interop.activations import activation_name, their_activation
 from chiasm.interop.cases import Case
 from chiasm.interop.config import EVERYWHERE, known_value
@@ -57,6 +57,7 @@ class LlavaTransformers(Family, name="llava-hf"):
 
     def read(self, folder: Folder) -> Original:
         told = preprocessor(folder)
+        _check_canvases(folder, told.get("image_grid_pinpoints"))
         fit: dict[str, Any] = {}
         if told.get("do_pad"):
             fit = {"fit": "pad", "padding": colour(told.get("image_mean", OPENAI[0]))}
@@ -165,6 +166,16 @@ class LlavaTransformers(Family, name="llava-hf"):
 
 def _is_next(config: Mapping[str, Any]) -> bool:
     return config.get("model_type") == "llava_next" or "image_grid_pinpoints" in config
+
+
+def _check_canvases(folder: Folder, canvases: Any) -> None:
+    """Raise CheckpointError where images are cut for other canvases than the model counts tokens of."""
+    own = folder.config.get("image_grid_pinpoints")
+    if canvases is not None and own is not None and canvases != own:
+        raise CheckpointError(
+            f"{folder.path}: its preprocessor's image_grid_pinpoints are {excerpt(canvases)}, but config.json's "
+            f"are {excerpt(own)}; tiles are cut by the one and counted by the other"
+        )
 
 
 def _keeps_class(config: Mapping[str, Any]) -> bool:
