@@ -26,7 +26,7 @@ def check_sizes(config: Config, views: Mapping[str, Any], encoder: Mapping[str, 
         if patch is not None:
             _only_side("patch_size", _sides("patch_size", patch), views["patch"])
     else:
-        second, towers = "high_res_size" in sizes, encoder.get("sizes")
+        second, towers = "high_res_size" in sizes, encoder.get("sizes") or []
         if second and not towers:
             raise CheckpointError(
                 f"high_res_size is {_written(sizes['high_res_size'])}, but the config has one tower alone"
