@@ -34,7 +34,8 @@ def check_sizes(config: Config, views: Mapping[str, Any], encoder: Mapping[str, 
         for key, sides in sizes.items():
             lesser = second and towers and key == "size"  # then of the smaller image, for the second tower
             _only_side(key, sides, towers[-1] if lesser else views["size"])
-        _check_form(config, sizes.get("size", {}), views.get("fit"))
+        if not views.get("resolutions"):  # tiles are square already
+            _check_form(config, sizes.get("size", {}), views.get("fit"))
 
 
 def _sides(key: str, size: Any) -> dict[str, int]:

@@ -116,8 +116,7 @@ def _check(config: Config, views: Mapping[str, Any]) -> None:
 def _check_fit(config: Config, views: Mapping[str, Any]) -> None:
     """How images come into the form of a view: cropped, padded, or neither."""
     crops, pads = (config.only(key, None, True, False) for key in ("do_center_crop", "do_pad"))
-    kind = views["type"]
-    if kind == "any_resolution":
+    if views.get("resolutions"):
         return  # tiles are square, so that nothing is cropped, and what is padded is a batch
     if "fit" in views:
         if not pads and crops is not None and crops != (views["fit"] == "crop"):
@@ -129,7 +128,7 @@ def _check_fit(config: Config, views: Mapping[str, Any]) -> None:
         return
     if crops:
         raise CheckpointError("do_center_crop is true, but images of this family are looked at whole")
-    if pads is False and kind in PADDED:
+    if pads is False and views["type"] in PADDED:
         raise CheckpointError("do_pad is false, but images of this family are padded")
 
 
