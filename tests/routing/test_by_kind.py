@@ -101,6 +101,16 @@ def test_modules_of_any_shape_are_met_by_kind(shape):
     assert all(p.grad is not None and not p.grad.any() for p in by_kind.parameters())
 
 
+def test_a_single_image_token_meets_its_own_weights():
+    module, x = nn.Linear(8, 8), torch.randn(1, 3, 8)
+    by_kind = ByKind(module, (("text",), ("read", "written")))
+    disturb(by_kind)
+    with routed(torch.tensor([[0, 2, 0]])):
+        out = by_kind(x)
+    torch.testing.assert_close(out[:, [0, 2]], module(x)[:, [0, 2]])
+    torch.testing.assert_close(out[:, 1], by_kind.ways[0](x)[:, 1])
+
+
 def test_a_mixture_takes_in_the_last_norm_of_a_model_without_a_head():
     names = route(LlamaModel(LlamaConfig(**SMALL)), "mixture_of_transformers").layers.keys()
     assert len(names) == 2 * (7 + 2) + 1
