@@ -8,6 +8,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from chiasm.data.sample import Message, Picture, Sample
+from chiasm.data.world import MovingWorld
 from chiasm.evaluation import tokenizer_report as report
 from chiasm.evaluation import tokenizers
 from chiasm.evaluation.tokenizers import Measured, by_data, measure
@@ -152,6 +153,22 @@ def test_features_of_the_same_pictures_are_reckoned_once(simple):
     assert simple == [3, 3, 3]
     measure(model(), greys(0, 85, 170), 2, seen=known)
     assert simple == [3, 3, 3, 2, 2]
+
+
+def test_clips_are_shown_frame_by_frame_from_the_first(simple, monkeypatch):
+    monkeypatch.setattr(tokenizers, "VideoTokenizer", SimpleNamespace)
+    subject = model()
+    subject.image_tokenizer.encode_video = lambda clips: (
+        setattr(subject, "clips", clips) or torch.zeros(len(clips), 1, 2, 2, dtype=torch.long)
+    )
+    subject.image_tokenizer.decode_video = lambda codes: subject.clips / 2
+    told = measure(subject, MovingWorld(canvas=16, frames=5, clips=9), 3)
+    assert (told.figures["unit"], told.figures["frames"], told.figures["pictures"]) == ("clip", 5, 3)
+    assert told.figures["bits_per_pixel"] == 8 / 5 / 256
+    frames = subject.clips.flatten(0, 1)
+    assert torch.equal(told.shown[0], frames[:8])  # five of the first clip, three of the second
+    assert torch.equal(told.shown[1], frames[:8] / 2)
+    assert simple == [15, 15]
 
 
 def test_what_is_decoded_is_the_decoders_where_there_is_one(simple):
