@@ -1,5 +1,7 @@
 """Training on from a checkpoint, and adding an image head to a model that only sees."""
 
+import json
+
 import pytest
 import torch
 
@@ -68,6 +70,19 @@ def test_all_slots_that_are_the_same_begin_with_the_weights_of_the_checkpoint(se
     changed = build_model(other).state_dict()
     assert not torch.equal(changed["connector.layer.weight"], kept["connector.layers.0.weight"])
     assert torch.equal(changed["language.inner.lm_head.weight"], kept["language.inner.lm_head.weight"])
+
+
+@pytest.mark.parametrize(("model", "afresh"), [({}, []), ({"connector": {"type": "linear"}}, ["connector"])])
+def test_slots_without_weights_in_the_checkpoint_are_said_and_kept_in_the_runs_record(
+    seeing, tmp_path, capsys, model, afresh
+):
+    folder, tiny, _, _ = seeing
+    joint = {"name": "on", "train": {"connector": 1e-3}, "data": {"world": 1.0}, "steps": 1, "rows": 2}
+    recipe = {"name": "on", "start": str(folder), "model": model, "data": tiny["data"], "stages": [joint]}
+    on = train(load_recipe(recipe), tmp_path / "on")
+    assert json.loads((on / "run.json").read_text())["begun_afresh"] == afresh
+    line = f"{folder / 'final'} has no weights for connector, which begin afresh"
+    assert (line in capsys.readouterr().out) == bool(afresh)
 
 
 def test_a_resolved_recipe_says_which_weights_it_began_with(seeing, tmp_path):

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
-from chiasm.errors import RecipeError, nearest, reason
+from chiasm.errors import CheckpointError, RecipeError, nearest, reason
 
 # Keys that transformers, or a trainer, once wrote into every config and that no model of ours is changed by.
 BOOKKEEPING = frozenset({
@@ -30,6 +31,36 @@ BOOKKEEPING = frozenset({
 })  # fmt: skip
 # Of these, what belongs to a machine or a run and is not written down.
 RUN = {"transformers_version", "_name_or_path", "architectures", "dtype", "_attn_implementation"}
+# Keys of public folders that their types no longer have, or that are a trainer's or another program's; none reaches
+# the numbers.
+FORMER = frozenset({
+    "_attn_implementation_autoset", "_flash_attn_2_enabled", "_num_labels", "_remove_final_layer_norm",
+    "activation_dropout", "attn_impl", "cache_implementation", "conv_layer", "downsampling_rates", "dropout",
+    "init_config", "init_device", "initializer_factor", "is_llama_config", "label_smoothing", "learned_pos_emb",
+    "max_sequence_length", "model_max_length", "n_ctx", "n_special", "neftune_noise_alpha", "norm_eps", "num_heads",
+    "num_image_channels", "num_stages", "path_norm", "predict_special_tokens", "pretraining_tp", "projection_dim",
+    "seq_length", "sliding_window_pattern", "sliding_window_size", "summary_activation", "summary_first_dropout",
+    "summary_proj_to_labels", "summary_type", "summary_use_proj", "tokenizer_model_max_length", "tokenizer_name",
+    "transformers.js_config", "use_flash_attention", "use_flash_attention_2", "use_flash_attn", "verbose",
+})  # fmt: skip
+# The same for one value of a key, which is what transformers' class does.
+FORMER_VALUES: dict[str, tuple[Any, ...]] = {
+    "attention_bias": (False,),
+    "layer_norm_type": ("", "layer_norm"),
+    "mlp_type": ("default",),
+    "norm_type": ("layer_norm",),
+    "num_channels": (3,),
+    "rope_interleaved": (False,),
+    "rotary": (True,),
+    "scale_attn_weights": (True,),
+    "use_mrope": (False,),
+}
+# Where another key says it too: what Gemma's class reads is `hidden_activation`, Starcoder2's `hidden_act`.
+SUPERSEDED = {
+    "hidden_act": "hidden_activation",
+    "activation_function": "hidden_act",
+    "rope_pct": "partial_rotary_factor",
+}
 # What a table of rotary positions may hold, whatever its type.
 ROPE = frozenset({
     "rope_type", "type", "rope_theta", "factor", "original_max_position_embeddings", "attention_factor",
@@ -71,6 +102,53 @@ def build_config(config: Mapping[str, Any], where: str) -> Any:
     for key, known in unknown_keys(built, options):
         raise RecipeError(f"{where}: the {kind} of transformers has no key {key!r}{_near(key, known)}")
     return built
+
+
+def read_config(folder: Path, unreadable: str, tower: str | None = None) -> Any:
+    """The configuration in the config.json of a folder, all of whose keys have to be known.
+
+    unreadable: the message, up to its colon, where it is none.
+    tower: the key of the part that is wanted of a configuration of several (`vision_config`); only its keys count.
+    Raises CheckpointError.
+    """
+    from transformers import AutoConfig, PreTrainedConfig
+
+    try:
+        raw, _ = PreTrainedConfig.get_config_dict(folder)
+        if not isinstance(raw.get("model_type"), str):  # transformers would guess it from the folder's name
+            raise CheckpointError(f"{unreadable}: its config.json has no model_type")
+        built: Any = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        if tower is not None and hasattr(built, tower):
+            built, raw = getattr(built, tower), raw.get(tower) or {}
+        unread = (each for each in unknown_keys(built, raw) if not _without_effect(each[0], raw))
+        unknown = next(unread, None)
+    except CheckpointError:
+        raise
+    except Exception as error:  # each type raises what it likes for values that it cannot have
+        raise CheckpointError(f"{unreadable}: {reason(error)}") from error
+    if unknown is not None:
+        key, known = unknown
+        raise CheckpointError(
+            f"{unreadable}: its config.json has {key!r}, a key that transformers' {built.model_type} does not "
+            f"know{_near(key, known)}; take it out if it has no effect"
+        )
+    return built
+
+
+def _without_effect(place: str, raw: Mapping[str, Any]) -> bool:
+    """Whether a key, by its dotted place, changes nothing though its type does not know it; null says nothing."""
+    value: Any = raw
+    for key in place.split(".") if place not in raw else [place]:
+        value = value[key]
+    key = place if place in raw else place.rpartition(".")[2]
+    accepted = FORMER_VALUES.get(key, ())
+    return (
+        value is None
+        or key in FORMER
+        or key == "quantization_config"  # the loader obeys it
+        or any(value == each and type(value) is type(each) for each in accepted)
+        or raw.get(SUPERSEDED.get(key, "")) is not None
+    )
 
 
 def as_options(settings: Any) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import torch
 import transformers
 
 from chiasm import parts
-from chiasm.errors import CheckpointError, RecipeError
+from chiasm.errors import CheckpointError, ChiasmError, RecipeError
 from chiasm.weights import load_into
 
 SMALL = {
@@ -50,7 +50,8 @@ FAMILIES = {
 @pytest.fixture(params=FAMILIES)
 def family(request, tmp_path):
     saved, config, bare, normalisation, prefix = FAMILIES[request.param]
-    settings = getattr(transformers, config)(**SMALL)
+    kind = getattr(transformers, config)
+    settings = kind(**{key: value for key, value in SMALL.items() if hasattr(kind(), key)})
     if hasattr(settings, "mlp_ratio"):
         settings.mlp_ratio = 2
     getattr(transformers, saved)(settings).save_pretrained(tmp_path)
@@ -248,6 +249,43 @@ def test_a_checkpoint_that_does_not_fit_its_config_is_refused(family, change, pr
     file.write_text(json.dumps(json.loads(file.read_text()) | change))
     with pytest.raises(CheckpointError, match=problem):
         encoder(family[0])
+
+
+def test_a_checkpoint_whose_weights_are_not_finite_is_refused(tmp_path):
+    model = transformers.ViTModel(transformers.ViTConfig(**SMALL))
+    model.layers[1].attention.q_proj.weight.data[0, 0] = float("nan")
+    model.save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match=r"1 not finite: .*layers?\.1\..*weight"):
+        encoder(tmp_path)
+
+
+@pytest.mark.parametrize(("change", "problem"), [
+    ({"hidden_size": "x"}, "cannot load a vision model from .*hidden_size"),
+    ({"num_attention_heads": 0}, "cannot load a vision model from|builds no vision model"),
+    ({"image_size": []}, "cannot load a vision model from|builds no vision model"),
+    ({"model_type": None}, "its config.json has no model_type"),
+    ({"hiden_size": 24}, "'hiden_size', a key that transformers' clip_vision_model does not know"),
+])  # fmt: skip
+def test_a_folders_config_is_judged_as_a_recipes_is(tmp_path, change, problem):
+    transformers.CLIPVisionModel(transformers.CLIPVisionConfig(**SMALL)).save_pretrained(tmp_path)
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    with pytest.raises(ChiasmError, match=problem):
+        encoder(tmp_path)
+
+
+def test_of_two_towers_only_the_keys_of_the_vision_tower_count(tmp_path):
+    config = transformers.CLIPConfig(vision_config=SMALL, text_config=TEXT, projection_dim=8)
+    transformers.CLIPModel(config).save_pretrained(tmp_path)
+    file = tmp_path / "config.json"
+    written = json.loads(file.read_text())
+    written["text_config"]["hiden_size"] = 3
+    file.write_text(json.dumps(written))
+    encoder(tmp_path)
+    written["vision_config"]["hiden_size"] = 3
+    file.write_text(json.dumps(written))
+    with pytest.raises(CheckpointError, match="'hiden_size'"):
+        encoder(tmp_path)
 
 
 def test_code_beside_a_checkpoint_is_not_executed(tmp_path):

@@ -1,9 +1,11 @@
 """Language models of transformers behind Chiasm's interface."""
 
 import json
+import re
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from chiasm.attention import Layout
@@ -121,6 +123,90 @@ def test_a_model_is_rebuilt_from_its_standalone_options(family, tmp_path):
     ids = torch.randint(0, len(language.tokenizer), (1, 9))
     assert again.tokenizer.draw == language.tokenizer.draw
     assert torch.equal(again.logits(read(again, ids)), language.logits(read(language, ids)))
+
+
+def change_tensors(folder, change):
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt_neox", "mpt"])
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda each, name: each.pop(name), "does not fit .*: 1 missing: {name}$"),
+        (
+            lambda each, name: each.update({name.replace(".1.", ".2."): each[name].clone()}),
+            r"1 left over: .*\.2\.",
+        ),
+        (lambda each, name: each.update({name: each[name][:-1].clone()}), "1 of another shape: {name}$"),
+        (lambda each, name: each[name].view(-1)[0].fill_(float("nan")), "1 not finite: {name}$"),
+        (lambda each, name: each[name].view(-1)[0].fill_(float("inf")), "1 not finite: {name}$"),
+    ],
+    ids=["missing", "left over", "another shape", "nan", "infinite"],
+)
+def test_a_folder_whose_tensors_are_not_the_models_is_refused_by_their_names(
+    family, change, problem, tmp_path
+):
+    folder = save(build(family), tmp_path)
+    name = next(n for n in load_file(folder / "model.safetensors") if ".1." in n and n.endswith(".weight"))
+    change_tensors(folder, lambda tensors: change(tensors, name))
+    with pytest.raises(CheckpointError, match=problem.format(name=re.escape(name))):
+        Causal(checkpoint=str(folder))
+
+
+def test_a_folder_without_a_head_is_refused_unless_the_head_is_the_table_of_words(tmp_path):
+    config = {"model_type": "llama", **SIZES}
+    untied = save(Causal(TEXTS, config=config, vocabulary=300), tmp_path / "untied")
+    change_tensors(untied, lambda tensors: tensors.pop("lm_head.weight"))
+    with pytest.raises(CheckpointError, match=r"1 missing: lm_head\.weight"):
+        Causal(checkpoint=str(untied))
+    tied = Causal(TEXTS, config={**config, "tie_word_embeddings": True}, vocabulary=300)
+    folder = save(tied, tmp_path / "tied")
+    assert "lm_head.weight" not in load_file(folder / "model.safetensors")
+    again = Causal(checkpoint=str(folder))
+    assert torch.equal(again.head.weight, tied.head.weight)
+
+
+def test_masks_and_frequencies_of_older_checkpoints_are_no_weights(tmp_path):
+    folder = save(build("gpt_neox"), tmp_path)
+    layer = "gpt_neox.layers.0.attention."
+    buffers = {
+        layer + "bias": torch.ones(1, 1, 8, 8, dtype=torch.bool),
+        layer + "masked_bias": torch.tensor(-1e9),
+        layer + "rotary_emb.inv_freq": torch.ones(4),
+    }
+    change_tensors(folder, lambda tensors: tensors.update(buffers))
+    Causal(checkpoint=str(folder))
+    change_tensors(folder, lambda tensors: tensors.update({layer + "dense.scale": torch.ones(1)}))
+    with pytest.raises(CheckpointError, match=r"1 left over: .*dense\.scale"):
+        Causal(checkpoint=str(folder))
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff" * 100], ids=["empty", "short", "no format"])
+def test_a_file_of_weights_that_cannot_be_read_is_a_sentence(content, tmp_path):
+    folder = save(build(), tmp_path)
+    (folder / "model.safetensors").write_bytes(content)
+    with pytest.raises(CheckpointError, match="no language model can be read from"):
+        Causal(checkpoint=str(folder))
+
+
+@pytest.mark.parametrize(("change", "problem"), [
+    ({"hidden_size": "wide"}, "hidden_size"),
+    ({"num_attention_heads": 0}, "integer modulo by zero"),
+    ({"model_type": None}, "its config.json has no model_type"),
+    ({"model_type": "lama"}, "lama"),
+    ({"hiden_size": 64}, "its config.json has 'hiden_size', a key that transformers' llama does not know; did you "
+     "mean 'hidden_size'"),
+    ({"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "facter": 2.0}}, r"rope_parameters\.facter"),
+    ({"rope_interleaved": True}, "rope_interleaved"),
+])  # fmt: skip
+def test_a_folders_config_is_judged_as_a_recipes_is(change, problem, tmp_path):
+    file = save(build(), tmp_path) / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    with pytest.raises(CheckpointError, match=problem):
+        Causal(checkpoint=str(tmp_path))
 
 
 def test_standalone_options_of_a_checkpoint_need_the_checkpoint_no_more(tmp_path):

@@ -9,7 +9,7 @@ from torch.nn import functional
 from chiasm.activations import Activation, activation
 from chiasm.bounds import Depth, Epsilon, Heads, Pixels, Width
 from chiasm.encoders import Encoder
-from chiasm.encoders.transformers import OPENAI
+from chiasm.encoders.preprocessor import OPENAI
 from chiasm.errors import RecipeError
 
 THETA = 10000.0  # base of the rotary wavelengths

@@ -12,7 +12,7 @@ from torch.nn import functional
 from chiasm.activations import Activation
 from chiasm.bounds import Cells, Depth, Epsilon, Heads, LayerIndex, Pixels, Width
 from chiasm.encoders import Encoder
-from chiasm.encoders.transformers import IMAGENET
+from chiasm.encoders.preprocessor import IMAGENET
 from chiasm.encoders.windowed import Block
 from chiasm.errors import RecipeError
 from chiasm.skeleton import weightless

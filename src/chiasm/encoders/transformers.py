@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,26 +10,15 @@ from einops import rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from chiasm import safe_json
 from chiasm.bounds import LayerIndex
 from chiasm.encoders import Encoder
+from chiasm.encoders.preprocessor import read_preprocessor
 from chiasm.encoders.staged import Stages, first_line, run
-from chiasm.errors import CheckpointError, RecipeError, reason
+from chiasm.errors import RecipeError
 from chiasm.skeleton import weightless
-from chiasm.transformers_config import as_options, build_config
+from chiasm.transformers_config import as_options, build_config, read_config
+from chiasm.transformers_weights import load_pretrained
 from chiasm.weights import resolve
-
-# What a family was trained with, for a checkpoint without a preprocessor_config.json: mean and deviation.
-HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-OPENAI = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
-# By `model_type`; IMAGENET for all others (DINOv2, ViT-MAE, DeiT ...).
-NORMALISATION = {
-    "clip_vision_model": OPENAI,
-    "siglip_vision_model": HALF,
-    "siglip2_vision_model": HALF,
-    "vit": HALF,
-}
 
 FINAL_NORMS = (
     "post_layernorm",
@@ -96,10 +83,12 @@ class Transformers(Encoder, name="transformers"):
             self._as_plain(final_norm)
         else:
             self._as_staged(final_norm)
-        mean, deviation = _normalisation(folder, settings.model_type)
+        preprocessor = read_preprocessor(folder, settings.model_type)
         # Saved with the weights, because the preprocessor's file is not.
-        self.register_buffer("mean", torch.tensor(mean).float().view(3, 1, 1))
-        self.register_buffer("deviation", torch.tensor(deviation).float().view(3, 1, 1))
+        self.register_buffer("mean", preprocessor.mean)
+        self.register_buffer("deviation", preprocessor.deviation)
+        if preprocessor.flips:
+            _take_red_first(self.model)
 
     def _as_plain(self, final_norm: bool) -> None:
         settings, named = self.model.config, [n for n, _ in self.model.named_parameters()]
@@ -195,58 +184,28 @@ class Transformers(Encoder, name="transformers"):
 
 def _load(folder: Path, reference: str) -> Any:
     """The vision tower with its weights in float32; raises CheckpointError unless all are there and fit."""
-    from transformers import AutoConfig, AutoModel
+    from transformers import AutoModel
 
-    try:
-        settings = _without_masks(AutoConfig.from_pretrained(folder, trust_remote_code=False))
-        if weightless():
-            return _built(settings)
-        with _quiet():
-            model, info = AutoModel.from_pretrained(
-                folder,
-                config=settings,
-                dtype=torch.float32,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,
-                trust_remote_code=False,
-            )
-    except (OSError, ValueError, RuntimeError, ImportError) as error:
-        raise CheckpointError(
-            f"transformers cannot load a vision model from {reference}: {reason(error)}"
-        ) from error
-    tops = tuple(f"{name}." for name, _ in model.named_children())
-    prefixes = {"", f"{model.base_model_prefix}.", "vision_model."}
-    surplus = [
-        k for k in info["unexpected_keys"] if any(k.startswith(tuple(p + t for t in tops)) for p in prefixes)
-    ]
-    missing = [key for key in info["missing_keys"] if key.split(".")[0] not in POOLERS]
-    problems = {
-        "missing": missing,
-        "left over": surplus,
-        "of another shape": [k[0] for k in info["mismatched_keys"]],
-    }
-    said = [
-        f"{len(keys)} {problem}: {', '.join(sorted(keys)[:10])}" for problem, keys in problems.items() if keys
-    ]
-    if said:
-        raise CheckpointError(f"{reference} does not fit {type(model).__name__}: {'; '.join(said)}")
-    return model
+    unreadable = f"transformers cannot load a vision model from {reference}"
+    settings = _without_masks(read_config(folder, unreadable, "vision_config"))
+    if weightless():
+        return _built(settings)
+    return load_pretrained(
+        AutoModel,
+        folder,
+        reference,
+        unreadable,
+        expected=lambda name: name.split(".")[0] not in POOLERS,
+        belongs=_of_tower,
+        config=settings,
+    )
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without transformers' progress bar and its report of left-over tensors, which are judged here."""
-    from transformers.utils import logging
-
-    verbosity, shows = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if shows:
-            logging.enable_progress_bar()
+def _of_tower(model: Any, name: str) -> bool:
+    """Whether a tensor that the tower lacks is named like one of its parts, and not of a head or another tower."""
+    tops = tuple(f"{top}." for top, _ in model.named_children())
+    prefixes = ("", f"{model.base_model_prefix}.", "vision_model.")
+    return name.startswith(tuple(prefix + top for prefix in prefixes for top in tops))
 
 
 def _from_scratch(config: dict[str, Any]) -> Any:
@@ -323,27 +282,10 @@ def _trim(model: Any, layers: list[int]) -> nn.Module:
     return final
 
 
-def _normalisation(folder: Path | None, model_type: str) -> tuple[Any, Any]:
-    for name in ("preprocessor_config.json", "processor_config.json"):
-        file = folder / name if folder is not None else None
-        if file is not None and file.is_file():
-            try:
-                said = safe_json.parse(file.read_text(encoding="utf-8"))
-                said = said.get("image_processor", said)
-                if said.get("do_normalize") is False:
-                    return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-                if "image_mean" in said and "image_std" in said:
-                    return _colours(said["image_mean"]), _colours(said["image_std"])
-            except (OSError, ValueError, AttributeError, TypeError) as error:
-                raise CheckpointError(
-                    f"{file} does not say how images are prepared: {reason(error)}"
-                ) from None
-    return NORMALISATION.get(model_type, IMAGENET)
-
-
-def _colours(values: Any) -> tuple[float, float, float]:
-    red, green, blue = map(float, values)
-    return red, green, blue
+def _take_red_first(model: nn.Module) -> None:
+    """Let a model that was trained on blue, green and red take red, green and blue: in its first convolution."""
+    stem = next(m for m in model.modules() if isinstance(m, nn.Conv2d) and m.in_channels == 3)
+    stem.weight.data = stem.weight.data.flip(1)
 
 
 def _side(settings: Any) -> Any:

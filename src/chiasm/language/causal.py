@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,17 +12,21 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
-from transformers.utils import logging
+from transformers import AutoModelForCausalLM, DynamicCache
 
 from chiasm.attention import NAME, Layout, attending
 from chiasm.bounds import Times, Vocabulary
 from chiasm.errors import CheckpointError, RecipeError, reason
 from chiasm.language import Language
 from chiasm.language import chameleon as _chameleon  # noqa: F401 - makes it known to transformers
+from chiasm.language.logits import adjusted, check_logits
 from chiasm.language.text import DRAW, Empty, TextTokenizer
 from chiasm.skeleton import weightless
-from chiasm.transformers_config import as_options, build_config
+from chiasm.transformers_config import as_options, build_config, read_config
+from chiasm.transformers_weights import load_pretrained
+
+# Buffers of older checkpoints that hold no weights: causal masks, and frequencies that follow from the config.
+MASKS = re.compile(r"(attn|attention)\.(masked_)?bias$|rotary_emb\.inv_freq$")
 
 
 class Causal(Language, name="causal"):
@@ -86,6 +91,7 @@ class Causal(Language, name="causal"):
         self.inner = _load(folder) if folder else _from_config(config or {}, len(self.tokenizer))
         if len(self.tokenizer) > self.inner.get_input_embeddings().num_embeddings:
             self.inner.resize_token_embeddings(len(self.tokenizer), mean_resizing=False)
+        check_logits(self.inner)
         self._cache_keyword = _cache_keyword(self.inner.base_model)
         self.width = self.inner.get_input_embeddings().embedding_dim
         self.context = _context(self.inner.config)
@@ -117,9 +123,7 @@ class Causal(Language, name="causal"):
         return self.inner.get_output_embeddings()
 
     def logits(self, hidden: Float[Tensor, "*s d"]) -> Float[Tensor, "*s v"]:
-        logits = self.head(hidden)
-        cap = getattr(self.inner.config, "final_logit_softcapping", None)
-        return logits if cap is None else cap * torch.tanh(logits / cap)
+        return adjusted(self.head(hidden), self.inner.config)
 
     def grow(self, count: int) -> int:
         first: int = self.inner.get_input_embeddings().num_embeddings
@@ -191,22 +195,19 @@ def _refuse_own_attention(config: Any) -> None:
 
 
 def _load(folder: Path) -> Any:
-    shows_bars = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        settings = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-        if weightless():
-            return _without_weights(settings, dtype=torch.float32)
-        own = _own_class(settings)
-        options: dict[str, Any] = {"dtype": torch.float32, "trust_remote_code": False}
-        if own is not None:
-            return own.from_pretrained(folder, attn_implementation="eager", **options)
-        return AutoModelForCausalLM.from_pretrained(folder, attn_implementation=NAME, **options)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"no language model can be read from {folder}: {reason(error)}") from None
-    finally:
-        if shows_bars:
-            logging.enable_progress_bar()
+    unreadable = f"no language model can be read from {folder}"
+    settings = read_config(folder, unreadable)
+    if weightless():
+        return _without_weights(settings, dtype=torch.float32)
+    own = _own_class(settings)
+    return load_pretrained(
+        own or AutoModelForCausalLM,
+        folder,
+        str(folder),
+        unreadable,
+        belongs=lambda _, name: not MASKS.search(name),
+        attn_implementation="eager" if own else NAME,
+    )
 
 
 def _folder(checkpoint: str) -> Path:

@@ -134,7 +134,8 @@ def _train(
         where = f"step {position.step} of stage {recipe.stages[position.stage].name!r}"
         say(f"going on behind {where} in {folder}")
     else:
-        model, position = build_model(recipe).to(device), Position()
+        model, afresh = _begin(recipe)
+        model, position = model.to(device), Position()
     model.sampling = recipe.sampling
     began = run.began  # asked for by all ranks
     if model.speaks:
@@ -145,6 +146,10 @@ def _train(
         position.left_out = unusable(recipe, model, sources, ranks)
     position.data = data
     run.started(data, held_out, device)
+    if saved is None and recipe.start is not None:
+        run.note(begun_afresh=afresh)
+        if afresh:
+            say(f"{recipe.start.folder} has no weights for {', '.join(afresh)}, which begin afresh")
     with Metrics(folder, position.metrics, position.total, active=ranks.first) as metrics:
         training = Training(recipe, folder, model, sources, ranks, device, console, metrics, position)
         training.skipped = skipped(sources, *position.left_out.values())
@@ -228,10 +233,13 @@ def identity(source: Source) -> str:
 
 def build_model(recipe: Recipe) -> Model:
     """The recipe's model before any training; a text tokenizer without a file is trained on its data."""
+    return _begin(recipe)[0]
+
+
+def _begin(recipe: Recipe) -> tuple[Model, list[str]]:
+    """The model before any training, and the slots for which the checkpoint that it starts from has no weights."""
     model = Model(recipe.model, texts=corpus(recipe), seed=recipe.seed)
-    if recipe.start is not None:
-        begin(model, recipe.start)
-    return model
+    return model, [] if recipe.start is None else begin(model, recipe.start)
 
 
 __all__ = ["Interrupted", "build_model", "build_sources", "train"]

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from chiasm.encoders.transformers import OPENAI
+from chiasm.encoders.preprocessor import OPENAI
 from chiasm.errors import CheckpointError, nearest
 from chiasm.interop.cases import Case
 from chiasm.interop.config import EVERYWHERE, known_value

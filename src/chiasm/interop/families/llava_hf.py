@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from chiasm.encoders.transformers import OPENAI
+from chiasm.encoders.preprocessor import OPENAI
 from chiasm.errors import CheckpointError, excerpt
 from chiasm.interop.activations import activation_name, their_activation
 from chiasm.interop.cases import Case

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from chiasm.encoders.transformers import OPENAI
+from chiasm.encoders.preprocessor import OPENAI
 from chiasm.errors import CheckpointError, nearest
 from chiasm.interop.cases import Case
 from chiasm.interop.config import known_value
