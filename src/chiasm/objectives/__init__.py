@@ -62,12 +62,14 @@ class Objective(Part, nn.Module, slot="objective"):
 
     names: of its losses. trains: slots of the model that it can train. hands: slots that it changes when it ends.
     done: the share of the stage's steps that are done, for schedules; set before every step.
+    cut_texts: how many texts of the last batch were longer than the objective reads, which cut them.
     """
 
     names: ClassVar[tuple[str, ...]]
     trains: ClassVar[tuple[str, ...]] = ("encoder",)
     hands: ClassVar[tuple[str, ...]] = ()
     done: float = 0.0
+    cut_texts: int = 0
     dull: Int[Tensor, ""]
 
     def __init__(self) -> None:
@@ -101,10 +103,11 @@ class Objective(Part, nn.Module, slot="objective"):
         return self._seen is not None and spread(self._seen) < LEAST_SPREAD
 
     def health(self) -> dict[str, float]:
-        """Figures of the last batch for the progress line: `spread` and `rank` of the representations."""
+        """Figures of the last batch for the progress line: representations' `spread` and `rank`, texts cut."""
+        cut = {"cut_texts": float(self.cut_texts)} if self.cut_texts else {}
         if self._seen is None or len(self._seen) < 2:
-            return {}
-        return {"spread": spread(self._seen), "rank": effective_rank(self._seen)}
+            return cut
+        return {"spread": spread(self._seen), "rank": effective_rank(self._seen)} | cut
 
     def collapse(self) -> str | None:
         """A sentence once the representations have been the same for all pictures for some steps."""

@@ -88,6 +88,7 @@ class MaskedData(Objective, Indivisible, name="masked_data"):
             raise RecipeError(
                 "objective 'masked_data' reads pairs, pictures and texts; give its stage 3 rows or more"
             )
+        self.cut_texts = self.texts.cut([*batch.texts[::ROLES], *batch.texts[2::ROLES]])
         pairs, pixels = len(batch.pixels[::ROLES]), torch.cat([batch.pixels[::ROLES], batch.pixels[1::ROLES]])
         masks = block_masks(len(pixels), self.grid, self.hidden, self.block).to(pixels.device)
         shown = self._shown(model, pixels, masks)

@@ -71,6 +71,10 @@ class MaskedWords(nn.Module):
         """How many tokens of the texts are hidden."""
         return sum(self._count(len(self._ids(text)) - 2, beside) for text in texts)
 
+    def cut(self, texts: Sequence[str]) -> int:
+        """How many texts do not fit into the context."""
+        return sum(len(self.tokenizer.encode_plain(text)) > self.context - 2 for text in texts)
+
     def _count(self, tokens: int, beside: bool) -> int:
         return min(tokens, max(1, round(self.shares[beside] * tokens)))
 

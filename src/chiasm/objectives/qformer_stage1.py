@@ -61,6 +61,8 @@ class QFormerStage1(Objective, Indivisible, name="qformer_stage1"):
     def losses(self, model: Model, batch: Described) -> dict[str, Loss]:
         if len(batch) < 2:
             raise RecipeError("objective 'qformer_stage1' needs wrong pairs; give its stage 2 rows or more")
+        room = self.context - 2
+        self.cut_texts = sum(len(self.tokenizer.encode_plain(text)) > room for text in batch.texts)
         grid = model.encode(batch.pixels)
         with torch.no_grad():
             seen = self.stage.read_pictures(rearrange(grid[:LOOKED_AT], "n gh gw c -> n (gh gw) c"))

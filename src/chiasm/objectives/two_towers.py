@@ -49,6 +49,7 @@ class TwoTowers(Objective, Indivisible):
         """
 
     def losses(self, model: Model, batch: Described) -> dict[str, Loss]:
+        self.cut_texts = self.text.cut(batch.texts)
         pooled = reduce(model.encode(batch.pixels), "n gh gw c -> n c", "mean")
         pictures = functional.normalize(self.picture_out(pooled), dim=1)
         texts = functional.normalize(self.text_out(self.text(batch.texts)), dim=1)
@@ -76,6 +77,10 @@ class TextTower(nn.Module):
         self.norm = nn.LayerNorm(width)
         nn.init.normal_(self.words.weight, std=0.02)
         nn.init.normal_(self.places.weight, std=0.01)
+
+    def cut(self, texts: Sequence[str]) -> int:
+        """How many texts do not fit into the context."""
+        return sum(len(self.tokenizer.encode_plain(text)) > self.context - 1 for text in texts)
 
     def forward(self, texts: Sequence[str]) -> Float[Tensor, "n d"]:
         """The hidden state at each text's end; what a text has beyond the context is left out."""

@@ -7,7 +7,7 @@ from itertools import groupby
 
 from rich.text import Text
 
-from chiasm.data import counts
+from chiasm.data import Sample, Source, counts
 from chiasm.data.corpus import corpus
 from chiasm.data.documents import document
 from chiasm.errors import DataError
@@ -17,7 +17,7 @@ from chiasm.model import Model
 from chiasm.recipe import Recipe
 from chiasm.sequence import Document, Kind
 from chiasm.terminal.console import console, say
-from chiasm.training.batches import descriptions
+from chiasm.training.batches import describe
 from chiasm.training.distribution import Ranks
 from chiasm.training.train import build_sources
 from chiasm.training.usable import skipped, unusable
@@ -65,10 +65,20 @@ def check(recipe: Recipe, samples: int, *, every: bool = False) -> None:
                 say(f"  skipped: {error}")
                 continue
             out.print(Text("  ") + coloured(shown, model.language.tokenizer))
-            for each in descriptions([sample]) if asking else ():
+            if asking:
                 kinds = ", ".join(str((stage.objective or {})["type"]) for stage in asking)
-                told = f"a picture, {each.text!r}, labels: {', '.join(each.labels)}"
-                out.print(f"  objective {kinds} is shown {told}")
+                say(f"  objective {kinds} {_described(sample, source)}")
+
+
+def _described(sample: Sample, source: Source) -> str:
+    """What an objective is shown of a sample, or why nothing; raises DataError if its source skips none."""
+    try:
+        described = describe(sample)
+    except DataError as error:
+        if source.broken == "error":
+            raise
+        return f"skips it: {error}"
+    return f"is shown an image, {described.text!r}, labels: {', '.join(described.labels)}"
 
 
 def coloured(made: Document, tokenizer: TextTokenizer) -> Text:

@@ -211,15 +211,14 @@ class DescribedBatches:
     ):
         self.contract, self.rows = contract, stage.rows
         key = f"{seed}/{stage.name}"
-        self.mixture: Mixture[Description] = Mixture(sources, stage.data, key, descriptions, rank, world)
+        self.mixture: Mixture[Sample] = Mixture(sources, stage.data, key, lambda group: group, rank, world)
         self.state, self.restore = self.mixture.state, self.mixture.restore
         start = self.state()
-        self.size = taken_of(self.mixture, 1, lambda each: self._view(each.picture).size)[0]
+        self.size = taken_of(self.mixture, 1, lambda each: self._view(describe(each).picture).size)[0]
         self.restore(start)
 
     def next(self) -> Described:
-        taken = taken_of(self.mixture, self.rows, lambda each: (each, self._pixels(each.picture)))
-        described, pixels = zip(*taken, strict=True)
+        described, pixels = zip(*taken_of(self.mixture, self.rows, self._described), strict=True)
         return Described(
             torch.stack(pixels),
             tuple(each.text for each in described),
@@ -227,18 +226,28 @@ class DescribedBatches:
         )
 
     def check(self, *, decode: bool = False) -> LeftOut:
-        """The descriptions from outside whose picture has no size, or cannot be decoded."""
-        return self.mixture.check(lambda each: each.picture.open() if decode else header(each.picture))
+        """The samples from outside that describe no picture, or whose picture has no size, or cannot be decoded."""
 
-    def _pixels(self, picture: Picture) -> Tensor:
-        return cut(picture.open(), self._view(picture))
+        def usable(sample: Sample) -> None:
+            picture = describe(sample).picture
+            picture.open() if decode else header(picture)
+
+        return self.mixture.check(usable)
+
+    def _described(self, sample: Sample) -> tuple[Description, Tensor]:
+        described = describe(sample)
+        return described, cut(described.picture.open(), self._view(described.picture))
 
     def labels(self) -> list[str]:
         """All names in the labels of the data."""
         found: set[str] = set()
         for source in self.mixture.sources.values():
-            for index in range(len(source)):
-                found.update(name for each in descriptions(source[index]) for name in each.labels)
+            for sample in (sample for index in range(len(source)) for sample in source[index]):
+                try:
+                    found.update(describe(sample).labels)
+                except DataError:  # left out, and counted, when its turn comes
+                    if source.broken == "error":
+                        raise
         return sorted(found)
 
     def _view(self, picture: Picture) -> View:
@@ -260,18 +269,24 @@ class Description(NamedTuple):
     labels: tuple[str, ...]
 
 
-def descriptions(group: list[Sample]) -> list[Description]:
-    """What the samples of a group that show one picture first say of it."""
-    found = []
-    for sample in group:
-        read = [
-            c for m in sample.messages if m.role != "assistant" for c in m.content if isinstance(c, Picture)
-        ]
-        said = (c for m in sample.messages if m.role == "assistant" for c in m.content)
-        text = next(said, None)
-        if len(read) == 1 and isinstance(text, str):
-            found.append(Description(read[0], text, tuple(sample.truth.get("labels", (text,)))))
-    return found
+def describe(sample: Sample) -> Description:
+    """The picture that a sample shows with what it says of it; raises DataError unless it is one and one."""
+    where = (
+        f"{sample.name}: an objective learns from records of one image and one answer in words about it, but"
+    )
+    read = [c for m in sample.messages if m.role != "assistant" for c in m.content if isinstance(c, Picture)]
+    answers = [message for message in sample.messages if message.role == "assistant"]
+    if len(read) != 1:
+        raise DataError(f"{where} this one shows {len(read)} images", "not one image")
+    if len(answers) != 1:
+        raise DataError(f"{where} this one has {len(answers)} answers", "not one answer")
+    text = [item for item in answers[0].content if isinstance(item, str)]
+    if len(text) != len(answers[0].content):
+        raise DataError(f"{where} this one answers with an image", "image as answer")
+    if not answers[0].learnt:
+        raise DataError(f"{where} the answer of this one is not to be learnt", "answer not learnt")
+    words = "".join(text)
+    return Description(read[0], words, tuple(sample.truth.get("labels", (words,))))
 
 
 class Taken(NamedTuple, Generic[Batch]):
