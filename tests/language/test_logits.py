@@ -36,7 +36,7 @@ SCALED = {
 # Accepted by their attention, but their logits are not those of an output layer behind a base model.
 REFUSED = {
     "bert", "camembert", "data2vec-text", "electra", "ernie", "inkling_text", "llama4", "llama4_text", "mllama",
-    "modernbert-decoder",
+    "modernbert-decoder", "roberta", "roberta-prelayernorm", "roc_bert", "xlm-roberta", "xlm-roberta-xl", "xmod",
 }  # fmt: skip
 
 
