@@ -24,14 +24,20 @@ def test_a_summary_is_the_score_with_its_interval_or_the_numbers_there_are():
     assert "cut off" not in evaluate.summary("text", {"score": 0.5, "cut": 0, "n": 9})
 
 
-def test_a_run_is_evaluated_when_the_report_is_of_the_weights_that_it_has(tmp_path, monkeypatch):
-    monkeypatch.setattr(evaluate, "_weights", lambda folder: "now")
+def test_a_run_is_evaluated_when_the_report_is_of_its_weights_and_settings_and_of_all_tasks(
+    tmp_path, monkeypatch
+):
+    now = {"weights": "now", "settings": {"seed": 1}, "only": []}
+    monkeypatch.setattr(evaluate, "_weights", lambda folder: now["weights"])
+    monkeypatch.setattr(evaluate, "load_recipe", lambda folder: folder)
+    monkeypatch.setattr(evaluate, "_settings", lambda recipe: now["settings"])
     assert not evaluate.is_evaluated(tmp_path)
-    (tmp_path / "eval.json").write_text('{"weights": "now"}')
+    (tmp_path / "eval.json").write_text(json.dumps(now))
     assert not evaluate.is_evaluated(tmp_path)
     (tmp_path / "report.html").touch()
     assert evaluate.is_evaluated(tmp_path)
-    for other in ('{"weights": "before"}', "[]", "{"):
+    others = [now | {"weights": "before"}, now | {"settings": {"seed": 2}}, now | {"only": ["text"]}]
+    for other in (*map(json.dumps, others), "[]", "{"):
         (tmp_path / "eval.json").write_text(other)
         assert not evaluate.is_evaluated(tmp_path)
 
