@@ -60,7 +60,9 @@ TOWERS = {  # how the tower of a name is called, and how many tokens stand befor
 def _tower(name: str, kind: str, before: int) -> None:
     @pair(name)
     def make(sizes: Sizes) -> Pair:
-        config = getattr(transformers, f"{kind}Config")(**sizes.tower)
+        settings = getattr(transformers, f"{kind}Config")
+        usual = settings()  # DINOv2 has no intermediate_size but a ratio, which is four as well
+        config = settings(**{key: value for key, value in sizes.tower.items() if hasattr(usual, key)})
         for option, value in {"vision_use_head": False, "mask_ratio": 0.0, "use_mask_token": False}.items():
             if hasattr(config, option):
                 setattr(config, option, value)

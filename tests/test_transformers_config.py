@@ -5,7 +5,7 @@ import json
 import pytest
 
 from chiasm.errors import CheckpointError
-from chiasm.transformers_config import read_config
+from chiasm.transformers_config import as_options, read_config
 
 # Of config.json in public folders, the keys that their types in transformers do not have, or once had.
 PUBLIC = {
@@ -27,6 +27,7 @@ PUBLIC = {
     "segformer-b0": ("segformer", {"downsampling_rates": [1, 4, 8, 16], "num_image_channels": 3}),
     "pvt_v2_b0": ("pvt_v2", {"num_stages": 4, "linear_attention": False}),
     "bit-50": ("bit", {"conv_layer": "std_conv"}),
+    "from a GGUF file": ("llama", {"_model_name_or_path": "Smollm2 135M 8k Lc100K Mix1 Ep2"}),
     "quantized": ("llama", {"quantization_config": {"quant_method": "fp8"}}),
 }  # fmt: skip
 
@@ -60,6 +61,14 @@ def test_a_key_that_might_change_something_is_an_error_that_names_it(kind, key, 
         CheckpointError, match=f"here: its config.json has '{key}', a key that transformers' {kind}"
     ):
         read_config(folder(tmp_path, {"model_type": kind, key: value}), "here")
+
+
+def test_a_key_that_the_models_code_reads_is_known_though_its_configuration_does_not_declare_it(tmp_path):
+    """As in Qwen3-30B-A3B, whose heads are wider than the hidden size divided by their count."""
+    built = read_config(folder(tmp_path, {"model_type": "qwen3_moe", "head_dim": 128}), "here")
+    assert as_options(built)["head_dim"] == 128
+    with pytest.raises(CheckpointError, match="'head_dim'"):  # whose code does not read it
+        read_config(folder(tmp_path, {"model_type": "gpt2", "head_dim": 128}), "here")
 
 
 def test_a_key_that_holds_null_says_nothing(tmp_path):

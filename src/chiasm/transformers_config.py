@@ -5,8 +5,10 @@ transformers itself takes any key, and a typo (`hiden_size`) then leaves the def
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
+from inspect import getfile
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +36,8 @@ RUN = {"transformers_version", "_name_or_path", "architectures", "dtype", "_attn
 # Keys of public folders that their types no longer have, or that are a trainer's or another program's; none reaches
 # the numbers.
 FORMER = frozenset({
-    "_attn_implementation_autoset", "_flash_attn_2_enabled", "_num_labels", "_remove_final_layer_norm",
+    "_attn_implementation_autoset", "_flash_attn_2_enabled", "_model_name_or_path", "_num_labels",
+    "_remove_final_layer_norm",
     "activation_dropout", "attn_impl", "cache_implementation", "conv_layer", "downsampling_rates", "dropout",
     "init_config", "init_device", "initializer_factor", "is_llama_config", "label_smoothing", "learned_pos_emb",
     "max_sequence_length", "model_max_length", "n_ctx", "n_special", "neftune_noise_alpha", "norm_eps", "num_heads",
@@ -177,7 +180,7 @@ def unknown_keys(
             yield from _unknown_rope(value, f"{prefix}{key}.")
         elif key in known | BOOKKEEPING or hasattr(kind, key) or key not in vars(settings):
             continue  # a key that the class took away while it was built is a former name of another
-        elif key not in vars(_default(kind)):
+        elif key not in vars(_default(kind)) and not _read_by_model(kind, key):
             yield prefix + key, {name for name in known if not name.startswith("_")}
 
 
@@ -187,6 +190,15 @@ def _unknown_rope(table: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, 
             yield from _unknown_rope(value, f"{prefix}{key}.")
         elif key not in ROPE:
             yield prefix + key, set(ROPE)
+
+
+def _read_by_model(kind: type, key: str) -> bool:
+    """Whether a model reads a key that its configuration does not declare (head_dim of Qwen3-MoE)."""
+    reads = re.compile(rf"getattr\((self\.)?config, [\"']{re.escape(key)}[\"']")
+    return any(
+        reads.search(file.read_text(encoding="utf-8"))
+        for file in Path(getfile(kind)).parent.glob("modeling_*.py")
+    )
 
 
 def _default(kind: type) -> Any:

@@ -183,7 +183,7 @@ def test_flamingo_normalises_images_as_its_preprocessor_says(tmp_path):
         ({"image_mean": [0.5] * 3, "image_std": [0.25] * 3}, r"image_std is \[0.25, 0.25, 0.25\]"),
         ({"do_normalize": False}, r"image_mean is \[0.0, 0.0, 0.0\] in effect"),
         ({"image_mean": [0.5] * 3}, "image_mean and image_std belong together"),
-        ({"image_mean": ["x"] * 3, "image_std": [1] * 3}, "config is not as 'fuyu' has it"),
+        ({"image_mean": ["x"] * 3, "image_std": [1] * 3}, "has to be a number, or one for each colour"),
         ({"image_mean": [0.5] * 3, "image_std": [0.5] * 3}, None),
     ],
 )
