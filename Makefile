@@ -18,8 +18,9 @@ install: $(VENV)/.installed
 quickstart: install
 	$(BIN)/chiasm quickstart
 
+# A process a core, one thread each; a file's tests stay together, as they share what is trained once.
 test: install lint types
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --dist loadfile
 
 lint: install
 	$(BIN)/ruff format --check src tests benchmarks
