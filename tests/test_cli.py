@@ -12,7 +12,6 @@ from rich.console import Console
 import chiasm
 from chiasm.cli import main
 from chiasm.conversation import Reply
-from chiasm.evaluation import metrics
 from chiasm.recipe import about, load_recipe, recipes
 from chiasm.terminal.chat import _Answer
 
@@ -171,6 +170,7 @@ def test_a_users_mistake_is_one_sentence(capsys, arguments, message):
     assert "Traceback" not in told
 
 
+@pytest.mark.usefixtures("nothing_left_behind")
 @pytest.mark.parametrize("command", ["train", "check", "show"])
 def test_an_unknown_metric_is_met_where_the_recipe_is_read(capsys, tmp_path, command):
     recipe = ("quickstart", "--tiny", "evaluation.metric=exakt")
@@ -182,7 +182,6 @@ def test_an_unknown_metric_is_met_where_the_recipe_is_read(capsys, tmp_path, com
     )
     if command == "check":  # one of one's own is known once its plugin is
         run(capsys, command, *recipe, "--samples", 0, "--plugin", tmp_path / "own.py")
-        metrics._metrics.pop("exakt")
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,8 @@ from PIL import Image
 from chiasm import parts
 from chiasm.cli import main
 
+pytestmark = pytest.mark.usefixtures("nothing_left_behind")
+
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # What takes minutes is run on the recipe's tiny overlay; what needs files or hardware of the reader's is not run.

@@ -145,12 +145,7 @@ def test_choice_reads_the_letter(answer, truth, right):
     assert lookup("choice")(answer, [truth]) == right
 
 
-@pytest.fixture
-def no_metrics_left_behind(monkeypatch):
-    monkeypatch.setattr(metrics, "_metrics", dict(metrics._metrics))
-
-
-@pytest.mark.usefixtures("no_metrics_left_behind")
+@pytest.mark.usefixtures("nothing_left_behind")
 def test_a_metric_of_ones_own_is_a_function():
     @metric("first letter")
     def first_letter(answer, truths):
@@ -159,7 +154,7 @@ def test_a_metric_of_ones_own_is_a_function():
     assert lookup("first letter")("apple", ["ape"]) == 1.0
 
 
-@pytest.mark.usefixtures("no_metrics_left_behind")
+@pytest.mark.usefixtures("nothing_left_behind")
 @pytest.mark.parametrize(
     "wrong",
     [lambda a, t: 1.01, lambda a, t: -0.01, lambda a, t: float("nan"), lambda a, t: None, lambda a, t: a[9]],
@@ -170,7 +165,7 @@ def test_a_metric_that_fails_is_named(wrong):
         lookup("mine")("a", ["b"])
 
 
-@pytest.mark.usefixtures("no_metrics_left_behind")
+@pytest.mark.usefixtures("nothing_left_behind")
 def test_a_metric_has_one_name_and_a_name_one_metric():
     with pytest.raises(RecipeError, match="did you mean 'exact'"):
         lookup("exakt")
