@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -63,9 +64,16 @@ def fetched(references: References, checkpoint: Path) -> dict[str, Tensor]:
 def _holds(path: Path, digest: str) -> bool:
     """Whether the file is there and undamaged."""
     try:
-        return path.is_file() and digest_of(read_tensors(path)) == digest
-    except CheckpointError:
+        status = path.stat()
+        return _digest_in(path, status.st_size, status.st_mtime_ns) == digest
+    except (OSError, CheckpointError):
         return False
+
+
+@lru_cache(maxsize=64)
+def _digest_in(path: Path, size: int, changed: int) -> str:
+    """Of the tensors in a file that was last changed at a time: read once, and not at every save."""
+    return digest_of(read_tensors(path))
 
 
 def prune(run: Path, used: Iterable[str]) -> None:

@@ -6,6 +6,8 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from chiasm.errors import excerpt
+
 
 def parse(text: str | bytes, object_pairs_hook: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
     """The value of a JSON text; raises ValueError."""
@@ -17,8 +19,17 @@ def parse(text: str | bytes, object_pairs_hook: Callable[[list[tuple[str, Any]]]
 
 def each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """An `object_pairs_hook` by which a key that stands twice in an object is an error, and not the last one's."""
-    content = dict(pairs)
-    if len(content) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} stands there twice")
-    return content
+    twice = repeated(pairs)
+    if twice is not None:
+        raise ValueError(f"the key {excerpt(twice)!r} stands there twice")
+    return dict(pairs)
+
+
+def repeated(pairs: list[tuple[str, Any]]) -> str | None:
+    """The first key of an object that stood there before; None = each stands there once."""
+    seen: set[str] = set()
+    for key, _ in pairs:
+        if key in seen:
+            return key
+        seen.add(key)
+    return None

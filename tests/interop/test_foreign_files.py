@@ -6,6 +6,7 @@ import os
 import pytest
 import torch
 
+from chiasm import safe_json
 from chiasm.errors import CheckpointError
 from chiasm.interop import Folder, find_family, recognise
 from chiasm.interop.families.open_magvit2 import IMAGE
@@ -97,6 +98,24 @@ def test_a_key_that_stands_twice_in_a_json_is_an_error(tmp_path, content):
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(CheckpointError, match=r"config\.json is not JSON: the key 'a' stands there twice"):
         recognise(Folder(tmp_path))
+
+
+def test_a_key_that_stands_twice_among_very_many_is_found_by_looking_once_at_each():
+    keys = [Key(f"k{i}") for i in range(10_000)]
+    with pytest.raises(ValueError, match="the key 'k9999' stands there twice"):
+        safe_json.each_key_once([(key, 1) for key in (*keys, keys[-1])])
+    assert Key.compared <= len(keys)
+
+
+class Key(str):
+    """Counts how often two are compared."""
+
+    compared = 0
+    __hash__ = str.__hash__
+
+    def __eq__(self, other):
+        Key.compared += 1
+        return str.__eq__(self, other)
 
 
 def test_a_preprocessor_that_is_no_object_does_not_give_the_usual_colours(tmp_path):

@@ -179,12 +179,10 @@ def _parsed(text: bytes, where: str) -> Any:
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    fields: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in fields:
-            raise ValueError(f"the key {excerpt(name)!r} stands twice in one object")
-        fields[name] = value
-    return fields
+    twice = safe_json.repeated(pairs)
+    if twice is not None:
+        raise ValueError(f"the key {excerpt(twice)!r} stands twice in one object")
+    return dict(pairs)
 
 
 def _check_turns(messages: Sequence[Message], where: str) -> None:

@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional
 
 from chiasm.bounds import Pixels
 from chiasm.encoders import Encoder
+from chiasm.encoders.resizing import antialiased
 from chiasm.errors import RecipeError
 
 
@@ -76,7 +76,4 @@ def _resize(pixels: Float[Tensor, "n 3 h w"], size: int | None) -> Float[Tensor,
     target = _resized(pixels.shape[-2], pixels.shape[-1], size)
     if target == pixels.shape[-2:]:
         return pixels
-    resized = functional.interpolate(
-        pixels.float(), target, mode="bilinear", antialias=True, align_corners=False
-    )
-    return resized.to(pixels.dtype)
+    return antialiased(pixels, target, "bilinear")

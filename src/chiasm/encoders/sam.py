@@ -13,6 +13,7 @@ from chiasm.activations import Activation
 from chiasm.bounds import Cells, Depth, Epsilon, Heads, LayerIndex, Pixels, Width
 from chiasm.encoders import Encoder
 from chiasm.encoders.preprocessor import IMAGENET
+from chiasm.encoders.resizing import antialiased
 from chiasm.encoders.windowed import Block
 from chiasm.errors import RecipeError
 from chiasm.skeleton import weightless
@@ -203,10 +204,7 @@ class Sam(Encoder, name="sam"):
         if self.positions.shape[1:3] == (rows, columns):
             return self.positions
         table: Tensor = rearrange(self.positions, "1 gh gw c -> 1 c gh gw")
-        table = functional.interpolate(  # in fp32: CPUs have no kernel for narrower numbers
-            table.float(), (rows, columns), mode="bicubic", antialias=True, align_corners=False
-        )
-        return rearrange(table, "1 c gh gw -> 1 gh gw c").to(self.positions.dtype)
+        return rearrange(antialiased(table, (rows, columns), "bicubic"), "1 c gh gw -> 1 gh gw c")
 
 
 class Neck(nn.Sequential):

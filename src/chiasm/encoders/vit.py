@@ -6,6 +6,7 @@ from torch.nn import functional
 
 from chiasm.bounds import Depth, Heads, Pixels, Positive, Width
 from chiasm.encoders import Encoder
+from chiasm.encoders.resizing import antialiased
 from chiasm.errors import RecipeError
 
 
@@ -78,10 +79,7 @@ class ViT(Encoder, name="vit"):
     def _positions(self, rows: int, columns: int) -> Float[Tensor, "1 c gh gw"]:
         if self.positions.shape[-2:] == (rows, columns):
             return self.positions
-        resized = functional.interpolate(  # in fp32: CPUs have no kernel for narrower numbers
-            self.positions.float(), (rows, columns), mode="bicubic", antialias=True, align_corners=False
-        )
-        return resized.to(self.positions.dtype)
+        return antialiased(self.positions, (rows, columns), "bicubic")
 
 
 class Block(nn.Module):

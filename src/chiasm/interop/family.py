@@ -117,6 +117,11 @@ class Original:
     tensors: dict[str, Tensor]
     borrowed: Collection[str] = ()
 
+    def without(self, key: str) -> Original:
+        """As it is written: a key of the config that was added on reading is left out."""
+        config = {name: value for name, value in self.config.items() if name != key}
+        return Original(config, self.tensors, self.borrowed)
+
 
 @dataclass(frozen=True)
 class Plan:

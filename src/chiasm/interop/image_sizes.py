@@ -19,9 +19,10 @@ def check_sizes(config: Config, views: Mapping[str, Any], encoder: Mapping[str, 
         if config.get(key) is not None
     }
     if views["type"] == "bounded":
-        _check_bounds(sizes, views)
+        bounds = {"shortest_edge": views["shortest"], "longest_edge": views["longest"]}
+        _only_sides(sizes, bounds, "kept within")
     elif views["type"] == "native":
-        _check_limits(sizes, views)
+        _only_sides(sizes, {"height": views["height"], "width": views["width"]}, "shrunk to")
         patch = config.get("patch_size")
         if patch is not None:
             _only_side("patch_size", _sides("patch_size", patch), views["patch"])
@@ -57,20 +58,11 @@ def _only_side(key: str, sides: Mapping[str, int], wanted: int) -> None:
         raise CheckpointError(f"{key} is {_written(sides)}, but the config makes images {wanted} pixels wide")
 
 
-def _check_bounds(sizes: Mapping[str, Mapping[str, int]], views: Mapping[str, Any]) -> None:
-    """A size that bounds the sides of images which keep their aspect ratio."""
-    wanted = {"shortest_edge": views["shortest"], "longest_edge": views["longest"]}
+def _only_sides(sizes: Mapping[str, Mapping[str, int]], wanted: Mapping[str, int], remark: str) -> None:
+    """A `size` alone, of no other sides than those wanted; remark: what images are made of it."""
     for key, sides in sizes.items():
         if key != "size" or not sides.items() <= wanted.items():
-            raise CheckpointError(f"{key} is {_written(sides)}, but images are kept within {wanted}")
-
-
-def _check_limits(sizes: Mapping[str, Mapping[str, int]], views: Mapping[str, Any]) -> None:
-    """A size that larger images are shrunk to."""
-    wanted = {"height": views["height"], "width": views["width"]}
-    for key, sides in sizes.items():
-        if key != "size" or not sides.items() <= wanted.items():
-            raise CheckpointError(f"{key} is {_written(sides)}, but images are shrunk to {wanted}")
+            raise CheckpointError(f"{key} is {_written(sides)}, but images are {remark} {wanted}")
 
 
 def _check_form(config: Config, sides: Mapping[str, int], fit: str | None) -> None:

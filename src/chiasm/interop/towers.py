@@ -11,7 +11,7 @@ from torch import Tensor
 
 from chiasm.errors import CheckpointError, RecipeError, excerpt
 from chiasm.interop.config import known_value, plain
-from chiasm.interop.family import Folder
+from chiasm.interop.family import Folder, Original
 from chiasm.interop.mapping import Own, Rule, Unused
 from chiasm.transformers_config import as_options, build_config
 
@@ -134,6 +134,13 @@ def colour(mean: object) -> list[int]:
     if not all(0 <= value <= 1 for value in values):
         raise CheckpointError(f"image_mean is {excerpt(mean)}, which is no colour between 0 and 1")
     return [int(value * 255) for value in values]
+
+
+def with_padding(folder: Folder, key: str, mean: str = "image_mean") -> Original:
+    """The folder's checkpoint; under `key` the colour of its preprocessor's mean, with which images are padded."""
+    given = preprocessor(folder).get(mean)
+    padding = {key: colour(given)} if given else {}
+    return Original({**folder.config, **padding}, dict(folder.tensors))
 
 
 def normalisation(folder: Folder, slot: str = "encoder", key: str = "image") -> dict[str, Tensor]:

@@ -63,9 +63,8 @@ class Mixture(Generic[Item]):
         self.key, self.items, self.rank, self.world = key, items, rank, world
         self._order = lru_cache(maxsize=2 * len(self.sources))(self._shuffled)
         self._open: tuple[int, int, Sequence[Item]] | None = None  # epoch, group and items of the group begun
-        self._fruitless: set[int] = (
-            set()
-        )  # groups of the current source that were tried since an item was taken
+        # Groups of the current source that were tried since an item was taken.
+        self._fruitless: set[int] = set()
         self._last: DataError | None = None  # why an item could not be used
         self.restore({"taken": {}, "groups": {}, "current": None, "offset": 0, "left_out": {}})
 

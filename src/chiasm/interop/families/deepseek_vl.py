@@ -18,7 +18,7 @@ from chiasm.interop.mapping import NameMap, Rule, Unused
 from chiasm.interop.replay import CasePicture, case_document, read_documents, scattered
 from chiasm.interop.sam import sam_rules
 from chiasm.interop.timm_siglip import siglip, siglip_rules
-from chiasm.interop.towers import causal_config, channels, colour, deviations, normalisation, preprocessor
+from chiasm.interop.towers import causal_config, channels, colour, deviations, normalisation, with_padding
 from chiasm.interop.verify import replays, replays_table
 from chiasm.views import Size
 from chiasm.views.letterbox import Letterbox
@@ -126,12 +126,10 @@ class DeepseekVL(Family, name="deepseek-vl"):
         )
 
     def read(self, folder: Folder) -> Original:
-        mean = preprocessor(folder).get("image_mean")  # whose colour an image is padded with
-        return Original({**folder.config, **({PADDING: colour(mean)} if mean else {})}, dict(folder.tensors))
+        return with_padding(folder, PADDING)
 
     def write(self, original: Original, folder: Path) -> None:
-        config = {key: value for key, value in original.config.items() if key != PADDING}
-        super().write(Original(config, original.tensors), folder)
+        super().write(original.without(PADDING), folder)
 
     def constants(self, folder: Folder) -> dict[str, Tensor]:
         """What the preprocessor does and each tower does behind it, as one."""

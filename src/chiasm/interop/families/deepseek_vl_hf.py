@@ -21,12 +21,11 @@ from chiasm.interop.replay import CasePicture, case_document, read_documents, sc
 from chiasm.interop.sam import attention_rules
 from chiasm.interop.towers import (
     causal_config,
-    colour,
     normalisation,
-    preprocessor,
     settings,
     tower,
     tower_rules,
+    with_padding,
 )
 from chiasm.interop.verify import replays
 from chiasm.views import GREY, Size
@@ -56,8 +55,7 @@ class DeepseekVLTransformers(Family, name="deepseek-vl-hf"):
 
     def read(self, folder: Folder) -> Original:
         which = "high_res_image_mean" if _is_hybrid(folder.config) else "image_mean"
-        mean = preprocessor(folder).get(which)
-        return Original({**folder.config, **({PADDING: colour(mean)} if mean else {})}, dict(folder.tensors))
+        return with_padding(folder, PADDING, which)
 
     def model(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> dict[str, dict[str, Any]]:
         text, hybrid = config["text_config"], _is_hybrid(config)
@@ -125,8 +123,7 @@ class DeepseekVLTransformers(Family, name="deepseek-vl-hf"):
         }
 
     def write(self, original: Original, folder: Path) -> None:
-        told = {key: value for key, value in original.config.items() if key != PADDING}
-        super().write(Original(told, original.tensors), folder)
+        super().write(original.without(PADDING), folder)
 
     def constants(self, folder: Folder) -> dict[str, Tensor]:
         if not _is_hybrid(folder.config):

@@ -22,7 +22,7 @@ from chiasm.interop.family import Family, Folder, Original, find_family
 from chiasm.interop.mapping import NameMap, Rule, Unused
 from chiasm.interop.replay import CasePicture, case_document, read_documents, unnormalised
 from chiasm.interop.timm_siglip import siglip, siglip_rules
-from chiasm.interop.towers import causal_config, colour, normalisation, preprocessor
+from chiasm.interop.towers import causal_config, normalisation, with_padding
 from chiasm.interop.verify import replays
 from chiasm.sequence import Kind
 from chiasm.views import Size
@@ -65,8 +65,7 @@ class Janus(Family, name="janus"):
         return folder.config.get("model_type") == "multi_modality" and "gen_vision_config" in folder.config
 
     def read(self, folder: Folder) -> Original:
-        mean = preprocessor(folder).get("image_mean")  # whose colour an image is padded with
-        return Original({**folder.config, **({PADDING: colour(mean)} if mean else {})}, dict(folder.tensors))
+        return with_padding(folder, PADDING)
 
     def model(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> dict[str, dict[str, Any]]:
         seen, drawn = config["vision_config"]["params"], config["gen_head_config"]["params"]
@@ -118,8 +117,7 @@ class Janus(Family, name="janus"):
         return usual | normalisation(folder)
 
     def write(self, original: Original, folder: Path) -> None:
-        config = {key: value for key, value in original.config.items() if key != PADDING}
-        super().write(Original(config, original.tensors), folder)
+        super().write(original.without(PADDING), folder)
 
 
 def _tokenizer(config: Mapping[str, Any]) -> dict[str, Any]:
