@@ -24,7 +24,7 @@ from chiasm.data.world.splits import Split, strangers
 from chiasm.data.world.wordings import Phrasings
 
 # Raised when the same options would give other samples, so that caches and records are not mistaken.
-VERSION = 3
+VERSION = 4
 DEFAULT_TASKS = {**dict.fromkeys(QUESTIONS, 1), "draw": 1, "words": 1}
 
 # content of the user, content of the assistant (none: the first is a document of its own), what the truth says
