@@ -26,6 +26,7 @@ from torch import Tensor
 from chiasm import safe_json
 from chiasm.devices import choose_device, choose_dtype
 from chiasm.errors import CheckpointError
+from chiasm.forms import refuse_old
 from chiasm.frozen import fetched, set_aside
 from chiasm.integrity import check_seal, seal, sync
 from chiasm.skeleton import stream_into, without_weights
@@ -61,11 +62,23 @@ def load_model(
         What makes codes, and pixels of them, always keeps the checkpoint's: small differences there decide codes.
     Raises CheckpointError that names what is missing, left over or of another shape.
     """
+    place, numbers = choose_device(device), choose_dtype(dtype)
+    folder = find_checkpoint(folder)
+    recipe, model, tensors = open_model(folder)
+    check_seal(folder)
+    stream_into(model, tensors, place, lambda name: None if name.startswith(FULL) else numbers)
+    model.sampling = recipe.sampling
+    return model.eval()
+
+
+def open_model(folder: Path) -> tuple[Recipe, Model, dict[str, Tensor]]:
+    """The recipe of a checkpoint, its model without weights, and the weights, which fit it.
+
+    Raises CheckpointError as `load_model`.
+    """
     from chiasm.model import Model
     from chiasm.recipe import load_recipe
 
-    place, numbers = choose_device(device), choose_dtype(dtype)
-    folder = find_checkpoint(folder)
     recipe = load_recipe(folder / "recipe.yaml")
     record = read_parts(folder)
     spec = record["model"]
@@ -81,24 +94,26 @@ def load_model(
         model = Model(spec, seed=recipe.seed)
     _check_options(model, spec, recipe, folder)
     check_fit(model, tensors, folder / "model.safetensors")
-    check_seal(folder)
-    stream_into(model, tensors, place, lambda name: None if name.startswith(FULL) else numbers)
-    model.sampling = recipe.sampling
-    return model.eval()
+    return recipe, model, tensors
 
 
 def read_parts(folder: Path) -> dict[str, Any]:
-    """What `parts.json` of a checkpoint holds; raises CheckpointError unless it describes a model."""
+    """What `parts.json` of a checkpoint holds.
+
+    Raises CheckpointError unless it describes a model, and OutdatedError where it does so in an older form.
+    """
     record = read_json(folder / "parts.json")
     try:
         described = all(isinstance(options["type"], str) for options in record["model"].values())
         described &= all(isinstance(name, str) for pair in record["tied"].items() for name in pair)
         references = record.get("frozen", {}).values()
         described &= all(isinstance(each[key], str) for each in references for key in ("hash", "file"))
+        described &= isinstance(record.get("fingerprint", ""), str)
     except (KeyError, TypeError, AttributeError):
         described = False
     if not described:
         raise CheckpointError(f"{folder / 'parts.json'} does not describe a model")
+    refuse_old({"model": record["model"]}, folder / "parts.json")
     return record
 
 

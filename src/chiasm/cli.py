@@ -354,6 +354,22 @@ def merge(
 
 
 @app.command()
+def upgrade(
+    place: Annotated[
+        Path, typer.Argument(help="a run, a checkpoint, or a recipe's YAML file", metavar="FOLDER_OR_RECIPE")
+    ],
+    plugins: Plugins = None,
+) -> None:
+    """Bring what an earlier Chiasm wrote up to date: recipes, and the names of tensors."""
+    from chiasm.plugins import load_plugins
+    from chiasm.upgrade import upgrade as run
+
+    load_plugins(plugins or ())
+    for line in run(place) or ["nothing to change: all of it is of today's form"]:
+        _say(line)
+
+
+@app.command()
 def verify(
     cases: Annotated[list[Path], typer.Argument(help="parity cases or folders of them", metavar="CASE...")],
     as_json: Annotated[bool, typer.Option("--json", help="print data")] = False,

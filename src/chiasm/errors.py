@@ -37,6 +37,10 @@ class CheckpointError(ChiasmError):
     """A checkpoint cannot be read or written, or does not fit the model."""
 
 
+class OutdatedError(ChiasmError):
+    """A recipe or a checkpoint of an older form; the message names the command that brings it up to date."""
+
+
 def excerpt(value: object, most: int = 60) -> str:
     """A value of a stranger's making as one short line that any terminal prints: text as it is, all else quoted."""
     text = str(value) if isinstance(value, str | PurePath) else _QUOTED.repr(value)

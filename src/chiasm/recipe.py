@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from chiasm import parts, safe_yaml
 from chiasm.errors import RecipeError, excerpt, nearest, quoted, reason
+from chiasm.forms import refuse_old
 from chiasm.overlay import load_value, merge, nested
 from chiasm.stage_checks import check_stages
 
@@ -197,11 +198,12 @@ def load_recipe(
     source: a path, the name of a recipe that comes with Chiasm, or the recipe as a mapping.
     overrides: `dotted.key=value`, the value in YAML (`model.connector.depth=3`, `stages.align.steps=10`).
     tiny: apply the recipe's `tiny` overlay first.
-    Raises RecipeError, with the nearest name for an unknown one.
+    Raises RecipeError, with the nearest name for an unknown one, and OutdatedError for a recipe of an older form.
     """
     raw = _copied(source) if isinstance(source, Mapping) else _read(find_recipe(source))
-    if isinstance(source, Mapping) and "base" in raw:
-        raw = _on_base(raw, Path.cwd())
+    if isinstance(source, Mapping):
+        refuse_old(raw, None)
+        raw = _on_base(raw, Path.cwd()) if "base" in raw else raw
     overlay = raw.pop("tiny", None)
     if tiny:
         if overlay is None:
@@ -293,6 +295,7 @@ def _read(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     raw = safe_yaml.read(path)
     if not isinstance(raw, dict):
         raise RecipeError(f"{path} must hold a mapping with 'name', 'model', 'data' and 'stages'")
+    refuse_old(raw, path)
     return _on_base(raw, path.parent, (*above, path.resolve())) if "base" in raw else raw
 
 
@@ -301,13 +304,20 @@ def _on_base(raw: dict[str, Any], folder: Path, above: tuple[Path, ...] = ()) ->
     base = raw.pop("base")
     if not isinstance(base, str):
         raise RecipeError(f"base must be the file or the name of a recipe, not {quoted(base)}")
-    beside = folder / base
-    path = beside if beside.is_file() else find_recipe(base)
+    path = find_base(base, folder)
     if path.resolve() in above:
         raise RecipeError(
             f"{path} is its own base: {' on '.join(each.name for each in above)} on {path.name}"
         )
-    return merge(_read(path, above), raw)
+    under = _read(path, above)
+    refuse_old(raw, above[-1] if above else None, under)
+    return merge(under, raw)
+
+
+def find_base(base: str, folder: Path) -> Path:
+    """The file of what a recipe in a folder names as its `base`; raises RecipeError."""
+    beside = folder / base
+    return beside if beside.is_file() else find_recipe(base)
 
 
 def _check_keys(raw: Any, model: type[BaseModel], where: str) -> None:

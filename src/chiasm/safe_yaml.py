@@ -153,9 +153,29 @@ def _sentence(error: Exception) -> str:
     return f"line {mark.line + 1}, column {mark.column + 1}: {excerpt(problem, 200)}"
 
 
-def write(value: Any) -> str:
-    """A value as YAML that `parse` reads back as it is."""
-    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
+def nodes(text: str) -> yaml.Node:
+    """A YAML text as nodes, which know where in it they stand; raises yaml.YAMLError."""
+    node = yaml.compose(text, _Loader)
+    assert node is not None, "a text without a value has no nodes"
+    return node
+
+
+def value_of(node: yaml.Node) -> Any:
+    """The plain value of a scalar node."""
+    return _Loader("").construct_object(node)
+
+
+def write(value: Any, *, flow: bool = False) -> str:
+    """A value as YAML that `parse` reads back as it is; with `flow`, on one line."""
+    width = 1 << 20 if flow else 110
+    return yaml.dump(
+        value,
+        Dumper=_Dumper,
+        sort_keys=False,
+        allow_unicode=True,
+        width=width,
+        default_flow_style=flow,
+    )
 
 
 def check_plain(value: Any, where: str) -> None:

@@ -44,7 +44,7 @@ def taken_over(raw: Mapping[str, Any]) -> dict[str, Any]:
                 f"start.slots names {quoted(slot)}, which {folder} has not{nearest(slot, model)}"
             )
     model = {slot: spec for slot, spec in model.items() if slots is None or slot in slots}
-    start = {"folder": str(folder), "fingerprint": _fingerprint(folder), "slots": slots}
+    start = {"folder": str(folder), "fingerprint": fingerprint(folder), "slots": slots}
     return {**raw, "model": merge(model, raw.get("model") or {}), "start": start}
 
 
@@ -70,7 +70,7 @@ def begin(model: Model, start: Start) -> list[str]:
     folder = Path(start.folder)
     if not (folder / "model.safetensors").is_file():
         raise CheckpointError(f"{folder}, with whose weights this recipe starts, is not there; bring it back")
-    if _fingerprint(folder) != start.fingerprint:
+    if fingerprint(folder) != start.fingerprint:
         raise CheckpointError(f"{folder} has other weights than when this recipe was resolved; start afresh")
     record = read_parts(folder)
     tensors = read_weights(folder, record)
@@ -122,8 +122,17 @@ def _grown(theirs: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str,
     return grown
 
 
-def _fingerprint(folder: Path) -> str:
-    """Of the size of the file of weights, of stretches of it from one end to the other, and of references."""
+def fingerprint(folder: Path) -> str:
+    """Of the size of the file of weights, of stretches of it from one end to the other, and of references.
+
+    Where `chiasm upgrade` gave tensors other names, it is what it was before.
+    """
+    record = read_parts(folder)
+    return record.get("fingerprint") or fingerprint_of(folder, record)
+
+
+def fingerprint_of(folder: Path, record: Mapping[str, Any]) -> str:
+    """Of the files as they are. record: of the folder's `parts.json`."""
     weights = folder / "model.safetensors"
     size = weights.stat().st_size
     digest = blake2b(str(size).encode(), digest_size=16)
@@ -131,6 +140,6 @@ def _fingerprint(folder: Path) -> str:
         for probe in range(_PROBES):
             file.seek(max(0, (size - _PROBE) * probe // (_PROBES - 1)))
             digest.update(file.read(_PROBE))
-    for slot, reference in sorted(read_parts(folder).get("frozen", {}).items()):
+    for slot, reference in sorted(record.get("frozen", {}).items()):
         digest.update(f"{slot} {reference['hash']}".encode())
     return digest.hexdigest()

@@ -19,7 +19,7 @@ import torch
 
 from chiasm.checkpoint import FILES, read_json, remove_drafts, training_checkpoints
 from chiasm.devices import name_of
-from chiasm.errors import CheckpointError, ChiasmError, RecipeError
+from chiasm.errors import CheckpointError, ChiasmError, OutdatedError, RecipeError
 from chiasm.integrity import check_seal
 from chiasm.recipe import Recipe, load_recipe, write_text
 from chiasm.training.distribution import Ranks
@@ -43,7 +43,7 @@ class Run:
     def __enter__(self) -> Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         if self.ranks.first:
-            self._claim()
+            self._lock = claim(self.folder)
         try:
             self._compare()
             self.ranks.wait()
@@ -169,17 +169,6 @@ class Run:
             raise CheckpointError(f"{path} is not the record of a run; remove it, and it is written anew")
         return record
 
-    def _claim(self) -> None:
-        self._lock = os.open(self.folder / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(self._lock)
-            self._lock = None
-            raise ChiasmError(
-                f"another process is training in {self.folder}; choose another folder"
-            ) from None
-
     def _compare(self) -> None:
         path = self.folder / "recipe.yaml"
         self.more_steps = False
@@ -191,6 +180,8 @@ class Run:
             return  # the checkpoints have it too
         try:
             theirs = load_recipe(path)
+        except OutdatedError:
+            raise
         except ChiasmError as error:
             raise RecipeError(
                 f"{path}, the recipe of this run, cannot be read: {error}; remove it: the checkpoints have it too"
@@ -202,6 +193,17 @@ class Run:
                 f"{self.folder} holds a run of another recipe: it differs in {', '.join(differing)}; "
                 "choose another folder, or the recipe that is there"
             )
+
+
+def claim(folder: Path) -> int:
+    """The handle of a run's lock, held until it is closed; raises ChiasmError where another process holds it."""
+    lock = os.open(folder / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lock)
+        raise ChiasmError(f"another process is training in {folder}; choose another folder") from None
+    return lock
 
 
 def _is_change(entry: Any) -> bool:

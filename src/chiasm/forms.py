@@ -1,0 +1,219 @@
+"""Forms that recipes and checkpoints had before, as a table: what `chiasm upgrade` changes, and all else refuses.
+
+A row leaves what is of today's form as it is, so that no version need be written down or asked for.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from chiasm.errors import OutdatedError, excerpt
+from chiasm.overlay import merge
+
+Section = MutableMapping[str, Any]
+Rename = Callable[[str], str]
+
+
+class Row(Protocol):
+    """One change of form."""
+
+    def rewrite(self, recipe: Section, under: Mapping[str, Any]) -> list[str]:
+        """Change a raw recipe in place; returns what was changed. under: what it is laid over."""
+
+    def renames(self, model: Mapping[str, Any]) -> list[tuple[str, str]]:
+        """Patterns of names of tensors and their replacements, for a `model` section of the older form."""
+
+    def slot_of(self, slot: str) -> str:
+        """What a slot is called today."""
+
+
+@dataclass(frozen=True)
+class MovedPart:
+    """A part that has another name, or whose options stand elsewhere.
+
+    options: today's dotted place of each option that has moved. values: by dotted place, what the older form left
+    unsaid, or a function that works it out from the older options. tensors: patterns of names below the slot, and
+    their replacements.
+    """
+
+    slot: str
+    old: str
+    new: str
+    options: Mapping[str, str] = field(default_factory=dict)
+    values: Mapping[str, Any] = field(default_factory=dict)
+    tensors: Mapping[str, str] = field(default_factory=dict)
+
+    def rewrite(self, recipe: Section, under: Mapping[str, Any]) -> list[str]:
+        model = recipe.get("model")
+        spec = model.get(self.slot) if isinstance(model, dict) else None
+        if not isinstance(model, dict) or not isinstance(spec, dict):
+            return []
+        if not self._is_old(spec, _part(under, self.slot)):
+            return []
+        stated = "type" in spec
+        model[self.slot] = self._today(spec, stated)
+        moved = [f"{key} -> {self.options[key]}" for key in spec if key in self.options]
+        named = [f"{self.old} -> {self.new}"] if stated and self.old != self.new else []
+        return [f"model.{self.slot}: {', '.join(named + moved)}"]
+
+    def renames(self, model: Mapping[str, Any]) -> list[tuple[str, str]]:
+        if _part({"model": model}, self.slot).get("type") != self.old:
+            return []
+        slot = re.escape(self.slot)
+        return [(rf"^{slot}\.{pattern}", f"{self.slot}.{name}") for pattern, name in self.tensors.items()]
+
+    def slot_of(self, slot: str) -> str:
+        return slot
+
+    def _is_old(self, spec: Mapping[str, Any], under: Mapping[str, Any]) -> bool:
+        """under: the part that an overlay without a type changes, of either form."""
+        moves = any(key in self.options for key in spec)
+        if "type" in spec:
+            return spec["type"] == self.old and (moves or self.old != self.new)
+        kinds = {place: value for place, value in self.values.items() if place.endswith(".type")}
+        today = under.get("type") == self.new and all(_get(under, p) == value for p, value in kinds.items())
+        return moves and (under.get("type") == self.old or today)
+
+    def _today(self, spec: Mapping[str, Any], stated: bool) -> dict[str, Any]:
+        today: dict[str, Any] = {"type": self.new} if stated else {}
+        for place in filter(lambda place: stated and place.endswith(".type"), self.values):
+            _put(today, place, self.values[place])
+        for key, value in spec.items():
+            if key != "type":
+                _put(today, self.options.get(key, key), value)
+        for place, value in self.values.items() if stated else ():
+            if _get(today, place) is None:
+                _put(today, place, value(spec) if callable(value) else value)
+        return today
+
+
+@dataclass(frozen=True)
+class MovedSlot:
+    """A slot that has another name, in stages and in front of its tensors too. new: may be dotted."""
+
+    old: str
+    new: str
+
+    def rewrite(self, recipe: Section, under: Mapping[str, Any]) -> list[str]:
+        changed = []
+        model = recipe.get("model")
+        if isinstance(model, dict) and self.old in model:
+            _put(model, self.new, model.pop(self.old))
+            changed.append(f"model.{self.old} -> model.{self.new}")
+        for stage in _stages(recipe):
+            train = stage.get("train")
+            if isinstance(train, dict) and self.old in train:
+                stage["train"] = {self.slot_of(key): rate for key, rate in train.items()}
+                changed.append(f"train.{self.old} -> train.{self.new}")
+        start = recipe.get("start")
+        if isinstance(start, dict) and self.old in (start.get("slots") or ()):
+            start["slots"] = [self.slot_of(slot) for slot in start["slots"]]
+            changed.append(f"start.slots: {self.old} -> {self.new}")
+        return list(dict.fromkeys(changed))
+
+    def renames(self, model: Mapping[str, Any]) -> list[tuple[str, str]]:
+        return [(rf"^{re.escape(self.old)}\.", f"{self.new}.")] if self.old in model else []
+
+    def slot_of(self, slot: str) -> str:
+        return self.new if slot == self.old else slot
+
+
+# In the order in which the changes were made.
+TABLE: tuple[Row, ...] = ()
+
+
+def renewed(
+    raw: Mapping[str, Any], under: Mapping[str, Any] | None = None
+) -> tuple[dict[str, Any], list[str]]:
+    """A raw recipe in today's form, and what was changed. under: the raw recipe that it is laid over."""
+    recipe, changes = copy.deepcopy(dict(raw)), []
+    for row in TABLE:
+        beneath = under or {}
+        tiny = recipe.get("tiny")
+        if isinstance(tiny, dict):
+            changes += [f"tiny.{each}" for each in row.rewrite(tiny, _laid_over(beneath, recipe))]
+        changes += row.rewrite(recipe, beneath)
+    return recipe, changes
+
+
+def renamed(model: Mapping[str, Any]) -> Rename:
+    """Today's name of each tensor of a checkpoint, whose `model` section may be of an older form."""
+    steps, section = [], {"model": copy.deepcopy(dict(model))}
+    for row in TABLE:
+        steps += row.renames(section["model"])
+        row.rewrite(section, {})
+    patterns = [(re.compile(pattern), name) for pattern, name in steps]
+
+    def rename(name: str) -> str:
+        for pattern, today in patterns:
+            name = pattern.sub(today, name)
+        return name
+
+    return rename
+
+
+def slot_today(slot: str) -> str:
+    """What a slot that may be of an older form is called today."""
+    for row in TABLE:
+        slot = row.slot_of(slot)
+    return slot
+
+
+def refuse_old(raw: Mapping[str, Any], path: Path | None, under: Mapping[str, Any] | None = None) -> None:
+    """Raise OutdatedError for a recipe of an older form, with the command that converts it. path: its file."""
+    changes = renewed(raw, under)[1]
+    if not changes:
+        return
+    where, what = (path, _holder(path)) if path is not None else ("the recipe", "FILE")
+    raise OutdatedError(
+        f"{where} is of an older form ({excerpt(changes[0], 200)}); bring it up to date: chiasm upgrade {what}"
+    )
+
+
+def _holder(path: Path) -> Path:
+    """What `chiasm upgrade` is called with for a file: the run or the checkpoint in which it stands, if any."""
+    folder = path.parent
+    for run in (folder, folder.parent, folder.parent.parent):
+        if (run / "run.json").is_file() and (run / "recipe.yaml").is_file():
+            return run
+    return folder if (folder / "parts.json").is_file() else path
+
+
+def _part(recipe: Mapping[str, Any], slot: str) -> Mapping[str, Any]:
+    model = recipe.get("model")
+    spec = model.get(slot) if isinstance(model, Mapping) else None
+    return spec if isinstance(spec, Mapping) else {}
+
+
+def _laid_over(under: Mapping[str, Any], recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """The parts alone: nothing else of what an overlay lies over decides on its form."""
+    models = [each.get("model") for each in (under, recipe)]
+    lower, upper = (each if isinstance(each, Mapping) else {} for each in models)
+    return {"model": merge(lower, upper)}
+
+
+def _stages(recipe: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """The stages of a recipe, or of an overlay that names them."""
+    stages = recipe.get("stages")
+    items = (
+        stages.values() if isinstance(stages, Mapping) else stages if isinstance(stages, list | tuple) else ()
+    )
+    return (stage for stage in items if isinstance(stage, dict))
+
+
+def _get(section: Mapping[str, Any], place: str) -> Any:
+    for key in place.split("."):
+        section = section.get(key) if isinstance(section, Mapping) else None  # type: ignore[assignment]
+    return section
+
+
+def _put(section: Section, place: str, value: Any) -> None:
+    *folders, last = place.split(".")
+    for key in folders:
+        section = section.setdefault(key, {})
+    section[last] = value
