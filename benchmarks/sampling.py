@@ -23,6 +23,7 @@ from taking_turns import compared, table
 from chiasm.data.documents import draw_prompt
 from chiasm.data.sample import Message, Sample
 from chiasm.generation import decode, draw
+from chiasm.heads import GREEDY
 from chiasm.interop import find_family
 from chiasm.language.llama_block import hidden_width
 from chiasm.model import Model
@@ -234,7 +235,7 @@ def parameters(model: Any) -> int:
 def _drawn(model: Any, prompts: list[str], guidance: float) -> tuple[torch.Tensor, torch.Tensor]:
     samples = [Sample(prompt, (Message("user", (prompt,)),)) for prompt in prompts]
     documents = [draw_prompt(model.contract, sample) for sample in samples]
-    codes = draw(model, documents, guidance=guidance, temperature=0, top_k=0)
+    codes = draw(model, documents, replace(GREEDY, guidance=guidance))
     return codes, decode(model, codes)
 
 

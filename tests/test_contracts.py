@@ -12,6 +12,7 @@ from chiasm.data.documents import PictureReader, document, draw_prompt, prompt_o
 from chiasm.errors import RecipeError
 from chiasm.generation import Session, draw
 from chiasm.generators import Generators
+from chiasm.heads import Sampling
 from chiasm.losses import objective
 from chiasm.model import Model
 from chiasm.recipe import Stage, load_recipe
@@ -315,9 +316,9 @@ def test_a_picture_of_a_batch_is_the_one_that_its_prompt_and_seed_give_alone(mad
     _, model, samples = made
     model.eval()
     prompts = [draw_prompt(model.contract, prompt_of(s)) for s in samples if s.truth["task"] == "draw"][:2]
-    options = {"guidance": 1.5, "temperature": 1.0, "top_k": 0}
-    codes = draw(model, prompts, generators=Generators(range(len(prompts))), **options)
-    alone = draw(model, prompts[-1:], generators=Generators([len(prompts) - 1]), **options)
+    sampling = Sampling(guidance=1.5)
+    codes = draw(model, prompts, sampling, generators=Generators(range(len(prompts))))
+    alone = draw(model, prompts[-1:], sampling, generators=Generators([len(prompts) - 1]))
     assert torch.equal(codes[-1:], alone)
     pixels = model.image_decoder.decode(codes)
     assert pixels.min() >= 0

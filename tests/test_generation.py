@@ -2,6 +2,7 @@
 
 import re
 from copy import deepcopy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,7 +16,8 @@ from chiasm.data.sample import Message, Sample
 from chiasm.errors import ChiasmError, DataError
 from chiasm.generation import DrawStep, Session, answers, draw
 from chiasm.generators import Generators
-from chiasm.heads.next_token import draw as draw_codes
+from chiasm.heads import GREEDY, Sampling
+from chiasm.heads.sampling import choose
 from chiasm.language.key_values import KeyValues
 from chiasm.routing import current_reading
 from chiasm.sequence import Document, Kind, pack
@@ -92,7 +94,7 @@ def test_drawing_step_by_step_equals_teacher_forcing(tiny_model):
     model, world = tiny_model
     sample = next(s for s in world[0] if s.truth["task"] == "draw")
     prompt = draw_prompt(model.contract, prompt_of(sample))
-    codes = draw(model, [prompt], guidance=1.0, temperature=0.0, top_k=0)
+    codes = draw(model, [prompt], GREEDY)
     span = model.contract.span
     size = len(prompt)
     prompt.add_picture(PictureInMemory(Image.new("RGB", (32, 32))), Kind.WRITTEN, 0, span.opens, span.exposed)
@@ -211,14 +213,16 @@ def test_a_prompt_that_is_no_text_is_named(tiny_model, prompt):
 def test_a_temperature_near_zero_is_greedy(temperature):
     """However near: single precision cannot even hold the first two."""
     logits = torch.randn(50, 7, generator=torch.Generator().manual_seed(0)) * 9
-    assert torch.equal(draw_codes(logits, temperature, 0, Generators(range(50))), logits.argmax(-1))
+    assert torch.equal(
+        choose(logits, Sampling(temperature=temperature), Generators(range(50))), logits.argmax(-1)
+    )
 
 
 def test_guidance_moves_the_codes_and_one_is_none(tiny_model):
     model, world = tiny_model
     sample = next(s for s in world[0] if s.truth["task"] == "draw")
     prompts = [draw_prompt(model.contract, prompt_of(sample))]
-    plain, guided = (draw(model, prompts, guidance=g, temperature=0.0, top_k=0) for g in (1.0, 8.0))
+    plain, guided = (draw(model, prompts, replace(GREEDY, guidance=g)) for g in (1.0, 8.0))
     assert plain.shape == guided.shape == (1, *model.image_tokenizer.grid)
 
 
@@ -290,11 +294,11 @@ def test_a_stopped_answer_goes_on_within_a_half_drawn_picture(tiny_model, monkey
     turn, reply = Turn(model, "Draw.", tokens=6, seed=3, temperature=1.0), Reply()
     steps, step = [], DrawStep.__call__
 
-    def stopping(self, embeddings, **options):
-        steps.append(len(embeddings[0]))
+    def stopping(self, ask):
+        steps.append(len(ask.embeddings[0]))
         if len(steps) in (stop, stop + 2):
             raise KeyboardInterrupt
-        return step(self, embeddings, **options)
+        return step(self, ask)
 
     monkeypatch.setattr(DrawStep, "__call__", stopping)
     stops = 0

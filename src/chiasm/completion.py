@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from chiasm.data.sample import Message, Picture, Sample
 from chiasm.errors import ChiasmError, DataError
 from chiasm.generation import decode, draw, sampling_of, to_pictures
 from chiasm.generators import Generators, check_count, seeds_of
+from chiasm.heads import Sampling
 
 if TYPE_CHECKING:
     from chiasm.model import Model
@@ -46,6 +48,7 @@ def complete(
     if not pictures:
         raise DataError("a visual sentence needs a picture to follow")
     options = sampling_of(model, temperature=temperature, top_k=top_k)
+    unguided = replace(options.of_images, guidance=1.0)
     seeds = seeds_of(seed, 1, check_count(count))
     reader = KnownCodes(model)
     sentence = [References().picture(each, "the sentence") for each in pictures]
@@ -58,14 +61,7 @@ def complete(
     images: list[Image.Image] = []
     for each in seeds:
         generators = Generators([each])
-        codes = next_codes(
-            model,
-            sentence,
-            reader,
-            temperature=options.temperature,
-            top_k=options.top_k,
-            generators=generators,
-        )
+        codes = next_codes(model, sentence, reader, unguided, generators)
         images += to_pictures(decode(model, codes, generators))
         sentence.append(PictureInMemory(images[-1]))
         reader.known[sentence[-1].key] = codes[0]
@@ -87,20 +83,10 @@ def next_codes(
     model: Model,
     sentence: Sequence[Picture],
     reader: PictureReader,
-    *,
-    temperature: float,
-    top_k: int,
+    sampling: Sampling,
     generators: Generators | None = None,
 ) -> Int[Tensor, "1 gh gw"]:
     """Codes of the picture that follows."""
     asked = Sample("the sentence", (Message("user", tuple(sentence)),))
     prompt = draw_prompt(model.contract, asked)
-    return draw(
-        model,
-        [prompt],
-        guidance=1.0,
-        temperature=temperature,
-        top_k=top_k,
-        generators=generators,
-        reader=reader,
-    )
+    return draw(model, [prompt], sampling, generators=generators, reader=reader)

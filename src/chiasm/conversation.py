@@ -20,7 +20,7 @@ from chiasm.devices import fitting
 from chiasm.errors import DataError, excerpt
 from chiasm.generation import Session, decode, draw, sampling_of, to_pictures
 from chiasm.generators import SEEDS, Generators, check_seed
-from chiasm.heads import Half
+from chiasm.heads import DrawingState
 from chiasm.kernels import quick_linear
 from chiasm.sequence import Kind, Slot, WrittenImages
 
@@ -111,7 +111,7 @@ class Turn(Iterator["str | Image.Image"]):
         self.ended = False
         self._reader = KnownCodes(model)
         self._seed = check_seed(seed)
-        self._half = Half(Generators([self._seed]))
+        self._progress = DrawingState(Generators([self._seed]))
         self._session: Session | None = None  # None: the document is to be read (again)
         self._left = self.choices.answer_tokens
         self._words: list[int] = []  # ids of the text since the last picture
@@ -172,16 +172,14 @@ class Turn(Iterator["str | Image.Image"]):
             self._draws, self.ended = False, True
             return None
         model, choices = self.model, self.choices
-        generators = self._half.restored()
+        generators = self._progress.restored()
         codes = draw(
             model,
             [self.document],
-            guidance=choices.guidance,
-            temperature=choices.temperature,
-            top_k=choices.top_k,
+            choices.of_images,
             generators=generators,
             reader=self._reader,
-            half=self._half,
+            progress=self._progress,
         )
         picture = to_pictures(decode(model, codes, generators))[0]
         item = PictureInMemory(picture)
@@ -191,7 +189,7 @@ class Turn(Iterator["str | Image.Image"]):
         self.document.add_picture(item, Kind.WRITTEN, tokenizer.end, span.opens, span.exposed)
         self.document.add_text(tokenizer.behind_picture, learn=False)
         self._seed = (self._seed + 1) % SEEDS
-        self._half, self._draws = Half(Generators([self._seed])), False
+        self._progress, self._draws = DrawingState(Generators([self._seed])), False
         return picture
 
 

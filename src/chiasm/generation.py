@@ -18,7 +18,7 @@ from chiasm.data.sample import Message, Sample
 from chiasm.devices import fitting
 from chiasm.errors import ChiasmError, DataError, excerpt
 from chiasm.generators import Generators, check_count, seeds_of
-from chiasm.heads import Half
+from chiasm.heads import Ask, DrawingState, Sampling, finish
 from chiasm.kernels import in_use
 from chiasm.language.key_values import KeyValues
 from chiasm.routing import routed
@@ -28,7 +28,7 @@ from chiasm.sequence import PADDING, Document, Kind, PackedBatch, pack
 if TYPE_CHECKING:
     from chiasm.language.text import TextTokenizer
     from chiasm.model import Model
-    from chiasm.recipe import Sampling
+    from chiasm.recipe import SamplingOptions
 
 TOGETHER = 64  # most pictures drawn at a time
 
@@ -155,24 +155,23 @@ def _ended(tokenizer: TextTokenizer, made: Sequence[Int[Tensor, " n"]]) -> Bool[
 
 
 class DrawStep:
-    """The `Step` of an image head: rows of a session that continue with the positions of one picture."""
+    """Reads what a drawing asks for: rows of a session that continue with the positions of one image."""
 
-    def __init__(self, session: Session, half: Half | None = None):
+    def __init__(self, session: Session):
         assert session.model.image_head is not None
         self.session, self.head = session, session.model.image_head
         self.start = fitting(session.last, self.head)
-        self.half = half
         self.done = 0
         self.layout = self.head.layout()
         if isinstance(session.cache, KeyValues):
             session.cache.expected = session.layout.documents.shape[1] + self.layout.length
 
-    def __call__(self, embeddings: Float[Tensor, "r s d"], *, keep: bool = True) -> Float[Tensor, "r s d"]:
-        begin, end = self.done, self.done + embeddings.shape[1]
-        self.done = end if keep else begin
+    def __call__(self, ask: Ask) -> Float[Tensor, "r s d"]:
+        begin, end = self.done, self.done + ask.embeddings.shape[1]
+        self.done = end if ask.keep else begin
         opens, exposed = self.layout.opens[begin:end], self.layout.exposed[begin:end]
         hidden = self.session.step(
-            embeddings.to(self.session.last.dtype), Kind.WRITTEN, opens, exposed, keep=keep
+            ask.embeddings.to(self.session.last.dtype), Kind.WRITTEN, opens, exposed, keep=ask.keep
         )
         return fitting(hidden, self.head)
 
@@ -181,27 +180,23 @@ class DrawStep:
 def draw(
     model: Model,
     prompts: Sequence[Document],
+    sampling: Sampling,
     *,
-    guidance: float,
-    temperature: float,
-    top_k: int,
     generators: Generators | None = None,
     reader: PictureReader | None = None,
-    half: Half | None = None,
+    progress: DrawingState | None = None,
 ) -> Int[Tensor, "n gh gw"]:
-    """Codes of one picture behind each prompt document (`draw_prompt`).
+    """Codes of one image behind each prompt document (`draw_prompt`).
 
-    half: notes how far the pictures have got, and where to go on.
+    progress: notes how far the images have got, and where to go on.
     """
     if model.image_head is None:
         raise ChiasmError("this model has no image head: it cannot draw")
     documents = list(prompts)
-    if guidance != 1:
+    if sampling.guidance != 1:
         documents += [without_prompt(model.contract, each) for each in prompts]
-    step = DrawStep(Session(model, documents, reader), half)
-    return model.image_head.sample(
-        step, guidance=guidance, temperature=temperature, top_k=top_k, generators=generators
-    )
+    step = DrawStep(Session(model, documents, reader))
+    return finish(model.image_head.write(step.start, sampling, generators, progress), step)
 
 
 def generate(
@@ -228,25 +223,18 @@ def generate(
         raise ChiasmError("this model has no image head: it cannot draw")
     samples = [Sample(f"prompt {i}", (Message("user", (text,)),)) for i, text in enumerate(prompts)]
     documents = [draw_prompt(contract, sample) for sample in samples for _ in range(count)]
-    return draw_images(model, documents, seeds, options)
+    return draw_images(model, documents, seeds, options.of_images)
 
 
 def draw_images(
-    model: Model, prompts: Sequence[Document], seeds: Sequence[int], options: Sampling
+    model: Model, prompts: Sequence[Document], seeds: Sequence[int], sampling: Sampling
 ) -> list[Image.Image]:
     """One picture behind each prompt document, each with its seed."""
     images: list[Image.Image] = []
     for start in range(0, len(prompts), TOGETHER):
         some = slice(start, start + TOGETHER)
         generators = Generators(seeds[some])
-        codes = draw(
-            model,
-            prompts[some],
-            guidance=options.guidance,
-            temperature=options.temperature,
-            top_k=options.top_k,
-            generators=generators,
-        )
+        codes = draw(model, prompts[some], sampling, generators=generators)
         images += to_pictures(decode(model, codes, generators))
     return images
 
@@ -271,17 +259,17 @@ def to_pictures(pixels: Float[Tensor, "n 3 h w"]) -> list[Image.Image]:
     return [Image.fromarray(rearrange(each, "c h w -> h w c").contiguous().numpy()) for each in bytes_]
 
 
-def sampling_of(model: Model, *, tokens: int | None = None, **options: Any) -> Sampling:
+def sampling_of(model: Model, *, tokens: int | None = None, **options: Any) -> SamplingOptions:
     """The recipe's sampling settings with the caller's options laid over them.
 
     Raises ChiasmError naming an option that is out of range.
     """
-    from chiasm.recipe import Sampling
+    from chiasm.recipe import SamplingOptions
 
-    base = model.sampling or Sampling()
+    base = model.sampling or SamplingOptions()
     changed = {key: value for key, value in {**options, "answer_tokens": tokens}.items() if value is not None}
     try:
-        return Sampling.model_validate({**base.model_dump(), **changed}, strict=True)
+        return SamplingOptions.model_validate({**base.model_dump(), **changed}, strict=True)
     except ValidationError as error:
         problem = error.errors()[0]
         name = str(problem["loc"][0]).replace("answer_tokens", "tokens")

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from chiasm.conversation import Reply
-    from chiasm.recipe import Sampling
+    from chiasm.recipe import SamplingOptions
 
 
 class Model(nn.Module):
@@ -253,7 +253,7 @@ class Model(nn.Module):
 
         return complete(self, pictures, **options)
 
-    sampling: Sampling | None = None  # defaults of `chat` and `generate`, from the recipe
+    sampling: SamplingOptions | None = None  # defaults of `chat` and `generate`, from the recipe
 
 
 def _filled(

@@ -7,7 +7,7 @@ import os
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -16,6 +16,9 @@ from chiasm.errors import RecipeError, excerpt, nearest, quoted, reason
 from chiasm.forms import refuse_old
 from chiasm.overlay import load_value, merge, nested
 from chiasm.stage_checks import check_stages
+
+if TYPE_CHECKING:
+    from chiasm.heads.sampling import Sampling
 
 MODEL_SLOTS = tuple(slot for slot in parts.SLOTS if slot not in parts.OUTSIDE)
 SEEING = ("views", "encoder", "connector")  # all of them, or none
@@ -102,8 +105,8 @@ class Checkpoints(Strict):
     )
 
 
-class Sampling(Strict):
-    """How answers and pictures are drawn from the model."""
+class SamplingOptions(Strict):
+    """How answers and images are drawn from the model."""
 
     guidance: float = Field(1.0, ge=1, le=1000, description="classifier-free guidance of pictures; 1 = none")
     temperature: float = Field(1.0, ge=0, le=1000, description="of pictures; 0 = greedy")
@@ -111,6 +114,12 @@ class Sampling(Strict):
         0, ge=0, le=1 << 31, description="codes a picture may choose from at each place; 0 = all"
     )
     answer_tokens: int = Field(64, gt=0, le=1 << 22, description="most tokens of an answer")
+
+    @property
+    def of_images(self) -> Sampling:
+        from chiasm.heads.sampling import Sampling
+
+        return Sampling(self.guidance, self.temperature, self.top_k)
 
 
 EarlierAnswers = Literal["true", "model"]
@@ -160,7 +169,7 @@ class Recipe(Strict):
     data: dict[str, dict[str, Any]]
     stages: tuple[Stage, ...]
     checkpoints: Checkpoints = Checkpoints()
-    sampling: Sampling = Sampling()
+    sampling: SamplingOptions = SamplingOptions()
     evaluation: Evaluation = Evaluation()
 
     def to_yaml(self) -> str:
@@ -234,7 +243,11 @@ def resolve(raw: Mapping[str, Any]) -> Recipe:
             raw = taken_over(raw)
     _check_keys(raw, Recipe, "the recipe")
     safe_yaml.check_plain(raw, "the recipe")
-    for name, section in (("checkpoints", Checkpoints), ("sampling", Sampling), ("evaluation", Evaluation)):
+    for name, section in (
+        ("checkpoints", Checkpoints),
+        ("sampling", SamplingOptions),
+        ("evaluation", Evaluation),
+    ):
         _check_keys(raw.get(name, {}), section, name)
     for stage in _sequence(raw.get("stages", []), "stages"):
         _check_keys(

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from writing import written
 
 from chiasm.attention import Layout
 from chiasm.errors import ChiasmError, RecipeError
@@ -11,15 +12,13 @@ from chiasm.tokenizers.lookup_free import split_code
 
 
 class Recorder:
-    """A `Step` whose hidden states follow from what was read last, and are different in every row at first."""
-
-    half = None
+    """Hidden states follow from what was read last, and are different in every row at first."""
 
     def __init__(self, rows, width):
         self.start = torch.randn(rows, width, generator=torch.Generator().manual_seed(0))
 
-    def __call__(self, embeddings, *, keep=True):
-        return embeddings + self.start[:, None]
+    def __call__(self, ask):
+        return ask.embeddings + self.start[:, None]
 
 
 def made(grid=(2, 2), **options):
@@ -34,8 +33,7 @@ def made(grid=(2, 2), **options):
 
 def sample(head, rows, **options):
     """Codes from a `Recorder`; without other options the likeliest ones."""
-    options = {"guidance": 1.0, "temperature": 0, "top_k": 0, "generators": None, **options}
-    return head.sample(Recorder(rows, 8), **options)
+    return written(head, Recorder(rows, 8), **options)
 
 
 def test_without_options_it_is_open_magvit2_bs():

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from test_factorised import Recorder
+from writing import written
 
 from chiasm.heads.llamagen import LlamaGenHead
 
@@ -20,7 +21,7 @@ def test_only_the_first_codes_are_guided(guided_codes):
     """None of a head is guided less than all, unless it is asked to be."""
     head = made() if guided_codes is None else made(guided_codes=guided_codes)
     step, guidance = Recorder(8, 8), 9.0
-    codes = head.sample(step, guidance=guidance, temperature=0, top_k=0, generators=None)
+    codes = written(head, step, guidance=guidance)
     embeddings = torch.cat([head.prepare(codes).embeddings] * 2)
     hidden = torch.cat([step.start[:, None], embeddings[:, :-1] + step.start[:, None]], 1)
     with_prompt, without = head.logits(hidden).chunk(2)

@@ -6,13 +6,14 @@ from itertools import pairwise
 import pytest
 import torch
 from torch.nn import functional
+from writing import Recorded, written
 
 from chiasm import parts
 from chiasm.errors import ChiasmError, RecipeError
 from chiasm.generators import Generators
-from chiasm.heads import masked
+from chiasm.heads import Ask, Sampling, masked
 from chiasm.heads.masked import masked_share, unsure
-from chiasm.heads.next_token import draw
+from chiasm.heads.sampling import choose
 from chiasm.sequence import IGNORE
 
 WIDTH, CODES, GRID = 16, 11, (3, 4)
@@ -45,7 +46,7 @@ def test_it_has_a_row_for_each_code_one_for_the_mask_and_one_for_each_cell():
 def test_without_options_a_picture_takes_twelve_steps_of_the_cosine():
     made = head()
     step = Recorder(torch.zeros(1, 12, WIDTH))
-    made.sample(step, guidance=1.0, temperature=0, top_k=0, generators=None)
+    written(made, step)
     assert (len(step.calls), made.schedule, made.unconditional) == (12, "cosine", 0.1)
 
 
@@ -146,53 +147,52 @@ def test_schedules_fall_from_all_to_none(schedule):
 class Recorder:
     """Hidden states that say the same at every step; counts the calls."""
 
-    half = None
-
     def __init__(self, hidden):
         self.hidden, self.start, self.calls = hidden, hidden[:, 0], []
 
-    def __call__(self, embeddings, *, keep=True):
-        self.calls.append((tuple(embeddings.shape), keep))
+    def __call__(self, ask):
+        self.calls.append((tuple(ask.embeddings.shape), ask.keep))
         return self.hidden
 
 
 def test_the_surest_codes_stay_and_no_step_is_kept():
     made = head(steps=4)
     step = Recorder(torch.randn(2, 12, WIDTH, generator=torch.Generator().manual_seed(4)))
-    rounds = list(made.rounds(step, 1.0, 0.0, 0, None))
+    progress = Recorded([])
+    written(made, step, progress=progress)
     assert step.calls == [((2, 12, WIDTH), False)] * 4
-    masked = [int((each.codes == made.mask).sum(1)[0]) for each in rounds]
+    masked = [int((codes == made.mask).sum(1)[0]) for codes in progress.history]
     assert masked == [11, 8, 4, 0]  # floor(12 cos(i / 4 * pi / 2))
     logits = made.logits(step.hidden)
-    assert torch.equal(rounds[-1].codes, logits.argmax(-1))
+    assert torch.equal(progress.history[-1], logits.argmax(-1))
     surest = logits.softmax(-1).amax(-1).argsort(-1, descending=True)
     for row in range(2):
-        kept = (rounds[1].codes[row] != made.mask).nonzero()[:, 0].tolist()
+        kept = (progress.history[1][row] != made.mask).nonzero()[:, 0].tolist()
         assert set(kept) == set(surest[row, :4].tolist())
 
 
 class Mixer:
     """Hidden states that follow from what stands at every cell, and from each row's prompt."""
 
-    half = None
-
     def __init__(self, rows):
         self.prompts = torch.randn(rows, 1, WIDTH, generator=torch.Generator().manual_seed(4))
         self.places = torch.randn(1, 12, WIDTH, generator=torch.Generator().manual_seed(5))
         self.start = self.prompts[:, 0]
 
-    def __call__(self, embeddings, *, keep=True):
+    def __call__(self, ask):
+        embeddings = ask.embeddings
         return torch.tanh(self.prompts + self.places + embeddings + embeddings.mean(1, keepdim=True))
 
 
 def drawn_by_hand(made, step, guidance, temperature, top_k, seed):
-    """MaskGIT's drawing of one picture as Show-o has it: the codes of each step, -1 where one is masked."""
+    """MaskGIT's drawing of one image as Show-o has it: the codes of each step, -1 where one is masked."""
     sources, codes, rounds = Generators([seed]), [-1] * 12, []
     for done in range(1, made.steps + 1):
         block = made.embed(torch.tensor([[CODES if code == -1 else code for code in codes]]))
-        hidden = made.output(step(block if guidance == 1 else torch.cat([block, block])))
+        hidden = made.output(step(Ask(block if guidance == 1 else torch.cat([block, block]))))
         logits = hidden if guidance == 1 else hidden[1:] + guidance * (hidden[:1] - hidden[1:])
-        proposed = draw(logits, 1.0 if temperature else 0, top_k, sources)[0].tolist()
+        drawn = Sampling(temperature=1.0 if temperature else 0, top_k=top_k)
+        proposed = choose(logits, drawn, sources)[0].tolist()
         masked = [cell for cell in range(12) if codes[cell] == -1]
         codes = [proposed[cell] if cell in masked else codes[cell] for cell in range(12)]
         if done < made.steps:
@@ -206,7 +206,7 @@ def drawn_by_hand(made, step, guidance, temperature, top_k, seed):
             }
             for cell in sorted(masked, key=lambda cell: surety[cell])[:remain]:
                 codes[cell] = -1
-        rounds.append((proposed, list(codes)))
+        rounds.append(list(codes))
     return rounds
 
 
@@ -220,21 +220,28 @@ def test_drawing_by_hand(guidance, temperature, top_k):
     torch.nn.init.normal_(made.output.weight)
     for seed in range(4):
         step = Mixer(1 if guidance == 1 else 2)
-        rounds = made.rounds(step, guidance, temperature, top_k, Generators([seed]))
-        for ours, (proposed, codes) in zip(
-            rounds, drawn_by_hand(made, step, guidance, temperature, top_k, seed), strict=True
-        ):
-            assert ours.proposed[0].tolist() == proposed
-            assert [-1 if code == CODES else code for code in ours.codes[0].tolist()] == codes
-        sampled = made.sample(
-            step,
-            guidance=guidance,
-            temperature=temperature,
-            top_k=top_k,
-            generators=Generators([seed]),
-        )
-        assert sampled.shape == (1, *GRID)
-        assert sampled.flatten().tolist() == codes
+        progress, options = Recorded([seed]), {"temperature": temperature, "top_k": top_k}
+        drawn = written(made, step, progress.generators, progress, guidance=guidance, **options)
+        by_hand = drawn_by_hand(made, step, guidance, temperature, top_k, seed)
+        for ours, codes in zip(progress.history, by_hand, strict=True):
+            assert [-1 if code == CODES else code for code in ours[0].tolist()] == codes
+        assert drawn.shape == (1, *GRID)
+        assert drawn.flatten().tolist() == codes
+
+
+@pytest.mark.parametrize("stopped", [1, 3, 5])
+def test_an_image_that_was_stopped_goes_on_as_if_never_interrupted(stopped):
+    made, options = head(steps=5), {"guidance": 2.0, "temperature": 1.5}
+    torch.nn.init.normal_(made.codes.weight)
+    torch.nn.init.normal_(made.output.weight)
+    whole = written(made, Mixer(4), Generators([1, 2]), **options)
+    progress = Recorded([1, 2], stop=stopped)
+    with pytest.raises(KeyboardInterrupt):
+        written(made, Mixer(4), progress.generators, progress, **options)
+    assert bool((progress.values == made.mask).any()) == (stopped < 5)
+    progress.generators.uniform(7)  # whatever else they have drawn since
+    assert torch.equal(written(made, Mixer(4), progress.restored(), progress, **options), whole)
+    assert len(progress.history) == 5  # no step is done twice
 
 
 def test_the_same_seed_gives_the_same_codes():
@@ -243,7 +250,7 @@ def test_the_same_seed_gives_the_same_codes():
 
     def sample(seed):
         source = Generators([seed, seed])
-        return made.sample(Recorder(hidden), guidance=1.0, temperature=1.0, top_k=0, generators=source)
+        return written(made, Recorder(hidden), source, temperature=1.0)
 
     assert torch.equal(sample(1), sample(1))
     assert not torch.equal(sample(1), sample(2))
@@ -264,9 +271,7 @@ def test_what_does_not_fit_is_refused():
         with pytest.raises(RecipeError, match=f"the schedule is '{schedule}'; it must be cosine, linear,"):
             head(schedule=schedule)
     with pytest.raises(ChiasmError, match="'unconditional' is 0"):
-        head(unconditional=0.0).sample(
-            Recorder(torch.zeros(2, 12, WIDTH)), guidance=2.0, temperature=0, top_k=0, generators=None
-        )
+        written(head(unconditional=0.0), Recorder(torch.zeros(2, 12, WIDTH)), guidance=2.0)
 
 
 def test_noise_on_the_confidence_is_gumbels():
@@ -286,7 +291,9 @@ def test_until_the_last_step_something_is_masked_and_each_step_settles_a_code():
     """Even with more steps than codes."""
     step = Recorder(torch.randn(3, 12, WIDTH, generator=torch.Generator().manual_seed(4)))
     made = head(steps=40)
-    counts = [(each.codes == made.mask).sum(1) for each in made.rounds(step, 1.0, 0.0, 0, None)]
+    progress = Recorded([])
+    written(made, step, progress=progress)
+    counts = [(codes == made.mask).sum(1) for codes in progress.history]
     assert all(bool((each >= 1).all()) for each in counts[:-1])
     assert all(bool((b < a).all()) or bool((b == 1).all()) for a, b in pairwise(counts[:-1]))
     assert int(counts[-1].sum()) == 0

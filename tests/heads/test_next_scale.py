@@ -2,12 +2,13 @@
 
 import pytest
 import torch
+from writing import Recorded, written
 
 from chiasm import parts
 from chiasm.errors import ChiasmError, RecipeError
 from chiasm.generation import DrawStep, Session, draw
 from chiasm.generators import Generators
-from chiasm.heads import Half
+from chiasm.heads import Sampling
 from chiasm.model import Model
 from chiasm.recipe import load_recipe
 from chiasm.sequence import Document, Kind
@@ -64,9 +65,9 @@ def prompt(id: int) -> Document:
     return made
 
 
-def drawn(made: Model, half: Half | None = None, **options) -> torch.Tensor:
-    options = {"guidance": 1.0, "temperature": 0, "top_k": 0, **options}
-    return draw(made, [prompt(3), prompt(5)], half=half, **options)
+def drawn(made: Model, generators=None, progress=None, **options) -> torch.Tensor:
+    sampling = Sampling(**{"temperature": 0, **options})
+    return draw(made, [prompt(3), prompt(5)], sampling, generators=generators, progress=progress)
 
 
 def forced(made: Model, codes: torch.Tensor, prompts=(3, 5)) -> torch.Tensor:
@@ -195,9 +196,13 @@ def test_temperature_and_top_k_are_every_scales():
 def test_one_step_a_scale():
     made = model()
     step, calls = DrawStep(Session(made, [prompt(3)])), []
-    counted = type("Counted", (), {"start": step.start, "half": None})()
-    counted.__class__.__call__ = lambda self, x: calls.append(x.shape[1]) or step(x)
-    made.image_head.sample(counted, guidance=1.0, temperature=0, top_k=0, generators=None)
+
+    def counted(ask):
+        calls.append(ask.embeddings.shape[1])
+        return step(ask)
+
+    counted.start = step.start
+    written(made.image_head, counted)
     assert calls == [4, 9]
 
 
@@ -207,19 +212,11 @@ def test_a_stopped_picture_goes_on_where_it_was(stopped):
     made = model("var")
     options = {"temperature": 1.0, "guidance": 2.0}
     whole = drawn(made, generators=Generators([1, 2]), **options)
-    half = Half(Generators([1, 2]))
-    note, stop = half.note, KeyboardInterrupt()
-
-    def noted(codes):
-        note(codes)
-        if codes.shape[1] == stopped:
-            raise stop
-
-    half.note = noted
+    progress = Recorded([1, 2], stop=[1, 5, 14].index(stopped) + 1)
     with pytest.raises(KeyboardInterrupt):
-        drawn(made, half, generators=half._generators, **options)
-    half.note = note
-    assert torch.equal(drawn(made, half, generators=half.restored(), **options), whole)
+        drawn(made, progress.generators, progress, **options)
+    assert progress.values.shape == (2, stopped)
+    assert torch.equal(drawn(made, progress.restored(), progress, **options), whole)
 
 
 def test_the_scales_of_a_picture_stand_in_one_row():

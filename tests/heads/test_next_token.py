@@ -6,12 +6,14 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
+from writing import Recorded, written
 
 from chiasm import parts
 from chiasm.errors import ChiasmError, RecipeError
 from chiasm.generators import Generators
-from chiasm.heads import Half
-from chiasm.heads.next_token import NextToken, draw, guided
+from chiasm.heads import Sampling
+from chiasm.heads.next_token import NextToken
+from chiasm.heads.sampling import choose, guided
 
 WIDTH, CODES, GRID = 16, 11, (3, 4)
 
@@ -40,13 +42,14 @@ class ToyLanguageModel(nn.Module):
 class ToyStep:
     """The whole model again at every call: the simplest thing that a key-value cache must equal."""
 
-    def __init__(self, prompts, half=None):
-        self.model, self.read, self.half = ToyLanguageModel(), prompts, half
+    def __init__(self, prompts):
+        self.model, self.read = ToyLanguageModel(), prompts
         self.start = self.model(prompts)[:, -1]
 
-    def __call__(self, embeddings):
-        self.read = torch.cat([self.read, embeddings], 1)
-        return self.model(self.read)[:, -embeddings.shape[1] :]
+    def __call__(self, ask):
+        assert ask.keep
+        self.read = torch.cat([self.read, ask.embeddings], 1)
+        return self.model(self.read)[:, -ask.embeddings.shape[1] :]
 
 
 def prompts(rows, seed=3):
@@ -107,7 +110,7 @@ def test_codes_stand_causally_and_the_marker_predicts_the_first():
 
 def test_greedy_sampling_is_the_argmax_of_the_teacher_forced_logits():
     made, given = head(), prompts(3)
-    codes = made.sample(ToyStep(given), guidance=1, temperature=0, top_k=0, generators=None)
+    codes = written(made, ToyStep(given), guidance=1)
     assert codes.shape == (3, *GRID)
     logits, losses = teacher_forced(made, codes, given)
     assert torch.equal(logits.argmax(-1), codes.flatten(1))
@@ -118,13 +121,28 @@ def test_greedy_sampling_is_the_argmax_of_the_teacher_forced_logits():
 
 def test_guided_sampling_is_the_argmax_of_the_guided_teacher_forced_logits():
     made, given = head(), prompts(6)
-    codes = made.sample(ToyStep(given), guidance=3.0, temperature=0, top_k=0, generators=None)
+    codes = written(made, ToyStep(given), guidance=3.0)
     assert codes.shape == (3, *GRID)
     conditional, _ = teacher_forced(made, codes, given[:3])
     unconditional, _ = teacher_forced(made, codes, given[3:])
     mixed = conditional + 2.0 * (conditional - unconditional)
     assert torch.equal(mixed.argmax(-1), codes.flatten(1))
     assert not torch.equal(conditional.argmax(-1), codes.flatten(1))
+
+
+def test_top_p_draws_among_the_fewest_likeliest_values_that_reach_it_together():
+    chances = torch.tensor([0.1, 0.4, 0.15, 0.35])
+
+    def drawn(top_p, temperature=1.0):
+        sampling = Sampling(temperature=temperature, top_p=top_p)
+        logits = (chances.log() * temperature + 3).expand(400, 4)
+        return set(choose(logits, sampling, Generators(range(400))).tolist())
+
+    for temperature in (1.0, 0.5):  # the chances are those at the temperature
+        assert drawn(0.3, temperature) == {1}
+        assert drawn(0.45, temperature) == {1, 3}
+        assert drawn(0.8, temperature) == {1, 2, 3}
+        assert drawn(0.95, temperature) == {0, 1, 2, 3}
 
 
 def test_the_guidance_formula_by_hand():
@@ -138,41 +156,29 @@ def test_the_guidance_formula_by_hand():
 @pytest.mark.parametrize("guidance", [1, 2.0])
 def test_a_picture_that_was_stopped_goes_on_as_if_never_interrupted(stopped, guidance):
     """It is known after every code which codes there are and how far the generators have got."""
-    made, given, options = head(), prompts(4), {"guidance": guidance, "temperature": 1.0, "top_k": 0}
+    made, given, options = head(), prompts(4), {"guidance": guidance, "temperature": 1.0}
     seeds = [1, 2] if guidance == 2 else [1, 2, 3, 4]
-    whole = made.sample(ToyStep(given), generators=Generators(seeds), **options)
-    half, noted = Half(Generators(seeds)), []
-
-    class Stopped(Exception):
-        pass
-
-    def note(codes):
-        Half.note(half, codes)
-        noted.append(codes.shape[1])
-        if codes.shape[1] == stopped:
-            raise Stopped
-
-    half.note = note
+    whole = written(made, ToyStep(given), Generators(seeds), **options)
+    progress = Recorded(seeds, stop=stopped)
     if stopped:
-        with pytest.raises(Stopped):
-            made.sample(ToyStep(given, half), generators=half._generators, **options)
-        assert torch.equal(half.codes, whole.flatten(1)[:, :stopped])
-    del half.note
-    half._generators.uniform(7)  # whatever else they have drawn since
-    assert torch.equal(made.sample(ToyStep(given, half), generators=half.restored(), **options), whole)
-    assert noted == list(range(1, stopped + 1))
+        with pytest.raises(KeyboardInterrupt):
+            written(made, ToyStep(given), progress.generators, progress, **options)
+        assert torch.equal(progress.values, whole.flatten(1)[:, :stopped])
+    progress.generators.uniform(7)  # whatever else they have drawn since
+    assert torch.equal(written(made, ToyStep(given), progress.restored(), progress, **options), whole)
+    assert [values.shape[1] for values in progress.history] == list(range(1, 13))
 
 
 @pytest.mark.parametrize("guidance", [1, 2.0])
 def test_each_code_but_the_last_is_read_once(guidance):
     read, step = [], ToyStep(prompts(2))
 
-    def counted(embeddings):
-        read.append(tuple(embeddings.shape[:2]))
-        return step(embeddings)
+    def counted(ask):
+        read.append(tuple(ask.embeddings.shape[:2]))
+        return step(ask)
 
-    counted.start, counted.half = step.start, None
-    head().sample(counted, guidance=guidance, temperature=0, top_k=0, generators=None)
+    counted.start = step.start
+    written(head(), counted, guidance=guidance)
     assert read == [(2, 1)] * 11
 
 
@@ -207,7 +213,7 @@ def test_a_code_is_drawn_where_the_sum_of_chances_reaches_the_number(number, tem
     )
     impossible = torch.full((2, 3, 1), -torch.inf)
     logits = torch.cat([impossible, logits.expand(2, 3, 5), impossible], -1)
-    codes = draw(logits, temperature, top_k, Numbers(number))
+    codes = choose(logits, Sampling(temperature=temperature, top_k=top_k), Numbers(number))
     assert codes.shape == (2, 3)
     for place in range(3):
         scores = logits[0, place].tolist()
@@ -224,14 +230,17 @@ def test_a_code_is_drawn_where_the_sum_of_chances_reaches_the_number(number, tem
 def test_however_low_the_temperature_the_likeliest_is_drawn():
     logits = torch.tensor([[[1.0, 1.001, -300.0], [900.0, -900.0, 899.0]], [[0.0, 0.0, 1.0]] * 2])
     for temperature in (1e-6, 1e-30, 1e-45):
-        assert draw(logits, temperature, 0, Generators([1, 2])).tolist() == [[1, 0], [2, 2]]
-        assert draw(logits[:, 0], temperature, 0, Generators([1, 2])).tolist() == [1, 2]
+        assert choose(logits, Sampling(temperature=temperature), Generators([1, 2])).tolist() == [
+            [1, 0],
+            [2, 2],
+        ]
+        assert choose(logits[:, 0], Sampling(temperature=temperature), Generators([1, 2])).tolist() == [1, 2]
 
 
 def test_every_place_of_a_row_takes_a_number_of_its_own_and_rows_do_not_share_any():
     logits = torch.zeros(2, 50, 97)
-    together = draw(logits, 1.0, 0, Generators([3, 4]))
-    alone = torch.cat([draw(logits[:1], 1.0, 0, Generators([seed])) for seed in (3, 4)])
+    together = choose(logits, Sampling(temperature=1.0), Generators([3, 4]))
+    alone = torch.cat([choose(logits[:1], Sampling(temperature=1.0), Generators([seed])) for seed in (3, 4)])
     assert torch.equal(together, alone)
     assert len(together[0].unique()) > 20
     assert not torch.equal(together[0], together[1])
@@ -239,7 +248,7 @@ def test_every_place_of_a_row_takes_a_number_of_its_own_and_rows_do_not_share_an
 
 def test_drawing_by_chance_needs_generators():
     with pytest.raises(ChiasmError, match=r"drawing at temperature 0\.5 needs generators"):
-        draw(torch.zeros(1, 3), 0.5, 0, None)
+        choose(torch.zeros(1, 3), Sampling(temperature=0.5), None)
 
 
 def test_the_same_seed_gives_the_same_codes():
@@ -247,7 +256,7 @@ def test_the_same_seed_gives_the_same_codes():
 
     def sample(seed):
         source = Generators([seed] * 8)
-        return made.sample(ToyStep(given), guidance=1, temperature=1.0, top_k=0, generators=source)
+        return written(made, ToyStep(given), source, temperature=1.0)
 
     assert torch.equal(sample(5), sample(5))
     assert not torch.equal(sample(5), sample(6))
@@ -256,11 +265,11 @@ def test_the_same_seed_gives_the_same_codes():
 def test_draws_follow_temperature_and_top_k():
     logits = torch.tensor([[0.0, 1.0, 2.0, 3.0]]).expand(4000, 4)
     source = Generators(range(4000))
-    assert draw(logits, 0, 0, None).unique().tolist() == [3]
-    assert draw(logits, 1.0, 1, source).unique().tolist() == [3]
-    assert draw(logits, 1.0, 2, source).unique().tolist() == [2, 3]
-    assert draw(logits, 1.0, 99, source).unique().tolist() == [0, 1, 2, 3]
-    share = (draw(logits, 2.0, 2, source) == 3).float().mean()
+    assert choose(logits, Sampling(temperature=0), None).unique().tolist() == [3]
+    assert choose(logits, Sampling(temperature=1.0, top_k=1), source).unique().tolist() == [3]
+    assert choose(logits, Sampling(temperature=1.0, top_k=2), source).unique().tolist() == [2, 3]
+    assert choose(logits, Sampling(temperature=1.0, top_k=99), source).unique().tolist() == [0, 1, 2, 3]
+    share = (choose(logits, Sampling(temperature=2.0, top_k=2), source) == 3).float().mean()
     assert share == pytest.approx(1 / (1 + math.exp(-0.5)), abs=0.03)
 
 
@@ -274,8 +283,8 @@ def test_every_parameter_gets_a_gradient():
 def test_guidance_without_an_unconditional_branch_is_refused():
     made = head(unconditional=0.0)
     with pytest.raises(ChiasmError, match="'unconditional' is 0"):
-        made.sample(ToyStep(prompts(2)), guidance=3.0, temperature=0, top_k=0, generators=None)
-    made.sample(ToyStep(prompts(2)), guidance=1, temperature=0, top_k=0, generators=None)
+        written(made, ToyStep(prompts(2)), guidance=3.0)
+    written(made, ToyStep(prompts(2)), guidance=1)
 
 
 def test_what_does_not_fit_is_refused():
@@ -288,7 +297,7 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(ChiasmError, match=r"grid \(3, 4\)"):
         made.prepare(torch.zeros(1, 4, 3, dtype=torch.long))
     with pytest.raises(ChiasmError, match="3 rows"):
-        made.sample(ToyStep(prompts(3)), guidance=2.0, temperature=0, top_k=0, generators=None)
+        written(made, ToyStep(prompts(3)), guidance=2.0)
     with pytest.raises(RecipeError, match=r"unconditional is 1\.5: input should be less than 1"):
         head(unconditional=1.5)
 
@@ -299,7 +308,7 @@ def test_with_networks_round_the_codes_sampling_is_what_training_saw():
         "image_head", {"type": "next_token_mlp", "hidden": 8, "code_width": 3}, WIDTH, CODES, GRID
     )
     given = prompts(2)
-    codes = made.sample(ToyStep(given), guidance=1, temperature=0, top_k=0, generators=None)
+    codes = written(made, ToyStep(given), guidance=1)
     logits, losses = teacher_forced(made, codes, given)
     assert torch.equal(logits.argmax(-1).flatten(), codes.flatten())
     losses["image"].sum.backward()

@@ -4,6 +4,7 @@ import pytest
 import torch
 from test_variable_next_token import Words
 from torch.nn import functional
+from writing import written
 
 from chiasm import parts
 from chiasm.generators import Generators
@@ -80,13 +81,11 @@ def test_without_an_option_a_code_is_told_from_the_whole_vocabulary():
 class Script:
     """Hidden states, which are logits here, at every position of the block."""
 
-    half = None
-
     def __init__(self, logits):
         self.logits, self.start = logits, logits[:, 0]
 
-    def __call__(self, embeddings, *, keep=True):
-        assert embeddings.shape[1] == self.logits.shape[1]
+    def __call__(self, ask):
+        assert ask.embeddings.shape[1] == self.logits.shape[1]
         return self.logits
 
 
@@ -96,6 +95,5 @@ def test_only_cells_are_drawn_and_neither_word_nor_mask_is():
     logits[..., :6] = logits[..., 10:] = 50  # words and the mask would be by far the likeliest
     logits[0, torch.arange(2, 8), torch.tensor([6, 7, 8, 9, 6, 7])] = 40
     logits[1, torch.arange(2, 8), torch.tensor([9, 9, 8, 8, 7, 7])] = 40
-    options = {"guidance": 1.0, "top_k": 0}
-    codes = made.sample(Script(logits), temperature=1.0, generators=Generators([1, 2]), **options)
+    codes = written(made, Script(logits), Generators([1, 2]), temperature=1.0)
     assert codes.tolist() == [[[0, 1, 2], [3, 0, 1]], [[3, 3, 2], [2, 1, 1]]]

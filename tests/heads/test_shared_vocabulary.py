@@ -14,6 +14,7 @@ from chiasm.data.documents import PictureReader, document, draw_prompt, prompt_o
 from chiasm.errors import ChiasmError, RecipeError
 from chiasm.generation import Session, answers, draw
 from chiasm.generators import Generators
+from chiasm.heads import Sampling
 from chiasm.model import Model
 from chiasm.recipe import load_recipe
 from chiasm.sequence import Kind, pack
@@ -75,7 +76,7 @@ def test_a_picture_never_holds_a_word(head):
         )
     prompts = [draw_prompt(model.contract, prompt_of(drawing(samples)))] * 2
     source = Generators([1, 2])
-    codes = draw(model, prompts, guidance=2.0, temperature=1.0, top_k=0, generators=source)
+    codes = draw(model, prompts, Sampling(guidance=2.0), generators=source)
     assert codes.shape == (2, *model.image_tokenizer.grid)
     assert int(codes.min()) >= 0
     assert int(codes.max()) < CODES

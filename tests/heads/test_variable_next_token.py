@@ -3,11 +3,12 @@
 import pytest
 import torch
 from torch import nn
+from writing import written
 
 from chiasm import parts
 from chiasm.errors import RecipeError
 from chiasm.generators import Generators
-from chiasm.heads import Half, Span
+from chiasm.heads import DrawingState, Span
 
 END = 5  # of 5 codes and the end
 
@@ -34,15 +35,13 @@ class Words(nn.Module):
 class Steps:
     """Says the rows of logits of a script, one a step."""
 
-    half = None
-
     def __init__(self, *script):
         self.script = list(script)
         self.start = self.script.pop(0)
         self.given = []
 
-    def __call__(self, embeddings, *, keep=True):
-        self.given.append(embeddings)
+    def __call__(self, ask):
+        self.given.append(ask.embeddings)
         return self.script.pop(0)[:, None]
 
 
@@ -55,10 +54,8 @@ def says(*ids):
     return nn.functional.one_hot(torch.tensor(ids), 12).float() * 9
 
 
-def sample(made, *script, guidance=1.0, temperature=0, top_k=0, generators=None):
-    return made.sample(
-        Steps(*script), guidance=guidance, temperature=temperature, top_k=top_k, generators=generators
-    )
+def sample(made, *script, **options):
+    return written(made, Steps(*script), **options)
 
 
 def test_only_codes_up_to_the_end_are_learnt():
@@ -111,7 +108,7 @@ def test_codes_are_drawn_among_codes_alone_by_temperature_and_top_k():
 def test_behind_its_end_a_row_reads_ends_while_others_go_on():
     made = head(first=6)
     step = Steps(says(6, 7), says(11, 8), says(9, 9), says(9, 6))
-    codes = made.sample(step, guidance=1.0, temperature=0, top_k=0, generators=None)
+    codes = written(made, step)
     assert codes.tolist() == [[[0, END, END, END]], [[1, 2, 3, 0]]]
     table = made.words.language.table.weight
     for given, ids in zip(step.given, [[6, 7], [11, 8], [11, 9]], strict=True):
@@ -119,11 +116,9 @@ def test_behind_its_end_a_row_reads_ends_while_others_go_on():
 
 
 def test_a_picture_that_was_stopped_goes_on():
-    made, half = head(first=6), Half(Generators([0, 0]))
-    step = Steps(says(9, 9), says(11, 11))
-    step.half = half
-    half.note(torch.tensor([[1, 2], [3, END]]))
-    codes = made.sample(step, guidance=1.0, temperature=0, top_k=0, generators=None)
+    made, progress = head(first=6), DrawingState(Generators([0, 0]))
+    progress.note(torch.tensor([[1, 2], [3, END]]), 2)
+    codes = written(made, Steps(says(9, 9), says(11, 11)), progress=progress)
     assert codes.tolist() == [[[1, 2, END, END]], [[3, END, END, END]]]
 
 

@@ -14,6 +14,7 @@ from chiasm.data.sample import Message, Sample
 from chiasm.errors import CheckpointError
 from chiasm.generation import draw
 from chiasm.generators import Generators
+from chiasm.heads import Sampling
 from chiasm.interop import Folder, export_checkpoint, find_family, import_checkpoint, recognise, verify
 from chiasm.interop.convert import _built, _numbers
 from chiasm.interop.families.lavit import BEGIN, HIGH, LOW, _place
@@ -120,7 +121,7 @@ def test_the_codes_that_are_drawn_are_codes_and_then_the_end(published, tmp_path
     model = load_model(import_checkpoint(published, tmp_path / "ours")).eval()
     model.image_head.shortest = 3
     prompts = [draw_prompt(model.contract, SAID)] * 4
-    codes = draw(model, prompts, guidance=1, temperature=1.0, top_k=0, generators=Generators(range(4)))
+    codes = draw(model, prompts, Sampling(), generators=Generators(range(4)))
     end = model.image_head.end
     for row in codes[:, 0].tolist():
         ended = row.index(end) if end in row else len(row)

@@ -15,7 +15,7 @@ from chiasm.data.sample import Picture, Sample
 from chiasm.devices import fitting
 from chiasm.generators import SEEDS
 from chiasm.model import Model
-from chiasm.recipe import Sampling
+from chiasm.recipe import SamplingOptions
 from chiasm.sequence import Document
 
 POSITIONS = 16_384  # positions of one batch of questions
@@ -58,7 +58,7 @@ class ModelSubject(Subject):
     answer_tokens: most tokens of an answer; default: as the longest true one of those asked together, and room.
     """
 
-    def __init__(self, model: Model, sampling: Sampling, answer_tokens: int | None = None):
+    def __init__(self, model: Model, sampling: SamplingOptions, answer_tokens: int | None = None):
         self.model = model.eval()
         self.sampling = sampling
         self.answer_tokens = answer_tokens
@@ -89,7 +89,7 @@ class ModelSubject(Subject):
     def draw(self, samples: Sequence[Sample], *, seed: int) -> list[Image.Image]:
         prompts = [draw_prompt(self.model.contract, prompt_of(sample)) for sample in samples]
         seeds = [(seed + i) % SEEDS for i in range(len(prompts))]
-        return generation.draw_images(self.model, prompts, seeds, self.sampling)
+        return generation.draw_images(self.model, prompts, seeds, self.sampling.of_images)
 
     @torch.inference_mode()
     def reconstruct(self, pictures: Sequence[Picture]) -> list[Image.Image]:

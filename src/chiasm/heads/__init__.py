@@ -3,14 +3,28 @@
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple, Protocol
+from typing import ClassVar, NamedTuple
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from chiasm.generators import Generators
+from chiasm.heads.drawing import Ask, DrawingState, Writing, finish
+from chiasm.heads.sampling import GREEDY, Sampling
 from chiasm.losses import Loss
 from chiasm.parts import Part
+
+__all__ = [
+    "GREEDY",
+    "Ask",
+    "DrawingState",
+    "ImageHead",
+    "Sampling",
+    "Span",
+    "SpanLayout",
+    "Writing",
+    "finish",
+]
 
 
 @dataclass(frozen=True)
@@ -43,41 +57,6 @@ class Span(NamedTuple):
     embeddings: Float[Tensor, "n k d"]
     targets: Tensor  # first two axes: picture, row of `SpanLayout.rows`
     orphans: Bool[Tensor, " n"] | None = None
-
-
-class Half:
-    """How far pictures have got, so that drawing can go on after whatever stopped it.
-
-    codes: those made so far, in the order in which their head makes them; None = none.
-    """
-
-    def __init__(self, generators: Generators):
-        self.codes: Int[Tensor, "n m"] | None = None
-        self._generators, self._state = generators, generators.state()
-
-    def note(self, codes: Int[Tensor, "n m"]) -> None:
-        self.codes, self._state = codes, self._generators.state()
-
-    def restored(self) -> Generators:
-        """The generators as they stood behind the codes."""
-        self._generators.restore(self._state)
-        return self._generators
-
-
-class Step(Protocol):
-    """Drives the language model with its key-value cache, behind prompts that end with the begin marker.
-
-    start: hidden states of the begin marker, one a row. With guidance the rows are doubled: first all that
-        follow their prompt, then, in the same order, those that follow the empty prompt.
-    half: where a head notes the codes that it has made, and finds those to go on from; a head that does neither
-        begins its picture again.
-    """
-
-    start: Float[Tensor, "r d"]
-    half: Half | None
-
-    def __call__(self, embeddings: Float[Tensor, "r s d"], *, keep: bool = True) -> Float[Tensor, "r s d"]:
-        """Hidden states of the next s positions. Without `keep` the next call stands in their place."""
 
 
 class ImageHead(Part, nn.Module, slot="image_head"):
@@ -119,16 +98,18 @@ class ImageHead(Part, nn.Module, slot="image_head"):
         return None
 
     @abstractmethod
-    def sample(
+    def write(
         self,
-        step: Step,
-        *,
-        guidance: float,
-        temperature: float,
-        top_k: int,
-        generators: Generators | None,
-    ) -> Int[Tensor, "n gh gw"]:
-        """Codes of n pictures. guidance 1 = none (then r = n rows), else r = 2 n; temperature 0 = greedy.
+        start: Float[Tensor, "r d"],
+        sampling: Sampling,
+        generators: Generators | None = None,
+        progress: DrawingState | None = None,
+    ) -> Writing:
+        """Draw n images, behind prompts that end with the begin marker; returns their codes (n gh gw).
 
-        generators: one a picture, whose numbers no other picture takes.
+        start: hidden states of the begin marker, one a row: r = n, or 2 n with guidance, first all that follow
+            their prompt, then, in the same order, those that follow the empty prompt.
+        generators: one an image, whose numbers no other image takes.
+        progress: where what is drawn is noted, and what there is of it found, to go on from there.
+        Raises ChiasmError when guidance is asked of a head that never saw an empty prompt.
         """

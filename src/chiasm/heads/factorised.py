@@ -16,8 +16,9 @@ from chiasm.attention import Layout
 from chiasm.bounds import Chance, Depth, Epsilon, Heads, Positive, Share, Width
 from chiasm.errors import RecipeError
 from chiasm.generators import Generators
-from chiasm.heads import ImageHead, Span, SpanLayout, Step
-from chiasm.heads.next_token import check_codes, count_pictures, draw, guided, learnt
+from chiasm.heads import Ask, DrawingState, ImageHead, Sampling, Span, SpanLayout, Writing
+from chiasm.heads.next_token import begun, check_codes, count_images, doubled, learnt
+from chiasm.heads.sampling import choose, guided
 from chiasm.language.llama_block import GridRotation, LlamaBlock, Turns, initialise
 from chiasm.losses import Loss
 from chiasm.tokenizers.lookup_free import join_code, split_code
@@ -123,49 +124,48 @@ class Factorised(ImageHead, name="factorised"):
         read = self._read(torch.stack([hidden, *before], 2).flatten(0, 1)).unflatten(0, hidden.shape[:2])
         return [output(read[:, :, i]).float() for i, output in enumerate(self.outputs)]
 
-    @torch.no_grad()
-    def sample(
+    def write(
         self,
-        step: Step,
-        *,
-        guidance: float,
-        temperature: float,
-        top_k: int,
-        generators: Generators | None,
-    ) -> Int[Tensor, "n gh gw"]:
-        """Codes of n pictures, drawn cell by cell and sub-token by sub-token; see `NextToken.sample`."""
-        count_pictures(step, guidance, self.unconditional)
-        twice = 1 if guidance == 1 else 2
-        hidden = step.start
-        codes: list[Int[Tensor, " n"]] = []
-        for place in range(self.grid[0] * self.grid[1]):
-            if place:
-                hidden = step(self.embed(codes[-1].repeat(twice))[:, None])[:, -1]
-            codes.append(self._draw(hidden, guidance, temperature, top_k, generators))
-        return rearrange(torch.stack(codes, 1), "n (gh gw) -> n gh gw", gh=self.grid[0])
+        start: Float[Tensor, "r d"],
+        sampling: Sampling,
+        generators: Generators | None = None,
+        progress: DrawingState | None = None,
+    ) -> Writing:
+        """Draw cell by cell and sub-token by sub-token; see `NextToken.write`."""
+        codes = begun(progress, start, count_images(start, sampling.guidance, self.unconditional))
+        known, hidden = 0, start
+        while codes.shape[1] < self.grid[0] * self.grid[1]:
+            if codes.shape[1] > known:
+                unread = self.embed(codes[:, known:])
+                hidden = (yield Ask(doubled(unread, sampling.guidance)))[:, -1]
+                known = codes.shape[1]
+            code = self._draw(hidden, sampling, generators)
+            codes = torch.cat([codes, code[:, None]], 1)
+            if progress is not None:
+                progress.note(codes, codes.shape[1])
+        return rearrange(codes, "n (gh gw) -> n gh gw", gh=self.grid[0])
 
     def _draw(
-        self,
-        hidden: Float[Tensor, "r d"],
-        guidance: float,
-        temperature: float,
-        top_k: int,
-        generators: Generators | None,
+        self, hidden: Float[Tensor, "r d"], sampling: Sampling, generators: Generators | None
     ) -> Int[Tensor, " n"]:
         """The code of one cell. The few sub-tokens before are read again for each: that is cheaper than a cache."""
         read = hidden[:, None]
         parts: list[Int[Tensor, " n"]] = []
         for i, output in enumerate(self.outputs):
             if i:
-                part = parts[-1] if guidance == 1 else parts[-1].repeat(2)
+                part = doubled(parts[-1], sampling.guidance)
                 read = torch.cat([read, self.tables[i - 1](part)[:, None]], 1)
             logits = output(self._read(read)[:, -1]).float()
-            if guidance != 1:
-                strength = guidance + self.guidance_offsets[i]
+            if sampling.guidance != 1:
+                strength = sampling.guidance + self.guidance_offsets[i]
                 logits = guided(logits, strength) if strength != 1 else logits.chunk(2)[0]
-            limits = [k for k in (top_k, self.top_ks[i]) if k]
-            warmth = temperature * self.temperature_factors[i]
-            parts.append(draw(logits, warmth, min(limits, default=0), generators))
+            limits = [k for k in (sampling.top_k, self.top_ks[i]) if k]
+            own = replace(
+                sampling,
+                temperature=sampling.temperature * self.temperature_factors[i],
+                top_k=min(limits, default=0),
+            )
+            parts.append(choose(logits, own, generators))
         return join_code(parts, self.bits)
 
     def _read(self, x: Float[Tensor, "n s d"]) -> Float[Tensor, "n s d"]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from contextlib import suppress
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -16,20 +16,13 @@ from torch.nn import functional
 from chiasm.bounds import Cells, Chance
 from chiasm.errors import RecipeError
 from chiasm.generators import Generators
-from chiasm.heads import ImageHead, Span, SpanLayout, Step
-from chiasm.heads.next_token import check_codes, count_pictures, draw, guided
+from chiasm.heads import Ask, DrawingState, ImageHead, Sampling, Span, SpanLayout, Writing
+from chiasm.heads.next_token import check_codes, count_images, doubled
+from chiasm.heads.sampling import choose, guided
 from chiasm.losses import Loss
 from chiasm.sequence import IGNORE
 
 KNOWN = math.log(torch.finfo(torch.float32).max)  # confidence in a code that is no longer masked
-
-
-class Round(NamedTuple):
-    """One step of drawing. proposed: the code drawn for each cell, known or not; codes: those that stay, the
-    mask's code elsewhere; before the last step."""
-
-    proposed: Int[Tensor, "n k"]
-    codes: Int[Tensor, "n k"]
 
 
 class Masked(ImageHead, name="masked"):
@@ -113,63 +106,57 @@ class Masked(ImageHead, name="masked"):
         share = (1 / masked.sum(1, keepdim=True)).expand(masked.shape)[masked]
         return {"image": Loss((terms * share).sum(), terms.new_tensor(float(len(masked))))}
 
-    @torch.no_grad()
-    def sample(
+    def write(
         self,
-        step: Step,
-        *,
-        guidance: float,
-        temperature: float,
-        top_k: int,
-        generators: Generators | None,
-    ) -> Int[Tensor, "n gh gw"]:
-        """Codes of n pictures; nothing of them is kept by `step`.
+        start: Float[Tensor, "r d"],
+        sampling: Sampling,
+        generators: Generators | None = None,
+        progress: DrawingState | None = None,
+    ) -> Writing:
+        """Draw all cells at once, again and again; nothing that is read is kept.
 
-        Args:
-            guidance: 1 = none, else `without + guidance * (with - without)` the prompt, in logits.
-            temperature: of the noise on the confidence that decides which codes stay; from step to step it is
-                multiplied by the share of steps that are left, as in Show-o. Codes are drawn as likely as they are;
-                at 0 they are the likeliest and the surest stay.
-            top_k: draw among the k likeliest codes; 0 = all.
-            generators: sources of the draws, one a picture.
-
-        Raises:
-            ChiasmError: when guidance is asked of a head that never saw an empty prompt.
+        The temperature is that of the noise on the confidence that decides which codes stay; each step multiplies
+        it by the share of steps that remain, as in Show-o. Codes are drawn as likely as they are; at 0 they are
+        the likeliest and the surest stay.
         """
-        *_, last = self.rounds(step, guidance, temperature, top_k, generators)
-        return rearrange(last.codes, "n (gh gw) -> n gh gw", gh=self.grid[0])
+        images = count_images(start, sampling.guidance, self.unconditional)
+        codes = torch.full((images, self.length), self.mask, device=start.device)
+        steps = 0
+        if progress is not None and progress.values is not None:
+            codes, steps = progress.values, progress.steps
+        rows = torch.tensor(list(self.layout().rows), device=start.device)
+        for done in range(steps + 1, self.steps + 1):
+            block = doubled(self.embed(codes), sampling.guidance)
+            hidden = (yield Ask(block, keep=False))[:, rows]
+            codes = self._step(hidden, codes, done, sampling, generators)
+            if progress is not None:
+                progress.note(codes, done)
+        return rearrange(codes, "n (gh gw) -> n gh gw", gh=self.grid[0])
 
-    def rounds(
+    def _step(
         self,
-        step: Step,
-        guidance: float,
-        temperature: float,
-        top_k: int,
+        hidden: Float[Tensor, "r k d"],
+        codes: Int[Tensor, "n k"],
+        done: int,
+        sampling: Sampling,
         generators: Generators | None,
-    ) -> Iterator[Round]:
-        """The steps of drawing, one by one."""
-        pictures = count_pictures(step, guidance, self.unconditional)
-        codes = torch.full((pictures, self.length), self.mask, device=step.start.device)
-        rows = torch.tensor(list(self.layout().rows), device=step.start.device)
-        for done in range(1, self.steps + 1):
-            block = self.embed(codes)
-            hidden = step(block if guidance == 1 else torch.cat([block, block]), keep=False)[:, rows]
-            logits = guided(self.logits(hidden), guidance)
-            proposed = draw(logits, float(temperature > 0), top_k, generators)
-            unknown = codes == self.mask
-            drawn = torch.where(unknown, proposed, codes)
-            if done < self.steps:
-                # The schedule in single precision, as the originals: at a whole number its floor decides.
-                share = torch.tensor(done / self.steps)
-                left = (self.length * masked_share(self.schedule, share)).floor().long().to(codes.device)
-                left = torch.minimum(unknown.sum(1, keepdim=True) - 1, left).clamp(min=1)
-                temperature *= 1 - done / self.steps
-                chances = logits.softmax(-1).gather(-1, drawn[..., None])[..., 0]
-                confidence = chances.clamp(min=1e-20).log().masked_fill(~unknown, KNOWN)
-                codes = torch.where(unsure(confidence, left, temperature, generators), self.mask, drawn)
-            else:
-                codes = drawn
-            yield Round(proposed, codes)
+    ) -> Int[Tensor, "n k"]:
+        """The codes that stay when `done` steps are done, the mask's elsewhere."""
+        logits = guided(self.logits(hidden), sampling.guidance)
+        proposed = choose(logits, replace(sampling, temperature=float(sampling.temperature > 0)), generators)
+        unknown = codes == self.mask
+        drawn = torch.where(unknown, proposed, codes)
+        if done == self.steps:
+            return drawn
+        # The schedule in single precision, as the originals: at a whole number its floor decides.
+        share = torch.tensor(done / self.steps)
+        remaining = (self.length * masked_share(self.schedule, share)).floor().long().to(codes.device)
+        remaining = torch.minimum(unknown.sum(1, keepdim=True) - 1, remaining).clamp(min=1)
+        chances = logits.softmax(-1).gather(-1, drawn[..., None])[..., 0]
+        confidence = chances.clamp(min=1e-20).log().masked_fill(~unknown, KNOWN)
+        shares = (1 - step / self.steps for step in range(1, done + 1))
+        noise = math.prod(shares, start=sampling.temperature)
+        return torch.where(unsure(confidence, remaining, noise, generators), self.mask, drawn)
 
     def embed(self, codes: Int[Tensor, "n k"]) -> Float[Tensor, "n s d"]:
         """What stands at a picture's positions; `mask` is the code of a cell that is not known."""

@@ -13,8 +13,9 @@ from chiasm.bounds import Chance
 from chiasm.devices import fitting
 from chiasm.errors import RecipeError
 from chiasm.generators import Generators
-from chiasm.heads import ImageHead, Span, SpanLayout, Step
-from chiasm.heads.next_token import check_codes, code_loss, count_pictures, draw
+from chiasm.heads import Ask, DrawingState, ImageHead, Sampling, Span, SpanLayout, Writing
+from chiasm.heads.next_token import check_codes, code_loss, count_images, doubled
+from chiasm.heads.sampling import choose
 from chiasm.losses import Loss
 from chiasm.tokenizers import ImageTokenizer, join_scales, split_scales
 from chiasm.tokenizers.multi_scale import MultiScale, ResidualScales
@@ -89,60 +90,45 @@ class NextScale(ImageHead, name="next_scale"):
     def losses(self, hidden: Float[Tensor, "n m d"], span: Span) -> dict[str, Loss]:
         return {"image": code_loss(self.output(hidden).float(), span)}
 
-    @torch.no_grad()
-    def sample(
+    def write(
         self,
-        step: Step,
-        *,
-        guidance: float,
-        temperature: float,
-        top_k: int,
-        generators: Generators | None,
-    ) -> Int[Tensor, "n 1 l"]:
-        """Codes of n pictures, drawn scale by scale; one call of `step` for each scale but the first.
-
-        Args:
-            guidance: 1 = none, else `without + guidance * (with - without)` the prompt, in logits; with `ramp`,
-                the guidance at the finest scale.
-            temperature: 0 = always the likeliest code.
-            top_k: draw among the k likeliest codes; 0 = all.
-            generators: sources of the draws, one a picture.
-
-        Raises:
-            ChiasmError: when guidance is asked of a head that never saw an empty prompt.
-        """
-        pictures = count_pictures(step, guidance, self.unconditional)
-        codes = self._known(step)
-        hidden, made = step.start[:, None], torch.zeros(())
+        start: Float[Tensor, "r d"],
+        sampling: Sampling,
+        generators: Generators | None = None,
+        progress: DrawingState | None = None,
+    ) -> Writing:
+        """Draw scale by scale, one ask for each but the first. With `ramp`, guidance is the finest scale's."""
+        images = count_images(start, sampling.guidance, self.unconditional)
+        codes = self._known(progress)
+        hidden, made = start[:, None], torch.zeros(())
         for index, side in enumerate(self.sides):
             if index:
                 made = made + self.quantizer.said(codes[index - 1], index - 1)
                 read = self._embed(self.quantizer.averaged(made, index), index)
-                hidden = step(read if guidance == 1 else torch.cat([read, read]))
+                hidden = yield Ask(doubled(read, sampling.guidance))
             if index == len(codes):
-                logits = self.output(self._guided(hidden, pictures, guidance, index)).float()
-                found = draw(logits, temperature, top_k, generators)
-                codes.append(rearrange(found, "n (h w) -> n h w", h=side))
-                if step.half is not None:
-                    step.half.note(join_scales(codes)[:, 0])
+                logits = self.output(self._guided(hidden, images, sampling.guidance, index)).float()
+                drawn = choose(logits, sampling, generators)
+                codes.append(rearrange(drawn, "n (h w) -> n h w", h=side))
+                if progress is not None:
+                    progress.note(join_scales(codes)[:, 0], index + 1)
         return join_scales(codes)
 
-    def _known(self, step: Step) -> list[Int[Tensor, "n h w"]]:
+    def _known(self, progress: DrawingState | None) -> list[Int[Tensor, "n h w"]]:
         """The scales drawn before drawing was stopped."""
-        if step.half is None or step.half.codes is None:
+        if progress is None or progress.values is None:
             return []
-        drawn = self._sizes.cumsum(0) <= step.half.codes.shape[1]
-        scales = [(side, side) for side in self.sides[: int(drawn.sum())]]
-        return split_scales(step.half.codes[:, None], scales)
+        scales = [(side, side) for side in self.sides[: progress.steps]]
+        return split_scales(progress.values[:, None], scales)
 
     def _guided(
-        self, hidden: Float[Tensor, "r m d"], pictures: int, guidance: float, index: int
+        self, hidden: Float[Tensor, "r m d"], images: int, guidance: float, index: int
     ) -> Float[Tensor, "n m d"]:
         """Guidance of hidden states: the output layer is linear, so that it need not be computed twice."""
         share = index / (len(self.sides) - 1) if self.ramp else 1.0
         strength = 1 + (guidance - 1) * share
         if strength == 1:
-            return hidden[:pictures]
+            return hidden[:images]
         conditional, unconditional = hidden.chunk(2)
         return torch.lerp(unconditional, conditional, strength)
 

@@ -9,13 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from chiasm.bounds import Chance
-from chiasm.devices import widest
 from chiasm.errors import ChiasmError
 from chiasm.generators import Generators
-from chiasm.heads import ImageHead, Span, SpanLayout, Step
+from chiasm.heads import Ask, DrawingState, ImageHead, Sampling, Span, SpanLayout, Writing
+from chiasm.heads.sampling import choose, guided
 from chiasm.losses import Loss
-
-COLDEST = 1e-30  # temperature that single precision can divide by
 
 
 class NextToken(ImageHead, name="next_token"):
@@ -71,53 +69,37 @@ class NextToken(ImageHead, name="next_token"):
     def losses(self, hidden: Float[Tensor, "n m d"], span: Span) -> dict[str, Loss]:
         return {"image": code_loss(self.logits(hidden), span)}
 
-    @torch.no_grad()
-    def sample(
+    def write(
         self,
-        step: Step,
-        *,
-        guidance: float,
-        temperature: float,
-        top_k: int,
-        generators: Generators | None,
-    ) -> Int[Tensor, "n gh gw"]:
-        """Codes of n pictures, drawn cell by cell.
-
-        The last code is not given to `step`; whoever goes on after the picture does that.
-
-        Args:
-            guidance: 1 = none, else `without + guidance * (with - without)` the prompt, in logits.
-            temperature: 0 = always the likeliest code.
-            top_k: draw among the k likeliest codes; 0 = all.
-            generators: sources of the draws, one a picture.
-
-        Raises:
-            ChiasmError: when guidance is asked of a head that never saw an empty prompt.
-        """
-        known = begun(step, count_pictures(step, guidance, self.unconditional))
-        codes = self._continue(step, known, guidance, temperature, top_k, generators)
+        start: Float[Tensor, "r d"],
+        sampling: Sampling,
+        generators: Generators | None = None,
+        progress: DrawingState | None = None,
+    ) -> Writing:
+        """Draw cell by cell. The last code is not asked to be read; whoever goes on after the image does that."""
+        known = begun(progress, start, count_images(start, sampling.guidance, self.unconditional))
+        codes = yield from self._continue(start, known, sampling, generators, progress)
         return rearrange(codes, "n (gh gw) -> n gh gw", gh=self.grid[0])
 
     def _continue(
         self,
-        step: Step,
+        start: Float[Tensor, "r d"],
         codes: Int[Tensor, "n m"],
-        guidance: float,
-        temperature: float,
-        top_k: int,
+        sampling: Sampling,
         generators: Generators | None,
-    ) -> Int[Tensor, "n k"]:
-        """Complete pictures whose first m codes are known and not yet given to `step`."""
-        known, hidden = 0, step.start
+        progress: DrawingState | None,
+    ) -> Writing:
+        """Complete images whose first m codes are known and not yet read."""
+        known, hidden = 0, start
         while codes.shape[1] < self.length and not self._ended(codes):
             if codes.shape[1] > known:
                 unread = self._embed(codes[:, known:], first=known)
-                hidden = step(unread if guidance == 1 else torch.cat([unread, unread]))[:, -1]
+                hidden = (yield Ask(doubled(unread, sampling.guidance)))[:, -1]
                 known = codes.shape[1]
-            code = draw(self._guided(hidden, codes, guidance), temperature, top_k, generators)
+            code = choose(self._guided(hidden, codes, sampling.guidance), sampling, generators)
             codes = torch.cat([codes, code[:, None]], 1)
-            if step.half is not None:
-                step.half.note(codes)
+            if progress is not None:
+                progress.note(codes, codes.shape[1])
         return codes
 
     def _ended(self, codes: Int[Tensor, "n m"]) -> bool:
@@ -150,14 +132,14 @@ def check_codes(codes: Int[Tensor, "n gh gw"], grid: tuple[int, int], codebook_s
         )
 
 
-def count_pictures(step: Step, guidance: float, unconditional: float) -> int:
-    """How many pictures are drawn; raises ChiasmError when guidance lacks the rows without a prompt."""
+def count_images(start: Float[Tensor, "r d"], guidance: float, unconditional: float) -> int:
+    """How many images are drawn; raises ChiasmError when guidance lacks the rows without a prompt."""
     if guidance != 1 and unconditional == 0:
         raise ChiasmError(
             f"guidance {guidance} needs a head trained with empty prompts, but its 'unconditional' is 0: "
             "use guidance 1 or train with unconditional > 0"
         )
-    rows = len(step.start)
+    rows = len(start)
     if guidance != 1 and rows % 2:
         raise ChiasmError(
             f"guidance needs a row with and a row without each prompt, but there are {rows} rows"
@@ -165,11 +147,16 @@ def count_pictures(step: Step, guidance: float, unconditional: float) -> int:
     return rows if guidance == 1 else rows // 2
 
 
-def begun(step: Step, pictures: int) -> Int[Tensor, "n m"]:
-    """The codes that were drawn before the drawing was stopped; none of a fresh picture."""
-    if step.half is not None and step.half.codes is not None:
-        return step.half.codes
-    return torch.zeros(pictures, 0, dtype=torch.long, device=step.start.device)
+def doubled(values: Tensor, guidance: float) -> Tensor:
+    """What the rows of images read: with guidance those without a prompt read the same."""
+    return values if guidance == 1 else torch.cat([values, values])
+
+
+def begun(progress: DrawingState | None, start: Float[Tensor, "r d"], images: int) -> Int[Tensor, "n m"]:
+    """The codes that were drawn before the drawing was stopped; none of a fresh image."""
+    if progress is not None and progress.values is not None:
+        return progress.values
+    return torch.zeros(images, 0, dtype=torch.long, device=start.device)
 
 
 def code_loss(logits: Float[Tensor, "n m k"], span: Span) -> Loss:
@@ -184,33 +171,3 @@ def learnt(span: Span) -> Bool[Tensor, "n m"]:
     learns = torch.ones_like(span.targets, dtype=torch.bool)
     learns[:, 0] = ~span.orphans
     return learns
-
-
-def guided(logits: Float[Tensor, "r k"], guidance: float) -> Float[Tensor, "n k"]:
-    """Classifier-free guidance (arXiv 2207.12598): the first half of the rows follows a prompt."""
-    if guidance == 1:
-        return logits
-    conditional, unconditional = logits.chunk(2)
-    return unconditional + guidance * (conditional - unconditional)
-
-
-def draw(
-    logits: Float[Tensor, "n ... k"], temperature: float, top_k: int, generators: Generators | None
-) -> Int[Tensor, "n ..."]:
-    """One code at each place: the likeliest at temperature 0, else drawn among the `top_k` likeliest (0 = all).
-
-    generators: one a row. A place takes one number of its row's, by which the code is found where the sum of the
-    chances reaches it, so that a row's codes depend on its own logits and seed alone.
-    """
-    if temperature == 0:
-        return logits.argmax(-1)
-    if generators is None:
-        raise ChiasmError(f"drawing at temperature {temperature} needs generators, one for each picture")
-    if 0 < top_k < logits.shape[-1]:
-        least = logits.topk(top_k).values[..., -1:]
-        logits = logits.masked_fill(logits < least, -torch.inf)
-    below = logits - logits.max(-1, keepdim=True).values  # finite, however low the temperature
-    chances = torch.softmax(below / max(temperature, COLDEST), -1)
-    sums = chances.cumsum(-1, dtype=widest(logits.device))
-    share = 1 - generators.uniform(*logits.shape[1:-1], device=logits.device)[..., None]  # of (0, 1]
-    return torch.searchsorted(sums, share * sums[..., -1:])[..., 0]

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from chiasm.bounds import Chance, Count
 from chiasm.errors import RecipeError
 from chiasm.generators import Generators
-from chiasm.heads import Span, SpanLayout, Step
-from chiasm.heads.next_token import begun, count_pictures, guided, learnt
+from chiasm.heads import DrawingState, Sampling, Span, SpanLayout, Writing
+from chiasm.heads.next_token import begun, count_images, learnt
+from chiasm.heads.sampling import guided
 from chiasm.heads.shared_next_token import SharedNextToken
 from chiasm.heads.vocabulary import Words
 from chiasm.language import Language
@@ -95,22 +96,20 @@ class VariableNextToken(SharedNextToken, name="variable_next_token"):
         ended = codes == self.end
         return (ended.cumsum(1) - ended.long() * itself) == 0
 
-    @torch.no_grad()
-    def sample(
+    def write(
         self,
-        step: Step,
-        *,
-        guidance: float,
-        temperature: float,
-        top_k: int,
-        generators: Generators | None,
-    ) -> Int[Tensor, "n gh gw"]:
-        """Codes of n pictures, each row filled up with the end; raises ChiasmError as `next_token` does."""
-        pictures = count_pictures(step, guidance, self.unconditional)
-        # Rows of what is drawn; stray words have numbers behind the codes'.
-        said = self._continue(step, begun(step, pictures), guidance, temperature, top_k, generators)
-        codes = torch.full((pictures, self.length), self.end, device=said.device)
-        for row, (words, meant) in enumerate(zip(said, self.before_end(said), strict=True)):
+        start: Float[Tensor, "r d"],
+        sampling: Sampling,
+        generators: Generators | None = None,
+        progress: DrawingState | None = None,
+    ) -> Writing:
+        """Draw code by code, each row filled up with the end. Of what is noted, stray words have numbers behind the
+        codes'."""
+        images = count_images(start, sampling.guidance, self.unconditional)
+        known = begun(progress, start, images)
+        drawn = yield from self._continue(start, known, sampling, generators, progress)
+        codes = torch.full((images, self.length), self.end, device=drawn.device)
+        for row, (words, meant) in enumerate(zip(drawn, self.before_end(drawn), strict=True)):
             own = words[meant & (words < self.end)]
             codes[row, : len(own)] = own
         return rearrange(codes, "n (gh gw) -> n gh gw", gh=self.grid[0])

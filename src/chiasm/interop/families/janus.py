@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,7 +13,8 @@ from torch import Tensor
 from chiasm.data.documents import without_prompt
 from chiasm.errors import CheckpointError
 from chiasm.generation import DrawStep, Session, draw
-from chiasm.heads.next_token import guided
+from chiasm.heads import GREEDY
+from chiasm.heads.sampling import guided
 from chiasm.interop.cases import Case
 from chiasm.interop.config import EVERYWHERE
 from chiasm.interop.convert import load
@@ -178,7 +180,7 @@ def replay(case: Case) -> dict[str, Tensor]:
     prompts = [asked] * told["parallel"]
     step = DrawStep(Session(model, prompts + [without_prompt(model.contract, each) for each in prompts]))
     first = guided(head.output(step.start), told["cfg_weight"])
-    drawn = draw(model, prompts, guidance=told["cfg_weight"], temperature=0, top_k=0)
+    drawn = draw(model, prompts, replace(GREEDY, guidance=told["cfg_weight"]))
     return {
         "und_image_embeds": model.connector(model.encoder(pixels)),
         "und_logits": read.logits,

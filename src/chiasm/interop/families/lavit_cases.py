@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,6 +14,8 @@ from chiasm.decoders.diffusion import DDIM
 from chiasm.decoders.lavit_diffusion import WIDTHS, AttentionPool
 from chiasm.errors import CheckpointError
 from chiasm.generation import DrawStep, Session
+from chiasm.generators import Generators
+from chiasm.heads import GREEDY, DrawingState, finish
 from chiasm.interop.cases import Case
 from chiasm.interop.convert import _built, load_named
 from chiasm.interop.diffusers_shape import added_shape, unet_shape, vae_shape
@@ -224,11 +227,12 @@ def _drawn(
 ) -> Tensor:
     """What the original returns: the marker, the ids that were drawn, and padding behind the end."""
     head: Any = model.image_head
-    step = DrawStep(_session(model, [*prompts, *(without or ())]))
-    known = torch.zeros(len(prompts), 0, dtype=torch.long)
-    said = head._continue(step, known, told["scale"] if without else 1.0, 0.0, 0, None)
-    ids = head.drawable(said)
-    ids = torch.where(head.before_end(said, itself=True), ids, PADDING)
+    step, progress = DrawStep(_session(model, [*prompts, *(without or ())])), DrawingState(Generators([]))
+    sampling = replace(GREEDY, guidance=told["scale"] if without else 1.0)
+    finish(head.write(step.start, sampling, progress=progress), step)
+    drawn: Any = progress.values
+    ids = head.drawable(drawn)
+    ids = torch.where(head.before_end(drawn, itself=True), ids, PADDING)
     return torch.cat([torch.full((len(ids), 1), BEGIN), ids], 1)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,6 +16,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from chiasm.errors import CheckpointError
 from chiasm.generation import draw
+from chiasm.heads import GREEDY
 from chiasm.interop.cases import Case
 from chiasm.interop.config import reader
 from chiasm.interop.convert import load
@@ -209,7 +211,7 @@ def replay(case: Case) -> dict[str, Tensor]:
 
     def drawn(guidance: float, guided_codes: int = 0) -> Tensor:
         head.guided_codes = guided_codes
-        return draw(model, prompts, guidance=max(guidance, 1.0), temperature=0, top_k=0).flatten(1).int()
+        return draw(model, prompts, replace(GREEDY, guidance=max(guidance, 1.0))).flatten(1).int()
 
     # Of the original's steps the first has no number; the interval is the number of the last that is guided.
     guided_codes = told["cfg_interval"] + 2 if told["cfg_interval"] >= 0 else 0

@@ -14,6 +14,7 @@ from chiasm.completion import most_images, next_codes
 from chiasm.conversation import KnownCodes
 from chiasm.data.documents import document
 from chiasm.data.sample import Message, Sample
+from chiasm.heads import GREEDY
 from chiasm.interop.cases import Case
 from chiasm.interop.config import reader
 from chiasm.interop.convert import load
@@ -205,7 +206,7 @@ def replay_sentence(case: Case) -> dict[str, Tensor]:
     )
     model.language.context = told.get("context", CONTEXT) * length
     seen = sentence[1 - most_images(model) :]  # with the one to come, as many as the context holds
-    drawn = next_codes(model, seen, reader, temperature=0, top_k=0)
+    drawn = next_codes(model, seen, reader, GREEDY)
     return {
         "ids": codes.flatten()[None],
         "logits_last": model.language.logits(hidden)[None, -length:],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from chiasm.errors import CheckpointError
 from chiasm.generation import draw
+from chiasm.heads import GREEDY
 from chiasm.interop.cases import Case
 from chiasm.interop.config import reader
 from chiasm.interop.convert import load
@@ -201,7 +203,7 @@ def replay(case: Case) -> dict[str, Tensor]:
     logits = head.logits(hidden, split_code(codes, head.bits))
     scales = told["cfg_scale"]
     head.guidance_offsets = [scale - scales[0] for scale in scales]
-    drawn = draw(model, prompts, guidance=scales[0], temperature=0, top_k=0).flatten(1)
+    drawn = draw(model, prompts, replace(GREEDY, guidance=scales[0])).flatten(1)
     pre, post = split_code(drawn, head.bits)
     losses = head.part_losses(hidden, codes)
     return {

@@ -14,6 +14,8 @@ from torch import Tensor
 from chiasm.attention import Layout
 from chiasm.errors import CheckpointError
 from chiasm.generation import DrawStep, Session
+from chiasm.heads import GREEDY, Ask, finish
+from chiasm.heads.sampling import guided
 from chiasm.interop.cases import Case
 from chiasm.interop.config import reader
 from chiasm.interop.convert import load
@@ -178,12 +180,20 @@ def replay(case: Case) -> dict[str, Tensor]:
         layout, positions = _layout(model, ids, words)
         return model.language.logits(model.language(model.language.embed(ids), positions, layout))
 
-    def drawn(prompts: list[Tensor], guidance: float) -> list[Any]:
-        step = DrawStep(Session(model, [_prompt(row, words, soi) for row in prompts]))
-        return list(head.rounds(step, guidance, temperature=0.0, top_k=0, generators=None))
+    def drawn(prompts: list[Tensor], guidance: float) -> tuple[Tensor, list[Tensor]]:
+        """The codes, and the likeliest at every cell, step by step."""
+        step, likeliest = DrawStep(Session(model, [_prompt(row, words, soi) for row in prompts])), []
+
+        def read(ask: Ask) -> Tensor:
+            hidden = step(ask)
+            likeliest.append(guided(head.logits(hidden[:, list(head.layout().rows)]), guidance).argmax(-1))
+            return hidden
+
+        codes = finish(head.write(step.start, replace(GREEDY, guidance=guidance)), read)
+        return codes.flatten(1), likeliest
 
     both, made, labels = torch.cat([asked, empty]), logits(learnt), given["train_labels"]
-    guided = drawn(list(both), 1 + told["gs"])  # the original counts guidance from 0
+    codes, likeliest = drawn(list(both), 1 + told["gs"])  # the original counts guidance from 0
     return {
         "t2i_attention_allowed": _layout(model, both, words)[0].allowed[:, None].long(),
         "t2i_logits": logits(asked),
@@ -191,9 +201,9 @@ def replay(case: Case) -> dict[str, Tensor]:
         "loss_t2i": _mean(made[:1, soi:], labels[:1, soi:]),
         "loss_lm": _mean(made[1:2, :-1], labels[1:2, 1:]),
         "loss_mmu": _mean(made[2:, :-1], labels[2:, 1:]),
-        "greedy_ids": guided[-1].codes,
-        "greedy_argmax_per_step": torch.stack([each.proposed for each in guided]),
-        "greedy_ids_nocfg": drawn(list(asked), 1.0)[-1].codes,
+        "greedy_ids": codes,
+        "greedy_argmax_per_step": torch.stack(likeliest),
+        "greedy_ids_nocfg": drawn(list(asked), 1.0)[0],
     }
 
 

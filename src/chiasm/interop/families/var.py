@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,7 +15,7 @@ from torch.nn import functional
 
 from chiasm.errors import CheckpointError
 from chiasm.generation import Session, decode, draw
-from chiasm.heads import Span
+from chiasm.heads import GREEDY, Span
 from chiasm.interop.cases import Case
 from chiasm.interop.convert import load
 from chiasm.interop.families import var_vq
@@ -175,8 +176,7 @@ def replay(case: Case) -> dict[str, Tensor]:
     terms = functional.cross_entropy(rearrange(logits, "n m k -> n k m"), span.targets, reduction="none")
     prompts = [_prompt(each) for each in classes]
     drawn, plain = (
-        draw(model, prompts, guidance=1 + scale, temperature=0, top_k=0)
-        for scale in (case.config["cfg_scale"], 0.0)
+        draw(model, prompts, replace(GREEDY, guidance=1 + scale)) for scale in (case.config["cfg_scale"], 0.0)
     )
     return {
         "logits": logits,
