@@ -73,7 +73,7 @@ def test_an_answer_has_room_for_half_as_much_again_and_eight_tokens_at_least(lon
         eval=lambda: model,
         sees=True,
         draws=False,
-        language=SimpleNamespace(tokenizer=SimpleNamespace(encode=list)),
+        language=SimpleNamespace(tokenizer=SimpleNamespace(encode=list, lead="")),
     )
     asked = Sample("s", (Message("user", ("?",)), Message("assistant", ("x" * longest,))))
     assert ModelSubject(model, None)._room([asked]) == tokens

@@ -4,7 +4,9 @@ from transformers import PreTrainedTokenizerFast
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-WORDS = ["What is at the top left? A red square. USER: ASSISTANT: Answer: yes no helpful polite answers"] * 30
+WORDS = [
+    "What is at the top left? A red square. USER: ASSISTANT: Answer: yes no helpful polite answers\n\n"
+] * 30
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"

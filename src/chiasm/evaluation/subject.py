@@ -111,11 +111,9 @@ class ModelSubject(Subject):
         """Most tokens of an answer: the longest true one's and half as many again, at least `ROOM` more."""
         if self.answer_tokens is not None:
             return self.answer_tokens
-        encode = self.model.language.tokenizer.encode
-        longest = max(
-            (len(encode(truth)) for s in samples for truth in (expected(s), *s.truth.get("answers", ()))),
-            default=0,
-        )
+        tokenizer = self.model.language.tokenizer
+        truths = (truth for s in samples for truth in (expected(s), *s.truth.get("answers", ())))
+        longest = max((len(tokenizer.encode(tokenizer.lead + truth)) for truth in truths), default=0)
         return longest + max(ROOM, longest // 2)
 
 

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from chiasm.data.sample import Message, Picture
 from chiasm.errors import CheckpointError, DataError
-from chiasm.language.special import CLOSE, OPEN, READ, WRITTEN, SpecialTokens
+from chiasm.language.special import CLOSE, OPEN, READ, TOKEN, WRITTEN, SpecialTokens
 from chiasm.language.turns import Rendered, Turn, Turns
 
 BARE_TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
@@ -105,11 +105,16 @@ class Conversations:
             return [Tokens(self.encode(run.text), run.learn, run.picture) for run in runs]
         begin = [] if messages[0].role == "document" else self._begin_of_processor(runs)
         stretches = [runs] if self.special.together else _between_pictures(runs)
-        made = [each for stretch in stretches for each in self._encoded(stretch)]
+        words_follow = prompt and not draws
+        made = [
+            each
+            for stretch in stretches
+            for each in self._encoded(stretch, continued=words_follow and stretch is stretches[-1])
+        ]
         return ([Tokens(begin, False)] if begin else []) + made
 
-    def _encoded(self, runs: Sequence[Run]) -> list[Tokens]:
-        """Runs as tokens: one that reaches into what is learnt is learnt."""
+    def _encoded(self, runs: Sequence[Run], *, continued: bool) -> list[Tokens]:
+        """Runs as tokens: one that reaches into what is learnt is learnt; `continued`: words follow."""
         text, learnt, pictures = "", [], []
         for run in runs:
             if run.picture is not None:
@@ -122,7 +127,7 @@ class Conversations:
         made: list[Tokens] = []
         ends = [end for _, end in learnt]
         waiting = iter(pictures)
-        for id, (start, stop) in zip(*self.special.encode(text), strict=True):
+        for id, (start, stop) in zip(*self.special.encode(text, continued=continued), strict=True):
             if id is None:
                 picture = next(waiting)
                 made.append(Tokens((), picture.learn, picture.picture))
@@ -239,6 +244,12 @@ class Conversations:
         if self.inner.chat_template is None or self.bare:
             return ""
         return self._turns("default").end
+
+    def lead_of_answers(self) -> str:
+        """The words of the chat template's own with which an answer begins; "" = none."""
+        if self.inner.chat_template is None or self.bare:
+            return ""
+        return TOKEN.sub("", self._turns("default").lead).strip()
 
     def _cached(self, name: str, work_out: Any) -> Any:
         """What `work_out` gives, until the tokenizer is given other tokens or another template."""

@@ -20,6 +20,7 @@ APART = "\ufdd4"  # within what only looks like a special token
 END = "\ufdd5"  # behind the last letter of a message
 RESERVED = re.compile("[\ufdd0-\ufdef]")
 TOKEN = re.compile(f"{OPEN}(\\d+){CLOSE}")
+_LETTER = "a"
 
 
 class SpecialTokens:
@@ -78,11 +79,22 @@ class SpecialTokens:
         names = {id: text for text, id in self.ids.items()}
         return TOKEN.sub(lambda match: names[int(match[1])], marked)
 
-    def encode(self, marked: str) -> tuple[list[int | None], list[tuple[int, int]]]:
-        """Ids of marked text, None for an image, and where each begins and ends in it."""
+    def encode(
+        self, marked: str, *, continued: bool = False
+    ) -> tuple[list[int | None], list[tuple[int, int]]]:
+        """Ids of marked text, None for an image, and where each begins and ends in it.
+
+        continued: words follow. Space at its end is cut as it is before a letter: GPT-2's tokenizer has one token
+            for two line breaks at the end of a text, and two tokens for them before a word.
+        """
         encoding = self._tokenizer.encode(marked, add_special_tokens=False)
-        ids = [None if id in self._images else self._back.get(id, id) for id in encoding.ids]
-        return ids, encoding.offsets
+        ids, offsets = encoding.ids, encoding.offsets
+        if continued and marked[-1:].isspace():
+            longer = self._tokenizer.encode(marked + _LETTER, add_special_tokens=False)
+            count = sum(stop <= len(marked) for _, stop in longer.offsets)
+            if count and longer.offsets[count - 1][1] == len(marked):  # no token reaches into the letter
+                ids, offsets = longer.ids[:count], longer.offsets[:count]
+        return [None if id in self._images else self._back.get(id, id) for id in ids], offsets
 
 
 def _mark(id: int) -> str:

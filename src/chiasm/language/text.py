@@ -209,14 +209,27 @@ class TextTokenizer:
         text = self.inner.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return str(text)
 
+    @property
+    def lead(self) -> str:
+        """The words of the chat template's own with which an answer begins, no part of what is answered:
+        `<think>\n\n</think>` of Qwen3; "" where it writes none.
+        """
+        return self._conversations.lead_of_answers()
+
     def answer(self, ids: Sequence[int]) -> tuple[str, bool]:
-        """The text of an answer up to what ends it, and whether that is there."""
+        """The text of an answer, without its `lead`, up to what ends it, and whether that is there."""
         ends = self.ends
         stop = next((i for i, id in enumerate(ids) if id in ends), None)
-        text = self.decode(ids[:stop])
+        text, ended = self.decode(ids[:stop]), stop is not None
         if self.end_text and self.end_text in text:
-            return text[: text.index(self.end_text)], True
-        return text, stop is not None
+            text, ended = text[: text.index(self.end_text)], True
+        if lead := self.lead:
+            begun = text.lstrip()
+            if begun.startswith(lead):
+                return begun[len(lead) :], ended
+            if not ended and lead.startswith(begun):
+                return "", ended
+        return text, ended
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Ids of a text in which special tokens are special; see `encode_plain`."""

@@ -91,6 +91,15 @@ class Turns:
         return Rendered("".join(pieces), learnt)
 
     @property
+    def lead(self) -> str:
+        """What the template writes of itself between what asks and an answer, such as `<think>\n\n</think>`."""
+        try:
+            asks = self._tail(("user",)).rstrip(" ")
+            return self._gap(("user", "assistant")).removeprefix(asks).strip()
+        except DataError:
+            return ""
+
+    @property
     def end(self) -> str:
         """The marked text behind an answer that ends it; "" = there is none."""
         try:
@@ -112,8 +121,9 @@ class Turns:
         tail = self._tail(roles).rstrip(" ")
         if not self._gap((*roles, "assistant")).startswith(tail):
             raise DataError(
-                f"the chat template asks for an answer with {tail!r} but writes "
-                f"{self._gap((*roles, 'assistant'))!r} before one: what is learnt would not be what is asked"
+                f"the chat template asks for an answer with {_quoted(tail)} but writes "
+                f"{_quoted(self._gap((*roles, 'assistant')))} before one: what is learnt would not be what is "
+                "asked"
             )
         rest = _rest(turns[index - 1].text) if index else ""
         for before in (rest, ""):
@@ -122,7 +132,7 @@ class Turns:
         found = piece.find(tail)
         if found < 0:
             raise DataError(
-                f"the chat template does not write {tail!r} before the answer of turn {index + 1}"
+                f"the chat template does not write {_quoted(tail)} before the answer of turn {index + 1}"
             )
         return found + len(tail)
 
@@ -133,7 +143,8 @@ class Turns:
         words = turn.text.replace(WRITTEN, "")
         if not end and words.strip():
             raise DataError(
-                "the chat template writes nothing behind an answer: a model would not learn to stop"
+                "the chat template writes nothing behind an answer: a model would not learn to stop; name another "
+                "in the recipe (language.chat_template: FILE, or question, vicuna, plain)"
             )
         if end and TOKEN.search(end) is None and end in words.strip():
             raise DataError(f"an answer holds {end!r}, with which the chat template ends one")
@@ -141,8 +152,8 @@ class Turns:
             if behind.startswith(rest + end):
                 return len(rest + end)
         raise DataError(
-            f"the chat template ends the answer of turn {index + 1} with {behind!r}, not with {end!r}: a model "
-            "would not learn to stop"
+            f"the chat template ends the answer of turn {index + 1} with {_quoted(behind)}, not with "
+            f"{_quoted(end)}: a model would not learn to stop"
         )
 
     def _find_tail(self, roles: tuple[str, ...]) -> str:
@@ -150,10 +161,14 @@ class Turns:
         return self._probe(roles, prompt=True)[-1]
 
     def _find_end(self, roles: tuple[str, ...]) -> str:
-        """What ends an answer: the template's text behind it up to its first special token, or all."""
+        """What ends an answer: the template's text behind it up to its first special token, or all.
+
+        A space ends none: words have it too.
+        """
         behind = self._probe(roles)[-1]
         special = TOKEN.search(behind)
-        return behind if special is None else behind[: special.end()]
+        end = behind if special is None else behind[: special.end()]
+        return end if end.strip(" ") else ""
 
     def _find_gap(self, roles: tuple[str, ...]) -> str:
         """The template's text between the last message and the one before it."""
@@ -187,6 +202,11 @@ class Turns:
         except DataError:
             return None
         return text if text.count(_HOLDS) == 1 and _LIST not in text else None
+
+
+def _quoted(marked: str) -> str:
+    """Marked text as an error shows it."""
+    return repr(TOKEN.sub(r"<special token \1>", marked))
 
 
 def short_rows(roles: Sequence[str]) -> Iterator[tuple[str, ...]]:
