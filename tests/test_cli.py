@@ -121,7 +121,7 @@ def test_show_tells_shapes_parameters_and_cost(capsys):
         "grid 3 x 3 of width 432",
         "9 visual tokens",
         "GFLOP",
-        "36 positions a picture",
+        "36 positions an image",
     ):
         assert word in told, word
 

@@ -162,9 +162,7 @@ def chat(
     with _starting():
         from chiasm.terminal.chat import converse
 
-    converse(
-        folder, message=message, pictures=picture or [], save=save, seed=seed, device=device, dtype=dtype
-    )
+    converse(folder, message=message, images=picture or [], save=save, seed=seed, device=device, dtype=dtype)
 
 
 @app.command()

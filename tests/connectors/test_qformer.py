@@ -70,7 +70,7 @@ def test_the_losses_are_those_written_out_by_hand():
     made, grid = stage(), torch.rand(2, 1, 4, 6)
     ids = torch.tensor([[2, 5, 9, 0], [2, 7, 8, 3]])
     losses = made.losses(grid, ids)
-    queries, texts = made.read_pictures(grid[:, 0]), made.read_texts(ids)[:, 0]
+    queries, texts = made.read_images(grid[:, 0]), made.read_texts(ids)[:, 0]
     pictures = torch.nn.functional.normalize(made.picture_out(queries), dim=-1)
     words = torch.nn.functional.normalize(made.text_out(texts), dim=-1)
     likeness = torch.tensor(
@@ -104,4 +104,4 @@ def test_a_wrong_pair_is_never_the_right_one():
 def test_the_connector_takes_over_what_the_stage_learnt():
     made, part, grid = stage(), qformer(), torch.rand(2, 2, 2, 6)
     made.hand_over(part)
-    torch.testing.assert_close(part.ask(grid), made.read_pictures(grid.flatten(1, 2)))
+    torch.testing.assert_close(part.ask(grid), made.read_images(grid.flatten(1, 2)))

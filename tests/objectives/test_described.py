@@ -99,7 +99,7 @@ def test_check_prints_what_an_objective_is_shown_and_what_it_skips(records, caps
     recipe["data"]["world"] = {"type": "chat", "path": str(source.path), "broken": "skip"}
     check(load_recipe(recipe), 3, every=True)
     printed = " ".join(capsys.readouterr().out.split())
-    assert "objective contrastive is shown an image, 'a cat', labels: a cat" in printed
+    assert "objective contrastive reads an image, 'a cat', labels: a cat" in printed
     assert "objective contrastive skips it: sample 2 of pairs.jsonl" in printed
     assert "1 records skipped (1 not one answer)" in printed
 

@@ -100,9 +100,11 @@ def test_nothing_tells_of_what_is_masked(model):
     pixels, masks = torch.rand(2, 3, 32, 32), block_masks(2, (4, 4), 6, 2)
     wide = functional.interpolate(masks[:, None].float(), (32, 32)).bool()
     other = torch.where(wide, torch.rand_like(pixels), pixels)
-    assert torch.equal(objective._shown(model, pixels, masks), objective._shown(model, other, masks))
+    assert torch.equal(
+        objective._embed_images(model, pixels, masks), objective._embed_images(model, other, masks)
+    )
     torch.manual_seed(1)
-    texts = objective.texts.hide(model.language, ["a cat and a dog"], beside=True)
+    texts = objective.texts.hide(model.language, ["a cat and a dog"], paired=True)
     hidden = texts.embeddings[texts.masked]
     assert torch.equal(hidden, objective.texts.token.expand_as(hidden))
 
@@ -124,12 +126,12 @@ def test_words_and_patches_see_all_of_their_document_and_none_of_another(model):
     torch.testing.assert_close(objective._read(model, padded, real, 3)[0, :5], before[0, :5])
 
 
-@pytest.mark.parametrize(("beside", "share"), [(False, 0.15), (True, 0.5)])
-def test_the_share_of_words_is_masked_and_never_the_marks(model, beside, share):
+@pytest.mark.parametrize(("paired", "share"), [(False, 0.15), (True, 0.5)])
+def test_the_share_of_words_is_masked_and_never_the_marks(model, paired, share):
     objective = build(model)
     text = "a cat at the top left and a dog at the bottom right"
     tokens = model.language.tokenizer.encode(text)
-    texts = objective.texts.hide(model.language, [text, "sun"], beside=beside)
+    texts = objective.texts.hide(model.language, [text, "sun"], paired=paired)
     assert texts.masked.sum(1).tolist()[0] == round(share * len(tokens))
     assert texts.masked[1].sum() >= 1
     assert not texts.masked[:, 0].any()
@@ -144,7 +146,7 @@ def test_a_tokenizers_own_mask_stands_for_a_word(model):
     model.language.tokenizer.inner.add_special_tokens({"mask_token": "<|end|>"})
     objective = build(model)
     assert objective.texts.token is None
-    texts = objective.texts.hide(model.language, ["a cat"], beside=True)
+    texts = objective.texts.hide(model.language, ["a cat"], paired=True)
     own = model.language.embed(torch.tensor(model.language.tokenizer.inner.mask_token_id))
     assert torch.equal(texts.embeddings[texts.masked], own.expand(int(texts.masked.sum()), -1))
 

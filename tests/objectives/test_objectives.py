@@ -130,7 +130,7 @@ def test_missing_pixels_are_normalised_patch_by_patch(model):
 def test_the_teacher_follows_the_student_and_the_center_the_teacher(model):
     objective = build(model, "self_distillation", momentum=0.9, center_momentum=0.5)
     objective.losses(model, batch())
-    said = torch.cat(objective._said).mean(0)
+    said = torch.cat(objective._teacher_logits).mean(0)
     slow = [p.clone() for p in objective.teacher.module.parameters()]
     with torch.no_grad():
         for parameter in model.encoder.parameters():
@@ -173,12 +173,12 @@ def test_a_qformer_learns_with_words_and_is_handed_back(model):
         assert torch.equal(mine, theirs)
     grid = torch.rand(2, 4, 4, 16)
     flat = grid.flatten(1, 2)
-    torch.testing.assert_close(objective.stage.read_pictures(flat), model.connector.ask(grid))
+    torch.testing.assert_close(objective.stage.read_images(flat), model.connector.ask(grid))
     with torch.no_grad():
         for parameter in objective.stage.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
     objective.hand_over(model)
-    torch.testing.assert_close(objective.stage.read_pictures(flat), model.connector.ask(grid))
+    torch.testing.assert_close(objective.stage.read_images(flat), model.connector.ask(grid))
 
 
 def test_only_a_qformer_can_learn_as_one():

@@ -386,7 +386,7 @@ def test_a_tokenizers_terms_are_tried_on_one_image_which_leaves_it_as_it_is():
 
 def test_a_codebook_is_watched_by_the_images_of_a_whole_step():
     aim, seen = Pictures(build_model(toy())), []
-    aim._watch.look = seen.append
+    aim._watch.observe = seen.append
     aim.tokenizer.train()
     for sizes, learn in (((2, 3), aim.after_step), ((4,), aim.forget), ((1, 1), aim.after_step)):
         for size in sizes:

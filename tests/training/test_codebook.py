@@ -44,17 +44,17 @@ def watched(steps, **told):
     watch = CodebookWatch(tokenizer)
     tokenizer.told = told
     for _ in range(steps):
-        watch.look(pictures=64)
+        watch.observe(images=64)
     return watch, tokenizer
 
 
 def test_a_collapse_is_said_after_some_time_and_no_more_when_it_is_over():
     watch, tokenizer = watched(PATIENCE - 1, codebook_use=0.02)
     assert watch.warning() is None
-    watch.look(64)
+    watch.observe(64)
     assert "has collapsed: for 100 steps or more only 2.0% of its 1,024 codes" in watch.warning()
     tokenizer.told = {"codebook_use": 0.5}
-    watch.look(64)
+    watch.observe(64)
     assert watch.warning() is None
 
 
@@ -73,7 +73,7 @@ def test_a_large_vocabulary_need_not_be_used_by_few_pictures():
     watch = CodebookWatch(tokenizer)
     tokenizer.told = {"codebook_use": 0.002}  # 524 codes, of 100 x 4 x 8 that could have been used
     for _ in range(PATIENCE):
-        watch.look(pictures=8)
+        watch.observe(images=8)
     assert watch.warning() is None
 
 

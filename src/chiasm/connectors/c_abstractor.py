@@ -64,18 +64,18 @@ class Bottleneck(nn.Module):
     def __init__(self, inputs: int, outputs: int):
         super().__init__()
         self.expand = nn.Conv2d(inputs, outputs, 1, bias=False)
-        self.expand_norm = ChannelNorm(outputs)
+        self.expand_norm = BottleneckNorm(outputs)
         self.filter = nn.Conv2d(outputs, outputs, 3, padding=1, groups=outputs, bias=False)
-        self.filter_norm = ChannelNorm(outputs)
+        self.filter_norm = BottleneckNorm(outputs)
         squeezed = round(inputs / 4)
         self.squeeze = nn.Conv2d(outputs, squeezed, 1)
         self.excite = nn.Conv2d(squeezed, outputs, 1)
         self.project = nn.Conv2d(outputs, outputs, 1, bias=False)
-        self.project_norm = ChannelNorm(outputs)
+        self.project_norm = BottleneckNorm(outputs)
         self.skips = inputs == outputs
         if not self.skips:
             self.shortcut = nn.Conv2d(inputs, outputs, 1, bias=False)
-            self.shortcut_norm = ChannelNorm(outputs)
+            self.shortcut_norm = BottleneckNorm(outputs)
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c2 h w"]:
         hidden = functional.silu(self.expand_norm(self.expand(x)))
@@ -86,7 +86,7 @@ class Bottleneck(nn.Module):
         return functional.silu(hidden + (x if self.skips else self.shortcut_norm(self.shortcut(x))))
 
 
-class ChannelNorm(nn.LayerNorm):
+class BottleneckNorm(nn.LayerNorm):
     """Layer norm over the channels of each cell."""
 
     def __init__(self, channels: int):

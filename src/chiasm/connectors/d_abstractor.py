@@ -70,7 +70,8 @@ class DAbstractor(Connector, name="d_abstractor"):
         self.queries = nn.Parameter(torch.randn(side**2, width * (2 if pooled == "none" else 1)))
         self.references = nn.Parameter(_even_grid(side, positions or (side, side)))
         self.layers = nn.ModuleList(
-            Layer(width, heads, hidden, points, levels, ACTIVATIONS[activation]()) for _ in range(depth)
+            DAbstractorLayer(width, heads, hidden, points, levels, ACTIVATIONS[activation]())
+            for _ in range(depth)
         )
         self.closing = closing_tokens(closing, width)
         self.output = nn.Linear(width, out_width) if width != out_width else nn.Identity()
@@ -91,23 +92,23 @@ class DAbstractor(Connector, name="d_abstractor"):
         )
         if self.level_vectors is not None:
             features = features + rearrange(self.level_vectors, "l d -> l 1 1 d")
-        where, x = self._start(features)
+        positions, x = self._start(features)
         for layer in self.layers:
-            x = layer(x, where, self.references, features)
+            x = layer(x, positions, self.references, features)
         return self.output(self.closing(x))
 
     def _start(self, features: Float[Tensor, "n l gh gw d"]) -> tuple[Tensor, Tensor]:
         """What is added to the queries, and what the layers start from."""
         learnt = repeat(self.queries, "k d -> n k d", n=len(features))
         if self.pooled == "none":
-            where, start = learnt.chunk(2, -1)
-            return where, start
+            positions, start = learnt.chunk(2, -1)
+            return positions, start
         cells = functional.adaptive_avg_pool2d(rearrange(features[:, 0], "n gh gw d -> n d gh gw"), self.side)
         averages = rearrange(cells, "n d r s -> n (r s) d")
         return (averages, learnt) if self.pooled == "query" else (learnt, averages)
 
 
-class Layer(nn.Module):
+class DAbstractorLayer(nn.Module):
     def __init__(self, width: int, heads: int, hidden: int, points: int, levels: int, activation: nn.Module):
         super().__init__()
         self.head_width = width // heads
@@ -121,14 +122,14 @@ class Layer(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "n k d"],
-        where: Float[Tensor, "n k d"],
+        positions: Float[Tensor, "n k d"],
         references: Float[Tensor, "k 2"],
         features: Float[Tensor, "n l gh gw d"],
     ) -> Float[Tensor, "n k d"]:
-        near = x + where
-        mixed = attend(self.query(near), self.key(near), self.value(x), self.head_width)
+        positioned = x + positions
+        mixed = attend(self.query(positioned), self.key(positioned), self.value(x), self.head_width)
         x = self.self_norm(x + self.output(mixed))
-        x = self.look_norm(x + self.look(x + where, references, features))
+        x = self.look_norm(x + self.look(x + positions, references, features))
         return self.mlp_norm(x + self.mlp(x))
 
 
@@ -166,7 +167,7 @@ class DeformableAttention(nn.Module):
         places = rearrange(references, "k c -> k 1 1 c") + offsets / size  # x and y in [0, 1]
         weights = rearrange(self.weights(query), "n k (h m) -> n h k m", h=heads).softmax(-1)
         values = rearrange(self.value(features), "n l gh gw (h e) -> l (n h) e gh gw", h=heads)
-        read = [
+        by_level = [
             functional.grid_sample(
                 values[level],
                 rearrange(2 * places[:, :, :, level] - 1, "n h k p c -> (n h) k p c"),
@@ -176,8 +177,8 @@ class DeformableAttention(nn.Module):
             )
             for level in range(levels)
         ]
-        found = rearrange(torch.cat(read, -1), "(n h) e k m -> n h e k m", h=heads)
-        return self.output(torch.einsum("nhekm,nhkm->nkhe", found, weights).flatten(2))
+        sampled = rearrange(torch.cat(by_level, -1), "(n h) e k m -> n h e k m", h=heads)
+        return self.output(torch.einsum("nhekm,nhkm->nkhe", sampled, weights).flatten(2))
 
 
 def _even_grid(side: int, grid: tuple[int, int]) -> Float[Tensor, "k 2"]:

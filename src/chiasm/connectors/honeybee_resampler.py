@@ -49,7 +49,9 @@ class HoneybeeResampler(Connector, name="honeybee_resampler"):
         self.queries = nn.Parameter(torch.randn(queries, width) * 0.02)
         self.positions = learnt_positions(positions, in_width)
         self.input = nn.Linear(in_width, width)
-        self.layers = nn.ModuleList(Layer(width, width // heads, hidden, epsilon) for _ in range(depth))
+        self.layers = nn.ModuleList(
+            HoneybeeResamplerLayer(width, width // heads, hidden, epsilon) for _ in range(depth)
+        )
         self.output = nn.Linear(width, out_width)
         self.closing = closing_tokens(closing, out_width)
 
@@ -64,7 +66,7 @@ class HoneybeeResampler(Connector, name="honeybee_resampler"):
         return self.closing(self.output(x))
 
 
-class Layer(nn.Module):
+class HoneybeeResamplerLayer(nn.Module):
     def __init__(self, width: int, head_width: int, hidden: int, epsilon: float):
         super().__init__()
         self.head_width = head_width
@@ -76,7 +78,7 @@ class Layer(nn.Module):
 
     def forward(self, x: Float[Tensor, "n k d"], features: Float[Tensor, "n s d"]) -> Float[Tensor, "n k d"]:
         x = self.query_norm(x)
-        seen = torch.cat([x, self.feature_norm(features)], dim=1)
-        x = x + self.output(attend(self.query(x), self.key(seen), self.value(seen), self.head_width))
+        context = torch.cat([x, self.feature_norm(features)], dim=1)
+        x = x + self.output(attend(self.query(x), self.key(context), self.value(context), self.head_width))
         y = self.mlp_norm(x)
         return x + self.down(self.hidden_norm(functional.silu(self.gate(y)) * self.up(y)))

@@ -46,7 +46,7 @@ class Idefics2Resampler(Connector, name="idefics2_resampler"):
         self.input = GatedMLP(in_width, hidden or 4 * out_width, out_width)
         self.latents = nn.Parameter(torch.ones(latents, out_width))
         self.layers = nn.ModuleList(
-            Layer(out_width, heads, key_heads, head_width, epsilon) for _ in range(depth)
+            Idefics2Layer(out_width, heads, key_heads, head_width, epsilon) for _ in range(depth)
         )
         self.norm = nn.RMSNorm(out_width, eps=epsilon)
 
@@ -64,7 +64,7 @@ class Idefics2Resampler(Connector, name="idefics2_resampler"):
         return self.norm(x)
 
 
-class Layer(nn.Module):
+class Idefics2Layer(nn.Module):
     def __init__(self, width: int, heads: int, key_heads: int, head_width: int, epsilon: float):
         super().__init__()
         self.head_width = head_width
@@ -78,9 +78,11 @@ class Layer(nn.Module):
         self.mlp = GatedMLP(width, 4 * width, width)
 
     def forward(self, x: Float[Tensor, "n k d"], features: Float[Tensor, "n s d"]) -> Float[Tensor, "n k d"]:
-        own = self.latent_norm(x)
-        seen = torch.cat([self.feature_norm(features), own], dim=1)
-        x = x + self.output(attend(self.query(own), self.key(seen), self.value(seen), self.head_width))
+        latents = self.latent_norm(x)
+        context = torch.cat([self.feature_norm(features), latents], dim=1)
+        x = x + self.output(
+            attend(self.query(latents), self.key(context), self.value(context), self.head_width)
+        )
         return x + self.mlp(self.mlp_norm(x))
 
 

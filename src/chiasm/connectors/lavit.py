@@ -12,7 +12,7 @@ from chiasm.connectors.selection import Merger, Selector, best, loud_positions, 
 from chiasm.errors import RecipeError
 
 
-class LaVIT(Connector, name="lavit"):
+class LaVITConnector(Connector, name="lavit"):
     """LaVIT's selector, merger and projection (arXiv 2309.04669).
 
     How many patches of a picture are worth keeping is not known from its size, but the number of visual tokens

@@ -70,9 +70,9 @@ def silu_mlp(depth: int, in_width: int, out_width: int) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def prenorm_layer(wanted: bool, width: int) -> nn.Module:
+def prenorm_layer(enabled: bool, width: int) -> nn.Module:
     """Honeybee's optional layer norm of the features."""
-    return nn.LayerNorm(width, eps=1e-6) if wanted else nn.Identity()
+    return nn.LayerNorm(width, eps=1e-6) if enabled else nn.Identity()
 
 
 def attend(

@@ -53,7 +53,9 @@ class PerceiverResampler(Connector, name="perceiver_resampler"):
         self.pictures = nn.Parameter(torch.randn(pictures, in_width)) if pictures else None
         self.frames = nn.Parameter(torch.randn(frames, in_width)) if frames else None
         self.layers = nn.ModuleList(
-            Layer(in_width, heads, head_width, hidden or 4 * in_width, ACTIVATIONS[activation](), head_norm)
+            PerceiverLayer(
+                in_width, heads, head_width, hidden or 4 * in_width, ACTIVATIONS[activation](), head_norm
+            )
             for _ in range(depth)
         )
         self.norm = nn.LayerNorm(in_width)
@@ -71,19 +73,19 @@ class PerceiverResampler(Connector, name="perceiver_resampler"):
 
     def resample(self, features: Float[Tensor, "n m f s c"]) -> Float[Tensor, "n m k d"]:
         """Visual tokens of m pictures, or videos of f frames, in the order of a document."""
-        documents, pictures, frames = features.shape[:3]
+        documents, images, frames = features.shape[:3]
         if self.frames is not None:
             features = features + rearrange(self.frames[:frames], "f c -> f 1 c")
         if self.pictures is not None:
-            features = features + rearrange(self.pictures[:pictures], "m c -> m 1 1 c")
-        seen = rearrange(features, "n m f s c -> (n m) (f s) c")
-        x = repeat(self.latents, "k c -> n k c", n=len(seen))
+            features = features + rearrange(self.pictures[:images], "m c -> m 1 1 c")
+        context = rearrange(features, "n m f s c -> (n m) (f s) c")
+        x = repeat(self.latents, "k c -> n k c", n=len(context))
         for layer in self.layers:
-            x = layer(x, seen)
+            x = layer(x, context)
         return rearrange(self.output(self.norm(x)), "(n m) k d -> n m k d", n=documents)
 
 
-class Layer(nn.Module):
+class PerceiverLayer(nn.Module):
     def __init__(
         self, width: int, heads: int, head_width: int, hidden: int, activation: nn.Module, head_norm: bool
     ):
@@ -105,11 +107,11 @@ class Layer(nn.Module):
         )
 
     def forward(self, x: Float[Tensor, "n k c"], features: Float[Tensor, "n s c"]) -> Float[Tensor, "n k c"]:
-        own = self.latent_norm(x)
-        seen = torch.cat([self.feature_norm(features), own], dim=1)
-        query = self._each_head(self.query_norm, self.query(own))
-        key = self._each_head(self.key_norm, self.key(seen))
-        x = x + self.output(attend(query, key, self.value(seen), self.head_width))
+        latents = self.latent_norm(x)
+        context = torch.cat([self.feature_norm(features), latents], dim=1)
+        query = self._each_head(self.query_norm, self.query(latents))
+        key = self._each_head(self.key_norm, self.key(context))
+        x = x + self.output(attend(query, key, self.value(context), self.head_width))
         return x + self.mlp(x)
 
     def _each_head(self, norm: nn.Module, x: Float[Tensor, "n s a"]) -> Float[Tensor, "n s a"]:

@@ -86,7 +86,9 @@ class Trunk(nn.Module):
             raise RecipeError(f"connector 'qformer': {heads} heads do not divide the width {width}")
         self.norm = nn.LayerNorm(width, epsilon)
         self.blocks = nn.ModuleList(
-            Block(in_width if i % cross_every == 0 else None, width, heads, hidden, epsilon, activation, text)
+            QFormerBlock(
+                in_width if i % cross_every == 0 else None, width, heads, hidden, epsilon, activation, text
+            )
             for i in range(depth)
         )
 
@@ -96,24 +98,24 @@ class Trunk(nn.Module):
         features: Float[Tensor, "n s c"] | None,
         words: Float[Tensor, "n t w"] | None = None,
         *,
-        seen: Bool[Tensor, "n r l"] | None = None,
-        shown: Bool[Tensor, "n s"] | None = None,
+        mask: Bool[Tensor, "n r l"] | None = None,
+        feature_mask: Bool[Tensor, "n s"] | None = None,
     ) -> Float[Tensor, "n l w"]:
         """Queries, and behind them words, after the last block.
 
-        seen: which tokens each token may look at (r is l, or 1 for a rule that all share); without it all.
-        shown: features that queries may look at.
+        mask: which tokens each token may look at (r is l, or 1 for a rule that all share); without it all.
+        feature_mask: features that queries may look at.
         """
         count = queries.shape[1]
         x = self.norm(queries if words is None else torch.cat([queries, words], dim=1))
-        mask = None if seen is None else rearrange(seen, "n l k -> n 1 l k")
-        cover = None if shown is None else rearrange(shown, "n s -> n 1 1 s")
+        mask = None if mask is None else rearrange(mask, "n l k -> n 1 l k")
+        feature_mask = None if feature_mask is None else rearrange(feature_mask, "n s -> n 1 1 s")
         for block in self.blocks:
-            x = block(x, count, features, mask, cover)
+            x = block(x, count, features, mask, feature_mask)
         return x
 
 
-class Block(nn.Module):
+class QFormerBlock(nn.Module):
     """Attention, attention to features where `in_width` is given, and MLP, each with its LayerNorm behind it."""
 
     def __init__(
@@ -127,9 +129,12 @@ class Block(nn.Module):
         text: bool,
     ):
         super().__init__()
-        self.attention, self.attention_norm = Attention(width, width, heads), nn.LayerNorm(width, epsilon)
+        self.attention, self.attention_norm = (
+            QFormerAttention(width, width, heads),
+            nn.LayerNorm(width, epsilon),
+        )
         crosses = in_width is not None
-        self.cross = Attention(width, in_width, heads) if in_width is not None else None
+        self.cross = QFormerAttention(width, in_width, heads) if in_width is not None else None
         self.cross_norm = nn.LayerNorm(width, epsilon) if crosses else None
         self.feed, self.feed_norm = _mlp(width, hidden, kind), nn.LayerNorm(width, epsilon)
         self.word_feed = _mlp(width, hidden, kind) if text else None
@@ -140,20 +145,20 @@ class Block(nn.Module):
         x: Float[Tensor, "n l w"],
         count: int,
         features: Float[Tensor, "n s c"] | None,
-        seen: Bool[Tensor, "n 1 r l"] | None,
-        shown: Bool[Tensor, "n 1 1 s"] | None,
+        mask: Bool[Tensor, "n 1 r l"] | None,
+        feature_mask: Bool[Tensor, "n 1 1 s"] | None,
     ) -> Float[Tensor, "n l w"]:
-        x = self.attention_norm(x + self.attention(x, x, seen))
+        x = self.attention_norm(x + self.attention(x, x, mask))
         queries, words = x[:, :count], x[:, count:]
         if self.cross is not None and self.cross_norm is not None and features is not None and count:
-            queries = self.cross_norm(queries + self.cross(queries, features, shown))
+            queries = self.cross_norm(queries + self.cross(queries, features, feature_mask))
         queries = self.feed_norm(queries + self.feed(queries))
         if self.word_feed is None or self.word_feed_norm is None:
             return queries
         return torch.cat([queries, self.word_feed_norm(words + self.word_feed(words))], dim=1)
 
 
-class Attention(nn.Module):
+class QFormerAttention(nn.Module):
     """Attention in heads, from one row of tokens to another of any width."""
 
     def __init__(self, width: int, in_width: int, heads: int):
@@ -170,14 +175,14 @@ class Attention(nn.Module):
         self,
         x: Float[Tensor, "n l w"],
         features: Float[Tensor, "n s c"],
-        seen: Bool[Tensor, "n 1 r s"] | None,
+        mask: Bool[Tensor, "n 1 r s"] | None,
     ) -> Float[Tensor, "n l w"]:
         q, k, v = (
             rearrange(each, "n s (h e) -> n h s e", h=self.heads)
             for each in (self.query(x), self.key(features), self.value(features))
         )
-        answer = functional.scaled_dot_product_attention(q, k, v, attn_mask=seen)
-        return self.out(rearrange(answer, "n h l e -> n l (h e)"))
+        attended = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return self.out(rearrange(attended, "n h l e -> n l (h e)"))
 
 
 def _mlp(width: int, hidden: int, kind: Activation) -> nn.Sequential:

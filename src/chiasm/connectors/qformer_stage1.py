@@ -75,51 +75,51 @@ class Stage1(nn.Module):
         of matching, likelier the more a wrong pair looks like a right one.
         """
         features = rearrange(grid, "n gh gw c -> n (gh gw) c")
-        queries, words = self.read_pictures(features), self.read_texts(ids)
-        to_text, to_picture = self.similarities(queries, words[:, 0])
+        queries, words = self.read_images(features), self.read_texts(ids)
+        to_text, to_image = self.similarities(queries, words[:, 0])
         pairs = torch.arange(len(ids), device=ids.device)
         contrast = [
             functional.cross_entropy(each, pairs, reduction="none", label_smoothing=SMOOTHING)
-            for each in (to_text, to_picture)
+            for each in (to_text, to_image)
         ]
         return {
             "contrastive": Loss.of(torch.cat(contrast)),
-            "matching": self._match(features, ids, to_text, to_picture, generator),
+            "matching": self._match(features, ids, to_text, to_image, generator),
             "captioning": self._caption(features, ids),
         }
 
-    def read_pictures(self, features: Float[Tensor, "n s c"]) -> Float[Tensor, "n q w"]:
-        return self.trunk(self._asked(len(features)), features)
+    def read_images(self, features: Float[Tensor, "n s c"]) -> Float[Tensor, "n q w"]:
+        return self.trunk(self._queries(len(features)), features)
 
     def read_texts(self, ids: Int[Tensor, "n t"]) -> Float[Tensor, "n t w"]:
-        """Every word looks at every word; no picture is seen."""
-        seen = rearrange(ids != self.padding, "n t -> n 1 t")
-        return self.trunk(self._asked(len(ids))[:, :0], None, self._embed(ids), seen=seen)
+        """Every word looks at every word; no image is read."""
+        mask = rearrange(ids != self.padding, "n t -> n 1 t")
+        return self.trunk(self._queries(len(ids))[:, :0], None, self._embed(ids), mask=mask)
 
     def similarities(
         self, queries: Float[Tensor, "n q w"], texts: Float[Tensor, "m w"]
     ) -> tuple[Float[Tensor, "n m"], Float[Tensor, "m n"]]:
         """Pictures to texts and texts to pictures: the best query's cosine over the temperature."""
-        pictures = functional.normalize(self.picture_out(queries), dim=-1)
+        images = functional.normalize(self.picture_out(queries), dim=-1)
         texts = functional.normalize(self.text_out(texts), dim=-1)
-        cosines = reduce(einsum(pictures, texts, "n q d, m d -> n m q"), "n m q -> n m", "max")
+        cosines = reduce(einsum(images, texts, "n q d, m d -> n m q"), "n m q -> n m", "max")
         return cosines / self.temperature, cosines.T / self.temperature
 
     def match(self, features: Float[Tensor, "n s c"], ids: Int[Tensor, "n t"]) -> Float[Tensor, "n two"]:
         """Logits of 'do not belong together' and 'belong together'; queries and words look at each other."""
-        asked = self._asked(len(ids))
-        real = torch.cat([torch.ones_like(asked[..., 0], dtype=torch.bool), ids != self.padding], dim=1)
-        hidden = self.trunk(asked, features, self._embed(ids), seen=rearrange(real, "n l -> n 1 l"))
-        return reduce(self.matching(hidden[:, : asked.shape[1]]), "n q two -> n two", "mean")
+        queries = self._queries(len(ids))
+        real = torch.cat([torch.ones_like(queries[..., 0], dtype=torch.bool), ids != self.padding], dim=1)
+        hidden = self.trunk(queries, features, self._embed(ids), mask=rearrange(real, "n l -> n 1 l"))
+        return reduce(self.matching(hidden[:, : queries.shape[1]]), "n q two -> n two", "mean")
 
     def caption(self, features: Float[Tensor, "n s c"], ids: Int[Tensor, "n t"]) -> Float[Tensor, "n t v"]:
         """Logits of the next word: words look at the queries and at earlier words, queries at queries only."""
-        asked = self._asked(len(ids))
-        q, t = asked.shape[1], ids.shape[1]
-        real = torch.cat([torch.ones_like(asked[..., 0], dtype=torch.bool), ids != self.padding], dim=1)
-        rule = torch.ones(q + t, q + t, dtype=torch.bool, device=ids.device).tril()
-        rule[:q, :q] = True
-        hidden = self.trunk(asked, features, self._embed(ids), seen=rule & rearrange(real, "n l -> n 1 l"))
+        queries = self._queries(len(ids))
+        q, t = queries.shape[1], ids.shape[1]
+        real = torch.cat([torch.ones_like(queries[..., 0], dtype=torch.bool), ids != self.padding], dim=1)
+        mask = torch.ones(q + t, q + t, dtype=torch.bool, device=ids.device).tril()
+        mask[:q, :q] = True
+        hidden = self.trunk(queries, features, self._embed(ids), mask=mask & rearrange(real, "n l -> n 1 l"))
         return self.head(self.transform_norm(functional.gelu(self.transform(hidden[:, q:]))))
 
     @torch.no_grad()
@@ -141,15 +141,15 @@ class Stage1(nn.Module):
         features: Float[Tensor, "n s c"],
         ids: Int[Tensor, "n t"],
         to_text: Float[Tensor, "n n"],
-        to_picture: Float[Tensor, "n n"],
+        to_image: Float[Tensor, "n n"],
         generator: torch.Generator | None,
     ) -> Loss:
         """Each pair, each text with a wrong picture, each picture with a wrong text."""
         n = len(ids)
-        wrong_picture = _drawn(to_picture, generator)
-        wrong_text = _drawn(to_text, generator)
-        shown = torch.cat([features, features[wrong_picture], features])
-        logits = self.match(shown, torch.cat([ids, ids, ids[wrong_text]]))
+        wrong_image = _sample_negatives(to_image, generator)
+        wrong_text = _sample_negatives(to_text, generator)
+        images = torch.cat([features, features[wrong_image], features])
+        logits = self.match(images, torch.cat([ids, ids, ids[wrong_text]]))
         labels = (torch.arange(3 * n, device=ids.device) < n).long()
         return Loss.of(functional.cross_entropy(logits, labels, reduction="none"))
 
@@ -160,7 +160,7 @@ class Stage1(nn.Module):
         terms = functional.cross_entropy(logits, labels, reduction="none", label_smoothing=SMOOTHING)
         return Loss(terms.sum(), (labels != IGNORE).sum().float())
 
-    def _asked(self, count: int) -> Float[Tensor, "n q w"]:
+    def _queries(self, count: int) -> Float[Tensor, "n q w"]:
         return self.queries.expand(count, -1, -1)
 
     def _embed(self, ids: Int[Tensor, "n t"]) -> Float[Tensor, "n t w"]:
@@ -168,7 +168,9 @@ class Stage1(nn.Module):
 
 
 @torch.no_grad()
-def _drawn(similarities: Float[Tensor, "n n"], generator: torch.Generator | None) -> Int[Tensor, " n"]:
+def _sample_negatives(
+    similarities: Float[Tensor, "n n"], generator: torch.Generator | None
+) -> Int[Tensor, " n"]:
     """For each row another column than its own, drawn by likeness."""
     chances = (similarities.softmax(dim=1) + FLOOR).fill_diagonal_(0)
     return torch.multinomial(chances, 1, generator=generator)[:, 0]

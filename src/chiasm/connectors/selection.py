@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from chiasm.connectors.learnt import Positions
 
-LOUD = 4.0  # standard deviation of EfficientNet-Lite0's features
+FEATURE_DEVIATION = 4.0  # standard deviation of EfficientNet-Lite0's features
 SMOOTHING = 1e-6  # weight that all keys share, counting or not
 LOWEST = -1e4  # the score of a key that does not count
 
@@ -79,9 +79,9 @@ class MergerBlock(nn.Module):
         self, x: Float[Tensor, "n p c"], source: Float[Tensor, "n p c"], kept: Float[Tensor, "n p"]
     ) -> Float[Tensor, "n p c"]:
         own = torch.eye(x.shape[1], device=x.device)
-        seen = kept[:, None] + (1 - kept[:, None]) * own  # a patch sees itself, kept or not
+        visible = kept[:, None] + (1 - kept[:, None]) * own  # a patch sees itself, kept or not
         normed = self.causal_norm(x)
-        x = x + self.causal(normed, normed, seen.tril())
+        x = x + self.causal(normed, normed, visible.tril())
         x = x + self.dropped(self.dropped_norm(x), source, 1 - kept[:, None])
         return x + self.mlp(self.mlp_norm(x))
 
@@ -115,10 +115,10 @@ class Attention(nn.Module):
             for layer, each in ((self.query, x), (self.key, source), (self.value, source))
         )
         if counts is None:
-            seen = functional.scaled_dot_product_attention(q, k, v)
+            attended = functional.scaled_dot_product_attention(q, k, v)
         else:
-            seen = self._weights(q, k, counts).to(v.dtype) @ v
-        return self.out(rearrange(seen, "n h s e -> n s (h e)"))
+            attended = self._weights(q, k, counts).to(v.dtype) @ v
+        return self.out(rearrange(attended, "n h s e -> n s (h e)"))
 
     def _weights(
         self, q: Float[Tensor, "n h q e"], k: Float[Tensor, "n h p e"], counts: Float[Tensor, "n r p"]
@@ -182,9 +182,9 @@ def loud_positions(grid: tuple[int, int] | None, width: int) -> nn.Module:
     """
     if grid is None:
         return nn.Identity()
-    made = Positions(grid, width)
-    nn.init.normal_(made.table, std=LOUD)
-    return made
+    positions = Positions(grid, width)
+    nn.init.normal_(positions.table, std=FEATURE_DEVIATION)
+    return positions
 
 
 def patches_of(grid: Float[Tensor, "n gh gw c"]) -> Float[Tensor, "n p c"]:

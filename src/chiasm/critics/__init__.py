@@ -1,4 +1,4 @@
-"""What else than its pixels is asked of a picture that an image tokenizer makes in training."""
+"""Critics: further losses of the images that an image tokenizer reconstructs in training."""
 
 from __future__ import annotations
 
@@ -13,36 +13,36 @@ from chiasm.parts import Part
 
 
 class Critic(Part, nn.Module, slot="critic"):
-    """Interface. An image tokenizer takes any number of critics, one after another; only training asks them.
+    """Interface. An image tokenizer takes any number of critics, in order; they are called in training only.
 
-    What of a critic learns is learnt in the same step, from losses of its own that the tokenizer does not feel.
+    A critic's own weights learn in the same step, from losses that have no gradient in the tokenizer.
     """
 
     @abstractmethod
     def losses(
         self,
-        made: Float[Tensor, "n 3 h w"],
-        true: Float[Tensor, "n 3 h w"],
+        reconstructed: Float[Tensor, "n 3 h w"],
+        original: Float[Tensor, "n 3 h w"],
         error: Float[Tensor, ""],
-        last: Float[Tensor, ...],
+        last_weight: Float[Tensor, ...],
     ) -> dict[str, Loss]:
-        """Losses by name, their terms one a picture.
+        """Losses by name, with one term per image.
 
-        made, true: reconstructions and originals, in [0, 1]. error: the pixels' and earlier critics' loss.
-        last: weight of the tokenizer's last layer.
+        reconstructed, original: images in [0, 1]. error: loss of the pixels and of earlier critics.
+        last_weight: of the tokenizer's last layer.
         """
 
 
 def criticised(
     critics: Iterable[nn.Module],
-    made: Float[Tensor, "n 3 h w"],
-    true: Float[Tensor, "n 3 h w"],
+    reconstructed: Float[Tensor, "n 3 h w"],
+    original: Float[Tensor, "n 3 h w"],
     reconstruction: Loss,
-    last: Float[Tensor, ...],
+    last_weight: Float[Tensor, ...],
 ) -> dict[str, Loss]:
     """The loss of the pixels, and those of all critics."""
     losses = {"reconstruction": reconstruction}
     for critic in critics:
         assert isinstance(critic, Critic)
-        losses |= critic.losses(made, true, objective(losses), last)
+        losses |= critic.losses(reconstructed, original, objective(losses), last_weight)
     return losses

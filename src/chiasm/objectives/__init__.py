@@ -1,4 +1,4 @@
-"""What a stage of pre-training asks of pictures and of the words that belong to them."""
+"""Objectives of pre-training: losses of images, and of the texts and labels that belong to them."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from chiasm.views import Size
 if TYPE_CHECKING:
     from chiasm.model import Model
 
-LEAST_SPREAD = 0.02  # of representations that still tell pictures apart; see `health.spread`
+LEAST_SPREAD = 0.02  # of representations that still tell images apart; see `health.spread`
 PATIENCE = 20  # steps in a row below it that are called a collapse
 
 
 @dataclass(frozen=True)
 class Described:
-    """Pictures with what belongs to them.
+    """A batch of images with their texts and labels.
 
-    pixels: the view of each picture that the encoder sees. texts: the words said of each (a caption, a label).
-    labels: what is in each picture, by name: one name or several.
+    pixels: the view of each image that the encoder sees. texts: one of each image (a caption, a label).
+    labels: what is in each image, by name: one name or several.
     """
 
     pixels: Float[Tensor, "n 3 h w"]
@@ -46,7 +46,7 @@ class Described:
 class Setting:
     """What an objective is built for: the model at the start of the stage, and the stage's data.
 
-    size: of the pixels that it will be shown. labels: finds all names in the labels of the data, sorted.
+    size: of the images, in pixels. labels: finds all names in the labels of the data, sorted.
     """
 
     model: Model
@@ -74,52 +74,52 @@ class Objective(Part, nn.Module, slot="objective"):
 
     def __init__(self) -> None:
         super().__init__()
-        # Steps in a row whose representations were nearly the same for all pictures.
+        # Steps in a row whose representations were nearly the same for all images.
         self.register_buffer("dull", torch.zeros((), dtype=torch.long))
-        self._seen: Float[Tensor, "n c"] | None = None
+        self._representations: Float[Tensor, "n c"] | None = None
 
     @abstractmethod
     def losses(self, model: Model, batch: Described) -> dict[str, Loss]:
-        """Losses by name. What it wants to remember of the batch is kept until `after_step`."""
+        """Losses by name. What `after_step` needs of the batch is remembered until then."""
 
     def terms(self, batch: Described) -> dict[str, float]:
-        """How many terms each loss of this batch will have: by default one a picture."""
+        """How many terms each loss of this batch will have: by default one an image."""
         return {name: float(len(batch)) for name in self.names}
 
-    def look(self, representations: Float[Tensor, "n c"]) -> None:
-        """Show the health figures what stands for each picture of the batch."""
-        self._seen = representations.detach().float()
+    def observe(self, representations: Float[Tensor, "n c"]) -> None:
+        """Remember the representation of each image of the batch, for the health figures."""
+        self._representations = representations.detach().float()
 
     def after_step(self, model: Model) -> None:
-        """What is learnt without gradients, behind every step of the optimiser (moving averages)."""
-        dull = self._seen is not None and len(self._seen) > 1 and self.is_dull()
+        """Updates without gradients (moving averages), after every step of the optimiser."""
+        dull = self._representations is not None and len(self._representations) > 1 and self.is_dull()
         self.dull = self.dull + 1 if dull else torch.zeros_like(self.dull)
 
     def forget(self) -> None:
-        """Behind a step that was skipped: what was kept for `after_step` is dropped."""
+        """After a step that was skipped: drop what was remembered for `after_step`."""
 
     def is_dull(self) -> bool:
-        """Whether the last batch's representations tell its pictures apart no more."""
-        return self._seen is not None and spread(self._seen) < LEAST_SPREAD
+        """Whether the last batch's representations no longer tell its images apart."""
+        return self._representations is not None and spread(self._representations) < LEAST_SPREAD
 
     def health(self) -> dict[str, float]:
         """Figures of the last batch for the progress line: representations' `spread` and `rank`, texts cut."""
         cut = {"cut_texts": float(self.cut_texts)} if self.cut_texts else {}
-        if self._seen is None or len(self._seen) < 2:
+        if self._representations is None or len(self._representations) < 2:
             return cut
-        return {"spread": spread(self._seen), "rank": effective_rank(self._seen)} | cut
+        return {"spread": spread(self._representations), "rank": effective_rank(self._representations)} | cut
 
     def collapse(self) -> str | None:
-        """A sentence once the representations have been the same for all pictures for some steps."""
+        """A sentence once the representations have been the same for all images for some steps."""
         if self.dull < PATIENCE:
             return None
         return (
-            f"objective {self.name!r} has collapsed: for {int(self.dull)} steps the encoder has said nearly the "
-            "same of every picture; what it learns from here on is worth nothing"
+            f"objective {self.name!r} has collapsed: for {int(self.dull)} steps the encoder's output has been "
+            "nearly the same for every image; what it learns from here on is worth nothing"
         )
 
     def hand_over(self, model: Model) -> None:
-        """Give the model, when the stage ends, what of the objective's own weights is to be kept."""
+        """When the stage ends, copy those of the objective's own weights that are retained into the model."""
 
 
 class Fixed(nn.Module):

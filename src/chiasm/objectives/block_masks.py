@@ -12,14 +12,14 @@ from torch import Tensor
 NARROWEST = 0.3  # height by width of a rectangle, at least and inverted at most
 
 
-def block_masks(pictures: int, grid: tuple[int, int], count: int, least: int) -> Bool[Tensor, "n gh gw"]:
+def block_masks(images: int, grid: tuple[int, int], count: int, least: int) -> Bool[Tensor, "n gh gw"]:
     """For each picture `count` patches in rectangles of at least `least` patches (arXiv 2106.08254, algorithm 1).
 
     A rectangle that would mask too many patches masks some of its own at random, so that all pictures have as
     many. With a `least` of 1 they may be single patches. Draws from torch's random numbers.
     """
     chance = np.random.default_rng(int(torch.randint(2**62, ())))
-    return torch.from_numpy(np.stack([_mask(chance, grid, count, least) for _ in range(pictures)]))
+    return torch.from_numpy(np.stack([_mask(chance, grid, count, least) for _ in range(images)]))
 
 
 def _mask(chance: np.random.Generator, grid: tuple[int, int], count: int, least: int) -> np.ndarray:

@@ -45,12 +45,10 @@ class Contrastive(TwoTowers, name="contrastive"):
         self.scale = nn.Parameter(torch.tensor(math.log(1 / temperature)))
 
     def terms_of(
-        self, to_texts: Float[Tensor, "n m"], to_pictures: Float[Tensor, "n m"], own: Int[Tensor, " n"]
+        self, to_texts: Float[Tensor, "n m"], to_images: Float[Tensor, "n m"], own: Int[Tensor, " n"]
     ) -> Float[Tensor, " n"]:
         scale = self.scale.clamp(max=math.log(SHARPEST)).exp()
-        ways = [
-            functional.cross_entropy(scale * way, own, reduction="none") for way in (to_texts, to_pictures)
-        ]
+        ways = [functional.cross_entropy(scale * way, own, reduction="none") for way in (to_texts, to_images)]
         return torch.stack(ways).mean(0)
 
     @torch.no_grad()

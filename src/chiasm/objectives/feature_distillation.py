@@ -37,13 +37,13 @@ class FeatureDistillation(Objective, name="feature_distillation"):
 
     def losses(self, model: Model, batch: Described) -> dict[str, Loss]:
         grid = model.encode(batch.pixels)
-        self.look(reduce(grid, "n gh gw c -> n c", "mean"))
+        self.observe(reduce(grid, "n gh gw c -> n c", "mean"))
         patches = rearrange(grid, "n gh gw c -> n (gh gw) c")
         assert model.encoder is not None
         rows, columns = model.encoder.patches(*batch.pixels.shape[-2:])
-        made = self.out(patches[:, -rows * columns :]).float()
+        features = self.out(patches[:, -rows * columns :]).float()
         targets = self._targets(batch.pixels, rows, columns)
-        terms = functional.smooth_l1_loss(made, targets, reduction="none", beta=self.beta)
+        terms = functional.smooth_l1_loss(features, targets, reduction="none", beta=self.beta)
         return {"features": Loss.of(reduce(terms, "n s c -> n", "mean"))}
 
     @torch.no_grad()

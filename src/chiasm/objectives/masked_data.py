@@ -29,13 +29,13 @@ ROLES = 3  # of a batch's pairs: the first of each three is read whole, of the n
 
 
 class MaskedData(Objective, Indivisible, name="masked_data"):
-    """BEiT-3's masked data modelling: what is hidden of pictures, of texts and of pairs (arXiv 2208.10442).
+    """BEiT-3's masked data modelling: predict what is masked of images, of texts and of pairs (arXiv 2208.10442).
 
-    The language model reads each as one block in which all see all, and says the words that are masked and, by a
-    layer that is dropped when the stage ends, the codes of the patches that are. Codes are those of the model's
-    own image tokenizer, from an earlier stage or a `start`, which stays as it is. A third of a batch is read as
-    pairs, of a third the picture alone, of a third the text. What stands for a masked patch is learnt and handed to
-    the connector, an `embedding`.
+    The language model reads each as one block in which all positions attend to all, and predicts the masked words
+    and, by a layer that is dropped when the stage ends, the codes of the masked patches. The codes are
+    those of the model's own image tokenizer, from an earlier stage or a `start`, which stays as it is. A third of
+    a batch is read as pairs, of a third the image alone, of a third the text. The embedding of a masked patch is
+    learnt and copied into the connector, an `embedding`.
 
     Args:
         patches: share of a picture's patches that are masked.
@@ -63,10 +63,10 @@ class MaskedData(Objective, Indivisible, name="masked_data"):
         model, connector = setting.model, setting.model.connector
         assert model.encoder is not None
         if not isinstance(connector, Embedding) or isinstance(model.routing, CrossRouting):
-            made = f"{connector.name!r}" if connector is not None else "none"
+            actual = f"{connector.name!r}" if connector is not None else "none"
             raise RecipeError(
                 "objective 'masked_data' masks patches where a connector 'embedding' puts them into the sequence, "
-                f"but the model has the connector {made} and the routing {model.routing.name!r}"
+                f"but the model has the connector {actual} and the routing {model.routing.name!r}"
             )
         self.grid = model.encoder.grid(*setting.size)
         tokenizer = _tokenizer(model, self.grid)
@@ -86,35 +86,35 @@ class MaskedData(Objective, Indivisible, name="masked_data"):
     def losses(self, model: Model, batch: Described) -> dict[str, Loss]:
         if len(batch) < ROLES:
             raise RecipeError(
-                "objective 'masked_data' reads pairs, pictures and texts; give its stage 3 rows or more"
+                "objective 'masked_data' reads pairs, images and texts; give its stage 3 rows or more"
             )
         self.cut_texts = self.texts.cut([*batch.texts[::ROLES], *batch.texts[2::ROLES]])
         pairs, pixels = len(batch.pixels[::ROLES]), torch.cat([batch.pixels[::ROLES], batch.pixels[1::ROLES]])
         masks = block_masks(len(pixels), self.grid, self.hidden, self.block).to(pixels.device)
-        shown = self._shown(model, pixels, masks)
-        paired = self.texts.hide(model.language, batch.texts[::ROLES], beside=True)
-        alone = self.texts.hide(model.language, batch.texts[2::ROLES], beside=False)
-        beside, words = self._read_pairs(model, shown[:pairs], paired)
-        lone = self._read(model, shown[pairs:], _all(shown[pairs:]), shown.shape[1])
-        said = self._read(model, alone.embeddings, alone.real, 0)
-        pictures = torch.cat([beside, lone])[:, 1:]  # without the class token
-        self.look(reduce(pictures, "n k d -> n d", "mean"))
-        guesses, codes = self.out(pictures[masks.flatten(1)]), self._targets(model, pixels, masks)
+        visual = self._embed_images(model, pixels, masks)
+        paired = self.texts.hide(model.language, batch.texts[::ROLES], paired=True)
+        alone = self.texts.hide(model.language, batch.texts[2::ROLES], paired=False)
+        paired_images, words = self._read_pairs(model, visual[:pairs], paired)
+        unpaired_images = self._read(model, visual[pairs:], _all(visual[pairs:]), visual.shape[1])
+        hidden = self._read(model, alone.embeddings, alone.real, 0)
+        images = torch.cat([paired_images, unpaired_images])[:, 1:]  # without the class token
+        self.observe(reduce(images, "n k d -> n d", "mean"))
+        guesses, codes = self.out(images[masks.flatten(1)]), self._targets(model, pixels, masks)
         split = pairs * self.hidden
         return {
-            "patches": _asked(guesses[split:], codes[split:]),
-            "words": _asked(model.language.logits(said[alone.masked]), alone.ids),
-            "paired_patches": _asked(guesses[:split], codes[:split]),
-            "paired_words": _asked(model.language.logits(words[paired.masked]), paired.ids),
+            "patches": _cross_entropy(guesses[split:], codes[split:]),
+            "words": _cross_entropy(model.language.logits(hidden[alone.masked]), alone.ids),
+            "paired_patches": _cross_entropy(guesses[:split], codes[:split]),
+            "paired_words": _cross_entropy(model.language.logits(words[paired.masked]), paired.ids),
         }
 
     def terms(self, batch: Described) -> dict[str, float]:
-        pairs, pictures = len(batch.pixels[::ROLES]), len(batch.pixels[1::ROLES])
+        pairs, images = len(batch.pixels[::ROLES]), len(batch.pixels[1::ROLES])
         return {
-            "patches": float(self.hidden * pictures),
-            "words": float(self.texts.count(batch.texts[2::ROLES], beside=False)),
+            "patches": float(self.hidden * images),
+            "words": float(self.texts.count(batch.texts[2::ROLES], paired=False)),
             "paired_patches": float(self.hidden * pairs),
-            "paired_words": float(self.texts.count(batch.texts[::ROLES], beside=True)),
+            "paired_words": float(self.texts.count(batch.texts[::ROLES], paired=True)),
         }
 
     def indivisible(self, *, ranks: bool, rows: int) -> str | None:
@@ -123,7 +123,7 @@ class MaskedData(Objective, Indivisible, name="masked_data"):
         return f"objective 'masked_data' shares {ROLES} roles out among a batch's rows; give it a multiple of them"
 
     def health(self) -> dict[str, float]:
-        """Beside what all objectives tell, `codes`: how many different ones the patches stand for (perplexity)."""
+        """As for all objectives, and `codes`: how many different ones the patches stand for (perplexity)."""
         if self._codes is None:
             return super().health()
         shares = torch.bincount(self._codes).float() / len(self._codes)
@@ -134,10 +134,10 @@ class MaskedData(Objective, Indivisible, name="masked_data"):
         assert isinstance(model.connector, Embedding)
         model.connector.mask_token.copy_(self.mask_token)
 
-    def _shown(
+    def _embed_images(
         self, model: Model, pixels: Float[Tensor, "n 3 h w"], masks: Bool[Tensor, "n gh gw"]
     ) -> Float[Tensor, "n k d"]:
-        """Pictures as they stand in the sequence. Masked patches are grey, lest an encoder tells of them."""
+        """Visual tokens of the images. Masked patches are grey, lest other patches' features hold them."""
         assert isinstance(model.connector, Embedding)
         wide = functional.interpolate(masks[:, None].to(pixels.dtype), pixels.shape[-2:], mode="nearest")
         grid = model.encode(torch.lerp(pixels, torch.full_like(pixels, GREY), wide))
@@ -147,7 +147,7 @@ class MaskedData(Objective, Indivisible, name="masked_data"):
     def _targets(
         self, model: Model, pixels: Float[Tensor, "n 3 h w"], masks: Bool[Tensor, "n gh gw"]
     ) -> Int[Tensor, " m"]:
-        """Codes of the masked patches, picture by picture."""
+        """Codes of the masked patches, image by image."""
         tokenizer = model.image_tokenizer
         assert tokenizer is not None
         if pixels.shape[-2:] != (tokenizer.size, tokenizer.size):
@@ -158,22 +158,26 @@ class MaskedData(Objective, Indivisible, name="masked_data"):
         return codes[masks]
 
     def _read(
-        self, model: Model, embeddings: Float[Tensor, "n t d"], real: Bool[Tensor, "n t"], pictured: int
+        self,
+        model: Model,
+        embeddings: Float[Tensor, "n t d"],
+        real: Bool[Tensor, "n t"],
+        image_positions: int,
     ) -> Float[Tensor, "n t d"]:
-        """Hidden states of documents that are one block each; the first `pictured` positions are a picture's."""
+        """Hidden states of documents of one block each; the first `image_positions` positions are an image's."""
         places = torch.arange(real.shape[1], device=real.device).expand(real.shape)
-        kinds = torch.where(places < pictured, int(Kind.READ), int(Kind.TEXT))
+        kinds = torch.where(places < image_positions, int(Kind.READ), int(Kind.TEXT))
         layout = Layout(torch.where(real, 0, PADDING), places == 0, torch.ones_like(real))
         with routed(kinds, real):
             return model.language(embeddings, places, layout)
 
     def _read_pairs(
-        self, model: Model, shown: Float[Tensor, "n k d"], texts: Hidden
+        self, model: Model, visual: Float[Tensor, "n k d"], texts: Hidden
     ) -> tuple[Float[Tensor, "n k d"], Float[Tensor, "n t d"]]:
-        """Hidden states of the pictures and of the texts behind them."""
-        length = shown.shape[1]
-        both, real = torch.cat([shown, texts.embeddings], 1), torch.cat([_all(shown), texts.real], 1)
-        hidden = self._read(model, both, real, length)
+        """Hidden states of the images and of the texts behind them."""
+        length = visual.shape[1]
+        embeddings, real = torch.cat([visual, texts.embeddings], 1), torch.cat([_all(visual), texts.real], 1)
+        hidden = self._read(model, embeddings, real, length)
         return hidden[:, :length], hidden[:, length:]
 
 
@@ -181,7 +185,7 @@ def _all(embeddings: Float[Tensor, "n t d"]) -> Bool[Tensor, "n t"]:
     return torch.ones(embeddings.shape[:2], dtype=torch.bool, device=embeddings.device)
 
 
-def _asked(logits: Float[Tensor, "m v"], answers: Int[Tensor, " m"]) -> Loss:
+def _cross_entropy(logits: Float[Tensor, "m v"], answers: Int[Tensor, " m"]) -> Loss:
     return Loss(cross_entropy(logits, answers), torch.tensor(float(len(answers)), device=logits.device))
 
 

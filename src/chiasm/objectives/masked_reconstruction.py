@@ -58,7 +58,7 @@ class MaskedReconstruction(Objective, name="masked_reconstruction"):
                 f"objective 'masked_reconstruction': width {width} must be a multiple of 4 x {heads} heads"
             )
         self.grid, self.patch, self.normalised = (rows, columns), (high, wide), normalised
-        self.kept = round(rows * columns * (1 - masked))
+        self.visible_count = round(rows * columns * (1 - masked))
         self.into = nn.Linear(encoder.width, width)
         self.missing = nn.Parameter(torch.randn(width) * 0.02)
         self.register_buffer("places", _places(rows, columns, width), persistent=False)
@@ -71,18 +71,18 @@ class MaskedReconstruction(Objective, name="masked_reconstruction"):
     def losses(self, model: Model, batch: Described) -> dict[str, Loss]:
         assert model.encoder is not None
         order = torch.rand(len(batch), self.grid[0] * self.grid[1], device=batch.pixels.device).argsort(dim=1)
-        features = model.encoder.visible(batch.pixels, order[:, : self.kept])
-        self.look(reduce(features, "n s c -> n c", "mean"))
-        made = self._decode(features, order)[:, self.kept :]
-        hidden = repeat(order[:, self.kept :], "n s -> n s p", p=made.shape[2])
+        features = model.encoder.visible(batch.pixels, order[:, : self.visible_count])
+        self.observe(reduce(features, "n s c -> n c", "mean"))
+        pixels = self._decode(features, order)[:, self.visible_count :]
+        hidden = repeat(order[:, self.visible_count :], "n s -> n s p", p=pixels.shape[2])
         targets = self._targets(batch.pixels).gather(1, hidden)
-        return {"reconstruction": Loss.of(reduce((made.float() - targets) ** 2, "n s p -> n", "mean"))}
+        return {"reconstruction": Loss.of(reduce((pixels.float() - targets) ** 2, "n s p -> n", "mean"))}
 
     def _decode(self, features: Float[Tensor, "n k c"], order: Int[Tensor, "n s"]) -> Float[Tensor, "n s p"]:
         """Pixels of all patches, in the shuffled order: the visible ones first."""
-        known = self.into(features)
-        rest = self.missing.to(known.dtype).expand(len(known), order.shape[1] - self.kept, -1)
-        return self.out(self.norm(self.blocks(torch.cat([known, rest], dim=1) + self.places[order])))
+        visible = self.into(features)
+        masked = self.missing.to(visible.dtype).expand(len(visible), order.shape[1] - self.visible_count, -1)
+        return self.out(self.norm(self.blocks(torch.cat([visible, masked], dim=1) + self.places[order])))
 
     def _targets(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n s p"]:
         high, wide = self.patch
@@ -94,8 +94,8 @@ class MaskedReconstruction(Objective, name="masked_reconstruction"):
 
 def _places(rows: int, columns: int, width: int) -> Float[Tensor, "s d"]:
     """Sines and cosines of each patch's row, then of its column (as in MAE's code)."""
-    turns = 10000.0 ** -(torch.arange(width // 4) / (width / 4))
-    down, across = (torch.outer(torch.arange(n).float(), turns) for n in (rows, columns))
+    frequencies = 10000.0 ** -(torch.arange(width // 4) / (width / 4))
+    down, across = (torch.outer(torch.arange(n).float(), frequencies) for n in (rows, columns))
     down, across = (torch.cat([angles.sin(), angles.cos()], dim=1) for angles in (down, across))
     down, across = repeat(down, "r d -> r c d", c=columns), repeat(across, "c d -> r c d", r=rows)
     return rearrange(torch.cat([down, across], dim=2), "r c d -> (r c) d")

@@ -50,7 +50,7 @@ class MaskedWords(nn.Module):
         learnt = torch.randn(language.width) * language.width**-0.5
         self.token = nn.Parameter(learnt) if self.mask is None else None
 
-    def hide(self, language: Language, texts: Sequence[str], *, beside: bool) -> Hidden:
+    def hide(self, language: Language, texts: Sequence[str], *, paired: bool) -> Hidden:
         """The texts with tokens hidden at random."""
         rows = [self._ids(text) for text in texts]
         longest = max(map(len, rows))
@@ -58,7 +58,7 @@ class MaskedWords(nn.Module):
         masked = torch.zeros_like(ids, dtype=torch.bool)
         for i, row in enumerate(rows):
             inside = len(row) - 2
-            masked[i, 1 + torch.randperm(inside)[: self._count(inside, beside)]] = True
+            masked[i, 1 + torch.randperm(inside)[: self._count(inside, paired)]] = True
         real = torch.arange(longest) < torch.tensor([len(row) for row in rows])[:, None]
         device = next(language.parameters()).device
         ids, masked, real = (each.to(device) for each in (ids, masked, real))
@@ -67,16 +67,16 @@ class MaskedWords(nn.Module):
             embeddings = torch.where(masked[..., None], self.token.to(embeddings.dtype), embeddings)
         return Hidden(embeddings, real, masked, ids[masked])
 
-    def count(self, texts: Sequence[str], *, beside: bool) -> int:
+    def count(self, texts: Sequence[str], *, paired: bool) -> int:
         """How many tokens of the texts are hidden."""
-        return sum(self._count(len(self._ids(text)) - 2, beside) for text in texts)
+        return sum(self._count(len(self._ids(text)) - 2, paired) for text in texts)
 
     def cut(self, texts: Sequence[str]) -> int:
         """How many texts do not fit into the context."""
         return sum(len(self.tokenizer.encode_plain(text)) > self.context - 2 for text in texts)
 
-    def _count(self, tokens: int, beside: bool) -> int:
-        return min(tokens, max(1, round(self.shares[beside] * tokens)))
+    def _count(self, tokens: int, paired: bool) -> int:
+        return min(tokens, max(1, round(self.shares[paired] * tokens)))
 
     def _ids(self, text: str) -> list[int]:
         inside = self.tokenizer.encode_plain(text)[: self.context - 2]

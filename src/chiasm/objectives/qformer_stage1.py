@@ -17,7 +17,7 @@ from chiasm.losses import Loss
 from chiasm.model import Model
 from chiasm.objectives import Described, Objective, Setting
 
-LOOKED_AT = 16  # pictures of a batch whose queries are told by the health figures
+WATCHED = 16  # images of a batch whose queries the health figures are computed from
 SHARPEST, FLATTEST = 0.001, 0.5  # between which the temperature stays, as in LAVIS
 
 
@@ -40,9 +40,9 @@ class QFormerStage1(Objective, Indivisible, name="qformer_stage1"):
         super().__init__()
         connector, encoder = setting.model.connector, setting.model.encoder
         if not isinstance(connector, QFormer) or encoder is None:
-            made = connector.name if connector is not None else None
+            actual = connector.name if connector is not None else None
             raise RecipeError(
-                f"objective 'qformer_stage1' trains a connector 'qformer', but the model has {made!r}"
+                f"objective 'qformer_stage1' trains a connector 'qformer', but the model has {actual!r}"
             )
         self.tokenizer, self.context = setting.model.language.tokenizer, context
         words = len(self.tokenizer)
@@ -61,12 +61,12 @@ class QFormerStage1(Objective, Indivisible, name="qformer_stage1"):
     def losses(self, model: Model, batch: Described) -> dict[str, Loss]:
         if len(batch) < 2:
             raise RecipeError("objective 'qformer_stage1' needs wrong pairs; give its stage 2 rows or more")
-        room = self.context - 2
-        self.cut_texts = sum(len(self.tokenizer.encode_plain(text)) > room for text in batch.texts)
+        most_words = self.context - 2
+        self.cut_texts = sum(len(self.tokenizer.encode_plain(text)) > most_words for text in batch.texts)
         grid = model.encode(batch.pixels)
         with torch.no_grad():
-            seen = self.stage.read_pictures(rearrange(grid[:LOOKED_AT], "n gh gw c -> n (gh gw) c"))
-        self.look(reduce(seen, "n q w -> n w", "mean"))
+            queries = self.stage.read_images(rearrange(grid[:WATCHED], "n gh gw c -> n (gh gw) c"))
+        self.observe(reduce(queries, "n q w -> n w", "mean"))
         return self.stage.losses(grid, self._ids(batch.texts).to(grid.device))
 
     def terms(self, batch: Described) -> dict[str, float]:

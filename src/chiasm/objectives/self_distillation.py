@@ -19,15 +19,15 @@ from chiasm.objectives import Described, Fixed, Objective, Setting
 from chiasm.objectives.crops import random_crops, recoloured
 from chiasm.views import Size
 
-LEAST_INFORMATION = 0.01  # of the most that teacher outputs could tell about which picture it is
+LEAST_INFORMATION = 0.01  # of the greatest possible mutual information of teacher outputs and images
 
 
 class SelfDistillation(Objective, name="self_distillation"):
-    """DINO: say of a part of a picture what a slower copy of oneself says of the whole (arXiv 2104.14294).
+    """DINO: predict from one crop what a slower copy of the encoder predicts from another (arXiv 2104.14294).
 
     The student sees two large crops and some small ones, the teacher, a moving average of the student, the large
     ones. The teacher's outputs are centred by their moving average and sharpened by a low temperature, without
-    which both would come to say the same of everything. The features of a crop are averaged.
+    which both would collapse to one output for everything. The features of a crop are averaged.
 
     Args:
         outputs: of the head.
@@ -81,8 +81,8 @@ class SelfDistillation(Objective, name="self_distillation"):
         self.student_temperature, self.teacher_temperature = student_temperature, teacher_temperature
         self.warmup, self.freeze_last = warmup, freeze_last
         self.center_momentum, self.momentum = center_momentum, momentum
-        self._said: list[Float[Tensor, "m k"]] = []  # the teacher's outputs since the last step
-        self._chances: Float[Tensor, "m k"] | None = None  # of the last batch
+        self._teacher_logits: list[Float[Tensor, "m k"]] = []  # the teacher's outputs since the last step
+        self._probabilities: Float[Tensor, "m k"] | None = None  # of the last batch
 
     def losses(self, model: Model, batch: Described) -> dict[str, Loss]:
         assert model.encoder is not None
@@ -94,9 +94,9 @@ class SelfDistillation(Objective, name="self_distillation"):
                 random_crops(batch.pixels, self.local_size, self.local_area) for _ in range(self.local_crops)
             ]
             features.append(_pooled(model.encoder, recoloured(torch.cat(small), self.colour)))
-        self.look(features[0])
-        said = self.head(torch.cat(features), learns_last=self.done >= self.freeze_last)
-        logs = functional.log_softmax(said.float() / self.student_temperature, dim=1)
+        self.observe(features[0])
+        logits = self.head(torch.cat(features), learns_last=self.done >= self.freeze_last)
+        logs = functional.log_softmax(logits.float() / self.student_temperature, dim=1)
         terms = torch.stack(
             [
                 -(target * log).sum(dim=1)
@@ -110,36 +110,41 @@ class SelfDistillation(Objective, name="self_distillation"):
     @torch.no_grad()
     def after_step(self, model: Model) -> None:
         super().after_step(model)
-        said = torch.cat(self._said)
-        total, count = over_all_ranks(said.sum(dim=0)), over_all_ranks(said.new_tensor(float(len(said))))
+        logits = torch.cat(self._teacher_logits)
+        total, count = (
+            over_all_ranks(logits.sum(dim=0)),
+            over_all_ranks(logits.new_tensor(float(len(logits)))),
+        )
         mean = total / count
         self.forget()
         self.center = self.center_momentum * self.center + (1 - self.center_momentum) * mean
-        kept = 1 - (1 - self.momentum) * (math.cos(math.pi * self.done) + 1) / 2
+        momentum = 1 - (1 - self.momentum) * (math.cos(math.pi * self.done) + 1) / 2
         assert model.encoder is not None
         for teacher, student in ((self.teacher.module, model.encoder), (self.teacher_head.module, self.head)):
             for slow, fast in zip(teacher.parameters(), student.parameters(), strict=True):
-                slow.lerp_(fast, 1 - kept)
+                slow.lerp_(fast, 1 - momentum)
 
     def forget(self) -> None:
-        self._said = []
+        self._teacher_logits = []
 
     def is_dull(self) -> bool:
-        return super().is_dull() or (self._chances is not None and self._information() < LEAST_INFORMATION)
+        return super().is_dull() or (
+            self._probabilities is not None and self._information() < LEAST_INFORMATION
+        )
 
     def health(self) -> dict[str, float]:
-        if self._chances is None:
+        if self._probabilities is None:
             return super().health()
         return super().health() | {"entropy": self._entropy(), "information": self._information()}
 
     @torch.no_grad()
     def _teach(self, large: Float[Tensor, "m 3 h w"]) -> Float[Tensor, "m k"]:
-        said = self.teacher_head(_pooled(self.teacher, large)).float()
-        self._said.append(said)
+        logits = self.teacher_head(_pooled(self.teacher, large)).float()
+        self._teacher_logits.append(logits)
         low, high = self.teacher_temperature
         temperature = low + (high - low) * min(1.0, self.done / max(self.warmup, 1e-9))
-        self._chances = ((said - self.center) / temperature).softmax(dim=1)
-        return self._chances
+        self._probabilities = ((logits - self.center) / temperature).softmax(dim=1)
+        return self._probabilities
 
     def _large(self, pixels: Float[Tensor, "n 3 h w"], first: bool) -> Float[Tensor, "n 3 h w"]:
         crops = random_crops(pixels, self.size, self.global_area)
@@ -148,14 +153,14 @@ class SelfDistillation(Objective, name="self_distillation"):
 
     def _entropy(self) -> float:
         """Of the teacher's outputs, as a share of the largest there is."""
-        assert self._chances is not None
-        return float(_entropies(self._chances).mean()) / math.log(self._chances.shape[1])
+        assert self._probabilities is not None
+        return float(_entropies(self._probabilities).mean()) / math.log(self._probabilities.shape[1])
 
     def _information(self) -> float:
-        """What the teacher's outputs tell about which picture it is, as a share of the most that they could."""
-        assert self._chances is not None
-        told = _entropies(self._chances.mean(dim=0)) - _entropies(self._chances).mean()
-        return float(told) / math.log(min(self._chances.shape))
+        """Mutual information of the teacher's outputs and the image, as a share of the greatest possible."""
+        assert self._probabilities is not None
+        information = _entropies(self._probabilities.mean(dim=0)) - _entropies(self._probabilities).mean()
+        return float(information) / math.log(min(self._probabilities.shape))
 
 
 class Head(nn.Module):

@@ -45,7 +45,7 @@ class Sigmoid(TwoTowers, name="sigmoid"):
         self.bias = nn.Parameter(torch.tensor(bias))
 
     def terms_of(
-        self, to_texts: Float[Tensor, "n m"], to_pictures: Float[Tensor, "n m"], own: Int[Tensor, " n"]
+        self, to_texts: Float[Tensor, "n m"], to_images: Float[Tensor, "n m"], own: Int[Tensor, " n"]
     ) -> Float[Tensor, " n"]:
         signs = 2 * functional.one_hot(own, to_texts.shape[1]) - 1
         return -functional.logsigmoid(signs * (self.scale.exp() * to_texts + self.bias)).sum(dim=1)

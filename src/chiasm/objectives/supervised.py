@@ -43,17 +43,17 @@ class Supervised(Objective, name="supervised"):
         super().__init__()
         assert setting.model.encoder is not None
         width = setting.model.encoder.width
-        found = setting.labels()
-        if not 1 < len(found) <= MOST_LABELS:
+        labels = setting.labels()
+        if not 1 < len(labels) <= MOST_LABELS:
             raise RecipeError(
-                f"objective 'supervised' needs labels, but the data names {len(found):,} different things; "
+                f"objective 'supervised' needs labels, but the data names {len(labels):,} different things; "
                 f"2 to {MOST_LABELS:,} would do"
             )
-        self.labels = {name: i for i, name in enumerate(found)}
+        self.labels = {name: i for i, name in enumerate(labels)}
         self.smoothing = smoothing
         self.teacher = Fixed(ImageNetClassifier(teacher, checkpoint)) if teacher is not None else None
         self.tokens = nn.Parameter(torch.randn(1 if teacher is None else 2, width) * 0.02)
-        self.classify = nn.Linear(width, len(found))
+        self.classify = nn.Linear(width, len(labels))
         self.follow = nn.Linear(width, CLASSES) if teacher is not None else None
 
     def terms(self, batch: Described) -> dict[str, float]:
@@ -63,16 +63,18 @@ class Supervised(Objective, name="supervised"):
     def losses(self, model: Model, batch: Described) -> dict[str, Loss]:
         assert model.encoder is not None
         tokens, features = model.encoder.with_tokens(batch.pixels, self.tokens)
-        self.look(features.mean(dim=(1, 2)))
+        self.observe(features.mean(dim=(1, 2)))
         share = 1.0 if self.teacher is None else 0.5
-        said = self.classify(tokens[:, 0]).float()
+        logits = self.classify(tokens[:, 0]).float()
         terms = functional.cross_entropy(
-            said, self._targets(batch).to(said), reduction="none", label_smoothing=self.smoothing
+            logits, self._targets(batch).to(logits), reduction="none", label_smoothing=self.smoothing
         )
         losses = {"labels": Loss.of(terms, share)}
         if self.teacher is not None and self.follow is not None:
-            taught = self.teacher(batch.pixels).argmax(dim=1)
-            terms = functional.cross_entropy(self.follow(tokens[:, 1]).float(), taught, reduction="none")
+            teacher_labels = self.teacher(batch.pixels).argmax(dim=1)
+            terms = functional.cross_entropy(
+                self.follow(tokens[:, 1]).float(), teacher_labels, reduction="none"
+            )
             losses["teacher"] = Loss.of(terms, share)
         return losses
 

@@ -40,24 +40,24 @@ class TwoTowers(Objective, Indivisible):
 
     @abstractmethod
     def terms_of(
-        self, to_texts: Float[Tensor, "n m"], to_pictures: Float[Tensor, "n m"], own: Int[Tensor, " n"]
+        self, to_texts: Float[Tensor, "n m"], to_images: Float[Tensor, "n m"], own: Int[Tensor, " n"]
     ) -> Float[Tensor, " n"]:
         """The loss of each pair of this process, of cosines with those of all processes.
 
-        to_texts: of the pictures to all texts. to_pictures: of the texts to all pictures. own: which of the m
+        to_texts: of the pictures to all texts. to_images: of the texts to all pictures. own: which of the m
         belongs to each of the n.
         """
 
     def losses(self, model: Model, batch: Described) -> dict[str, Loss]:
         self.cut_texts = self.text.cut(batch.texts)
         pooled = reduce(model.encode(batch.pixels), "n gh gw c -> n c", "mean")
-        pictures = functional.normalize(self.picture_out(pooled), dim=1)
+        images = functional.normalize(self.picture_out(pooled), dim=1)
         texts = functional.normalize(self.text_out(self.text(batch.texts)), dim=1)
-        self.look(pictures)
-        (all_pictures, first), (all_texts, _) = gathered(pictures), gathered(texts)
-        own = first + torch.arange(len(pictures), device=pictures.device)
-        to_texts, to_pictures = (pictures @ all_texts.T).float(), (texts @ all_pictures.T).float()
-        return {"contrast": Loss.of(self.terms_of(to_texts, to_pictures, own))}
+        self.observe(images)
+        (all_images, first), (all_texts, _) = gathered(images), gathered(texts)
+        own = first + torch.arange(len(images), device=images.device)
+        to_texts, to_images = (images @ all_texts.T).float(), (texts @ all_images.T).float()
+        return {"contrast": Loss.of(self.terms_of(to_texts, to_images, own))}
 
     def indivisible(self, *, ranks: bool, rows: int) -> str | None:
         return None if ranks else f"objective {self.name!r} compares every pair of a batch; give it more rows"

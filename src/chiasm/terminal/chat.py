@@ -23,7 +23,7 @@ from chiasm.terminal.console import fail
 from chiasm.terminal.pictures import preview, save_picture
 
 HELP = (
-    "Paths of pictures in a message are shown to the model. "
+    "Images whose paths stand in a message are read by the model. "
     "Ctrl-C stops an answer, an empty message goes on with it. /new begins again, /quit or Ctrl-D leaves."
 )
 
@@ -32,7 +32,7 @@ def converse(
     folder: Path,
     *,
     message: str | None,
-    pictures: Sequence[Path],
+    images: Sequence[Path],
     save: Path,
     seed: int,
     device: str | None = None,
@@ -42,29 +42,29 @@ def converse(
     console = standard_console()
     model = load_model(folder, device, dtype)
     history: list[Message] = []
-    shown: list[Any] = [{"image": path} for path in pictures]
+    attached: list[Any] = [{"image": path} for path in images]
     if message is not None:
-        _Answer(console, model, history, [*shown, *items(message)], save, seed).run()
+        _Answer(console, model, history, [*attached, *items(message)], save, seed).run()
         return
     console.print(HELP, style="dim")
     stopped: _Answer | None = None
     while True:
         try:
-            said = console.input(Text("you   ", "bold cyan")).strip()
+            text = console.input(Text("you   ", "bold cyan")).strip()
         except (EOFError, KeyboardInterrupt):
             console.print()
             return
-        if said in ("/quit", "/exit"):
+        if text in ("/quit", "/exit"):
             return
-        if said == "/new":
+        if text == "/new":
             history.clear()
             stopped = None
-        elif said or stopped:
+        elif text or stopped:
             try:
-                answer = stopped if stopped and not said else None
-                answer = answer or _Answer(console, model, history, [*shown, *items(said)], save, seed)
+                answer = stopped if stopped and not text else None
+                answer = answer or _Answer(console, model, history, [*attached, *items(text)], save, seed)
                 stopped = None if answer.run() else answer
-                shown = []
+                attached = []
             except ChiasmError as error:
                 fail(error)
 
@@ -98,8 +98,8 @@ class _Answer:
     ):
         self.console, self.history, self.save = console, history, save
         parts = [{"text": item} if isinstance(item, str) else item for item in content]
-        self.asked = as_messages([{"role": "user", "content": parts}])[0]
-        self.turn = Turn(model, [*history, self.asked], seed=seed)
+        self.question = as_messages([{"role": "user", "content": parts}])[0]
+        self.turn = Turn(model, [*history, self.question], seed=seed)
         self.reply = Reply()
 
     def run(self) -> bool:
@@ -113,7 +113,7 @@ class _Answer:
             return False
         self.console.print()
         answer = (item if isinstance(item, str) else PictureInMemory(item) for item in self.reply.content)
-        self.history += [self.asked, Message("assistant", tuple(answer))]
+        self.history += [self.question, Message("assistant", tuple(answer))]
         return True
 
     def _show(self, piece: str | Image) -> None:

@@ -43,9 +43,9 @@ def check(recipe: Recipe, samples: int, *, every: bool = False) -> None:
             "  ",
             ("given", GIVEN),
             "  ",
-            (" picture read ", READ),
+            (" image read ", READ),
             "  ",
-            (" picture written ", WRITTEN),
+            (" image written ", WRITTEN),
         )
     )
     for name, source in sorted(sources.items()):
@@ -58,34 +58,34 @@ def check(recipe: Recipe, samples: int, *, every: bool = False) -> None:
         for _, sample in zip(range(samples), listed, strict=False):
             say(Text(sample.name, "dim"))
             try:
-                shown = document(model.contract, sample)
+                sequence = document(model.contract, sample)
             except DataError as error:
                 if source.broken == "error":
                     raise
                 say(f"  skipped: {error}")
                 continue
-            out.print(Text("  ") + coloured(shown, model.language.tokenizer))
+            out.print(Text("  ") + coloured(sequence, model.language.tokenizer))
             if asking:
                 kinds = ", ".join(str((stage.objective or {})["type"]) for stage in asking)
                 say(f"  objective {kinds} {_described(sample, source)}")
 
 
 def _described(sample: Sample, source: Source) -> str:
-    """What an objective is shown of a sample, or why nothing; raises DataError if its source skips none."""
+    """What an objective reads of a sample, or why nothing; raises DataError if its source skips none."""
     try:
         described = describe(sample)
     except DataError as error:
         if source.broken == "error":
             raise
         return f"skips it: {error}"
-    return f"is shown an image, {described.text!r}, labels: {', '.join(described.labels)}"
+    return f"reads an image, {described.text!r}, labels: {', '.join(described.labels)}"
 
 
-def coloured(made: Document, tokenizer: TextTokenizer) -> Text:
-    """A document as text: what is learnt, what is given, and how many positions a picture takes."""
+def coloured(sequence: Document, tokenizer: TextTokenizer) -> Text:
+    """A document as text: what is learnt, what is not, and how many positions an image takes."""
     # A label stands at the position before its token.
-    learnt = [False, *(label == id for label, id in zip(made.labels, made.ids[1:], strict=False))]
-    columns = zip(made.kinds, learnt, made.ids, strict=True)
+    learnt = [False, *(label == id for label, id in zip(sequence.labels, sequence.ids[1:], strict=False))]
+    columns = zip(sequence.kinds, learnt, sequence.ids, strict=True)
     text = Text()
     for (kind, learns), run in groupby(
         columns, key=lambda column: (column[0], column[1] and column[0] == Kind.TEXT)

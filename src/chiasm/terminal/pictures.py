@@ -1,4 +1,4 @@
-"""Pictures to files, and to the terminal as coloured half blocks."""
+"""Images to files, and to the terminal as coloured half blocks."""
 
 from itertools import count
 from pathlib import Path
@@ -7,24 +7,24 @@ from PIL import Image
 from rich.text import Text
 
 
-def save_picture(picture: Image.Image, folder: Path) -> Path:
+def save_picture(image: Image.Image, folder: Path) -> Path:
     """Save as the next free picture-NNN.png of a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     for number in count(1):
         path = folder / f"picture-{number:03}.png"
         try:
             with path.open("xb") as file:
-                picture.save(file, "PNG")
+                image.save(file, "PNG")
             return path
         except FileExistsError:
             continue
     raise AssertionError("unreachable")
 
 
-def preview(picture: Image.Image, columns: int = 36) -> Text:
-    """The picture in half blocks: two pixels, one above the other, in each character."""
-    rows = max(1, round(columns * picture.height / picture.width / 2))
-    small = picture.convert("RGB").resize((columns, rows * 2), Image.Resampling.LANCZOS)
+def preview(image: Image.Image, columns: int = 36) -> Text:
+    """The image in half blocks: two pixels, one above the other, in each character."""
+    rows = max(1, round(columns * image.height / image.width / 2))
+    small = image.convert("RGB").resize((columns, rows * 2), Image.Resampling.LANCZOS)
     text = Text()
     for row in range(rows):
         for column in range(columns):

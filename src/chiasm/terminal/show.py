@@ -61,12 +61,10 @@ def _samples(recipe: Recipe) -> list[Sample]:
 
 def _shapes(model: Model, samples: list[Sample]) -> Table:
     rows = Table("slot", "part", "makes", "code", title="through every slot", title_justify="left", box=None)
-    picture = next(
-        (i for s in samples for m in s.messages for i in m.content if isinstance(i, Picture)), None
-    )
-    views = model.contract.read_views(picture.size, "the first picture") if picture and model.encoder else []
+    image = next((i for s in samples for m in s.messages for i in m.content if isinstance(i, Picture)), None)
+    views = model.contract.read_views(image.size, "the first image") if image and model.encoder else []
     for slot, part in model.slots().items():
-        rows.add_row(slot, part.name, _made(model, slot, picture, views), _code(type(part)))
+        rows.add_row(slot, part.name, _output(model, slot, image, views), _code(type(part)))
     return rows
 
 
@@ -78,10 +76,10 @@ def _code(part: type) -> str:
     return f"{place}:{inspect.getsourcelines(part)[1]}"
 
 
-def _made(model: Model, slot: str, picture: Picture | None, views: list) -> str:  # type: ignore[type-arg]
-    if slot == "views" and picture is not None:
+def _output(model: Model, slot: str, image: Picture | None, views: list) -> str:  # type: ignore[type-arg]
+    if slot == "views" and image is not None:
         sizes = ", ".join(f"{view.size.height} x {view.size.width}" for view, _ in views)
-        return f"picture {picture.size.height} x {picture.size.width} → {len(views)} view(s): {sizes}"
+        return f"image {image.size.height} x {image.size.width} → {len(views)} view(s): {sizes}"
     if slot == "encoder" and views and model.encoder is not None:
         rows, columns = model.encoder.grid(*views[0][0].size)
         return f"grid {rows} x {columns} of width {model.encoder.width}"
@@ -95,7 +93,7 @@ def _made(model: Model, slot: str, picture: Picture | None, views: list) -> str:
         grid = f"{tokenizer.grid[0]} x {tokenizer.grid[1]} of {tokenizer.codebook_size:,} codes"
         return f"{tokenizer.size} x {tokenizer.size} pixels ↔ {grid}"
     if slot == "image_head" and model.contract.span is not None:
-        return f"{model.contract.span.length} positions a picture"
+        return f"{model.contract.span.length} positions an image"
     return ""
 
 
@@ -139,20 +137,22 @@ def _costs(model: Model, samples: list[Sample]) -> Table:
         title_justify="left",
         box=None,
     )
-    told: set[str] = set()
+    tasks: set[str] = set()
     for sample in samples:
         task = str(sample.truth.get("task", "sample"))
-        if task in told or (writes_picture(sample) and not model.draws):
+        if task in tasks or (writes_picture(sample) and not model.draws):
             continue
-        told.add(task)
-        made = document(model.contract, sample)
-        kinds = [sum(kind == each for kind in made.kinds) for each in Kind]
-        rows.add_row(task, str(len(made)), *map(str, kinds), f"{_forward(model, made) / 1e9:.2f} GFLOP")
+        tasks.add(task)
+        sequence = document(model.contract, sample)
+        kinds = [sum(kind == each for kind in sequence.kinds) for each in Kind]
+        rows.add_row(
+            task, str(len(sequence)), *map(str, kinds), f"{_forward(model, sequence) / 1e9:.2f} GFLOP"
+        )
     return rows
 
 
-def _forward(model: Model, made: Document) -> int:
-    batch, slots = pack([[made]])
+def _forward(model: Model, sequence: Document) -> int:
+    batch, slots = pack([[sequence]])
     batch = PictureReader(model.contract).attach(batch, slots)
     assert int((batch.documents == PADDING).sum()) == 0
     with torch.no_grad(), ShapesAlone():

@@ -21,9 +21,9 @@ def report(
     device: str | None = None,
     dtype: str | None = None,
 ) -> None:
-    """Measure, print a table for each set of held-out pictures, and write the files."""
-    found = measure_all(runs, count=count, data=data, say=say, device=device, dtype=dtype)
-    for group in by_data(found).values():
+    """Measure, print a table for each set of held-out images, and write the files."""
+    measured = measure_all(runs, count=count, data=data, say=say, device=device, dtype=dtype)
+    for group in by_data(measured).values():
         table = Table(box=None, header_style="bold", title=caption(group), title_justify="left")
         for heading in COLUMNS:
             table.add_column(heading, justify="left" if heading == "tokenizer" else "right", no_wrap=True)
@@ -31,5 +31,5 @@ def report(
             table.add_row(*row(each))
         say("")
         console().print(table, soft_wrap=True)
-    write(found, out)
+    write(measured, out)
     say(f"\nreport: {(out / 'report.md').resolve()}")

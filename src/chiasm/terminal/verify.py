@@ -14,8 +14,8 @@ def run(cases: Sequence[Path], *, as_json: bool) -> bool:
     results = verify(cases, None if as_json else _tell)
     agree = bool(results) and all(result.agrees for result in results)
     if as_json:
-        told = [result.as_data() for result in results]
-        print(json.dumps({"cases": told, "agree": agree, "summary": summary(results)}, indent=1))
+        cases_data = [result.as_data() for result in results]
+        print(json.dumps({"cases": cases_data, "agree": agree, "summary": summary(results)}, indent=1))
     else:
         print(summary(results))
     return agree

@@ -1,4 +1,4 @@
-"""`chiasm world`: a look at the built-in world."""
+"""`chiasm world`: samples, speed and a contact sheet of the built-in world."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def world(options: Sequence[str], sheet: Path | None, scenes: int) -> None:
     seconds = perf_counter() - start
     say(
         f"\n{len(source):,} scenes; streams {groups / seconds:,.0f} scenes/s "
-        f"({documents / seconds:,.0f} documents/s) before a picture is drawn"
+        f"({documents / seconds:,.0f} documents/s) before any image is rendered"
     )
     if sheet is not None:
         sheet.parent.mkdir(parents=True, exist_ok=True)

@@ -18,14 +18,14 @@ class CodebookWatch:
         self._low = 0  # steps in a row with too few codes in use
         self._use = 1.0
 
-    def look(self, pictures: int) -> None:
+    def observe(self, images: int) -> None:
         """Behind a step on so many pictures."""
         uses = [value for name, value in self.tokenizer.health().items() if name.startswith("codebook_use")]
         if not uses:  # the codes have not begun yet
             self._low = 0
             return
         self._use = min(uses)
-        self._low = self._low + 1 if self._use < LEAST_USE * self._reach(pictures) else 0
+        self._low = self._low + 1 if self._use < LEAST_USE * self._reach(images) else 0
 
     def warning(self) -> str | None:
         """A sentence once too few codes have been in use for some time."""
@@ -38,6 +38,6 @@ class CodebookWatch:
             "rate, or a tokenizer that revives its codes (revive_after)"
         )
 
-    def _reach(self, pictures: int) -> float:
+    def _reach(self, images: int) -> float:
         """The share of the codebook that could be used within the patience, if every code were another."""
-        return min(1.0, PATIENCE * pictures * math.prod(self.tokenizer.grid) / self.tokenizer.codebook_size)
+        return min(1.0, PATIENCE * images * math.prod(self.tokenizer.grid) / self.tokenizer.codebook_size)

@@ -133,7 +133,7 @@ class Pictures(Aim):
 
     def after_step(self) -> None:
         after_step(self.tokenizer)
-        self._watch.look(self._pictures)
+        self._watch.observe(self._pictures)
         self._pictures = 0
 
     def forget(self) -> None:

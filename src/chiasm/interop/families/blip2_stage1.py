@@ -31,7 +31,7 @@ def replay_stage1(case: Case) -> dict[str, Tensor]:
     losses = {name: loss.mean for name, loss in stage.losses(grid, ids).items()}
     return {
         "image_embeds": grid[:, 0],
-        "query_output": stage.read_pictures(grid[:, 0]),
+        "query_output": stage.read_images(grid[:, 0]),
         "text_output": stage.read_texts(ids),
         "loss": torch.stack(list(losses.values())).sum(),
         "loss_itc": losses["contrastive"],
