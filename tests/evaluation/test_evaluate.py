@@ -151,8 +151,8 @@ def test_a_model_that_only_reads_words(tmp_path):
         "analogies": "the model has no image head",
         "drawing": "the model has no image head",
         "generation": "the model has no image head",
-        "linear_probe": "the recipe names no labelled pictures; set evaluation.labelled to two sources",
-        "nearest_neighbours": "the recipe names no labelled pictures; set evaluation.labelled to two sources",
+        "linear_probe": "the recipe names no labelled images; set evaluation.labelled to two sources",
+        "nearest_neighbours": "the recipe names no labelled images; set evaluation.labelled to two sources",
         "phrasings": "the model has no encoder",
         "questions": "the model has no encoder",
     }
@@ -212,10 +212,10 @@ def test_the_limit_of_tokens_follows_the_longest_true_answer_unless_it_is_set():
         return Sample("s", (Message("user", ("Why?",)), Message("assistant", (answer,))), truth)
 
     long = "because " * 100
-    assert subject._room([sample("no")]) == len(encode("no")) + 8
-    assert subject._room([sample("no"), sample(long)]) >= 1.5 * len(encode(long)) - 1
-    assert subject._room([sample("no", answers=(long,))]) >= 1.5 * len(encode(long)) - 1
-    assert ModelSubject(subject.model, made.sampling, 3)._room([sample(long)]) == 3
+    assert subject._most_tokens([sample("no")]) == len(encode("no")) + 8
+    assert subject._most_tokens([sample("no"), sample(long)]) >= 1.5 * len(encode(long)) - 1
+    assert subject._most_tokens([sample("no", answers=(long,))]) >= 1.5 * len(encode(long)) - 1
+    assert ModelSubject(subject.model, made.sampling, 3)._most_tokens([sample(long)]) == 3
 
 
 def test_an_answer_that_the_limit_cuts_off_says_so():

@@ -19,18 +19,18 @@ USE = {
 
 def test_how_far_pictures_choices_are_from_those_of_words():
     table = rows(USE)
-    assert [(row.layer, row.kind, row.apart) for row in table] == [
+    assert [(row.layer, row.kind, row.distance) for row in table] == [
         ("model.layers.0.mlp", "words", None),
-        ("model.layers.0.mlp", "tokens of pictures read", 0.5),
+        ("model.layers.0.mlp", "tokens of images read", 0.5),
         ("model.layers.2.mlp", "words", None),
     ]
 
 
 def test_the_line_says_the_extremes_and_what_even_would_be():
     assert summary(USE) == (
-        "experts' shares of the choices: words 0% to 50%; tokens of pictures read 0% to 50% (even: 25%)"
+        "experts' shares of the choices: words 0% to 50%; tokens of images read 0% to 50% (even: 25%)"
     )
-    assert summary({"layer": {}}) == "no token met an expert"
+    assert summary({"layer": {}}) == "no token went through an expert"
 
 
 def test_the_report_has_the_table(tmp_path):
@@ -54,4 +54,4 @@ def test_an_evaluation_of_sparse_experts_tells_their_use(tiny, tmp_path):
     results = evaluate(folder, say=said.append)
     assert set(results["routing"]["inner.model.layers.1.mlp"]) == {"text", "read", "written"}
     assert any(line.startswith("experts' shares of the choices: words") for line in said)
-    assert "tokens of pictures drawn" in (folder / "report.html").read_text()
+    assert "tokens of images drawn" in (folder / "report.html").read_text()

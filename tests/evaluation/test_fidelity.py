@@ -46,7 +46,7 @@ def test_frechet_distance_is_defined_with_fewer_pictures_than_features():
 
 
 def test_use_of_codes_counted_by_hand():
-    use = use_of([torch.tensor([0, 0, 1, 2])], pictures=2, codebook_size=8)
+    use = use_of([torch.tensor([0, 0, 1, 2])], images=2, codebook_size=8)
     assert (use.codes, use.size, use.used, use.dead, use.share) == (2, 8, 3, 5, 3 / 8)
     assert use.entropy == pytest.approx(1.5)
     assert use.perplexity == pytest.approx(2**1.5)

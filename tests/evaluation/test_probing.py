@@ -72,12 +72,12 @@ def test_held_out_pictures_of_names_that_are_not_learnt_are_left_out_and_counted
     for task, scores in examined(recipe)["tasks"].items():
         assert (scores["unlearnt"], scores["n"]) == (len(unlearnt), 50 - len(unlearnt))
         line = summary(task, scores)
-        assert f"({len(unlearnt)} held-out pictures are left out" in line
+        assert f"({len(unlearnt)} held-out images are left out" in line
         assert sorted(unlearnt)[0] in line
 
 
 def test_without_labelled_pictures_it_is_left_out():
-    with pytest.raises(ChiasmError, match="linear_probe: the recipe names no labelled pictures"):
+    with pytest.raises(ChiasmError, match="linear_probe: the recipe names no labelled images"):
         examined(TINY)
 
 

@@ -201,7 +201,7 @@ def test_experts_are_apart_by_half_the_difference_of_their_shares():
         "inner.a": {"text": [1.0, 0.0], "read": [0.0, 1.0], "written": [1.0, 0.0]},
         "b": {"read": [0.5, 0.5]},
     }
-    assert [row.apart for row in experts.rows(use)] == [None, 1.0, 0.0, None]
+    assert [row.distance for row in experts.rows(use)] == [None, 1.0, 0.0, None]
     mixed = {"a": {"text": [0.5, 0.5]}, "b": {"text": [0.2, 0.3, 0.5]}}
     assert experts.summary(mixed).endswith("words 20% to 50% (even: 50%, 33%)")
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from chiasm.data.sample import Message, Sample
 from chiasm.evaluation import subject
-from chiasm.evaluation.subject import PICTURES, POSITIONS, ROWS, ModelSubject, _batches
+from chiasm.evaluation.subject import IMAGES_AT_ONCE, POSITIONS, ROWS, ModelSubject, _batches
 
 
 class Document:
@@ -76,9 +76,9 @@ def test_an_answer_has_room_for_half_as_much_again_and_eight_tokens_at_least(lon
         language=SimpleNamespace(tokenizer=SimpleNamespace(encode=list, lead="")),
     )
     asked = Sample("s", (Message("user", ("?",)), Message("assistant", ("x" * longest,))))
-    assert ModelSubject(model, None)._room([asked]) == tokens
-    assert ModelSubject(model, None)._room([]) == 8
-    assert ModelSubject(model, None, answer_tokens=5)._room([asked]) == 5
+    assert ModelSubject(model, None)._most_tokens([asked]) == tokens
+    assert ModelSubject(model, None)._most_tokens([]) == 8
+    assert ModelSubject(model, None, answer_tokens=5)._most_tokens([asked]) == 5
 
 
 @pytest.mark.parametrize(("seed", "seeds"), [(7, [7, 8, 9]), (2**64 - 2, [2**64 - 2, 2**64 - 1, 0])])
@@ -112,7 +112,7 @@ def test_pictures_are_reconstructed_sixty_four_at_a_time(monkeypatch):
     assert asked.reconstruct(list(range(130))) == list(range(130))
     assert sizes == [64, 64, 2]
     assert asked.targets([3, 4]) == [3, 4]
-    assert PICTURES == 64
+    assert IMAGES_AT_ONCE == 64
 
 
 def test_a_subject_of_another_kind_compares_with_the_pictures_themselves():

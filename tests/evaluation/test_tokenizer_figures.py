@@ -11,7 +11,7 @@ from chiasm.data.sample import Message, Picture, Sample
 from chiasm.data.world import MovingWorld
 from chiasm.evaluation import tokenizer_report as report
 from chiasm.evaluation import tokenizers
-from chiasm.evaluation.tokenizers import Measured, by_data, measure
+from chiasm.evaluation.tokenizers import Measurement, by_data, measure
 from chiasm.views import Size
 
 
@@ -137,21 +137,21 @@ def test_the_first_pictures_are_measured_each_once(simple):
     assert {key: told.figures[key] for key in expected} == expected
     assert told.figures["bits_per_pixel"] == told.figures["bits"] / 256 == 8 / 256
     levels = [0, 85, 170, 255, *range(1, 17)]
-    true, made = told.shown
+    true, made = told.examples
     # eight of twenty for the sheet, evenly: every second
     assert (true[:, 0, 0, 0] * 255).round().int().tolist() == levels[::2][:8]
     assert (made[:, 0, 0, 0] * 3).round().int().tolist() == [round(level / 85) for level in levels[::2][:8]]
     assert simple == [20, 20]  # features of the originals and of what became of them
     few = measure(model(), greys(0, 85, 170), 20)
-    assert len(few.shown[0]) == 3
+    assert len(few.examples[0]) == 3
 
 
 def test_features_of_the_same_pictures_are_reckoned_once(simple):
     known = {}
     for _ in range(2):
-        measure(model(), greys(0, 85, 170), 20, seen=known)
+        measure(model(), greys(0, 85, 170), 20, cached=known)
     assert simple == [3, 3, 3]
-    measure(model(), greys(0, 85, 170), 2, seen=known)
+    measure(model(), greys(0, 85, 170), 2, cached=known)
     assert simple == [3, 3, 3, 2, 2]
 
 
@@ -166,15 +166,15 @@ def test_clips_are_shown_frame_by_frame_from_the_first(simple, monkeypatch):
     assert (told.figures["unit"], told.figures["frames"], told.figures["pictures"]) == ("clip", 5, 3)
     assert told.figures["bits_per_pixel"] == 8 / 5 / 256
     frames = subject.clips.flatten(0, 1)
-    assert torch.equal(told.shown[0], frames[:8])  # five of the first clip, three of the second
-    assert torch.equal(told.shown[1], frames[:8] / 2)
+    assert torch.equal(told.examples[0], frames[:8])  # five of the first clip, three of the second
+    assert torch.equal(told.examples[1], frames[:8] / 2)
     assert simple == [15, 15]
 
 
 def test_what_is_decoded_is_the_decoders_where_there_is_one(simple):
     subject = model()
     subject.image_decoder = SimpleNamespace(decode=lambda codes: torch.full((len(codes), 3, 16, 16), 0.5))
-    _, made = measure(subject, greys(0, 255), 2).shown
+    _, made = measure(subject, greys(0, 255), 2).examples
     assert made.unique().tolist() == [0.5]
 
 
@@ -190,7 +190,7 @@ def figures(**changes):
 
 def measured(name="vq", shown=3, **changes):
     pictures = torch.zeros(shown, 3, 8, 8)
-    return Measured(name, figures(**changes), (pictures, pictures))
+    return Measurement(name, figures(**changes), (pictures, pictures))
 
 
 def test_a_row_has_its_cells_in_the_order_of_the_columns():

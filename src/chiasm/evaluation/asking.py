@@ -44,15 +44,15 @@ class Asked:
         return bool(getattr(self.said[condition], "cut", False))
 
     def record(self) -> dict[str, Any]:
-        kept = ("type", "cluster", "question", "answer", "kind", "said", "picture")
+        keys = ("type", "cluster", "question", "answer", "kind", "said", "picture")
         more = {"truths": list(self.truths)} if len(self.truths) > 1 else {}
         scores = {"score": self.score("said"), "right": self.right, "cut": self.cut()}
-        return {key: getattr(self, key) for key in kept} | more | scores
+        return {key: getattr(self, key) for key in keys} | more | scores
 
 
 def ask(items: Sequence[Item], metric: Metric = exact) -> list[Asked]:
     """The questions of samples, before they are answered."""
-    asked = []
+    questions = []
     for item in items:
         truth, answer = item.sample.truth, expected(item.sample)
         kind = str(truth.get("answer_class", normalise(answer)))
@@ -60,37 +60,41 @@ def ask(items: Sequence[Item], metric: Metric = exact) -> list[Asked]:
         truths = tuple(dict.fromkeys((answer, *truth["answers"]))) if "answers" in truth else (answer,)
         if "answers" in truth and answer in truth["answers"]:
             truths = tuple(truth["answers"])  # people may agree
-        asked.append(Asked(type_, item.cluster, question(item.sample), answer, kind, truths, metric))
-    return asked
+        questions.append(Asked(type_, item.cluster, question(item.sample), answer, kind, truths, metric))
+    return questions
 
 
-def by_type(asked: Iterable[Asked]) -> dict[str, list[Asked]]:
+def by_type(questions: Iterable[Asked]) -> dict[str, list[Asked]]:
     groups: dict[str, list[Asked]] = {}
-    for each in asked:
+    for each in questions:
         groups.setdefault(each.type, []).append(each)
     return groups
 
 
-def estimate(asked: Sequence[Asked], condition: str = "said") -> Estimate:
+def estimate(questions: Sequence[Asked], condition: str = "said") -> Estimate:
     """Mean score, its interval over pictures."""
-    return clustered([each.score(condition) for each in asked], [each.cluster for each in asked])
+    return clustered([each.score(condition) for each in questions], [each.cluster for each in questions])
 
 
-def scores(asked: Sequence[Asked], controls: Sequence[str]) -> dict[str, Any]:
+def scores(questions: Sequence[Asked], controls: Sequence[str]) -> dict[str, Any]:
     """Score, interval and controls of questions of one type; `cut`: answers that the limit of tokens cut off."""
-    overall = estimate(asked)
+    overall = estimate(questions)
     result: dict[str, Any] = {"score": overall.value, "ci": overall.interval}
     for control in controls:
-        under = estimate(asked, control)
+        under = estimate(questions, control)
         result |= {control: under.value, f"{control}_ci": under.interval}
-    result |= {"commonest": commonest([each.kind for each in asked]), "n": overall.n}
-    return {**result, "cut": sum(each.cut() for each in asked), "smallest_effect": overall.smallest_effect}
+    result |= {"commonest": commonest([each.kind for each in questions]), "n": overall.n}
+    return {
+        **result,
+        "cut": sum(each.cut() for each in questions),
+        "smallest_effect": overall.smallest_effect,
+    }
 
 
-def scores_by_type(asked: Sequence[Asked], controls: Sequence[str]) -> dict[str, Any]:
+def scores_by_type(questions: Sequence[Asked], controls: Sequence[str]) -> dict[str, Any]:
     """Scores over all questions and by type. The commonest answer is the commonest of each question's own type."""
-    types = {name: scores(group, controls) for name, group in sorted(by_type(asked).items())}
-    whole = scores(asked, controls)
-    whole["commonest"] = sum(each["commonest"] * each["n"] for each in types.values()) / len(asked)
-    clusters = len({each.cluster for each in asked})
+    types = {name: scores(group, controls) for name, group in sorted(by_type(questions).items())}
+    whole = scores(questions, controls)
+    whole["commonest"] = sum(each["commonest"] * each["n"] for each in types.values()) / len(questions)
+    clusters = len({each.cluster for each in questions})
     return {**whole, "clusters": clusters, "by_type": types}

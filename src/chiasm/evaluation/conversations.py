@@ -29,7 +29,7 @@ def questions_of(sample: Sample) -> list[Sample]:
     ends = [i for i, m in enumerate(sample.messages) if m.role == "assistant" and m.learnt]
     if not ends or ends == [len(sample.messages) - 1]:
         return [sample]
-    # what else is right is said of the last answer
+    # other right answers are those of the last question
     truth = {key: value for key, value in sample.truth.items() if key != "answers"}
     return [
         Sample(
@@ -58,14 +58,20 @@ def answer_items(
     if earlier == "true":
         return subject.answer(samples, blind=blind)
     answers = [""] * len(items)
-    own: dict[tuple[int, str], dict[int, str]] = {}  # conversation -> place of a message -> what was answered
+    answers_by_conversation: dict[tuple[int, str], dict[int, str]] = {}  # by the index of the message
     for turn in sorted({item.turn for item in items}):
-        now = [i for i, item in enumerate(items) if item.turn == turn]
-        talks = [own.setdefault((items[i].cluster, items[i].conversation), {}) for i in now]
-        asked = [_with_answers(samples[i], talk) for i, talk in zip(now, talks, strict=True)]
-        for i, talk, answer in zip(now, talks, subject.answer(asked, blind=blind), strict=True):
+        indices = [i for i, item in enumerate(items) if item.turn == turn]
+        earlier_answers = [
+            answers_by_conversation.setdefault((items[i].cluster, items[i].conversation), {}) for i in indices
+        ]
+        conversations = [
+            _with_answers(samples[i], answered) for i, answered in zip(indices, earlier_answers, strict=True)
+        ]
+        for i, answered, answer in zip(
+            indices, earlier_answers, subject.answer(conversations, blind=blind), strict=True
+        ):
             answers[i] = answer
-            talk[len(samples[i].messages) - 1] = answer
+            answered[len(samples[i].messages) - 1] = answer
     return answers
 
 

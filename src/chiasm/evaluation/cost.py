@@ -36,46 +36,48 @@ def cost(
     samples: some held-out ones, of which the first that fit are measured. metrics: the lines of metrics.jsonl.
     """
     model = subject.model
-    asked = (
+    questions = (
         [s for s in samples if pictures_read(s) and expected(s) and not writes_picture(s)]
         if model.sees
         else []
     )
-    drawn = [s for s in samples if writes_picture(s) and not pictures_read(s)] if model.draws else []
-    told: dict[str, Any] = {"parameters": parameters(model, recipe)}
-    told |= {"image_tokens": {}, "flops": {}, "seconds": {}}
-    if asked:
-        picture = pictures_read(asked[0])[0]
-        told["image_tokens"]["read"] = model.contract.read_tokens(picture.size, asked[0].name)
-        told["flops"]["question"] = flops(lambda: _read(model, asked[0]))
-        told["seconds"]["answer"] = _seconds([partial(subject.answer, [each]) for each in asked[:ANSWERS]])
-    if drawn:
+    prompts = [s for s in samples if writes_picture(s) and not pictures_read(s)] if model.draws else []
+    result: dict[str, Any] = {"parameters": parameters(model, recipe)}
+    result |= {"image_tokens": {}, "flops": {}, "seconds": {}}
+    if questions:
+        image = pictures_read(questions[0])[0]
+        result["image_tokens"]["read"] = model.contract.read_tokens(image.size, questions[0].name)
+        result["flops"]["question"] = flops(lambda: _read(model, questions[0]))
+        result["seconds"]["answer"] = _seconds(
+            [partial(subject.answer, [each]) for each in questions[:ANSWERS]]
+        )
+    if prompts:
         assert model.contract.span is not None
-        told["image_tokens"]["written"] = model.contract.span.length
-        told["flops"]["picture"] = flops(lambda: subject.draw(drawn[:1], seed=0))
-        told["passes"] = {"picture": passes(model, lambda: subject.draw(drawn[:1], seed=0))}
-        draws = [partial(subject.draw, [each], seed=0) for each in drawn[:DRAWINGS]]
-        told["seconds"]["picture"] = _seconds(draws)
-    told["peak_memory"] = peak_memory()
-    told["threads"] = torch.get_num_threads()
-    told["training"] = training(metrics)
-    return told
+        result["image_tokens"]["written"] = model.contract.span.length
+        result["flops"]["picture"] = flops(lambda: subject.draw(prompts[:1], seed=0))
+        result["passes"] = {"picture": passes(model, lambda: subject.draw(prompts[:1], seed=0))}
+        draws = [partial(subject.draw, [each], seed=0) for each in prompts[:DRAWINGS]]
+        result["seconds"]["picture"] = _seconds(draws)
+    result["peak_memory"] = peak_memory()
+    result["threads"] = torch.get_num_threads()
+    result["training"] = training(metrics)
+    return result
 
 
 def parameters(model: Model, recipe: Recipe) -> dict[str, Any]:
     """Numbers of parameters: all, those that some stage trains, and by slot."""
-    ever = {slot for stage in recipe.stages for slot in stage.train}
+    trained_slots = {slot for stage in recipe.stages for slot in stage.train}
     slots: dict[str, int] = {}
-    seen: set[int] = set()
+    counted: set[int] = set()
     trained = 0
     for slot, part in model.slots().items():
         if not isinstance(part, nn.Module):
             continue
-        own = {id(p): p.numel() for p in part.parameters() if id(p) not in seen}
-        seen |= own.keys()
+        own = {id(p): p.numel() for p in part.parameters() if id(p) not in counted}
+        counted |= own.keys()
         if own:
             slots[slot] = sum(own.values())
-            trained += slots[slot] if slot in ever else 0
+            trained += slots[slot] if slot in trained_slots else 0
     return {"total": sum(slots.values()), "trainable": trained, "by_slot": slots}
 
 
@@ -128,8 +130,8 @@ def peak_memory() -> int:
 
 @in_use
 def _read(model: Model, sample: Sample) -> None:
-    asked = document(model.contract, prompt_of(sample), prompt=True)
-    model.language.logits(Session(model, [asked], PictureReader(model.contract)).last)
+    prompt = document(model.contract, prompt_of(sample), prompt=True)
+    model.language.logits(Session(model, [prompt], PictureReader(model.contract)).last)
 
 
 def _seconds(runs: Sequence[Callable[[], Any]]) -> float:

@@ -47,7 +47,7 @@ def evaluate(
 
     overrides: `dotted.key=value` within the recipe's evaluation, sampling and data (`evaluation.questions=100`).
     only: names of tasks, if not all. plugins: files or modules with metrics and tasks of one's own.
-    say: is told what is going on. device, dtype: as for `chiasm.load`.
+    say: is called with lines about the progress. device, dtype: as for `chiasm.load`.
     Returns what eval.json holds: the figures, and how they were measured.
     Raises RecipeError for an override of anything else, CheckpointError for a folder without a model, ChiasmError
     where nothing can be measured.
@@ -103,8 +103,10 @@ def is_evaluated(folder: Path) -> bool:
         measured = read_json(folder / "eval.json")
     except CheckpointError:
         return False
-    wanted = {"only": [], "weights": _weights(folder), "settings": _settings(load_recipe(folder))}
-    current = isinstance(measured, dict) and all(measured.get(key) == value for key, value in wanted.items())
+    expected = {"only": [], "weights": _weights(folder), "settings": _settings(load_recipe(folder))}
+    current = isinstance(measured, dict) and all(
+        measured.get(key) == value for key, value in expected.items()
+    )
     return current and (folder / "report.html").is_file()
 
 
@@ -154,7 +156,7 @@ def examine(
             raise ChiasmError(f"there is no evaluation task {name!r}; known: {', '.join(known)}")
     results: dict[str, Any] = {"tasks": {}, "left_out": {}}
     samples: dict[str, Any] = {}
-    pictures: dict[str, Image.Image] = {}
+    images: dict[str, Image.Image] = {}
     seconds: dict[str, float] = {}
     for name in chosen or known:
         begin = perf_counter()
@@ -173,7 +175,7 @@ def examine(
         seconds[name] = perf_counter() - begin
         results["tasks"][name] = outcome.scores
         samples[name] = outcome.samples
-        pictures |= outcome.pictures
+        images |= outcome.pictures
         say(f"{summary(name, outcome.scores)} in {seconds[name]:.0f} s")
     if skipped := Counter(source.skipped) + Counter(exam.unusable.values()):
         results["skipped"] = dict(skipped)
@@ -192,7 +194,7 @@ def examine(
         "data": recipe.evaluation.data,
         "fingerprint": source.fingerprint,
     }
-    return results, samples, pictures
+    return results, samples, images
 
 
 def summary(name: str, scores: Mapping[str, Any]) -> str:
@@ -202,8 +204,8 @@ def summary(name: str, scores: Mapping[str, Any]) -> str:
         if "ci" in scores:
             text += " [{:.1%}, {:.1%}]".format(*scores["ci"])
     else:
-        told = [f"{key} {value:.4g}" for key, value in numbers(scores).items()]
-        text = f"{name}: {', '.join(told)}"
+        figures = [f"{key} {value:.4g}" for key, value in numbers(scores).items()]
+        text = f"{name}: {', '.join(figures)}"
     if scores.get("cut"):
         text += f" ({scores['cut']} of {scores['n']} answers cut off by the limit of tokens)"
     if isinstance(scores.get("left_out"), str):
@@ -221,15 +223,15 @@ def _labelled(recipe: Recipe) -> tuple[Source, Source] | None:
 
 
 def save(
-    folder: Path, results: dict[str, Any], samples: dict[str, Any], pictures: dict[str, Image.Image]
+    folder: Path, results: dict[str, Any], samples: dict[str, Any], images: dict[str, Image.Image]
 ) -> None:
     """Write eval.json last, so that whoever sees it finds the rest."""
-    kept = folder / SAMPLES
-    kept.mkdir(parents=True, exist_ok=True)
-    for old in kept.glob("*.webp"):
+    images_folder = folder / SAMPLES
+    images_folder.mkdir(parents=True, exist_ok=True)
+    for old in images_folder.glob("*.webp"):
         old.unlink()
-    for name, picture in pictures.items():
-        picture.convert("RGB").save(kept / name, quality=90, method=4)
+    for name, image in images.items():
+        image.convert("RGB").save(images_folder / name, quality=90, method=4)
     write_text(folder / "samples.json", json.dumps(samples, ensure_ascii=False, indent=1))
     write_text(folder / "eval.json", json.dumps(results, ensure_ascii=False, indent=2))
 

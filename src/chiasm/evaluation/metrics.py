@@ -36,10 +36,10 @@ def metric(name: str) -> Callable[[Metric], Metric]:
     """Register a metric under a name; raises RecipeError if another function has it."""
 
     def register(function: Metric) -> Metric:
-        known = _metrics.get(name)
-        if known is not None and place(known) != place(function):
+        registered = _metrics.get(name)
+        if registered is not None and place(registered) != place(function):
             raise RecipeError(
-                f"two metrics are named {name!r}: {place(known)} and {place(function)}; rename one of them"
+                f"two metrics are named {name!r}: {place(registered)} and {place(function)}; rename one of them"
             )
         _metrics[name] = function
         return function
@@ -89,24 +89,24 @@ def normalise(text: str) -> str:
 @metric("exact")
 def exact(answer: str, truths: Sequence[str]) -> float:
     """1 if the answer is a true one, but for case, spaces and a final full stop; an empty answer is wrong."""
-    said = normalise(answer)
-    return float(bool(said) and any(said == normalise(truth) for truth in truths))
+    normalised = normalise(answer)
+    return float(bool(normalised) and any(normalised == normalise(truth) for truth in truths))
 
 
 @metric("contains")
 def contains(answer: str, truths: Sequence[str]) -> float:
     """1 if a true answer stands in the answer as whole words; `3` is in `There are 3.` but not in `3.5`."""
-    said = normalise(answer)
-    return float(any(_stands_in(normalise(truth), said) for truth in truths))
+    normalised = normalise(answer)
+    return float(any(_stands_in(normalise(truth), normalised) for truth in truths))
 
 
 @metric("relaxed")
 def relaxed(answer: str, truths: Sequence[str]) -> float:
     """ChartQA's relaxed accuracy: numbers may be 5 % off, a per cent sign divides by 100; else as `exact`."""
-    said = _number(answer)
+    value = _number(answer)
     for truth in truths:
         true = _number(truth)
-        if said is not None and true is not None and abs(said - true) <= TOLERANCE * abs(true):
+        if value is not None and true is not None and abs(value - true) <= TOLERANCE * abs(true):
             return 1.0
     return exact(answer, truths)
 
@@ -114,11 +114,11 @@ def relaxed(answer: str, truths: Sequence[str]) -> float:
 @metric("anls")
 def anls(answer: str, truths: Sequence[str]) -> float:
     """DocVQA's similarity: 1 less the edit distance over the longer length, 0 below a half; the best truth's."""
-    said = normalise(answer)
+    normalised = normalise(answer)
     scores = [0.0]
     for truth in map(normalise, truths):
-        longer = max(len(said), len(truth))
-        scores.append(1 - _edits(said, truth) / longer if said and longer else 0.0)
+        longer = max(len(normalised), len(truth))
+        scores.append(1 - _edits(normalised, truth) / longer if normalised and longer else 0.0)
     best = max(scores)
     return best if best >= ALIKE else 0.0
 
@@ -130,32 +130,32 @@ def vqa(answer: str, truths: Sequence[str]) -> float:
     Articles are left out and number words are digits. With fewer than four true answers all others must agree; with
     one, it is `exact` of these.
     """
-    said = _vqa_words(answer)
+    words = _vqa_words(answer)
     people = [_vqa_words(truth) for truth in truths]
-    if not said:
+    if not words:
         return 0.0
     if len(people) == 1:
-        return float(said == people[0])
+        return float(words == people[0])
     needed = min(VOTES, len(people) - 1)
-    votes = people.count(said)
-    left_out = [min(1.0, (votes - (person == said)) / needed) for person in people]
-    return sum(left_out) / len(left_out)
+    votes = people.count(words)
+    without_each = [min(1.0, (votes - (person == words)) / needed) for person in people]
+    return sum(without_each) / len(without_each)
 
 
 @metric("choice")
 def choice(answer: str, truths: Sequence[str]) -> float:
     """1 if the answer names the letter of the true choice: `B`, `(b)`, `B. a cat`, `The answer is B.`"""
-    said = _letter(answer)
-    return float(said is not None and any(said == _letter(truth) for truth in truths))
+    letter = _letter(answer)
+    return float(letter is not None and any(letter == _letter(truth) for truth in truths))
 
 
-def _stands_in(truth: str, said: str) -> bool:
+def _stands_in(truth: str, answer: str) -> bool:
     """Between spaces, brackets, quotes or closing signs; next to a script without spaces anywhere."""
     if not truth:
         return False
-    before = r"(?:^|[\s(\[\"'“‘])" if _spaced(truth[0]) else ""
-    behind = r"(?=[.,;:!?)\]\"'”’]*(?:\s|$))" if _spaced(truth[-1]) else ""
-    return re.search(before + re.escape(truth) + behind, said) is not None
+    start = r"(?:^|[\s(\[\"'“‘])" if _spaced(truth[0]) else ""
+    end = r"(?=[.,;:!?)\]\"'”’]*(?:\s|$))" if _spaced(truth[-1]) else ""
+    return re.search(start + re.escape(truth) + end, answer) is not None
 
 
 def _spaced(character: str) -> bool:
@@ -195,7 +195,7 @@ def _letter(text: str) -> str | None:
         r"\(?([A-Z])[.:)](?:\s.*)?",  # before what it stands for
         r"(?i:.*\b(?:answer|option|choice)(?:\s+is)?\s*:?)\s*\(?([A-Z])\)?[.:)]?(?:\s.*)?",
     ):
-        found = re.fullmatch(pattern, text, re.DOTALL)
-        if found:
-            return found.group(1).upper()
+        match = re.fullmatch(pattern, text, re.DOTALL)
+        if match:
+            return match.group(1).upper()
     return None

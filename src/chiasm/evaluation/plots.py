@@ -83,8 +83,8 @@ def scatter(points: Sequence[tuple[str, float, float]], across: str, up: str) ->
     x = np.log2(np.maximum([each[1] for each in points], 1.0))
     y = np.asarray([each[2] for each in points], dtype=float)
     x_low, x_high = np.floor(x.min()), max(np.ceil(x.max()), np.floor(x.min()) + 1)
-    room = max(float(np.ptp(y)) * 0.15, 0.25)
-    y_low, y_high = y.min() - room, y.max() + room
+    margin = max(float(np.ptp(y)) * 0.15, 0.25)
+    y_low, y_high = y.min() - margin, y.max() + margin
     at_x = left + (x - x_low) / (x_high - x_low) * (width - left - right)
     at_y = top + (y_high - y) / (y_high - y_low) * (height - top - bottom)
     foot, end = height - bottom, width - right
@@ -141,16 +141,16 @@ def _range(y: np.ndarray) -> tuple[float, float]:
     """What the axis spans: everything but outliers, such as the first losses of a run."""
     low, high = float(y.min()), float(np.percentile(y, 98) if len(y) > 20 else y.max())
     if high - low < 1e-12:
-        room = abs(high) * 0.1 or 1.0
-        return low - room, high + room
+        margin = abs(high) * 0.1 or 1.0
+        return low - margin, high + margin
     return low, high
 
 
 def _running_mean(y: np.ndarray) -> np.ndarray:
-    half = max(1, int(len(y) * SMOOTH / 2))
+    radius = max(1, int(len(y) * SMOOTH / 2))
     sums = np.concatenate([[0.0], y.cumsum()])
-    ends = np.minimum(np.arange(len(y)) + half + 1, len(y))
-    begins = np.maximum(np.arange(len(y)) - half, 0)
+    ends = np.minimum(np.arange(len(y)) + radius + 1, len(y))
+    begins = np.maximum(np.arange(len(y)) - radius, 0)
     return (sums[ends] - sums[begins]) / (ends - begins)
 
 

@@ -34,7 +34,7 @@ Classifier = Callable[[Features, Classes, Features, int], Classes]
 class Labelled:
     """Pictures of one thing each, and its name."""
 
-    pictures: Sequence[Picture]
+    images: Sequence[Picture]
     names: Sequence[str]
 
 
@@ -45,73 +45,83 @@ def probe(exam: Exam, classify: Classifier) -> Outcome:
     Held-out pictures with a name that nothing is learnt of are left out, and counted as `unlearnt`.
     """
     if exam.labelled is None:
-        raise NotApplicable("the recipe names no labelled pictures; set evaluation.labelled to two sources")
+        raise NotApplicable("the recipe names no labelled images; set evaluation.labelled to two sources")
     if not isinstance(exam.subject, ModelSubject) or exam.subject.model.encoder is None:
         raise NotApplicable("the model has no encoder")
     model = exam.subject.model
     learnt, held_out = (labelled(exam, source) for source in exam.labelled)
-    known = sorted(set(learnt.names))
-    unlearnt = [name for name in held_out.names if name not in known]
-    kept = [i for i, name in enumerate(held_out.names) if name in known]
-    if len(known) < 2 or not kept:
-        raise NotApplicable("the labelled pictures have fewer than two names in common")
-    held_out = Labelled([held_out.pictures[i] for i in kept], [held_out.names[i] for i in kept])
-    answers = torch.tensor([known.index(name) for name in held_out.names])
+    labels = sorted(set(learnt.names))
+    unlearnt = [name for name in held_out.names if name not in labels]
+    usable = [i for i, name in enumerate(held_out.names) if name in labels]
+    if len(labels) < 2 or not usable:
+        raise NotApplicable("the labelled images have fewer than two names in common")
+    held_out = Labelled([held_out.images[i] for i in usable], [held_out.names[i] for i in usable])
+    answers = torch.tensor([labels.index(name) for name in held_out.names])
 
     def scored(encoder: Encoder) -> list[float]:
-        seen, asked = (features(model, encoder, each.pictures) for each in (learnt, held_out))
-        classes = torch.tensor([known.index(name) for name in learnt.names])
-        return [float(right) for right in classify(seen, classes, asked, len(known)) == answers]
+        learnt_features, held_out_features = (
+            features(model, encoder, each.images) for each in (learnt, held_out)
+        )
+        classes = torch.tensor([labels.index(name) for name in learnt.names])
+        return [
+            float(right)
+            for right in classify(learnt_features, classes, held_out_features, len(labels)) == answers
+        ]
 
     assert model.encoder is not None
     right = scored(model.encoder)
     estimate = clustered(right, range(len(right)))
-    told: dict[str, Any] = {"score": estimate.value, "ci": estimate.interval}
-    fresh = untrained(model, exam.seed)
-    if fresh is not None:
-        control = clustered(scored(fresh), range(len(right)))
-        told |= {"untrained": control.value, "untrained_ci": control.interval}
-    told |= {
-        "chance": 1 / len(known),
+    scores: dict[str, Any] = {"score": estimate.value, "ci": estimate.interval}
+    untrained_encoder = untrained(model, exam.seed)
+    if untrained_encoder is not None:
+        control = clustered(scored(untrained_encoder), range(len(right)))
+        scores |= {"untrained": control.value, "untrained_ci": control.interval}
+    scores |= {
+        "chance": 1 / len(labels),
         "commonest": commonest(held_out.names),
-        "classes": len(known),
+        "classes": len(labels),
         "learnt_from": len(learnt.names),
         "n": estimate.n,
         "unlearnt": len(unlearnt),
         "smallest_effect": estimate.smallest_effect,
     }
     if unlearnt:
-        told["left_out"] = (
-            f"{len(unlearnt)} held-out pictures are left out, whose names are not among the learnt ones: "
+        scores["left_out"] = (
+            f"{len(unlearnt)} held-out images are left out, whose names are not among the learnt ones: "
             f"{', '.join(sorted(set(unlearnt))[:NAMED])}{', ...' if len(set(unlearnt)) > NAMED else ''}"
         )
-    return Outcome(told, {})
+    return Outcome(scores, {})
 
 
 def labelled(exam: Exam, source: Source) -> Labelled:
     """The first usable pictures of a source that stand for one label: the name with them, or the answer."""
-    pictures, names, most = [], [], exam.sizes.labelled_pictures
+    images, names, most = [], [], exam.sizes.labelled_pictures
     for index in range(len(source)):
         for sample in source[index]:
-            read = pictures_read(sample)
-            of = sample.truth.get("labels", (expected(sample),))
-            if len(read) == 1 and len(of) == 1 and of[0] and exam.usable(source, sample.name, sample):
-                pictures.append(read[0])
-                names.append(of[0])
+            images_read = pictures_read(sample)
+            labels = sample.truth.get("labels", (expected(sample),))
+            if (
+                len(images_read) == 1
+                and len(labels) == 1
+                and labels[0]
+                and exam.usable(source, sample.name, sample)
+            ):
+                images.append(images_read[0])
+                names.append(labels[0])
         if len(names) >= most:
             break
-    return Labelled(pictures[:most], names[:most])
+    return Labelled(images[:most], names[:most])
 
 
 @torch.inference_mode()
-def features(model: Model, encoder: Encoder, pictures: Sequence[Picture]) -> Features:
+def features(model: Model, encoder: Encoder, images: Sequence[Picture]) -> Features:
     """The mean of the features of each picture's first view."""
-    contract, found = model.contract, []
-    for start in range(0, len(pictures), TOGETHER):
-        pixels = torch.stack([_view(contract, picture) for picture in pictures[start : start + TOGETHER]])
+    contract, pooled = model.contract, []
+    for start in range(0, len(images), TOGETHER):
+        pixels = torch.stack([_view(contract, image) for image in images[start : start + TOGETHER]])
         grid = encoder(fitting(pixels.to(model.device), encoder))
-        found.append(reduce(grid, "n gh gw c -> n c", "mean").float().cpu())
-    return torch.cat(found)
+        pooled.append(reduce(grid, "n gh gw c -> n c", "mean").float().cpu())
+    return torch.cat(pooled)
 
 
 def untrained(model: Model, seed: int) -> Encoder | None:
@@ -127,11 +137,11 @@ def untrained(model: Model, seed: int) -> Encoder | None:
     return encoder.to(model.device).eval()  # type: ignore[return-value]
 
 
-def standardised(learnt: Features, asked: Features) -> tuple[Features, Features]:
+def standardised(learnt: Features, other: Features) -> tuple[Features, Features]:
     """Both with the mean and the deviation of each channel of the first taken out."""
     mean, deviation = learnt.mean(dim=0), learnt.std(dim=0).clamp(min=1e-6)
-    return (learnt - mean) / deviation, (asked - mean) / deviation
+    return (learnt - mean) / deviation, (other - mean) / deviation
 
 
-def _view(contract: Contract, picture: Picture) -> Tensor:
-    return cut(picture.open(), contract.read_views(picture.size, f"picture {picture.key}")[0][0])
+def _view(contract: Contract, image: Picture) -> Tensor:
+    return cut(image.open(), contract.read_views(image.size, f"image {image.key}")[0][0])

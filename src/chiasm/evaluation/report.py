@@ -111,23 +111,23 @@ def numbers(scores: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
 
 def cell_state(cell: Mapping[str, str | None]) -> str:
     """What became of one cell of a drawn picture: right, wrong, missing, extra, or empty as asked."""
-    asked, found = cell["asked"], cell["found"]
-    if asked is None:
-        return "empty" if found is None else "extra"
-    if found is None:
+    requested, recognised = cell["asked"], cell["found"]
+    if requested is None:
+        return "empty" if recognised is None else "extra"
+    if recognised is None:
         return "missing"
-    return "right" if asked == found else "wrong"
+    return "right" if requested == recognised else "wrong"
 
 
 def faults(cells: Sequence[Mapping[str, str | None]]) -> list[str]:
     """What the checker found otherwise than asked, in words."""
-    said = {
+    wordings = {
         "wrong": "{asked} drawn as {found}",
         "missing": "{asked} not recognised",
         "extra": "{found} too many",
     }
     states = [(cell_state(cell), cell) for cell in cells]
-    return [said[state].format(**cell) for state, cell in states if state in said]
+    return [wordings[state].format(**cell) for state, cell in states if state in wordings]
 
 
 def commands(folder: Path, run: Mapping[str, Any], results: Mapping[str, Any]) -> list[str]:

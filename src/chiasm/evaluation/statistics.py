@@ -85,8 +85,8 @@ def interval(
     wrong = size - right
     low = np.where(right > 1e-9, beta_quantile(TAIL, np.maximum(right, 1e-9), wrong + 1), 0.0)
     high = np.where(wrong > 1e-9, beta_quantile(1 - TAIL, right + 1, np.maximum(wrong, 1e-9)), 1.0)
-    alone = TAIL ** (1 / clusters)  # the end that all right has: a wrong answer makes nothing surer
-    return np.minimum(low, alone), np.maximum(high, 1 - alone)
+    bound = TAIL ** (1 / clusters)  # the end that all right has: a wrong answer makes nothing surer
+    return np.minimum(low, bound), np.maximum(high, 1 - bound)
 
 
 def beta_quantile(
@@ -95,8 +95,8 @@ def beta_quantile(
     """Quantile of Beta(a, b), by quadrature over the logit, where the density is smooth and has one peak."""
     a, b = np.asarray(a, dtype=np.float64)[..., None], np.asarray(b, dtype=np.float64)[..., None]
     spread = 5 * np.sqrt(1 / a + 1 / b)
-    left, right = spread + 8 / a, spread + 8 / b  # the tails fall like exp(a u) and exp(-b u)
-    logit = np.log(a / b) - left + (left + right) * np.linspace(0, 1, POINTS)
+    left_reach, right_reach = spread + 8 / a, spread + 8 / b  # the tails fall like exp(a u) and exp(-b u)
+    logit = np.log(a / b) - left_reach + (left_reach + right_reach) * np.linspace(0, 1, POINTS)
     density = a * logit - (a + b) * np.logaddexp(0, logit)
     density = np.exp(density - density.max(-1, keepdims=True))
     below = np.cumsum(density, -1) - density / 2
@@ -105,8 +105,8 @@ def beta_quantile(
     (x0, x1), (y0, y1) = (
         [np.take_along_axis(each, after - i, -1) for i in (1, 0)] for each in (below, logit)
     )
-    found = y0 + (share - x0) / (x1 - x0) * (y1 - y0)
-    return np.exp(-np.logaddexp(0, -found[..., 0]))
+    quantile = y0 + (share - x0) / (x1 - x0) * (y1 - y0)
+    return np.exp(-np.logaddexp(0, -quantile[..., 0]))
 
 
 def commonest(answers: Sequence[Hashable]) -> float:

@@ -20,8 +20,8 @@ from chiasm.sequence import Document
 
 POSITIONS = 16_384  # positions of one batch of questions
 ROWS = 128  # most questions of a batch
-ROOM = 8  # least tokens that an answer may have beyond the longest true one
-PICTURES = 64  # most pictures encoded and decoded at a time
+SPARE_TOKENS = 8  # least tokens that an answer may have beyond the longest true one
+IMAGES_AT_ONCE = 64  # most pictures encoded and decoded at a time
 
 
 class Subject(ABC):
@@ -44,12 +44,12 @@ class Subject(ABC):
         """The picture that each sample asks for; the first has the seed, each further one the next."""
 
     @abstractmethod
-    def reconstruct(self, pictures: Sequence[Picture]) -> list[Image.Image]:
+    def reconstruct(self, images: Sequence[Picture]) -> list[Image.Image]:
         """The pictures after the image tokenizer's encoding and decoding."""
 
-    def targets(self, pictures: Sequence[Picture]) -> list[Image.Image]:
+    def targets(self, images: Sequence[Picture]) -> list[Image.Image]:
         """The pictures as a perfect image tokenizer would give them back: at its size."""
-        return [picture.open() for picture in pictures]
+        return [picture.open() for picture in images]
 
 
 class ModelSubject(Subject):
@@ -75,7 +75,7 @@ class ModelSubject(Subject):
     def answer(self, samples: Sequence[Sample], *, blind: bool = False) -> list[str]:
         asked = [document(self.model.contract, prompt_of(s), prompt=True, blind=blind) for s in samples]
         reader = PictureReader(self.model.contract)
-        tokens = self._room(samples)
+        tokens = self._most_tokens(samples)
         said = [""] * len(samples)
         for batch in _batches(asked):
             made = generation.answers(
@@ -92,29 +92,31 @@ class ModelSubject(Subject):
         return generation.draw_images(self.model, prompts, seeds, self.sampling.of_images)
 
     @torch.inference_mode()
-    def reconstruct(self, pictures: Sequence[Picture]) -> list[Image.Image]:
+    def reconstruct(self, originals: Sequence[Picture]) -> list[Image.Image]:
         assert self.model.image_tokenizer is not None
         reader = PictureReader(self.model.contract)
-        made: list[Image.Image] = []
-        for start in range(0, len(pictures), PICTURES):
-            pixels = torch.stack([reader.target(picture) for picture in pictures[start : start + PICTURES]])
+        images: list[Image.Image] = []
+        for start in range(0, len(originals), IMAGES_AT_ONCE):
+            pixels = torch.stack(
+                [reader.target(image) for image in originals[start : start + IMAGES_AT_ONCE]]
+            )
             pixels = fitting(pixels.to(self.model.device), self.model.image_tokenizer)
             codes = self.model.image_tokenizer.encode(pixels)
-            made += generation.to_pictures(generation.decode(self.model, codes))
-        return made
+            images += generation.to_pictures(generation.decode(self.model, codes))
+        return images
 
-    def targets(self, pictures: Sequence[Picture]) -> list[Image.Image]:
+    def targets(self, images: Sequence[Picture]) -> list[Image.Image]:
         reader = PictureReader(self.model.contract)
-        return [generation.to_pictures(reader.target(picture)[None])[0] for picture in pictures]
+        return [generation.to_pictures(reader.target(image)[None])[0] for image in images]
 
-    def _room(self, samples: Sequence[Sample]) -> int:
-        """Most tokens of an answer: the longest true one's and half as many again, at least `ROOM` more."""
+    def _most_tokens(self, samples: Sequence[Sample]) -> int:
+        """Most tokens of an answer: the longest true one's and half as many again, at least `SPARE_TOKENS` more."""
         if self.answer_tokens is not None:
             return self.answer_tokens
         tokenizer = self.model.language.tokenizer
         truths = (truth for s in samples for truth in (expected(s), *s.truth.get("answers", ())))
         longest = max((len(tokenizer.encode(tokenizer.lead + truth)) for truth in truths), default=0)
-        return longest + max(ROOM, longest // 2)
+        return longest + max(SPARE_TOKENS, longest // 2)
 
 
 def expected(sample: Sample) -> str:
@@ -125,14 +127,14 @@ def expected(sample: Sample) -> str:
 
 def answers_in_words(sample: Sample) -> bool:
     """Whether a sample ends with an answer in words and without a picture."""
-    pictures = any(isinstance(item, Picture) for item in sample.messages[-1].content)
-    return bool(expected(sample).strip()) and not pictures
+    has_image = any(isinstance(item, Picture) for item in sample.messages[-1].content)
+    return bool(expected(sample).strip()) and not has_image
 
 
 def question(sample: Sample) -> str:
     """The words of a sample's last question."""
-    asked = prompt_of(sample).messages[-1]
-    return " ".join(item.strip() for item in asked.content if isinstance(item, str))
+    message = prompt_of(sample).messages[-1]
+    return " ".join(item.strip() for item in message.content if isinstance(item, str))
 
 
 def pictures_read(sample: Sample) -> list[Picture]:

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from chiasm.evaluation import plots
 from chiasm.evaluation.fidelity import FEATURES, NETWORK
-from chiasm.evaluation.tokenizers import Measured, by_data, measure_all
+from chiasm.evaluation.tokenizers import Measurement, by_data, measure_all
 from chiasm.generation import to_pictures
 from chiasm.recipe import write_text
 
@@ -33,77 +33,77 @@ def report(
 
     Arguments as of `chiasm.evaluation.tokenizers.measure_all`. Returns what report.json holds, a record each.
     """
-    found = measure_all(runs, count=count, data=data, say=say)
-    write(found, Path(out))
-    return [{"name": each.name, **each.figures} for each in found]
+    measurements = measure_all(runs, count=count, data=data, say=say)
+    write(measurements, Path(out))
+    return [{"name": each.name, **each.figures} for each in measurements]
 
 
-def write(found: Sequence[Measured], folder: Path) -> None:
+def write(measurements: Sequence[Measurement], folder: Path) -> None:
     """Write the files of the report; where there are several data sets, a plot and a sheet of each."""
     folder.mkdir(parents=True, exist_ok=True)
-    told = ["# Image tokenizers", "", *_explained()]
-    for number, group in enumerate(by_data(found).values()):
+    lines = ["# Image tokenizers", "", *_explained()]
+    for number, group in enumerate(by_data(measurements).values()):
         suffix = f"-{number + 1}" if number else ""
         write_text(folder / f"rate{suffix}.svg", str(plot(group)))
         sheet(group).save(folder / f"sheet{suffix}.png", optimize=True)
-        told += ["", *_markdown(group), "", f"![rate against distortion](rate{suffix}.svg)", ""]
-        told += [f"![originals and reconstructions](sheet{suffix}.png)"]
-    records = [{"name": each.name, **each.figures} for each in found]
+        lines += ["", *_markdown(group), "", f"![rate against distortion](rate{suffix}.svg)", ""]
+        lines += [f"![originals and reconstructions](sheet{suffix}.png)"]
+    records = [{"name": each.name, **each.figures} for each in measurements]
     write_text(folder / "report.json", json.dumps(records, indent=1) + "\n")
-    write_text(folder / "report.md", "\n".join(told) + "\n")
+    write_text(folder / "report.md", "\n".join(lines) + "\n")
 
 
-def row(each: Measured) -> list[str]:
+def row(each: Measurement) -> list[str]:
     """The cells of a tokenizer's row, one for each of `COLUMNS`."""
-    told = each.figures
-    half = (told["psnr_ci"][1] - told["psnr_ci"][0]) / 2
+    figures = each.figures
+    radius = (figures["psnr_ci"][1] - figures["psnr_ci"][0]) / 2
     return [
         each.name,
-        f"{told['codes']:.4g}",
-        f"{told['codebook_size']:,}",
-        f"{told['bits']:,.0f}",
-        f"{told['coded_bits']:,.0f}",
-        f"{told['bits_per_pixel']:.4f}",
-        f"{told['psnr']:.2f} ± {half:.2f}",
-        f"{told['ssim']:.3f}",
-        f"{told['feature_distance']:.3f}",
-        f"{told['use']:.1%}",
-        f"{told['dead']:,}",
-        f"{told['perplexity']:,.0f}",
-        f"{told['entropy']:.2f}",
+        f"{figures['codes']:.4g}",
+        f"{figures['codebook_size']:,}",
+        f"{figures['bits']:,.0f}",
+        f"{figures['coded_bits']:,.0f}",
+        f"{figures['bits_per_pixel']:.4f}",
+        f"{figures['psnr']:.2f} ± {radius:.2f}",
+        f"{figures['ssim']:.3f}",
+        f"{figures['feature_distance']:.3f}",
+        f"{figures['use']:.1%}",
+        f"{figures['dead']:,}",
+        f"{figures['perplexity']:,.0f}",
+        f"{figures['entropy']:.2f}",
     ]
 
 
-def caption(group: Sequence[Measured]) -> str:
+def caption(group: Sequence[Measurement]) -> str:
     """On what the rows of a group were measured."""
-    told = group[0].figures
-    what = f"clips of {told['frames']} frames" if told["unit"] == "clip" else "pictures"
+    figures = group[0].figures
+    unit = f"clips of {figures['frames']} frames" if figures["unit"] == "clip" else "pictures"
     sides = ", ".join(dict.fromkeys(str(each.figures["side"]) for each in group))
     return (
-        f"{told['pictures']} held-out {what} at {sides} pixels a side; {DISTANCE} over "
-        f"{told['pictures'] * told['frames']} {'frames' if told['unit'] == 'clip' else 'pictures'}; "
-        f"the mean of all of them has {told['mean_psnr']:.2f} dB"
+        f"{figures['pictures']} held-out {unit} at {sides} pixels a side; {DISTANCE} over "
+        f"{figures['pictures'] * figures['frames']} {'frames' if figures['unit'] == 'clip' else 'pictures'}; "
+        f"the mean of all of them has {figures['mean_psnr']:.2f} dB"
     )
 
 
-def plot(group: Sequence[Measured]) -> str:
+def plot(group: Sequence[Measurement]) -> str:
     """Bits of a picture against PSNR, as SVG."""
     points = [(each.name, each.figures["coded_bits"], each.figures["psnr"]) for each in group]
     return plots.scatter(points, f"entropy-coded bits a {group[0].figures['unit']}", "PSNR, dB")
 
 
-def sheet(group: Sequence[Measured]) -> Image.Image:
+def sheet(group: Sequence[Measurement]) -> Image.Image:
     """The originals, and below them what each tokenizer makes of them."""
-    rows = [("originals", group[0].shown[0]), *((each.name, each.shown[1]) for each in group)]
-    columns = max(len(shown) for _, shown in rows)
+    rows = [("originals", group[0].examples[0]), *((each.name, each.examples[1]) for each in group)]
+    columns = max(len(examples) for _, examples in rows)
     width, height = columns * (SIDE + GAP) + GAP, len(rows) * (SIDE + MARGIN) + GAP
     page = Image.new("RGB", (width, height), (250, 250, 252))
     pen, font = ImageDraw.Draw(page), ImageFont.load_default(13)
-    for place, (name, shown) in enumerate(rows):
+    for place, (name, examples) in enumerate(rows):
         top = place * (SIDE + MARGIN)
         pen.text((GAP, top + 4), name, (60, 64, 72), font)
-        for column, picture in enumerate(to_pictures(shown)):
-            scaled = picture.resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+        for column, image in enumerate(to_pictures(examples)):
+            scaled = image.resize((SIDE, SIDE), Image.Resampling.BICUBIC)
             page.paste(scaled, (GAP + column * (SIDE + GAP), top + MARGIN))
     return page
 
@@ -119,6 +119,6 @@ def _explained() -> list[str]:
     ]
 
 
-def _markdown(group: Sequence[Measured]) -> list[str]:
+def _markdown(group: Sequence[Measurement]) -> list[str]:
     head = ["| " + " | ".join(COLUMNS) + " |", "|---|" + "---:|" * (len(COLUMNS) - 1)]
     return [caption(group) + ".", "", *head, *("| " + " | ".join(row(each)) + " |" for each in group)]

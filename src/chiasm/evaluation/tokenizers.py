@@ -1,4 +1,4 @@
-"""Image tokenizers measured on held-out pictures: what a picture costs in bits, and what is left of it."""
+"""Image tokenizers measured on held-out images: the rate in bits, and the distortion."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ from chiasm.training.batches import pictures_of
 from chiasm.views import Size
 
 WORLD = {"type": "world", "split": "combination", "tasks": {"draw": 1}}  # where no recipe names pictures
-SHOWN = 8  # pictures, or frames of a clip, on the sheet
+EXAMPLES = 8  # pictures, or frames of a clip, on the sheet
 _TOGETHER = 16
 Z = 1.959964  # of a two-sided interval of 95 %
 
 
 @dataclass
-class Measured:
-    """What was found out about one tokenizer.
+class Measurement:
+    """The measurements of one tokenizer.
 
-    figures: what report.json holds of it. shown: originals and reconstructions for the sheet.
+    figures: what report.json holds of it. examples: originals and reconstructions for the sheet.
     """
 
     name: str
     figures: dict[str, Any]
-    shown: tuple[Float[Tensor, "s 3 h w"], Float[Tensor, "s 3 h w"]]
+    examples: tuple[Float[Tensor, "s 3 h w"], Float[Tensor, "s 3 h w"]]
 
 
 @dataclass
-class Subject:
+class MeasuredModel:
     """A tokenizer to measure, and the held-out data that its recipe names."""
 
     name: str
@@ -61,7 +61,7 @@ def measure_all(
     say: Callable[[str], None] = lambda line: None,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
-) -> list[Measured]:
+) -> list[Measurement]:
     """Measure the image tokenizers of runs, checkpoints, or recipes that were trained into `runs/NAME`.
 
     count: held-out pictures (or clips) of each. data: run or recipe whose held-out pictures all are measured on;
@@ -76,13 +76,16 @@ def measure_all(
         for subject in subjects:
             subject.source = chosen
     fallback = next((each.source for each in subjects if each.source is not None), None)
-    found: list[Measured] = []
-    seen: dict[tuple[Any, ...], Tensor] = {}
+    measurements: list[Measurement] = []
+    cached: dict[tuple[Any, ...], Tensor] = {}
     for subject in subjects:
         source = subject.source or fallback or parts.build("data", WORLD)
-        found.append(measure(subject.model, source, count, name=subject.name, seen=seen))
-        say(f"{subject.name}: {found[-1].figures['psnr']:.2f} dB at {found[-1].figures['bits']:,.0f} bits")
-    return found
+        measurement = measure(subject.model, source, count, name=subject.name, cached=cached)
+        measurements.append(measurement)
+        say(
+            f"{subject.name}: {measurement.figures['psnr']:.2f} dB at {measurement.figures['bits']:,.0f} bits"
+        )
+    return measurements
 
 
 @torch.inference_mode()
@@ -92,60 +95,64 @@ def measure(
     count: int,
     *,
     name: str = "",
-    seen: dict[tuple[Any, ...], Tensor] | None = None,
-) -> Measured:
+    cached: dict[tuple[Any, ...], Tensor] | None = None,
+) -> Measurement:
     """Measure the image tokenizer of a model on the first `count` pictures of a data source.
 
-    seen: features of originals, kept from one call to the next.
+    cached: features of originals, reused from one call to the next.
 
     A tokenizer of moving pictures is measured on clips where the source has clips, else on pictures.
     """
     tokenizer = model.eval().image_tokenizer
     if tokenizer is None:
         raise ChiasmError(f"{name or 'the model'} has no image tokenizer")
-    pictures = list(islice(_pictures(source), count))
-    if not pictures:
-        raise ChiasmError(f"the held-out data of {name or 'the model'} shows no pictures")
-    moves = isinstance(tokenizer, VideoTokenizer) and isinstance(pictures[0], Clip)
+    images = list(islice(_images(source), count))
+    if not images:
+        raise ChiasmError(f"the held-out data of {name or 'the model'} has no images")
+    moves = isinstance(tokenizer, VideoTokenizer) and isinstance(images[0], Clip)
     size = Size(tokenizer.size, tokenizer.size)
-    true, made, codes = [], [], []
-    for start in range(0, len(pictures), _TOGETHER):
-        some = pictures[start : start + _TOGETHER]
-        shown = torch.stack(
-            [clip_pixels(p, size) if moves and isinstance(p, Clip) else pixels(p, size) for p in some]
+    originals, reconstructions, codes = [], [], []
+    for start in range(0, len(images), _TOGETHER):
+        batch = images[start : start + _TOGETHER]
+        batch_pixels = torch.stack(
+            [clip_pixels(p, size) if moves and isinstance(p, Clip) else pixels(p, size) for p in batch]
         )
-        written, back = _through(model, tokenizer, fitting(shown.to(model.device), tokenizer))
-        true.append(shown)
-        made.append(back.float().cpu())
-        codes.append(written.cpu())
+        encoded, decoded = _through(model, tokenizer, fitting(batch_pixels.to(model.device), tokenizer))
+        originals.append(batch_pixels)
+        reconstructions.append(decoded.float().cpu())
+        codes.append(encoded.cpu())
     figures = {
         "tokenizer": tokenizer.name,
         "parameters": sum(p.numel() for p in tokenizer.parameters()),
         "side": tokenizer.size,
-        "frames": true[0].shape[1] if moves else 1,
-        "pictures": len(pictures),
+        "frames": originals[0].shape[1] if moves else 1,
+        "pictures": len(images),
         "data": source.fingerprint,
         "unit": "clip" if moves else "picture",
         **_rate(tokenizer, torch.cat(codes)),
     }
-    flat_true, flat_made = (torch.cat(each).flatten(0, -4) for each in (true, made))
+    flat_original, flat_reconstructed = (
+        torch.cat(each).flatten(0, -4) for each in (originals, reconstructions)
+    )
     figures["bits_per_pixel"] = figures["bits"] / figures["frames"] / tokenizer.size**2
-    key = (source.fingerprint, len(pictures), flat_true.shape)
-    known = seen if seen is not None else {}
-    if key not in known:
-        known[key] = features(flat_true)
-    figures |= _distortion(flat_made, flat_true, len(pictures), known[key])
-    every = 1 if moves else len(flat_true) // SHOWN or 1
-    return Measured(name, figures, (flat_true[::every][:SHOWN], flat_made[::every][:SHOWN]))
+    key = (source.fingerprint, len(images), flat_original.shape)
+    cache = cached if cached is not None else {}
+    if key not in cache:
+        cache[key] = features(flat_original)
+    figures |= _distortion(flat_reconstructed, flat_original, len(images), cache[key])
+    every = 1 if moves else len(flat_original) // EXAMPLES or 1
+    return Measurement(
+        name, figures, (flat_original[::every][:EXAMPLES], flat_reconstructed[::every][:EXAMPLES])
+    )
 
 
-def _through(model: Model, tokenizer: ImageTokenizer, shown: Tensor) -> tuple[Tensor, Tensor]:
+def _through(model: Model, tokenizer: ImageTokenizer, originals: Tensor) -> tuple[Tensor, Tensor]:
     """Codes of pictures or clips, and what is decoded from them."""
-    if shown.ndim == 5:
+    if originals.ndim == 5:
         assert isinstance(tokenizer, VideoTokenizer)
-        codes = tokenizer.encode_video(shown)
+        codes = tokenizer.encode_video(originals)
         return codes, tokenizer.decode_video(codes)
-    codes = tokenizer.encode(shown)
+    codes = tokenizer.encode(originals)
     if model.image_decoder is None:
         return codes, tokenizer.decode(codes)
     return codes, model.image_decoder.decode(codes)
@@ -154,9 +161,9 @@ def _through(model: Model, tokenizer: ImageTokenizer, shown: Tensor) -> tuple[Te
 def _rate(tokenizer: ImageTokenizer, codes: Int[Tensor, "n *u gh gw"]) -> dict[str, Any]:
     """What a picture's codes cost, and how they are used."""
     rows = codes.flatten(1)
-    if tokenizer.end is not None:  # what stands behind the end is not said
-        said = ((rows == tokenizer.end).cumsum(1) - (rows == tokenizer.end).long()) == 0
-        scales = [rows[said]]
+    if tokenizer.end is not None:  # codes after the end do not count
+        counted = ((rows == tokenizer.end).cumsum(1) - (rows == tokenizer.end).long()) == 0
+        scales = [rows[counted]]
     elif codes.ndim == 4:
         scales = [rows.flatten()]
     else:
@@ -176,36 +183,40 @@ def _rate(tokenizer: ImageTokenizer, codes: Int[Tensor, "n *u gh gw"]) -> dict[s
     }
 
 
-def _distortion(made: Tensor, true: Tensor, pictures: int, wanted: Float[Tensor, "m f"]) -> dict[str, Any]:
+def _distortion(
+    reconstructed: Tensor, original: Tensor, images: int, original_features: Float[Tensor, "m f"]
+) -> dict[str, Any]:
     """Of frames; intervals are over pictures or clips. `mean_psnr`: what the mean picture alone would have."""
-    noise = psnr(made, true).view(pictures, -1).mean(1)
-    half = Z * float(noise.std()) / math.sqrt(pictures) if pictures > 1 else float("nan")
+    noise = psnr(reconstructed, original).view(images, -1).mean(1)
+    radius = Z * float(noise.std()) / math.sqrt(images) if images > 1 else float("nan")
     mean = float(noise.mean())
     return {
         "psnr": mean,
-        "psnr_ci": [mean - half, mean + half],
-        "ssim": float(ssim(made, true).mean()),
-        "feature_distance": frechet(features(made), wanted),
-        "mean_psnr": float(psnr(true.mean(0, keepdim=True).expand_as(true), true).mean()),
+        "psnr_ci": [mean - radius, mean + radius],
+        "ssim": float(ssim(reconstructed, original).mean()),
+        "feature_distance": frechet(features(reconstructed), original_features),
+        "mean_psnr": float(psnr(original.mean(0, keepdim=True).expand_as(original), original).mean()),
     }
 
 
-def _pictures(source: Source) -> Iterator[Picture]:
+def _images(source: Source) -> Iterator[Picture]:
     """Different pictures of a source, in order."""
-    seen: set[str] = set()
+    keys: set[str] = set()
     for index in range(len(source)):
-        for picture in pictures_of(source[index]):
-            if picture.key not in seen:
-                seen.add(picture.key)
-                yield picture
+        for image in pictures_of(source[index]):
+            if image.key not in keys:
+                keys.add(image.key)
+                yield image
 
 
-def _subject(run: str | Path, device: str | torch.device | None, dtype: str | torch.dtype | None) -> Subject:
+def _subject(
+    run: str | Path, device: str | torch.device | None, dtype: str | torch.dtype | None
+) -> MeasuredModel:
     folder = _folder(run)
     model = load_model(folder, device, dtype)
     if model.image_tokenizer is None:
         raise ChiasmError(f"{run} has no image tokenizer")
-    return Subject(folder.resolve().name, model, _held_out(load_recipe(find_recipe(folder))))
+    return MeasuredModel(folder.resolve().name, model, _held_out(load_recipe(find_recipe(folder))))
 
 
 def _folder(run: str | Path) -> Path:
@@ -214,10 +225,10 @@ def _folder(run: str | Path) -> Path:
         return Path(run)
     name = load_recipe(find_recipe(run)).name
     places = [Path("runs") / name, Path("runs") / f"{name}-tiny"]
-    found = next(filter(Path.is_dir, places), None)
-    if found is None:
+    existing = next(filter(Path.is_dir, places), None)
+    if existing is None:
         raise ChiasmError(f"recipe {name!r} has not been trained into {places[0]}: chiasm train {run}")
-    return found
+    return existing
 
 
 def _held_out(recipe: Recipe) -> Source | None:
@@ -225,9 +236,9 @@ def _held_out(recipe: Recipe) -> Source | None:
     return parts.build("data", recipe.data[name], where=f"data.{name}") if name is not None else None
 
 
-def by_data(found: Iterable[Measured]) -> dict[str, list[Measured]]:
+def by_data(measurements: Iterable[Measurement]) -> dict[str, list[Measurement]]:
     """Those that were measured on the same pictures, and so can be compared."""
-    groups: dict[str, list[Measured]] = {}
-    for each in found:
+    groups: dict[str, list[Measurement]] = {}
+    for each in measurements:
         groups.setdefault(f"{each.figures['data']} {each.figures['unit']}", []).append(each)
     return groups

@@ -28,48 +28,48 @@ def verdict(tasks: Mapping[str, Mapping[str, Any]]) -> str:
 def _seeing(scores: Mapping[str, Any]) -> list[str]:
     score, blind, common = scores["score"], scores["blind"], scores["commonest"]
     guess = max(scores.get("blind_ci", [0, blind])[1], common)
-    said = []
+    sentences = []
     if scores["ci"][0] > guess:
-        said.append(
+        sentences.append(
             f"It answers from the pictures: {score:.0%} right, against {blind:.0%} when it cannot see them and "
             f"{common:.0%} for always giving the commonest answer."
         )
     else:
-        said.append(
+        sentences.append(
             f"It is not shown to look: {score:.0%} of its answers are right, and guessing reaches "
             f"{max(blind, common):.0%}."
         )
     if scores.get("blind_ci", [blind])[0] > common + LEAK:
-        said.append("The questions leak: without a picture it beats the commonest answer.")
+        sentences.append("The questions leak: without a picture it beats the commonest answer.")
     types = scores.get("by_type", {})
     if len(types) > 1:
         name, worst = min(types.items(), key=lambda item: item[1]["score"])
-        said.append(f"Its weakest type is “{name}”, at {worst['score']:.0%}.")
-    return said
+        sentences.append(f"Its weakest type is “{name}”, at {worst['score']:.0%}.")
+    return sentences
 
 
 def _drawing(scores: Mapping[str, Any]) -> list[str]:
     ceiling = scores.get("reconstruction", {}).get("place")
     bound = "" if ceiling is None else f" (its image tokenizer alone would allow {ceiling:.0%})"
-    said = [
+    sentences = [
         f"Asked to draw, it puts {scores['place']:.0%} of the things where they belong{bound}; "
         f"{scores['all']:.0%} of the pictures are right in every cell."
     ]
     if scores["diversity"] < 0.05 and scores["all"] > 0:
-        said.append("It draws one prompt nearly the same way every time.")
-    return said
+        sentences.append("It draws one prompt nearly the same way every time.")
+    return sentences
 
 
 def _drawing_freely(scores: Mapping[str, Any]) -> list[str]:
     distances = [key for key in scores if key.startswith("FD-")]
-    said = [f"Its image tokenizer gives pictures back at {scores['reconstruction']['psnr']:.1f} dB."]
+    sentences = [f"Its image tokenizer gives pictures back at {scores['reconstruction']['psnr']:.1f} dB."]
     for key in distances:
         floor = scores["reconstruction"][key]
-        said.append(
+        sentences.append(
             f"What it draws lies at a distance of {scores[key]:.3g} from the true pictures ({key}, "
             f"{scores['n']} pictures); reconstructions lie at {floor:.3g}."
         )
-    return said
+    return sentences
 
 
 def _probing(scores: Mapping[str, Any]) -> list[str]:
@@ -77,5 +77,5 @@ def _probing(scores: Mapping[str, Any]) -> list[str]:
     if "untrained" not in scores:
         return [f"{named}; chance is {scores['chance']:.0%}."]
     better = scores["ci"][0] > scores["untrained_ci"][1]
-    told = f"the same encoder untrained gives {scores['untrained']:.0%}, chance {scores['chance']:.0%}"
-    return [f"{named}; {told}." if better else f"{named}, no more than without training: {told}."]
+    baselines = f"the same encoder untrained gives {scores['untrained']:.0%}, chance {scores['chance']:.0%}"
+    return [f"{named}; {baselines}." if better else f"{named}, no more than without training: {baselines}."]
