@@ -27,8 +27,8 @@ from chiasm.recipe import Recipe, load_recipe
 from chiasm.sequence import IGNORE, PADDING, Document, Kind, PackedBatch
 from chiasm.training.batches import Ahead, DocumentBatches
 from chiasm.training.distribution import Ranks
-from chiasm.training.optimiser import optimiser
-from chiasm.training.step import Documents, Step
+from chiasm.training.optimiser import build_optimiser
+from chiasm.training.step import DocumentsAim, TrainStep
 
 CPU = torch.device("cpu")
 
@@ -55,8 +55,8 @@ class Chiasm:
     def __init__(self, settings: Settings):
         self.recipe, self.model, self.source = built(settings)
         self.stage = self.recipe.stages[0]
-        self.made = optimiser(self.model, self.stage)
-        self.step_once = Step(Documents(self.model), self.made, self.stage, Ranks.start(CPU), CPU)
+        self.made = build_optimiser(self.model, self.stage)
+        self.step_once = TrainStep(DocumentsAim(self.model), self.made, self.stage, Ranks.start(CPU), CPU)
 
     def batches(self) -> DocumentBatches:
         return DocumentBatches(self.model.contract, {"samples": self.source}, self.stage, seed=0)

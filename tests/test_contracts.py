@@ -18,8 +18,8 @@ from chiasm.model import Model
 from chiasm.recipe import Stage, load_recipe
 from chiasm.sequence import pack
 from chiasm.training.distribution import Ranks
-from chiasm.training.optimiser import optimiser
-from chiasm.training.step import Documents, Pictures, Step
+from chiasm.training.optimiser import build_optimiser
+from chiasm.training.step import DocumentsAim, TokenizerAim, TrainStep
 from tiny_recipe import TINY
 
 # Options for the parts whose defaults do not fit a tiny model; every other part is tried with its defaults.
@@ -205,8 +205,8 @@ def stepped(model, stage, micro_batches, monkeypatch):
     """Gradients and losses of one step of a copy of the model; what is drawn is the same for every sample."""
     model = deepcopy(model)
     model.train_only(stage.train)
-    aim = Pictures(model) if "image_tokenizer" in stage.train else Documents(model)
-    step = Step(aim, optimiser(model, stage), stage, Ranks(), torch.device("cpu"))
+    aim = TokenizerAim(model) if "image_tokenizer" in stage.train else DocumentsAim(model)
+    step = TrainStep(aim, build_optimiser(model, stage), stage, Ranks(), torch.device("cpu"))
     with monkeypatch.context() as patched:
         patched.setattr(torch.Tensor, "exponential_", lambda self, *_, **__: self.fill_(1.0))
         patched.setattr(torch.nn.functional, "dropout", lambda x, *_, **__: x)

@@ -67,7 +67,7 @@ class TensorCache:
         self._unwritten: dict[str, Tensor] = {}
         self._unwritten_bytes = 0
         self._shard_of: dict[str, str] = {}
-        self._known: set[str] = set()
+        self._read_shards: set[str] = set()
         self._open: OrderedDict[str, Any] = OrderedDict()
         self._listed = -1
         self._remove_abandoned()
@@ -137,7 +137,7 @@ class TensorCache:
                 temporary.unlink()
             raise ChiasmError(self._write_failure(error, len(content))) from error
         self._shard_of |= dict.fromkeys(self._unwritten, name)
-        self._known.add(name)
+        self._read_shards.add(name)
         self._unwritten, self._unwritten_bytes = {}, 0
 
     def _read(self, key: str) -> Tensor | None:
@@ -160,14 +160,14 @@ class TensorCache:
         if changed == self._listed and not force:
             return
         names = {path.name for path in self.folder.glob("*.safetensors")}
-        for name in sorted(names - self._known):
+        for name in sorted(names - self._read_shards):
             try:
                 keys = self._shard(name).keys()
             except (SafetensorError, OSError) as error:
                 self._forget(name, error)
                 continue
             self._shard_of |= dict.fromkeys(keys, name)
-            self._known.add(name)
+            self._read_shards.add(name)
         # A folder changed within the clock's resolution of now may change again without a new time.
         self._listed = changed if time.time_ns() - changed > 10**9 else -1
 
@@ -182,7 +182,7 @@ class TensorCache:
     def _forget(self, name: str, error: Exception) -> None:
         """Drop a shard that cannot be read; its tensors are missing again and will be written anew."""
         self._open.pop(name, None)
-        self._known.discard(name)
+        self._read_shards.discard(name)
         self._shard_of = {key: shard for key, shard in self._shard_of.items() if shard != name}
         if isinstance(error, FileNotFoundError):
             return

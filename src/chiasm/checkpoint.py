@@ -145,8 +145,8 @@ def find_checkpoint(folder: str | Path) -> Path:
 
 def training_checkpoints(run: Path) -> list[Path]:
     """The training checkpoints of a run, oldest first; first those whose state cannot be read."""
-    found = [path for path in (run / "checkpoints").glob("[!.]*") if path.is_dir()]
-    return sorted(found, key=lambda folder: (_order(folder / "state.json"), folder.name))
+    checkpoints = [path for path in (run / "checkpoints").glob("[!.]*") if path.is_dir()]
+    return sorted(checkpoints, key=lambda folder: (_order(folder / "state.json"), folder.name))
 
 
 def write_model(
@@ -261,11 +261,11 @@ def _check_options(model: Model, spec: Mapping[str, Mapping[str, Any]], recipe: 
     """Raise CheckpointError where `recipe.yaml` says something else of a part than what was built."""
     for slot, part in model.slots().items():
         own = part.standalone().keys() | {"tokenizer"}  # what only the built part can tell
-        for option, wanted in recipe.model[slot].items():
+        for option, listed in recipe.model[slot].items():
             built = spec[slot].get(option)
-            if option not in own and json.dumps(built) != json.dumps(wanted, default=list):
+            if option not in own and json.dumps(built) != json.dumps(listed, default=list):
                 raise CheckpointError(
-                    f"{folder} mixes two checkpoints: {slot}.{option} is {built} in parts.json, but {wanted} in "
+                    f"{folder} mixes two checkpoints: {slot}.{option} is {built} in parts.json, but {listed} in "
                     "recipe.yaml"
                 )
 
@@ -289,5 +289,5 @@ def full_disk(folder: Path, error: Exception) -> str | None:
 
 def _os_error(error: Exception) -> int | None:
     """The number in the text of an error of the safetensors library, which has no other place for it."""
-    found = re.search(r"os error (\d+)", str(error))
-    return int(found.group(1)) if found else None
+    match = re.search(r"os error (\d+)", str(error))
+    return int(match.group(1)) if match else None

@@ -60,8 +60,8 @@ QUIET = {
 }
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         from chiasm import __version__
 
         typer.echo(f"chiasm {__version__}")
@@ -429,10 +429,10 @@ def main() -> None:
         sys.exit(130)
     except Exception as error:
         # click's own errors (usage, missing arguments) know how to show themselves
-        shown = getattr(error, "show", None)
-        if shown is None:
+        display = getattr(error, "show", None)
+        if display is None:
             raise
-        shown()
+        display()
         sys.exit(getattr(error, "exit_code", 2))
 
 

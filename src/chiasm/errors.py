@@ -63,9 +63,9 @@ def reason(error: Exception) -> str:
     return text if len(text) <= MOST_REASON else f"{text[:MOST_REASON]}..."
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
+def nearest(word: str, choices: Iterable[str]) -> str:
     """`"; did you mean 'depth'?"` when a known word looks like `word`, else the list of known words."""
-    words = sorted(known)
+    words = sorted(choices)
     close = difflib.get_close_matches(word, words, n=1, cutoff=0.6)
     if close:
         return f"; did you mean {close[0]!r}?"

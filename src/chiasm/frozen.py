@@ -22,8 +22,8 @@ References = Mapping[str, Mapping[str, str]]  # by slot: the hash of its weights
 def set_aside(
     tensors: Mapping[str, Tensor], slots: Iterable[str], run: Path, write: Write
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors that are left, and for each of the slots where in the run's folder its own were written."""
-    rest, references = dict(tensors), {}
+    """The remaining tensors, and for each of the slots where in the run's folder its own were written."""
+    remaining, references = dict(tensors), {}
     for slot in slots:
         own = {name: tensor for name, tensor in tensors.items() if name.partition(".")[0] == slot}
         if not own:
@@ -38,8 +38,8 @@ def set_aside(
             os.replace(draft, path)
             sync(path.parent)
         references[slot] = {"hash": digest, "file": str(path.absolute())}
-        rest = {name: tensor for name, tensor in rest.items() if name not in own}
-    return rest, references
+        remaining = {name: tensor for name, tensor in remaining.items() if name not in own}
+    return remaining, references
 
 
 def fetched(references: References, checkpoint: Path) -> dict[str, Tensor]:
@@ -78,9 +78,9 @@ def _digest_in(path: Path, size: int, changed: int) -> str:
 
 def prune(run: Path, used: Iterable[str]) -> None:
     """Remove what no checkpoint refers to any more. used: hashes."""
-    kept = {f"{digest}.safetensors" for digest in used}
+    used_files = {f"{digest}.safetensors" for digest in used}
     for path in (run / FOLDER).glob("*"):
-        if path.name not in kept and path.is_file():
+        if path.name not in used_files and path.is_file():
             path.unlink(missing_ok=True)
 
 
@@ -88,6 +88,6 @@ def _places(references: References, checkpoint: Path) -> list[tuple[str, str, Pa
     """Slot, hash and file of each reference; the file stands in the run that the checkpoint is in, or was in."""
     places = []
     for slot, each in references.items():
-        beside = checkpoint.absolute().parent.parent / FOLDER / f"{each['hash']}.safetensors"
-        places.append((slot, each["hash"], beside if beside.is_file() else Path(each["file"])))
+        in_run = checkpoint.absolute().parent.parent / FOLDER / f"{each['hash']}.safetensors"
+        places.append((slot, each["hash"], in_run if in_run.is_file() else Path(each["file"])))
     return places

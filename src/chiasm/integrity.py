@@ -40,7 +40,7 @@ def check_seal(folder: Path, *, required: bool = False) -> None:
         return
     try:
         sums = safe_json.parse(path.read_text(encoding="utf-8"))
-        damaged = [name for name, wanted in sums.items() if not _is(folder / name, wanted)]
+        damaged = [name for name, expected in sums.items() if not _is(folder / name, expected)]
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from None
     if damaged:
@@ -77,5 +77,5 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
-def _is(path: Path, wanted: str) -> bool:
-    return path.is_file() and checksum(path) == wanted
+def _is(path: Path, expected: str) -> bool:
+    return path.is_file() and checksum(path) == expected

@@ -181,8 +181,8 @@ class Recipe(Strict):
 
     def differs_from(self, other: Recipe) -> list[str]:
         """Dotted keys in which the two recipes differ."""
-        mine, theirs = _flat(self.model_dump(mode="json")), _flat(other.model_dump(mode="json"))
-        return sorted(key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key))
+        own, others = _flat(self.model_dump(mode="json")), _flat(other.model_dump(mode="json"))
+        return sorted(key for key in own.keys() | others.keys() if own.get(key) != others.get(key))
 
 
 def write_text(path: Path, text: str) -> None:
@@ -238,8 +238,8 @@ def resolve(raw: Mapping[str, Any]) -> Recipe:
     if isinstance(raw, Mapping) and raw.get("start") is not None:
         from chiasm.start import taken_over
 
-        told = raw["start"]
-        if not (isinstance(told, Mapping) and "fingerprint" in told):  # else it is resolved already
+        start = raw["start"]
+        if not (isinstance(start, Mapping) and "fingerprint" in start):  # else it is resolved already
             raw = taken_over(raw)
     _check_keys(raw, Recipe, "the recipe")
     safe_yaml.check_plain(raw, "the recipe")

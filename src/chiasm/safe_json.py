@@ -19,17 +19,17 @@ def parse(text: str | bytes, object_pairs_hook: Callable[[list[tuple[str, Any]]]
 
 def each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """An `object_pairs_hook` by which a key that stands twice in an object is an error, and not the last one's."""
-    twice = repeated(pairs)
-    if twice is not None:
-        raise ValueError(f"the key {excerpt(twice)!r} stands there twice")
+    key = repeated(pairs)
+    if key is not None:
+        raise ValueError(f"the key {excerpt(key)!r} stands there twice")
     return dict(pairs)
 
 
 def repeated(pairs: list[tuple[str, Any]]) -> str | None:
     """The first key of an object that stood there before; None = each stands there once."""
-    seen: set[str] = set()
+    keys: set[str] = set()
     for key, _ in pairs:
-        if key in seen:
+        if key in keys:
             return key
-        seen.add(key)
+        keys.add(key)
     return None

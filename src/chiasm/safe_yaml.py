@@ -47,7 +47,7 @@ class _Once(yaml.SafeLoader):
     """Each key of a mapping stands there once, and is a plain value."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[Hashable] = set()
+        keys: set[Hashable] = set()
         for name, _ in node.value:
             if name.tag == _MERGE:  # merged again and again they grow without end
                 raise yaml.constructor.ConstructorError(
@@ -58,11 +58,11 @@ class _Once(yaml.SafeLoader):
                 raise yaml.constructor.ConstructorError(
                     None, None, f"the key {key!r} is no plain value", name.start_mark
                 )
-            if key in seen:
+            if key in keys:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"the key {key!r} stands there twice", name.start_mark
                 )
-            seen.add(key)
+            keys.add(key)
         return super().construct_mapping(node, deep=deep)
 
 
@@ -117,10 +117,10 @@ def read_foreign(path: Path) -> Any:
     return _value(_text(path, MOST_FOREIGN_BYTES, "a config is a page"), _ForeignLoader, str(path))
 
 
-def _text(path: Path, most: int, remark: str) -> str:
+def _text(path: Path, most: int, advice: str) -> str:
     try:
         if path.stat().st_size > most:
-            raise RecipeError(f"{path} is larger than {most:,} bytes; {remark}")
+            raise RecipeError(f"{path} is larger than {most:,} bytes; {advice}")
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise RecipeError(f"{path} is not YAML: {error}") from None
@@ -190,15 +190,15 @@ def check_plain(value: Any, where: str) -> None:
         )
 
 
-def _count(value: Any, known: dict[int, int], where: str) -> int:
-    """How many values stand in `value`, those of aliases each time; `known` counts by the container's id."""
+def _count(value: Any, counted: dict[int, int], where: str) -> int:
+    """How many values stand in `value`, those of aliases each time; `counted` counts by the container's id."""
     if isinstance(value, float) and not math.isfinite(value):
         raise RecipeError(f"{where} is {value}, which is not a finite number")
     if isinstance(value, int) and abs(value) >= MOST:
         raise RecipeError(f"{where} is a number of {len(str(value))} digits, which nothing takes")
     if not isinstance(value, dict | list | tuple):
         return 1
-    if id(value) not in known:
+    if id(value) not in counted:
         items = value.items() if isinstance(value, dict) else enumerate(value)
-        known[id(value)] = 1 + sum(_count(item, known, f"{where}: {key}") for key, item in items)
-    return known[id(value)]
+        counted[id(value)] = 1 + sum(_count(item, counted, f"{where}: {key}") for key, item in items)
+    return counted[id(value)]

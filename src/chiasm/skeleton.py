@@ -67,8 +67,8 @@ class ShapesAlone(TorchDispatchMode):
         if all(tensor.is_meta for tensor in tensors) and any(r.alias_info for r in function._schema.returns):
             return function(*args, **kwargs)
         args, kwargs = tree_map_only(Tensor, lambda tensor: tensor.to("meta"), (args, kwargs))
-        made = function(*args, **{**kwargs, **({"device": "meta"} if "device" in kwargs else {})})
-        return tree_map_only(Tensor, lambda tensor: torch.zeros_like(tensor, device="cpu"), made)
+        outputs = function(*args, **{**kwargs, **({"device": "meta"} if "device" in kwargs else {})})
+        return tree_map_only(Tensor, lambda tensor: torch.zeros_like(tensor, device="cpu"), outputs)
 
 
 @torch.no_grad()

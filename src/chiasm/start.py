@@ -33,8 +33,8 @@ _PROBES, _PROBE = 64, 1 << 16  # stretches of a file, and bytes of each, by whic
 
 def taken_over(raw: Mapping[str, Any]) -> dict[str, Any]:
     """A raw recipe with its `start`'s model under its own; raises CheckpointError for a folder without one."""
-    given, slots = _asked(raw["start"])
-    folder = find_checkpoint(given)
+    named, slots = _asked(raw["start"])
+    folder = find_checkpoint(named)
     model = read_parts(folder)["model"]
     if "language" in model:
         model["language"] |= {"tokenizer": str(folder / "tokenizer")}
@@ -50,10 +50,10 @@ def taken_over(raw: Mapping[str, Any]) -> dict[str, Any]:
 
 def _asked(start: Any) -> tuple[str, list[str] | None]:
     """The folder, and the slots that are taken from it; None = all."""
-    told = dict(start) if isinstance(start, Mapping) else {"folder": start}
-    folder, slots = told.pop("folder", None), told.pop("slots", None)
-    known = slots is None or (isinstance(slots, list) and all(isinstance(slot, str) for slot in slots))
-    if told or not isinstance(folder, str | Path) or not known:
+    options = dict(start) if isinstance(start, Mapping) else {"folder": start}
+    folder, slots = options.pop("folder", None), options.pop("slots", None)
+    valid = slots is None or (isinstance(slots, list) and all(isinstance(slot, str) for slot in slots))
+    if options or not isinstance(folder, str | Path) or not valid:
         raise RecipeError(
             f"start must be the folder of a checkpoint, or {{folder: ..., slots: [...]}}, not {quoted(start)}"
         )
@@ -111,12 +111,12 @@ def _structure(spec: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     )
 
 
-def _grown(theirs: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _grown(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
     grown = {}
-    for name, tensor in theirs.items():
-        wanted = own[name].shape if name in own else tensor.shape
-        more = wanted[0] - tensor.shape[0] if tensor.ndim and len(wanted) == tensor.ndim else 0
-        if more > 0 and wanted[1:] == tensor.shape[1:]:
+    for name, tensor in tensors.items():
+        shape = own[name].shape if name in own else tensor.shape
+        more = shape[0] - tensor.shape[0] if tensor.ndim and len(shape) == tensor.ndim else 0
+        if more > 0 and shape[1:] == tensor.shape[1:]:
             tensor = torch.cat([tensor, tensor.mean(0, keepdim=True).expand(more, *tensor.shape[1:])])
         grown[name] = tensor
     return grown

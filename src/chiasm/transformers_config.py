@@ -102,8 +102,8 @@ def build_config(config: Mapping[str, Any], where: str) -> Any:
         StrictDataclassError,
     ) as error:
         raise RecipeError(f"{where}: transformers refuses this {kind} config: {reason(error)}") from None
-    for key, known in unknown_keys(built, options):
-        raise RecipeError(f"{where}: the {kind} of transformers has no key {key!r}{_near(key, known)}")
+    for key, accepted in unknown_keys(built, options):
+        raise RecipeError(f"{where}: the {kind} of transformers has no key {key!r}{_near(key, accepted)}")
     return built
 
 
@@ -130,10 +130,10 @@ def read_config(folder: Path, unreadable: str, tower: str | None = None) -> Any:
     except Exception as error:  # each type raises what it likes for values that it cannot have
         raise CheckpointError(f"{unreadable}: {reason(error)}") from error
     if unknown is not None:
-        key, known = unknown
+        key, accepted = unknown
         raise CheckpointError(
             f"{unreadable}: its config.json has {key!r}, a key that transformers' {built.model_type} does not "
-            f"know{_near(key, known)}; take it out if it has no effect"
+            f"know{_near(key, accepted)}; take it out if it has no effect"
         )
     return built
 
@@ -158,11 +158,11 @@ def as_options(settings: Any) -> dict[str, Any]:
     """A configuration as the options that `build_config` makes it of again; what it knows not of is left out."""
     options = settings.to_diff_dict()
     unknown = {key for key, _ in unknown_keys(settings, options)}
-    kept = {key: value for key, value in options.items() if key not in unknown | RUN}
-    for key in kept.keys() & type(settings).sub_configs.keys():
+    result = {key: value for key, value in options.items() if key not in unknown | RUN}
+    for key in result.keys() & type(settings).sub_configs.keys():
         if getattr(getattr(settings, key), "model_type", None) == "":  # options of a layer, no model's
-            kept[key] = as_options(getattr(settings, key))
-    return {**kept, **({"model_type": settings.model_type} if settings.model_type else {})}
+            result[key] = as_options(getattr(settings, key))
+    return {**result, **({"model_type": settings.model_type} if settings.model_type else {})}
 
 
 def unknown_keys(
@@ -171,17 +171,17 @@ def unknown_keys(
     """Dotted keys of `options` that a configuration made of them does not know, each with those known beside it."""
     kind = type(settings)
     named = {field.name for field in fields(kind)}
-    known = named | set(kind.attribute_map)
+    accepted = named | set(kind.attribute_map)
     for key, value in options.items():
         inner = getattr(settings, key, None)
         if key in kind.sub_configs and isinstance(value, Mapping) and inner is not None:
             yield from unknown_keys(inner, value, f"{prefix}{key}.")
         elif key in ("rope_scaling", "rope_parameters") and isinstance(value, Mapping):
             yield from _unknown_rope(value, f"{prefix}{key}.")
-        elif key in known | BOOKKEEPING or hasattr(kind, key) or key not in vars(settings):
+        elif key in accepted | BOOKKEEPING or hasattr(kind, key) or key not in vars(settings):
             continue  # a key that the class took away while it was built is a former name of another
         elif key not in vars(_default(kind)) and not _read_by_model(kind, key):
-            yield prefix + key, {name for name in known if not name.startswith("_")}
+            yield prefix + key, {name for name in accepted if not name.startswith("_")}
 
 
 def _unknown_rope(table: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, set[str]]]:
@@ -208,7 +208,7 @@ def _default(kind: type) -> Any:
         return object.__new__(kind)
 
 
-def _near(word: str, known: Any) -> str:
+def _near(word: str, accepted: Any) -> str:
     """The nearest word, or none where all would be a long list."""
-    found = nearest(word.rpartition(".")[2], known)
-    return found if found.startswith("; did you mean") else ""
+    hint = nearest(word.rpartition(".")[2], accepted)
+    return hint if hint.startswith("; did you mean") else ""

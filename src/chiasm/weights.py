@@ -73,13 +73,13 @@ def find_file(path: Path, *suffixes: str) -> Path:
     """`path` itself if it is a file, else the one file below it with one of the suffixes (`.gguf`, ...)."""
     if path.is_file():
         return path
-    found = sorted(file for file in path.rglob("*") if file.suffix in suffixes and file.is_file())
-    if len(found) != 1:
+    files = sorted(file for file in path.rglob("*") if file.suffix in suffixes and file.is_file())
+    if len(files) != 1:
         listed = (
-            f"there are {len(found)}: {_some(str(f.relative_to(path)) for f in found)}" if found else "none"
+            f"there are {len(files)}: {_some(str(f.relative_to(path)) for f in files)}" if files else "none"
         )
         raise CheckpointError(f"expected one file {' or '.join(suffixes)} in {path}, but found {listed}")
-    return found[0]
+    return files[0]
 
 
 class Inert:
@@ -175,9 +175,9 @@ def check_fit(
         "of another kind": rekinded,
         "not finite": broken,
     }
-    said = [f"{len(found)} {problem}: {_some(found)}" for problem, found in problems.items() if found]
-    if said:
-        raise CheckpointError(f"{where} does not fit {type(module).__name__}: {'; '.join(said)}")
+    listed = [f"{len(names)} {problem}: {_some(names)}" for problem, names in problems.items() if names]
+    if listed:
+        raise CheckpointError(f"{where} does not fit {type(module).__name__}: {'; '.join(listed)}")
 
 
 def is_finite(tensor: Tensor) -> bool:

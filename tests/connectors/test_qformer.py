@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from chiasm import parts
-from chiasm.connectors.qformer_stage1 import Stage1, _drawn
+from chiasm.connectors.qformer_stage1 import Stage1, _sample_negatives
 from chiasm.errors import RecipeError
 
 SIZES = {"queries": 3, "width": 8, "depth": 3, "heads": 2, "hidden": 16}
@@ -97,7 +97,7 @@ def test_every_parameter_of_the_stage_gets_a_gradient():
 def test_a_wrong_pair_is_never_the_right_one():
     likeness = torch.eye(4) * 100
     for seed in range(20):
-        drawn = _drawn(likeness, torch.Generator().manual_seed(seed))
+        drawn = _sample_negatives(likeness, torch.Generator().manual_seed(seed))
         assert (drawn != torch.arange(4)).all()
 
 

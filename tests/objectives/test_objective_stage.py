@@ -28,7 +28,7 @@ def test_every_objective_has_an_example(name):
 def test_a_stage_that_was_stopped_ends_as_if_it_had_not_been(name, tmp_path, monkeypatch):
     recipe = load_recipe(raw(name))
     train(recipe, tmp_path / "whole", console=quiet())
-    original, done = loop.Step.__call__, []
+    original, done = loop.TrainStep.__call__, []
 
     def stopping(self, batches):
         done.append(None)
@@ -37,7 +37,7 @@ def test_a_stage_that_was_stopped_ends_as_if_it_had_not_been(name, tmp_path, mon
         return original(self, batches)
 
     with monkeypatch.context() as patched:
-        patched.setattr(loop.Step, "__call__", stopping)
+        patched.setattr(loop.TrainStep, "__call__", stopping)
         with pytest.raises(Interrupted):
             train(recipe, tmp_path / "stopped", console=quiet())
     train(recipe, tmp_path / "stopped", console=quiet())

@@ -16,8 +16,8 @@ from chiasm.losses import Loss, objective
 from chiasm.recipe import Stage, load_recipe
 from chiasm.sequence import pack
 from chiasm.training.distribution import Ranks
-from chiasm.training.optimiser import optimiser, optimiser_state, restore_optimiser
-from chiasm.training.step import Aim, Documents, Pictures, Step, uses_bf16
+from chiasm.training.optimiser import build_optimiser, optimiser_state, restore_optimiser
+from chiasm.training.step import Aim, DocumentsAim, TokenizerAim, TrainStep, uses_bf16
 from chiasm.training.train import build_model
 
 CPU = torch.device("cpu")
@@ -61,7 +61,7 @@ def stage(**options):
 
 def step_of(aim, **options):
     made = torch.optim.SGD([{"params": [aim.weight]}], lr=1.0)
-    return Step(aim, made, stage(**options), Ranks(), CPU)
+    return TrainStep(aim, made, stage(**options), Ranks(), CPU)
 
 
 def test_a_loss_counts_by_its_own_weight_times_the_stages():
@@ -84,7 +84,7 @@ def test_micro_batches_are_divided_by_the_terms_of_all():
 def test_other_counts_than_were_promised_are_refused():
     aim = Slopes()
     aim.counts = lambda batch: {"a": 2.0}
-    with pytest.raises(ChiasmError, match=r"\{'a': 2.0\} were promised and \{'a': 3.0\} made"):
+    with pytest.raises(ChiasmError, match=r"\{'a': 2.0\} were promised, not \{'a': 3.0\}"):
         step_of(aim, accumulate=2)([Batch(a=(6.0, 3, 1.0)), Batch(a=(6.0, 3, 1.0))])
 
 
@@ -135,7 +135,7 @@ def model_of(*parameters):
 def test_adamw_has_the_stages_betas_and_decay_by_hand():
     start, gradients = torch.tensor([[2.0]]), (0.5, -0.25)
     model, language = model_of(start)
-    made = optimiser(model, stage(betas=(0.8, 0.5), weight_decay=0.1))
+    made = build_optimiser(model, stage(betas=(0.8, 0.5), weight_decay=0.1))
     weight, first, second = 2.0, 0.0, 0.0
     for i, gradient in enumerate(gradients, 1):
         language.layers[0].weight.grad = torch.tensor([[gradient]])
@@ -152,7 +152,7 @@ def test_muon_steps_as_far_as_adamw_and_decays_as_the_stage_says():
     steps = {}
     for decay in (0.0, 0.1):
         model, language = model_of(torch.ones(16, 64), torch.ones(64, 16))
-        made = optimiser(model, stage(optimiser="muon", weight_decay=decay))
+        made = build_optimiser(model, stage(optimiser="muon", weight_decay=decay))
         generator = torch.Generator().manual_seed(0)
         for layer in language.layers:
             layer.weight.grad = torch.randn(layer.weight.shape, generator=generator)
@@ -166,12 +166,12 @@ def test_muon_steps_as_far_as_adamw_and_decays_as_the_stage_says():
 def test_a_state_that_is_put_back_is_a_copy():
     """What was read may be a file, mapped into memory; a step must not change it."""
     model, language = model_of(torch.ones(2, 2))
-    made = optimiser(model, stage())
+    made = build_optimiser(model, stage())
     language.layers[0].weight.grad = torch.ones(2, 2)
     made.step()
     saved = {name: tensor.clone() for name, tensor in optimiser_state(made).items()}
     before = copy.deepcopy(saved)
-    again = optimiser(model, stage())
+    again = build_optimiser(model, stage())
     restore_optimiser(again, saved)
     language.layers[0].weight.grad = torch.ones(2, 2)
     again.step()
@@ -182,7 +182,7 @@ def test_a_state_that_is_put_back_is_a_copy():
 
 def test_the_vocabularys_own_head_is_not_muons():
     model, _ = model_of(torch.ones(2, 2))
-    made = optimiser(model, stage(optimiser="muon"))
+    made = build_optimiser(model, stage(optimiser="muon"))
     names = [name for group in made.muon.param_groups for name in group["names"]]
     assert names == ["language.layers.0.weight"]
 
@@ -190,7 +190,7 @@ def test_the_vocabularys_own_head_is_not_muons():
 def gradients(model, micro_batches, chosen):
     model = copy.deepcopy(model)
     model.train_only(chosen.train)
-    step = Step(Documents(model), optimiser(model, chosen), chosen, Ranks(), CPU)
+    step = TrainStep(DocumentsAim(model), build_optimiser(model, chosen), chosen, Ranks(), CPU)
     outcome = step([attached(model, rows) for rows in micro_batches])
     return outcome, {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
@@ -235,7 +235,7 @@ def test_visual_sentences_count_their_first_code_in_no_batch(head):
         document(model.contract, Sample(f"sentence {i}", (Message("document", tuple(images[i : i + 2])),)))
         for i in range(3)
     ]
-    aim = Documents(model)
+    aim = DocumentsAim(model)
     assert [aim.counts(attached(model, [[each]])) for each in sentences] == [{"image": 7.0}] * 3
     assert aim.counts(attached(model, [sentences])) == {"image": 21.0}
     whole = gradients(model, [[[each] for each in sentences]], stage())
@@ -276,7 +276,7 @@ class Pair(Ranks):
 def test_what_is_told_of_a_step_is_that_of_all_ranks():
     aim = Slopes()
     made = torch.optim.SGD([{"params": [aim.weight]}], lr=1.0)
-    outcome = Step(aim, made, stage(), Pair(0, 2), CPU)([Batch(a=(4.0, 1, 0.5))])
+    outcome = TrainStep(aim, made, stage(), Pair(0, 2), CPU)([Batch(a=(4.0, 1, 0.5))])
     assert outcome.losses == {"a": (2 * 4 + 12) / 4, "b": 5.0}
     assert outcome.objective == pytest.approx(0.5 * 5 + 2 * 5)
     torch.testing.assert_close(aim.weight.grad, torch.tensor([0.5 * 4 / 4, 0.0]))
@@ -331,7 +331,7 @@ def test_what_is_of_a_whole_batch_is_refused_where_a_step_has_several():
     step_of(aim, accumulate=3)
     made = torch.optim.SGD([{"params": [aim.weight]}], lr=1.0)
     with pytest.raises(RecipeError, match="runs in 2 processes, but of 8 rows, or run it in one process"):
-        Step(aim, made, stage(), Ranks(0, 2), CPU)
+        TrainStep(aim, made, stage(), Ranks(0, 2), CPU)
 
 
 @pytest.mark.parametrize(
@@ -371,7 +371,7 @@ def test_a_tokenizers_terms_are_tried_on_one_image_which_leaves_it_as_it_is():
     model = build_model(toy())
     tokenizer = model.image_tokenizer.train()
     tokenizer.encoder.eval()
-    aim, images = Pictures(model), torch.rand(3, 3, 16, 16)
+    aim, images = TokenizerAim(model), torch.rand(3, 3, 16, 16)
     before, noise = copy.deepcopy(tokenizer.state_dict()), torch.get_rng_state()
     calls, losses = [], tokenizer.losses
     tokenizer.losses = lambda batch: calls.append(len(batch)) or losses(batch)
@@ -385,7 +385,7 @@ def test_a_tokenizers_terms_are_tried_on_one_image_which_leaves_it_as_it_is():
 
 
 def test_a_codebook_is_watched_by_the_images_of_a_whole_step():
-    aim, seen = Pictures(build_model(toy())), []
+    aim, seen = TokenizerAim(build_model(toy())), []
     aim._watch.observe = seen.append
     aim.tokenizer.train()
     for sizes, learn in (((2, 3), aim.after_step), ((4,), aim.forget), ((1, 1), aim.after_step)):
@@ -394,7 +394,7 @@ def test_a_codebook_is_watched_by_the_images_of_a_whole_step():
         learn()
     assert seen == [5, 2]
     assert int(aim.tokenizer.quantizer.batches) == 2
-    assert (aim.unit, Documents.unit) == ("pictures", "tokens")
+    assert (aim.unit, DocumentsAim.unit) == ("pictures", "tokens")
     assert list(aim.modules()) == [aim.tokenizer]
     assert aim.health() == aim.tokenizer.health()
 

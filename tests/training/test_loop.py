@@ -25,7 +25,7 @@ from chiasm.training.loop import Stop, Training, _finite, _sizes, seed_all
 from chiasm.training.metrics import read_metrics
 from chiasm.training.optimiser import rate
 from chiasm.training.position import Position
-from chiasm.training.step import Outcome
+from chiasm.training.step import StepOutcome
 
 RECIPE = toy(
     "stages.codes.steps=4",
@@ -106,16 +106,16 @@ def training(**options):
 
 def test_steps_are_counted_also_those_that_are_skipped():
     counting = training()
-    counting._count(Outcome({"text": 2.0}, 3.0), 10, 0.5)
-    counting._count(Outcome({"text": 1.0, "image": 4.0}, 1.0), 20, 0.25)
+    counting._count(StepOutcome({"text": 2.0}, 3.0), 10, 0.5)
+    counting._count(StepOutcome({"text": 1.0, "image": 4.0}, 1.0), 20, 0.25)
     position = counting.position
     assert position.averages == pytest.approx({"text": 1.95, "image": 4.0, "objective": 2.9})
     for _ in range(2):
-        counting._count(Outcome({"text": float("nan")}, float("nan"), skipped=True), 5, 0.25)
+        counting._count(StepOutcome({"text": float("nan")}, float("nan"), skipped=True), 5, 0.25)
     assert (position.step, position.total, position.tokens, position.seconds) == (4, 4, 40, 1.25)
     assert (position.skipped, position.in_a_row) == (2, 2)
     assert position.averages["text"] == pytest.approx(1.95)
-    counting._count(Outcome({}, 0.0), 1, 0.0)
+    counting._count(StepOutcome({}, 0.0), 1, 0.0)
     assert (position.skipped, position.in_a_row) == (2, 0)
 
 
@@ -155,9 +155,9 @@ def test_the_first_signal_is_noted_and_the_second_interrupt_stops_at_once():
     before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
     said = []
     with Stop(lambda: said.append(True)) as stop:
-        assert not stop.asked
+        assert not stop.requested
         os.kill(os.getpid(), signal.SIGTERM)
-        assert stop.asked
+        assert stop.requested
         os.kill(os.getpid(), signal.SIGTERM)
         assert len(said) == 2
         with pytest.raises(KeyboardInterrupt):
@@ -165,7 +165,7 @@ def test_the_first_signal_is_noted_and_the_second_interrupt_stops_at_once():
     assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == before
     with Stop(lambda: None) as stop:
         os.kill(os.getpid(), signal.SIGINT)
-        assert stop.asked
+        assert stop.requested
 
 
 def test_signals_are_left_alone_in_a_thread_where_they_cannot_be_noted():

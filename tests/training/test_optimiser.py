@@ -9,7 +9,7 @@ from chiasm.objectives import Objective
 from chiasm.recipe import Stage
 from chiasm.training.optimiser import (
     _can_fuse,
-    optimiser,
+    build_optimiser,
     optimiser_state,
     rate,
     restore_optimiser,
@@ -43,7 +43,7 @@ def test_each_slot_has_its_rate_and_only_matrices_decay():
     recipe = toy("stages.learn.train.connector=0.5")
     model = build_model(recipe)
     model.train_only(recipe.stages[1].train)
-    made = optimiser(model, recipe.stages[1])
+    made = build_optimiser(model, recipe.stages[1])
     peaks = {group["slot"]: group["peak"] for group in made.param_groups}
     assert peaks == {"connector": 0.5, "language": 0.002, "image_head": 0.002}
     decayed = {name for group in made.param_groups if group["weight_decay"] for name in group["names"]}
@@ -68,13 +68,13 @@ def test_the_table_says_what_is_trained():
 def test_a_slot_without_parameters_cannot_be_trained():
     recipe = toy("stages.learn.train.routing=1e-3")
     with pytest.raises(RecipeError, match="trains 'routing', but 'shared' has no parameters"):
-        optimiser(build_model(recipe), recipe.stages[1])
+        build_optimiser(build_model(recipe), recipe.stages[1])
 
 
 def test_a_state_of_other_parameters_is_refused():
     recipe = toy()
     model = build_model(recipe)
-    made = optimiser(model, recipe.stages[1])
+    made = build_optimiser(model, recipe.stages[1])
     with pytest.raises(CheckpointError, match=r"encoder\.x"):
         restore_optimiser(made, {"encoder.x/exp_avg": torch.zeros(1)})
     with pytest.raises(CheckpointError, match=r"connector\.layers\.0\.bias.*\(3,\)"):
@@ -86,7 +86,7 @@ def test_muon_takes_the_matrices_of_the_stacks_and_adamw_the_rest():
     recipe = toy("stages.learn.optimiser=muon")
     model = build_model(recipe)
     model.train_only(recipe.stages[1].train)
-    made = optimiser(model, recipe.stages[1])
+    made = build_optimiser(model, recipe.stages[1])
     muon = {name for group in made.muon.param_groups for name in group["names"]}
     adamw = {name for group in made.adamw.param_groups for name in group["names"]}
     assert any("q_proj" in name for name in muon)
@@ -105,11 +105,11 @@ def test_the_state_of_muon_is_put_back_bit_for_bit():
         torch.manual_seed(0)
         model = build_model(recipe)
         model.train_only(recipe.stages[1].train)
-        made = optimiser(model, recipe.stages[1])
+        made = build_optimiser(model, recipe.stages[1])
         for step in range(4):
             if interrupted and step == 2:
                 kept = optimiser_state(made)
-                made = optimiser(model, recipe.stages[1])
+                made = build_optimiser(model, recipe.stages[1])
                 restore_optimiser(made, kept)
             generator = torch.Generator().manual_seed(step)
             for parameter in model.parameters():
@@ -124,7 +124,7 @@ def test_muon_takes_the_linear_layers_of_encoder_language_and_tokenizer():
     recipe = toy("stages.learn.optimiser=muon", "stages.learn.train.encoder=1e-3")
     model = build_model(recipe)
     model.train_only(recipe.stages[1].train)
-    made = optimiser(model, recipe.stages[1])
+    made = build_optimiser(model, recipe.stages[1])
     slots = {group["slot"] for group in made.muon.param_groups}
     assert slots == {"encoder", "language"}
     shapes = {p.ndim for group in made.muon.param_groups for p in group["params"]}
@@ -142,7 +142,7 @@ def test_every_group_has_its_peak_times_the_share_of_the_step(kind):
         f"stages.learn.optimiser={kind}", "stages.learn.train.language=0.5", "stages.learn.warmup=0.5"
     )
     model, learn = build_model(recipe), recipe.stages[1]
-    made = optimiser(model, learn)
+    made = build_optimiser(model, learn)
     assert all(group["lr"] == group["peak"] for group in made.param_groups)
     set_rate(made, learn, 2)
     for group in made.param_groups:
@@ -152,7 +152,7 @@ def test_every_group_has_its_peak_times_the_share_of_the_step(kind):
 def test_gradients_are_dropped_of_all_parameters_or_set_to_zero():
     recipe = toy("stages.learn.optimiser=muon")
     model = build_model(recipe)
-    made = optimiser(model, recipe.stages[1])
+    made = build_optimiser(model, recipe.stages[1])
     every = [p for group in made.param_groups for p in group["params"]]
     for options, expected in (({}, None), ({"set_to_none": False}, 0.0)):
         for parameter in every:
@@ -181,7 +181,7 @@ class Teaching(Objective):
 def test_an_objective_is_trained_without_its_teachers():
     model, objective = build_model(toy()), Teaching()
     learn = stage(steps=4).model_copy(update={"train": {"connector": 1e-3, "objective": 2e-3}})
-    made = optimiser(model, learn, objective)
+    made = build_optimiser(model, learn, objective)
     own = [group for group in made.param_groups if group["slot"] == "objective"]
     assert [group["names"] for group in own] == [["objective.own"]]
     assert own[0]["peak"] == 2e-3
@@ -195,8 +195,8 @@ def test_an_objective_is_trained_without_its_teachers():
     )
     without = learn.model_copy(update={"train": {"connector": 1e-3}})
     with pytest.raises(RecipeError, match="does not train the weights of objective 'teaching'"):
-        optimiser(model, without, objective)
-    optimiser(model, without, Teaching(own=False))
+        build_optimiser(model, without, objective)
+    build_optimiser(model, without, Teaching(own=False))
 
 
 def test_rates_rise_over_the_warm_up_to_the_whole_and_fall_over_the_rest():
@@ -221,6 +221,6 @@ def test_slots_that_are_frozen_have_no_rate():
 def test_on_what_has_fused_kernels_they_are_used():
     assert [_can_fuse(torch.device(kind)) for kind in ("cpu", "cuda", "mps")] == [True, True, False]
     model = build_model(toy())
-    made = optimiser(model, toy().stages[1])
+    made = build_optimiser(model, toy().stages[1])
     assert made.param_groups[0]["fused"] is True
     assert made.param_groups[0]["betas"] == toy().stages[1].betas

@@ -23,7 +23,7 @@ from chiasm.training.prepare import (
     fill_codes,
     fill_features,
     prepared,
-    stage_pictures,
+    stage_images,
 )
 from chiasm.training.train import build_model
 from chiasm.views.cut import cut
@@ -38,7 +38,7 @@ def built():
 
 def reader(model, stage, **data):
     return prepared(
-        model, {"squares": Squares(**data)}, stage, seed=0, ranks=Ranks(), half=False, console=QUIET
+        model, {"squares": Squares(**data)}, stage, seed=0, ranks=Ranks(), bf16=False, console=QUIET
     )
 
 
@@ -76,7 +76,7 @@ def test_only_what_the_stage_will_see_is_computed(built):
     stage = toy("stages.learn.steps=6").stages[1]
     source = Squares(groups=10_000)
     batches = [DocumentBatches(built.contract, {"squares": source}, stage, seed=0) for _ in range(2)]
-    pictures, shared = stage_pictures(batches[0], {"squares": source}, stage, Ranks())
+    pictures, shared = stage_images(batches[0], {"squares": source}, stage, Ranks())
     seen = {slot.picture.key for _ in range(6) for _, slot in batches[1].pack()[1]}
     assert not shared
     assert set(pictures.written) | {key.split("/")[0] for key in pictures.read} == seen
@@ -126,7 +126,7 @@ def test_a_chunk_that_lacks_one_is_computed_whole_and_one_that_lacks_none_not_at
     cache = Shelf("k0", "k1", "k2", "k4", "k5")
     encoded, said = filled(cache, [["k0", "k1"], ["k2", "k3"], ["k4"], ["k5", "k6"]])
     assert encoded == [["k2", "k3"], ["k5", "k6"]]
-    assert said == "codes of 4 pictures computed; they are kept in shelf\n"
+    assert said == "codes of 4 images computed; they are stored in shelf\n"
     assert cache.tensors["k3"].tolist() == [30.0, 30.0]
     assert cache.tensors["k0"] is None
     assert filled(cache, [["k0", "k3"]]) == ([], "")
@@ -169,7 +169,7 @@ def test_pictures_go_through_a_network_sixteen_at_a_time():
 
 def listed(built, source, stage, **where):
     batches = DocumentBatches(built.contract, {"squares": source}, stage, seed=0)
-    return stage_pictures(batches, {"squares": source}, stage, where.get("ranks", Ranks()))
+    return stage_images(batches, {"squares": source}, stage, where.get("ranks", Ranks()))
 
 
 def written_of(source, *groups):
@@ -201,7 +201,7 @@ def test_pictures_of_samples_that_are_left_out_are_not_computed_and_groups_that_
     source.broken = "skip"
     batches = DocumentBatches(built.contract, {"squares": source}, stage, seed=0)
     batches.mixture.leave_out({"squares": {"1:0": "long"}})
-    pictures, shared = stage_pictures(batches, {"squares": source}, stage, Ranks())
+    pictures, shared = stage_images(batches, {"squares": source}, stage, Ranks())
     assert shared
     assert set(pictures.written) == written_of(source, 0, 3)
 
@@ -226,7 +226,7 @@ def test_views_of_one_size_go_together_shared_out_among_ranks_in_the_numbers_ask
         view = built.contract.read_views(picture.size, "a picture")[0][0]
         read[f"k{index}"] = (picture, view)
     whole = Shelf()
-    fill_features(built, whole, read, half=False, console=QUIET)
+    fill_features(built, whole, read, bf16=False, console=QUIET)
     assert whole.tensors.keys() == read.keys()
     picture, view = read["k5"]
     with torch.inference_mode():
@@ -235,7 +235,7 @@ def test_views_of_one_size_go_together_shared_out_among_ranks_in_the_numbers_ask
     assert whole.tensors["k0"].dtype == torch.float32
     parts = [Shelf(), Shelf()]
     for rank, part in enumerate(parts):
-        fill_features(built, part, read, half=True, console=QUIET, part=(rank, 2))
+        fill_features(built, part, read, bf16=True, console=QUIET, part=(rank, 2))
     assert [len(part.tensors) for part in parts] == [16 + 8, 16]
     assert not parts[0].tensors.keys() & parts[1].tensors.keys()
     assert parts[0].tensors["k0"].dtype == torch.bfloat16
@@ -263,7 +263,7 @@ def test_a_picture_that_cannot_be_read_is_noted_by_its_own_key(built):
     pictures[1].open = lambda: (_ for _ in ()).throw(DataError("cut off"))
     features, codes = Shelf(), Shelf()
     views = {f"v{i}": (picture, view) for i, picture in enumerate(pictures)}
-    fill_features(built, features, views, half=False, console=QUIET, broken=broken)
+    fill_features(built, features, views, bf16=False, console=QUIET, broken=broken)
     assert (list(features.tensors), list(broken)) == (["v0", "v2"], [pictures[1].key])
     broken.clear()
     keyed = {f"c{i}": picture for i, picture in enumerate(pictures)}

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from chiasm.recipe import Stage
 from chiasm.training import progress
-from chiasm.training.optimiser import Row
+from chiasm.training.optimiser import SlotRow
 from chiasm.training.progress import Line, Speed, Status, describe, trained_table
 
 STAGE = Stage(name="learn", train={"language": 1e-3}, data={"a": 1.0}, steps=30)
@@ -66,7 +66,7 @@ def test_where_no_terminal_looks_on_a_line_comes_every_ten_seconds_and_at_the_en
     with Line(console, STAGE) as line:
         for step, second in ((1, 100.0), (2, 109.9), (3, 110.0), (4, 115.0), (29, 119.9), (30, 119.95)):
             now[0] = second
-            line.show(status(step))
+            line.update(status(step))
     lines = console.file.getvalue().splitlines()
     assert [each.split()[:2] for each in lines] == [["learn", f"{step}/30"] for step in (1, 3, 30)]
 
@@ -75,15 +75,15 @@ def test_another_rank_than_the_first_says_nothing():
     for terminal in (False, True):
         console = Console(file=io.StringIO(), force_terminal=terminal)
         with Line(console, STAGE, active=False) as line:
-            line.show(status(30))
+            line.update(status(30))
         assert console.file.getvalue() == ""
 
 
 def test_on_a_terminal_one_line_is_drawn_anew():
     console = Console(file=io.StringIO(), force_terminal=True, width=200, force_interactive=True)
     with Line(console, STAGE) as line:
-        line.show(status(10))
-        line.show(status(30))
+        line.update(status(10))
+        line.update(status(30))
         assert line._live.tasks[0].completed == 30
         assert line._live.tasks[0].total == 30
         assert line._live.tasks[0].fields["text"] == describe(status(30), STAGE)
@@ -94,9 +94,9 @@ def test_on_a_terminal_one_line_is_drawn_anew():
 
 def test_the_table_of_what_is_trained_names_frozen_slots_and_leaves_what_has_no_rate_empty():
     rows = [
-        Row("views", "whole", 0, 0, 0.0),
-        Row("encoder", "vit", 1234, 0, 0.0),
-        Row("language", "causal", 5678, 5000, 1e-3),
+        SlotRow("views", "whole", 0, 0, 0.0),
+        SlotRow("encoder", "vit", 1234, 0, 0.0),
+        SlotRow("language", "causal", 5678, 5000, 1e-3),
     ]
     console = Console(file=io.StringIO(), width=80)
     console.print(trained_table(STAGE, rows))

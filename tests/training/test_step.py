@@ -10,8 +10,8 @@ from chiasm.data.documents import PictureReader, document
 from chiasm.errors import RecipeError
 from chiasm.sequence import pack
 from chiasm.training.distribution import Ranks
-from chiasm.training.optimiser import optimiser
-from chiasm.training.step import Documents, Pictures, Step
+from chiasm.training.optimiser import build_optimiser
+from chiasm.training.step import DocumentsAim, TokenizerAim, TrainStep
 from chiasm.training.train import build_model
 
 RECIPE = toy("stages.learn.precision=fp32", "stages.learn.clip=1e9")
@@ -26,7 +26,7 @@ def built():
 def stepper(built, stage=RECIPE.stages[1]):
     model = copy.deepcopy(built)
     model.train_only(stage.train)
-    return model, Step(Documents(model), optimiser(model, stage), stage, Ranks(), CPU)
+    return model, TrainStep(DocumentsAim(model), build_optimiser(model, stage), stage, Ranks(), CPU)
 
 
 def batch_of(model, rows):
@@ -102,7 +102,7 @@ def test_a_step_that_is_not_finite_is_skipped(built, poison):
     outcome = step([batch_of(model, [documents(model)])])
     assert outcome.skipped
     torch.testing.assert_close(dict(model.state_dict()), dict(before), rtol=0, atol=0, equal_nan=True)
-    assert not step.made.state
+    assert not step.optimiser.state
 
 
 def test_weights_of_losses_scale_the_objective(built):
@@ -134,7 +134,7 @@ def test_a_tokenizer_accumulates_too(built):
     for size in (8, 1):
         model = copy.deepcopy(built)
         model.train_only(stage.train)
-        step = Step(Pictures(model), optimiser(model, stage), stage, Ranks(), CPU)
+        step = TrainStep(TokenizerAim(model), build_optimiser(model, stage), stage, Ranks(), CPU)
         torch.manual_seed(0)
         for pixels in steps:
             last = gradients(model, step, list(pixels.split(size)))

@@ -40,7 +40,7 @@ def finished(tmp_path_factory):
 
 def stop_after(monkeypatch, steps, action):
     """Do something in the middle of a run: before step `steps` of all stages."""
-    original, done = loop.Step.__call__, []
+    original, done = loop.TrainStep.__call__, []
 
     def counted(self, batches):
         done.append(None)
@@ -48,7 +48,7 @@ def stop_after(monkeypatch, steps, action):
             action()
         return original(self, batches)
 
-    monkeypatch.setattr(loop.Step, "__call__", counted)
+    monkeypatch.setattr(loop.TrainStep, "__call__", counted)
 
 
 def test_a_run_can_be_retold_from_its_folder(finished):
@@ -175,7 +175,7 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(finished, tmp_path, monkeyp
 
 def test_steps_that_are_not_finite_are_counted_and_reported(tmp_path, monkeypatch):
     console = Console(record=True, width=200, file=open(os.devnull, "w"))  # noqa: SIM115
-    original, done = loop.Documents.losses, []
+    original, done = loop.DocumentsAim.losses, []
 
     def poisoned(self, batch):
         done.append(None)
@@ -186,7 +186,7 @@ def test_steps_that_are_not_finite_are_counted_and_reported(tmp_path, monkeypatc
             else losses
         )
 
-    monkeypatch.setattr(loop.Documents, "losses", poisoned)
+    monkeypatch.setattr(loop.DocumentsAim, "losses", poisoned)
     folder = train(toy(*SHORT), tmp_path / "run", console=console)
     assert [line["skipped"] for line in read_metrics(folder)[4:]] == [False, False, True] + [False] * 5
     assert "step 3 skipped" in console.export_text(clear=False)

@@ -13,8 +13,8 @@ from toy import Squares, toy
 from chiasm.data.documents import PictureReader, document
 from chiasm.sequence import pack
 from chiasm.training.distribution import Ranks
-from chiasm.training.optimiser import optimiser
-from chiasm.training.step import Documents, Step
+from chiasm.training.optimiser import build_optimiser
+from chiasm.training.step import DocumentsAim, TrainStep
 from chiasm.training.train import build_model
 
 torch.set_num_threads(1)
@@ -23,7 +23,7 @@ recipe = toy("stages.learn.precision=fp32")
 stage = recipe.stages[1]
 model = build_model(recipe)
 model.train_only(stage.train)
-step = Step(Documents(model), optimiser(model, stage), stage, ranks, torch.device("cpu"))
+step = TrainStep(DocumentsAim(model), build_optimiser(model, stage), stage, ranks, torch.device("cpu"))
 shares = [Squares(kinds=("words",)), Squares(kinds=("see", "draw"))]
 for start in (0, 4, 8):
     rows = [

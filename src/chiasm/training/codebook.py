@@ -19,7 +19,7 @@ class CodebookWatch:
         self._use = 1.0
 
     def observe(self, images: int) -> None:
-        """Behind a step on so many pictures."""
+        """After a step on so many images."""
         uses = [value for name, value in self.tokenizer.health().items() if name.startswith("codebook_use")]
         if not uses:  # the codes have not begun yet
             self._low = 0

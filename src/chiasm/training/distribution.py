@@ -1,4 +1,4 @@
-"""One process or many: what `torchrun` has set up is used, and nothing else needs to be said."""
+"""One process or many, as `torchrun` has set them up; nothing else needs to be configured."""
 
 from __future__ import annotations
 

@@ -29,22 +29,22 @@ from chiasm.training.batches import Ahead, Batches, DescribedBatches, InTurn, Pi
 from chiasm.training.distribution import Ranks
 from chiasm.training.metrics import Metrics
 from chiasm.training.mixture import number
-from chiasm.training.optimiser import optimiser, rate, restore_optimiser, set_rate, table
+from chiasm.training.optimiser import build_optimiser, rate, restore_optimiser, set_rate, table
 from chiasm.training.position import Position
 from chiasm.training.prepare import prepared
 from chiasm.training.pretraining import Pretraining, build_objective
 from chiasm.training.progress import Line, Speed, Status, trained_table
 from chiasm.training.run import command
 from chiasm.training.state import Saved, save_checkpoint
-from chiasm.training.step import Aim, Documents, Outcome, Pictures, Step, uses_bf16
+from chiasm.training.step import Aim, DocumentsAim, StepOutcome, TokenizerAim, TrainStep, uses_bf16
 from chiasm.training.usable import merged, skipped, stage_batches
 
-MOST_SKIPPED = 20  # steps in a row that may be skipped before training is given up
+MOST_SKIPPED = 20  # steps in a row that may be skipped before training stops with an error
 _MEMORY = 0.95  # of the moving averages of the losses
 
 
 class Interrupted(ChiasmError):
-    """Training was stopped by a signal; what it had learnt is saved, and the message says how to go on."""
+    """Training was stopped by a signal; its state is saved, and the message names the command that goes on."""
 
 
 @dataclass
@@ -77,14 +77,14 @@ class Training:
         self.model.train_only(stage.train)
         aim, batches = self._aim(stage)
         objective = aim.objective if isinstance(aim, Pretraining) else None
-        made = optimiser(self.model, stage, objective)
+        optimiser = build_optimiser(self.model, stage, objective)
         self.console.print(trained_table(stage, table(self.model, stage, objective)))
         if saved is not None:
             if objective is not None:
                 saved.restore_objective(objective)
-            restore_optimiser(made, saved.optimiser())
+            restore_optimiser(optimiser, saved.optimiser())
             batches.restore(saved.position.batches[self.ranks.rank])
-        step = Step(aim, made, stage, self.ranks, self.device)
+        step = TrainStep(aim, optimiser, stage, self.ranks, self.device)
         if saved is not None:
             saved.restore_random(self.ranks.rank)
         else:
@@ -92,7 +92,7 @@ class Training:
         with (
             Ahead(batches) if self.device.type != "cpu" else InTurn(batches) as feed,
             Line(self.console, stage, active=self.ranks.first) as line,
-            Stop(self._said) as stop,
+            Stop(self._announce_stop) as stop,
         ):
             speed = Speed(aim.unit)
             while self.position.step < stage.steps:
@@ -109,7 +109,7 @@ class Training:
                 stage,
                 seed=self.recipe.seed,
                 ranks=self.ranks,
-                half=uses_bf16(stage.precision, self.device),
+                bf16=uses_bf16(stage.precision, self.device),
                 console=self.console,
                 left_out=left_out,
             )
@@ -119,31 +119,37 @@ class Training:
             return Pretraining(
                 self.model, build_objective(self.model, stage, batches, self.recipe.seed)
             ), batches
-        return (Pictures if isinstance(batches, PictureBatches) else Documents)(self.model), batches
+        return (TokenizerAim if isinstance(batches, PictureBatches) else DocumentsAim)(self.model), batches
 
     def _note_skipped(self, state: Mapping[str, Any]) -> int:
-        """Take up which records all ranks have left out so far, and return how many."""
-        found = self.ranks.gather(state["left_out"])
-        self.skipped = skipped(self.sources, *self.position.left_out.values(), *found)
+        """Collect the records that all ranks have left out so far, and return how many."""
+        left_out = self.ranks.gather(state["left_out"])
+        self.skipped = skipped(self.sources, *self.position.left_out.values(), *left_out)
         return sum(kinds.total() for kinds in self.skipped.values())
 
     def _step(
-        self, stage: Stage, step: Step, feed: Ahead[Any] | InTurn[Any], line: Line, speed: Speed, stop: Stop
+        self,
+        stage: Stage,
+        step: TrainStep,
+        feed: Ahead[Any] | InTurn[Any],
+        line: Line,
+        speed: Speed,
+        stop: Stop,
     ) -> None:
-        position, made, aim = self.position, step.made, step.aim
-        began = time.perf_counter()
+        position, optimiser, aim = self.position, step.optimiser, step.aim
+        started_at = time.perf_counter()
         taken = [feed.take() for _ in range(stage.accumulate)]
-        set_rate(made, stage, position.step)
-        lr = {group["slot"]: group["lr"] for group in made.param_groups}
+        set_rate(optimiser, stage, position.step)
+        lr = {group["slot"]: group["lr"] for group in optimiser.param_groups}
         aim.before_step(position.step / stage.steps)
         outcome = step([each.batch for each in taken])
         self.ranks.share(aim.buffers())
-        seconds = time.perf_counter() - began
+        seconds = time.perf_counter() - started_at
         real, places = (sum(sizes) for sizes in zip(*(_sizes(each.batch) for each in taken)))
         waited = sum(each.waited for each in taken)
         speed.add(real, places, seconds, waited)
         self._count(outcome, real, seconds)
-        ended = position.step == stage.steps
+        stage_ends = position.step == stage.steps
         health, warning = aim.health(), aim.warning()
         self.metrics.write(
             position.total,
@@ -166,19 +172,19 @@ class Training:
         )
         averages = {name: value for name, value in position.averages.items() if name != "objective"}
         fastest = max(stage.train.values()) * rate(stage, position.step - 1)
-        line.show(Status(position.step, averages, fastest, speed, health, position.skipped))
+        line.update(Status(position.step, averages, fastest, speed, health, position.skipped))
         self._warn(warning)
         self._give_up_on_nonsense(stage)
-        if ended:
+        if stage_ends:
             aim.finish()
-        stopped = self.ranks.any(stop.asked) and not ended
-        if ended or stopped or position.step % self.recipe.checkpoints.every == 0:
+        stopped = self.ranks.any(stop.requested) and not stage_ends
+        if stage_ends or stopped or position.step % self.recipe.checkpoints.every == 0:
             position.metrics = self.metrics.size()
             position.batches = self.ranks.gather(taken[-1].state)
-            if ended:
+            if stage_ends:
                 position.left_out[stage.name] = merged(*(each["left_out"] for each in position.batches))
             objective = aim.objective if isinstance(aim, Pretraining) else None
-            save_checkpoint(self.folder, self.recipe, self.model, made, position, self.ranks, objective)
+            save_checkpoint(self.folder, self.recipe, self.model, optimiser, position, self.ranks, objective)
         if stopped:
             raise Interrupted(
                 f"stopped after step {position.step} of {stage.steps} of stage {stage.name!r}; all is saved in "
@@ -191,7 +197,7 @@ class Training:
             self.console.print(warning, style="yellow", highlight=False, soft_wrap=True)
         self._warned = bool(warning)
 
-    def _count(self, outcome: Outcome, real: int, seconds: float) -> None:
+    def _count(self, outcome: StepOutcome, real: int, seconds: float) -> None:
         position = self.position
         position.step += 1
         position.total += 1
@@ -217,7 +223,7 @@ class Training:
                 f"step {self.position.step} skipped: its loss or gradient is not finite", style="yellow"
             )
 
-    def _said(self) -> None:
+    def _announce_stop(self) -> None:
         self.console.print("stopping after this step; once more to stop at once")
 
 
@@ -225,7 +231,7 @@ class Stop:
     """Notes SIGINT and SIGTERM instead of dying of them; a context manager. The second SIGINT interrupts."""
 
     def __init__(self, say: Callable[[], None]):
-        self.asked = False
+        self.requested = False
         self._say = say
         self._before: dict[int, Any] = {}
 
@@ -239,9 +245,9 @@ class Stop:
             signal.signal(each, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.asked and number == signal.SIGINT:
+        if self.requested and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.asked = True
+        self.requested = True
         self._say()
 
 

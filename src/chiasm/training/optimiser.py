@@ -50,7 +50,7 @@ class MuonAdamW:
 Optimiser = torch.optim.AdamW | MuonAdamW
 
 
-def optimiser(model: Model, stage: Stage, objective: Objective | None = None) -> Optimiser:
+def build_optimiser(model: Model, stage: Stage, objective: Objective | None = None) -> Optimiser:
     """AdamW (arXiv 1711.05101) over the slots that the stage trains, or with `optimiser: muon` both.
 
     Vectors (norms, biases) and embedding tables are not decayed. Raises RecipeError for a slot without parameters,
@@ -62,12 +62,16 @@ def optimiser(model: Model, stage: Stage, objective: Objective | None = None) ->
     slots = _slots(model, objective)
     for slot, peak in stage.train.items():
         named = learning(slots[slot])
-        inner = _matrices(model, slot) if stage.optimiser == "muon" else set()
-        kept = _undecayed(slots[slot]) - inner
-        rest = {name: p for name, p in named.items() if p not in inner}
-        matrices += _group(slot, {n: p for n, p in named.items() if p in inner}, peak, stage.weight_decay)
-        groups += _group(slot, {n: p for n, p in rest.items() if p not in kept}, peak, stage.weight_decay)
-        groups += _group(slot, {n: p for n, p in rest.items() if p in kept}, peak, 0.0)
+        matrix_weights = _matrices(model, slot) if stage.optimiser == "muon" else set()
+        undecayed = _undecayed(slots[slot]) - matrix_weights
+        others = {name: p for name, p in named.items() if p not in matrix_weights}
+        matrices += _group(
+            slot, {n: p for n, p in named.items() if p in matrix_weights}, peak, stage.weight_decay
+        )
+        groups += _group(
+            slot, {n: p for n, p in others.items() if p not in undecayed}, peak, stage.weight_decay
+        )
+        groups += _group(slot, {n: p for n, p in others.items() if p in undecayed}, peak, 0.0)
     if objective is not None and "objective" not in stage.train and learning(objective):
         raise RecipeError(
             f"stage {stage.name!r} does not train the weights of objective {objective.name!r}; "
@@ -122,30 +126,32 @@ def rate(stage: Stage, step: int) -> float:
     warm = round(stage.warmup * stage.steps)
     if step < warm:
         return (step + 1) / warm
-    done = (step - warm) / max(1, stage.steps - warm)
+    progress = (step - warm) / max(1, stage.steps - warm)
     if stage.schedule == "cosine":
-        return 0.5 * (1 + math.cos(math.pi * done))
-    return 1 - done if stage.schedule == "linear" else 1.0
+        return 0.5 * (1 + math.cos(math.pi * progress))
+    return 1 - progress if stage.schedule == "linear" else 1.0
 
 
-def set_rate(made: Optimiser, stage: Stage, step: int) -> None:
-    for group in made.param_groups:
+def set_rate(optimiser: Optimiser, stage: Stage, step: int) -> None:
+    for group in optimiser.param_groups:
         group["lr"] = group["peak"] * rate(stage, step)
 
 
-def optimiser_state(made: Optimiser) -> dict[str, Tensor]:
+def optimiser_state(optimiser: Optimiser) -> dict[str, Tensor]:
     """The optimiser's tensors by `name of the parameter/name of the moment`."""
     return {
         f"{name}/{key}": value
-        for group in made.param_groups
+        for group in optimiser.param_groups
         for name, parameter in zip(group["names"], group["params"])
-        for key, value in made.state.get(parameter, {}).items()
+        for key, value in optimiser.state.get(parameter, {}).items()
     }
 
 
-def restore_optimiser(made: Optimiser, tensors: Mapping[str, Tensor]) -> None:
+def restore_optimiser(optimiser: Optimiser, tensors: Mapping[str, Tensor]) -> None:
     """Put the tensors of `optimiser_state` back; raises CheckpointError for a parameter that is not trained."""
-    parameters = {name: p for group in made.param_groups for name, p in zip(group["names"], group["params"])}
+    parameters = {
+        name: p for group in optimiser.param_groups for name, p in zip(group["names"], group["params"])
+    }
     for path, tensor in tensors.items():
         name, _, key = path.rpartition("/")
         if name not in parameters:
@@ -159,11 +165,11 @@ def restore_optimiser(made: Optimiser, tensors: Mapping[str, Tensor]) -> None:
                 f"but the parameter {tuple(parameter.shape)}"
             )
         # A copy: what was read from a file may be the file itself, mapped into memory.
-        made.state[parameter][key] = tensor.clone().to(parameter.device)
+        optimiser.state[parameter][key] = tensor.clone().to(parameter.device)
 
 
 @dataclass(frozen=True)
-class Row:
+class SlotRow:
     """One slot in the table of what is trained. rate: its peak learning rate, 0 when frozen."""
 
     slot: str
@@ -173,14 +179,14 @@ class Row:
     rate: float
 
 
-def table(model: Model, stage: Stage, objective: Objective | None = None) -> list[Row]:
+def table(model: Model, stage: Stage, objective: Objective | None = None) -> list[SlotRow]:
     """The slots with their parameters, after `train_only`."""
     rows = []
     for slot, part in _slots(model, objective).items():
         parameters = list(part.parameters()) if isinstance(part, nn.Module) else []
         total = sum(p.numel() for p in parameters)
         trained = sum(p.numel() for p in parameters if p.requires_grad)
-        rows.append(Row(slot, part.name, total, trained, stage.train.get(slot, 0.0)))
+        rows.append(SlotRow(slot, part.name, total, trained, stage.train.get(slot, 0.0)))
     return rows
 
 

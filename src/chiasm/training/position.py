@@ -84,9 +84,9 @@ class Position:
 def read_position(path: Path) -> tuple[Position, int]:
     """The position in a `state.json`, and the number of processes; raises CheckpointError for anything else."""
     record: Any = read_json(path)
-    known = {each.name for each in fields(Position)} | {"score", "world"}
-    if not isinstance(record, dict) or record.keys() != known:
-        missing = ", ".join(sorted(known ^ set(record))) if isinstance(record, dict) else "all"
+    expected = {each.name for each in fields(Position)} | {"score", "world"}
+    if not isinstance(record, dict) or record.keys() != expected:
+        missing = ", ".join(sorted(expected ^ set(record))) if isinstance(record, dict) else "all"
         raise CheckpointError(f"{path}: missing or left over: {missing}")
     record.pop("score")
     world = record.pop("world")

@@ -1,4 +1,4 @@
-"""Before a stage: features of frozen encoders and codes of frozen image tokenizers, kept on disk."""
+"""Before a stage: features of frozen encoders and codes of frozen image tokenizers, cached on disk."""
 
 from __future__ import annotations
 
@@ -29,28 +29,28 @@ from chiasm.views import View
 from chiasm.views.cut import cut
 
 CUT = "cut 2"  # raised when the same view would give other pixels
-# Pictures that go through a network at once. On CPU more outgrow the cache, and take nearly twice as long.
+# Images that go through a network at once. On CPU more outgrow the cache, and take nearly twice as long.
 _TOGETHER = 16
-_LOOK = 4  # batches after which it is guessed whether the stage will see all of its data
+_TRIAL_BATCHES = 4  # batches after which it is guessed whether the stage will see all of its data
 
 Work = TypeVar("Work")
 Result = TypeVar("Result")
-Broken = dict[str, DataError]  # why a picture cannot be read, by its key
+Broken = dict[str, DataError]  # why an image cannot be read, by its key
 
 
 @dataclass
-class Pictures:
-    """The pictures of a stage by the keys of what is computed of them: views to read, and pictures to write."""
+class StageImages:
+    """The images of a stage by the keys of what is computed of them: views to read, and images to write."""
 
     read: dict[str, tuple[Picture, View]] = field(default_factory=dict)
     written: dict[str, Picture] = field(default_factory=dict)
 
-    def add(self, contract: Contract, picture: Picture, kind: Kind) -> None:
+    def add(self, contract: Contract, image: Picture, kind: Kind) -> None:
         if kind == Kind.WRITTEN or contract.shown is not None:
-            self.written.setdefault(picture.key, picture)
+            self.written.setdefault(image.key, image)
         else:
-            for view, _ in contract.read_views(picture.size, f"picture {picture.key}"):
-                self.read.setdefault(view_key(picture, view), (picture, view))
+            for view, _ in contract.read_views(image.size, f"image {image.key}"):
+                self.read.setdefault(view_key(image, view), (image, view))
 
     def add_all(self, contract: Contract, sample: Sample) -> None:
         for message in sample.messages:
@@ -67,13 +67,13 @@ def prepared(
     *,
     seed: int,
     ranks: Ranks,
-    half: bool,
+    bf16: bool,
     console: Console,
     left_out: LeftOut = MappingProxyType({}),
 ) -> PictureReader:
     """A reader that finds the pictures of the stage in the caches, which are filled where they lack any.
 
-    Pictures are read as pixels where the encoder learns or has no weights. half: keep features in bf16.
+    Pictures are read as pixels where the encoder learns or has no weights. bf16: cache features in bf16.
     left_out: samples that the stage passes over.
     """
     contract = model.contract
@@ -98,39 +98,37 @@ def prepared(
             world=ranks.world,
         )
         batches.mixture.leave_out(left_out)
-        known = len(broken or ())
-        pictures, shared = stage_pictures(batches, sources, stage, ranks)
+        broken_before = len(broken or ())
+        images, shared = stage_images(batches, sources, stage, ranks)
         part = (ranks.rank, ranks.world) if shared else (0, 1)
         features = codes = None
-        if encodes and pictures.read:
-            features = feature_cache(model, half)
-            fill_features(
-                model, features, pictures.read, half=half, console=console, part=part, broken=broken
-            )
-        if model.image_tokenizer is not None and pictures.written:
+        if encodes and images.read:
+            features = feature_cache(model, bf16)
+            fill_features(model, features, images.read, bf16=bf16, console=console, part=part, broken=broken)
+        if model.image_tokenizer is not None and images.written:
             codes = code_cache(model)
-            fill_codes(model, codes, pictures.written, console=console, part=part, broken=broken)
+            fill_codes(model, codes, images.written, console=console, part=part, broken=broken)
         if broken is None:
             ranks.wait()
             return PictureReader(contract, features, codes)
         for each in ranks.gather(broken):
             broken |= each
         # Without the documents of broken images, a stage that sees a part of its data goes further in it.
-        if shared or not ranks.any(len(broken) > known):
+        if shared or not ranks.any(len(broken) > broken_before):
             return PictureReader(contract, features, codes, broken)
 
 
-def feature_cache(model: Model, half: bool) -> TensorCache:
-    """Where the features of this encoder, with these weights, are kept."""
+def feature_cache(model: Model, bf16: bool) -> TensorCache:
+    """The cache of the features of this encoder with these weights."""
     assert model.encoder is not None
-    kept = str(torch.bfloat16 if half else torch.float32)
+    dtype = str(torch.bfloat16 if bf16 else torch.float32)
     return TensorCache(
-        default_folder() / "features", fingerprint(model.encoder, _options(model, "encoder"), CUT, kept)
+        default_folder() / "features", fingerprint(model.encoder, _options(model, "encoder"), CUT, dtype)
     )
 
 
 def code_cache(model: Model) -> TensorCache:
-    """Where the codes of this image tokenizer, with these weights, are kept."""
+    """The cache of the codes of this image tokenizer with these weights."""
     assert model.image_tokenizer is not None
     options = _options(model, "image_tokenizer")
     return TensorCache(default_folder() / "codes", fingerprint(model.image_tokenizer, options, CUT))
@@ -141,7 +139,7 @@ def fill_features(
     cache: TensorCache,
     views: Mapping[str, tuple[Picture, View]],
     *,
-    half: bool,
+    bf16: bool,
     console: Console,
     part: tuple[int, int] = (0, 1),
     broken: Broken | None = None,
@@ -152,14 +150,14 @@ def fill_features(
     """
     assert model.encoder is not None
     encoder, device = model.encoder.eval(), model.device
-    dtype = torch.bfloat16 if half else torch.float32
+    dtype = torch.bfloat16 if bf16 else torch.float32
     by_size: dict[tuple[int, int], list[str]] = {}
     for key, (_, view) in views.items():
         by_size.setdefault(view.size, []).append(key)
     chunks = [chunk for keys in by_size.values() for chunk in _chunks(keys)]
 
     def encode(pixels: Tensor) -> Tensor:
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=half):
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
             return encoder(pixels.to(device)).to(dtype)
 
     _fill(
@@ -175,7 +173,7 @@ def fill_features(
 def fill_codes(
     model: Model,
     cache: TensorCache,
-    pictures: Mapping[str, Picture],
+    images: Mapping[str, Picture],
     *,
     console: Console,
     part: tuple[int, int] = (0, 1),
@@ -188,64 +186,64 @@ def fill_codes(
     def encode(pixels: Tensor) -> Tensor:
         return tokenizer.encode(pixels.to(device)).to(torch.int32)
 
-    chunks = _chunks(list(pictures))[part[0] :: part[1]]
+    chunks = _chunks(list(images))[part[0] :: part[1]]
 
     def targets(keys: Sequence[str]) -> list[Tensor]:
-        return [reader.target(pictures[key]) for key in keys]
+        return [reader.target(images[key]) for key in keys]
 
-    _fill(cache, chunks, _Pixels(targets, lambda key: pictures[key].key, broken), encode, "codes", console)
+    _fill(cache, chunks, _Pixels(targets, lambda key: images[key].key, broken), encode, "codes", console)
 
 
 def _cut_views(views: Sequence[tuple[Picture, View]]) -> list[Tensor]:
-    """The pixels of views; those of one picture, which follow one another, by opening it once."""
+    """The pixels of views; those of one image, which follow one another, by opening it once."""
     pixels = []
     opened: tuple[str, Image.Image] | None = None
-    for picture, view in views:
-        if opened is None or opened[0] != picture.key:
-            opened = (picture.key, picture.open())
+    for image, view in views:
+        if opened is None or opened[0] != image.key:
+            opened = (image.key, image.open())
         pixels.append(cut(opened[1], view))
     return pixels
 
 
-def stage_pictures(
+def stage_images(
     batches: DocumentBatches, sources: Mapping[str, Source], stage: Stage, ranks: Ranks
-) -> tuple[Pictures, bool]:
-    """The pictures that a stage will see; True: all ranks have the same ones.
+) -> tuple[StageImages, bool]:
+    """The images that a stage will use; True: all ranks have the same ones.
 
-    When the stage will get round to all groups of its data, these are the pictures of all of them; else
-    the stage's batches are packed once, without pictures, to find out.
+    When the stage will get round to all groups of its data, these are the images of all of them; else
+    the stage's batches are packed once, without images, to find out.
     """
     contract = batches.contract
     count = stage.steps * stage.accumulate
-    look = min(_LOOK, count)
-    pictures = Pictures()
+    trial = min(_TRIAL_BATCHES, count)
+    images = StageImages()
 
     def pack(times: int) -> None:
         for _ in range(times):
             for _, slot in batches.pack()[1]:
-                pictures.add(contract, slot.picture, slot.kind)
+                images.add(contract, slot.picture, slot.kind)
 
-    pack(look)
+    pack(trial)
     groups = batches.state()["groups"]
-    if ranks.any(any(groups[name] * ranks.world * count / look < len(sources[name]) for name in groups)):
-        pack(count - look)
-        return pictures, False
-    pictures = Pictures()
+    if ranks.any(any(groups[name] * ranks.world * count / trial < len(sources[name]) for name in groups)):
+        pack(count - trial)
+        return images, False
+    images = StageImages()
     for name in groups:
         left_out = batches.mixture.left_out.get(name, {})
         for index in range(len(sources[name])):
             try:
                 for number, sample in enumerate(sources[name][index]):
                     if item_key(index, number) not in left_out:
-                        pictures.add_all(contract, sample)
+                        images.add_all(contract, sample)
             except DataError:  # met again, and counted, when the sample's turn comes
                 if sources[name].broken == "error":
                     raise
-    return pictures, True
+    return images, True
 
 
 class _Listing(PictureReader):
-    """Opens no picture: for finding out which pictures a stage sees."""
+    """Opens no image: for finding out which images a stage uses."""
 
     def decoded(self, document: Document) -> Document:
         for slot in document.slots:
@@ -256,14 +254,14 @@ class _Listing(PictureReader):
 
 @dataclass(frozen=True)
 class _Pixels:
-    """Pixels by key. read: of several keys. picture: a key's picture. broken: see `fill_features`."""
+    """Pixels by key. read: of several keys. picture: a key's image. broken: see `fill_features`."""
 
     read: Callable[[Sequence[str]], list[Tensor]]
     picture: Callable[[str], str]
     broken: Broken | None
 
     def of(self, keys: Sequence[str]) -> tuple[list[str], Tensor | None]:
-        """The keys whose pictures can be read, with their pixels."""
+        """The keys whose images can be read, with their pixels."""
         try:
             return list(keys), torch.stack(self.read(keys))
         except DataError:
@@ -294,23 +292,23 @@ def _fill(
     # A chunk that lacks one picture is computed whole: the last bits of a network's output can depend on what
     # else is in its batch, and a run that was killed here must find the same features as one that was not.
     # What it lacks for a broken picture it will lack for ever.
-    lacking = [chunk for chunk in chunks if any(pixels.readable(key) for key in cache.missing(chunk))]
-    if not lacking:
+    incomplete = [chunk for chunk in chunks if any(pixels.readable(key) for key in cache.missing(chunk))]
+    if not incomplete:
         return
-    total = sum(map(len, lacking))
+    total = sum(map(len, incomplete))
     with (
         ThreadPoolExecutor(2) as pool,
         cache,
         Progress(console=console, transient=True, disable=not console.is_terminal) as bar,
         torch.inference_mode(),
     ):
-        task = bar.add_task(f"{what} of {total:,} pictures", total=total)
-        for chunk, (keys, stacked) in _ahead(pool, lacking, pixels.of):
+        task = bar.add_task(f"{what} of {total:,} images", total=total)
+        for chunk, (keys, stacked) in _ahead(pool, incomplete, pixels.of):
             if stacked is not None:
                 cache.put(dict(zip(keys, encode(stacked), strict=True)))
             bar.advance(task, len(chunk))
     console.print(
-        f"{what} of {total:,} pictures computed; they are kept in {cache.folder}",
+        f"{what} of {total:,} images computed; they are stored in {cache.folder}",
         highlight=False,
         soft_wrap=True,
     )
@@ -319,15 +317,15 @@ def _fill(
 def _ahead(
     pool: ThreadPoolExecutor, work: Iterable[Work], do: Callable[[Work], Result]
 ) -> Iterator[tuple[Work, Result]]:
-    """Each piece of work with its result, the next two being done meanwhile."""
+    """Each piece of work with its result, while the next two are being done."""
     waiting = []
     for piece in work:
         waiting.append((piece, pool.submit(do, piece)))
         if len(waiting) > 2:
-            done, result = waiting.pop(0)
-            yield done, result.result()
-    for done, result in waiting:
-        yield done, result.result()
+            piece_done, result = waiting.pop(0)
+            yield piece_done, result.result()
+    for piece_done, result in waiting:
+        yield piece_done, result.result()
 
 
 def _chunks(keys: list[str]) -> list[list[str]]:

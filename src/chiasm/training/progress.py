@@ -1,4 +1,4 @@
-"""One live line while training; where no terminal looks on, a plain line every ten seconds."""
+"""One live line while training; without a terminal a plain line every ten seconds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
 from chiasm.recipe import Stage
-from chiasm.training.optimiser import Row
+from chiasm.training.optimiser import SlotRow
 
 _SECONDS = 10.0  # between plain lines
 _RECENT = 0.9  # weight of the past in speeds
@@ -41,7 +41,7 @@ class Speed:
 
 @dataclass
 class Status:
-    """What the line shows. losses: moving averages by name."""
+    """The contents of the line. losses: moving averages by name."""
 
     step: int
     losses: Mapping[str, float]
@@ -76,37 +76,40 @@ class Line:
         if self._live:
             self._live.stop()
 
-    def show(self, status: Status) -> None:
+    def update(self, status: Status) -> None:
         if not self.active:
             return
         if self._live:
             self._live.update(self._task, completed=status.step, text=describe(status, self.stage))
             return
-        now, last = time.monotonic(), status.step == self.stage.steps
-        if last or now - self._last >= _SECONDS:
-            self._last = now
+        time_now, last = time.monotonic(), status.step == self.stage.steps
+        if last or time_now - self._last >= _SECONDS:
+            self._last = time_now
             self.console.print(
                 f"{self.stage.name} {describe(status, self.stage)}", highlight=False, soft_wrap=True
             )
 
 
 def describe(status: Status, stage: Stage) -> str:
-    """The line in words and figures."""
+    """The line as text."""
     speed = status.speed
     seconds = max(speed.seconds, 1e-9)
-    left = (stage.steps - status.step) * speed.seconds / max(speed.steps, 1e-9)
-    said = [f"{status.step}/{stage.steps}", *(f"{name} {value:.3f}" for name, value in status.losses.items())]
-    said += [f"lr {status.lr:.1e}", f"{speed.real / seconds:,.0f} {speed.unit}/s"]
+    remaining = (stage.steps - status.step) * speed.seconds / max(speed.steps, 1e-9)
+    figures = [
+        f"{status.step}/{stage.steps}",
+        *(f"{name} {value:.3f}" for name, value in status.losses.items()),
+    ]
+    figures += [f"lr {status.lr:.1e}", f"{speed.real / seconds:,.0f} {speed.unit}/s"]
     if speed.places > speed.real:
-        said.append(f"real {speed.real / speed.places:.0%}")
-    said.append(f"data wait {speed.waited / seconds:.0%}")
-    said += [f"{name.replace('_', ' ')} {_figure(value)}" for name, value in status.health.items()]
+        figures.append(f"real {speed.real / speed.places:.0%}")
+    figures.append(f"data wait {speed.waited / seconds:.0%}")
+    figures += [f"{name.replace('_', ' ')} {_figure(value)}" for name, value in status.health.items()]
     if status.skipped:
-        said.append(f"skipped {status.skipped}")
-    return " · ".join([*said, f"{_clock(left)} left"])
+        figures.append(f"skipped {status.skipped}")
+    return " · ".join([*figures, f"{_clock(remaining)} left"])
 
 
-def trained_table(stage: Stage, rows: list[Row]) -> Table:
+def trained_table(stage: Stage, rows: list[SlotRow]) -> Table:
     """What a stage trains, slot by slot."""
     table = Table(title=f"stage {stage.name}: {stage.steps} steps", title_justify="left", box=None)
     for heading in ("slot", "part"):

@@ -1,4 +1,4 @@
-"""The folder of a run: what it was asked, by whom it is being written, and from what it can be retold."""
+"""The folder of a run: its recipe, the process that writes it, and all that is needed to repeat it."""
 
 from __future__ import annotations
 
@@ -243,24 +243,24 @@ def command() -> str:
 
 
 def versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
+    result = {"python": platform.python_version()}
     for package in ("chiasm", "torch", "transformers", "tokenizers", "safetensors", "numpy", "pillow"):
         try:
-            found[package] = metadata.version(package)
+            result[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return result
 
 
 def _commit() -> str | None:
     """The commit of the repository that the working folder belongs to."""
     try:
-        asked = subprocess.run(
+        completed = subprocess.run(
             ["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return asked.stdout.strip() or None
+    return completed.stdout.strip() or None
 
 
 def _machine(device: torch.device) -> dict[str, Any]:

@@ -38,7 +38,7 @@ def save_checkpoint(
     run: Path,
     recipe: Recipe,
     model: Model,
-    made: Optimiser,
+    optimiser: Optimiser,
     position: Position,
     ranks: Ranks,
     objective: Objective | None = None,
@@ -58,7 +58,7 @@ def save_checkpoint(
         return
     name = f"{stage.name}-{position.step:06d}"
     frozen = () if recipe.checkpoints.whole else [slot for slot in model.slots() if slot not in stage.train]
-    tensors = {f"optimiser/{key}": value for key, value in optimiser_state(made).items()}
+    tensors = {f"optimiser/{key}": value for key, value in optimiser_state(optimiser).items()}
     if objective is not None:
         tensors |= {f"objective/{key}": value for key, value in untied(objective.state_dict())[0].items()}
     for rank, (_, states) in enumerate(random_states):
@@ -106,13 +106,13 @@ def last_checkpoint(run: Path, recipe: Recipe, ranks: Ranks, say: Callable[[str]
 
     Raises CheckpointError when it is of something else, or when none of several can be read.
     """
-    found = ranks.gather(_newest_good(run, say) if ranks.first else None)[0]
-    if found is None:
+    newest = ranks.gather(_newest_good(run, say) if ranks.first else None)[0]
+    if newest is None:
         return None
-    folder, position, world = found
-    theirs = load_recipe(folder / "recipe.yaml")
-    differing = differing_keys(recipe, theirs)
-    if differing and not only_more_steps(recipe, theirs, differing):
+    folder, position, world = newest
+    saved_recipe = load_recipe(folder / "recipe.yaml")
+    differing = differing_keys(recipe, saved_recipe)
+    if differing and not only_more_steps(recipe, saved_recipe, differing):
         raise CheckpointError(
             f"the checkpoint {folder} is of another recipe; it differs in {', '.join(differing)}"
         )
@@ -157,10 +157,10 @@ def _verified(folder: Path) -> tuple[Position, int]:
 
 
 def _move_aside(folder: Path) -> None:
-    aside = folder.with_name(f".{folder.name}.damaged")
+    target = folder.with_name(f".{folder.name}.damaged")
     try:
-        shutil.rmtree(aside, ignore_errors=True)
-        folder.rename(aside)
+        shutil.rmtree(target, ignore_errors=True)
+        folder.rename(target)
     except OSError as error:
         raise CheckpointError(f"the damaged checkpoint {folder} cannot be set aside: {error}") from None
 
@@ -174,9 +174,9 @@ def _check_finite(model: Model, stage: str, step: int) -> None:
         )
 
 
-def differing_keys(mine: Recipe, theirs: Recipe) -> list[str]:
+def differing_keys(recipe: Recipe, saved: Recipe) -> list[str]:
     """Dotted keys that make it another training: not how often it is saved, sampled from or evaluated."""
-    used = {name for stage in mine.stages for name in stage.data}
+    used = {name for stage in recipe.stages for name in stage.data}
 
     def matters(key: str) -> bool:
         section, _, rest = key.partition(".")
@@ -184,15 +184,15 @@ def differing_keys(mine: Recipe, theirs: Recipe) -> list[str]:
             return rest.split(".")[0] in used
         return section not in ("about", "checkpoints", "sampling", "evaluation")
 
-    return [key for key in mine.differs_from(theirs) if matters(key)]
+    return [key for key in recipe.differs_from(saved) if matters(key)]
 
 
-def only_more_steps(mine: Recipe, theirs: Recipe, differing: Sequence[str]) -> bool:
+def only_more_steps(recipe: Recipe, saved: Recipe, differing: Sequence[str]) -> bool:
     """Whether the two differ only in that mine gives the last stage more steps."""
-    if len(mine.stages) != len(theirs.stages):
+    if len(recipe.stages) != len(saved.stages):
         return False
-    more = mine.stages[-1].steps > theirs.stages[-1].steps
-    return more and list(differing) == [f"stages.{len(mine.stages) - 1}.steps"]
+    more = recipe.stages[-1].steps > saved.stages[-1].steps
+    return more and list(differing) == [f"stages.{len(recipe.stages) - 1}.steps"]
 
 
 def _prune(run: Path, keep: int) -> None:

@@ -27,7 +27,7 @@ from chiasm.training.optimiser import Optimiser
 class Aim(ABC):
     """What a stage minimises, and what it does around the optimiser's steps.
 
-    unit: what its speed is told in. names: of its losses, where they are known beforehand.
+    unit: of its speed. names: of its losses, where they are known beforehand.
     """
 
     unit = "tokens"
@@ -41,24 +41,24 @@ class Aim(ABC):
         """How many terms each loss of this batch will have, known before it is computed."""
 
     def before_step(self, done: float) -> None:  # noqa: B027 - most need not know
-        """Told the share of the stage's steps that are done."""
+        """Before every step. done: the share of the stage's steps that are done."""
 
     def after_step(self) -> None:  # noqa: B027
-        """Behind every step of the optimiser that was not skipped."""
+        """After every step of the optimiser that was not skipped."""
 
     def forget(self) -> None:  # noqa: B027
-        """Behind a step that was skipped: what was noted for `after_step` is dropped."""
+        """After a step that was skipped: drop what was noted for `after_step`."""
 
     def modules(self) -> Iterable[nn.Module]:
-        """What computes the losses."""
+        """The modules that compute the losses."""
         return ()
 
     def buffers(self) -> Iterable[Tensor]:
-        """What learns without gradients; after each step all processes take the first one's."""
+        """Tensors that learn without gradients; after each step all processes take the first one's."""
         return ()
 
     def health(self) -> dict[str, float]:
-        """Figures for the progress line, beside the losses."""
+        """Figures for the progress line, apart from the losses."""
         return {}
 
     def warning(self) -> str | None:
@@ -69,7 +69,7 @@ class Aim(ABC):
         """When the stage's last step is done, before the model is saved."""
 
 
-class Documents(Aim):
+class DocumentsAim(Aim):
     """The losses of a model on packed documents."""
 
     def __init__(self, model: Model):
@@ -96,24 +96,27 @@ class Documents(Aim):
         terms = self.model.image_head.terms(self.model.codes(written), orphans)
         if terms is not None:
             return terms
-        alone, led = int(orphans.sum()), int((~orphans).sum())
-        return {name: led * each + alone * self._per_orphan[name] for name, each in self._per_image.items()}
+        orphan_count, led_count = int(orphans.sum()), int((~orphans).sum())
+        return {
+            name: led_count * each + orphan_count * self._per_orphan[name]
+            for name, each in self._per_image.items()
+        }
 
 
-class Pictures(Aim):
-    """The losses of an image tokenizer on pictures or clips; every batch has as many of them."""
+class TokenizerAim(Aim):
+    """The losses of an image tokenizer on images or clips, equally many in every batch."""
 
     unit = "pictures"
 
     def __init__(self, model: Model):
         assert model.image_tokenizer is not None
         self.tokenizer = model.image_tokenizer
-        self._per_picture: dict[str, float] = {}
+        self._per_image: dict[str, float] = {}
         self._watch = CodebookWatch(model.image_tokenizer)
-        self._pictures = 0  # since the last step
+        self._images = 0  # since the last step
 
     def losses(self, batch: Tensor) -> dict[str, Loss]:
-        self._pictures += len(batch)
+        self._images += len(batch)
         return self._losses(batch)
 
     def _losses(self, batch: Tensor) -> dict[str, Loss]:
@@ -133,35 +136,35 @@ class Pictures(Aim):
 
     def after_step(self) -> None:
         after_step(self.tokenizer)
-        self._watch.observe(self._pictures)
-        self._pictures = 0
+        self._watch.observe(self._images)
+        self._images = 0
 
     def forget(self) -> None:
         forget(self.tokenizer)
-        self._pictures = 0
+        self._images = 0
 
     def warning(self) -> str | None:
         return self._watch.warning()
 
     def counts(self, batch: Tensor) -> dict[str, float]:
-        if not self._per_picture:
-            self._per_picture = self._try(batch[:1])
-        return {name: terms * len(batch) for name, terms in self._per_picture.items()}
+        if not self._per_image:
+            self._per_image = self._try(batch[:1])
+        return {name: terms * len(batch) for name, terms in self._per_image.items()}
 
-    def _try(self, picture: Tensor) -> dict[str, float]:
-        """Terms of one picture, found in evaluation mode, which leaves the tokenizer as it is."""
+    def _try(self, image: Tensor) -> dict[str, float]:
+        """Terms of one image, counted in evaluation mode, which leaves the tokenizer as it is."""
         modes = [(module, module.training) for module in self.tokenizer.modules()]
         self.tokenizer.eval()
         with torch.random.fork_rng(devices=[]), torch.no_grad():
-            losses = self._losses(picture)
+            losses = self._losses(image)
         for module, mode in modes:
             module.training = mode
         return {name: float(loss.count) for name, loss in losses.items()}
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What one step did. losses: means by name; norm: of the gradient before clipping."""
+class StepOutcome:
+    """The results of one step. losses: means by name; norm: of the gradient before clipping."""
 
     losses: dict[str, float] = field(default_factory=dict)
     objective: float = 0.0
@@ -169,46 +172,46 @@ class Outcome:
     skipped: bool = False
 
 
-class Step:
+class TrainStep:
     """Gradients, clipping and the optimiser, for one list of micro-batches at a time.
 
     A step whose loss or gradient is not finite leaves the weights as they are and is reported as skipped.
     """
 
-    def __init__(self, aim: Aim, made: Optimiser, stage: Stage, ranks: Ranks, device: torch.device):
-        self.aim, self.made, self.stage, self.ranks, self.device = aim, made, stage, ranks, device
-        self.parameters = [p for group in made.param_groups for p in group["params"]]
-        self.half = uses_bf16(stage.precision, device)
+    def __init__(self, aim: Aim, optimiser: Optimiser, stage: Stage, ranks: Ranks, device: torch.device):
+        self.aim, self.optimiser, self.stage, self.ranks, self.device = aim, optimiser, stage, ranks, device
+        self.parameters = [p for group in optimiser.param_groups for p in group["params"]]
+        self.bf16 = uses_bf16(stage.precision, device)
         self._check_weights(aim.names)
         self._check_shared(stage.accumulate > 1, f"accumulates over {stage.accumulate} batches", False)
         self._check_shared(ranks.world > 1, f"runs in {ranks.world} processes", True)
 
-    def __call__(self, batches: Sequence[Any]) -> Outcome:
-        self.made.zero_grad(set_to_none=True)
+    def __call__(self, batches: Sequence[Any]) -> StepOutcome:
+        self.optimiser.zero_grad(set_to_none=True)
         batches = [batch.to(self.device) for batch in batches]
         # With one micro-batch the counts are taken as they come; with more they must be known beforehand.
-        ahead = self._promised(batches) if len(batches) > 1 else None
+        promised = self._promised(batches) if len(batches) > 1 else None
         sums: dict[str, float] = {}
         counts: dict[str, float] = {}
         weights: dict[str, float] = {}
         for batch in batches:
             losses = self._losses(batch)
-            own = {name: float(loss.count) for name, loss in losses.items()}
-            total = ahead if ahead is not None else self.ranks.totals(own)
-            if ahead is not None:
-                self._hold_to(self.aim.counts(batch), own)
+            own_counts = {name: float(loss.count) for name, loss in losses.items()}
+            total = promised if promised is not None else self.ranks.totals(own_counts)
+            if promised is not None:
+                self._hold_to(self.aim.counts(batch), own_counts)
             value = objective(losses, total) if losses else None
             if value is not None and value.requires_grad:  # a batch may have nothing for what is trained
                 value.backward()
             for name, loss in losses.items():
                 sums[name] = sums.get(name, 0.0) + float(loss.sum.detach())
-                counts[name] = counts.get(name, 0.0) + own[name]
+                counts[name] = counts.get(name, 0.0) + own_counts[name]
                 weights[name] = loss.weight
         self.ranks.sum_gradients(self.parameters)
         return self._apply(self.ranks.gather((sums, counts, weights)))
 
     def _losses(self, batch: Any) -> dict[str, Loss]:
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.half):
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):
             losses = self.aim.losses(batch)
         return {
             name: replace(loss, weight=loss.weight * self.stage.weights.get(name, 1.0))
@@ -222,15 +225,15 @@ class Step:
                 promised[name] = promised.get(name, 0.0) + count
         return self.ranks.totals(promised)
 
-    def _hold_to(self, promised: dict[str, float], made: dict[str, float]) -> None:
-        if promised != made:
+    def _hold_to(self, promised: dict[str, float], counted: dict[str, float]) -> None:
+        if promised != counted:
             raise ChiasmError(
                 f"stage {self.stage.name!r} accumulates over {self.stage.accumulate} batches, for which the "
-                f"number of loss terms must be known beforehand, but {promised} were promised and {made} made; "
+                f"number of loss terms must be known beforehand, but {promised} were promised, not {counted}; "
                 "use accumulate: 1"
             )
 
-    def _apply(self, reports: Sequence[tuple[dict[str, float], ...]]) -> Outcome:
+    def _apply(self, reports: Sequence[tuple[dict[str, float], ...]]) -> StepOutcome:
         sums: dict[str, float] = {}
         counts: dict[str, float] = {}
         weights: dict[str, float] = {}
@@ -243,12 +246,12 @@ class Step:
         value = sum(weights[name] * mean for name, mean in means.items())
         norm = float(nn.utils.clip_grad_norm_(self.parameters, self.stage.clip))
         if not (math.isfinite(value) and math.isfinite(norm)):
-            self.made.zero_grad(set_to_none=True)
+            self.optimiser.zero_grad(set_to_none=True)
             self.aim.forget()
-            return Outcome(means, value, norm, skipped=True)
-        self.made.step()
+            return StepOutcome(means, value, norm, skipped=True)
+        self.optimiser.step()
         self.aim.after_step()
-        return Outcome(means, value, norm)
+        return StepOutcome(means, value, norm)
 
     def _check_shared(self, several: bool, how: str, ranks: bool) -> None:
         """Raise RecipeError for what is no sum over the batches of a step, where there are several."""
@@ -260,9 +263,9 @@ class Step:
     def _check_weights(self, names: set[str] | None) -> None:
         unknown = sorted(set(self.stage.weights) - names) if names is not None else []
         if unknown:
-            known = ", ".join(sorted(names or ()))
+            listed = ", ".join(sorted(names or ()))
             raise RecipeError(
-                f"stage {self.stage.name!r} weighs the loss {unknown[0]!r}, which is not there; known: {known}"
+                f"stage {self.stage.name!r} weighs the loss {unknown[0]!r}, which is not there; known: {listed}"
             )
 
 

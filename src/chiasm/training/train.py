@@ -92,7 +92,7 @@ def _run(recipe: Recipe, folder: Path, ranks: Ranks, console: Console, other_dat
             _train(run, sources, data, held_out, console, say)
         except KeyboardInterrupt:
             raise Interrupted(
-                f"stopped; what the last checkpoint in {folder} holds is kept. To go on, give the same command "
+                f"stopped; what the last checkpoint in {folder} holds is saved. To go on, give the same command "
                 f"again:\n  {command()}"
             ) from None
 
@@ -102,7 +102,7 @@ def _failure(folder: Path, error: OSError) -> str:
     where = error.filename or folder
     return full_disk(folder, error) or (
         f"{where}: {(error.strerror or type(error).__name__).lower()}; what the last checkpoint in {folder} holds "
-        "is kept: put this right and start again with the same command"
+        "is intact: put this right and start again with the same command"
     )
 
 

@@ -27,15 +27,15 @@ def stage_batches(
     reader: PictureReader | None = None,
 ) -> StageBatches:
     """The batches of what the stage learns: documents, pictures, or pictures with words."""
-    where: dict[str, Any] = {"seed": seed, "rank": ranks.rank, "world": ranks.world}
+    options: dict[str, Any] = {"seed": seed, "rank": ranks.rank, "world": ranks.world}
     if stage.objective is not None:
-        return DescribedBatches(model.contract, sources, stage, **where)
+        return DescribedBatches(model.contract, sources, stage, **options)
     if "image_tokenizer" in stage.train:
         assert model.image_tokenizer is not None
-        return PictureBatches(model.image_tokenizer, sources, stage, **where)
+        return PictureBatches(model.image_tokenizer, sources, stage, **options)
     unconditional = model.image_head.unconditional if model.image_head is not None else 0.0
     return DocumentBatches(
-        model.contract, sources, stage, unconditional=unconditional, reader=reader, **where
+        model.contract, sources, stage, unconditional=unconditional, reader=reader, **options
     )
 
 
@@ -46,22 +46,22 @@ def unusable(
 
     Raises DataError for the first of a source that skips none.
     """
-    found: dict[str, LeftOut] = {}
+    result: dict[str, LeftOut] = {}
     for stage in recipe.stages:
         if any(sources[name].foreign for name in stage.data):
-            found[stage.name] = _checked(model, sources, stage, recipe.seed, ranks, decode)
-    return found
+            result[stage.name] = _checked(model, sources, stage, recipe.seed, ranks, decode)
+    return result
 
 
 def _checked(
     model: Model, sources: Mapping[str, Source], stage: Stage, seed: int, ranks: Ranks, decode: bool
 ) -> LeftOut:
-    mine: LeftOut | DataError
+    own: LeftOut | DataError
     try:
-        mine = stage_batches(model, sources, stage, seed, ranks).check(decode=decode)
+        own = stage_batches(model, sources, stage, seed, ranks).check(decode=decode)
     except DataError as error:
-        mine = error  # raised by all ranks, for none may wait for another
-    parts = ranks.gather(mine)
+        own = error  # raised by all ranks, for none may wait for another
+    parts = ranks.gather(own)
     for part in parts:
         if isinstance(part, DataError):
             raise part
