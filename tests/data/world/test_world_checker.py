@@ -94,7 +94,7 @@ def test_noise_blank_and_texture_give_nothing():
     ramp = np.broadcast_to(np.linspace(0, 255, 96)[:, None, None], (96, 96, 3)).astype(np.uint8)
     pictures += [Image.fromarray(faint), Image.fromarray(ramp)]
     checker = Checker(emoji_set(32))
-    assert [checker.read(picture).found for picture in pictures] == [0] * len(pictures)
+    assert [checker.read(picture).recognised for picture in pictures] == [0] * len(pictures)
 
 
 def test_photographs_give_nothing():
@@ -105,7 +105,7 @@ def test_photographs_give_nothing():
         for left in (0, 100, 150):
             for side in (96, 250):
                 crop = photograph.crop((left, left, left + side, left + side))
-                assert checker.read(crop).found == 0, (name, left, side)
+                assert checker.read(crop).recognised == 0, (name, left, side)
 
 
 def test_a_tensor_is_read_like_the_picture():
@@ -142,8 +142,8 @@ def test_a_faint_ghost_is_nothing_and_a_pale_thing_is_one():
     checker = Checker(emoji_set(32))
     for scene in scenes_of(3):
         ground, picture = Image.new("RGB", (96, 96), scene.tint), render(scene, 96)
-        assert checker.read(Image.blend(ground, picture, 0.06)).found == 0
-        assert checker.read(Image.blend(ground, picture, 0.5)).found == len(scene.things)
+        assert checker.read(Image.blend(ground, picture, 0.06)).recognised == 0
+        assert checker.read(Image.blend(ground, picture, 0.5)).recognised == len(scene.things)
 
 
 def test_a_picture_without_a_plain_ground_is_no_scene(monkeypatch):
@@ -154,8 +154,8 @@ def test_a_picture_without_a_plain_ground_is_no_scene(monkeypatch):
         pixels = np.asarray(render(scene, 96)).astype(float)
         plain = np.abs(pixels - np.array(scene.tint)).max(2, keepdims=True) < 6
         picture = Image.fromarray(np.where(plain, noise, pixels).astype(np.uint8))
-        assert checker.read(picture).found == 0
+        assert checker.read(picture).recognised == 0
         with monkeypatch.context() as patch:
             patch.setattr("chiasm.data.world.checker.PLAIN", 0)
-            unguarded += checker.read(picture).found
+            unguarded += checker.read(picture).recognised
     assert unguarded > 0

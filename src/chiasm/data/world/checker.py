@@ -33,14 +33,14 @@ PLAIN = 0.2  # the least share of a picture of a scene that is plain ground; noi
 
 
 @dataclass(frozen=True)
-class Reading:
+class SceneReading:
     """cells: the emoji of every cell in reading order, or None. scores: the best match of every cell."""
 
     cells: tuple[Emoji | None, ...]
     scores: tuple[float, ...]
 
     @property
-    def found(self) -> int:
+    def recognised(self) -> int:
         return sum(emoji is not None for emoji in self.cells)
 
 
@@ -65,9 +65,9 @@ class Checker:
         self.emoji = [one for one in emoji for _ in styles]
         self._templates = [(side, *_templates(emoji, styles, side, blur)) for side in SIDES for blur in BLURS]
 
-    def read(self, picture: Image.Image | Any) -> Reading:
+    def read(self, image: Image.Image | Any) -> SceneReading:
         """Read a PIL picture, or an array or tensor `3 h w` in [0, 1], of any size."""
-        pixels = _small(picture, self.grid)
+        pixels = _small(image, self.grid)
         ground, share = _ground(pixels)
         padded = np.pad(pixels - ground[:, None, None], ((0, 0), *[(SLACK + MARGIN,) * 2] * 2))
         best = np.full((self.grid[0] * self.grid[1], len(self.emoji)), -1.0, dtype=np.float32)
@@ -80,9 +80,9 @@ class Checker:
             np.maximum(best, match.max(1), out=best)
         top = best.argmax(1)
         scores = best[np.arange(len(best)), top]
-        seen = (share >= PLAIN) & (scores >= self.threshold)
-        cells = tuple(self.emoji[i] if there else None for i, there in zip(top, seen))
-        return Reading(cells, tuple(scores.tolist()))
+        recognised = (share >= PLAIN) & (scores >= self.threshold)
+        cells = tuple(self.emoji[i] if is_recognised else None for i, is_recognised in zip(top, recognised))
+        return SceneReading(cells, tuple(scores.tolist()))
 
     def _match(self, padded: np.ndarray, templates: np.ndarray, side: int) -> np.ndarray:
         """Best correlation of every template in every cell, at this size."""
@@ -109,8 +109,8 @@ class Checker:
         return score.max(axis=(1, 3)).reshape(rows * columns, -1)
 
 
-def score(found: Sequence[Emoji | None], scene: Scene) -> dict[str, float]:
-    """What of the asked scene was found, each between 0 and 1, and how many cells that is.
+def score(recognised: Sequence[Emoji | None], scene: Scene) -> dict[str, float]:
+    """Shares of the requested scene that were recognised, each between 0 and 1, and numbers of cells.
 
     object: share of the asked things whose emoji stands anywhere (each found one counts once).
     count: 1 if as many things were found as asked.
@@ -118,26 +118,26 @@ def score(found: Sequence[Emoji | None], scene: Scene) -> dict[str, float]:
     all: 1 if exactly the asked scene was found.
     cells_right, cells_asked: `place` as numbers to be summed over pictures.
     """
-    asked = {thing.cell: thing.emoji for thing in scene.things}
-    anywhere = Counter(asked.values()) & Counter(emoji for emoji in found if emoji is not None)
-    right = sum(found[cell] == emoji for cell, emoji in asked.items())
+    requested = {thing.cell: thing.emoji for thing in scene.things}
+    anywhere = Counter(requested.values()) & Counter(emoji for emoji in recognised if emoji is not None)
+    right = sum(recognised[cell] == emoji for cell, emoji in requested.items())
     return {
-        "object": anywhere.total() / len(asked),
-        "count": float(sum(emoji is not None for emoji in found) == len(asked)),
-        "place": right / len(asked),
-        "all": float(all(found[cell] == asked.get(cell) for cell in range(scene.cells))),
+        "object": anywhere.total() / len(requested),
+        "count": float(sum(emoji is not None for emoji in recognised) == len(requested)),
+        "place": right / len(requested),
+        "all": float(all(recognised[cell] == requested.get(cell) for cell in range(scene.cells))),
         "cells_right": right,
-        "cells_asked": len(asked),
+        "cells_asked": len(requested),
     }
 
 
-def _small(picture: Image.Image | Any, grid: tuple[int, int]) -> Float[np.ndarray, "3 h w"]:
-    """The picture at `CELL` pixels a cell."""
-    if not isinstance(picture, Image.Image):
-        array = picture.detach().float().cpu().numpy() if hasattr(picture, "detach") else np.asarray(picture)
-        picture = Image.fromarray((array.clip(0, 1) * 255).round().astype(np.uint8).transpose(1, 2, 0))
+def _small(image: Image.Image | Any, grid: tuple[int, int]) -> Float[np.ndarray, "3 h w"]:
+    """The image at `CELL` pixels a cell."""
+    if not isinstance(image, Image.Image):
+        array = image.detach().float().cpu().numpy() if hasattr(image, "detach") else np.asarray(image)
+        image = Image.fromarray((array.clip(0, 1) * 255).round().astype(np.uint8).transpose(1, 2, 0))
     size = (grid[1] * CELL, grid[0] * CELL)
-    small = to_rgb(picture, "the picture").resize(size, Image.Resampling.BICUBIC)
+    small = to_rgb(image, "the image").resize(size, Image.Resampling.BICUBIC)
     return np.asarray(small, dtype=np.float32).transpose(2, 0, 1) / 255
 
 
@@ -157,8 +157,8 @@ def _templates(
     emoji: Sequence[Emoji], styles: Sequence[str], side: int, blur: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Colour times alpha, `n 3 window window`, and alpha, `n 1 window window`, of all emoji and styles."""
-    drawn = [artwork(one, style, side) for one in emoji for style in styles]
-    pixels = np.stack([np.asarray(one, dtype=np.float32) for one in drawn]).transpose(0, 3, 1, 2) / 255
+    artworks = [artwork(one, style, side) for one in emoji for style in styles]
+    pixels = np.stack([np.asarray(one, dtype=np.float32) for one in artworks]).transpose(0, 3, 1, 2) / 255
     pixels = np.pad(pixels, ((0, 0), (0, 0), (MARGIN, MARGIN), (MARGIN, MARGIN)))
     pixels = np.concatenate([pixels[:, :3] * pixels[:, 3:], pixels[:, 3:]], axis=1)
     if blur:

@@ -8,7 +8,7 @@ from functools import cached_property
 from chiasm.data.world.assets import Emoji
 from chiasm.data.world.dice import Dice
 from chiasm.data.world.scene import Scene, Thing
-from chiasm.data.world.splits import Split, allowed_beside
+from chiasm.data.world.splits import Split, allowed_together
 
 # Light grounds on which every emoji of the curated list stands out, white ones too.
 TINTS = (
@@ -86,7 +86,7 @@ class Composer:
 
     @cached_property
     def _allowed(self) -> tuple[int, ...]:
-        return allowed_beside(self.pool, self.held_out)
+        return allowed_together(self.pool, self.held_out)
 
     def _cast(self, different: int, dice: Dice) -> tuple[list[Emoji], list[Emoji]]:
         """`different` emoji that are there and `SPARE` that are not, neither to be told from the other."""

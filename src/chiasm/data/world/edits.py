@@ -66,11 +66,11 @@ def analogy(draft: Draft, composer: Composer, dice: Dice) -> Analogy:
     cell = dice.pick(common) if common else 0
 
     def change(scene: Scene, changed) -> Scene:
-        kept = [other for other in scene.things if other is not changed]
+        others = [other for other in scene.things if other is not changed]
         if kind == "remove":
-            return scene.holding(kept)
+            return scene.holding(others)
         new = replace(changed, emoji=other) if kind == "replace" else replace(changed, cell=cell)
-        return scene.holding([*kept, new])
+        return scene.holding([*others, new])
 
     return Analogy(kind, (example, change(example, twin)), before, change(before, thing))
 

@@ -23,7 +23,7 @@ class English(Phrases):
         (-1, -1): "above left", (-1, 0): "above", (-1, 1): "above right", (0, -1): "left",
         (0, 1): "right", (1, -1): "below left", (1, 0): "below", (1, 1): "below right",
     }  # fmt: skip
-    there, not_there = "yes", "no"
+    yes, no = "yes", "no"
     nowhere, nothing = "nowhere", "nothing"
     then, next_pair = "becomes", "So what becomes of this?"
 

@@ -44,9 +44,9 @@ class Mover:
 
     def box(self, time: int, canvas: int) -> Box:
         """Left, top, right, bottom in frame `time`."""
-        room = canvas - self.side
+        limit = canvas - self.side
         top, left = (
-            round(bounced(start + time * speed, room))
+            round(bounced(start + time * speed, limit))
             for start, speed in ((self.top, self.down), (self.left, self.right))
         )
         return left, top, left + self.side, top + self.side
@@ -70,16 +70,16 @@ class SceneClip(Clip):
         return [[mover.box(time, self.canvas) for mover in self.movers] for time in range(self.length)]
 
     def frames(self) -> list[Image.Image]:
-        return [self._drawn(boxes) for boxes in self.boxes()]
+        return [self._render(boxes) for boxes in self.boxes()]
 
     def open(self) -> Image.Image:
-        return self._drawn([mover.box(0, self.canvas) for mover in self.movers])
+        return self._render([mover.box(0, self.canvas) for mover in self.movers])
 
-    def _drawn(self, boxes: list[Box]) -> Image.Image:
+    def _render(self, boxes: list[Box]) -> Image.Image:
         frame = Image.new("RGB", (self.canvas, self.canvas), self.tint)
         for mover, box in zip(self.movers, boxes, strict=True):
-            drawn = artwork(mover.emoji, "plain", mover.side)
-            frame.paste(drawn, box[:2], drawn)
+            image = artwork(mover.emoji, "plain", mover.side)
+            frame.paste(image, box[:2], image)
         return frame
 
 
@@ -133,7 +133,7 @@ class MovingWorld(Source, name="moving_world"):
         if not 0 <= index < self.clips:
             raise IndexError(f"the moving world has clips 0 to {self.clips - 1}; clip {index} was asked for")
         clip, headings = self._clip(Dice("clip", self.seed, self.split, index))
-        told = [
+        motions = [
             f"{mover.emoji.english} moves {heading}"
             for mover, heading in zip(clip.movers, headings, strict=True)
         ]
@@ -144,8 +144,8 @@ class MovingWorld(Source, name="moving_world"):
             "headings": headings,
             "boxes": clip.boxes(),
         }
-        said = f"Film: {'; '.join(told)}."
-        messages = Message("user", (said,)), Message("assistant", (clip,))
+        prompt = f"Film: {'; '.join(motions)}."
+        messages = Message("user", (prompt,)), Message("assistant", (clip,))
         return [Sample(f"clip {index} of moving_world({self.split})", messages, truth)]
 
     @cached_property
@@ -174,35 +174,35 @@ class MovingWorld(Source, name="moving_world"):
             held = any(is_held_out(one, other, self.held_out) for one, other in pairs)
             if self.split == "emoji" or held == (self.split == "combination"):
                 return cast
-        kept = "with a held-out pair" if self.split == "combination" else "without held-out pairs"
+        condition = "with a held-out pair" if self.split == "combination" else "without held-out pairs"
         raise DataError(
-            f"moving_world: {count} of {len(self.emoji)} emoji {kept} are not to be found; take more"
+            f"moving_world: {count} of {len(self.emoji)} emoji {condition} are not to be found; take more"
         )
 
 
-def bounced(place: float, room: float) -> float:
-    """Where between 0 and `room` something stands that turns back at both ends."""
-    if room <= 0:
+def bounced(place: float, limit: float) -> float:
+    """Where between 0 and `limit` something stands that turns back at both ends."""
+    if limit <= 0:
         return 0.0
-    folded = place % (2 * room)
-    return min(folded, 2 * room - folded)
+    folded = place % (2 * limit)
+    return min(folded, 2 * limit - folded)
 
 
-def _check(given: dict) -> None:  # type: ignore[type-arg]
-    low, high = given["objects"]
+def _check(options: dict) -> None:  # type: ignore[type-arg]
+    low, high = options["objects"]
     limits = {
         "objects": (low <= high, "two rising numbers"),
-        "emoji": (given["emoji"] >= high + 1, f"{high + 1} or more, for {high} in a clip"),
-        "unseen": (given["split"] != "emoji" or given["unseen"] >= high, f"{high} or more"),
-        "sides": (0 < given["sides"][0] <= given["sides"][1] <= 1, "two rising shares of the canvas"),
-        "speed": (given["speed"][0] <= given["speed"][1], "two rising shares of the canvas"),
-        "tints": (1 <= given["tints"] <= len(TINTS), f"from 1 to {len(TINTS)}"),
-        "held_out": (0 < given["held_out"] <= 0.5, "above 0 and at most 0.5"),
+        "emoji": (options["emoji"] >= high + 1, f"{high + 1} or more, for {high} in a clip"),
+        "unseen": (options["split"] != "emoji" or options["unseen"] >= high, f"{high} or more"),
+        "sides": (0 < options["sides"][0] <= options["sides"][1] <= 1, "two rising shares of the canvas"),
+        "speed": (options["speed"][0] <= options["speed"][1], "two rising shares of the canvas"),
+        "tints": (1 <= options["tints"] <= len(TINTS), f"from 1 to {len(TINTS)}"),
+        "held_out": (0 < options["held_out"] <= 0.5, "above 0 and at most 0.5"),
         "split": (
-            given["split"] != "style" and (given["split"] != "combination" or low >= 2),
+            options["split"] != "style" and (options["split"] != "combination" or low >= 2),
             "train, emoji, or with two objects or more combination",
         ),
     }
     for name, (holds, right) in limits.items():
         if not holds:
-            raise DataError(f"moving_world: {name} is {given[name]!r}; it must be {right}")
+            raise DataError(f"moving_world: {name} is {options[name]!r}; it must be {right}")

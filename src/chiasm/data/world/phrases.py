@@ -22,8 +22,8 @@ class Phrases(ABC):
     language: ClassVar[Language]
     wordings: ClassVar[Mapping[str, Wording]]  # by type of question or instruction
     directions: ClassVar[dict[tuple[int, int], str]]  # by (rows down, columns right), each -1, 0 or 1
-    there: ClassVar[str]  # the answers of `exist`
-    not_there: ClassVar[str]
+    yes: ClassVar[str]  # the answers of `exist`
+    no: ClassVar[str]
     nowhere: ClassVar[str]  # where something is that is not there
     nothing: ClassVar[str]  # what is at an empty cell
     then: ClassVar[str]  # between the two pictures of an analogy

@@ -72,13 +72,13 @@ def count(draft: Draft, say: Phrases, dice: Dice, n: int) -> list[Question]:
 
 def exist(draft: Draft, say: Phrases, dice: Dice, n: int) -> list[Question]:
     """Is something of this name there? Half of the time it is."""
-    choices = (say.there, say.not_there)
+    choices = (say.yes, say.no)
     questions = []
     for present, absent in list(_present_and_absent(draft, dice))[:n]:
-        there = dice.coin()
-        emoji = present if there else _perhaps_stranger(absent, draft, dice)
+        is_present = dice.coin()
+        emoji = present if is_present else _perhaps_stranger(absent, draft, dice)
         text = say.ask("exist", one=say.name(emoji))
-        questions.append(Question("exist", text, say.there if there else say.not_there, choices))
+        questions.append(Question("exist", text, say.yes if is_present else say.no, choices))
     return questions
 
 

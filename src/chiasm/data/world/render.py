@@ -18,20 +18,20 @@ from chiasm.views import Size
 
 def render(scene: Scene, canvas: int) -> Image.Image:
     """The scene as RGB, `canvas` x `canvas` pixels."""
-    picture = Image.new("RGB", (canvas, canvas), scene.tint)
+    image = Image.new("RGB", (canvas, canvas), scene.tint)
     for thing, box in zip(scene.things, scene.boxes(canvas)):
-        drawn = artwork(thing.emoji, scene.style, box[2] - box[0])
-        picture.paste(drawn, box[:2], drawn)
-    return picture
+        styled = artwork(thing.emoji, scene.style, box[2] - box[0])
+        image.paste(styled, box[:2], styled)
+    return image
 
 
 def masks(scene: Scene, canvas: int) -> Bool[np.ndarray, "things canvas canvas"]:
     """The visible pixels of every thing: those that it covers by half or more."""
-    seen = np.zeros((len(scene.things), canvas, canvas), dtype=bool)
-    for mask, thing, (left, top, right, bottom) in zip(seen, scene.things, scene.boxes(canvas)):
+    visible = np.zeros((len(scene.things), canvas, canvas), dtype=bool)
+    for mask, thing, (left, top, right, bottom) in zip(visible, scene.things, scene.boxes(canvas)):
         alpha = artwork(thing.emoji, scene.style, right - left).getchannel("A")
         mask[top:bottom, left:right] = np.asarray(alpha) >= 128
-    return seen
+    return visible
 
 
 class ScenePicture(Picture):
@@ -68,8 +68,8 @@ class TextPicture(Picture):
         return _hash(f"text {self.lines} {self.canvas} {self.tint} pillow {PIL.__version__}")
 
     def open(self) -> Image.Image:
-        picture = Image.new("RGB", (self.canvas, self.canvas), self.tint)
-        draw = ImageDraw.Draw(picture)
+        image = Image.new("RGB", (self.canvas, self.canvas), self.tint)
+        draw = ImageDraw.Draw(image)
         # As large as the longest line allows: 0.9 of the width, at most a fifth of the height.
         width = max(draw.textlength(text, ImageFont.load_default(100)) for text in self.lines)
         font = ImageFont.load_default(min(self.canvas * 0.2, 90 * self.canvas / width))
@@ -81,7 +81,7 @@ class TextPicture(Picture):
             "mm",
             align="center",
         )
-        return picture
+        return image
 
 
 def _hash(text: str) -> str:

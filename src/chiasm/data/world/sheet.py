@@ -92,7 +92,7 @@ class _Sheet:
 
     def _card(self, index: int, left: int, top: int) -> None:
         scene = self.world.scene(index)
-        self._picture(scene, left, top)
+        self._scene_image(scene, left, top)
         for thing, box in zip(scene.things, scene.boxes(SIDE)):
             x, y = left + box[0], top + box[1]
             self.pen.rectangle((x, y, left + box[2], top + box[3]), outline=BLUE, width=1)
@@ -115,28 +115,28 @@ class _Sheet:
         """Questions that fit on a line, the types taking turns from card to card."""
         draft = self.world.composer.draft(index)
         types = list(QUESTIONS)
-        asked = []
+        questions = []
         for turn in range(len(types)):
             task = types[(index * 3 + turn) % len(types)]
             dice = Dice(task, self.world.seed, self.world.split, index)
-            asked += [(q.text, q.answer) for q in QUESTIONS[task](draft, self.say, dice, 1)]
+            questions += [(q.text, q.answer) for q in QUESTIONS[task](draft, self.say, dice, 1)]
         font = self._font(13)
-        return [pair for pair in asked if self.pen.textlength("  ".join(pair), font) <= SIDE + 8]
+        return [pair for pair in questions if self.pen.textlength("  ".join(pair), font) <= SIDE + 8]
 
     def _edits(self, top: int) -> int:
         self._text((GAP, top), "Edits: read the first, draw the second", 18)
         top += 32
         for pair in range(2):
             draft = self.world.composer.draft(pair)
-            made = edit(draft, self.say, Dice("edit", self.world.seed, pair))
+            example = edit(draft, self.say, Dice("edit", self.world.seed, pair))
             left = GAP + pair * 2 * (SIDE + GAP)
-            self._picture(made.before, left, top)
-            self._picture(made.after, left + SIDE + GAP, top)
+            self._scene_image(example.before, left, top)
+            self._scene_image(example.after, left + SIDE + GAP, top)
             y = top + SIDE // 2
             self.pen.polygon(
                 [(left + SIDE + 6, y - 8), (left + SIDE + 6, y + 8), (left + SIDE + 20, y)], fill=PALE
             )
-            self._text((left, top + SIDE + 8), made.text, 15)
+            self._text((left, top + SIDE + 8), example.text, 15)
         return top + SIDE + 52
 
     def _styles(self, top: int) -> int:
@@ -145,22 +145,22 @@ class _Sheet:
         step = (WIDTH - GAP) // len(STYLES)
         for place, style in enumerate(STYLES):
             scene = Scene(self.world.grid, self.world.scene(0).things, TINTS[place % len(TINTS)], style)
-            self._picture(scene, GAP + place * step, top, 150)
+            self._scene_image(scene, GAP + place * step, top, 150)
             held = "  (here)" if style in self.world.styles else ""
             self._text((GAP + place * step, top + 155), style + held, 14, INK if held else PALE)
         return top + 150 + 46
 
     def _emoji(self, top: int) -> None:
-        shown = self.world.emoji[:144]
-        of = f", the first {len(shown)}" if len(shown) < len(self.world.emoji) else ""
+        first = self.world.emoji[:144]
+        of = f", the first {len(first)}" if len(first) < len(self.world.emoji) else ""
         self._text((GAP, top), f"The {len(self.world.emoji)} emoji{of}", 18)
         step = (WIDTH - 2 * GAP) / 24
-        for place, emoji in enumerate(shown):
+        for place, emoji in enumerate(first):
             row, column = divmod(place, 24)
-            drawn = artwork(emoji, "plain", 34)
-            self.sheet.paste(drawn, (int(GAP + column * step), top + 34 + row * 46), drawn)
+            image = artwork(emoji, "plain", 34)
+            self.sheet.paste(image, (int(GAP + column * step), top + 34 + row * 46), image)
 
-    def _picture(self, scene: Scene, left: int, top: int, side: int = SIDE) -> None:
+    def _scene_image(self, scene: Scene, left: int, top: int, side: int = SIDE) -> None:
         self.sheet.paste(render(scene, side), (left, top))
 
     def _text(self, place, text: str, size: int, colour=INK) -> None:

@@ -110,7 +110,7 @@ class World(Source, name="world"):
         seed: int = 0,
     ):
         self.options = {key: value for key, value in locals().items() if key not in ("self", "__class__")}
-        check_options(self.options, known_tasks=[*QUESTIONS, *TASKS])
+        check_options(self.options, task_names=[*QUESTIONS, *TASKS])
         self.split, self.canvas, self.drawn_canvas, self.seed = split, canvas, drawn_canvas, seed
         self.scenes, self.tasks, self.drawn_jitter, self.turns = scenes, dict(tasks), drawn_jitter, turns
         self.say = phrases(language)
@@ -162,19 +162,19 @@ class World(Source, name="world"):
             if assistant
             else (Message("document", user),)
         )
-        known = {"task": task, "split": self.split, "language": self.say.language, "phrasings": phrasings}
+        common = {"task": task, "split": self.split, "language": self.say.language, "phrasings": phrasings}
         return Sample(
             f"scene {index} of world({self.split}), {name}",
             messages,
-            {**known, "scene": draft.scene, **truth},
+            {**common, "scene": draft.scene, **truth},
         )
 
     def _conversations(self, samples: list[Sample], index: int) -> list[Sample]:
         """The same samples, those of questions in random order, `turns` of them in one document."""
-        asked = Dice("turns", self.seed, self.split, index).shuffle(
+        questions = Dice("turns", self.seed, self.split, index).shuffle(
             [sample for sample in samples if sample.truth["task"] in QUESTIONS]
         )
-        chunks = [asked[start : start + self.turns] for start in range(0, len(asked), self.turns)]
+        chunks = [questions[start : start + self.turns] for start in range(0, len(questions), self.turns)]
         conversations = [_conversation(chunk, number) for number, chunk in enumerate(chunks, 1)]
         return [*conversations, *(sample for sample in samples if sample.truth["task"] not in QUESTIONS)]
 
@@ -187,9 +187,9 @@ class World(Source, name="world"):
         if task not in QUESTIONS:
             yield from TASKS[task](self, draft, say, dice, count)
             return
-        picture = ScenePicture(draft.scene, self.canvas)
-        for asked in QUESTIONS[task](draft, say, dice, count):
-            yield (picture, asked.text), (asked.answer,), _truth(asked)
+        image = ScenePicture(draft.scene, self.canvas)
+        for question in QUESTIONS[task](draft, say, dice, count):
+            yield (image, question.text), (question.answer,), _truth(question)
 
     def _caption(self, draft: Draft, say: Phrases, dice: Dice, count: int) -> Iterator[Document]:
         caption = say.caption(draft.scene)
@@ -209,45 +209,59 @@ class World(Source, name="world"):
     def _draw(self, draft: Draft, say: Phrases, dice: Dice, count: int) -> Iterator[Document]:
         for _ in range(count):
             text = say.ask("draw", caption=say.caption(draft.scene))
-            yield (text,), (self._drawn(draft.scene),), {}
+            yield (text,), (self._target(draft.scene),), {}
 
     def _edit(self, draft: Draft, say: Phrases, dice: Dice, count: int) -> Iterator[Document]:
         for _ in range(count):
-            made = edit(draft, say, dice)
-            truth = {"kind": made.kind, "scene": made.after, "before": made.before}
-            yield (ScenePicture(made.before, self.canvas), made.text), (self._drawn(made.after),), truth
+            example = edit(draft, say, dice)
+            truth = {"kind": example.kind, "scene": example.after, "before": example.before}
+            yield (
+                (ScenePicture(example.before, self.canvas), example.text),
+                (self._target(example.after),),
+                truth,
+            )
 
     def _analogy(self, draft: Draft, say: Phrases, dice: Dice, count: int) -> Iterator[Document]:
         for _ in range(count):
-            made = analogy(draft, self.composer, dice)
+            example = analogy(draft, self.composer, dice)
             first, second, third = (
-                ScenePicture(scene, self.canvas) for scene in (*made.example, made.before)
+                ScenePicture(scene, self.canvas) for scene in (*example.example, example.before)
             )
-            truth = {"kind": made.kind, "scene": made.after, "before": made.before, "example": made.example}
-            yield (first, say.then, second, say.next_pair, third), (self._drawn(made.after),), truth
+            truth = {
+                "kind": example.kind,
+                "scene": example.after,
+                "before": example.before,
+                "example": example.example,
+            }
+            yield (first, say.then, second, say.next_pair, third), (self._target(example.after),), truth
 
     def _sentence(self, draft: Draft, say: Phrases, dice: Dice, count: int) -> Iterator[Document]:
         for _ in range(count):
-            made = analogy(draft, self.composer, dice)
-            scenes = (*made.example, made.before, made.after)
-            truth = {"kind": made.kind, "scene": made.after, "before": made.before, "example": made.example}
-            yield tuple(map(self._drawn, scenes)), (), truth
+            example = analogy(draft, self.composer, dice)
+            scenes = (*example.example, example.before, example.after)
+            truth = {
+                "kind": example.kind,
+                "scene": example.after,
+                "before": example.before,
+                "example": example.example,
+            }
+            yield tuple(map(self._target, scenes)), (), truth
 
     def _read(self, draft: Draft, say: Phrases, dice: Dice, count: int) -> Iterator[Document]:
         for _ in range(count):
             # English in any language: PIL's built-in font has no Chinese letters.
             lines = tuple(one.english for one in dice.sample(self.emoji, 1 + dice.below(2)))
             answer = " ".join(lines)
-            picture = TextPicture(lines, self.canvas, TINTS[dice.below(self.composer.tints)])
-            yield (picture, say.ask("read")), (answer,), {"answer": answer}
+            image = TextPicture(lines, self.canvas, TINTS[dice.below(self.composer.tints)])
+            yield (image, say.ask("read")), (answer,), {"answer": answer}
 
     def _words(self, draft: Draft, say: Phrases, dice: Dice, count: int) -> Iterator[Document]:
         caption = say.caption(draft.scene)
         for task in dice.sample(list(QUESTIONS), count):
-            for asked in QUESTIONS[task](draft, say, dice, 1):
-                yield (f"{caption} {asked.text}",), (asked.answer,), _truth(asked)
+            for question in QUESTIONS[task](draft, say, dice, 1):
+                yield (f"{caption} {question.text}",), (question.answer,), _truth(question)
 
-    def _drawn(self, scene: Scene) -> ScenePicture:
+    def _target(self, scene: Scene) -> ScenePicture:
         return ScenePicture(scene.calmed(self.drawn_jitter), self.drawn_canvas)
 
 
@@ -264,17 +278,22 @@ def _conversation(questions: list[Sample], number: int) -> Sample:
     return Sample(f"{first.name.split(', ')[0]}, conversation {number}", (*first.messages, *later), truth)
 
 
-def _truth(asked: Question) -> dict[str, Any]:
+def _truth(question: Question) -> dict[str, Any]:
     """answer_class: what "always the commonest answer" counts: the answer, or which name of a choice."""
-    answer_class = asked.answer
-    if asked.type == "choice":
-        answer_class = ("first", "second")[asked.choices.index(asked.answer)]
-    truth = {"type": asked.type, "question": asked.text, "answer": asked.answer, "choices": asked.choices}
+    answer_class = question.answer
+    if question.type == "choice":
+        answer_class = ("first", "second")[question.choices.index(question.answer)]
+    truth = {
+        "type": question.type,
+        "question": question.text,
+        "answer": question.answer,
+        "choices": question.choices,
+    }
     return {**truth, "answer_class": answer_class}
 
 
-def _strangers(shown: int, count: int, split: Split) -> tuple[Emoji, ...]:
-    return strangers(emoji_set(shown + count)[shown:], split) if count else ()
+def _strangers(named: int, count: int, split: Split) -> tuple[Emoji, ...]:
+    return strangers(emoji_set(named + count)[named:], split) if count else ()
 
 
 TASKS: dict[str, Callable[[World, Draft, Phrases, Dice, int], Iterator[Document]]] = {

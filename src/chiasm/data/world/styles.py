@@ -1,4 +1,4 @@
-"""Drawing styles: honest transforms of one RGBA picture into another, so that a style can be held out."""
+"""Drawing styles: honest transforms of one RGBA image into another, so that a style can be held out."""
 
 from __future__ import annotations
 
@@ -9,44 +9,44 @@ from PIL import Image, ImageChops, ImageFilter, ImageOps
 INK = (40, 40, 46)
 
 
-def plain(picture: Image.Image) -> Image.Image:
+def plain(image: Image.Image) -> Image.Image:
     """As Twemoji draws it."""
-    return picture
+    return image
 
 
-def flat(picture: Image.Image) -> Image.Image:
+def flat(image: Image.Image) -> Image.Image:
     """Smoothed and posterised to four levels a channel."""
-    red, green, blue, alpha = picture.split()
+    red, green, blue, alpha = image.split()
     smooth = Image.merge("RGB", (red, green, blue)).filter(ImageFilter.MedianFilter(5))
     return Image.merge("RGBA", (*ImageOps.posterize(smooth, 2).split(), alpha))
 
 
-def grey(picture: Image.Image) -> Image.Image:
+def grey(image: Image.Image) -> Image.Image:
     """Without colour."""
-    return Image.merge("RGBA", (*[picture.convert("L")] * 3, picture.getchannel("A")))
+    return Image.merge("RGBA", (*[image.convert("L")] * 3, image.getchannel("A")))
 
 
-def line(picture: Image.Image) -> Image.Image:
+def line(image: Image.Image) -> Image.Image:
     """Ink outlines on white, the way of a colouring book."""
-    alpha = picture.getchannel("A")
-    on_white = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
+    alpha = image.getchannel("A")
+    on_white = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     red, green, blue = (_edges(channel, 255) for channel in on_white.split())
     inner = ImageChops.lighter(ImageChops.lighter(red, green), blue)
     edges = ImageChops.lighter(inner, _edges(alpha, 0)).point(lambda value: min(255, value * 3))
-    paper = Image.new("RGB", picture.size, "white")
+    paper = Image.new("RGB", image.size, "white")
     paper.paste(INK, mask=edges)
     return Image.merge("RGBA", (*paper.split(), ImageChops.lighter(alpha, edges)))
 
 
-def mirror(picture: Image.Image) -> Image.Image:
+def mirror(image: Image.Image) -> Image.Image:
     """Left and right exchanged."""
-    return ImageOps.mirror(picture)
+    return ImageOps.mirror(image)
 
 
-def mosaic(picture: Image.Image) -> Image.Image:
+def mosaic(image: Image.Image) -> Image.Image:
     """A mosaic of 12 x 12 squares."""
-    small = picture.resize((12, 12), Image.Resampling.BOX)
-    return small.resize(picture.size, Image.Resampling.NEAREST)
+    small = image.resize((12, 12), Image.Resampling.BOX)
+    return small.resize(image.size, Image.Resampling.NEAREST)
 
 
 STYLES: dict[str, Callable[[Image.Image], Image.Image]] = {
