@@ -58,13 +58,13 @@ class Case:
     @cached_property
     def tensors(self) -> dict[str, Tensor]:
         """The original's state dict, with generated weights and shared tensors."""
-        found = self._group("param/")
+        weights = self._group("param/")
         generated = self.told.get("generated", {"tensors": []})
-        for key, shape, mean, half in generated["tensors"]:
+        for key, shape, mean, half_range in generated["tensors"]:
             draw = np.random.RandomState(zlib.crc32(f"{generated['seed']}/{key}".encode()))
             u = draw.random_sample(int(np.prod(shape)))
-            found[key] = torch.from_numpy(np.float32(mean + half * (2 * u - 1)).reshape(shape))
-        return found | {key: found[other] for key, other in self.told.get("alias", {}).items()}
+            weights[key] = torch.from_numpy(np.float32(mean + half_range * (2 * u - 1)).reshape(shape))
+        return weights | {key: weights[other] for key, other in self.told.get("alias", {}).items()}
 
     @cached_property
     def inputs(self) -> dict[str, Tensor]:
@@ -85,25 +85,27 @@ class Case:
 def read_cases(paths: Iterable[str | Path]) -> list[Case]:
     """The cases of files and folders, sorted; raises CheckpointError for a path without any."""
     files: list[Path] = []
-    for given in map(Path, paths):
-        if given.is_dir():
-            found = sorted(given.rglob("*.json"))
-            if not found:
-                raise CheckpointError(f"{given} holds no parity cases (SYSTEM/CASE.json)")
-            files += found
-        elif given.with_suffix(".json").is_file():
-            files.append(given.with_suffix(".json"))
+    for root in map(Path, paths):
+        if root.is_dir():
+            cases = sorted(root.rglob("*.json"))
+            if not cases:
+                raise CheckpointError(f"{root} holds no parity cases (SYSTEM/CASE.json)")
+            files += cases
+        elif root.with_suffix(".json").is_file():
+            files.append(root.with_suffix(".json"))
         else:
-            raise CheckpointError(f"there is no parity case {given}")
+            raise CheckpointError(f"there is no parity case {root}")
     return [_read(path) for path in dict.fromkeys(files)]
 
 
 def _read(path: Path) -> Case:
     try:
-        told = safe_json.parse(path.read_text(encoding="utf-8"))
-        known = isinstance(told["system"], str) and ("rows" in told or isinstance(told["outputs"], dict))
+        record = safe_json.parse(path.read_text(encoding="utf-8"))
+        valid = isinstance(record["system"], str) and (
+            "rows" in record or isinstance(record["outputs"], dict)
+        )
     except (OSError, ValueError, KeyError, TypeError):
-        known = False
-    if not known:
+        valid = False
+    if not valid:
         raise CheckpointError(f"{path} is not the JSON of a parity case")
-    return Case(path, told)
+    return Case(path, record)

@@ -102,14 +102,14 @@ def _check_values(
     """Raise CheckpointError naming weights that are not numbers, or numbers of another kind than a weight's."""
     for name, parameter in module.named_parameters():
         tensor = full[prefix + name]
-        called = " + ".join(names.their_names(prefix + name)) or name
+        their_name = " + ".join(names.their_names(prefix + name)) or name
         if parameter.is_floating_point() and not tensor.is_floating_point():
             raise CheckpointError(
-                f"{where}: {called} is of type {tensor.dtype}; a weight has to be a real number"
+                f"{where}: {their_name} is of type {tensor.dtype}; a weight has to be a real number"
             )
         if not bool(tensor.isfinite().all()):
             count = int((~tensor.isfinite()).sum())
-            raise CheckpointError(f"{where}: {called} has {count} values that are not finite")
+            raise CheckpointError(f"{where}: {their_name} has {count} values that are not finite")
 
 
 def check_fit(
@@ -119,30 +119,32 @@ def check_fit(
 
     Raises CheckpointError naming, in the original's words, those that are missing, left over or of another shape.
     """
-    own = {prefix + key: tensor for key, tensor in module.state_dict().items()}
+    expected = {prefix + key: tensor for key, tensor in module.state_dict().items()}
     full = dict(ours)
     for twins in _tied(module, prefix):
-        given = [key for key in twins if key in ours]
-        if given and any(not torch.equal(ours[given[0]], ours[key]) for key in given[1:]):
-            raise CheckpointError(f"{where}: the config ties {some(given)}, but they differ")
-        full |= {key: ours[given[0]] for key in twins if given and key not in ours}
-    full |= {key: tensor for key, tensor in own.items() if key not in full and names.is_own(key)}
+        tied_keys = [key for key in twins if key in ours]
+        if tied_keys and any(not torch.equal(ours[tied_keys[0]], ours[key]) for key in tied_keys[1:]):
+            raise CheckpointError(f"{where}: the config ties {some(tied_keys)}, but they differ")
+        full |= {key: ours[tied_keys[0]] for key in twins if tied_keys and key not in ours}
+    full |= {key: tensor for key, tensor in expected.items() if key not in full and names.is_own(key)}
 
     def called(key: str) -> str:
         return " + ".join(names.their_names(key)) or key
 
-    missing = [called(key) for key in own if key not in full]
-    surplus = [called(key) for key in full if key not in own]
+    missing = [called(key) for key in expected if key not in full]
+    surplus = [called(key) for key in full if key not in expected]
     reshaped = [
-        f"{called(key)} is {tuple(full[key].shape)} but the config makes it {tuple(own[key].shape)}"
-        for key in own
-        if key in full and full[key].shape != own[key].shape
+        f"{called(key)} is {tuple(full[key].shape)} but the config makes it {tuple(expected[key].shape)}"
+        for key in expected
+        if key in full and full[key].shape != expected[key].shape
     ]
-    said = [f"{len(missing)} tensors are missing: {some(missing)}"] if missing else []
-    said += [f"{len(surplus)} tensors are more than the config asks for: {some(surplus)}"] if surplus else []
-    said += [f"the config contradicts {len(reshaped)} tensors: {some(reshaped)}"] if reshaped else []
-    if said:
-        raise CheckpointError(f"{where}{_alone(own, ours)}: {'; '.join(said)}")
+    problems = [f"{len(missing)} tensors are missing: {some(missing)}"] if missing else []
+    problems += (
+        [f"{len(surplus)} tensors are more than the config asks for: {some(surplus)}"] if surplus else []
+    )
+    problems += [f"the config contradicts {len(reshaped)} tensors: {some(reshaped)}"] if reshaped else []
+    if problems:
+        raise CheckpointError(f"{where}{_alone(expected, ours)}: {'; '.join(problems)}")
     return full
 
 
@@ -151,8 +153,8 @@ def _alone(own: Iterable[str], ours: Iterable[str]) -> str:
     present = {key.split(".")[0] for key in ours}
     if "language" in present or not any(key.startswith("language.") for key in own):
         return ""
-    held = "a projector" if "connector" in present else " and ".join(sorted(present)) or "nothing"
-    return f" holds {held} alone, without the language model that it belongs to"
+    contents = "a projector" if "connector" in present else " and ".join(sorted(present)) or "nothing"
+    return f" holds {contents} alone, without the language model that it belongs to"
 
 
 def import_checkpoint(
@@ -170,43 +172,43 @@ def import_checkpoint(
     Raises CheckpointError.
     """
     folder = Folder(Path(source), averaged=averaged)
-    chosen = find_family(layout) if layout else recognise(folder)
-    with reading_config(str(source), chosen):
-        original = chosen.read(folder)
-        constants = chosen.constants(folder)
+    family = find_family(layout) if layout else recognise(folder)
+    with reading_config(str(source), family):
+        original = family.read(folder)
+        constants = family.constants(folder)
     if averaged and not folder.tensors_read:
         raise CheckpointError(
-            f"checkpoints of {chosen.name!r} are known without a moving average of their weights"
+            f"checkpoints of {family.name!r} are known without a moving average of their weights"
         )
-    plan = chosen.plan(original.config, original.tensors.keys(), str(source))
+    plan = family.plan(original.config, original.tensors.keys(), str(source))
     check_preprocessor(folder, plan.model)
-    text = Path(tokenizer) if tokenizer else chosen.tokenizer(folder)
-    if text is None and _reads_text(plan.model):
+    tokenizer_folder = Path(tokenizer) if tokenizer else family.tokenizer(folder)
+    if tokenizer_folder is None and _reads_text(plan.model):
         raise CheckpointError(f"{source} has no tokenizer files; give a folder that has them (--tokenizer)")
-    template = _template(text, folder.path, plan.chat_template)
+    template = _template(tokenizer_folder, folder.path, plan.chat_template)
     if template is None and _reads_text(plan.model) and plan.model["language"]["type"] == "causal":
         raise CheckpointError(
-            f"{source} has no chat template, and none is known for this language model of {chosen.name!r}; put a "
+            f"{source} has no chat template, and none is known for this language model of {family.name!r}; put a "
             f"{JINJA} into it, or give the folder of a tokenizer that has one (--tokenizer)"
         )
     loaded = load(
-        chosen,
+        family,
         original,
-        tokenizer=text,
+        tokenizer=tokenizer_folder,
         constants=constants,
         name=folder.path.resolve().name,
         remark=folder.remark,
         where=str(source),
     )
     if "encoder.mean" not in constants:
-        with reading_config(str(source), chosen):
+        with reading_config(str(source), family):
             check_colours(folder, getattr(loaded.model, "encoder", None))
     if hasattr(loaded.model, "language"):
-        words = loaded.model.language.tokenizer
-        words.stops |= frozenset(stop_ids(folder.path))
-        _finish_tokenizer(words, template, plan.added_tokens)
+        text_tokenizer = loaded.model.language.tokenizer
+        text_tokenizer.stops |= frozenset(stop_ids(folder.path))
+        _finish_tokenizer(text_tokenizer, template, plan.added_tokens)
     origin = {
-        "family": chosen.name,
+        "family": family.name,
         "averaged": averaged,
         "config": original.config,
         "borrowed": {name: _digest(original.tensors[name]) for name in original.borrowed},
@@ -216,12 +218,12 @@ def import_checkpoint(
             if name not in original.borrowed
         },
     }
-    aside = {key: tensor for key, tensor in loaded.unused.items() if key not in original.borrowed}
+    unused = {key: tensor for key, tensor in loaded.unused.items() if key not in original.borrowed}
     with whole_folder(Path(destination)) as draft:
         _write(loaded, draft)
         (draft / FILES).mkdir(parents=True)
         write_json(draft / ORIGIN, origin)
-        write_tensors(draft / ASIDE, {key: tensor.clone() for key, tensor in aside.items()})
+        write_tensors(draft / ASIDE, {key: tensor.clone() for key, tensor in unused.items()})
         for path in _side_files(folder.path):
             (draft / FILES / path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(folder.path / path, draft / FILES / path)
@@ -231,10 +233,10 @@ def import_checkpoint(
 
 def _side_files(folder: Path) -> list[Path]:
     """What stands beside the weights, in subfolders too, but for hidden ones; relative to the folder."""
-    found = (path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file())
+    paths = (path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file())
     return [
         path
-        for path in found
+        for path in paths
         if path.suffix in SIDE_SUFFIXES
         and not path.name.endswith(".index.json")
         and not any(part.startswith(".") for part in path.parts)
@@ -246,40 +248,40 @@ def export_checkpoint(folder: str | Path, destination: str | Path, layout: str |
 
     What was imported from that layout comes back bit for bit, in its types and with its other files.
     """
-    place = find_checkpoint(folder)
-    record = read_parts(place)
+    checkpoint = find_checkpoint(folder)
+    record = read_parts(checkpoint)
     if record["model"].get("routing", {}).get("type") == "lora":
         raise CheckpointError(
             f"{folder} has low-rank updates beside its weights; `chiasm merge {folder} OUT` adds them, and OUT "
             "can be exported"
         )
-    check_seal(place)
-    tensors = read_weights(place, record)
+    check_seal(checkpoint)
+    tensors = read_weights(checkpoint, record)
     # What only judged or made targets in training; no public layout has room for it.
     training = (*TRAINING, *(f"{slot}." for slot in targets_alone(record["model"])))
     tensors = {name: value for name, value in tensors.items() if not name.startswith(training)}
-    origin = read_json(place / ORIGIN) if (place / ORIGIN).is_file() else None
-    wanted = layout or (origin or {}).get("family")
-    if wanted is None:
+    origin = read_json(checkpoint / ORIGIN) if (checkpoint / ORIGIN).is_file() else None
+    family_name = layout or (origin or {}).get("family")
+    if family_name is None:
         raise CheckpointError(f"{folder} was not imported; say to which family it is to be exported (--to)")
-    chosen = find_family(wanted)
-    if origin is not None and origin["family"] == chosen.name:
+    family = find_family(family_name)
+    if origin is not None and origin["family"] == family.name:
         original = _restored(
-            chosen, origin, tensors, read_tensors(place / ASIDE), set(record["tied"]), str(folder)
+            family, origin, tensors, read_tensors(checkpoint / ASIDE), set(record["tied"]), str(folder)
         )
-        side = place / FILES
+        side = checkpoint / FILES
     else:
-        config = chosen.config(record["model"])
-        once = {name: tensor for name, tensor in tensors.items() if name not in record["tied"]}
-        original = Original(config, chosen.names(config).to_theirs(once, str(folder)))
-        side = place / "tokenizer"
+        config = family.config(record["model"])
+        untied = {name: tensor for name, tensor in tensors.items() if name not in record["tied"]}
+        original = Original(config, family.names(config).to_theirs(untied, str(folder)))
+        side = checkpoint / "tokenizer"
     with whole_folder(Path(destination)) as draft:
         if side.is_dir():
             shutil.copytree(side, draft, dirs_exist_ok=True)
-            _keep_template(place / "tokenizer", draft)
-        if side != place / FILES:
-            chosen.complete(original, record["model"], tensors, draft)
-        chosen.write(original, draft)
+            _keep_template(checkpoint / "tokenizer", draft)
+        if side != checkpoint / FILES:
+            family.complete(original, record["model"], tensors, draft)
+        family.write(original, draft)
     return Path(destination)
 
 
@@ -287,16 +289,16 @@ def _restored(
     layout: Family,
     origin: Mapping[str, Any],
     ours: Mapping[str, Tensor],
-    aside: Mapping[str, Tensor],
+    unused: Mapping[str, Tensor],
     tied: set[str],
     where: str,
 ) -> Original:
     """The original's tensors, in its types: what was imported, with the values as they are now."""
     borrowed = origin["borrowed"]
     names = layout.names(origin["config"], [*origin["tensors"], *borrowed])
-    theirs = {**aside, **names.to_theirs(ours, where)}
+    theirs = {**unused, **names.to_theirs(ours, where)}
     redundant = {name for ours_name in tied for name in names.their_names(ours_name)}
-    made: dict[str, Tensor] = {}
+    restored: dict[str, Tensor] = {}
     for name, (dtype, shape) in origin["tensors"].items():
         if name not in theirs:
             raise CheckpointError(f"{where}: nothing in the model gives {name}")
@@ -304,15 +306,15 @@ def _restored(
             raise CheckpointError(
                 f"{where}: {name} is {tuple(theirs[name].shape)} now but was {tuple(shape)}"
             )
-        made[name] = theirs[name].to(getattr(torch, dtype))
+        restored[name] = theirs[name].to(getattr(torch, dtype))
     if any(name in theirs and _digest(theirs[name]) != digest for name, digest in borrowed.items()):
-        made |= {name: theirs[name] for name in borrowed if name in theirs}  # it was trained since
-    surplus = [n for n in theirs if n not in made and n not in borrowed and n not in redundant]
+        restored |= {name: theirs[name] for name in borrowed if name in theirs}  # it was trained since
+    surplus = [n for n in theirs if n not in restored and n not in borrowed and n not in redundant]
     if surplus:
         raise CheckpointError(
             f"{where} has {len(surplus)} tensors that the original had not: {some(surplus)}"
         )
-    return Original(origin["config"], made)
+    return Original(origin["config"], restored)
 
 
 def _built(spec: Mapping[str, Mapping[str, Any]], tokenizer: Path | None) -> nn.Module:
@@ -325,23 +327,23 @@ def _built(spec: Mapping[str, Mapping[str, Any]], tokenizer: Path | None) -> nn.
         return Model(spec)
     with tempfile.TemporaryDirectory() as draft:
         if tokenizer is None:
-            told = spec["language"].get("config") or spec["language"]
+            config = spec["language"].get("config") or spec["language"]
             # What only reads features made elsewhere has no vocabulary.
-            size = told.get("vocab_size", 8) - len(_markers(spec))
-            words = _numbers(size)
-            words.chat_template = PLAIN_TEMPLATE
-            words.save_pretrained(draft)
+            size = config.get("vocab_size", 8) - len(_markers(spec))
+            text_tokenizer = _numbers(size)
+            text_tokenizer.chat_template = PLAIN_TEMPLATE
+            text_tokenizer.save_pretrained(draft)
         options = {**spec["language"], "tokenizer": str(tokenizer or draft)}
         return Model({**spec, "language": options})
 
 
 def _markers(spec: Mapping[str, Mapping[str, Any]]) -> set[str]:
     """The tokens round pictures, which a tokenizer is given where it lacks them."""
-    told = spec["language"]
-    found = {told.get("read_marker"), told.get("read_end")}
+    language = spec["language"]
+    markers = {language.get("read_marker"), language.get("read_end")}
     if "image_head" in spec:
-        found |= {told.get("draw_marker", DRAW), told.get("draw_end")}
-    return {marker for marker in found if marker is not None}
+        markers |= {language.get("draw_marker", DRAW), language.get("draw_end")}
+    return {marker for marker in markers if marker is not None}
 
 
 def _reads_text(spec: Mapping[str, Mapping[str, Any]]) -> bool:
@@ -375,10 +377,10 @@ def _finish_tokenizer(
     if added:
         tokenizer.inner.add_tokens(list(added), special_tokens=True)
     for token, id in added.items():
-        made = tokenizer.inner.convert_tokens_to_ids(token)
-        if made != id:
+        actual = tokenizer.inner.convert_tokens_to_ids(token)
+        if actual != id:
             raise CheckpointError(
-                f"the tokenizer has {token} at {made}, but the model at {id}: it is not the one of the model"
+                f"the tokenizer has {token} at {actual}, but the model at {id}: it is not the one of the model"
             )
     if template:
         tokenizer.inner.chat_template = template
@@ -411,10 +413,10 @@ def _write(loaded: Loaded, folder: Path) -> None:
 
 def _tied(module: nn.Module, prefix: str) -> list[list[str]]:
     """Names of one and the same parameter."""
-    found: dict[int, list[str]] = {}
+    groups: dict[int, list[str]] = {}
     for name, parameter in module.named_parameters(remove_duplicate=False):
-        found.setdefault(id(parameter), []).append(prefix + name)
-    return [names for names in found.values() if len(names) > 1]
+        groups.setdefault(id(parameter), []).append(prefix + name)
+    return [names for names in groups.values() if len(names) > 1]
 
 
 def _digest(tensor: Tensor) -> str:

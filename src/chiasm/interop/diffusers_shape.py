@@ -14,7 +14,7 @@ def unet_shape(tensors: Mapping[str, Tensor], *, heads: int, groups: int) -> dic
     crossed = [f"down_blocks.{i}.attentions.0.proj_in.weight" in tensors for i in range(blocks)]
     first = crossed.index(True)
     attention = f"down_blocks.{first}.attentions.0."
-    found: dict[str, Any] = {
+    config: dict[str, Any] = {
         "block_out_channels": _channels(tensors, "down_blocks.", blocks),
         "layers_per_block": _count(tensors, "down_blocks.0.resnets."),
         "down_block_types": ["CrossAttnDownBlock2D" if each else "DownBlock2D" for each in crossed],
@@ -30,7 +30,7 @@ def unet_shape(tensors: Mapping[str, Tensor], *, heads: int, groups: int) -> dic
         "in_channels": tensors["conv_in.weight"].shape[1],
         "out_channels": tensors["conv_out.weight"].shape[0],
     }
-    return found
+    return config
 
 
 def added_shape(tensors: Mapping[str, Tensor], pooled: int) -> dict[str, Any]:

@@ -18,9 +18,9 @@ from chiasm.sequence import Document, Kind
 
 def prompt(ids: Sequence[int]) -> Document:
     """A document of these ids, behind which a picture is written."""
-    made = Document("a prompt of the case")
-    made.add_text(ids, learn=False)
-    return made
+    document = Document("a prompt of the case")
+    document.add_text(ids, learn=False)
+    return document
 
 
 def forced(model: Model, prompts: Sequence[Document], span: Span) -> Float[Tensor, "n m d"]:

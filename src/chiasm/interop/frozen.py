@@ -37,7 +37,7 @@ def frozen_clip(reference: str | Path) -> dict[str, Tensor]:
 def frozen_language(reference: str | Path, table: str, vocabulary: int) -> dict[str, Tensor]:
     """A causal language model without its `table` of embeddings; rows of zeros for words new in the vocabulary."""
     tensors = read_tensors(resolve(str(reference)))
-    kept = {name: t for name, t in tensors.items() if name != table and not name.endswith(BUFFERS)}
-    for name in HEADS & kept.keys():
-        kept[name] = functional.pad(kept[name], (0, 0, 0, vocabulary - len(kept[name])))
-    return {f"language.inner.{name}": tensor for name, tensor in kept.items()}
+    retained = {name: t for name, t in tensors.items() if name != table and not name.endswith(BUFFERS)}
+    for name in HEADS & retained.keys():
+        retained[name] = functional.pad(retained[name], (0, 0, 0, vocabulary - len(retained[name])))
+    return {f"language.inner.{name}": tensor for name, tensor in retained.items()}

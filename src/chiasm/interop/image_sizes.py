@@ -53,16 +53,18 @@ def _sides(key: str, size: Any) -> dict[str, int]:
     return sides
 
 
-def _only_side(key: str, sides: Mapping[str, int], wanted: int) -> None:
-    if any(pixels != wanted for pixels in sides.values()):
-        raise CheckpointError(f"{key} is {_written(sides)}, but the config makes images {wanted} pixels wide")
+def _only_side(key: str, sides: Mapping[str, int], expected: int) -> None:
+    if any(pixels != expected for pixels in sides.values()):
+        raise CheckpointError(
+            f"{key} is {_written(sides)}, but the config makes images {expected} pixels wide"
+        )
 
 
-def _only_sides(sizes: Mapping[str, Mapping[str, int]], wanted: Mapping[str, int], remark: str) -> None:
-    """A `size` alone, of no other sides than those wanted; remark: what images are made of it."""
+def _only_sides(sizes: Mapping[str, Mapping[str, int]], expected: Mapping[str, int], treatment: str) -> None:
+    """A `size` alone, of no other sides than those wanted; treatment: what images are made of it."""
     for key, sides in sizes.items():
-        if key != "size" or not sides.items() <= wanted.items():
-            raise CheckpointError(f"{key} is {_written(sides)}, but images are {remark} {wanted}")
+        if key != "size" or not sides.items() <= expected.items():
+            raise CheckpointError(f"{key} is {_written(sides)}, but images are {treatment} {expected}")
 
 
 def _check_form(config: Config, sides: Mapping[str, int], fit: str | None) -> None:

@@ -48,12 +48,12 @@ class GroupedQKV(Transform):
 
 def internlm2_config(config: Mapping[str, Any], keys: Sequence[str] = ()) -> dict[str, Any]:
     """The language model `causal` for InternLM2's config; `keys` tell whether its attention has biases."""
-    told = {key: value for key, value in config.items() if key not in DROPPED}
+    llama_options = {key: value for key, value in config.items() if key not in DROPPED}
     scaling = config.get("rope_scaling")
     if scaling and float(scaling.get("factor", 1.0)) != 1.0:
-        told["rope_scaling"] = scaling
+        llama_options["rope_scaling"] = scaling
     bias = any(key.endswith("attention.wqkv.bias") for key in keys)
-    return causal_config({**told, "attention_bias": bias}, "llama")
+    return causal_config({**llama_options, "attention_bias": bias}, "llama")
 
 
 def internlm2_rules(spec: Mapping[str, Any], prefix: str = "") -> list[Rule | Unused]:

@@ -19,7 +19,7 @@ RATIO = 4.3637  # hidden width over width of the tokenizer's blocks
 
 def tower(config: Mapping[str, Any]) -> dict[str, Any]:
     """The vision tower: the last block's features of the patches, without a norm."""
-    told = {
+    options = {
         "img_size": config["img_size"],
         "patch_size": config.get("patch_size", 14),
         "embed_dim": config["width"],
@@ -28,7 +28,7 @@ def tower(config: Mapping[str, Any]) -> dict[str, Any]:
         "mlp_ratio": config.get("vit_mlp_ratio", RATIO),
         "qkv_bias": True,
     }
-    return {**eva(told), "class_token": "drop"}
+    return {**eva(options), "class_token": "drop"}
 
 
 def tokenizer(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -123,18 +123,18 @@ def tokenizer_rules(config: Mapping[str, Any], theirs: str) -> Rules:
 
 def detokenizer_rules(shape: Mapping[str, Any], cells: int, theirs: str, ours: str) -> Rules:
     """A decoder of features, without what stands behind them."""
-    width, block, mine = shape["width"], theirs + "blocks.{n}.", ours + "blocks.{n}."
+    width, their_block, our_block = shape["width"], theirs + "blocks.{n}.", ours + "blocks.{n}."
     table = Reshape((1, cells, width), (cells, width))
     return [
         Rule(theirs + "in_proj.{p}", ours + "input.{p}"),
         Rule(theirs + "pos_embed", ours + "positions", table),
         Rule(theirs + "query_embed", ours + "queries", table),
-        *_fused(block + "self_attn.", mine + "own.", width),
+        *_fused(their_block + "self_attn.", our_block + "own.", width),
         *[
-            Rule(f"{block}cross_attn.{a}.{{p}}", f"{mine}codes.{b}.{{p}}")
+            Rule(f"{their_block}cross_attn.{a}.{{p}}", f"{our_block}codes.{b}.{{p}}")
             for a, b in (("query", "query"), ("key", "key"), ("value", "value"), ("proj", "out"))
         ],
-        *_norms(block, mine, ("own_norm", "codes_norm", "mlp_norm")),
+        *_norms(their_block, our_block, ("own_norm", "codes_norm", "mlp_norm")),
         Rule(theirs + "norm.{p}", ours + "norm.{p}"),
         Rule(theirs + "decode_task_layer.{n}.{p}", ours + "output.{n}.{p}"),
     ]

@@ -22,13 +22,13 @@ ALLOWED = {
 }
 
 
-class Inert:
+class InertObject:
     """Stands for an object of a class that is not read; of its attributes it knows the names and values."""
 
     def __init__(self, *args: Any, **kwargs: Any):
         self.state: dict[str, Any] = {}
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Inert:
+    def __call__(self, *args: Any, **kwargs: Any) -> InertObject:
         return self
 
     def __setstate__(self, state: Any) -> None:
@@ -50,7 +50,7 @@ class _Unpickler(pickle.Unpickler):
         )
         if storage or (module, name) in ALLOWED:
             return super().find_class(module, name)
-        return Inert
+        return InertObject
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:

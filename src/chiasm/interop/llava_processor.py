@@ -38,9 +38,12 @@ def close_tower(original: Original) -> None:
     name = next(
         each for each in original.tensors if each.startswith("vision_tower.") and each.endswith(table)
     )
-    like = original.tensors[name][0]
+    position = original.tensors[name][0]
     norm = f"{name.removesuffix(table)}post_layernorm."
-    original.tensors |= {f"{norm}weight": torch.ones_like(like), f"{norm}bias": torch.zeros_like(like)}
+    original.tensors |= {
+        f"{norm}weight": torch.ones_like(position),
+        f"{norm}bias": torch.zeros_like(position),
+    }
 
 
 def add_image_token(original: Original, folder: Path) -> None:
@@ -99,11 +102,11 @@ def write_processor(
     if tiles:
         prepared["image_grid_pinpoints"] = config["image_grid_pinpoints"]
     if fit == "pad":
-        seen = colour(prepared["image_mean"])
-        if list(views["padding"]) != seen:
+        mean_colour = colour(prepared["image_mean"])
+        if list(views["padding"]) != mean_colour:
             raise CheckpointError(
                 f"views.padding is {list(views['padding'])}, but transformers' LlavaImageProcessor pads with the "
-                f"colour of the encoder's mean, {seen}; a model trained with views.padding = {seen} can be exported"
+                f"colour of the encoder's mean; a model trained with views.padding = {mean_colour} can be exported"
             )
         prepared |= {"image_processor_type": "LlavaImageProcessor", "do_pad": True}
     classless = "siglip" in vision["model_type"]

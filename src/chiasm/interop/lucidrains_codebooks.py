@@ -36,14 +36,14 @@ RESIDUAL_OFF = {
 }
 
 
-class Codebook(VectorQuantizer):
+class LucidrainsCodebook(VectorQuantizer):
     """Nearest by distance, or, with `cosine`, by the product with vectors of whatever length."""
 
     def nearest(self, flat: Tensor) -> Tensor:
         return (flat @ self.vectors.T).argmax(1) if self.cosine else super().nearest(flat)
 
 
-class Step:
+class CodebookUpdate:
     """One training pass of codebooks, of which the options say what it learns and how gradients pass."""
 
     def __init__(self, config: Config, width: int, *, rotates: bool, frozen: bool):
@@ -67,8 +67,8 @@ class Step:
         self.diversity = config.get("codebook_diversity_loss_weight", 0.0)
         self.orthogonal = config.get("orthogonal_reg_weight", 0.0)
 
-    def book(self, size: int) -> Codebook:
-        return Codebook(
+    def book(self, size: int) -> LucidrainsCodebook:
+        return LucidrainsCodebook(
             size,
             self.width,
             decay=self.config.get("decay", 0.8),
@@ -83,7 +83,7 @@ class Step:
         passed = vectors if self.routed else vectors.detach()
         return passed + self.pushed * (passed - passed.detach())
 
-    def learn(self, book: Codebook) -> None:
+    def learn(self, book: LucidrainsCodebook) -> None:
         """What moving averages make of a pass; raises CheckpointError where codes would be drawn anew."""
         if not self.moves:
             return book.forget()
@@ -98,7 +98,7 @@ class Step:
             )
         return None
 
-    def loss(self, book: Codebook, x: Tensor, part: Quantized, before: Tensor) -> Tensor:
+    def loss(self, book: LucidrainsCodebook, x: Tensor, part: Quantized, before: Tensor) -> Tensor:
         """Of one codebook: x (rows, positions, channels) was looked up in the vectors `before`; it has learnt."""
         total = x.new_zeros(())
         if self.commitment:
@@ -108,7 +108,7 @@ class Step:
         return total
 
     def evenness(
-        self, books: Sequence[Codebook], looked_up: Sequence[Tensor], before: Sequence[Tensor]
+        self, books: Sequence[LucidrainsCodebook], looked_up: Sequence[Tensor], before: Sequence[Tensor]
     ) -> Tensor:
         """Minus the entropy of each position's mean choice, over all rows of all codebooks."""
         sharpness = self.config.get("codebook_diversity_temperature", 100.0)
@@ -117,7 +117,7 @@ class Step:
         mean = chances.mean(0)
         return self.diversity * (mean * mean.clamp(min=1e-5).log()).sum(-1).mean()
 
-    def _distances(self, book: Codebook, x: Tensor, before: Tensor) -> Tensor:
+    def _distances(self, book: LucidrainsCodebook, x: Tensor, before: Tensor) -> Tensor:
         """To the vectors `before`; the gradient goes by those of now, as the original's does by then."""
         x = functional.normalize(x, dim=-1) if book.cosine else x
         products = x @ book.vectors.T
@@ -127,12 +127,12 @@ class Step:
         squares = x.square().sum(-1, keepdim=True) + before.square().sum(-1) - 2 * products
         return -squares.clamp(min=1e-8).sqrt()
 
-    def _commitment(self, book: Codebook, x: Tensor, part: Quantized, before: Tensor) -> Tensor:
+    def _commitment(self, book: LucidrainsCodebook, x: Tensor, part: Quantized, before: Tensor) -> Tensor:
         if not self.config.get("commitment_use_cross_entropy_loss", False):
             return part.commitment.mean()
         return functional.cross_entropy(self._distances(book, x, before).flatten(0, -2), part.codes.flatten())
 
-    def _correlation(self, book: Codebook, codes: Tensor) -> Tensor:
+    def _correlation(self, book: LucidrainsCodebook, codes: Tensor) -> Tensor:
         vectors = (
             book.vectors[codes.unique()]
             if self.config.get("orthogonal_reg_active_codes_only")
@@ -152,7 +152,9 @@ def replay_averages(case: Case, config: Config) -> dict[str, Tensor]:
     heads = config.get("heads", 1)
     count = heads if config.get("separate_codebook_per_head", False) else 1
     width = config.get("codebook_dim") or config["dim"]
-    step = Step(config, width, rotates=config["dim"] > 1, frozen=config.get("freeze_codebook", False))
+    step = CodebookUpdate(
+        config, width, rotates=config["dim"] > 1, frozen=config.get("freeze_codebook", False)
+    )
     projects = config["dim"] != width * heads
     outside = _Books(
         config["dim"],
@@ -188,13 +190,16 @@ def replay_residuals(case: Case, config: Config) -> dict[str, Tensor]:
         config.only(key, value)
     width = config.get("codebook_dim") or config["dim"]
     config.get("freeze_codebook")  # the original unfreezes it with each call
-    step, shared = Step(config, width, rotates=width > 1, frozen=False), config.get("shared_codebook", False)
-    kept = config.get("quant_grad_frac", 0.0)
+    update, shared = (
+        CodebookUpdate(config, width, rotates=width > 1, frozen=False),
+        config.get("shared_codebook", False),
+    )
+    gradient_share = config.get("quant_grad_frac", 0.0)
     sizes = config["codebook_size"]
     sizes = list(sizes) if isinstance(sizes, list) else [sizes] * config["num_quantizers"]
     config.get("num_quantizers")
-    outside = _Books(config["dim"], width, 1, channel_first=_channel_first(config))
-    outside.books = nn.ModuleList(step.book(size) for size in (sizes[:1] if shared else sizes))
+    groups = _Books(config["dim"], width, 1, channel_first=_channel_first(config))
+    groups.books = nn.ModuleList(update.book(size) for size in (sizes[:1] if shared else sizes))
     entries: list[Any] = []
     for n in range(len(sizes)):
         place = f"q.layers.{n}._codebook."
@@ -202,24 +207,26 @@ def replay_residuals(case: Case, config: Config) -> dict[str, Tensor]:
             entries.append(Unused(place + "{rest...}"))  # the first's once more
         else:
             entries += _book_rules(case, config, width, place, [f"books.{n}."], size=sizes[n])
-    _load(outside, entries, case)
+    _load(groups, entries, case)
 
     def quantized(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        left = x[..., 0, :]
-        total, codes, losses = torch.zeros_like(left), [], []
-        books: list[Any] = list(outside.books) * (len(sizes) if shared else 1)
+        residual = x[..., 0, :]
+        total, codes, losses = torch.zeros_like(residual), [], []
+        books: list[Any] = list(groups.books) * (len(sizes) if shared else 1)
         for n, book in enumerate(books):
             before = book.vectors.clone()
-            (part,), loss = _pass(step, [book], [left])
+            (part,), loss = _pass(update, [book], [residual])
             if shared and n < len(books) - 1:
                 book.vectors.copy_(before)  # one codebook for all; it moves at the end
-            left = left - (kept * part.vectors + (1 - kept) * part.vectors.detach())
+            residual = residual - (
+                gradient_share * part.vectors + (1 - gradient_share) * part.vectors.detach()
+            )
             total = total + part.vectors
             codes.append(part.codes)
             losses.append(loss)
         return total[..., None, :], torch.stack(codes, -1), torch.stack(losses)
 
-    outputs = _outputs(case, config, outside, step, quantized)
+    outputs = _outputs(case, config, groups, update, quantized)
     if not case.outputs["loss"].ndim:
         outputs["loss"] = outputs["loss"].sum()
     if shared:
@@ -232,7 +239,7 @@ class _Books(Groups):
     books: nn.ModuleList
 
 
-def _pass(step: Step, books: Any, looked_up: Sequence[Tensor]) -> tuple[list[Quantized], Tensor]:
+def _pass(step: CodebookUpdate, books: Any, looked_up: Sequence[Tensor]) -> tuple[list[Quantized], Tensor]:
     """Rows (rows, positions, channels) through a codebook each, which learns from them in training mode."""
     before = [book.vectors.clone() for book in books]
     parts = [book(x) for book, x in zip(books, looked_up, strict=True)]
@@ -248,28 +255,30 @@ def _pass(step: Step, books: Any, looked_up: Sequence[Tensor]) -> tuple[list[Qua
     return [part._replace(vectors=step.through(part.vectors)) for part in parts], loss
 
 
-def _outputs(case: Case, config: Config, outside: _Books, step: Step, quantized: Any) -> dict[str, Tensor]:
+def _outputs(
+    case: Case, config: Config, groups: _Books, update: CodebookUpdate, quantized: Any
+) -> dict[str, Tensor]:
     """Codes and vectors in use, then a training pass and what the codebooks are behind it."""
 
     residual = "num_quantizers" in config
 
     def through(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        alone = x.ndim == 2  # vectors without a sequence
-        split = outside.split(x[:, None] if alone else x)
+        without_sequence = x.ndim == 2  # vectors without a sequence
+        split = groups.split(x[:, None] if without_sequence else x)
         places = split.shape[1:-2]
         vectors, codes, loss = quantized(split.flatten(1, -3))
-        joined = outside.join(vectors.unflatten(1, places))
+        joined = groups.join(vectors.unflatten(1, places))
         codes = codes.unflatten(1, places)
         codes = codes if codes.shape[-1] > 1 or residual else codes[..., 0]
-        return (joined[:, 0], codes[:, 0], loss) if alone else (joined, codes, loss)
+        return (joined[:, 0], codes[:, 0], loss) if without_sequence else (joined, codes, loss)
 
-    outside.eval()
+    groups.eval()
     vectors, codes, _ = through(case.inputs["x"])
-    outside.train()
+    groups.train()
     x = case.inputs["x"].clone().requires_grad_()
     trained, _, losses = through(x)
     (losses.sum() + (trained * case.inputs["r"]).sum()).backward()
-    books: Any = outside.books
+    books: Any = groups.books
     outputs = {
         "quantized": vectors,
         "indices": codes,
@@ -298,9 +307,9 @@ def _book_rules(
     ):
         raise CheckpointError("kmeans_init is True: the original draws the codebook from its first input")
     size = config["codebook_size"] if size is None else size
-    apart = Split((1,) * len(ours))
-    vectors = Chain((apart, Reshape((1, size, width), (size, width))))
-    counts = Chain((apart, Reshape((1, size), (size,))))
+    split = Split((1,) * len(ours))
+    vectors = Chain((split, Reshape((1, size, width), (size, width))))
+    counts = Chain((split, Reshape((1, size), (size,))))
     return [
         Unused(theirs + "initted"),
         Rule(theirs + "embed", tuple(book + "vectors" for book in ours), vectors),

@@ -226,15 +226,15 @@ class NameMap:
         surplus = []
         sides = list(self._sides(back))
         for name in tensors:
-            found = _find(sides, name)
-            if found is None:
+            match = _find(sides, name)
+            if match is None:
                 surplus.append(name)
             else:
-                r, i, bound = found
+                r, i, bound = match
                 groups.setdefault((r, tuple(sorted(bound.items()))), {})[i] = name
         if surplus:
             raise CheckpointError(f"{where} has {len(surplus)} tensors without a place: {some(surplus)}")
-        made: dict[str, Tensor] = {}
+        result: dict[str, Tensor] = {}
         for (r, items), members in groups.items():
             rule, sources, targets = sides[r]
             bound = dict(items)
@@ -248,9 +248,9 @@ class NameMap:
                 shapes = ", ".join(f"{members[i]} {tuple(t.shape)}" for i, t in enumerate(inputs))
                 raise CheckpointError(f"{where}: {shapes} cannot be {rule.transform}: {error}") from None
             for target, tensor in zip(targets, outputs, strict=True):
-                if made.setdefault(target.fill(bound), tensor) is not tensor:
+                if result.setdefault(target.fill(bound), tensor) is not tensor:
                     raise CheckpointError(f"{where}: two tensors become {target.fill(bound)}")
-        return made
+        return result
 
 
 class _Pattern:
@@ -260,8 +260,8 @@ class _Pattern:
         self.regex = re.compile("".join(map(_regex, pieces)))
 
     def match(self, name: str) -> dict[str, str] | None:
-        found = self.regex.fullmatch(name)
-        return None if found is None else found.groupdict()
+        result = self.regex.fullmatch(name)
+        return None if result is None else result.groupdict()
 
     def fill(self, bound: Mapping[str, str]) -> str:
         return re.sub(r"\{(\w+)(?:\.\.\.)?\}", lambda place: bound[place.group(1)], self.text)
@@ -272,10 +272,10 @@ def _any(patterns: Iterable[_Pattern], name: str) -> bool:
 
 
 def _regex(piece: str) -> str:
-    found = re.fullmatch(r"\{(\w+)(\.\.\.)?\}", piece)
-    if found is None:
+    match = re.fullmatch(r"\{(\w+)(\.\.\.)?\}", piece)
+    if match is None:
         return re.escape(piece)
-    return f"(?P<{found.group(1)}>{'.+' if found.group(2) else '[^.]+'})"
+    return f"(?P<{match.group(1)}>{'.+' if match.group(2) else '[^.]+'})"
 
 
 def _find(

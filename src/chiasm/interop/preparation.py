@@ -76,15 +76,15 @@ def check_preprocessor(folder: Folder, model: Mapping[str, Mapping[str, Any]]) -
 
 def check_colours(folder: Folder, encoder: object) -> None:
     """Raise CheckpointError where the preprocessor normalises pixels otherwise than an encoder that was built."""
-    wanted = normalisation(folder)
+    normalised = normalisation(folder)
     for name, key in (("mean", "image_mean"), ("deviation", "image_std")):
-        if not wanted or not hasattr(encoder, name):
+        if not normalised or not hasattr(encoder, name):
             continue
         own = torch.as_tensor(getattr(encoder, name)).flatten().expand(3)
-        given = wanted[f"encoder.{name}"].flatten()
-        if not torch.allclose(own, given, atol=1e-4):
+        effective = normalised[f"encoder.{name}"].flatten()
+        if not torch.allclose(own, effective, atol=1e-4):
             raise CheckpointError(
-                f"{folder.path}: its preprocessor's {key} is {_listed(given)} in effect, but images of this "
+                f"{folder.path}: its preprocessor's {key} is {_listed(effective)} in effect, but images of this "
                 f"family are normalised by {_listed(own)}"
             )
 

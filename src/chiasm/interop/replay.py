@@ -39,16 +39,16 @@ class CaseReader(PictureReader):
         super().__init__(contract)
 
     def _views(self, groups: Sequence[Sequence[tuple[Picture, View]]]) -> list[Tensor]:
-        return [torch.stack([self._tile(picture, view) for picture, view in group]) for group in groups]
+        return [torch.stack([self._tile(image, view) for image, view in group]) for group in groups]
 
-    def _tile(self, picture: Picture, view: View) -> Tensor:
-        assert isinstance(picture, CasePicture)
+    def _tile(self, image: Picture, view: View) -> Tensor:
+        assert isinstance(image, CasePicture)
         assert self.contract.views is not None
-        return picture.tiles[self.contract.views.split(picture.size).index(view)]
+        return image.tiles[self.contract.views.split(image.size).index(view)]
 
 
 @dataclass
-class Reading:
+class ForwardPass:
     """What a model made of documents, one a row: `visual` is what stands at all image positions, in order."""
 
     batch: PackedBatch
@@ -66,31 +66,31 @@ def unnormalised(encoder: Any, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor
 def case_document(
     model: Model,
     ids: Int[Tensor, " t"],
-    pictures: list[CasePicture],
+    images: list[CasePicture],
     image: int,
     *,
     learnt: Bool[Tensor, " t"] | None = None,
     repeated: bool,
 ) -> Document:
-    """A row of a case as a document; pictures are taken from the front of `pictures`.
+    """A row of a case as a document; pictures are taken from the front of `images`.
 
     image: the id that marks a picture: once, or with `repeated` at each of its visual tokens.
     learnt: ids that have a text loss.
     """
-    made, position = Document("a row of the case"), 0
+    result, position = Document("a row of the case"), 0
     while position < len(ids):
         if int(ids[position]) != image:
-            made.add_text([int(ids[position])], learn=learnt is not None and bool(learnt[position]))
+            result.add_text([int(ids[position])], learn=learnt is not None and bool(learnt[position]))
             position += 1
             continue
-        picture = pictures.pop(0)
-        length = model.contract.read_tokens(picture.size, f"picture {picture.key}")
-        made.add_picture(picture, Kind.READ, 0, [True] * length, [True] * length)
+        case_image = images.pop(0)
+        length = model.contract.read_tokens(case_image.size, f"picture {case_image.key}")
+        result.add_picture(case_image, Kind.READ, 0, [True] * length, [True] * length)
         position += length if repeated else 1
-    return made.check(model.contract.context)
+    return result.check(model.contract.context)
 
 
-def read_documents(model: Model, documents: Sequence[Document], *, encoded: bool = False) -> Reading:
+def read_documents(model: Model, documents: Sequence[Document], *, encoded: bool = False) -> ForwardPass:
     """Run documents, one a row, through the model as training and chat do.
 
     encoded: the pictures' tiles are features (n gh gw c) of the encoder.
@@ -104,12 +104,12 @@ def read_documents(model: Model, documents: Sequence[Document], *, encoded: bool
     if batch.read is not None:
         visual = model.look(batch.read)[batch.read.sources]
     hidden = model._read(batch, embeddings, media)
-    return Reading(batch, embeddings, visual, hidden, model.language.logits(hidden))
+    return ForwardPass(batch, embeddings, visual, hidden, model.language.logits(hidden))
 
 
 def scattered(rows: Float[Tensor, "b t ..."], mask: Bool[Tensor, "b s"]) -> Float[Tensor, "b s ..."]:
     """Each row's values at the places that are True in its mask (the original's padding), and 0 elsewhere."""
-    made = rows.new_zeros(*mask.shape, *rows.shape[2:])
+    result = rows.new_zeros(*mask.shape, *rows.shape[2:])
     for r, real in enumerate(mask.bool()):
-        made[r, real] = rows[r, : int(real.sum())]
-    return made
+        result[r, real] = rows[r, : int(real.sum())]
+    return result

@@ -17,20 +17,20 @@ KNOWN = {
 }  # fmt: skip
 
 
-def siglip(params: Mapping[str, Any], told: Mapping[str, Any]) -> dict[str, Any]:
+def siglip(params: Mapping[str, Any], shapes: Mapping[str, Any]) -> dict[str, Any]:
     """The encoder for a tower's `params` (model_name, image_size, select_layer).
 
-    told: structures by name, beside those that are known. A tower is built only up to its `select_layer`; the
+    shapes: structures by name, beside those that are known. A tower is built only up to its `select_layer`; the
     final norm follows whatever the layer.
     """
     name = params.get("model_name", "siglip_large_patch16_384")
-    if name not in told and name not in KNOWN:
-        raise CheckpointError(f"the vision tower is {name!r}{nearest(name, [*KNOWN, *told])}")
+    if name not in shapes and name not in KNOWN:
+        raise CheckpointError(f"the vision tower is {name!r}{nearest(name, [*KNOWN, *shapes])}")
     if params.get("select_feature", "same") == "patch":
         raise CheckpointError(
             "select_feature is 'patch', which takes away a class token, but SigLIP has none; it would be 'same'"
         )
-    shape: Any = told[name] if name in told else KNOWN[name]
+    shape: Any = shapes[name] if name in shapes else KNOWN[name]
     select = params.get("select_layer", -1)
     layers = shape["layers"] + select + 1 if select <= 0 else select
     config = {

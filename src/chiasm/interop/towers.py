@@ -59,12 +59,12 @@ def tower(
 
 def tower_rules(encoder: Mapping[str, Any], prefix: str, slot: str = "encoder") -> list[Rule | Unused | Own]:
     """Rules for a CLIP or SigLIP tower whose tensors begin with `prefix`; what lies behind `layer` is unused."""
-    depth, told = settings(encoder["config"]).num_hidden_layers, encoder["layer"]
-    layers = [told] if isinstance(told, int) else told
-    kept = max(layer if layer >= 0 else depth + 1 + layer for layer in layers)
+    depth, feature_layers = settings(encoder["config"]).num_hidden_layers, encoder["layer"]
+    layers = [feature_layers] if isinstance(feature_layers, int) else feature_layers
+    used_layers = max(layer if layer >= 0 else depth + 1 + layer for layer in layers)
     norm = f"{prefix}post_layernorm.{{p}}"
     return [
-        *[Unused(f"{prefix}encoder.layers.{n}.{{rest...}}") for n in range(kept, depth)],
+        *[Unused(f"{prefix}encoder.layers.{n}.{{rest...}}") for n in range(used_layers, depth)],
         Rule(norm, f"{slot}.final_norm.{{p}}") if encoder.get("final_norm") else Unused(norm),
         Unused(f"{prefix}embeddings.position_ids"),
         Unused(f"{prefix}head.{{rest...}}"),
@@ -85,9 +85,9 @@ def causal_config(config: Mapping[str, Any], default: str) -> dict[str, Any]:
 def plain_config(config: Mapping[str, Any], model_type: str) -> dict[str, Any]:
     """A config of transformers as what it changes of the defaults, with its model_type and vocabulary."""
     built = settings({**config, "model_type": model_type})
-    told = {key: value for key, value in as_options(built).items() if key not in DROPPED}
+    changes = {key: value for key, value in as_options(built).items() if key not in DROPPED}
     vocabulary = {"vocab_size": built.vocab_size} if hasattr(built, "vocab_size") else {}
-    return {**told, **vocabulary, "model_type": model_type}
+    return {**changes, **vocabulary, "model_type": model_type}
 
 
 def settings(config: Mapping[str, Any]) -> Any:
@@ -103,13 +103,13 @@ def settings(config: Mapping[str, Any]) -> Any:
     if "num_channels" in config.keys() & skipped:
         known_value("num_channels", config["num_channels"], 3)
     # A key that holds null says nothing where the type has it no more.
-    kept = {
+    options = {
         key: value
         for key, value in config.items()
         if key not in skipped and (value is not None or key in own)
     }
     try:
-        return build_config(plain(kept), "the config")
+        return build_config(plain(options), "the config")
     except RecipeError as error:
         raise CheckpointError(str(error)) from None
 
@@ -138,8 +138,8 @@ def colour(mean: object) -> list[int]:
 
 def with_padding(folder: Folder, key: str, mean: str = "image_mean") -> Original:
     """The folder's checkpoint; under `key` the colour of its preprocessor's mean, with which images are padded."""
-    given = preprocessor(folder).get(mean)
-    padding = {key: colour(given)} if given else {}
+    mean_colour = preprocessor(folder).get(mean)
+    padding = {key: colour(mean_colour)} if mean_colour else {}
     return Original({**folder.config, **padding}, dict(folder.tensors))
 
 

@@ -102,8 +102,8 @@ class Result:
         return "\n".join(lines)
 
 
-def verify(paths: Iterable[str | Path], told: Callable[[Result], None] | None = None) -> list[Result]:
-    """Replay the cases of files and folders; `told` hears each result as it comes.
+def verify(paths: Iterable[str | Path], report: Callable[[Result], None] | None = None) -> list[Result]:
+    """Replay the cases of files and folders; `report` hears each result as it comes.
 
     Raises CheckpointError for a path without cases. A replay that fails is a result that says why.
     """
@@ -111,8 +111,8 @@ def verify(paths: Iterable[str | Path], told: Callable[[Result], None] | None = 
     results = []
     for case in read_cases(paths):
         results.append(_replayed(case))
-        if told is not None:
-            told(results[-1])
+        if report is not None:
+            report(results[-1])
     return results
 
 
@@ -121,17 +121,17 @@ def summary(results: list[Result]) -> str:
 
 
 def _replayed(case: Case) -> Result:
-    known: Mapping[tuple[str, str], Any] = _tables if case.is_table else _replays
-    fitting = [key for key in known if key[0] == case.system and case.of.startswith(key[1])]
-    if not fitting:
-        systems = {system for system, _ in known}
+    registered: Mapping[tuple[str, str], Any] = _tables if case.is_table else _replays
+    matching = [key for key in registered if key[0] == case.system and case.of.startswith(key[1])]
+    if not matching:
+        systems = {system for system, _ in registered}
         lacks = (
             f"no replay of {case.of!r}"
             if case.system in systems
             else f"the system {case.system!r} is unknown"
         )
         return Result(case.name, str(case.path), False, problem=lacks)
-    replay = known[max(fitting, key=lambda key: len(key[1]))]
+    replay = registered[max(matching, key=lambda key: len(key[1]))]
     try:
         if case.is_table:
             outputs = [_compared_rows(case.told["rows"], replay(case))]
@@ -142,15 +142,15 @@ def _replayed(case: Case) -> Result:
     return Result(case.name, str(case.path), all(each.agrees for each in outputs), outputs)
 
 
-def compared(case: Case, made: Mapping[str, Tensor]) -> list[Output]:
+def compared(case: Case, reproduced: Mapping[str, Tensor]) -> list[Output]:
     """Each output of a case beside what was made of it."""
     masks = case.told.get("zero_where_mask_is_0", {})
     outputs = []
     for name, rule in case.told["outputs"].items():
-        if name not in made:
+        if name not in reproduced:
             outputs.append(Output(name, False, float("inf"), 0.0, "was not made"))
             continue
-        ours, theirs = made[name].detach(), case.outputs[name]
+        ours, theirs = reproduced[name].detach(), case.outputs[name]
         if ours.shape != theirs.shape:
             shapes = f"has the shape {tuple(ours.shape)}, not {tuple(theirs.shape)}"
             outputs.append(Output(name, False, float("inf"), 0.0, shapes))
@@ -178,22 +178,26 @@ def _compared(name: str, ours: Tensor, theirs: Tensor, rule: Mapping[str, Any]) 
     )
 
 
-def _mask(case: Case, place: str, like: Tensor) -> Tensor:
+def _mask(case: Case, place: str, reference: Tensor) -> Tensor:
     group, _, name = place.partition("/")
     mask = (case.inputs if group == "input" else case.outputs)[name].bool()
-    return mask.reshape(*mask.shape, *[1] * (like.ndim - mask.ndim))
+    return mask.reshape(*mask.shape, *[1] * (reference.ndim - mask.ndim))
 
 
 def _compared_rows(theirs: list[dict[str, Any]], ours: list[dict[str, Any]]) -> Output:
     if len(ours) != len(theirs):
         return Output("rows", False, float("inf"), 0.0, f"{len(ours)} rows were made, not {len(theirs)}")
-    wrong = [i for i, (mine, yours) in enumerate(zip(ours, theirs, strict=True)) if _plain(mine) != yours]
+    wrong = [
+        i
+        for i, (our_row, their_row) in enumerate(zip(ours, theirs, strict=True))
+        if _plain(our_row) != their_row
+    ]
     problem = ""
     if wrong:
-        mine, yours = _plain(ours[wrong[0]]), theirs[wrong[0]]
-        keys = [key for key in yours.keys() | mine.keys() if mine.get(key) != yours.get(key)]
+        our_row, their_row = _plain(ours[wrong[0]]), theirs[wrong[0]]
+        keys = [key for key in their_row.keys() | our_row.keys() if our_row.get(key) != their_row.get(key)]
         problem = f"{len(wrong)} of {len(theirs)} differ; row {wrong[0]}: " + ", ".join(
-            f"{key} {mine.get(key)} instead of {yours.get(key)}" for key in sorted(keys)
+            f"{key} {our_row.get(key)} instead of {their_row.get(key)}" for key in sorted(keys)
         )
     return Output("rows", not wrong, len(wrong), 0.0, problem)
 
