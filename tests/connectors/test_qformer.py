@@ -43,7 +43,7 @@ def test_features_that_are_not_shown_change_nothing():
     queries = part.queries.expand(2, -1, -1)
     shown = torch.tensor([[True] * 4 + [False]] * 2)
     torch.testing.assert_close(
-        part.trunk(queries, features, shown=shown), part.trunk(queries, features[:, :4])
+        part.trunk(queries, features, feature_mask=shown), part.trunk(queries, features[:, :4])
     )
 
 

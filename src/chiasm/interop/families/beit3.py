@@ -200,29 +200,29 @@ def _hidden(
         embeddings.append(model.language.embed(text))
         kinds.append(torch.full(text.shape, int(Kind.TEXT)))
         real.append(torch.ones_like(text, dtype=torch.bool) if padding is None else ~padding.bool())
-    kind, seen = torch.cat(kinds, 1), torch.cat(real, 1)
+    kind, attended = torch.cat(kinds, 1), torch.cat(real, 1)
     length = kind.shape[1]
-    allowed = seen[:, None].expand(-1, length, -1)
+    allowed = attended[:, None].expand(-1, length, -1)
     if captions:
         words = kind == Kind.TEXT
         earlier = torch.ones(length, length, dtype=torch.bool).tril()
         allowed = allowed & (~words[:, None] | (words[:, :, None] & earlier))
     positions = torch.arange(length).expand_as(kind)
     with routed(kind):
-        return model.language(torch.cat(embeddings, 1), positions, padded_layout(allowed, seen))
+        return model.language(torch.cat(embeddings, 1), positions, padded_layout(allowed, attended))
 
 
 @replays("beit3", "BEiT3")
 @torch.no_grad()
 def replay_encoder(case: Case) -> dict[str, Tensor]:
     """Both at once, each alone, and a picture with masked patches."""
-    model, given = _loaded(case).model, case.inputs
-    image, text, padding = given["image"], given["text"], given.get("text_padding")
+    model, inputs = _loaded(case).model, case.inputs
+    image, text, padding = inputs["image"], inputs["text"], inputs.get("text_padding")
     return {
         "joint": _hidden(model, image, text, padding),
         "image_only": _hidden(model, image),
         "text_only": _hidden(model, None, text, padding),
-        "image_masked": _hidden(model, image, masked=given["vision_masked_position"]),
+        "image_masked": _hidden(model, image, masked=inputs["vision_masked_position"]),
     }
 
 
@@ -230,9 +230,9 @@ def replay_encoder(case: Case) -> dict[str, Tensor]:
 @torch.no_grad()
 def replay_captioning(case: Case) -> dict[str, Tensor]:
     """The words at the masked places."""
-    model, given = _loaded(case).model, case.inputs
-    hidden = _hidden(model, given["image"], given["text"], given["text_padding"], captions=True)
-    words = hidden[:, -given["text"].shape[1] :][given["language_masked_pos"].bool()]
+    model, inputs = _loaded(case).model, case.inputs
+    hidden = _hidden(model, inputs["image"], inputs["text"], inputs["text_padding"], captions=True)
+    words = hidden[:, -inputs["text"].shape[1] :][inputs["language_masked_pos"].bool()]
     return {"logits": model.language.logits(words)}
 
 
@@ -240,9 +240,9 @@ def replay_captioning(case: Case) -> dict[str, Tensor]:
 @torch.no_grad()
 def replay_questions(case: Case) -> dict[str, Tensor]:
     """A class of answers from the picture's class token."""
-    loaded, given = _loaded(case), case.inputs
+    loaded, inputs = _loaded(case), case.inputs
     heads = loaded.unused
-    hidden = _hidden(loaded.model, given["image"], given["text"], given["text_padding"])
+    hidden = _hidden(loaded.model, inputs["image"], inputs["text"], inputs["text_padding"])
     pooled = _linear(heads, "pooler.dense", _norm(heads, "pooler.norm", hidden[:, 0])).tanh()
     inner = functional.gelu(_norm(heads, "head.1", _linear(heads, "head.0", pooled)))
     return {"logits": _linear(heads, "head.3", inner)}
@@ -252,11 +252,11 @@ def replay_questions(case: Case) -> dict[str, Tensor]:
 @torch.no_grad()
 def replay_reasoning(case: Case) -> dict[str, Tensor]:
     """Whether a sentence is true of two pictures, each read with it."""
-    loaded, given = _loaded(case), case.inputs
-    heads, text = loaded.unused, given["text"]
+    loaded, inputs = _loaded(case), case.inputs
+    heads, text = loaded.unused, inputs["text"]
     pairs = []
     for name in ("image", "image_b"):
-        hidden = _hidden(loaded.model, given[name], text, given["text_padding"])
+        hidden = _hidden(loaded.model, inputs[name], text, inputs["text_padding"])
         pairs.append(torch.cat([hidden[:, 0], hidden[:, -text.shape[1]]], -1))
     inner = _linear(heads, "head.dense1", _norm(heads, "head.norm1", torch.cat(pairs, -1)))
     inner = functional.gelu(_norm(heads, "head.norm2", inner))
@@ -267,12 +267,12 @@ def replay_reasoning(case: Case) -> dict[str, Tensor]:
 @torch.no_grad()
 def replay_retrieval(case: Case) -> dict[str, Tensor]:
     """A vector of the picture and one of the text."""
-    loaded, given = _loaded(case), case.inputs
-    seen = _hidden(loaded.model, given["image"])
-    read = _hidden(loaded.model, None, given["text"], given["text_padding"])
+    loaded, inputs = _loaded(case), case.inputs
+    image_hidden = _hidden(loaded.model, inputs["image"])
+    text_hidden = _hidden(loaded.model, None, inputs["text"], inputs["text_padding"])
     return {
-        "vision": functional.normalize(_linear(loaded.unused, "vision_head", seen[:, 0]), dim=-1),
-        "language": functional.normalize(_linear(loaded.unused, "language_head", read[:, 0]), dim=-1),
+        "vision": functional.normalize(_linear(loaded.unused, "vision_head", image_hidden[:, 0]), dim=-1),
+        "language": functional.normalize(_linear(loaded.unused, "language_head", text_hidden[:, 0]), dim=-1),
     }
 
 

@@ -159,17 +159,17 @@ def _connector(config: Mapping[str, Any], queries: int) -> dict[str, Any]:
     known_value("position_embedding_type", config.get("position_embedding_type", "absolute"), "absolute")
     known_value("use_qformer_text_input", config.get("use_qformer_text_input", False), False)
     shape = {key: value for key, value in config.items() if key != "position_embedding_type"}
-    told = settings({**shape, "model_type": "blip_2_qformer"})
+    qformer = settings({**shape, "model_type": "blip_2_qformer"})
     return {
         "type": "qformer",
         "queries": queries,
-        "width": told.hidden_size,
-        "depth": told.num_hidden_layers,
-        "heads": told.num_attention_heads,
-        "hidden": told.intermediate_size,
-        "activation": activation_name(told.hidden_act),
-        "cross_every": told.cross_attention_frequency,
-        "epsilon": told.layer_norm_eps,
+        "width": qformer.hidden_size,
+        "depth": qformer.num_hidden_layers,
+        "heads": qformer.num_attention_heads,
+        "hidden": qformer.intermediate_size,
+        "activation": activation_name(qformer.hidden_act),
+        "cross_every": qformer.cross_attention_frequency,
+        "epsilon": qformer.layer_norm_eps,
     }
 
 
@@ -179,20 +179,20 @@ def qformer_rules(
     """Rules for a Q-Former's blocks; `inner` is how the layout calls the projections of an attention."""
     theirs, block = prefix + "layer.{n}.", ours + "trunk.blocks.{n}."
     rules: list[Rule | Unused] = []
-    for name, mine in (("attention", "attention"), ("crossattention", "cross")):
+    for name, our_name in (("attention", "attention"), ("crossattention", "cross")):
         rules += [  # `out` first, because on the way back `{which}` would take it
-            Rule(f"{theirs}{name}.output.dense.{{p}}", f"{block}{mine}.out.{{p}}"),
-            Rule(f"{theirs}{name}.output.LayerNorm.{{p}}", f"{block}{mine}_norm.{{p}}"),
-            Rule(f"{theirs}{name}.{inner}.{{which}}.{{p}}", f"{block}{mine}.{{which}}.{{p}}"),
+            Rule(f"{theirs}{name}.output.dense.{{p}}", f"{block}{our_name}.out.{{p}}"),
+            Rule(f"{theirs}{name}.output.LayerNorm.{{p}}", f"{block}{our_name}_norm.{{p}}"),
+            Rule(f"{theirs}{name}.{inner}.{{which}}.{{p}}", f"{block}{our_name}.{{which}}.{{p}}"),
         ]
-    for suffix, mine in (("_query", "feed"), ("", "word_feed")):
+    for suffix, our_name in (("_query", "feed"), ("", "word_feed")):
         if not suffix and not words:
             rules += [Unused(theirs + "intermediate.{rest...}"), Unused(theirs + "output.{rest...}")]
             continue
         rules += [
-            Rule(f"{theirs}intermediate{suffix}.dense.{{p}}", f"{block}{mine}.0.{{p}}"),
-            Rule(f"{theirs}output{suffix}.dense.{{p}}", f"{block}{mine}.2.{{p}}"),
-            Rule(f"{theirs}output{suffix}.LayerNorm.{{p}}", f"{block}{mine}_norm.{{p}}"),
+            Rule(f"{theirs}intermediate{suffix}.dense.{{p}}", f"{block}{our_name}.0.{{p}}"),
+            Rule(f"{theirs}output{suffix}.dense.{{p}}", f"{block}{our_name}.2.{{p}}"),
+            Rule(f"{theirs}output{suffix}.LayerNorm.{{p}}", f"{block}{our_name}_norm.{{p}}"),
         ]
     return rules
 
@@ -201,16 +201,16 @@ def qformer_rules(
 @torch.no_grad()
 def replay(case: Case) -> dict[str, Tensor]:
     """The image id stands at each query's place."""
-    given, told = case.inputs, case.config
-    model = load(find_family("blip2-hf"), Original(told, case.tensors)).model
-    pixels = unnormalised(model.encoder, given["pixel_values"])
+    inputs, config = case.inputs, case.config
+    model = load(find_family("blip2-hf"), Original(config, case.tensors)).model
+    pixels = unnormalised(model.encoder, inputs["pixel_values"])
     features = model.encoder(pixels)
-    pictures = [CasePicture(f"{i}", Size(*each.shape[-2:]), each[None]) for i, each in enumerate(pixels)]
-    mask = given["attention_mask"].bool()
-    image = told["image_token_index" if "image_token_index" in told else "image_token_id"]
+    images = [CasePicture(f"{i}", Size(*each.shape[-2:]), each[None]) for i, each in enumerate(pixels)]
+    mask = inputs["attention_mask"].bool()
+    image = config["image_token_index" if "image_token_index" in config else "image_token_id"]
     documents = [
-        case_document(model, row[real], pictures, image, repeated=True)
-        for row, real in zip(given["input_ids"], mask, strict=True)
+        case_document(model, row[real], images, image, repeated=True)
+        for row, real in zip(inputs["input_ids"], mask, strict=True)
     ]
     return {
         "image_embeds": features[:, 0],
@@ -223,7 +223,7 @@ def replay(case: Case) -> dict[str, Tensor]:
 @torch.no_grad()
 def replay_qformer(case: Case) -> dict[str, Tensor]:
     """Queries come as they are; some features are masked."""
-    given, spec = case.inputs, _connector(case.config, 1)
+    inputs, spec = case.inputs, _connector(case.config, 1)
     sizes = [
         spec[name] for name in ("width", "depth", "heads", "hidden", "cross_every", "epsilon", "activation")
     ]
@@ -233,8 +233,10 @@ def replay_qformer(case: Case) -> dict[str, Tensor]:
     )
     ours, _ = names.to_ours(case.tensors, case.name)
     load_named(trunk, ours, names, case.name, prefix="connector.trunk.")
-    mask = given.get("encoder_attention_mask")
+    mask = inputs.get("encoder_attention_mask")
     hidden = trunk(
-        given["query_embeds"], given["encoder_hidden_states"], shown=None if mask is None else mask.bool()
+        inputs["query_embeds"],
+        inputs["encoder_hidden_states"],
+        feature_mask=None if mask is None else mask.bool(),
     )
     return {"last_hidden_state": hidden, "pooler_output": hidden[:, 0]}

@@ -41,9 +41,9 @@ def replay_stage1(case: Case) -> dict[str, Tensor]:
 
 
 def _stage1(case: Case) -> tuple[Any, Stage1]:
-    told = case.config
-    bert, queries = told["bert"], told["num_query_token"]
-    spec = {**eva(told["vit"]), "final_norm": True}
+    config = case.config
+    bert, queries = config["bert"], config["num_query_token"]
+    spec = {**eva(config["vit"]), "final_norm": True}
     encoder = parts.build("encoder", spec)
     stage = Stage1(
         encoder.width,
@@ -57,7 +57,7 @@ def _stage1(case: Case) -> tuple[Any, Stage1]:
         cross_every=bert["cross_attention_freq"],
         epsilon=bert["layer_norm_eps"],
         context=bert["max_position_embeddings"],
-        shared=told["embed_dim"],
+        shared=config["embed_dim"],
         begin=BEGIN,
     )
     shape = (queries, bert["hidden_size"])
@@ -81,6 +81,6 @@ def _stage1(case: Case) -> tuple[Any, Stage1]:
         Rule("temp", "stage.temperature"),
     )
     ours, _ = names.to_ours(case.tensors, case.name)
-    both = nn.ModuleDict({"encoder": encoder, "stage": stage}).eval()
-    load_named(both, ours, names, case.name)
+    modules = nn.ModuleDict({"encoder": encoder, "stage": stage}).eval()
+    load_named(modules, ours, names, case.name)
     return encoder, stage

@@ -73,20 +73,20 @@ class DeepseekVL(Family, name="deepseek-vl"):
     }
 
     def recognises(self, folder: Folder) -> bool:
-        told = folder.config
-        return told.get("model_type") == "multi_modality" and (
-            {"vision_config", "aligner_config", "language_config"} <= told.keys()
-            and not any(key.startswith("gen_") for key in told)  # Janus
+        config = folder.config
+        return config.get("model_type") == "multi_modality" and (
+            {"vision_config", "aligner_config", "language_config"} <= config.keys()
+            and not any(key.startswith("gen_") for key in config)  # Janus
         )
 
     def model(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> dict[str, dict[str, Any]]:
         hybrid, params = _is_hybrid(config), config["vision_config"]["params"]
-        seen = params["high_res_cfg"] if hybrid else params
-        mean = seen.get("pixel_mean") or (0.0, 0.0, 0.0)
+        tower_params = params["high_res_cfg"] if hybrid else params
+        mean = tower_params.get("pixel_mean") or (0.0, 0.0, 0.0)
         return {
             "views": {
                 "type": "letterbox",
-                "size": seen["image_size"],
+                "size": tower_params["image_size"],
                 "padding": tuple(config.get(PADDING) or colour(mean)),
             },
             "encoder": _hybrid(params, config) if hybrid else siglip(params, config),
@@ -162,19 +162,19 @@ def _hybrid(params: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, A
     name = high["model_name"]
     if not isinstance(structures.get(name), Mapping):
         raise CheckpointError(f"the vision tower is {name!r}{nearest(name, SAMS)}")
-    told = structures[name]
+    structure = structures[name]
     sam = {
         "type": "sam",
         "size": high["image_size"],
-        "patch_size": told.get("patch_size", 16),
-        "width": told["width"],
-        "depth": told["layers"],
-        "heads": told["heads"],
-        "hidden": 4 * told["width"],
+        "patch_size": structure.get("patch_size", 16),
+        "width": structure["width"],
+        "depth": structure["layers"],
+        "heads": structure["heads"],
+        "hidden": 4 * structure["width"],
         "window": 14,
-        "global_layers": list(told["global_attn_indexes"]),
-        "neck": told.get("prompt_embed_dim", 256),
-        "downsample": list(told.get("downsample_channels", (512, 1024))),
+        "global_layers": list(structure["global_attn_indexes"]),
+        "neck": structure.get("prompt_embed_dim", 256),
+        "downsample": list(structure.get("downsample_channels", (512, 1024))),
         "resize": SIDE,
         "early": True,
     }
@@ -205,13 +205,13 @@ def _normalisation(config: Mapping[str, Any]) -> dict[str, Tensor]:
     towers = {"encoder": params}
     if _is_hybrid(config):
         towers = {"encoder.encoders.0": params["high_res_cfg"], "encoder.encoders.1": params["low_res_cfg"]}
-    made = {}
-    for slot, told in towers.items():
-        given = told.get("pixel_mean") is not None and told.get("pixel_std") is not None
-        mean, deviation = (told["pixel_mean"], told["pixel_std"]) if given else (0.0, 1.0)
-        made[f"{slot}.mean"] = channels(mean, "pixel_mean")
-        made[f"{slot}.deviation"] = deviations(deviation, "pixel_std")
-    return made
+    constants = {}
+    for slot, settings in towers.items():
+        present = settings.get("pixel_mean") is not None and settings.get("pixel_std") is not None
+        mean, deviation = (settings["pixel_mean"], settings["pixel_std"]) if present else (0.0, 1.0)
+        constants[f"{slot}.mean"] = channels(mean, "pixel_mean")
+        constants[f"{slot}.deviation"] = deviations(deviation, "pixel_std")
+    return constants
 
 
 def _load(case: Case) -> Loaded:
@@ -223,36 +223,36 @@ def _load(case: Case) -> Loaded:
 @torch.no_grad()
 def replay(case: Case) -> dict[str, Tensor]:
     """Pixels come in [0, 1]; pictures without a place (images_emb_mask False) are padding."""
-    given, model = case.inputs, _load(case).model
-    real, mask = given["images_emb_mask"].any(dim=-1), given["attention_mask"].bool()
-    pixels = given["pixel_values"][real]
-    pictures = [CasePicture(f"{i}", Size(*tile.shape[-2:]), tile[None]) for i, tile in enumerate(pixels)]
+    inputs, model = case.inputs, _load(case).model
+    real, mask = inputs["images_emb_mask"].any(dim=-1), inputs["attention_mask"].bool()
+    pixels = inputs["pixel_values"][real]
+    images = [CasePicture(f"{i}", Size(*tile.shape[-2:]), tile[None]) for i, tile in enumerate(pixels)]
     documents = [
-        case_document(model, row[seen], pictures, IMAGE, repeated=True)
-        for row, seen in zip(given["input_ids"], mask, strict=True)
+        case_document(model, row[real_places], images, IMAGE, repeated=True)
+        for row, real_places in zip(inputs["input_ids"], mask, strict=True)
     ]
     read = read_documents(model, documents)
-    features = model.encoder(given["pixel_values"][0, :1])
-    made = {"image_embeds_first": model.connector(features), "logits": scattered(read.logits, mask)}
+    features = model.encoder(inputs["pixel_values"][0, :1])
+    outputs = {"image_embeds_first": model.connector(features), "logits": scattered(read.logits, mask)}
     if _is_hybrid(case.config):
         widths = [tower.width for tower in model.encoder.encoders]
-        made["high_features"], made["low_features"] = features.flatten(1, 2).split(widths, dim=-1)
-    return made
+        outputs["high_features"], outputs["low_features"] = features.flatten(1, 2).split(widths, dim=-1)
+    return outputs
 
 
 @replays_table("deepseek_vl")
 def replay_resize(case: Case) -> list[dict[str, Any]]:
     """How large a picture becomes, and where it is laid."""
-    told = case.parameters
-    views = Letterbox(size=told["image_size"], shortest=told["min_size"])
+    parameters = case.parameters
+    views = Letterbox(size=parameters["image_size"], shortest=parameters["min_size"])
     rows = []
     for row in case.told["rows"]:
-        shown, left, top = views.lay(Size(row["height"], row["width"]))
+        resized, left, top = views.lay(Size(row["height"], row["width"]))
         canvas = views.split(Size(row["height"], row["width"]))[0].size
         rows.append({
             "width": row["width"],
             "height": row["height"],
-            "resized": shown[::-1],
+            "resized": resized[::-1],
             "paste": (left, top),
             "canvas": canvas[::-1],
         })  # fmt: skip

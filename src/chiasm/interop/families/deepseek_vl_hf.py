@@ -62,16 +62,16 @@ class DeepseekVLTransformers(Family, name="deepseek-vl-hf"):
         if keys and "lm_head.weight" not in keys:  # tied by the outer config, which released ones do not mean
             text = {**text, "tie_word_embeddings": True}
         low = tower(config["vision_config"], "siglip_vision_model", layer=-1, final_norm=True)
-        seen = settings(low["config"])
-        size = settings(_sam_config(config)).image_size if hybrid else seen.image_size
+        vision = settings(low["config"])
+        size = settings(_sam_config(config)).image_size if hybrid else vision.image_size
         encoder = low
         if hybrid:
-            sam = _sam(_sam_config(config), side=seen.image_size // seen.patch_size)
-            encoder = {"type": "hybrid", "encoders": [sam, low], "sizes": [None, seen.image_size]}
+            sam = _sam(_sam_config(config), side=vision.image_size // vision.patch_size)
+            encoder = {"type": "hybrid", "encoders": [sam, low], "sizes": [None, vision.image_size]}
         return {
             "views": {"type": "letterbox", "size": size, "padding": tuple(config.get(PADDING, GREY))},
             "encoder": encoder,
-            "connector": {"type": "split_mlp", "widths": [sam["downsample"][-1], seen.hidden_size]}
+            "connector": {"type": "split_mlp", "widths": [sam["downsample"][-1], vision.hidden_size]}
             if hybrid
             else {"type": "mlp", "depth": 2},
             "language": causal_config(text, text.get("model_type", "llama")),
@@ -144,26 +144,26 @@ def _sam_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _sam(config: Mapping[str, Any], side: int) -> dict[str, Any]:
     """The encoder `sam` for transformers' config, resized so that it makes `side` rows of features."""
-    told = settings(config)
+    sam = settings(config)
     return {
         "type": "sam",
-        "size": told.image_size,
-        "patch_size": told.patch_size,
-        "width": told.hidden_size,
-        "depth": told.num_hidden_layers,
-        "heads": told.num_attention_heads,
-        "hidden": told.mlp_dim,
-        "activation": activation_name(told.hidden_act),
-        "window": told.window_size,
-        "global_layers": list(told.global_attn_indexes),
-        "bias": told.qkv_bias,
-        "absolute": told.use_abs_pos,
-        "relative": told.use_rel_pos,
-        "neck": told.output_channels,
-        "downsample": [2 * told.output_channels, 4 * told.output_channels],
+        "size": sam.image_size,
+        "patch_size": sam.patch_size,
+        "width": sam.hidden_size,
+        "depth": sam.num_hidden_layers,
+        "heads": sam.num_attention_heads,
+        "hidden": sam.mlp_dim,
+        "activation": activation_name(sam.hidden_act),
+        "window": sam.window_size,
+        "global_layers": list(sam.global_attn_indexes),
+        "bias": sam.qkv_bias,
+        "absolute": sam.use_abs_pos,
+        "relative": sam.use_rel_pos,
+        "neck": sam.output_channels,
+        "downsample": [2 * sam.output_channels, 4 * sam.output_channels],
         "resize": 4 * side,
         "early": True,
-        "epsilon": told.layer_norm_eps,
+        "epsilon": sam.layer_norm_eps,
     }
 
 
@@ -180,8 +180,8 @@ def _sam_rules() -> list[Rule | Own]:
         Rule(theirs + "mlp.lin2.{p}", ours + "mlp.2.{p}"),
         *attention_rules(theirs, ours),
         *[
-            Rule(f"{neck}{layer}.{{p}}", f"{mine}{place}.{{p}}")
-            for neck, mine in necks.items()
+            Rule(f"{neck}{layer}.{{p}}", f"{our_neck}{place}.{{p}}")
+            for neck, our_neck in necks.items()
             for place, layer in enumerate(("conv1", "layer_norm1", "conv2", "layer_norm2"))
         ],
         Rule("model.high_res_vision_proj.conv1.{p}", HIGH + ".downsample.0.{p}"),
@@ -199,26 +199,26 @@ def _sam_rules() -> list[Rule | Own]:
 @torch.no_grad()
 def replay(case: Case) -> dict[str, Tensor]:
     """A hybrid is given a picture twice, at either tower's size."""
-    given, told = case.inputs, case.config
-    model = load(find_family("deepseek-vl-hf"), Original(told, case.tensors)).model
-    if _is_hybrid(told):
+    inputs, config = case.inputs, case.config
+    model = load(find_family("deepseek-vl-hf"), Original(config, case.tensors)).model
+    if _is_hybrid(config):
         high, low = model.encoder.encoders
         pixels = [
-            unnormalised(high, given["high_res_pixel_values"]),
-            unnormalised(low, given["pixel_values"]),
+            unnormalised(high, inputs["high_res_pixel_values"]),
+            unnormalised(low, inputs["pixel_values"]),
         ]
         features, side = model.encoder.joined(pixels), pixels[0].shape[-2:]
     else:
-        pixels = [unnormalised(model.encoder, given["pixel_values"])]
+        pixels = [unnormalised(model.encoder, inputs["pixel_values"])]
         features, side = model.encoder(pixels[0]), pixels[0].shape[-2:]
-    pictures = [CasePicture(f"{i}", Size(*side), each[None]) for i, each in enumerate(features)]
-    mask, image = given["attention_mask"].bool(), told["image_token_id"]
+    images = [CasePicture(f"{i}", Size(*side), each[None]) for i, each in enumerate(features)]
+    mask, image = inputs["attention_mask"].bool(), config["image_token_id"]
     documents = [
-        case_document(model, row[real], pictures, image, repeated=True)
-        for row, real in zip(given["input_ids"], mask, strict=True)
+        case_document(model, row[real], images, image, repeated=True)
+        for row, real in zip(inputs["input_ids"], mask, strict=True)
     ]
     read = read_documents(model, documents, encoded=True)
-    made = {"image_features": model.connector(features), "logits": scattered(read.logits, mask)}
-    if _is_hybrid(told):
-        made["high_res_features"] = features[..., : high.width].flatten(1, 2)
-    return made
+    outputs = {"image_features": model.connector(features), "logits": scattered(read.logits, mask)}
+    if _is_hybrid(config):
+        outputs["high_res_features"] = features[..., : high.width].flatten(1, 2)
+    return outputs

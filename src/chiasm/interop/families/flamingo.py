@@ -71,8 +71,8 @@ class Flamingo(Family, name="flamingo"):
             ours |= frozen_clip(vision["checkpoint"])
         if "checkpoint" in lm:
             ours |= borrowed_language(lm)
-        found = self.names(config, own).to_theirs(ours, str(folder.path))
-        borrowed = {name: tensor for name, tensor in found.items() if name not in own}
+        renamed = self.names(config, own).to_theirs(ours, str(folder.path))
+        borrowed = {name: tensor for name, tensor in renamed.items() if name not in own}
         return Original(config, {**own, **borrowed}, set(borrowed))
 
     def model(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> dict[str, dict[str, Any]]:
@@ -94,13 +94,13 @@ class Flamingo(Family, name="flamingo"):
     def names(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> NameMap:
         spec = self.model(config)
         layers = LAYERS[language_type(config["lm"])][0]
-        told, gates = spec["connector"], spec["routing"]
+        resampler, gates = spec["connector"], spec["routing"]
         return NameMap(
             Unused("vision_encoder.proj"),
             Unused("vision_encoder.ln_post.{p}"),
             *open_clip_rules("vision_encoder.", _clip(config["vision"])["hidden_size"]),
             *tower_rules(spec["encoder"], "vision_encoder."),
-            *perceiver_rules("perceiver.", told, config["vision"]["width"]),
+            *perceiver_rules("perceiver.", resampler, config["vision"]["width"]),
             # The original holds its layers in two lists more.
             Unused("lang_encoder.old_decoder_blocks.{rest...}"),
             Unused("lang_encoder.gated_cross_attn_layers.{rest...}"),
@@ -132,27 +132,27 @@ def _clip(vision: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def perceiver_options(told: Mapping[str, Any], width: int) -> dict[str, Any]:
+def perceiver_options(config: Mapping[str, Any], width: int) -> dict[str, Any]:
     return {
         "type": "perceiver_resampler",
-        "latents": told.get("num_latents", 64),
-        "depth": told.get("depth", 6),
-        "heads": told.get("heads", 8),
-        "head_width": told.get("dim_head", 64),
-        "hidden": int(width * told.get("ff_mult", 4)),
-        "pictures": told.get("num_media_embeds", told.get("max_num_media")) or 0,
-        "frames": told.get("max_num_frames") or 0,
+        "latents": config.get("num_latents", 64),
+        "depth": config.get("depth", 6),
+        "heads": config.get("heads", 8),
+        "head_width": config.get("dim_head", 64),
+        "hidden": int(width * config.get("ff_mult", 4)),
+        "pictures": config.get("num_media_embeds", config.get("max_num_media")) or 0,
+        "frames": config.get("max_num_frames") or 0,
     }
 
 
-def _gated(told: Mapping[str, Any], every: int, width: int) -> dict[str, Any]:
+def _gated(config: Mapping[str, Any], every: int, width: int) -> dict[str, Any]:
     return {
         "type": "gated_cross_attention",
         "every": every,
-        "heads": told.get("heads", 8),
-        "head_width": told.get("dim_head", 64),
-        "hidden": int(width * told.get("ff_mult", 4)),
-        "looks_at": "latest" if told.get("only_attend_immediate_media", True) else "all",
+        "heads": config.get("heads", 8),
+        "head_width": config.get("dim_head", 64),
+        "hidden": int(width * config.get("ff_mult", 4)),
+        "looks_at": "latest" if config.get("only_attend_immediate_media", True) else "all",
     }
 
 
@@ -174,9 +174,9 @@ def open_clip_rules(prefix: str, width: int) -> list[Rule]:
     ]
 
 
-def perceiver_rules(prefix: str, told: Mapping[str, Any], width: int) -> list[Rule]:
-    """The resampler of OpenFlamingo and of lucidrains; told: our connector's options."""
-    inner, count = told["heads"] * told["head_width"], told["pictures"]
+def perceiver_rules(prefix: str, options: Mapping[str, Any], width: int) -> list[Rule]:
+    """The resampler of OpenFlamingo and of lucidrains; options: our connector's options."""
+    inner, count = options["heads"] * options["head_width"], options["pictures"]
     ordered = Reshape((count, 1, width), (count, width))
     theirs, ours = f"{prefix}layers.{{n}}.", "connector.layers.{n}."
     return [
@@ -213,18 +213,18 @@ def gated_rules(prefix: str, ours: str, inner: int) -> list[Rule]:
 @torch.no_grad()
 def replay(case: Case) -> dict[str, Tensor]:
     """The media id stands once for each picture of a row; rows are padded on either side."""
-    given = case.inputs
+    inputs = case.inputs
     model = load(find_family("flamingo"), Original(case.config, case.tensors)).model
-    pixels = unnormalised(model.encoder, given["vision_x"][:, :, 0])
-    mask = given["attention_mask"].bool()
+    pixels = unnormalised(model.encoder, inputs["vision_x"][:, :, 0])
+    mask = inputs["attention_mask"].bool()
     documents: list[Document] = []
-    for row, real, own in zip(given["lang_x"], mask, pixels, strict=True):
-        pictures = [
+    for row, real, own in zip(inputs["lang_x"], mask, pixels, strict=True):
+        images = [
             CasePicture(f"{len(documents)}/{i}", Size(*each.shape[-2:]), each[None])
             for i, each in enumerate(own)
         ]
         image = case.config["media_token_id"]
-        documents.append(case_document(model, row[real], pictures, image, repeated=False))
+        documents.append(case_document(model, row[real], images, image, repeated=False))
     features = model.encode(rearrange(pixels, "b m c h w -> (b m) c h w"))
     return {
         "vision_tokens": rearrange(features, "n gh gw c -> n (gh gw) c"),
@@ -237,9 +237,9 @@ def replay(case: Case) -> dict[str, Tensor]:
 @torch.no_grad()
 def replay_perceiver(case: Case) -> dict[str, Tensor]:
     """`[b, m, f, s, c]`; lucidrains' has no axis of frames."""
-    told, width = perceiver_options(case.config, case.config["dim"]), case.config["dim"]
-    connector = parts.build("connector", told, width, width).eval()
-    names = NameMap(*perceiver_rules("", told, width))
+    options, width = perceiver_options(case.config, case.config["dim"]), case.config["dim"]
+    connector = parts.build("connector", options, width, width).eval()
+    names = NameMap(*perceiver_rules("", options, width))
     ours, _ = names.to_ours(case.tensors, case.name)
     load_named(connector, ours, names, case.name, prefix="connector.")
     x = case.inputs["x"]
@@ -251,28 +251,31 @@ def replay_perceiver(case: Case) -> dict[str, Tensor]:
 @torch.no_grad()
 def replay_block(case: Case) -> dict[str, Tensor]:
     """One block; behind a cache every position stands after the last picture."""
-    told, given = case.config, case.inputs
-    spec = _gated(told, 1, told["dim"])
+    config, inputs = case.config, case.inputs
+    spec = _gated(config, 1, config["dim"])
     looks_at_all = spec["looks_at"] == "all"
     block = Block(
-        told["dim"], told["dim_visual"], spec["heads"], spec["head_width"], spec["hidden"], looks_at_all
+        config["dim"], config["dim_visual"], spec["heads"], spec["head_width"], spec["hidden"], looks_at_all
     )
     names = NameMap(*gated_rules("", "", spec["heads"] * spec["head_width"]))
     ours, _ = names.to_ours(case.tensors, case.name)
     load_named(block.eval(), ours, names, case.name)
-    x, media, stands = given["x"], given["media"], given["media_locations"].long()
-    rows, pictures, length = media.shape[:3]
-    before = torch.arange(rows)[:, None] * pictures
-    first = before.expand(stands.shape)
-    seen = Media(
+    x, media, media_starts = inputs["x"], inputs["media"], inputs["media_locations"].long()
+    rows, images, length = media.shape[:3]
+    before = torch.arange(rows)[:, None] * images
+    first = before.expand(media_starts.shape)
+    cross_attended = Media(
         rearrange(media, "b m k c -> (b m k) c"),
-        torch.arange(rows * pictures).repeat_interleave(length),
+        torch.arange(rows * images).repeat_interleave(length),
         first,
-        first + stands.cumsum(1) - 1,
-        first + pictures,
+        first + media_starts.cumsum(1) - 1,
+        first + images,
     )
     few = case.outputs["out_cached"].shape[1] if "out_cached" in case.outputs else 0
     last = replace(
-        seen, first=first[:, :few], latest=seen.latest[:, -1:].expand(-1, few), end=seen.end[:, :few]
+        cross_attended,
+        first=first[:, :few],
+        latest=cross_attended.latest[:, -1:].expand(-1, few),
+        end=cross_attended.end[:, :few],
     )
-    return {"out": block(x, seen), **({"out_cached": block(x[:, :few], last)} if few else {})}
+    return {"out": block(x, cross_attended), **({"out_cached": block(x[:, :few], last)} if few else {})}

@@ -76,10 +76,14 @@ class Fuyu(Family, name="fuyu"):
         return folder.config.get("model_type") == "fuyu"
 
     def read(self, folder: Folder) -> Original:
-        words = folder.json("tokenizer.json")
-        known = words.get("model", {}).get("vocab", {})
-        listed = dict(known) if isinstance(known, dict) else {word: i for i, (word, _) in enumerate(known)}
-        listed |= {each["content"]: each["id"] for each in words.get("added_tokens", [])}
+        tokenizer = folder.json("tokenizer.json")
+        vocabulary = tokenizer.get("model", {}).get("vocab", {})
+        listed = (
+            dict(vocabulary)
+            if isinstance(vocabulary, dict)
+            else {word: i for i, (word, _) in enumerate(vocabulary)}
+        )
+        listed |= {each["content"]: each["id"] for each in tokenizer.get("added_tokens", [])}
         newline = folder.config.get(NEWLINE, listed.get("|NEWLINE|", _newline(folder.config)))
         return Original({**folder.config, NEWLINE: newline}, dict(folder.tensors))
 
@@ -112,8 +116,8 @@ class Fuyu(Family, name="fuyu"):
         )
 
     def write(self, original: Original, folder: Path) -> None:
-        told = {key: value for key, value in original.config.items() if key != NEWLINE}
-        super().write(Original(told, original.tensors), folder)
+        config = {key: value for key, value in original.config.items() if key != NEWLINE}
+        super().write(Original(config, original.tensors), folder)
 
 
 def _newline(config: Mapping[str, Any]) -> int:
@@ -131,31 +135,33 @@ def _text(config: Mapping[str, Any]) -> dict[str, Any]:
 @torch.no_grad()
 def replay(case: Case) -> dict[str, Tensor]:
     """Each row shows one picture as patches; an id of its own closes each row of patches."""
-    given = case.inputs
-    grids = [_grid(indices) for indices in given["image_patches_indices"]]
+    inputs = case.inputs
+    grids = [_grid(indices) for indices in inputs["image_patches_indices"]]
     closes = [
         int(ids[int((indices >= 0).nonzero()[0]) + grid[1]])
-        for ids, indices, grid in zip(given["input_ids"], given["image_patches_indices"], grids, strict=True)
+        for ids, indices, grid in zip(
+            inputs["input_ids"], inputs["image_patches_indices"], grids, strict=True
+        )
         if grid[0]
     ]
     config = {**case.config, **({NEWLINE: closes[0]} if closes else {})}
     model = load(find_family("fuyu"), Original(config, case.tensors)).model
     side, image = model.encoder.patch_size, int(case.config.get("image_token_id", 71011))
     documents: list[Document] = []
-    mask = given["attention_mask"].bool()
-    for row, (ids, real, (rows, columns)) in enumerate(zip(given["input_ids"], mask, grids, strict=True)):
-        pictures = []
+    mask = inputs["attention_mask"].bool()
+    for row, (ids, real, (rows, columns)) in enumerate(zip(inputs["input_ids"], mask, grids, strict=True)):
+        images = []
         if rows:
-            patches = given[f"image_patches{row}"]
+            patches = inputs[f"image_patches{row}"]
             pixels = rearrange(
                 patches * 0.5 + 0.5, "1 (r s) (p q c) -> 1 c (r p) (s q)", r=rows, p=side, q=side
             )
             size = Size(rows * side, columns * side)
-            pictures = [CasePicture(f"{row}", size, pixels)]
-        documents.append(case_document(model, ids[real], pictures, image, repeated=True))
+            images = [CasePicture(f"{row}", size, pixels)]
+        documents.append(case_document(model, ids[real], images, image, repeated=True))
     read = read_documents(model, documents)
     embeddings = scattered(read.embeddings, mask)
-    padding = model.language.embed(given["input_ids"])
+    padding = model.language.embed(inputs["input_ids"])
     return {
         "inputs_embeds": torch.where(mask[..., None], embeddings, padding),
         "logits": scattered(read.logits, mask),
@@ -174,20 +180,20 @@ def _grid(indices: Tensor) -> tuple[int, int]:
 @replays_table("fuyu")
 def replay_resize(case: Case) -> list[dict[str, Any]]:
     """How large a picture is shown, and how many patches and row ends that makes."""
-    told = case.parameters
-    patch = told["patch"]
-    views = Native(1, height=told["size"]["height"], width=told["size"]["width"], patch=patch)
+    parameters = case.parameters
+    patch = parameters["patch"]
+    views = Native(1, height=parameters["size"]["height"], width=parameters["size"]["width"], patch=patch)
     rows = []
     for row in case.told["rows"]:
         size = Size(row["height"], row["width"])
-        shown, (view,) = views.shrink(size), views.split(size)
+        resized, (view,) = views.shrink(size), views.split(size)
         grid = (view.size.height // patch, view.size.width // patch)
         order = views.arrange(size, [grid])
         ends = sum(index < 0 for index in order)
         rows.append({
             "width": size.width,
             "height": size.height,
-            "resized": shown[::-1],
+            "resized": resized[::-1],
             "patch_rows": grid[0],
             "patch_cols": grid[1],
             "image_tokens": len(order) - ends,

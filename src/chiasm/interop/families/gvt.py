@@ -92,11 +92,11 @@ def replay(case: Case) -> dict[str, Tensor]:
     spec = _vision(case.config)
     encoder = parts.build("encoder", spec["encoder"])
     connector = parts.build("connector", spec["connector"], encoder.width, case.config["llm_hidden"])
-    both = nn.ModuleDict({"encoder": encoder, "connector": connector}).eval()
+    modules = nn.ModuleDict({"encoder": encoder, "connector": connector}).eval()
     names = NameMap(*_vision_rules(case.config))
     ours, _ = names.to_ours(case.tensors, case.name)
-    load_named(both, ours, names, case.name)
+    load_named(modules, ours, names, case.name)
     pixels = unnormalised(encoder, case.inputs["image"])
-    made = {"vision": encoder.tokens(pixels), "llm_inputs": connector(encoder(pixels))}
+    outputs = {"vision": encoder.tokens(pixels), "llm_inputs": connector(encoder(pixels))}
     connector.output = nn.Identity()
-    return made | {"latents": connector(encoder(pixels))}
+    return outputs | {"latents": connector(encoder(pixels))}

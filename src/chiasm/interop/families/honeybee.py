@@ -131,8 +131,8 @@ class Honeybee(Family, name="honeybee"):
     }
 
     def recognises(self, folder: Folder) -> bool:
-        told = folder.config.get("projector_config", folder.config.get("visual_projector_config"))
-        return isinstance(told, dict) and told.get("projector_type") in PROJECTORS
+        projector = folder.config.get("projector_config", folder.config.get("visual_projector_config"))
+        return isinstance(projector, dict) and projector.get("projector_type") in PROJECTORS
 
     def read(self, folder: Folder) -> Original:
         """Old checkpoints have a position for the class token too, which no projector reads."""
@@ -167,14 +167,17 @@ class Honeybee(Family, name="honeybee"):
     def names(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> NameMap:
         spec, projector, side = self.model(config), _projector(config), _side(config["vision_config"])
         connector, kind = spec["connector"], projector["projector_type"]
-        features, written = config["vision_config"]["hidden_size"], spec["language"]["config"]["hidden_size"]
+        features, language_width = (
+            config["vision_config"]["hidden_size"],
+            spec["language"]["config"]["hidden_size"],
+        )
         between: int = connector.get("width") or features
-        where, ends = ("v_pos_emb", "eos_tokens") if kind == "d-abs" else ("pos_emb", "eos_tokens")
+        position_table, ends = ("v_pos_emb", "eos_tokens") if kind == "d-abs" else ("pos_emb", "eos_tokens")
         ends = "vit_eos" if kind == "resampler" else ends
-        of_positions, of_ends = (between, between) if kind == "d-abs" else (features, written)
+        of_positions, of_ends = (between, between) if kind == "d-abs" else (features, language_width)
         rules = [
             Rule(
-                f"abstractor.{where}",
+                f"abstractor.{position_table}",
                 "connector.positions.table",
                 Reshape((1, side**2, of_positions), (side, side, of_positions)),
             ),
@@ -195,11 +198,11 @@ class Honeybee(Family, name="honeybee"):
         )
 
     def constants(self, folder: Folder) -> dict[str, Tensor]:
-        told = folder.config.get("vision_config", {})
-        if "image_mean" in told and "image_std" in told:
+        vision = folder.config.get("vision_config", {})
+        if "image_mean" in vision and "image_std" in vision:
             return {
-                "encoder.mean": channels(told["image_mean"], "image_mean"),
-                "encoder.deviation": deviations(told["image_std"], "image_std"),
+                "encoder.mean": channels(vision["image_mean"], "image_mean"),
+                "encoder.deviation": deviations(vision["image_std"], "image_std"),
             }
         return normalisation(folder)
 
@@ -219,49 +222,57 @@ def _side(vision: Mapping[str, Any]) -> int:
     return vision.get("image_size", 224) // vision.get("patch_size", 32)
 
 
-def _connector(told: Mapping[str, Any], side: int) -> dict[str, Any]:
-    kind = told["projector_type"]
+def _connector(projector: Mapping[str, Any], side: int) -> dict[str, Any]:
+    kind = projector["projector_type"]
     shared: dict[str, Any] = {
-        "closing": told.get("num_eos_tokens", 0),
-        "positions": (side, side) if told.get("pos_emb") else None,
+        "closing": projector.get("num_eos_tokens", 0),
+        "positions": (side, side) if projector.get("pos_emb") else None,
     }
     if kind == "mlp":
-        return {"type": "honeybee_mlp", "depth": told["depth"], "prenorm": _prenorm(told), **shared}
+        return {"type": "honeybee_mlp", "depth": projector["depth"], "prenorm": _prenorm(projector), **shared}
     if kind == "c-abs":
-        made = {"type": "c_abstractor", "side": _root(told["num_query_tokens"]), "depth": told["depth"]}
-        made |= {"width": told["hidden_size"], "mlp_depth": told["mlp_depth"], "prenorm": _prenorm(told)}
-        return made | shared
+        options = {
+            "type": "c_abstractor",
+            "side": _root(projector["num_query_tokens"]),
+            "depth": projector["depth"],
+        }
+        options |= {
+            "width": projector["hidden_size"],
+            "mlp_depth": projector["mlp_depth"],
+            "prenorm": _prenorm(projector),
+        }
+        return options | shared
     if kind == "d-abs":
-        known_value("learnable_mRP", told.get("learnable_mRP", True), True)
+        known_value("learnable_mRP", projector.get("learnable_mRP", True), True)
         return {
             "type": "d_abstractor",
-            "side": _root(told["num_queries"]),
-            "depth": told.get("decoder_layers", 6),
-            "width": told.get("d_model", 256),
-            "heads": told.get("decoder_attention_heads", 8),
-            "hidden": told.get("decoder_ffn_dim", 1024),
-            "points": told.get("decoder_n_points", 4),
-            "levels": told.get("num_feature_levels", 1),
-            "pooled": POOLED[told.get("pooled_v_target", "query")],
-            "activation": told.get("activation_function", "relu"),
+            "side": _root(projector["num_queries"]),
+            "depth": projector.get("decoder_layers", 6),
+            "width": projector.get("d_model", 256),
+            "heads": projector.get("decoder_attention_heads", 8),
+            "hidden": projector.get("decoder_ffn_dim", 1024),
+            "points": projector.get("decoder_n_points", 4),
+            "levels": projector.get("num_feature_levels", 1),
+            "pooled": POOLED[projector.get("pooled_v_target", "query")],
+            "activation": projector.get("activation_function", "relu"),
             **shared,
         }
     if kind == "resampler":
         return {
             "type": "honeybee_resampler",
-            "queries": told["num_query_tokens"],
-            "depth": told["num_hidden_layers"],
-            "width": told["hidden_size"],
-            "heads": told["num_attention_heads"],
-            "hidden": told["intermediate_size"],
-            "epsilon": told.get("layer_norm_eps", 1e-6),
+            "queries": projector["num_query_tokens"],
+            "depth": projector["num_hidden_layers"],
+            "width": projector["hidden_size"],
+            "heads": projector["num_attention_heads"],
+            "hidden": projector["intermediate_size"],
+            "epsilon": projector.get("layer_norm_eps", 1e-6),
             **shared,
         }
     raise CheckpointError(f"projector_type is {kind!r}{nearest(kind, PROJECTORS)}")
 
 
-def _prenorm(told: Mapping[str, Any]) -> bool:
-    return bool(told.get("prenorm", False))
+def _prenorm(projector: Mapping[str, Any]) -> bool:
+    return bool(projector.get("prenorm", False))
 
 
 def _root(count: int) -> int:
@@ -315,14 +326,14 @@ def _own_rules(kind: str, connector: Mapping[str, Any]) -> list[Rule]:
 @torch.no_grad()
 def replay(case: Case) -> dict[str, Tensor]:
     """The id -1 stands at each visual token; pictures are numbered through all rows."""
-    given = case.inputs
+    inputs = case.inputs
     model = load(find_family("honeybee"), Original(case.config, case.tensors)).model
-    pixels = unnormalised(model.encoder, given["pixel_values"])
-    pictures = [CasePicture(f"{i}", Size(*each.shape[-2:]), each[None]) for i, each in enumerate(pixels)]
-    mask, labels = given["attention_mask"].bool(), given["labels"]
+    pixels = unnormalised(model.encoder, inputs["pixel_values"])
+    images = [CasePicture(f"{i}", Size(*each.shape[-2:]), each[None]) for i, each in enumerate(pixels)]
+    mask, labels = inputs["attention_mask"].bool(), inputs["labels"]
     documents = [
-        case_document(model, row[real], pictures, IMAGE, learnt=wanted[real] != IGNORE, repeated=True)
-        for row, real, wanted in zip(given["input_ids"], mask, labels, strict=True)
+        case_document(model, row[real], images, IMAGE, learnt=row_labels[real] != IGNORE, repeated=True)
+        for row, real, row_labels in zip(inputs["input_ids"], mask, labels, strict=True)
     ]
     read = read_documents(model, documents)
     features = model.encode(pixels)

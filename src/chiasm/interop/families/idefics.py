@@ -38,17 +38,17 @@ def perceiver_rules(prefix: str) -> list[Rule]:
 @replays("perceiver_resampler", "IdeficsPerceiverResampler")
 @torch.no_grad()
 def replay(case: Case) -> dict[str, Tensor]:
-    told = case.config
-    width = told["embed_dim"]
+    config = case.config
+    width = config["embed_dim"]
     spec = {
         "type": "perceiver_resampler",
-        "latents": told["n_latents"],
-        "depth": told["depth"],
-        "heads": told["n_heads"],
-        "head_width": told["head_dim"],
-        "hidden": told.get("intermediate", 4 * width),
+        "latents": config["n_latents"],
+        "depth": config["depth"],
+        "heads": config["n_heads"],
+        "head_width": config["head_dim"],
+        "hidden": config.get("intermediate", 4 * width),
         "activation": "relu",
-        "head_norm": told.get("qk_layer_norms_perceiver", False),
+        "head_norm": config.get("qk_layer_norms_perceiver", False),
     }
     connector = parts.build("connector", spec, width, width).eval()
     names = NameMap(*perceiver_rules(""))

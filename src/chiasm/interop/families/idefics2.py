@@ -76,8 +76,8 @@ class Idefics2(Family, name="idefics2"):
         return folder.config.get("model_type") == "idefics2"
 
     def read(self, folder: Folder) -> Original:
-        told = preprocessor(folder).get("size", {})
-        bounds = {key: told[key] for key in ("longest_edge", "shortest_edge") if key in told}
+        size = preprocessor(folder).get("size", {})
+        bounds = {key: size[key] for key in ("longest_edge", "shortest_edge") if key in size}
         return Original({**folder.config, **({BOUNDS: bounds} if bounds else {})}, dict(folder.tensors))
 
     def model(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> dict[str, dict[str, Any]]:
@@ -141,8 +141,8 @@ class Idefics2(Family, name="idefics2"):
         return normalisation(folder)
 
     def write(self, original: Original, folder: Path) -> None:
-        told = {key: value for key, value in original.config.items() if key != BOUNDS}
-        super().write(Original(told, original.tensors), folder)
+        config = {key: value for key, value in original.config.items() if key != BOUNDS}
+        super().write(Original(config, original.tensors), folder)
 
 
 def _margin(config: Mapping[str, Any]) -> float:
@@ -159,25 +159,25 @@ def _plain(vision: Mapping[str, Any]) -> dict[str, Any]:
 @torch.no_grad()
 def replay(case: Case) -> dict[str, Tensor]:
     """Pictures are padded with zeros to one size; those of zeros alone are left out."""
-    given = case.inputs
+    inputs = case.inputs
     bounds = {"longest_edge": 1 << 14, "shortest_edge": 1}
     version = case.told["reference"].get("commit", "").removeprefix("v")
     config = {"transformers_version": version, **case.config, BOUNDS: bounds}
     model = load(find_family("idefics2"), Original(config, case.tensors)).model
-    real = given.get("pixel_attention_mask", torch.ones_like(given["pixel_values"][:, :, 0])).bool()
-    pictures: list[CasePicture] = []
-    for pixels, mask in zip(given["pixel_values"].flatten(0, 1), real.flatten(0, 1), strict=True):
+    real = inputs.get("pixel_attention_mask", torch.ones_like(inputs["pixel_values"][:, :, 0])).bool()
+    images: list[CasePicture] = []
+    for pixels, mask in zip(inputs["pixel_values"].flatten(0, 1), real.flatten(0, 1), strict=True):
         if not bool((pixels != 0).any()):
             continue
         size = Size(*(_whole(mask.any(axis), model.encoder.patch_size[0]) for axis in (1, 0)))
         tile = unnormalised(model.encoder, pixels[None, :, : size.height, : size.width])
-        pictures.append(CasePicture(f"{len(pictures)}", size, tile))
-    features = [model.encode(picture.tiles) for picture in pictures]
-    mask = given["attention_mask"].bool()
-    image, waiting = case.config.get("image_token_id", 32001), list(pictures)
+        images.append(CasePicture(f"{len(images)}", size, tile))
+    features = [model.encode(picture.tiles) for picture in images]
+    mask = inputs["attention_mask"].bool()
+    image, remaining = case.config.get("image_token_id", 32001), list(images)
     documents = [
-        case_document(model, ids[seen], waiting, image, repeated=True)
-        for ids, seen in zip(given["input_ids"], mask, strict=True)
+        case_document(model, ids[attended], remaining, image, repeated=True)
+        for ids, attended in zip(inputs["input_ids"], mask, strict=True)
     ]
     return {
         "connector": torch.cat([model.connector(each) for each in features]),

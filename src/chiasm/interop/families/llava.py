@@ -87,17 +87,17 @@ class Llava(Family, name="llava"):
         try:
             clip = tower_folder(folder, "mm_vision_tower")
         except CheckpointError as error:
-            alone = all(name.startswith("model.mm_projector.") for name in folder.tensors)
-            held = (
+            projector_only = all(name.startswith("model.mm_projector.") for name in folder.tensors)
+            contents = (
                 "holds a projector alone, without the language model that it belongs to; and "
-                if alone
+                if projector_only
                 else ""
             )
-            raise CheckpointError(f"{folder.path} {held}names a vision tower: {error}") from None
+            raise CheckpointError(f"{folder.path} {contents}names a vision tower: {error}") from None
         vision = clip.config.get("vision_config", clip.config)
-        told = {"config": folder.config, "vision_config": vision}
+        configs = {"config": folder.config, "vision_config": vision}
         mean = (preprocessor(folder) or preprocessor(clip)).get("image_mean", OPENAI[0])
-        original = Original({**told, "padding": colour(mean)}, dict(folder.tensors))
+        original = Original({**configs, "padding": colour(mean)}, dict(folder.tensors))
         if not any(name.startswith(TOWER) for name in original.tensors):
             tensors = read_tensors(clip.path)
             if any(name.startswith("vision_model.") for name in tensors):  # else transformers 5 wrote it
@@ -112,30 +112,32 @@ class Llava(Family, name="llava"):
         return original
 
     def model(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> dict[str, dict[str, Any]]:
-        told, vision = config["config"], config["vision_config"]
-        kept = _known(told.get("mm_vision_select_feature", "patch"), FEATURES, "mm_vision_select_feature")
-        language = {key: told[key] for key in told if not key.startswith((*OTHERS, *OF_VIDEOS))}
-        _refuse_others(told)
-        size, merge = vision.get("image_size", 224), told.get("mm_patch_merge_type", "flat")
+        llava, vision = config["config"], config["vision_config"]
+        class_token = _lookup(
+            llava.get("mm_vision_select_feature", "patch"), FEATURES, "mm_vision_select_feature"
+        )
+        language = {key: llava[key] for key in llava if not key.startswith((*OTHERS, *OF_VIDEOS))}
+        _refuse_others(llava)
+        size, merge = vision.get("image_size", 224), llava.get("mm_patch_merge_type", "flat")
         views: dict[str, Any] = {"type": "whole", "size": size, "fit": "crop"}
-        if told.get("image_aspect_ratio") == "pad":
+        if llava.get("image_aspect_ratio") == "pad":
             views |= {"fit": "pad", "padding": tuple(config.get("padding", colour(OPENAI[0])))}
-        if told.get("image_aspect_ratio") == "anyres":
-            points = [(height, width) for width, height in _pinpoints(told["image_grid_pinpoints"])]
+        if llava.get("image_aspect_ratio") == "anyres":
+            points = [(height, width) for width, height in _pinpoints(llava["image_grid_pinpoints"])]
             views = {"type": "any_resolution", "size": size, "resolutions": points}
-            views["arrangement"] = _known(merge, ARRANGEMENTS, "mm_patch_merge_type")
-        elif _known(merge, ARRANGEMENTS, "mm_patch_merge_type") == "unpadded":  # a newline behind the image
+            views["arrangement"] = _lookup(merge, ARRANGEMENTS, "mm_patch_merge_type")
+        elif _lookup(merge, ARRANGEMENTS, "mm_patch_merge_type") == "unpadded":  # a newline behind the image
             views |= {"type": "any_resolution", "resolutions": [], "arrangement": "unpadded"}
         return {
             "views": views,
             "encoder": tower(
                 vision,
                 "clip_vision_model",
-                layer=told.get("mm_vision_select_layer", -2),
-                class_token=kept,
+                layer=llava.get("mm_vision_select_layer", -2),
+                class_token=class_token,
             ),
-            "connector": {"type": "mlp", "depth": _depth(told.get("mm_projector_type", "linear"))},
-            "language": causal_config(language, LANGUAGES.get(told.get("model_type", "llava"), "llama")),
+            "connector": {"type": "mlp", "depth": _depth(llava.get("mm_projector_type", "linear"))},
+            "language": causal_config(language, LANGUAGES.get(llava.get("model_type", "llava"), "llama")),
         }
 
     def names(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> NameMap:
@@ -170,7 +172,7 @@ def tower_folder(folder: Folder, key: str) -> Folder:
     return Folder(inside if reference and inside.is_dir() else resolve(reference))
 
 
-def _refuse_others(told: Mapping[str, Any]) -> None:
+def _refuse_others(config: Mapping[str, Any]) -> None:
     """Raise CheckpointError for what the original's code can do and no part here does."""
     accepted: dict[str, tuple[Any, ...]] = {
         "mm_use_im_start_end": (False, None),  # words round an image
@@ -179,55 +181,57 @@ def _refuse_others(told: Mapping[str, Any]) -> None:
         "image_aspect_ratio": ASPECTS,
     }
     for key, values in accepted.items():
-        known_value(key, told.get(key, values[0]), *values)
+        known_value(key, config.get(key, values[0]), *values)
 
 
 def _depth(projector: str) -> int:
     """Linear layers of a projector called linear, mlp2x_gelu, mlp3x_gelu ..."""
-    found = re.fullmatch(r"mlp(\d+)x_gelu", projector)
-    if found is None and projector != "linear":
+    match = re.fullmatch(r"mlp(\d+)x_gelu", projector)
+    if match is None and projector != "linear":
         raise CheckpointError(f"mm_projector_type is {projector!r}; known: linear, mlp2x_gelu and its kin")
-    return int(found.group(1)) if found else 1
+    return int(match.group(1)) if match else 1
 
 
-def _pinpoints(told: Any) -> list[tuple[int, int]]:
+def _pinpoints(pinpoints: Any) -> list[tuple[int, int]]:
     """Canvases, widths first; old configs hold them as text."""
-    if isinstance(told, str) and len(told) > LONGEST:
-        raise CheckpointError(f"image_grid_pinpoints has {len(told):,} letters, more than {LONGEST:,}")
-    points = ast.literal_eval(told) if isinstance(told, str) else told
+    if isinstance(pinpoints, str) and len(pinpoints) > LONGEST:
+        raise CheckpointError(f"image_grid_pinpoints has {len(pinpoints):,} letters, more than {LONGEST:,}")
+    points = ast.literal_eval(pinpoints) if isinstance(pinpoints, str) else pinpoints
     return [(int(width), int(height)) for width, height in points]
 
 
-def _known(value: str, table: Mapping[str, str], field: str) -> str:
-    if value not in table:
-        raise CheckpointError(f"{field} is {value!r}{nearest(value, table)}")
-    return table[value]
+def _lookup(name: str, table: Mapping[str, str], field: str) -> str:
+    if name not in table:
+        raise CheckpointError(f"{field} is {name!r}{nearest(name, table)}")
+    return table[name]
 
 
 @replays("llava", "LlavaLlamaForCausalLM")
 @torch.no_grad()
 def replay_original(case: Case) -> dict[str, Tensor]:
     """Splices pictures where an id is -200, cuts to the tokenizer's length, pads."""
-    told, given = case.config["config"], case.inputs
+    config, inputs = case.config["config"], case.inputs
     model = load(find_family("llava"), Original(case.config, case.tensors)).model
-    pictures = []
-    for i, (width, height) in enumerate(given["image_sizes"].tolist()):
-        tiles = unnormalised(model.encoder, given[f"image{i}"])
-        pictures.append(CasePicture(f"{i}", Size(height, width), tiles))
-    mask, labels = given["attention_mask"].bool(), given["labels"]
+    images = []
+    for i, (width, height) in enumerate(inputs["image_sizes"].tolist()):
+        tiles = unnormalised(model.encoder, inputs[f"image{i}"])
+        images.append(CasePicture(f"{i}", Size(height, width), tiles))
+    mask, labels = inputs["attention_mask"].bool(), inputs["labels"]
     documents, spliced = [], []
-    for row, real, targets in zip(given["input_ids"], mask, labels, strict=True):
-        ids, wanted = row[real], targets[real]
-        documents.append(case_document(model, ids, pictures, IMAGE, learnt=wanted != IGNORE, repeated=False))
+    for row, real, targets in zip(inputs["input_ids"], mask, labels, strict=True):
+        ids, row_labels = row[real], targets[real]
+        documents.append(
+            case_document(model, ids, images, IMAGE, learnt=row_labels != IGNORE, repeated=False)
+        )
         kinds = torch.tensor(documents[-1].kinds)
         ours = torch.full_like(kinds, IGNORE)
-        ours[kinds == Kind.TEXT] = wanted[ids != IMAGE]
+        ours[kinds == Kind.TEXT] = row_labels[ids != IMAGE]
         spliced.append(ours)
     read = read_documents(model, documents)
-    longest = told.get("tokenizer_model_max_length") or read.logits.shape[1]
+    longest = config.get("tokenizer_model_max_length") or read.logits.shape[1]
     lengths = [min(len(each), longest) for each in documents]
     real = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
-    if told.get("tokenizer_padding_side", "right") == "left":
+    if config.get("tokenizer_padding_side", "right") == "left":
         real = real.flip(1)
     read.batch.labels[:, longest - 1 :] = IGNORE  # the label of the last one kept was cut off
     targets = torch.full(real.shape, IGNORE)
@@ -245,9 +249,9 @@ def replay_original(case: Case) -> dict[str, Tensor]:
 @replays_table("llava")
 def replay_tiles(case: Case) -> list[dict[str, Any]]:
     """Where LLaVA-1.6 lays a picture, what it cuts, and how many tokens that makes."""
-    told = case.parameters
-    tile, side = told["tile"], told["patches_per_side"]
-    points = [(height, width) for width, height in told["image_grid_pinpoints"]]
+    parameters = case.parameters
+    tile, side = parameters["tile"], parameters["patches_per_side"]
+    points = [(height, width) for width, height in parameters["image_grid_pinpoints"]]
     views = AnyResolution(1, size=tile, resolutions=points)
     rows = []
     for row in case.told["rows"]:

@@ -52,17 +52,17 @@ class LlavaTransformers(Family, name="llava-hf"):
     }
 
     def recognises(self, folder: Folder) -> bool:
-        told = folder.config
-        return told.get("model_type") in CLASSES and {"text_config", "vision_config"} <= told.keys()
+        config = folder.config
+        return config.get("model_type") in CLASSES and {"text_config", "vision_config"} <= config.keys()
 
     def read(self, folder: Folder) -> Original:
-        told = preprocessor(folder)
-        _check_canvases(folder, told.get("image_grid_pinpoints"))
+        settings = preprocessor(folder)
+        _check_canvases(folder, settings.get("image_grid_pinpoints"))
         fit: dict[str, Any] = {}
-        if told.get("do_pad"):
-            fit = {"fit": "pad", "padding": colour(told.get("image_mean", OPENAI[0]))}
-        elif "do_center_crop" in told:
-            fit = {"fit": "crop" if told["do_center_crop"] else "stretch"}
+        if settings.get("do_pad"):
+            fit = {"fit": "pad", "padding": colour(settings.get("image_mean", OPENAI[0]))}
+        elif "do_center_crop" in settings:
+            fit = {"fit": "crop" if settings["do_center_crop"] else "stretch"}
         return Original({**folder.config, **({VIEWS: fit} if fit else {})}, dict(folder.tensors))
 
     def model(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> dict[str, dict[str, Any]]:
@@ -126,7 +126,7 @@ class LlavaTransformers(Family, name="llava-hf"):
             raise CheckpointError("'llava-hf' stretches the whole image beside the tiles")
         full = encoder["class_token"] == "first" or "siglip" in encoder["config"]["model_type"]
         kind = "llava" if whole else "llava_next"
-        told = {
+        exported = {
             "architectures": [CLASSES[kind]],
             "model_type": kind,
             "vision_feature_layer": encoder["layer"],
@@ -139,7 +139,9 @@ class LlavaTransformers(Family, name="llava-hf"):
             "tie_word_embeddings": model["language"]["config"].get("tie_word_embeddings", False),
         }
         return (
-            told if whole else told | {"image_grid_pinpoints": [list(each) for each in views["resolutions"]]}
+            exported
+            if whole
+            else exported | {"image_grid_pinpoints": [list(each) for each in views["resolutions"]]}
         )
 
     def complete(
@@ -154,8 +156,8 @@ class LlavaTransformers(Family, name="llava-hf"):
         write_processor(original.config, model, ours, folder)
 
     def write(self, original: Original, folder: Path) -> None:
-        told = {key: value for key, value in original.config.items() if key != VIEWS}
-        super().write(Original(told, original.tensors), folder)
+        config = {key: value for key, value in original.config.items() if key != VIEWS}
+        super().write(Original(config, original.tensors), folder)
 
     def constants(self, folder: Folder) -> dict[str, Tensor]:
         return normalisation(folder)
@@ -201,20 +203,20 @@ def _keeps_class(config: Mapping[str, Any]) -> bool:
 @torch.no_grad()
 def replay(case: Case) -> dict[str, Tensor]:
     """The image id stands at each visual token; rows are padded on either side."""
-    given = case.inputs
+    inputs = case.inputs
     model = load(find_family("llava-hf"), Original(case.config, case.tensors)).model
-    pixels = given["pixel_values"]
+    pixels = inputs["pixel_values"]
     tiles = pixels if pixels.ndim == 5 else pixels[:, None]
-    sizes = given.get("image_sizes", torch.tensor([pixels.shape[-2:]] * len(pixels))).tolist()
-    pictures = [
+    sizes = inputs.get("image_sizes", torch.tensor([pixels.shape[-2:]] * len(pixels))).tolist()
+    images = [
         CasePicture(f"{i}", Size(*size), unnormalised(model.encoder, each))
         for i, (each, size) in enumerate(zip(tiles, sizes, strict=True))
     ]
-    mask = given["attention_mask"].bool()
+    mask = inputs["attention_mask"].bool()
     image = case.config["image_token_index" if "image_token_index" in case.config else "image_token_id"]
     documents = [
-        case_document(model, row[real], pictures, image, repeated=True)
-        for row, real in zip(given["input_ids"], mask, strict=True)
+        case_document(model, row[real], images, image, repeated=True)
+        for row, real in zip(inputs["input_ids"], mask, strict=True)
     ]
     read = read_documents(model, documents)
     features = read.visual

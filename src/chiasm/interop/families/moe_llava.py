@@ -83,45 +83,47 @@ class MoELlava(Family, name="moe-llava"):
         return "moe" in folder.config and folder.config.get("model_type") in LANGUAGES
 
     def read(self, folder: Folder) -> Original:
-        told, tensors = folder.config, dict(folder.tensors)
+        language_config, tensors = folder.config, dict(folder.tensors)
         clip = tower_folder(folder, "mm_image_tower")
         mean = (preprocessor(folder) or preprocessor(clip)).get("image_mean", OPENAI[0])
         config = {
-            "llm": told,
+            "llm": language_config,
             "vision": clip.config.get("vision_config", clip.config),
-            "moe": told["moe"],
-            "projector": told.get("image_projector_type", "linear"),
-            "select_layer": told.get("mm_vision_select_layer", -2),
+            "moe": language_config["moe"],
+            "projector": language_config.get("image_projector_type", "linear"),
+            "select_layer": language_config.get("mm_vision_select_layer", -2),
             "padding": colour(mean),
         }
         original = Original(config, tensors)
         if not any(name.startswith(TOWER) for name in tensors):
-            found = read_tensors(clip.path)
-            found = {
+            tower_tensors = read_tensors(clip.path)
+            tower_tensors = {
                 TOWER + name.removeprefix("vision_model."): tensor
-                for name, tensor in found.items()
+                for name, tensor in tower_tensors.items()
                 if not name.startswith(("text_model.", "text_projection", "visual_projection", "logit_scale"))
             }
-            original.tensors |= found
-            original.borrowed = set(found)
+            original.tensors |= tower_tensors
+            original.borrowed = set(tower_tensors)
         return original
 
     def model(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> dict[str, dict[str, Any]]:
-        told, moe, vision = config["llm"], config["moe"], config["vision"]
-        kind = told.get("model_type", "moe_llava_stablelm")
+        language_config, moe, vision = config["llm"], config["moe"], config["vision"]
+        kind = language_config.get("model_type", "moe_llava_stablelm")
         if kind not in LANGUAGES:
             raise CheckpointError(f"model_type is {kind!r}{nearest(kind, LANGUAGES)}")
         language = {
-            RENAMED.get(key, key): told[key]
-            for key in told
+            RENAMED.get(key, key): language_config[key]
+            for key in language_config
             if key not in ("moe", "rotary_scaling_factor")
             and not key.startswith((*OTHERS, "video_", "model_type"))
         }
-        known_value("mm_use_im_start_end", told.get("mm_use_im_start_end", False), False)
-        known_value("rotary_scaling_factor", told.get("rotary_scaling_factor", 1.0), 1.0)
-        known_value("use_mm_proj", told.get("use_mm_proj", True), True)
-        known_value("mm_vision_select_feature", told.get("mm_vision_select_feature", "patch"), "patch")
-        aspect = known_value("image_aspect_ratio", told.get("image_aspect_ratio"), *ASPECTS)
+        known_value("mm_use_im_start_end", language_config.get("mm_use_im_start_end", False), False)
+        known_value("rotary_scaling_factor", language_config.get("rotary_scaling_factor", 1.0), 1.0)
+        known_value("use_mm_proj", language_config.get("use_mm_proj", True), True)
+        known_value(
+            "mm_vision_select_feature", language_config.get("mm_vision_select_feature", "patch"), "patch"
+        )
+        aspect = known_value("image_aspect_ratio", language_config.get("image_aspect_ratio"), *ASPECTS)
         square: dict[str, Any] = {"fit": "crop"}
         if aspect == "pad":
             square = {"fit": "pad", "padding": tuple(config.get("padding", colour(OPENAI[0])))}
@@ -200,21 +202,21 @@ def replay_layer(case: Case) -> dict[str, Tensor]:
     from transformers import LlamaConfig
     from transformers.models.llama.modeling_llama import LlamaMLP
 
-    told, given = case.config, case.inputs
-    width = told["hidden_size"]
+    config, inputs = case.config, case.inputs
+    width = config["hidden_size"]
     network = LlamaMLP(
-        LlamaConfig(hidden_size=width, intermediate_size=told["intermediate_size"], num_attention_heads=1)
+        LlamaConfig(hidden_size=width, intermediate_size=config["intermediate_size"], num_attention_heads=1)
     )
     layer = Experts(
         network,
         width,
-        told["num_experts"],
-        top_k=told["k"],
-        capacity=told["capacity_factor"],
-        eval_capacity=told["eval_capacity_factor"],
-        min_capacity=told["min_capacity"],
+        config["num_experts"],
+        top_k=config["k"],
+        capacity=config["capacity_factor"],
+        eval_capacity=config["eval_capacity_factor"],
+        min_capacity=config["min_capacity"],
         noise="always",
-        residual=told.get("use_residual", False),
+        residual=config.get("use_residual", False),
     ).eval()
     names = NameMap(
         Rule("deepspeed_moe.gate.wg.weight", "router.weight"),
@@ -227,15 +229,15 @@ def replay_layer(case: Case) -> dict[str, Tensor]:
     load_named(layer, {k: v for k, v in ours.items() if k not in dense}, names, case.name)
     if dense:
         load_named(network, dense, names, case.name, prefix="network.")
-    x = given["x"]
+    x = inputs["x"]
 
-    def made(noise: Tensor) -> Tensor:
+    def routed_output(noise: Tensor) -> Tensor:
         layer.draw = noise.to  # in the type of the scores
         with routed(torch.zeros(x.shape[:2], dtype=torch.long)):
             return layer(x)
 
-    silent, noisy = torch.zeros_like(given["gumbel"]), made(given["gumbel"])
-    plain = made(silent)
+    silent, noisy = torch.zeros_like(inputs["gumbel"]), routed_output(inputs["gumbel"])
+    plain = routed_output(silent)
     choice = layer.choose(x.flatten(0, 1))
     layer.capacities[False] = layer.capacities[True]
     return {
@@ -244,7 +246,7 @@ def replay_layer(case: Case) -> dict[str, Tensor]:
         "exp_counts": choice.firsts,
         "capacity": torch.tensor(choice.capacity),
         "y_noisy": noisy,
-        "y_train_capacity": made(silent),
+        "y_train_capacity": routed_output(silent),
         "combine_weights_sum": choice.weights,
     }
 
@@ -253,20 +255,20 @@ def replay_layer(case: Case) -> dict[str, Tensor]:
 @torch.no_grad()
 def replay_whole(case: Case) -> dict[str, Tensor]:
     """Padding takes part in the routing here, so that it is computed as the original computes it."""
-    given = case.inputs
+    inputs = case.inputs
     kind = next(kind for kind in LANGUAGES if kind.removeprefix("moe_llava_") in case.of.lower())
     config = {**case.config, "llm": {**case.config["llm"], "model_type": kind}}
     model = load(find_family("moe-llava"), Original(config, case.tensors)).model
     routing = model.routing
     assert isinstance(routing, MoE)
-    tiles = unnormalised(model.encoder, given["images"])
-    pictures = [CasePicture(f"{i}", Size(*tile.shape[1:]), tile[None]) for i, tile in enumerate(tiles)]
+    tiles = unnormalised(model.encoder, inputs["images"])
+    images = [CasePicture(f"{i}", Size(*tile.shape[1:]), tile[None]) for i, tile in enumerate(tiles)]
     documents, labels = [], []
     for row, real, targets in zip(
-        given["input_ids"], given["attention_mask"].bool(), given["labels"], strict=True
+        inputs["input_ids"], inputs["attention_mask"].bool(), inputs["labels"], strict=True
     ):
         ids = row[real]
-        documents.append(case_document(model, ids, pictures, IMAGE, repeated=False))
+        documents.append(case_document(model, ids, images, IMAGE, repeated=False))
         kinds = torch.tensor(documents[-1].kinds)
         spliced = torch.full_like(kinds, IGNORE)
         spliced[kinds == Kind.TEXT] = targets[real][ids != IMAGE]
@@ -286,9 +288,9 @@ def replay_whole(case: Case) -> dict[str, Tensor]:
             hidden = model.language(embeddings, positions, causal_with_padding(real))
         return model.language.logits(hidden)
 
-    given_noises = [given[f"gumbel{i}"] for i in range(len(layers))]
-    noisy = logits(given_noises)
-    plain = logits([torch.zeros_like(noise) for noise in given_noises])
+    input_noises = [inputs[f"gumbel{i}"] for i in range(len(layers))]
+    noisy = logits(input_noises)
+    plain = logits([torch.zeros_like(noise) for noise in input_noises])
     balance = (
         routing.weight * torch.stack([each.balance.mean for each in layers if each.balance is not None]).sum()
     )

@@ -76,9 +76,9 @@ class XComposer2(Family, name="xcomposer2"):
         return any("InternLMXComposer2" in name for name in folder.config.get("architectures") or ())
 
     def read(self, folder: Folder) -> Original:
-        told, tensors = folder.config, dict(folder.tensors)
+        config, tensors = folder.config, dict(folder.tensors)
         try:
-            return Original({**_shapes(tensors), "llm": told, "told": told}, tensors)
+            return Original({**_shapes(tensors), "llm": config, "told": config}, tensors)
         except KeyError as error:
             raise CheckpointError(
                 f"{folder.path} lacks {error.args[0]}; only 4KHD and 2.5 are known"
@@ -87,8 +87,8 @@ class XComposer2(Family, name="xcomposer2"):
     def model(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> dict[str, dict[str, Any]]:
         vision = {VISION.get(key, key): value for key, value in config["vit"].items()}
         vision |= {"image_size": config["tile"], "patch_size": config["patch"]}
-        told = config["llm"]
-        language = {LANGUAGE.get(key, key): value for key, value in told.items()}
+        language_config = config["llm"]
+        language = {LANGUAGE.get(key, key): value for key, value in language_config.items()}
         language = {"rms_norm_eps": EPS, "max_position_embeddings": 32768} | language
         layout = LAYOUTS.get(config["tile"], LAYOUTS[560])
         return {
@@ -158,14 +158,14 @@ def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     width, _, patch, _ = tensors[f"{TOWER}embeddings.patch_embedding.weight"].shape
     side = math.isqrt(len(tensors[f"{TOWER}embeddings.position_embedding.weight"]) - 1)
     hidden = len(tensors[f"{TOWER}encoder.layers.0.mlp.fc1.weight"])
-    found = [re.match(rf"{re.escape(TOWER)}encoder\.layers\.(\d+)\.", name) for name in tensors]
+    layers = [re.match(rf"{re.escape(TOWER)}encoder\.layers\.(\d+)\.", name) for name in tensors]
     rank = len(tensors["model.layers.0.attention.wqkv.Plora_A.weight"])
     return {
         "tile": side * patch,
         "patch": patch,
         "vit": {
             "hidden_size": width,
-            "layers": 1 + max(int(each.group(1)) for each in found if each),
+            "layers": 1 + max(int(each.group(1)) for each in layers if each),
             "heads": max(1, width // HEAD_WIDTH),
             "intermediate_size": hidden,
         },
@@ -178,47 +178,47 @@ def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
 @torch.no_grad()
 def replay_update(case: Case) -> dict[str, Tensor]:
     """One linear layer, with and without image tokens."""
-    told, x = case.config, case.inputs["x"]
-    layer = nn.ModuleDict({"layer": nn.Linear(told["in_features"], told["out_features"], told["bias"])})
-    options = {"rank": told["lora_r"], "alpha": told["lora_alpha"], "kinds": ["read"]}
+    config, x = case.config, case.inputs["x"]
+    layer = nn.ModuleDict({"layer": nn.Linear(config["in_features"], config["out_features"], config["bias"])})
+    options = {"rank": config["lora_r"], "alpha": config["lora_alpha"], "kinds": ["read"]}
     routing = parts.build("routing", {"type": "partial_lora", **options}, layer)
     names = NameMap(
         Rule("Plora_A.weight", "updates.layer.a"),
         Rule("Plora_B.weight", "updates.layer.b"),
         Rule("{p}", "layer.{p}"),
     )
-    both = nn.ModuleDict({"language": layer, "routing": routing})
+    modules = nn.ModuleDict({"language": layer, "routing": routing})
     ours, _ = names.to_ours(case.tensors, case.name)
     ours = {f"routing.{k}" if k.startswith("updates") else f"language.{k}": v for k, v in ours.items()}
-    load_named(both.eval(), ours, names, case.name)
-    made = {}
+    load_named(modules.eval(), ours, names, case.name)
+    outputs = {}
     for name, mask in {"y": case.inputs["im_mask"], "y_text_only": torch.zeros(x.shape[:2])}.items():
         with routed(mask.long() * int(Kind.READ)):
-            made[name] = layer["layer"](x)
-    return made
+            outputs[name] = layer["layer"](x)
+    return outputs
 
 
 @replays("xcomposer2", "InternLMXComposer2ForCausalLM")
 @torch.no_grad()
 def replay_whole(case: Case) -> dict[str, Tensor]:
     """Pictures that are canvases already, between stretches of three ids and before all others."""
-    given, tile = case.inputs, case.config["tile"]
+    inputs, tile = case.inputs, case.config["tile"]
     model = load(find_family("xcomposer2"), Original(case.config, case.tensors)).model
     assert isinstance(model.views, HDTiles)
-    canvases = [given[f"image{i}"] for i in range(len(case.config["shapes"]))]
+    canvases = [inputs[f"image{i}"] for i in range(len(case.config["shapes"]))]
     # A canvas as it stands: no larger than it is, and no smaller for want of tiles.
     model.views.enlarge, model.views.tiles = False, 4 * max(canvas[0, 0].numel() for canvas in canvases)
-    pictures = []
+    images = []
     for i, canvas in enumerate(canvases):
         overview = functional.interpolate(canvas, (tile, tile), mode="bicubic")
         tiles = rearrange(canvas, "1 c (r h) (s w) -> (r s) c h w", h=tile, w=tile)
         pixels = unnormalised(model.encoder, torch.cat([overview, tiles]))
-        pictures.append(CasePicture(f"{i}", Size(*canvas.shape[2:]), pixels))
-    ids, image = given["text_ids"], -1
-    stretches = list(ids[: 3 * len(pictures)].split(3))
+        images.append(CasePicture(f"{i}", Size(*canvas.shape[2:]), pixels))
+    ids, image = inputs["text_ids"], -1
+    stretches = list(ids[: 3 * len(images)].split(3))
     spliced = [torch.cat([each, torch.tensor([image])]) for each in stretches]
-    row = torch.cat([*spliced, ids[3 * len(pictures) :]])
-    read = read_documents(model, [case_document(model, row, pictures, image, repeated=False)])
+    row = torch.cat([*spliced, ids[3 * len(images) :]])
+    read = read_documents(model, [case_document(model, row, images, image, repeated=False)])
     return {
         "image_embeds": read.visual[None],
         "im_mask": (read.batch.kinds == Kind.READ).long(),
@@ -229,22 +229,22 @@ def replay_whole(case: Case) -> dict[str, Tensor]:
 @replays_table("xcomposer2")
 def replay_tiles(case: Case) -> list[dict[str, Any]]:
     """On which canvas a picture is laid, and how many tokens that makes."""
-    told = case.parameters
+    parameters = case.parameters
     reference = case.told["reference"]
     newer = "Image_transform" in (reference.get("cls"), reference.get("class"))
     views = HDTiles(
         1,
-        size=told["tile"],
-        tiles=told["hd_num"],
+        size=parameters["tile"],
+        tiles=parameters["hd_num"],
         enlarge=not newer,
         padding="end" if newer else "both",
     )
-    side = told["tile"] // 14 // 2  # tokens along a tile: patches of 14 pixels, two by two
+    side = parameters["tile"] // 14 // 2  # tokens along a tile: patches of 14 pixels, two by two
     rows = []
     for row in case.told["rows"]:
         size = Size(row["height"], row["width"])
         plan, tall = views.canvas(size), size.width < size.height
-        tiles = Size(plan.size.height // told["tile"], plan.size.width // told["tile"])
+        tiles = Size(plan.size.height // parameters["tile"], plan.size.width // parameters["tile"])
         padding = (plan.left, plan.top, plan.right, plan.bottom)
         rows.append({
             "width": size.width,
