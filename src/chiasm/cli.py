@@ -151,9 +151,9 @@ def chat(
     folder: Folder,
     message: Annotated[Optional[str], typer.Option("-m", "--message", help="ask once and leave")] = None,  # noqa: UP045
     picture: Annotated[
-        list[Path] | None, typer.Option("-p", "--picture", help="show a picture first")
+        list[Path] | None, typer.Option("-p", "--picture", help="read an image first")
     ] = None,
-    save: Annotated[Path, typer.Option(help="folder for drawn pictures")] = Path("drawn"),
+    save: Annotated[Path, typer.Option(help="folder for drawn images")] = Path("drawn"),
     seed: Seed = 0,
     device: Device = None,
     dtype: Dtype = None,
@@ -168,9 +168,9 @@ def chat(
 @app.command()
 def generate(
     folder: Folder,
-    prompts: Annotated[list[str], typer.Argument(help="one picture is drawn for each", metavar="PROMPT...")],
-    out: Annotated[Path, typer.Option(help="folder for the pictures")] = Path("drawn"),
-    count: Annotated[int, typer.Option(help="pictures of each prompt, of this seed and the next ones")] = 1,
+    prompts: Annotated[list[str], typer.Argument(help="one image is drawn for each", metavar="PROMPT...")],
+    out: Annotated[Path, typer.Option(help="folder for the images")] = Path("drawn"),
+    count: Annotated[int, typer.Option(help="images of each prompt, of this seed and the next ones")] = 1,
     guidance: Guidance = None,
     temperature: Temperature = None,
     top_k: TopK = None,
@@ -197,8 +197,8 @@ def complete(
     pictures: Annotated[
         list[Path], typer.Argument(help="files, such as an example's two and a third", metavar="PICTURE...")
     ],
-    out: Annotated[Path, typer.Option(help="folder for the pictures")] = Path("drawn"),
-    count: Annotated[int, typer.Option(help="how many pictures follow")] = 1,
+    out: Annotated[Path, typer.Option(help="folder for the images")] = Path("drawn"),
+    count: Annotated[int, typer.Option(help="how many images follow")] = 1,
     temperature: Temperature = None,
     top_k: TopK = None,
     seed: Seed = 0,
@@ -388,10 +388,10 @@ def tokenizer_report(
         ),
     ],
     out: Annotated[Path, typer.Option(help="folder of the report")] = Path("tokenizers"),
-    pictures: Annotated[int, typer.Option(min=1, help="held-out pictures, or clips, of each")] = 256,
+    pictures: Annotated[int, typer.Option(min=1, help="held-out images, or clips, of each")] = 256,
     data: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(help="run or recipe whose held-out pictures all are measured on; else each its own"),
+        typer.Option(help="run or recipe whose held-out images all are measured on; else each its own"),
     ] = None,
     device: Device = None,
     dtype: Dtype = None,

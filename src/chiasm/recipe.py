@@ -66,15 +66,15 @@ class Stage(Strict):
         8,
         gt=0,
         le=1 << 16,
-        description="rows of a packed batch; of an image tokenizer or an objective, pictures",
+        description="rows of a packed batch; of an image tokenizer or an objective, images",
     )
     length: int = Field(512, gt=0, le=1 << 22, description="positions of a row")
-    pictures: int | None = Field(None, gt=0, le=1 << 16, description="most pictures of a row")
+    pictures: int | None = Field(None, gt=0, le=1 << 16, description="most images of a row")
     blind: float = Field(
         0.0,
         ge=0,
         lt=1,
-        description="share of questions read without their pictures, so that the blind control is fair",
+        description="share of questions read without their images, so that the blind control is fair",
     )
     accumulate: int = Field(1, gt=0, le=1 << 16, description="batches of one optimiser step")
     optimiser: Literal["adamw", "muon"] = Field(
@@ -108,10 +108,10 @@ class Checkpoints(Strict):
 class SamplingOptions(Strict):
     """How answers and images are drawn from the model."""
 
-    guidance: float = Field(1.0, ge=1, le=1000, description="classifier-free guidance of pictures; 1 = none")
-    temperature: float = Field(1.0, ge=0, le=1000, description="of pictures; 0 = greedy")
+    guidance: float = Field(1.0, ge=1, le=1000, description="classifier-free guidance of images; 1 = none")
+    temperature: float = Field(1.0, ge=0, le=1000, description="of images; 0 = greedy")
     top_k: int = Field(
-        0, ge=0, le=1 << 31, description="codes a picture may choose from at each place; 0 = all"
+        0, ge=0, le=1 << 31, description="codes an image may choose from at each place; 0 = all"
     )
     answer_tokens: int = Field(64, gt=0, le=1 << 22, description="most tokens of an answer")
 
@@ -137,9 +137,9 @@ class Evaluation(Strict):
     text: int = Field(300, ge=0, le=10**9, description="questions told in words only")
     labelled: tuple[str, str] | None = Field(
         None,
-        description="sources of pictures of one thing each, learnt from and held out, to judge the encoder",
+        description="sources of images of one thing each, learnt from and held out, to judge the encoder",
     )
-    labelled_pictures: int = Field(1000, gt=0, description="most pictures of each of the two")
+    labelled_pictures: int = Field(1000, gt=0, description="most images of each of the two")
     metric: str = Field("exact", description="how an answer is compared with the true ones, by name")
     earlier_answers: EarlierAnswers = Field(
         "true",

@@ -56,7 +56,7 @@ def _check_objective(recipe: Recipe, stage: Stage, where: str) -> None:
     part = parts.lookup("objective", stage.objective["type"])
     assert issubclass(part, Objective)
     if "encoder" not in recipe.model:
-        raise RecipeError(f"{where}: objective {part.name!r} shows pictures, but the model has no encoder")
+        raise RecipeError(f"{where}: objective {part.name!r} reads images, but the model has no encoder")
     for slot in stage.train:
         if slot not in (*part.trains, "objective"):
             raise RecipeError(

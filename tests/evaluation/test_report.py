@@ -139,7 +139,7 @@ def test_cells_are_told_apart():
 
 def test_the_verdict_claims_no_more_than_the_intervals_allow():
     sees = {"score": 0.9, "ci": [0.87, 0.93], "blind": 0.3, "blind_ci": [0.27, 0.33], "commonest": 0.32}
-    assert "It answers from the pictures: 90% right" in verdict({"questions": sees})
+    assert "It answers from the images: 90% right" in verdict({"questions": sees})
     unsure = sees | {"score": 0.35, "ci": [0.30, 0.40]}
     assert "not shown to look" in verdict({"questions": unsure})
     leaky = sees | {"blind": 0.6, "blind_ci": [0.55, 0.65]}

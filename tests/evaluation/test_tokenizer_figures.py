@@ -204,7 +204,7 @@ def test_a_row_has_its_cells_in_the_order_of_the_columns():
 
 def test_the_caption_says_what_was_measured():
     assert report.caption([measured(), measured(side=32), measured()]) == (
-        "30 held-out pictures at 64, 32 pixels a side; FD-efficientnet-lite0 over 30 pictures; "
+        "30 held-out images at 64, 32 pixels a side; FD-efficientnet-lite0 over 30 images; "
         "the mean of all of them has 11.11 dB"
     )
     assert report.caption([measured(unit="clip", frames=5)]).startswith(

@@ -60,7 +60,7 @@ def test_the_command_prints_a_table_and_writes_the_files(runs, tmp_path):
     )
     assert said.exit_code == 0, said.output
     assert {path.name for path in (tmp_path / "out").iterdir()} == FILES
-    assert "6 held-out pictures" in said.output
+    assert "6 held-out images" in said.output
     assert "FD-efficientnet-lite0" in said.output
     told = (tmp_path / "out" / "report.md").read_text()
     assert "| vq |" in told

@@ -19,7 +19,7 @@ def test_nothing_measured_nothing_said():
 )
 def test_it_sees_where_its_interval_lies_above_both_ways_of_guessing(low, blind_high, commonest, sees):
     told = SEES | {"ci": [low, 0.95], "blind_ci": [0.2, blind_high], "commonest": commonest}
-    assert verdict({"questions": told}).startswith("It answers from the pictures: 90% right") == sees
+    assert verdict({"questions": told}).startswith("It answers from the images: 90% right") == sees
     assert verdict({"questions": told}).startswith("It is not shown to look: 90% of its answers") != sees
 
 
@@ -37,7 +37,7 @@ def test_questions_leak_where_blind_answers_beat_the_commonest_by_a_twentieth(bl
 
 def test_without_an_interval_blind_answers_stand_for_themselves():
     told = {"score": 0.9, "ci": [0.31, 0.95], "blind": 0.3, "commonest": 0.24}
-    assert "It answers from the pictures" in verdict({"questions": told})
+    assert "It answers from the images" in verdict({"questions": told})
     assert "The questions leak" in verdict({"questions": told})
     assert "not shown to look" in verdict({"questions": told | {"ci": [0.3, 0.95]}})
 
@@ -53,7 +53,7 @@ def test_the_weakest_type_is_named_where_there_are_several():
 def test_drawing_is_told_with_its_ceiling_and_its_sameness():
     told = verdict({"generation": DRAWS})
     assert told == (
-        "Asked to draw, it puts 80% of the things where they belong; 40% of the pictures are right in every cell."
+        "Asked to draw, it puts 80% of the things where they belong; 40% of the images are right in every cell."
     )
     assert "would allow 95%" in verdict({"generation": DRAWS | {"reconstruction": {"place": 0.95}}})
     same = "nearly the same way"
@@ -66,13 +66,13 @@ def test_drawing_is_told_with_its_ceiling_and_its_sameness():
 def test_a_probe_is_told_beside_the_untrained_encoder():
     better = verdict({"linear_probe": PROBED})
     assert better == (
-        "One linear layer on the encoder's features names 60% of held-out pictures; "
+        "One linear layer on the encoder's features names 60% of held-out images; "
         "the same encoder untrained gives 30%, chance 10%."
     )
     for low in (0.4, 0.3):
         assert "no more than without training" in verdict({"linear_probe": PROBED | {"ci": [low, 0.7]}})
     alone = {key: value for key, value in PROBED.items() if not key.startswith("untrained")}
-    assert verdict({"linear_probe": alone}).endswith("names 60% of held-out pictures; chance is 10%.")
+    assert verdict({"linear_probe": alone}).endswith("names 60% of held-out images; chance is 10%.")
 
 
 def test_words_count_where_there_is_nothing_else():
@@ -85,7 +85,7 @@ def test_words_count_where_there_is_nothing_else():
 def test_free_drawing_is_told_by_its_distances():
     told = {"n": 40, "FD-net": 3.14159, "reconstruction": {"psnr": 24.26, "FD-net": 1.5}}
     assert verdict({"drawing": told}) == (
-        "Its image tokenizer gives pictures back at 24.3 dB. What it draws lies at a distance of 3.14 from the "
-        "true pictures (FD-net, 40 pictures); reconstructions lie at 1.5."
+        "Its image tokenizer reconstructs images at 24.3 dB. What it draws lies at a distance of 3.14 from the "
+        "true images (FD-net, 40 images); reconstructions lie at 1.5."
     )
     assert verdict({"drawing": {"reconstruction": {"psnr": 20.0}}}).endswith("at 20.0 dB.")

@@ -25,10 +25,10 @@ ABOUT = ("data", "fingerprint", "seed", "overrides", "only", "plugins", "device"
 OWN_SECTION = ("questions", "phrasings", "generation", "text")
 SIGNS = {"right": "✓", "wrong": "✗", "missing": "–", "extra": "+", "empty": ""}
 MEANINGS = {
-    "object": "share of the asked things that stand anywhere in the picture",
+    "object": "share of the asked things that stand anywhere in the image",
     "place": "share of the asked things that stand in the cell they were asked for",
-    "count": "share of the pictures with as many things as asked",
-    "all": "share of the pictures that are exactly the asked scene",
+    "count": "share of the images with as many things as asked",
+    "all": "share of the images that are exactly the asked scene",
 }
 
 

@@ -77,11 +77,11 @@ def row(each: Measurement) -> list[str]:
 def caption(group: Sequence[Measurement]) -> str:
     """On what the rows of a group were measured."""
     figures = group[0].figures
-    unit = f"clips of {figures['frames']} frames" if figures["unit"] == "clip" else "pictures"
+    unit = f"clips of {figures['frames']} frames" if figures["unit"] == "clip" else "images"
     sides = ", ".join(dict.fromkeys(str(each.figures["side"]) for each in group))
     return (
         f"{figures['pictures']} held-out {unit} at {sides} pixels a side; {DISTANCE} over "
-        f"{figures['pictures'] * figures['frames']} {'frames' if figures['unit'] == 'clip' else 'pictures'}; "
+        f"{figures['pictures'] * figures['frames']} {'frames' if figures['unit'] == 'clip' else 'images'}; "
         f"the mean of all of them has {figures['mean_psnr']:.2f} dB"
     )
 
@@ -112,7 +112,7 @@ def _explained() -> list[str]:
     return [
         "Bits: codes x log2(vocabulary). Coded bits: what an entropy coder needs that knows how often each code "
         "occurs (for each scale apart); entropy (bits) and perplexity are of one code. They are counted on the "
-        "held-out pictures, so with a large vocabulary and few pictures they are too small. Use: share of the "
+        "held-out images, so with a large vocabulary and few images they are too small. Use: share of the "
         "vocabulary that occurs in them; dead: codes that do not. PSNR with its 95 % interval. "
         f"{DISTANCE}: Fréchet distance over {FEATURES} pooled features of EfficientNet-Lite0; figures of equally "
         "many pictures compare.",

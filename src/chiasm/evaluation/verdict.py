@@ -31,7 +31,7 @@ def _seeing(scores: Mapping[str, Any]) -> list[str]:
     sentences = []
     if scores["ci"][0] > guess:
         sentences.append(
-            f"It answers from the pictures: {score:.0%} right, against {blind:.0%} when it cannot see them and "
+            f"It answers from the images: {score:.0%} right, against {blind:.0%} when it cannot see them and "
             f"{common:.0%} for always giving the commonest answer."
         )
     else:
@@ -40,7 +40,7 @@ def _seeing(scores: Mapping[str, Any]) -> list[str]:
             f"{max(blind, common):.0%}."
         )
     if scores.get("blind_ci", [blind])[0] > common + LEAK:
-        sentences.append("The questions leak: without a picture it beats the commonest answer.")
+        sentences.append("The questions leak: without an image it beats the commonest answer.")
     types = scores.get("by_type", {})
     if len(types) > 1:
         name, worst = min(types.items(), key=lambda item: item[1]["score"])
@@ -53,7 +53,7 @@ def _drawing(scores: Mapping[str, Any]) -> list[str]:
     bound = "" if ceiling is None else f" (its image tokenizer alone would allow {ceiling:.0%})"
     sentences = [
         f"Asked to draw, it puts {scores['place']:.0%} of the things where they belong{bound}; "
-        f"{scores['all']:.0%} of the pictures are right in every cell."
+        f"{scores['all']:.0%} of the images are right in every cell."
     ]
     if scores["diversity"] < 0.05 and scores["all"] > 0:
         sentences.append("It draws one prompt nearly the same way every time.")
@@ -62,18 +62,18 @@ def _drawing(scores: Mapping[str, Any]) -> list[str]:
 
 def _drawing_freely(scores: Mapping[str, Any]) -> list[str]:
     distances = [key for key in scores if key.startswith("FD-")]
-    sentences = [f"Its image tokenizer gives pictures back at {scores['reconstruction']['psnr']:.1f} dB."]
+    sentences = [f"Its image tokenizer reconstructs images at {scores['reconstruction']['psnr']:.1f} dB."]
     for key in distances:
         floor = scores["reconstruction"][key]
         sentences.append(
-            f"What it draws lies at a distance of {scores[key]:.3g} from the true pictures ({key}, "
-            f"{scores['n']} pictures); reconstructions lie at {floor:.3g}."
+            f"What it draws lies at a distance of {scores[key]:.3g} from the true images ({key}, "
+            f"{scores['n']} images); reconstructions lie at {floor:.3g}."
         )
     return sentences
 
 
 def _probing(scores: Mapping[str, Any]) -> list[str]:
-    named = f"One linear layer on the encoder's features names {scores['score']:.0%} of held-out pictures"
+    named = f"One linear layer on the encoder's features names {scores['score']:.0%} of held-out images"
     if "untrained" not in scores:
         return [f"{named}; chance is {scores['chance']:.0%}."]
     better = scores["ci"][0] > scores["untrained_ci"][1]

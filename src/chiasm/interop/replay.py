@@ -29,7 +29,7 @@ class CasePicture(Picture):
         self.key, self.size, self.tiles = key, size, tiles
 
     def open(self) -> Image.Image:
-        raise DataError(f"picture {self.key} of a case has no file")
+        raise DataError(f"image {self.key} of a case has no file")
 
 
 class CaseReader(PictureReader):
@@ -84,7 +84,7 @@ def case_document(
             position += 1
             continue
         case_image = images.pop(0)
-        length = model.contract.read_tokens(case_image.size, f"picture {case_image.key}")
+        length = model.contract.read_tokens(case_image.size, f"image {case_image.key}")
         result.add_picture(case_image, Kind.READ, 0, [True] * length, [True] * length)
         position += length if repeated else 1
     return result.check(model.contract.context)
