@@ -150,9 +150,7 @@ def evaluate(
 def chat(
     folder: Folder,
     message: Annotated[Optional[str], typer.Option("-m", "--message", help="ask once and leave")] = None,  # noqa: UP045
-    picture: Annotated[
-        list[Path] | None, typer.Option("-p", "--picture", help="read an image first")
-    ] = None,
+    picture: Annotated[list[Path] | None, typer.Option("-p", "--picture", help="read an image first")] = None,
     save: Annotated[Path, typer.Option(help="folder for drawn images")] = Path("drawn"),
     seed: Seed = 0,
     device: Device = None,

@@ -14,11 +14,11 @@ DEVICES = ("cuda", "mps", "cpu")  # the fastest first
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def choose_device(wanted: str | torch.device | None = None) -> torch.device:
+def choose_device(device: str | torch.device | None = None) -> torch.device:
     """The device that is wanted, by default the fastest of this machine; raises ChiasmError if it has none such."""
-    if wanted is None:
-        wanted = next(kind for kind in DEVICES if count(kind))
-    kind, index = _parsed(wanted)
+    if device is None:
+        device = next(kind for kind in DEVICES if count(kind))
+    kind, index = _parsed(device)
     available = count(kind)
     if not available:
         others = ", ".join(each for each in DEVICES if count(each))
@@ -32,15 +32,15 @@ def choose_device(wanted: str | torch.device | None = None) -> torch.device:
     return torch.device(kind, index or 0) if kind == "cuda" else torch.device(kind)
 
 
-def choose_dtype(wanted: str | torch.dtype | None = None) -> torch.dtype | None:
+def choose_dtype(dtype: str | torch.dtype | None = None) -> torch.dtype | None:
     """The type of numbers that is wanted; None = that of a checkpoint's weights. Raises ChiasmError."""
-    if wanted is None:
+    if dtype is None:
         return None
-    if isinstance(wanted, torch.dtype) and wanted in DTYPES.values():
-        return wanted
-    if isinstance(wanted, str) and wanted in DTYPES:
-        return DTYPES[wanted]
-    raise ChiasmError(f"dtype: {_quoted(wanted)} is none; it must be {' or '.join(DTYPES)}")
+    if isinstance(dtype, torch.dtype) and dtype in DTYPES.values():
+        return dtype
+    if isinstance(dtype, str) and dtype in DTYPES:
+        return DTYPES[dtype]
+    raise ChiasmError(f"dtype: {_quoted(dtype)} is none; it must be {' or '.join(DTYPES)}")
 
 
 def count(kind: str) -> int:
@@ -73,15 +73,15 @@ def fitting(x: Tensor, module: nn.Module) -> Tensor:
     return x.to(weight.dtype)
 
 
-def _parsed(wanted: Any) -> tuple[str, int | None]:
-    text = str(wanted) if isinstance(wanted, str | torch.device) else ""
+def _parsed(device: Any) -> tuple[str, int | None]:
+    text = str(device) if isinstance(device, str | torch.device) else ""
     match = re.fullmatch(r"(\w+)(?::(\d{1,4}))?", text, re.ASCII)
     if match is None or match[1] not in DEVICES:
         raise ChiasmError(
-            f"device: {_quoted(wanted)} is none; it must be cuda, cuda:0 (or another), mps or cpu"
+            f"device: {_quoted(device)} is none; it must be cuda, cuda:0 (or another), mps or cpu"
         )
     return match[1], None if match[2] is None else int(match[2])
 
 
-def _quoted(wanted: Any) -> str:
-    return repr(str(wanted)[:40] if isinstance(wanted, str | torch.device | torch.dtype) else wanted)
+def _quoted(value: Any) -> str:
+    return repr(str(value)[:40] if isinstance(value, str | torch.device | torch.dtype) else value)

@@ -21,7 +21,7 @@ class Indivisible(nn.Module):
 
 def reasons(module: nn.Module, *, ranks: bool, rows: int) -> list[str]:
     """Of all that is inside a module and in training mode, with the reason why a step may not be shared out."""
-    found = []
+    result = []
     for name, each in module.named_modules():
         if not each.training:
             continue
@@ -29,5 +29,5 @@ def reasons(module: nn.Module, *, ranks: bool, rows: int) -> list[str]:
         if isinstance(each, _BatchNorm):
             reason = f"{name} ({type(each).__name__}) normalises each batch by its own statistics; freeze it"
         if reason is not None:
-            found.append(reason)
-    return found
+            result.append(reason)
+    return result

@@ -89,5 +89,5 @@ def _few(
     x: Float[Tensor, "m c"], weight: Float[Tensor, "d c"], bias: Float[Tensor, " d"] | None
 ) -> Float[Tensor, "m d"]:
     """The transposed product, for which oneDNN need not rearrange the weights and MKL is quick."""
-    made = weight @ x.t() if bias is None else torch.addmm(bias[:, None], weight, x.t())
-    return made.t().contiguous()
+    product = weight @ x.t() if bias is None else torch.addmm(bias[:, None], weight, x.t())
+    return product.t().contiguous()

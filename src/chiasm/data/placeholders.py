@@ -25,10 +25,10 @@ _PLACEHOLDER = re.compile(
 
 def check_placeholders(text: str, where: str, remedy: str) -> None:
     """Raise DataError for a text with a placeholder of another format, which ends with how it may stand there."""
-    found = next((each[0] for each in _PLACEHOLDER.finditer(text) if each[0] != "<image>"), None)
-    if found is not None:
+    foreign = next((each[0] for each in _PLACEHOLDER.finditer(text) if each[0] != "<image>"), None)
+    if foreign is not None:
         raise DataError(
-            f"{where} has {excerpt(found)!r} in its text, a placeholder of another format; an image is written "
+            f"{where} has {excerpt(foreign)!r} in its text, a placeholder of another format; an image is written "
             f"<image> and named under 'images', and videos and sounds are not read; {remedy}",
             KIND,
         )

@@ -56,17 +56,17 @@ class RecordReader:
         """The messages of a record; raises DataError naming `where`, and the part that is wrong."""
         if isinstance(record, Mapping) and not any(isinstance(record.get(name), list) for name in LISTS):
             raise DataError(f"{where} has neither a list 'messages' nor a list 'conversations'", "turns")
-        known = self._fields(record, where, (*LISTS, *IMAGES, "system", "answers"), _RECORD, MEANINGLESS)
-        turns = _one(known, where, LISTS)
+        fields = self._fields(record, where, (*LISTS, *IMAGES, "system", "answers"), _RECORD, MEANINGLESS)
+        turns = _one(fields, where, LISTS)
         if len(turns) > self.most_turns:
             raise DataError(
                 f"{where} has {len(turns):,} turns; at most {self.most_turns:,} are read (a source's most_turns)",
                 "turns",
             )
-        images = _one(known, where, IMAGES)
+        images = _one(fields, where, IMAGES)
         listed = images if isinstance(images, list | tuple) else [] if images is None else [images]
         supply = _Supply([self.references.picture(_url(each), where) for each in listed], where)
-        system = self._system(known.get("system"), where, supply)
+        system = self._system(fields.get("system"), where, supply)
         messages = [self._message(turn, f"{where}, turn {i}", supply) for i, turn in enumerate(turns, 1)]
         supply.check()
         if system and any(message.role in ("system", "document") for message in messages):
@@ -84,8 +84,8 @@ class RecordReader:
     def _message(self, turn: Any, where: str, supply: _Supply) -> Message:
         if isinstance(turn, Message):
             return turn
-        known = self._fields(turn, where, ("role", "from", "content", "value", *LEARNT), _TURN, MEANINGLESS)
-        name, content = _one(known, where, ("role", "from")), _one(known, where, ("content", "value"))
+        fields = self._fields(turn, where, ("role", "from", "content", "value", *LEARNT), _TURN, MEANINGLESS)
+        name, content = _one(fields, where, ("role", "from")), _one(fields, where, ("content", "value"))
         if name is None or content is None:
             raise DataError(f"{where} is {excerpt(turn)}; it must be {_TURN}", "turns")
         if not isinstance(name, str) or name not in ROLES:
@@ -97,7 +97,7 @@ class RecordReader:
             for part in parts
             for item in self._items(part, role, where, supply, alone=parts is not content)
         ]
-        return Message(role, tuple(items), self._learnt(known, role, items, where))
+        return Message(role, tuple(items), self._learnt(fields, role, items, where))
 
     def _items(
         self, part: Any, role: Role, where: str, supply: _Supply, *, alone: bool
@@ -107,15 +107,15 @@ class RecordReader:
             item = self._string(part, role, where, alone=alone)
             yield from self._words(item, where, supply) if isinstance(item, str) else [item]
         elif isinstance(part, Mapping):
-            known = self._fields(part, where, ("type", "text", *ITEM_IMAGES), "an object")
-            kind, text, image = known.get("type"), known.get("text"), _one(known, where, ITEM_IMAGES)
+            fields = self._fields(part, where, ("type", "text", *ITEM_IMAGES), "an object")
+            kind, text, image = fields.get("type"), fields.get("text"), _one(fields, where, ITEM_IMAGES)
             if kind not in (None, "text", "image", "image_url"):
                 raise DataError(
                     f"{where} has content of type {excerpt(kind)!r}; known: text, image", "content"
                 )
             if text is not None and not isinstance(text, str):
                 raise DataError(f"{where} has the text {excerpt(text)}; it must be a string", "content")
-            if image is not None and image is known.get("base64"):
+            if image is not None and image is fields.get("base64"):
                 yield self.references.base64(image, where)
             elif image is not None:
                 yield self.references.picture(_url(image), where)
@@ -144,10 +144,10 @@ class RecordReader:
         return text
 
     def _learnt(
-        self, known: Mapping[str, Any], role: Role, items: Sequence[str | Picture], where: str
+        self, fields: Mapping[str, Any], role: Role, items: Sequence[str | Picture], where: str
     ) -> bool:
         """Whether a turn is learnt, which an assistant's is unless its `loss`, `weight` or `train` says no."""
-        value = _one(known, where, LEARNT)
+        value = _one(fields, where, LEARNT)
         if value is None:
             return True
         if value not in (0, 1):
@@ -163,18 +163,18 @@ class RecordReader:
         return bool(value) or role != "assistant"
 
     def _fields(
-        self, value: Any, where: str, known: Sequence[str], wanted: str, meaningless: Collection[str] = ()
+        self, value: Any, where: str, names: Sequence[str], form: str, meaningless: Collection[str] = ()
     ) -> dict[str, Any]:
         """The fields of a mapping that carry a meaning; null means that there is none."""
         if not isinstance(value, Mapping):
-            raise DataError(f"{where} is {excerpt(value)}; it must be {wanted}", "form")
+            raise DataError(f"{where} is {excerpt(value)}; it must be {form}", "form")
         fields = {}
         for key, content in value.items():
             if content is None or key in meaningless or key in self.ignored:
                 continue
-            if key not in known:
+            if key not in names:
                 raise DataError(
-                    f"{where} has the unknown key {excerpt(key)!r}{nearest(str(key)[:40], known)}"
+                    f"{where} has the unknown key {excerpt(key)!r}{nearest(str(key)[:40], names)}"
                     "; if it carries no meaning, list it under the source's 'ignore'",
                     "unknown key",
                 )
@@ -225,8 +225,8 @@ def check_text(text: str, where: str) -> None:
 
 def _one(fields: Mapping[str, Any], where: str, names: Sequence[str]) -> Any:
     """The value of the one of these fields that there is."""
-    there = [name for name in names if name in fields]
-    filled = [name for name in there if not _is_empty(fields[name])] or there[:1]
+    present = [name for name in names if name in fields]
+    filled = [name for name in present if not _is_empty(fields[name])] or present[:1]
     if len(filled) > 1:
         raise DataError(f"{where} has both {filled[0]!r} and {filled[1]!r}; one of them must go", "form")
     return fields[filled[0]] if filled else None
