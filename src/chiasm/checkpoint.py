@@ -213,7 +213,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 
 
 def remove_drafts(folder: Path) -> None:
-    """Remove what a killed process left half-written in `folder`."""
+    """Remove unfinished files of a killed process from `folder`."""
     for path in folder.glob(".*.old"):
         _put_back(path, path.with_name(path.name.removeprefix(".").removesuffix(".old")))
     for path in (*folder.glob(".*.draft"), *folder.glob(".*.old")):
@@ -258,9 +258,9 @@ def _order(state: Path) -> tuple[int, int]:
 
 
 def _check_options(model: Model, spec: Mapping[str, Mapping[str, Any]], recipe: Recipe, folder: Path) -> None:
-    """Raise CheckpointError where `recipe.yaml` says something else of a part than what was built."""
+    """Raise CheckpointError where `recipe.yaml` contradicts a part that was built."""
     for slot, part in model.slots().items():
-        own = part.standalone().keys() | {"tokenizer"}  # what only the built part can tell
+        own = part.standalone().keys() | {"tokenizer"}  # only the built part knows these
         for option, listed in recipe.model[slot].items():
             built = spec[slot].get(option)
             if option not in own and json.dumps(built) != json.dumps(listed, default=list):

@@ -156,7 +156,7 @@ def chat(
     device: Device = None,
     dtype: Dtype = None,
 ) -> None:
-    """Talk to a model in the terminal; paths of pictures in a message are shown to it."""
+    """Talk to a model in the terminal; images whose paths stand in a message are read."""
     with _starting():
         from chiasm.terminal.chat import converse
 

@@ -1,4 +1,4 @@
-"""What all processes of a run hold together; with one process, what it holds itself."""
+"""Tensors gathered and summed over all processes of a run; with one process, its own."""
 
 from __future__ import annotations
 

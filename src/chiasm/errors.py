@@ -20,7 +20,7 @@ class RecipeError(ChiasmError):
 
 
 class DataError(ChiasmError):
-    """A sample, a picture or a data file is wrong; the message names it.
+    """A sample, an image or a data file is wrong; the message names it.
 
     kind: what is wrong, in two words, for the count of the records that were skipped.
     """

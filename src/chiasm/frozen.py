@@ -85,7 +85,7 @@ def prune(run: Path, used: Iterable[str]) -> None:
 
 
 def _places(references: References, checkpoint: Path) -> list[tuple[str, str, Path]]:
-    """Slot, hash and file of each reference; the file stands in the run that the checkpoint is in, or was in."""
+    """Slot, hash and file of each reference; the file is in the run that the checkpoint is in, or was in."""
     places = []
     for slot, each in references.items():
         in_run = checkpoint.absolute().parent.parent / FOLDER / f"{each['hash']}.safetensors"

@@ -49,8 +49,8 @@ Beta = Annotated[float, Field(ge=0, lt=1)]
 class Stage(Strict):
     """One stage of training; what `train` does not name is frozen.
 
-    A stage that trains the image tokenizer trains it alone, on the pictures of its data. A stage with an objective
-    trains what that asks for, on pictures and what is said of them, and the objective's own weights as `objective`.
+    A stage that trains the image tokenizer trains it alone, on the images of its data. A stage with an objective
+    trains what the objective can, on images with their texts and labels, and its own weights as `objective`.
     """
 
     name: Name
@@ -297,7 +297,7 @@ def recipes() -> dict[str, Path]:
 
 
 def about(path: Path) -> str:
-    """What a recipe's file says of itself on the line `about`, without reading the rest."""
+    """The line `about` of a recipe's file, without reading the rest."""
     lines = (line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("about:"))
     line = next(lines, "about: ''")
     return str(safe_yaml.parse(line, str(path))["about"])

@@ -26,7 +26,7 @@ def each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def repeated(pairs: list[tuple[str, Any]]) -> str | None:
-    """The first key of an object that stood there before; None = each stands there once."""
+    """The first repeated key of an object; None = there is none."""
     keys: set[str] = set()
     for key, _ in pairs:
         if key in keys:

@@ -44,7 +44,7 @@ def _constructors(**others: Any) -> dict[Any, Any]:
 
 
 class _Once(yaml.SafeLoader):
-    """Each key of a mapping stands there once, and is a plain value."""
+    """Each key of a mapping occurs once, and is a plain value."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         keys: set[Hashable] = set()
@@ -146,7 +146,7 @@ def _value(text: str, loader: type[_Once], where: str) -> Any:
 
 
 def _sentence(error: Exception) -> str:
-    """What PyYAML says in several lines, in one: where in the text, and what is wrong there."""
+    """PyYAML's message of several lines in one: the place in the text, and what is wrong there."""
     mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
     if mark is None or problem is None:
         return excerpt(" ".join(str(error).split()), 200)
@@ -191,7 +191,7 @@ def check_plain(value: Any, where: str) -> None:
 
 
 def _count(value: Any, counted: dict[int, int], where: str) -> int:
-    """How many values stand in `value`, those of aliases each time; `counted` counts by the container's id."""
+    """The number of values in `value`, those of aliases each time; `counted` counts by the container's id."""
     if isinstance(value, float) and not math.isfinite(value):
         raise RecipeError(f"{where} is {value}, which is not a finite number")
     if isinstance(value, int) and abs(value) >= MOST:

@@ -1,4 +1,4 @@
-"""Training on: a recipe whose `start` names a checkpoint takes over its model and begins with its weights.
+"""Fine-tuning: a recipe whose `start` names a checkpoint uses its model and begins with its weights.
 
 start: models/llava          # an imported checkpoint, or a run of ours
 start: {folder: models/blip2, slots: [encoder, connector]}              # or some parts of it alone
@@ -63,8 +63,8 @@ def _asked(start: Any) -> tuple[str, list[str] | None]:
 def begin(model: Model, start: Start) -> list[str]:
     """Give a model the weights of a checkpoint, slot by slot; returns the slots that it had none for.
 
-    A vocabulary that has grown (by the marker of a picture, say) keeps its words' rows; the new ones are their
-    mean, which is never the likeliest, so that what the language model says stays the same. Raises CheckpointError
+    A vocabulary that has grown (by the marker of an image, say) keeps its words' rows; the new ones are their
+    mean, which is never the likeliest, so that the language model's answers stay the same. Raises CheckpointError
     naming what does not fit.
     """
     folder = Path(start.folder)

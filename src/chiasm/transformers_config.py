@@ -155,7 +155,7 @@ def _without_effect(place: str, raw: Mapping[str, Any]) -> bool:
 
 
 def as_options(settings: Any) -> dict[str, Any]:
-    """A configuration as the options that `build_config` makes it of again; what it knows not of is left out."""
+    """A configuration as the options that `build_config` makes it of again; unknown keys are left out."""
     options = settings.to_diff_dict()
     unknown = {key for key, _ in unknown_keys(settings, options)}
     result = {key: value for key, value in options.items() if key not in unknown | RUN}
@@ -168,7 +168,7 @@ def as_options(settings: Any) -> dict[str, Any]:
 def unknown_keys(
     settings: Any, options: Mapping[str, Any], prefix: str = ""
 ) -> Iterator[tuple[str, set[str]]]:
-    """Dotted keys of `options` that a configuration made of them does not know, each with those known beside it."""
+    """Dotted keys of `options` that a configuration made of them does not know, each with those that it does."""
     kind = type(settings)
     named = {field.name for field in fields(kind)}
     accepted = named | set(kind.attribute_map)

@@ -15,10 +15,10 @@ ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU}
 
 
 class DAbstractor(Connector, name="d_abstractor"):
-    """Honeybee's D-Abstractor: queries that look near their own, learnt, reference points (arXiv 2312.06742).
+    """Honeybee's D-Abstractor: queries that attend near their own, learnt, reference points (arXiv 2312.06742).
 
     The layers are Deformable DETR's decoder (arXiv 2010.04159): attention among the queries, deformable
-    attention to the features, MLP, a layer norm behind each.
+    attention to the features, MLP, each followed by a layer norm.
 
     Args:
         side: the square root of how many visual tokens; their reference points start as an even grid.
@@ -26,13 +26,13 @@ class DAbstractor(Connector, name="d_abstractor"):
         width: of the layers.
         heads: of both attentions.
         hidden: width of the MLPs.
-        points: features that a head looks at, for each level.
+        points: features that a head attends to, for each level.
         levels: the features are so many layers of the encoder, joined on channels.
         pooled: what the averaged features become: the 'query' (added to queries and keys, the learnt vectors being
             the targets), the 'target' (the other way round), or 'none' (both learnt).
         activation: of the MLPs.
         positions: rows and columns of the features for which positions are learnt; null = none.
-        closing: learnt tokens behind those of every picture.
+        closing: learnt tokens after those of every image.
     """
 
     def __init__(

@@ -13,7 +13,7 @@ FIRST = 2  # the row of the first position, as fairseq counts
 
 
 class Embedding(Connector, name="embedding"):
-    """BEiT-3's embedding of patches (arXiv 2208.10442): linear, behind a learnt class token, with positions.
+    """BEiT-3's embedding of patches (arXiv 2208.10442): linear, after a learnt class token, with positions.
 
     With the encoder 'patches' nothing else stands before the language model. For another grid the positions of
     the patches are interpolated.
@@ -31,7 +31,7 @@ class Embedding(Connector, name="embedding"):
         self.class_token = nn.Parameter(torch.empty(out_width))
         # The first two rows are not used; they are the original's.
         self.positions = nn.Parameter(torch.empty(FIRST + 1 + grid[0] * grid[1], out_width))
-        # What stands for a patch that is masked; only the objective `masked_data` learns it.
+        # Replaces a patch that is masked; only the objective `masked_data` learns it.
         self.register_buffer("mask_token", torch.zeros(out_width))
         for table in (self.projection.weight, self.class_token, self.positions):
             nn.init.trunc_normal_(table, std=0.02)
@@ -45,7 +45,7 @@ class Embedding(Connector, name="embedding"):
         masked: Float[Tensor, "n gh gw"] | None = None,
         mask_token: Float[Tensor, " d"] | None = None,
     ) -> Float[Tensor, "n k d"]:
-        """masked: 1 where a mask token stands for a patch, 0 elsewhere. mask_token: by default its own."""
+        """masked: 1 where a mask token replaces a patch, 0 elsewhere. mask_token: by default its own."""
         patches = self.projection(grid)
         if masked is not None:
             token = self.mask_token if mask_token is None else mask_token

@@ -11,7 +11,7 @@ from chiasm.errors import RecipeError
 
 
 class HoneybeeResampler(Connector, name="honeybee_resampler"):
-    """Honeybee's baseline, mPLUG-Owl's visual abstractor: learnt queries look at the features (arXiv 2304.14178).
+    """Honeybee's baseline, mPLUG-Owl's visual abstractor: learnt queries attend to the features (arXiv 2304.14178).
 
     In every layer the residual starts from the normalised queries, as in Honeybee's code (arXiv 2312.06742).
 

@@ -1,4 +1,4 @@
-"""Visual tokens as LaVIT reads a picture: the patches that matter, enriched by the others."""
+"""LaVIT's visual tokens: the patches that matter, enriched by the others."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from chiasm.errors import RecipeError
 class LaVITConnector(Connector, name="lavit"):
     """LaVIT's selector, merger and projection (arXiv 2309.04669).
 
-    How many patches of a picture are worth keeping is not known from its size, but the number of visual tokens
-    must be. So a fixed share is kept, for every picture the patches with the best scores, in raster order; the
+    How many patches of an image are worth keeping is not known from its size, but the number of visual tokens
+    must be. So a fixed share is kept, for every image the patches with the best scores, in raster order; the
     share is what the original's selector is trained to keep on average. The image tokenizer `lavit` keeps the
     original's varying number.
 

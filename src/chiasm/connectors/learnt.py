@@ -27,7 +27,7 @@ class Positions(nn.Module):
 class RowsAndColumns(nn.Module):
     """A learnt vector for each row and one for each column, added to the tokens of a grid of just that size.
 
-    They begin as large as what a fresh connector makes of a picture: smaller ones would be drowned at first.
+    They begin as large as the output of a fresh connector: smaller ones would have no effect at first.
     """
 
     def __init__(self, grid: tuple[int, int], width: int):
@@ -45,7 +45,7 @@ def learnt_positions(grid: tuple[int, int] | None, width: int) -> nn.Module:
 
 
 class Closing(nn.Module):
-    """Learnt tokens behind those of every picture (Honeybee's 'think' tokens)."""
+    """Learnt tokens after those of every image (Honeybee's 'think' tokens)."""
 
     def __init__(self, count: int, width: int):
         super().__init__()

@@ -13,11 +13,11 @@ ACTIVATIONS = {"gelu": nn.GELU, "relu": nn.ReLU}
 
 
 class PerceiverResampler(Connector, name="perceiver_resampler"):
-    """Flamingo's resampler: learnt latents look at the features and at themselves (arXiv 2204.14198).
+    """Flamingo's resampler: learnt latents attend to the features and to themselves (arXiv 2204.14198).
 
-    Of the width of the features, as in OpenFlamingo; a linear layer follows where the language model reads another.
+    Of the width of the features, as in OpenFlamingo; a linear layer follows where the language model has another.
     GVT's (arXiv 2305.12223) has that layer always: `projected: true, pictures: 1`.
-    Idefics (arXiv 2306.16527) is `activation: relu`. A picture by itself is the first of its document.
+    Idefics (arXiv 2306.16527) is `activation: relu`. An image by itself is the first of its document.
 
     Args:
         latents: visual tokens.
@@ -72,7 +72,7 @@ class PerceiverResampler(Connector, name="perceiver_resampler"):
         return rearrange(self.resample(rearrange(grid, "n gh gw c -> n 1 1 (gh gw) c")), "n 1 k d -> n k d")
 
     def resample(self, features: Float[Tensor, "n m f s c"]) -> Float[Tensor, "n m k d"]:
-        """Visual tokens of m pictures, or videos of f frames, in the order of a document."""
+        """Visual tokens of m images, or videos of f frames, in the order of a document."""
         documents, images, frames = features.shape[:3]
         if self.frames is not None:
             features = features + rearrange(self.frames[:frames], "f c -> f 1 c")

@@ -13,10 +13,10 @@ from chiasm.errors import RecipeError
 
 
 class QFormer(Connector, name="qformer"):
-    """BLIP-2's querying transformer: learnt queries look at each other and at the features (arXiv 2301.12597).
+    """BLIP-2's querying transformer: learnt queries attend to each other and to the features (arXiv 2301.12597).
 
     A BERT without words. Its stage of pretraining with words is `chiasm.connectors.qformer_stage1`. The originals
-    look at the class token too: give the encoder `class_token: first`.
+    attend to the class token too: give the encoder `class_token: first`.
 
     Args:
         queries: visual tokens.
@@ -25,7 +25,7 @@ class QFormer(Connector, name="qformer"):
         heads: attention heads; they must divide `width`.
         hidden: hidden width of a block's MLP.
         activation: of the MLPs.
-        cross_every: queries look at the features in the first of every so many blocks.
+        cross_every: queries attend to the features in the first of every so many blocks.
         epsilon: of the LayerNorms.
     """
 
@@ -58,15 +58,15 @@ class QFormer(Connector, name="qformer"):
         return self.out(self.ask(grid))
 
     def ask(self, grid: Float[Tensor, "n gh gw c"]) -> Float[Tensor, "n k w"]:
-        """The queries behind the last block, before they get the language model's width."""
+        """The queries after the last block, before they get the language model's width."""
         features = rearrange(grid, "n gh gw c -> n (gh gw) c")
         return self.trunk(self.queries.expand(len(grid), -1, -1), features)
 
 
 class Trunk(nn.Module):
-    """BERT's blocks (norms behind attention and MLP) with attention from the queries to features.
+    """BERT's blocks (norms after attention and MLP) with attention from the queries to features.
 
-    text: whether words may stand behind the queries; they have MLPs of their own and do not look at the features.
+    text: whether words may follow the queries; they have MLPs of their own and do not attend to the features.
     """
 
     def __init__(
@@ -101,10 +101,10 @@ class Trunk(nn.Module):
         mask: Bool[Tensor, "n r l"] | None = None,
         feature_mask: Bool[Tensor, "n s"] | None = None,
     ) -> Float[Tensor, "n l w"]:
-        """Queries, and behind them words, after the last block.
+        """Queries, followed by words, after the last block.
 
-        mask: which tokens each token may look at (r is l, or 1 for a rule that all share); without it all.
-        feature_mask: features that queries may look at.
+        mask: which tokens each token may attend to (r is l, or 1 for a rule that all share); without it all.
+        feature_mask: features that queries may attend to.
         """
         count = queries.shape[1]
         x = self.norm(queries if words is None else torch.cat([queries, words], dim=1))
@@ -116,7 +116,7 @@ class Trunk(nn.Module):
 
 
 class QFormerBlock(nn.Module):
-    """Attention, attention to features where `in_width` is given, and MLP, each with its LayerNorm behind it."""
+    """Attention, attention to features where `in_width` is given, and MLP, each followed by its LayerNorm."""
 
     def __init__(
         self,

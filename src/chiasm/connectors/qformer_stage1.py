@@ -26,7 +26,7 @@ class Stage1(nn.Module):
     """Queries and words in one trunk, with the heads of the three losses.
 
     in_width: channels of the features. vocabulary: words. context: most words of a text. shared: channels in which
-    pictures and texts are compared. begin: the id that begins a caption. padding: the id behind a text's end.
+    images and texts are compared. begin: the id that begins a caption. padding: the id after a text's end.
     All else is as in the connector `qformer`.
     """
 
@@ -69,10 +69,10 @@ class Stage1(nn.Module):
         ids: Int[Tensor, "n t"],
         generator: torch.Generator | None = None,
     ) -> dict[str, Loss]:
-        """`contrastive`, `matching` and `captioning` of n pictures and the text of each.
+        """`contrastive`, `matching` and `captioning` of n images and the text of each.
 
         ids: a text begins with a token that stands for the whole of it ([CLS]). generator: draws the negatives
-        of matching, likelier the more a wrong pair looks like a right one.
+        of matching, likelier the more similar a wrong pair is.
         """
         features = rearrange(grid, "n gh gw c -> n (gh gw) c")
         queries, words = self.read_images(features), self.read_texts(ids)
@@ -92,28 +92,28 @@ class Stage1(nn.Module):
         return self.trunk(self._queries(len(features)), features)
 
     def read_texts(self, ids: Int[Tensor, "n t"]) -> Float[Tensor, "n t w"]:
-        """Every word looks at every word; no image is read."""
+        """Every word attends to every word; no image is read."""
         mask = rearrange(ids != self.padding, "n t -> n 1 t")
         return self.trunk(self._queries(len(ids))[:, :0], None, self._embed(ids), mask=mask)
 
     def similarities(
         self, queries: Float[Tensor, "n q w"], texts: Float[Tensor, "m w"]
     ) -> tuple[Float[Tensor, "n m"], Float[Tensor, "m n"]]:
-        """Pictures to texts and texts to pictures: the best query's cosine over the temperature."""
+        """Images to texts and texts to images: the best query's cosine over the temperature."""
         images = functional.normalize(self.picture_out(queries), dim=-1)
         texts = functional.normalize(self.text_out(texts), dim=-1)
         cosines = reduce(einsum(images, texts, "n q d, m d -> n m q"), "n m q -> n m", "max")
         return cosines / self.temperature, cosines.T / self.temperature
 
     def match(self, features: Float[Tensor, "n s c"], ids: Int[Tensor, "n t"]) -> Float[Tensor, "n two"]:
-        """Logits of 'do not belong together' and 'belong together'; queries and words look at each other."""
+        """Logits of 'do not belong together' and 'belong together'; queries and words attend to each other."""
         queries = self._queries(len(ids))
         real = torch.cat([torch.ones_like(queries[..., 0], dtype=torch.bool), ids != self.padding], dim=1)
         hidden = self.trunk(queries, features, self._embed(ids), mask=rearrange(real, "n l -> n 1 l"))
         return reduce(self.matching(hidden[:, : queries.shape[1]]), "n q two -> n two", "mean")
 
     def caption(self, features: Float[Tensor, "n s c"], ids: Int[Tensor, "n t"]) -> Float[Tensor, "n t v"]:
-        """Logits of the next word: words look at the queries and at earlier words, queries at queries only."""
+        """Logits of the next word: words attend to the queries and to earlier words, queries to queries only."""
         queries = self._queries(len(ids))
         q, t = queries.shape[1], ids.shape[1]
         real = torch.cat([torch.ones_like(queries[..., 0], dtype=torch.bool), ids != self.padding], dim=1)
@@ -144,7 +144,7 @@ class Stage1(nn.Module):
         to_image: Float[Tensor, "n n"],
         generator: torch.Generator | None,
     ) -> Loss:
-        """Each pair, each text with a wrong picture, each picture with a wrong text."""
+        """Each pair, each text with a wrong image, each image with a wrong text."""
         n = len(ids)
         wrong_image = _sample_negatives(to_image, generator)
         wrong_text = _sample_negatives(to_text, generator)

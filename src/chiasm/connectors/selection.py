@@ -1,6 +1,6 @@
-"""LaVIT's selector and merger (arXiv 2309.04669): which patches of a picture are kept, and what they take over.
+"""LaVIT's selector and merger (arXiv 2309.04669): which patches of an image are kept and merged.
 
-The number of kept patches varies with the picture. The connector `lavit` and the image tokenizer `lavit` share
+The number of kept patches varies with the image. The connector `lavit` and the image tokenizer `lavit` share
 this; each has weights of its own, as in the original.
 """
 
@@ -42,7 +42,7 @@ class Selector(nn.Module):
 
 
 class Merger(nn.Module):
-    """Kept patches look at the kept ones before them and take over what the dropped ones hold.
+    """Kept patches attend to the kept ones before them and to the dropped ones.
 
     Args:
         width: channels of a patch.
@@ -141,7 +141,7 @@ def drawn(scores: Float[Tensor, "n p 2"], noise: Float[Tensor, "n p 2"]) -> Floa
 
 
 def at_least_one(kept: Float[Tensor, "n p"], scores: Float[Tensor, "n p 2"]) -> Float[Tensor, "n p"]:
-    """`kept`, but for pictures that keep nothing, of which the likeliest patch is kept."""
+    """`kept`, but for images that keep nothing, of which the likeliest patch is kept."""
     return torch.where(kept.sum(1, keepdim=True) < 1, best(scores, 1), kept)
 
 
@@ -149,7 +149,7 @@ def expected(scores: Float[Tensor, "n p 2"], most: int) -> Float[Tensor, "n p"]:
     """1 where a patch is kept, without chance: as many as are expected to be kept, the likeliest of them.
 
     The count is the sum of the chances, rounded, from 1 to `most`: what the Gumbel rule keeps on average. To keep
-    what is likelier than not would keep nothing of a picture whose patches are all kept with a chance of a third.
+    what is likelier than not would keep nothing of an image whose patches are all kept with a chance of a third.
     """
     chances = scores[..., 0].exp()
     counts = chances.sum(-1, keepdim=True).round().clamp(1, most)
@@ -158,7 +158,7 @@ def expected(scores: Float[Tensor, "n p 2"], most: int) -> Float[Tensor, "n p"]:
 
 
 def best(scores: Float[Tensor, "n p 2"], count: int) -> Float[Tensor, "n p"]:
-    """1 at the `count` patches of each picture that are likeliest to be kept, straight through."""
+    """1 at the `count` patches of each image that are likeliest to be kept, straight through."""
     chances = scores[..., 0].exp()
     hard = torch.zeros_like(chances).scatter(1, chances.topk(count, dim=1).indices, 1.0)
     return straight(hard, chances)
@@ -175,10 +175,9 @@ def gumbel(scores: Float[Tensor, "*s"], generator: torch.Generator | None = None
 
 
 def loud_positions(grid: tuple[int, int] | None, width: int) -> nn.Module:
-    """Learnt positions that are as loud as the features of a convolutional network; without a grid none.
+    """Learnt positions as large as the features of a convolutional network; without a grid none.
 
-    The selector looks at each patch alone and the merger takes what it is given: what does not stand out among the
-    features from the beginning, neither learns to use.
+    Neither the selector nor the merger learns to use positions that are small compared to the features at first.
     """
     if grid is None:
         return nn.Identity()

@@ -1,4 +1,4 @@
-"""Questions and answers as the tasks keep them, and their scores by type."""
+"""Records of questions and answers, and their scores by type."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Asked", "ask", "estimate", "normalise", "scores_by_type"]
 
 @dataclass
 class Asked:
-    """One question with what was answered under each condition ("said", "blind", "shuffled").
+    """One question with its answers under each condition ("said", "blind", "shuffled").
 
     answer: the first of the true answers, `truths`. kind: of the answer, where the words differ from question to
     question (first or second of two names).

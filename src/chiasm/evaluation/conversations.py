@@ -1,4 +1,4 @@
-"""Every question of a conversation, and what stands before it when it is asked."""
+"""Every question of a conversation, with the messages before it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from chiasm.recipe import EarlierAnswers
 
 @dataclass(frozen=True)
 class Item:
-    """A held-out question with all that stands before it.
+    """A held-out question with the messages before it.
 
     sample: ends with the answer. cluster: its group in the source, whose samples share a picture.
-    conversation: names the sample that it is a part of. turn: which of its answers is wanted, from 0.
+    conversation: names the sample that it is a part of. turn: the index of its answer in the conversation, from 0.
     """
 
     sample: Sample
@@ -51,8 +51,8 @@ def answer_items(
 ) -> list[str]:
     """The subject's answer to each item.
 
-    earlier: what stands in the earlier answers of a conversation, the true ones or the subject's own.
-    blind: without the pictures. change: what is asked in place of an item's sample, of as many messages.
+    earlier: whether earlier answers of a conversation are the true ones or the subject's own.
+    blind: without the images. change: replaces an item's sample, by one of as many messages.
     """
     samples = [change(item.sample) for item in items]
     if earlier == "true":

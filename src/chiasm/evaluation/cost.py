@@ -105,7 +105,7 @@ class _NoModules:
 
 
 def passes(model: Model, run: Callable[[], Any]) -> int:
-    """How often the language model runs, each time behind the last: what no further hardware makes fewer."""
+    """Number of sequential passes through the language model, which no further hardware makes fewer."""
     counted = 0
 
     def count(*_: Any) -> None:

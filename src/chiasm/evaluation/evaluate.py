@@ -43,7 +43,7 @@ def evaluate(
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
 ) -> dict[str, Any]:
-    """Measure the model of a run's folder and write what was found beside it.
+    """Measure the model of a run's folder and write the results into the folder.
 
     overrides: `dotted.key=value` within the recipe's evaluation, sampling and data (`evaluation.questions=100`).
     only: names of tasks, if not all. plugins: files or modules with metrics and tasks of one's own.
@@ -98,7 +98,7 @@ def evaluate(
 
 
 def is_evaluated(folder: Path) -> bool:
-    """Whether a run has a report of all tasks, of the weights that it has now, measured as its recipe says now."""
+    """Whether a run has a report of all tasks, of its present weights, measured with its recipe's settings."""
     try:
         measured = read_json(folder / "eval.json")
     except CheckpointError:
@@ -111,7 +111,7 @@ def is_evaluated(folder: Path) -> bool:
 
 
 def _settings(recipe: Recipe) -> dict[str, Any]:
-    """What a recipe says of how it is measured and on which data, every option spelled out."""
+    """A recipe's settings of evaluation and its data, every option spelled out."""
     settings = recipe.model_dump(mode="json", include={"seed", "evaluation", "sampling", "data"})
     measured = (recipe.evaluation.data, *(recipe.evaluation.labelled or ()))
     settings["data"] = {name: spec for name, spec in settings["data"].items() if name in measured}
@@ -198,7 +198,7 @@ def examine(
 
 
 def summary(name: str, scores: Mapping[str, Any]) -> str:
-    """One line: the score with its interval, or what numbers there are; answers cut off, and what is left out."""
+    """One line: the score with its interval, or its numbers; answers cut off, and items left out."""
     if "score" in scores:
         text = f"{name}: {scores['score']:.1%}"
         if "ci" in scores:

@@ -76,12 +76,12 @@ def frechet(one: Float[Tensor, "n f"], other: Float[Tensor, "m f"]) -> float:
 
 @dataclass(frozen=True)
 class Use:
-    """How a tokenizer's codes are used on some pictures.
+    """Use of a tokenizer's codes on some images.
 
-    codes: of a picture, on average. size: of the codebook, all of them together if there are several.
-    used: how many of them occur. entropy: of a code in bits, as the counts say; with few codes seen beside the
-    size of the codebook it is too small, and it cannot exceed the logarithm of the number seen.
-    coded: bits of a picture for a coder that knows the counts.
+    codes: of an image, on average. size: of the codebook, all of them together if there are several.
+    used: how many of them occur. entropy: of a code in bits, estimated from counts; with few codes compared to the
+    size of the codebook it is too small, and it cannot exceed the logarithm of their number.
+    coded: bits of an image for a coder that knows the counts.
     """
 
     codes: float
@@ -114,7 +114,7 @@ def use_of(
     coded = sum(float(count.sum()) * _entropy(count) for count in counts) / images
     books = torch.cat(counts) if separate else torch.stack(counts).sum(0)
     codes = sum(len(part) for part in parts) / images
-    # A code of a book of its own is told by what it is within the book; which book is known.
+    # With a codebook for each part a code is coded within its own; which one is known from its position.
     entropy = coded / codes if separate else _entropy(books)
     return Use(codes, len(books), int((books > 0).sum()), entropy, coded)
 

@@ -1,4 +1,4 @@
-"""What a run's metrics.jsonl says of its training: curves by stage, time and tokens."""
+"""Curves of a run's training by stage, time and tokens, from its metrics.jsonl."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def curves(metrics: Metrics) -> list[dict[str, Any]]:
 
 
 def _quantities(line: Mapping[str, Any]) -> list[tuple[str, float]]:
-    """The numbers of a line that are worth a curve, in the order in which they are shown."""
+    """The numbers of a line that become curves, in the order of the report."""
     quantities = [(f"loss: {name}", value) for name, value in _of(line, "losses")]
     quantities += [(name.replace("_", " "), value) for name, value in _of(line, "health")]
     seconds, real = line.get("seconds"), line.get("real")

@@ -76,9 +76,9 @@ def names() -> list[str]:
 
 
 def normalise(text: str) -> str:
-    """Text without differences of case and spaces, and without one full stop behind it, in any script.
+    """Text without differences of case and spaces, and without one final full stop, in any script.
 
-    Nothing else is taken away: `C#` is not `C`, `50%` is not `50`, and `!` is not `?`.
+    Nothing else is removed: `C#` is not `C`, `50%` is not `50`, and `!` is not `?`.
     """
     text = " ".join(unicodedata.normalize("NFC", text).lower().split())
     if len(text) > 1 and text[-1] in STOPS and text[-2] not in STOPS:
@@ -95,7 +95,7 @@ def exact(answer: str, truths: Sequence[str]) -> float:
 
 @metric("contains")
 def contains(answer: str, truths: Sequence[str]) -> float:
-    """1 if a true answer stands in the answer as whole words; `3` is in `There are 3.` but not in `3.5`."""
+    """1 if a true answer occurs in the answer as whole words; `3` is in `There are 3.` but not in `3.5`."""
     normalised = normalise(answer)
     return float(any(_stands_in(normalise(truth), normalised) for truth in truths))
 
@@ -192,7 +192,7 @@ def _letter(text: str) -> str | None:
     text = text.strip()
     for pattern in (
         r"\(?([A-Za-z])\)?[.:)]?",  # the letter alone
-        r"\(?([A-Z])[.:)](?:\s.*)?",  # before what it stands for
+        r"\(?([A-Z])[.:)](?:\s.*)?",  # before the choice itself
         r"(?i:.*\b(?:answer|option|choice)(?:\s+is)?\s*:?)\s*\(?([A-Z])\)?[.:)]?(?:\s.*)?",
     ):
         match = re.fullmatch(pattern, text, re.DOTALL)

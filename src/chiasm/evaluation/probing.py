@@ -32,7 +32,7 @@ Classifier = Callable[[Features, Classes, Features, int], Classes]
 
 @dataclass(frozen=True)
 class Labelled:
-    """Pictures of one thing each, and its name."""
+    """Images of one thing each, and its name."""
 
     images: Sequence[Picture]
     names: Sequence[str]
@@ -94,7 +94,7 @@ def probe(exam: Exam, classify: Classifier) -> Outcome:
 
 
 def labelled(exam: Exam, source: Source) -> Labelled:
-    """The first usable pictures of a source that stand for one label: the name with them, or the answer."""
+    """The first usable images of a source with one label each: the name with them, or the answer."""
     images, names, most = [], [], exam.sizes.labelled_pictures
     for index in range(len(source)):
         for sample in source[index]:

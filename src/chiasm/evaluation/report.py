@@ -1,4 +1,4 @@
-"""report.html: everything that was found about a run, in one file that needs nothing else."""
+"""report.html: all results of an evaluation in one self-contained file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from chiasm.evaluation.verdict import verdict
 from chiasm.recipe import load_recipe, write_text
 from chiasm.training.metrics import read_metrics
 
-SAMPLES = "samples"  # folder of the pictures that the report shows
+SAMPLES = "samples"  # folder of the images of the report
 FORMATS = {".webp": "image/webp", ".png": "image/png", ".jpg": "image/jpeg"}
 ABOUT = ("data", "fingerprint", "seed", "overrides", "only", "plugins", "device", "dtype")
 OWN_SECTION = ("questions", "phrasings", "generation", "text")
@@ -110,7 +110,7 @@ def numbers(scores: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
 
 
 def cell_state(cell: Mapping[str, str | None]) -> str:
-    """What became of one cell of a drawn picture: right, wrong, missing, extra, or empty as asked."""
+    """State of one cell of a drawn image: right, wrong, missing, extra, or rightly empty."""
     requested, recognised = cell["asked"], cell["found"]
     if requested is None:
         return "empty" if recognised is None else "extra"
@@ -120,7 +120,7 @@ def cell_state(cell: Mapping[str, str | None]) -> str:
 
 
 def faults(cells: Sequence[Mapping[str, str | None]]) -> list[str]:
-    """What the checker found otherwise than asked, in words."""
+    """The differences between the prompt and what the checker recognised, in words."""
     wordings = {
         "wrong": "{asked} drawn as {found}",
         "missing": "{asked} not recognised",

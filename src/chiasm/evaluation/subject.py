@@ -1,4 +1,4 @@
-"""What is examined: answers to questions and pictures to prompts, in batches."""
+"""Subjects of an evaluation: they answer questions and draw images, in batches."""
 
 from __future__ import annotations
 
@@ -37,25 +37,25 @@ class Subject(ABC):
 
     @abstractmethod
     def answer(self, samples: Sequence[Sample], *, blind: bool = False) -> list[str]:
-        """The answer to each sample's last question; `blind`: without the pictures."""
+        """The answer to each sample's last question; `blind`: without the images."""
 
     @abstractmethod
     def draw(self, samples: Sequence[Sample], *, seed: int) -> list[Image.Image]:
-        """The picture that each sample asks for; the first has the seed, each further one the next."""
+        """An image for the prompt of each sample; the first has the seed, each further one the next."""
 
     @abstractmethod
     def reconstruct(self, images: Sequence[Picture]) -> list[Image.Image]:
-        """The pictures after the image tokenizer's encoding and decoding."""
+        """The images after the image tokenizer's encoding and decoding."""
 
     def targets(self, images: Sequence[Picture]) -> list[Image.Image]:
-        """The pictures as a perfect image tokenizer would give them back: at its size."""
+        """The images as a perfect image tokenizer would reconstruct them: at its size."""
         return [picture.open() for picture in images]
 
 
 class ModelSubject(Subject):
     """A model with its recipe's sampling settings. Answers are greedy.
 
-    answer_tokens: most tokens of an answer; default: as the longest true one of those asked together, and room.
+    answer_tokens: most tokens of an answer; default: the longest true one of a call, and some more.
     """
 
     def __init__(self, model: Model, sampling: SamplingOptions, answer_tokens: int | None = None):
@@ -138,7 +138,7 @@ def question(sample: Sample) -> str:
 
 
 def pictures_read(sample: Sample) -> list[Picture]:
-    """The pictures that a sample shows to the model."""
+    """The images of a sample that the model reads."""
     return [c for m in sample.messages if m.role != "assistant" for c in m.content if isinstance(c, Picture)]
 
 
@@ -154,7 +154,7 @@ def with_pictures(sample: Sample, other: dict[str, Picture]) -> Sample:
 
 
 def _batches(documents: Sequence[Document]) -> Iterator[list[int]]:
-    """Indices of documents of like length; those that show one picture stand together, so it is encoded once."""
+    """Indices of documents of like length; those that read the same image are together, so it is encoded once."""
 
     def order(i: int) -> tuple[int, str, int]:
         length = len(documents[i])

@@ -93,7 +93,7 @@ def plot(group: Sequence[Measurement]) -> str:
 
 
 def sheet(group: Sequence[Measurement]) -> Image.Image:
-    """The originals, and below them what each tokenizer makes of them."""
+    """The originals, and below them the reconstructions of each tokenizer."""
     rows = [("originals", group[0].examples[0]), *((each.name, each.examples[1]) for each in group)]
     columns = max(len(examples) for _, examples in rows)
     width, height = columns * (SIDE + GAP) + GAP, len(rows) * (SIDE + MARGIN) + GAP

@@ -147,7 +147,7 @@ def measure(
 
 
 def _through(model: Model, tokenizer: ImageTokenizer, originals: Tensor) -> tuple[Tensor, Tensor]:
-    """Codes of pictures or clips, and what is decoded from them."""
+    """Codes of images or clips, and the images decoded from them."""
     if originals.ndim == 5:
         assert isinstance(tokenizer, VideoTokenizer)
         codes = tokenizer.encode_video(originals)

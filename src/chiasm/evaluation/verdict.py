@@ -1,4 +1,4 @@
-"""What may honestly be said of a model in one or two sentences, from its scores and their intervals."""
+"""A summary of a model in one or two sentences, from its scores and their intervals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures that tell whether representations still tell pictures apart."""
+"""Figures of whether representations still tell images apart."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ class MaskedData(Objective, Indivisible, name="masked_data"):
         patches: share of a picture's patches that are masked.
         block: least patches of a masked rectangle.
         words: share of the tokens of a text alone that are masked.
-        paired_words: share of the tokens that are masked of a text beside its picture.
+        paired_words: share of the tokens that are masked of a text with its image.
         context: most tokens of a text, with its begin and end; the rest is cut off.
     """
 
@@ -123,7 +123,7 @@ class MaskedData(Objective, Indivisible, name="masked_data"):
         return f"objective 'masked_data' shares {ROLES} roles out among a batch's rows; give it a multiple of them"
 
     def health(self) -> dict[str, float]:
-        """As for all objectives, and `codes`: how many different ones the patches stand for (perplexity)."""
+        """As for all objectives, and `codes`: the perplexity of the codes of the patches."""
         if self._codes is None:
             return super().health()
         shares = torch.bincount(self._codes).float() / len(self._codes)
@@ -174,7 +174,7 @@ class MaskedData(Objective, Indivisible, name="masked_data"):
     def _read_pairs(
         self, model: Model, visual: Float[Tensor, "n k d"], texts: Hidden
     ) -> tuple[Float[Tensor, "n k d"], Float[Tensor, "n t d"]]:
-        """Hidden states of the images and of the texts behind them."""
+        """Hidden states of the images and of the texts after them."""
         length = visual.shape[1]
         embeddings, real = torch.cat([visual, texts.embeddings], 1), torch.cat([_all(visual), texts.real], 1)
         hidden = self._read(model, embeddings, real, length)

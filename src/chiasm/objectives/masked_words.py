@@ -29,7 +29,7 @@ class MaskedWords(nn.Module):
     The mask is the text tokenizer's own token, whose embedding learns with the language model; where it has none,
     an embedding that is learnt here.
 
-    alone, paired: share of the tokens that are hidden of a text alone and beside a picture; at least one is.
+    alone, paired: share of the tokens that are hidden of a text alone and of one with an image; at least one is.
     """
 
     def __init__(self, language: Language, *, alone: float, paired: float, context: int):

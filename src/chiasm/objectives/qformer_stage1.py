@@ -24,9 +24,9 @@ SHARPEST, FLATTEST = 0.001, 0.5  # between which the temperature stays, as in LA
 class QFormerStage1(Objective, Indivisible, name="qformer_stage1"):
     """BLIP-2's first stage: a Q-Former learns with words, before a language model (arXiv 2301.12597, section 3.2).
 
-    Queries and words share its blocks, for three losses: pictures and texts are compared, matched, and captions
-    are written. It begins with the weights of the model's connector, a `qformer`, and hands its queries and blocks
-    back when the stage ends. Words are those of the model's text tokenizer.
+    Queries and words share its blocks, for three losses: images and texts are contrasted, matched, and captions
+    are generated. It begins with the weights of the model's connector, a `qformer`, and copies its queries and
+    blocks back when the stage ends. Words are those of the model's text tokenizer.
 
     Args:
         shared: channels in which pictures and texts are compared.

@@ -13,7 +13,7 @@ from chiasm.objectives.two_towers import TextTower, TwoTowers
 
 
 class Sigmoid(TwoTowers, name="sigmoid"):
-    """SigLIP: does this text belong to this picture? Asked of every pair of a batch (arXiv 2303.15343).
+    """SigLIP: whether a text belongs to an image, for every pair of a batch (arXiv 2303.15343).
 
     The negatives are those of one batch, on all processes.
 

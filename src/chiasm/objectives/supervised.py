@@ -18,10 +18,10 @@ MOST_LABELS = 100_000  # more are captions, not labels
 
 
 class Supervised(Objective, name="supervised"):
-    """DeiT: what is in the picture, and what a convolutional teacher takes it for (arXiv 2012.12877).
+    """DeiT: the labels of an image, and those that a convolutional teacher predicts (arXiv 2012.12877).
 
-    Two learnt tokens go through the encoder beside the patches: of one the labels are read, of the other the
-    teacher's hard decision. Both losses are averaged. Of a picture with several labels each is as likely (as in
+    Two learnt tokens go through the encoder with the patches: one predicts the labels, the other the
+    teacher's hard decision. Both losses are averaged. The labels of an image with several are equally likely (as in
     the soft labels of DeiT's mixup). The teacher is EfficientNet-Lite with its ImageNet classes.
 
     Args:

@@ -73,8 +73,8 @@ class Ranks:
     def sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
         """Add up the gradients of all processes, in flat buckets.
 
-        A process whose batch did not touch a parameter (no picture in it, say) brings zeros, so that no one
-        waits for it. What nobody touched keeps no gradient, as with one process.
+        A process whose batch did not touch a parameter (no image in it, say) adds zeros, so that no process
+        waits for it. A parameter that no process touched has no gradient.
         """
         if self.world == 1:
             return

@@ -1,4 +1,4 @@
-"""One stage of training, from its first step, or from the one behind a checkpoint, to its last."""
+"""One stage of training, from its first step, or the one after a checkpoint, to its last."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is measured at every step, as JSON lines and for TensorBoard."""
+"""The measurements of every step, as JSON lines and for TensorBoard."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Metrics:
 
     Args:
         folder: of the run.
-        size: bytes of metrics.jsonl that stand; what a killed run wrote behind them is cut off.
+        size: bytes of metrics.jsonl to go on from; what a killed run wrote after them is cut off.
         step: the first step to be written, over all stages.
         active: False writes nothing (all ranks but the first).
     """

@@ -1,4 +1,4 @@
-"""The order in which a stage sees its data: a function of a few integers, so that it can be taken up anywhere."""
+"""The order in which a stage sees its data: a function of a few integers, so that it can be resumed anywhere."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Mixture(Generic[Item]):
         sources: the data sources by name.
         shares: how much of the items each source gives.
         key: names the order (seed and stage).
-        items: what to make of a group.
+        items: makes the items of a group.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Mixture(Generic[Item]):
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on exactly where `state` was asked for."""
+        """Go on exactly from where `state` was called."""
         self._taken: dict[str, int] = dict.fromkeys(self.sources, 0) | dict(state["taken"])
         self._groups: dict[str, int] = dict.fromkeys(self.sources, 0) | dict(state["groups"])
         self._current: str | None = state["current"]
@@ -103,7 +103,7 @@ class Mixture(Generic[Item]):
             self._step()
 
     def advance(self) -> None:
-        """Step behind the item that `peek` showed, which is taken."""
+        """Step past the item that `peek` returned."""
         assert self._current is not None
         self._taken[self._current] += 1
         self._fruitless.clear()

@@ -27,7 +27,7 @@ class MixturePosition(TypedDict):
 
 
 class RandomPosition(TypedDict):
-    """Of Python's and numpy's random numbers, what is no tensor."""
+    """The state of Python's and numpy's random numbers, without tensors."""
 
     python: tuple[int, list[int], float | None]
     numpy: tuple[str, int, int, float]
@@ -43,10 +43,10 @@ class Position:
     averages: moving averages of the losses by name, and of the objective.
     tokens: positions that were not padding, in this stage.
     seconds: spent in this stage's steps.
-    metrics: bytes of metrics.jsonl that belong to what is done.
+    metrics: bytes of metrics.jsonl that belong to these steps.
     left_out: by stage, the samples that cannot be used: those known before, and of a stage that has ended, all.
     batches: position of each rank's batches.
-    random: state of each rank's random numbers beside torch's.
+    random: state of each rank's random numbers other than torch's.
     data: identity of each data source that was trained on last.
     """
 

@@ -19,7 +19,7 @@ _RECENT = 0.9  # weight of the past in speeds
 
 @dataclass
 class Speed:
-    """Moving sums of what recent steps took. unit: what is counted, tokens or pictures."""
+    """Moving sums over recent steps. unit: of what is counted, tokens or pictures."""
 
     unit: str
     real: float = 0.0

@@ -51,9 +51,7 @@ class Run:
                 remove_drafts(self.folder)
                 remove_drafts(self.folder / "checkpoints")
                 path = self.folder / "recipe.yaml"
-                if not (
-                    self.begun and path.is_file()
-                ):  # else it changes when what is asked is known to be sound
+                if not (self.begun and path.is_file()):  # else it changes once the new recipe is checked
                     self.recipe.save(path)
         except BaseException:
             self.__exit__()
@@ -98,17 +96,16 @@ class Run:
 
     @property
     def began(self) -> datetime:
-        """When the run was first begun: the same on every rank, and each time it is taken up again."""
+        """When the run first began: the same on every rank, and after every resumption."""
         if self._began is None:
             own = date_of(self.folder) if self.ranks.first else None
             self._began = self.ranks.gather(own or datetime.now(UTC).replace(microsecond=0))[0]
         return self._began
 
     def started(self, data: Mapping[str, str], held_out: Mapping[str, str], device: torch.device) -> None:
-        """Write down what the run is made of, when it begins and each time it is taken up again.
+        """Record the run's recipe, data and environment, when it begins and at every resumption.
 
-        What it first began with stays: `data` and `held_out`, and behind them what became of them later,
-        `data_changes`.
+        What it first began with stays (`data`, `held_out`); later changes are listed in `data_changes`.
         """
         if not self.ranks.first:
             return
@@ -129,7 +126,7 @@ class Run:
         self.recipe.save(self.folder / "recipe.yaml")
 
     def measured_on(self, held_out: Mapping[str, str]) -> None:
-        """Of a finished run, write down on what it is measured from now on, and the recipe that says how."""
+        """Record the held-out data that a finished run is measured on from now on, and its recipe."""
         if self.ranks.first:
             record = self._record()
             before = _json(record)
@@ -223,7 +220,7 @@ def _last_data(record: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, str
 
 
 def _note_data(record: dict[str, Any], data: Mapping[str, str], held_out: Mapping[str, str]) -> None:
-    """Write into a run's record what its sources are, behind what they were."""
+    """Append the identities of a run's sources to those in its record."""
     record.setdefault("data", dict(data))
     record["held_out"] = record.get("held_out") or dict(held_out)
     changes = record.setdefault("data_changes", [])

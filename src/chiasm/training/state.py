@@ -1,4 +1,4 @@
-"""All that a training run must remember, in one place: what a checkpoint holds beside the model."""
+"""All the state of a training run in one place: what a checkpoint holds in addition to the model."""
 
 from __future__ import annotations
 
@@ -102,9 +102,9 @@ class Saved:
 
 
 def last_checkpoint(run: Path, recipe: Recipe, ranks: Ranks, say: Callable[[str], None]) -> Saved | None:
-    """The newest training checkpoint of a run that can be read; those that cannot are set aside, and `say` says so.
+    """The newest training checkpoint of a run that can be read; those that cannot are set aside and reported.
 
-    Raises CheckpointError when it is of something else, or when none of several can be read.
+    Raises CheckpointError when it is of another recipe, or when none of several can be read.
     """
     newest = ranks.gather(_newest_good(run, say) if ranks.first else None)[0]
     if newest is None:

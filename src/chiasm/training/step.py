@@ -201,7 +201,7 @@ class TrainStep:
             if promised is not None:
                 self._hold_to(self.aim.counts(batch), own_counts)
             value = objective(losses, total) if losses else None
-            if value is not None and value.requires_grad:  # a batch may have nothing for what is trained
+            if value is not None and value.requires_grad:  # a batch may have no term for what is trained
                 value.backward()
             for name, loss in losses.items():
                 sums[name] = sums.get(name, 0.0) + float(loss.sum.detach())
@@ -254,7 +254,7 @@ class TrainStep:
         return StepOutcome(means, value, norm)
 
     def _check_shared(self, several: bool, how: str, ranks: bool) -> None:
-        """Raise RecipeError for what is no sum over the batches of a step, where there are several."""
+        """Raise RecipeError for a loss that is no sum over the batches of a step, where there are several."""
         for module in self.aim.modules() if several else ():
             for reason in reasons(module, ranks=ranks, rows=self.stage.rows):
                 instead = "run it in one process" if ranks else "use accumulate: 1"
@@ -270,7 +270,7 @@ class TrainStep:
 
 
 def uses_bf16(precision: str, device: torch.device) -> bool:
-    """Whether a stage runs in bf16 autocast: when asked for, or on its own where the processor computes in it."""
+    """Whether a stage runs in bf16 autocast: when the stage says so, or by default on hardware for it."""
     if precision != "auto":
         return precision == "bf16"
     if device.type == "cuda":
@@ -284,7 +284,7 @@ def uses_bf16(precision: str, device: torch.device) -> bool:
 
 
 def _terms_per_image(model: Model, orphan: bool) -> dict[str, float]:
-    """How many loss terms by name the image head makes of one written image, tried on a blank one."""
+    """Numbers of loss terms of one written image by name, counted on a blank one."""
     head, tokenizer = model.image_head, model.image_tokenizer
     if head is None or tokenizer is None:
         return {}

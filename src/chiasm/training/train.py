@@ -1,4 +1,4 @@
-"""The one train function: all stages of a recipe, one after another, from wherever they were left."""
+"""The one train function: all stages of a recipe in order, from wherever a run stopped."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def train(
 ) -> Path:
     """Train a model and return the folder of the run, for `chiasm.load` and `chiasm eval`.
 
-    A run that was stopped, or killed, goes on where its last checkpoint stands, bit for bit as if nothing had
+    A run that was stopped, or killed, goes on from its last checkpoint, bit for bit as if nothing had
     happened; one that is finished is left as it is.
 
     Args:
@@ -51,7 +51,7 @@ def train(
         folder: of the run; by default `runs/` and the recipe's name.
         console: where progress is shown.
         device: see `chiasm.devices`; by default the fastest, one for each process of a machine.
-        dtype: fp32 or bf16, in which every stage computes in place of its `precision`.
+        dtype: fp32 or bf16, for all stages, instead of their `precision`.
         other_data: go on although the data has changed since the run began.
 
     Raises:
@@ -137,7 +137,7 @@ def _train(
         model, afresh = _begin(recipe)
         model, position = model.to(device), Position()
     model.sampling = recipe.sampling
-    began = run.began  # asked for by all ranks
+    began = run.began  # a collective call
     if model.speaks:
         model.language.tokenizer.date(began)
     for stage in recipe.stages:
@@ -203,7 +203,7 @@ def build_sources(recipe: Recipe) -> dict[str, Source]:
 
 
 def check_held_out(recipe: Recipe) -> dict[str, str]:
-    """Read what the run will be measured on, so that an error in it comes before training and not behind it.
+    """Read the data that the run will be measured on, so that an error in it comes before training.
 
     All records are read, and the images of the first groups are opened. Returns the sources' identities.
     """
@@ -222,7 +222,7 @@ def check_held_out(recipe: Recipe) -> dict[str, str]:
 
 
 def identity(source: Source) -> str:
-    """Of all that a source's samples are made of: its own fingerprint, and name and size of each image's file."""
+    """A hash of a source's own fingerprint, and of the name and size of each image's file."""
     files = sorted(
         {(path.name, path.stat().st_size if path.exists() else -1) for path in source.image_files()}
     )

@@ -1,4 +1,4 @@
-"""Which records a run leaves out because they cannot be used: found before the first step, or on the way."""
+"""Records that a run leaves out because they cannot be used, noticed before the first step or on the way."""
 
 from __future__ import annotations
 
