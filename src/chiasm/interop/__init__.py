@@ -33,7 +33,7 @@ A family is one public layout (a project's own; transformers' of the same model 
 
 Our names are those of the model's state dict: `SLOT.` and the part's own. The first rule that matches a name wins;
 `{n}` is a stretch without dots, `{rest...}` any rest. Transforms (`Split`, `Join`, `Permute`, `Reshape`,
-`Unsqueeze`, `Row`, `Chain`) invert exactly; a new one is a class with `to_ours` and `to_theirs`.
+`Unsqueeze`, `TableRow`, `Chain`) invert exactly; a new one is a class with `to_ours` and `to_theirs`.
 `Own("encoder.mean")` names tensors of ours that they have not. A tensor without a rule, a tensor missing or of
 another shape is an error with the original's name in it. Tied weights may be given once.
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from chiasm.errors import CheckpointError, nearest
 from chiasm.interop.frozen import frozen_language
-from chiasm.interop.mapping import Row, Rule, Unused
+from chiasm.interop.mapping import Rule, TableRow, Unused
 from chiasm.interop.mosaic_gpt import mosaic_rules, mpt_config, mpt_names
 
 # Where each language model of transformers keeps its layers, and its table of embeddings.
@@ -66,7 +66,9 @@ def language_rules(
         *(Unused(inside + buffer) for buffer in BUFFERS),
         *(mosaic_rules(inside, prefix, OURS) if _is_mosaic_gpt(lm) else []),
         Rule(f"{inside}{{rest...}}", f"{OURS}{layers}.{{n}}.{{rest...}}"),
-        Rule(f"{prefix}{embeddings}.weight", (f"{OURS}{embeddings}.weight", "routing.marker"), Row(marker)),
+        Rule(
+            f"{prefix}{embeddings}.weight", (f"{OURS}{embeddings}.weight", "routing.marker"), TableRow(marker)
+        ),
         *(
             Rule(f"{prefix}{old}", f"{OURS}{new}")
             for old, new in _heads(lm).items()

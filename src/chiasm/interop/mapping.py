@@ -102,7 +102,7 @@ class Unsqueeze(Transform):
 
 
 @dataclass(frozen=True)
-class Row(Transform):
+class TableRow(Transform):
     """A table of theirs is ours too, and one row of it is also a tensor `1 d` of ours, which decides it on export
     (the embedding of a marker's id)."""
 
@@ -118,8 +118,8 @@ class Row(Transform):
 
 
 @dataclass(frozen=True)
-class Rows(Transform):
-    """As `Row`, for several rows, which are a tensor `n d` of ours."""
+class TableRows(Transform):
+    """As `TableRow`, for several rows, which are a tensor `n d` of ours."""
 
     indices: Sequence[int]
 

@@ -11,7 +11,7 @@ from chiasm.data.world.scene import Scene
 
 
 @dataclass(frozen=True)
-class Edit:
+class SceneEdit:
     """kind: remove, replace or move. text: the instruction."""
 
     kind: str
@@ -30,7 +30,7 @@ class Analogy:
     after: Scene
 
 
-def edit(draft: Draft, say: Phrases, dice: Dice) -> Edit:
+def edit(draft: Draft, say: Phrases, dice: Dice) -> SceneEdit:
     """One change of the scene, of a thing that occurs once. Every kind that the scene allows is as likely."""
     before = draft.scene
     thing = dice.pick(before.single)
@@ -38,14 +38,14 @@ def edit(draft: Draft, say: Phrases, dice: Dice) -> Edit:
     name = say.name(thing.emoji)
     kind = dice.pick(_kinds(draft))
     if kind == "remove":
-        return Edit(kind, say.ask("remove", one=name), before, before.holding(others))
+        return SceneEdit(kind, say.ask("remove", one=name), before, before.holding(others))
     if kind == "replace":
         other = dice.pick(draft.absent)
         after = before.holding([*others, replace(thing, emoji=other)])
-        return Edit(kind, say.ask("replace", one=name, other=say.name(other)), before, after)
+        return SceneEdit(kind, say.ask("replace", one=name, other=say.name(other)), before, after)
     cell = dice.pick(before.free)
     after = before.holding([*others, replace(thing, cell=cell)])
-    return Edit(kind, say.ask("move", one=name, cell=say.cell(cell, before.grid)), before, after)
+    return SceneEdit(kind, say.ask("move", one=name, cell=say.cell(cell, before.grid)), before, after)
 
 
 def analogy(draft: Draft, composer: Composer, dice: Dice) -> Analogy:

@@ -14,7 +14,7 @@ from chiasm.interop.cases import Case
 from chiasm.interop.config import EVERYWHERE, known_value
 from chiasm.interop.convert import load
 from chiasm.interop.family import Family, Folder, Original, find_family
-from chiasm.interop.mapping import NameMap, Row, Rule, Unused
+from chiasm.interop.mapping import NameMap, Rule, TableRow, Unused
 from chiasm.interop.replay import CasePicture, case_document, read_documents, scattered
 from chiasm.interop.towers import causal_config
 from chiasm.interop.verify import replays, replays_table
@@ -105,7 +105,7 @@ class Fuyu(Family, name="fuyu"):
         patches = "model.vision_embed_tokens" if flat else "vision_embed_tokens"
         trunk = "model.language_model." if flat else "language_model.model."
         head = "lm_head.weight" if flat else "language_model.lm_head.weight"
-        newline = Row(config.get(NEWLINE, _newline(config)))
+        newline = TableRow(config.get(NEWLINE, _newline(config)))
         table = ("language.inner.model.embed_tokens.weight", "views.markers")
         return NameMap(
             Rule(f"{patches}.{{p}}", "connector.layer.{p}"),

@@ -26,7 +26,7 @@ from chiasm.interop.lavit import (
     tower,
     tower_rules,
 )
-from chiasm.interop.mapping import NameMap, Reshape, Rows, Rule, Unused
+from chiasm.interop.mapping import NameMap, Reshape, Rule, TableRows, Unused
 from chiasm.interop.towers import causal_config
 from chiasm.weights import read_tensor
 
@@ -150,7 +150,7 @@ class LaVIT(Family, name="lavit"):
             Rule(
                 LANGUAGE + "model.embed_tokens.weight",
                 ("language.inner.model.embed_tokens.weight", "views.markers"),
-                Rows((BEGIN, END)),
+                TableRows((BEGIN, END)),
             ),
             Rule(LANGUAGE + "{rest...}", "language.inner.{rest...}"),
         )
