@@ -35,7 +35,7 @@ from chiasm.recipe import Recipe, load_recipe
 from chiasm.start import targets_alone
 from chiasm.weights import load_into, read_tensors
 
-# What a checkpoint keeps beside the model, so that an export gives back what was imported.
+# Kept with the model, so that an export restores what was imported.
 ORIGIN = Path("origin/origin.json")
 ASIDE = Path("origin/unused.safetensors")
 FILES = Path("origin/files")
@@ -66,9 +66,9 @@ def load(
     remark: str = "",
     where: str = "the checkpoint",
 ) -> Loaded:
-    """Build the recipe's model and give it the original's weights; without `tokenizer`, ids stand for themselves.
+    """Build the recipe's model with the original's weights; without `tokenizer`, its text tokens are numbers.
 
-    remark: what is to be said of the files, beside what the family says of the config.
+    remark: on the files, in addition to the family's remark on the config.
     Raises CheckpointError naming tensors that are missing, left over, or contradict the config.
     """
     plan = layout.plan(original.config, original.tensors.keys(), where)
@@ -89,7 +89,7 @@ def load_named(
 ) -> None:
     """Load tensors of our names into a module; `prefix` is what the module's own names lack in front.
 
-    Weights that the module ties may be given once. Errors tell the original's names and both shapes.
+    Weights that the module ties may be given once. Errors name the original's tensors and both shapes.
     """
     full = check_fit(module, ours, names, where, prefix)
     _check_values(module, full, names, where, prefix)
@@ -149,7 +149,7 @@ def check_fit(
 
 
 def _alone(own: Iterable[str], ours: Iterable[str]) -> str:
-    """Behind the folder's name, what it holds where it has nothing of the language model."""
+    """What to add to the folder's name in a message where it has nothing of the language model."""
     present = {key.split(".")[0] for key in ours}
     if "language" in present or not any(key.startswith("language.") for key in own):
         return ""
@@ -167,7 +167,7 @@ def import_checkpoint(
 ) -> Path:
     """Make a Chiasm checkpoint of a public one; returns its folder.
 
-    layout: the family's name, where the files alone do not tell. tokenizer: a folder, where the source has none.
+    layout: the family's name, where the files are not enough. tokenizer: a folder, where the source has none.
     averaged: of a training checkpoint that keeps both, the moving average of the weights and not the weights.
     Raises CheckpointError.
     """
@@ -232,7 +232,7 @@ def import_checkpoint(
 
 
 def _side_files(folder: Path) -> list[Path]:
-    """What stands beside the weights, in subfolders too, but for hidden ones; relative to the folder."""
+    """The files other than weights, in subfolders too, but for hidden ones; relative to the folder."""
     paths = (path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file())
     return [
         path
@@ -338,7 +338,7 @@ def _built(spec: Mapping[str, Mapping[str, Any]], tokenizer: Path | None) -> nn.
 
 
 def _markers(spec: Mapping[str, Mapping[str, Any]]) -> set[str]:
-    """The tokens round pictures, which a tokenizer is given where it lacks them."""
+    """The tokens round images, which are added to a tokenizer that lacks them."""
     language = spec["language"]
     markers = {language.get("read_marker"), language.get("read_end")}
     if "image_head" in spec:
@@ -347,7 +347,7 @@ def _markers(spec: Mapping[str, Mapping[str, Any]]) -> set[str]:
 
 
 def _reads_text(spec: Mapping[str, Mapping[str, Any]]) -> bool:
-    """Whether the model needs a tokenizer of texts: not where its prompts are numbers of classes, or pictures."""
+    """Whether the model needs a tokenizer of texts: not where its prompts are numbers of classes, or images."""
     language = spec.get("language")
     return language is not None and not language.get("classes") and language.get("vocabulary") != 0
 

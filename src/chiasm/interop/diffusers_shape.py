@@ -1,4 +1,4 @@
-"""The configuration of diffusers' networks that a parity case does not tell: read off its tensors."""
+"""The configuration of diffusers' networks from the shapes of their tensors, for parity cases without it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def unet_shape(tensors: Mapping[str, Tensor], *, heads: int, groups: int) -> dict[str, Any]:
-    """Of UNet2DConditionModel; what shapes cannot tell is given."""
+    """Of UNet2DConditionModel; the arguments do not follow from shapes."""
     blocks = _count(tensors, "down_blocks.")
     crossed = [f"down_blocks.{i}.attentions.0.proj_in.weight" in tensors for i in range(blocks)]
     first = crossed.index(True)
@@ -44,7 +44,7 @@ def added_shape(tensors: Mapping[str, Tensor], pooled: int) -> dict[str, Any]:
 
 
 def vae_shape(tensors: Mapping[str, Tensor], *, groups: int, scaling: float) -> dict[str, Any]:
-    """Of AutoencoderKL; what shapes cannot tell is given."""
+    """Of AutoencoderKL; the arguments do not follow from shapes."""
     blocks = _count(tensors, "encoder.down_blocks.")
     return {
         "block_out_channels": _channels(tensors, "encoder.down_blocks.", blocks),

@@ -17,14 +17,14 @@ from chiasm.sequence import Document, Kind
 
 
 def prompt(ids: Sequence[int]) -> Document:
-    """A document of these ids, behind which a picture is written."""
+    """A document of these ids, after which an image is written."""
     document = Document("a prompt of the case")
     document.add_text(ids, learn=False)
     return document
 
 
 def forced(model: Model, prompts: Sequence[Document], span: Span) -> Float[Tensor, "n m d"]:
-    """The hidden states that predict known codes of a next-token head, a picture behind each prompt."""
+    """The hidden states that predict known codes of a next-token head, an image after each prompt."""
     assert model.image_head is not None
     session, layout = Session(model, prompts), model.image_head.layout()
     first = session.last[:, None]

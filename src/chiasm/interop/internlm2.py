@@ -20,7 +20,7 @@ LINEAR = {
     "feed_forward.w3": "mlp.up_proj",
     "feed_forward.w2": "mlp.down_proj",
 }
-# Fields that are said otherwise, or are transformers' bookkeeping.
+# Fields that have another name, or are transformers' bookkeeping.
 DROPPED = ("bias", "model_type", "rope_scaling", "auto_map", "attn_implementation", "max_length")
 NORMS = {"attention_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm"}
 
@@ -47,7 +47,7 @@ class GroupedQKV(Transform):
 
 
 def internlm2_config(config: Mapping[str, Any], keys: Sequence[str] = ()) -> dict[str, Any]:
-    """The language model `causal` for InternLM2's config; `keys` tell whether its attention has biases."""
+    """The language model `causal` for InternLM2's config; `keys` decide whether its attention has biases."""
     llama_options = {key: value for key, value in config.items() if key not in DROPPED}
     scaling = config.get("rope_scaling")
     if scaling and float(scaling.get("factor", 1.0)) != 1.0:

@@ -1,4 +1,4 @@
-"""LaVIT's tensors under their own names, and the structure that their shapes tell."""
+"""LaVIT's tensors under their own names, and the structure that follows from their shapes."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def tokenizer(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def tokenizer_shape(tower: Mapping[str, Tensor], encoder: Mapping[str, Tensor]) -> dict[str, Any]:
-    """The config that the tensors of the two files tell; heads are those of the published model."""
+    """The config that follows from the tensors of the two files; heads are those of the published model."""
     patch, width = tower["patch_embed.proj.weight"].shape[-1], tower["cls_token"].shape[-1]
     cells = tower["pos_embed"].shape[1] - 1
     codes, code_width = encoder["quantize.embedding.weight"].shape
@@ -122,7 +122,7 @@ def tokenizer_rules(config: Mapping[str, Any], theirs: str) -> Rules:
 
 
 def detokenizer_rules(shape: Mapping[str, Any], cells: int, theirs: str, ours: str) -> Rules:
-    """A decoder of features, without what stands behind them."""
+    """A decoder of features, without its later layers."""
     width, their_block, our_block = shape["width"], theirs + "blocks.{n}.", ours + "blocks.{n}."
     table = Reshape((1, cells, width), (cells, width))
     return [

@@ -1,4 +1,4 @@
-"""What transformers' processors of LLaVA need beside a model: an image's token, and how images are prepared."""
+"""What transformers' processors of LLaVA need in addition to a model: an image's token, and image preprocessing."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ BICUBIC = 3  # PIL's number
 
 
 def close_tower(original: Original) -> None:
-    """End the tower at the layer whose features are read, and give it the norm behind, which no feature passes.
+    """End the tower at the layer whose features are read, and add the final norm, which no feature passes.
 
-    The blocks behind that layer are not in a model made here; transformers would draw them at random.
+    The later blocks are not in a model of Chiasm; transformers would draw them at random.
     """
     vision, layer = original.config["vision_config"], original.config["vision_feature_layer"]
     depth = settings(vision).num_hidden_layers

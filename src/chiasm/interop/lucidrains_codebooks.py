@@ -258,7 +258,7 @@ def _pass(step: CodebookUpdate, books: Any, looked_up: Sequence[Tensor]) -> tupl
 def _outputs(
     case: Case, config: Config, groups: _Books, update: CodebookUpdate, quantized: Any
 ) -> dict[str, Tensor]:
-    """Codes and vectors in use, then a training pass and what the codebooks are behind it."""
+    """Codes and vectors in use, then a training pass and the codebooks after it."""
 
     residual = "num_quantizers" in config
 

@@ -1,4 +1,4 @@
-"""An original's padding, which looks at what is real without being seen: no document of ours needs that."""
+"""An original's padding, whose positions attend to real ones, not the reverse; no document of ours needs it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def padded_layout(allowed: Bool[Tensor, "b t t"], real: Bool[Tensor, "b t"]) -> 
 
 
 def causal_with_padding(real: Bool[Tensor, "b t"]) -> Layout:
-    """Every position looks at the real ones up to itself."""
+    """Every position attends to the real ones up to itself."""
     length = real.shape[1]
     before = torch.ones(length, length, dtype=torch.bool).tril()
     return padded_layout(before & real[:, None], real)

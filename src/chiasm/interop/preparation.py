@@ -1,4 +1,4 @@
-"""What a folder says of how images are prepared, against what views and encoder do: equal, or refused."""
+"""A folder's image preprocessing compared with that of the views and the encoder: equal, or refused."""
 
 from __future__ import annotations
 

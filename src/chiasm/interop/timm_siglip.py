@@ -20,7 +20,7 @@ KNOWN = {
 def siglip(params: Mapping[str, Any], shapes: Mapping[str, Any]) -> dict[str, Any]:
     """The encoder for a tower's `params` (model_name, image_size, select_layer).
 
-    shapes: structures by name, beside those that are known. A tower is built only up to its `select_layer`; the
+    shapes: further structures by name. A tower is built only up to its `select_layer`; the
     final norm follows whatever the layer.
     """
     name = params.get("model_name", "siglip_large_patch16_384")

@@ -58,7 +58,7 @@ def tower(
 
 
 def tower_rules(encoder: Mapping[str, Any], prefix: str, slot: str = "encoder") -> list[Rule | Unused | Own]:
-    """Rules for a CLIP or SigLIP tower whose tensors begin with `prefix`; what lies behind `layer` is unused."""
+    """Rules for a CLIP or SigLIP tower whose tensors begin with `prefix`; layers after `layer` are unused."""
     depth, feature_layers = settings(encoder["config"]).num_hidden_layers, encoder["layer"]
     layers = [feature_layers] if isinstance(feature_layers, int) else feature_layers
     used_layers = max(layer if layer >= 0 else depth + 1 + layer for layer in layers)
@@ -83,7 +83,7 @@ def causal_config(config: Mapping[str, Any], default: str) -> dict[str, Any]:
 
 
 def plain_config(config: Mapping[str, Any], model_type: str) -> dict[str, Any]:
-    """A config of transformers as what it changes of the defaults, with its model_type and vocabulary."""
+    """A config of transformers as its differences from the defaults, with its model_type and vocabulary."""
     built = settings({**config, "model_type": model_type})
     changes = {key: value for key, value in as_options(built).items() if key not in DROPPED}
     vocabulary = {"vocab_size": built.vocab_size} if hasattr(built, "vocab_size") else {}
@@ -102,7 +102,7 @@ def settings(config: Mapping[str, Any]) -> Any:
     skipped = {*DROPPED, *(key for key in FORMER if key not in own)}
     if "num_channels" in config.keys() & skipped:
         known_value("num_channels", config["num_channels"], 3)
-    # A key that holds null says nothing where the type has it no more.
+    # A null has no meaning for a key that the type no longer has.
     options = {
         key: value
         for key, value in config.items()

@@ -15,7 +15,7 @@ KNOWN = "`chiasm families` lists those that it can"
 
 
 def described(folder: Folder) -> str:
-    """What the folder is, and what can be done with it; goes on right behind its name."""
+    """What the folder is, and what can be done with it; a sentence that continues its name."""
     files = sorted(path.name for path in folder.path.iterdir())
     if "parts.json" in files or (folder.path / "final/parts.json").is_file():
         return " is a checkpoint of Chiasm's already: it needs no import"
@@ -37,7 +37,7 @@ def described(folder: Folder) -> str:
 
 
 def _unread(folder: Folder) -> str:
-    """Why YAML files of the folder told nothing of its layout."""
+    """Why YAML files of the folder could not be read."""
     reasons = [excerpt(" ".join(each.split()), LONGEST) for each in folder.unread.values()]
     return f". Not read: {'; '.join(reasons[:LISTED])}" if reasons else ""
 

@@ -80,7 +80,7 @@ class Output:
 
 @dataclass(frozen=True)
 class Result:
-    """What came of one case; `problem` says why there are no outputs."""
+    """The result of one case; `problem`: why there are no outputs."""
 
     case: str
     path: str
@@ -103,9 +103,9 @@ class Result:
 
 
 def verify(paths: Iterable[str | Path], report: Callable[[Result], None] | None = None) -> list[Result]:
-    """Replay the cases of files and folders; `report` hears each result as it comes.
+    """Replay the cases of files and folders; `report` is called with each result as it comes.
 
-    Raises CheckpointError for a path without cases. A replay that fails is a result that says why.
+    Raises CheckpointError for a path without cases. A replay that fails is a result with the reason.
     """
     all_families()  # import every family, and with it its replays
     results = []
@@ -143,7 +143,7 @@ def _replayed(case: Case) -> Result:
 
 
 def compared(case: Case, reproduced: Mapping[str, Tensor]) -> list[Output]:
-    """Each output of a case beside what was made of it."""
+    """Each output of a case compared with the reproduced one."""
     masks = case.told.get("zero_where_mask_is_0", {})
     outputs = []
     for name, rule in case.told["outputs"].items():

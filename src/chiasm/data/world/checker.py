@@ -1,8 +1,8 @@
-"""Which emoji stand where in a picture, found by matching templates: exact, and without any trained network.
+"""Which emoji stand where in an image, recognised by template matching: exact, and without any trained network.
 
 Every emoji of the set is looked for in every cell, over sizes, places and blurs, by normalised correlation of
-colour: the template is laid on the picture's own ground, both have their mean taken away, and a match is 1 at
-best. Pictures are brought to `CELL` pixels a cell first, so that an image tokenizer's blur matters little.
+colour: the template is laid on the image's own ground, both have their mean taken away, and a match is 1 at
+best. Images are brought to `CELL` pixels a cell first, so that an image tokenizer's blur matters little.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from chiasm.data.world.scene import Scene
 CELL = 16  # pixels a cell at which templates are compared
 SIDES = (11, 12, 13, 14, 15)  # sizes of a thing in those pixels: 0.7 to 0.9 of a cell
 # How soft the templates are (standard deviations in those pixels), and what a match with a softer one is
-# docked, as soft spots of colour look like one another. Measured on photographs.
+# docked, as soft spots of colour resemble one another. Measured on photographs.
 BLURS = {0.5: 0.0, 1.0: 0.04, 2.0: 0.1}
 MARGIN = 1  # pixels of ground that a template has round it
 SLACK = 2  # how many pixels a thing may stand outside its cell
@@ -45,11 +45,11 @@ class SceneReading:
 
 
 class Checker:
-    """Reads pictures of scenes.
+    """Reads images of scenes.
 
     emoji: what may stand in a cell. grid: rows, columns. styles: drawing styles to look for.
     threshold: the match from which a cell holds something.
-    A picture without a plain ground is no scene: nothing is found in it.
+    An image without a plain ground is no scene: nothing is recognised in it.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class Checker:
         patch_norm = np.sqrt((flat_patches**2).sum(1))
         template_norm = np.sqrt((flat_templates**2).sum(1))
         product = flat_patches @ flat_templates.T
-        # A faint ghost of an emoji is not an emoji: its contrast must be a third of what is asked.
+        # A faint ghost of an emoji is not an emoji: its contrast must be a third of the full one.
         score = product / (template_norm * np.maximum(patch_norm[:, None], template_norm / 3))
         score = score.reshape(rows, places, columns, places, -1)
         return score.max(axis=(1, 3)).reshape(rows * columns, -1)
@@ -112,11 +112,11 @@ class Checker:
 def score(recognised: Sequence[Emoji | None], scene: Scene) -> dict[str, float]:
     """Shares of the requested scene that were recognised, each between 0 and 1, and numbers of cells.
 
-    object: share of the asked things whose emoji stands anywhere (each found one counts once).
-    count: 1 if as many things were found as asked.
-    place: share of the asked things that stand in their cell.
-    all: 1 if exactly the asked scene was found.
-    cells_right, cells_asked: `place` as numbers to be summed over pictures.
+    object: share of the requested things whose emoji stands anywhere (each recognised one counts once).
+    count: 1 if as many things were recognised as requested.
+    place: share of the requested things that stand in their cell.
+    all: 1 if exactly the requested scene was recognised.
+    cells_right, cells_asked: `place` as numbers to be summed over images.
     """
     requested = {thing.cell: thing.emoji for thing in scene.things}
     anywhere = Counter(requested.values()) & Counter(emoji for emoji in recognised if emoji is not None)

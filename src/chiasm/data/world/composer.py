@@ -89,7 +89,7 @@ class Composer:
         return allowed_together(self.pool, self.held_out)
 
     def _cast(self, different: int, dice: Dice) -> tuple[list[Emoji], list[Emoji]]:
-        """`different` emoji that are there and `SPARE` that are not, neither to be told from the other."""
+        """`different` emoji that are there and `SPARE` that are not, of one distribution."""
         if self.split == "emoji":
             cast = dice.sample(self.pool, different + SPARE)
         elif self.split == "combination":

@@ -1,4 +1,4 @@
-"""Changes of a scene: a thing removed, replaced or moved, told (`edit`) or shown by example (`analogy`)."""
+"""Changes of a scene: a thing removed, replaced or moved, in words (`edit`) or by example (`analogy`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the world says, in any language."""
+"""The texts of the world, in any language."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Phrases(ABC):
 
     @abstractmethod
     def label(self, emoji: Emoji) -> str:
-        """What a picture of one thing shows, as a caption."""
+        """The caption of an image of one thing."""
 
     @abstractmethod
     def caption(self, scene: Scene) -> str:

@@ -1,4 +1,4 @@
-"""Questions about a scene whose answers are exact, well-posed and not to be guessed without looking.
+"""Questions about a scene whose answers are exact, well-posed and not to be guessed without the image.
 
 Nothing in a question's words tells its answer: yes and no are tossed before the question is made, counts are
 uniform over scenes, cells and directions are uniform, and what is asked about but is not there is distributed

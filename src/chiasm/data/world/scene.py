@@ -1,4 +1,4 @@
-"""What a picture of the world shows, as data: which emoji stands where, how large, on what ground."""
+"""A scene of the world as data: which emoji stands where, how large, on what ground."""
 
 from __future__ import annotations
 

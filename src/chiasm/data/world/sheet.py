@@ -1,4 +1,4 @@
-"""A contact sheet: what the world looks like, what is asked about it, and what it holds out."""
+"""A contact sheet: scenes of the world, questions about them, and what is held out."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ CHINESE_FONTS = (
 def contact_sheet(world: World, n: int = 8) -> Image.Image:
     """The first `n` scenes with boxes, captions and questions; an edit; every style; the emoji. RGB.
 
-    Chinese is written where the system has a font for it; else the sheet says so and is worded in English.
+    Chinese is written where the system has a font for it; else the sheet has a note and is in English.
     """
     return _Sheet(world, n).draw()
 

@@ -27,9 +27,8 @@ from chiasm.data.world.wordings import Phrasings
 VERSION = 4
 DEFAULT_TASKS = {**dict.fromkeys(QUESTIONS, 1), "draw": 1, "words": 1}
 
-# content of the user, content of the assistant (none: the first is a document of its own), what the truth says
-# beside the task
-Document = tuple[tuple[str | Picture, ...], tuple[str | Picture, ...], dict[str, Any]]
+# content of the user, content of the assistant (none: the first is a document of its own), and the truth
+Exchange = tuple[tuple[str | Picture, ...], tuple[str | Picture, ...], dict[str, Any]]
 
 
 def few_documents(tasks: dict[str, int]) -> dict[str, int]:
@@ -49,7 +48,7 @@ Tasks = Annotated[dict[str, int], AfterValidator(few_documents)]
 
 
 class World(Source, name="world"):
-    """The built-in world: emoji on a grid, with exact ground truth for everything that is said about them.
+    """The built-in world: emoji on a grid, with exact ground truth for every question and answer.
 
     A group is a scene; each of its samples is a document of its own, so that no question
     sees the answer of another.
@@ -151,7 +150,7 @@ class World(Source, name="world"):
         return blake2b(record.encode(), digest_size=16).hexdigest()
 
     def _sample(
-        self, document: Document, draft: Draft, index: int, task: str, phrasings: Phrasings, number: int
+        self, document: Exchange, draft: Draft, index: int, task: str, phrasings: Phrasings, number: int
     ) -> Sample:
         user, assistant, truth = document
         name = f"{'question ' * (task in QUESTIONS)}{task} {number}"
@@ -180,7 +179,7 @@ class World(Source, name="world"):
 
     def _documents(
         self, task: str, phrasings: Phrasings, draft: Draft, index: int, count: int
-    ) -> Iterator[Document]:
+    ) -> Iterator[Exchange]:
         # Its own dice a task, and for the words: neither changes what another task asks.
         dice = Dice(task, self.seed, self.split, index)
         say = phrases(self.say.language, phrasings, Dice("phrasing", task, self.seed, self.split, index))
@@ -191,14 +190,14 @@ class World(Source, name="world"):
         for question in QUESTIONS[task](draft, say, dice, count):
             yield (image, question.text), (question.answer,), _truth(question)
 
-    def _caption(self, draft: Draft, say: Phrases, dice: Dice, count: int) -> Iterator[Document]:
+    def _caption(self, draft: Draft, say: Phrases, dice: Dice, count: int) -> Iterator[Exchange]:
         caption = say.caption(draft.scene)
         labels = tuple(say.name(emoji) for emoji in draft.scene.counts)
         for _ in range(count):
             truth = {"answer": caption, "labels": labels}
             yield (ScenePicture(draft.scene, self.canvas), say.ask("describe")), (caption,), truth
 
-    def _name(self, draft: Draft, say: Phrases, dice: Dice, count: int) -> Iterator[Document]:
+    def _name(self, draft: Draft, say: Phrases, dice: Dice, count: int) -> Iterator[Exchange]:
         for _ in range(count):
             emoji = dice.pick(self.emoji)
             scene = replace(draft.scene, grid=(1, 1), things=(self.composer.place(emoji, 0, dice),))
@@ -206,12 +205,12 @@ class World(Source, name="world"):
             truth = {"answer": label, "scene": scene, "labels": (say.name(emoji),)}
             yield (ScenePicture(scene, self.canvas), say.ask("which")), (label,), truth
 
-    def _draw(self, draft: Draft, say: Phrases, dice: Dice, count: int) -> Iterator[Document]:
+    def _draw(self, draft: Draft, say: Phrases, dice: Dice, count: int) -> Iterator[Exchange]:
         for _ in range(count):
             text = say.ask("draw", caption=say.caption(draft.scene))
             yield (text,), (self._target(draft.scene),), {}
 
-    def _edit(self, draft: Draft, say: Phrases, dice: Dice, count: int) -> Iterator[Document]:
+    def _edit(self, draft: Draft, say: Phrases, dice: Dice, count: int) -> Iterator[Exchange]:
         for _ in range(count):
             example = edit(draft, say, dice)
             truth = {"kind": example.kind, "scene": example.after, "before": example.before}
@@ -221,7 +220,7 @@ class World(Source, name="world"):
                 truth,
             )
 
-    def _analogy(self, draft: Draft, say: Phrases, dice: Dice, count: int) -> Iterator[Document]:
+    def _analogy(self, draft: Draft, say: Phrases, dice: Dice, count: int) -> Iterator[Exchange]:
         for _ in range(count):
             example = analogy(draft, self.composer, dice)
             first, second, third = (
@@ -235,7 +234,7 @@ class World(Source, name="world"):
             }
             yield (first, say.then, second, say.next_pair, third), (self._target(example.after),), truth
 
-    def _sentence(self, draft: Draft, say: Phrases, dice: Dice, count: int) -> Iterator[Document]:
+    def _sentence(self, draft: Draft, say: Phrases, dice: Dice, count: int) -> Iterator[Exchange]:
         for _ in range(count):
             example = analogy(draft, self.composer, dice)
             scenes = (*example.example, example.before, example.after)
@@ -247,7 +246,7 @@ class World(Source, name="world"):
             }
             yield tuple(map(self._target, scenes)), (), truth
 
-    def _read(self, draft: Draft, say: Phrases, dice: Dice, count: int) -> Iterator[Document]:
+    def _read(self, draft: Draft, say: Phrases, dice: Dice, count: int) -> Iterator[Exchange]:
         for _ in range(count):
             # English in any language: PIL's built-in font has no Chinese letters.
             lines = tuple(one.english for one in dice.sample(self.emoji, 1 + dice.below(2)))
@@ -255,7 +254,7 @@ class World(Source, name="world"):
             image = TextPicture(lines, self.canvas, TINTS[dice.below(self.composer.tints)])
             yield (image, say.ask("read")), (answer,), {"answer": answer}
 
-    def _words(self, draft: Draft, say: Phrases, dice: Dice, count: int) -> Iterator[Document]:
+    def _words(self, draft: Draft, say: Phrases, dice: Dice, count: int) -> Iterator[Exchange]:
         caption = say.caption(draft.scene)
         for task in dice.sample(list(QUESTIONS), count):
             for question in QUESTIONS[task](draft, say, dice, 1):
@@ -266,7 +265,7 @@ class World(Source, name="world"):
 
 
 def _conversation(questions: list[Sample], number: int) -> Sample:
-    """Questions about one picture, which the first of them shows, one after another."""
+    """Questions about one image, which stands in the first of them, as one conversation."""
     first = questions[0]
     later = [
         Message(message.role, tuple(item for item in message.content if isinstance(item, str)))
@@ -296,7 +295,7 @@ def _strangers(named: int, count: int, split: Split) -> tuple[Emoji, ...]:
     return strangers(emoji_set(named + count)[named:], split) if count else ()
 
 
-TASKS: dict[str, Callable[[World, Draft, Phrases, Dice, int], Iterator[Document]]] = {
+TASKS: dict[str, Callable[[World, Draft, Phrases, Dice, int], Iterator[Exchange]]] = {
     "caption": World._caption,
     "name": World._name,
     "draw": World._draw,

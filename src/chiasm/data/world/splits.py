@@ -30,7 +30,7 @@ def is_held_out(one: Emoji, other: Emoji, share: float) -> bool:
 
 @lru_cache(maxsize=8)
 def allowed_together(emoji: tuple[Emoji, ...], share: float) -> tuple[int, ...]:
-    """For each emoji a bit mask of the others (by position) that may stand beside it in training."""
+    """For each emoji a bit mask of the others (by position) that may stand with it in training."""
     hashes = np.array([_hash(one) for one in emoji], dtype=np.uint64)
     masks = []
     for i, one in enumerate(hashes):
