@@ -14,9 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from chiasm import parts
-from chiasm.attention import Layout
-from chiasm.routing import routed
-from chiasm.routing.beside import Media
+from chiasm.cross_attended import CrossAttended
+from chiasm.layout import Layout, attending
 
 
 @dataclass(frozen=True)
@@ -217,10 +216,9 @@ def causal(sizes: Sizes) -> Pair:
     model, theirs = llava(sizes)
     ours, peer = model.language, theirs.model.language_model
     x = torch.randn(sizes.batch, sizes.length, sizes.width)
-    positions = torch.arange(sizes.length).expand(sizes.batch, -1)
 
     def our() -> Tensor:
-        return ours(x, positions, Layout.causal(sizes.batch, sizes.length))
+        return ours(x, Layout.causal(sizes.batch, sizes.length))
 
     return Pair("causal", "LlamaModel with SDPA", our,
                 lambda: peer(inputs_embeds=x, use_cache=False).last_hidden_state, (ours, peer))  # fmt: skip
@@ -246,7 +244,7 @@ def moe(sizes: Sizes) -> Pair:
     x = torch.randn(sizes.batch, sizes.length, sizes.width)
 
     def our() -> Tensor:
-        with routed(torch.zeros(x.shape[:2], dtype=torch.long)):
+        with attending(Layout.causal(*x.shape[:2])):
             return ours(x)
 
     return Pair("moe", "MixtralSparseMoeBlock", our, lambda: peer(x), (ours, peer))
@@ -271,11 +269,11 @@ def gated_cross_attention(sizes: Sizes) -> Pair:
     seen = torch.randn(sizes.batch, tokens, width)
     own = torch.arange(sizes.batch)
     each = own[:, None].expand(-1, sizes.length)
-    media = Media(seen.flatten(0, 1), own.repeat_interleave(tokens), each, each, each + 1)
+    images = CrossAttended(seen.flatten(0, 1), own.repeat_interleave(tokens), each, each, each + 1)
     mask = torch.ones(sizes.batch, 1, sizes.length, tokens, dtype=torch.bool)
 
     def our() -> Tensor:
-        return ours.look(x, media)
+        return ours.attend(x, images)
 
     def their() -> Tensor:
         return peer(functional.layer_norm(x, (width,), ours.norm.weight, ours.norm.bias), seen, mask)[0]

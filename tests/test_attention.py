@@ -4,8 +4,9 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from chiasm.attention import NAME, Layout, attend, attending, by_document, dense, flex
+from chiasm.attention import NAME, attend, by_document, dense, flex
 from chiasm.errors import ChiasmError
+from chiasm.layout import Layout, attending
 
 
 def random_layout(seed: int, *, causal: bool = False) -> Layout:
@@ -80,9 +81,9 @@ def test_the_rule_written_out():
 
 def test_the_queries_behind_a_cache_are_the_last_rows_of_the_rule():
     whole = random_layout(4)
-    columns = ("documents", "opens", "exposed")
+    columns = ("documents", "opens", "exposed", "positions")
     before, behind = (
-        Layout(*(getattr(whole, name)[:, places] for name in columns))
+        Layout(**{name: getattr(whole, name)[:, places] for name in columns})
         for places in (slice(0, 38), slice(38, 40))
     )
     extended = before.extended(behind)

@@ -152,6 +152,9 @@ def test_promised_tokens_are_made_and_every_loss_is_finite(made):
     found = losses(model, [document(model.contract, sample) for sample in samples])
     assert set(found) >= {"image", *(["text"] if model.language.says else [])}
     assert all(torch.isfinite(loss.sum) and loss.count > 0 for loss in found.values())
+    span = model.contract.span
+    if span is not None:
+        assert [place for place, _, _ in span.coordinates] == list(range(span.length))
 
 
 def test_all_that_learns_gets_a_gradient_and_nothing_frozen_does(part, made):
@@ -183,7 +186,7 @@ def test_no_document_sees_another(made):
     documents = [document(model.contract, sample) for sample in samples[:4]]
     batch, _ = pack([documents])
     embeddings = torch.randn(*batch.ids.shape, model.language.width, requires_grad=True)
-    hidden = model._read(batch, embeddings)
+    hidden = model.language(embeddings, batch.layout)
     hidden[0, batch.documents[0] == 1].sum().backward()
     assert embeddings.grad[0, batch.documents[0] != 1].abs().sum() == 0
     assert embeddings.grad[0, batch.documents[0] == 1].abs().sum() > 0

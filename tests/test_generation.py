@@ -19,7 +19,6 @@ from chiasm.generators import Generators
 from chiasm.heads import GREEDY, Sampling
 from chiasm.heads.sampling import choose
 from chiasm.language.key_values import KeyValues
-from chiasm.routing import current_reading
 from chiasm.sequence import Document, Kind, pack
 
 
@@ -52,7 +51,7 @@ def test_cached_steps_equal_the_whole_sequence(tiny_model):
             prompt.add_text(follow[row].tolist(), learn=False)
             batch, slots = pack([[prompt]])
             batch = PictureReader(model.contract).attach(batch, slots)
-            whole = model.language(session._embed(batch), batch.positions, batch.layout)[0, size - 1 :]
+            whole = model.language(*model.embed(batch)[:2])[0, size - 1 :]
             torch.testing.assert_close(torch.stack([s[row] for s in stepped]), whole, atol=1e-5, rtol=1e-4)
 
 
@@ -81,12 +80,12 @@ def test_the_padding_of_a_batch_of_prompts_is_no_token_for_the_routing(tiny_mode
     model, world = tiny_model
     prompts = [document(model.contract, sample, prompt=True) for sample in asked(world)]
     read = []
-    handle = model.language.register_forward_pre_hook(lambda *_: read.append(current_reading().real))
+    handle = model.language.register_forward_pre_hook(lambda _, arguments: read.append(arguments[1]))
     with torch.no_grad():
         Session(model, prompts)
     handle.remove()
-    assert read[0].sum(1).tolist() == [len(prompt) for prompt in prompts]
-    assert not read[0].all()
+    assert (read[0].documents >= 0).sum(1).tolist() == [len(prompt) for prompt in prompts]
+    assert len(read[0].filled) == sum(len(prompt) for prompt in prompts) < read[0].documents.numel()
 
 
 def test_drawing_step_by_step_equals_teacher_forcing(tiny_model):
@@ -97,16 +96,21 @@ def test_drawing_step_by_step_equals_teacher_forcing(tiny_model):
     codes = draw(model, [prompt], GREEDY)
     span = model.contract.span
     size = len(prompt)
-    prompt.add_picture(PictureInMemory(Image.new("RGB", (32, 32))), Kind.WRITTEN, 0, span.opens, span.exposed)
+    prompt.add_picture(
+        PictureInMemory(Image.new("RGB", (32, 32))),
+        Kind.WRITTEN,
+        0,
+        span.opens,
+        span.exposed,
+        span.coordinates,
+    )
     batch, slots = pack([[prompt]])
     batch = PictureReader(model.contract).attach(batch, slots)
     batch.written.targets, batch.written.encoded = codes, True
     with torch.no_grad():
         losses = model.losses(batch)
-        _, embeddings = model._write(batch.written, batch.positions, model.language.embed(batch.ids))
-        hidden = model.language(embeddings, batch.positions, batch.layout)[
-            :, size - 1 : size - 1 + span.length
-        ]
+        embeddings, layout, _ = model.embed(batch)
+        hidden = model.language(embeddings, layout)[:, size - 1 : size - 1 + span.length]
     # With greedy sampling each code is the likeliest, so its loss is below that of any other choice.
     other = batch.written.targets.clone()
     batch.written.targets = (other + 1) % model.image_tokenizer.codebook_size
@@ -321,9 +325,9 @@ def test_a_step_says_that_nothing_is_hidden_only_where_that_is_so(tiny_model, mo
     found = []
     forward = model.language.forward
 
-    def watched(embeddings, positions, layout, cache=None):
+    def watched(embeddings, layout, cache=None):
         found.append((layout.clear, bool(layout.dense_mask.all())))
-        return forward(embeddings, positions, layout, cache)
+        return forward(embeddings, layout, cache)
 
     monkeypatch.setattr(model.language, "forward", watched)
     clears = []

@@ -110,12 +110,8 @@ def _their_logits(theirs, ours, made):
 def _our_hidden(ours, documents):
     batch, slots = pack([documents])
     batch = PictureReader(ours.contract).attach(batch, slots)
-    embeddings = ours.language.embed(batch.ids)
-    if batch.read is not None:
-        from chiasm.sequence import fill
-
-        embeddings = fill(embeddings, batch.read.places, ours.look(batch.read)[batch.read.sources])
-    return ours.language(embeddings, batch.positions, batch.layout)[0], batch
+    embeddings, layout, _ = ours.embed(batch)
+    return ours.language(embeddings, layout)[0], batch
 
 
 @pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: sample.name)

@@ -42,7 +42,7 @@ def test_no_document_moves_another(tiny_model):
     documents = documents_of(model, world, groups=1)
     batch = batch_of(model, documents)
     embeddings = model.language.embed(batch.ids).detach().requires_grad_()
-    hidden = model.language(embeddings, batch.positions, batch.layout)
+    hidden = model.language(embeddings, batch.layout)
     first = batch.documents[0] == 0
     hidden[0, first].sum().backward()
     assert embeddings.grad[0, first].abs().sum() > 0

@@ -6,7 +6,7 @@ from PIL import Image
 
 from chiasm.data.files import PictureInMemory
 from chiasm.errors import DataError
-from chiasm.routing import KINDS
+from chiasm.kinds import KINDS
 from chiasm.sequence import (
     IGNORE,
     PADDING,
@@ -21,6 +21,7 @@ from chiasm.sequence import (
 )
 
 COLUMNS = ("ids", "labels", "kinds", "opens", "exposed")
+PLACES = ("positions", "documents", "coordinates")  # of a batch, as well
 
 
 @pytest.fixture
@@ -95,7 +96,7 @@ def test_a_packed_document_is_what_it_is_alone(picture):
     for number, (before, cells) in enumerate([(1, 4), (3, 2), (2, 3), (5, 1)]):
         each = text(f"document {number}", before, first=10 * number)
         opens, exposed = [True] + [False] * (cells - 1), [number % 2 == 0] * cells
-        each.add_picture(picture, Kind.READ, 7, opens, exposed)
+        each.add_picture(picture, Kind.READ, 7, opens, exposed, [(i, 2 * i, 3) for i in range(cells)])
         each.add_text([3, 4], learn=True)
         documents.append(each.check(len(each)))  # just long enough a context
     a, b, c, d = documents
@@ -107,6 +108,10 @@ def test_a_packed_document_is_what_it_is_alone(picture):
         for name in COLUMNS:
             assert getattr(batch, name)[row, here].tolist() == getattr(document, name)
         assert batch.positions[row, here].tolist() == list(range(len(document)))
+        (slot,) = document.slots
+        places = [[0, 0, 0]] * len(document)
+        places[slot.start : slot.start + slot.length] = [[i, 2 * i, 3] for i in range(slot.length)]
+        assert batch.coordinates[row, here].tolist() == places
         alone, _ = pack([[document]])
         allowed[row, here, here] = alone.layout.allowed[0]
     assert torch.equal(batch.layout.allowed, allowed)
@@ -207,12 +212,12 @@ def test_a_batch_moves_to_a_device_whole():
     written, shown = (WrittenImages(torch.zeros(1, 2, 2), flag, one) for flag in (True, False))
     batch, _ = pack([[text("a", 2)]])
     moved = PackedBatch(
-        **{name: getattr(batch, name) for name in (*COLUMNS, "positions", "documents")},
+        **{name: getattr(batch, name) for name in (*COLUMNS, *PLACES)},
         read=read,
         written=written,
         shown=shown,
     ).to("meta")
-    tensors = [getattr(moved, name) for name in (*COLUMNS, "positions", "documents")]
+    tensors = [getattr(moved, name) for name in (*COLUMNS, *PLACES)]
     tensors += [*moved.read.groups, moved.read.places, moved.read.sources]
     tensors += [moved.written.targets, moved.written.starts, moved.shown.targets, moved.shown.starts]
     assert {each.device.type for each in tensors} == {"meta"}

@@ -62,7 +62,7 @@ def test_answers_and_logits_before_training_are_those_of_smollm2(model, theirs, 
     assert made.ids == ids[0].tolist()
 
     batch, _ = pack([[made]])
-    hidden = model._read(batch, model.language.embed(batch.ids))
+    hidden = model.language(model.language.embed(batch.ids), batch.layout)
     assert torch.equal(model.language.logits(hidden), bare(ids).logits)
 
     generated = bare.generate(

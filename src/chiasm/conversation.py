@@ -186,7 +186,9 @@ class Turn(Iterator["str | Image.Image"]):
         self._reader.known[item.key] = codes[0]
         span, tokenizer = model.contract.span, model.language.tokenizer
         assert span is not None
-        self.document.add_picture(item, Kind.WRITTEN, tokenizer.end, span.opens, span.exposed)
+        self.document.add_picture(
+            item, Kind.WRITTEN, tokenizer.end, span.opens, span.exposed, span.coordinates
+        )
         self.document.add_text(tokenizer.behind_picture, learn=False)
         self._seed = (self._seed + 1) % SEEDS
         self._progress, self._draws = DrawingState(Generators([self._seed])), False

@@ -12,7 +12,6 @@ from PIL import Image
 from pydantic import ValidationError
 from torch import Tensor
 
-from chiasm.attention import Layout
 from chiasm.data.documents import PictureReader, document, draw_prompt, without_prompt
 from chiasm.data.sample import Message, Sample
 from chiasm.devices import fitting
@@ -20,10 +19,8 @@ from chiasm.errors import ChiasmError, DataError, excerpt
 from chiasm.generators import Generators, check_count, seeds_of
 from chiasm.heads import Ask, DrawingState, Sampling, finish
 from chiasm.kernels import in_use
-from chiasm.language.key_values import KeyValues
-from chiasm.routing import routed
-from chiasm.routing.beside import Media, beside
-from chiasm.sequence import PADDING, Document, Kind, PackedBatch, pack
+from chiasm.layout import Layout
+from chiasm.sequence import Document, Kind, pack
 
 if TYPE_CHECKING:
     from chiasm.language.text import TextTokenizer
@@ -31,6 +28,7 @@ if TYPE_CHECKING:
     from chiasm.recipe import SamplingOptions
 
 TOGETHER = 64  # most pictures drawn at a time
+NOWHERE = ((0, 0, 0),)  # the coordinates of a position that is in no image
 
 
 class Session:
@@ -43,13 +41,11 @@ class Session:
         self.model = model
         batch, slots = pack([[each] for each in documents])
         batch = (reader or PictureReader(model.contract)).attach(batch, slots).to(model.device)
-        self.layout = batch.layout
-        self.open = bool(((batch.layout.documents >= 0) & batch.layout.exposed).all())  # nothing hides
+        embeddings, self.layout, _ = model.embed(batch)
+        self.open = bool(((batch.documents >= 0) & batch.exposed).all())  # nothing hides
         self.cache = model.language.new_cache()
         self.lengths = torch.tensor([len(each) for each in documents], device=model.device)
-        embeddings = self._embed(batch)
-        real = batch.documents != PADDING
-        hidden = self._run(embeddings, batch.positions, batch.kinds, batch.layout, self.media, real)
+        hidden = model.language(embeddings, self.layout, self.cache)
         rows = torch.arange(len(documents), device=model.device)
         self.last: Float[Tensor, "n d"] = hidden[rows, self.lengths - 1]
 
@@ -59,6 +55,7 @@ class Session:
         kind: Kind,
         opens: Sequence[bool],
         exposed: Sequence[bool],
+        coordinates: Sequence[tuple[int, int, int]] = (),
         *,
         keep: bool = True,
     ) -> Float[Tensor, "n s d"]:
@@ -70,11 +67,12 @@ class Session:
             torch.zeros_like(kinds),
             torch.tensor(opens, device=device).expand(rows, -1),
             torch.tensor(exposed, device=device).expand(rows, -1),
+            kinds=kinds,
+            positions=self.lengths[:, None] + torch.arange(count, device=device),
+            coordinates=torch.tensor(coordinates or NOWHERE * count, device=device).expand(rows, -1, -1),
         )
-        positions = self.lengths[:, None] + torch.arange(count, device=device)
         layout = self.layout.extended(added, clear=self.open and all(exposed) and not any(opens[1:]))
-        media = self.media.continued(count) if self.media is not None else None
-        hidden = self._run(embeddings, positions, kinds, layout, media)
+        hidden = self.model.language(embeddings, layout, self.cache)
         if keep:
             self.layout, self.lengths, self.last = layout, self.lengths + count, hidden[:, -1]
             self.open = self.open and all(exposed)
@@ -84,24 +82,6 @@ class Session:
 
     def step_text(self, ids: Int[Tensor, " n"]) -> Float[Tensor, "n d"]:
         return self.step(self.model.language.embed(ids[:, None]), Kind.TEXT, [True], [True])[:, -1]
-
-    def _run(
-        self,
-        embeddings: Tensor,
-        positions: Tensor,
-        kinds: Tensor,
-        layout: Layout,
-        media: Media | None,
-        real: Bool[Tensor, "n t"] | None = None,
-    ) -> Tensor:
-        with routed(kinds, real), beside(media):
-            return self.model.language(embeddings, positions, layout, self.cache)
-
-    def _embed(self, batch: PackedBatch) -> Float[Tensor, "n t d"]:
-        embeddings, self.media = self.model.show(batch, self.model.language.embed_batch(batch))
-        if batch.written is not None:
-            _, embeddings = self.model._write(batch.written, batch.positions, embeddings)
-        return embeddings
 
 
 class Answer(str):
@@ -163,15 +143,19 @@ class DrawStep:
         self.start = fitting(session.last, self.head)
         self.done = 0
         self.layout = self.head.layout()
-        if isinstance(session.cache, KeyValues):
-            session.cache.expected = session.layout.documents.shape[1] + self.layout.length
+        positions = session.layout.documents.shape[1] + self.layout.length
+        session.model.language.expect(session.cache, positions)
 
     def __call__(self, ask: Ask) -> Float[Tensor, "r s d"]:
         begin, end = self.done, self.done + ask.embeddings.shape[1]
         self.done = end if ask.keep else begin
-        opens, exposed = self.layout.opens[begin:end], self.layout.exposed[begin:end]
         hidden = self.session.step(
-            ask.embeddings.to(self.session.last.dtype), Kind.WRITTEN, opens, exposed, keep=ask.keep
+            ask.embeddings.to(self.session.last.dtype),
+            Kind.WRITTEN,
+            self.layout.opens[begin:end],
+            self.layout.exposed[begin:end],
+            self.layout.coordinates[begin:end],
+            keep=ask.keep,
         )
         return fitting(hidden, self.head)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from einops import rearrange
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from chiasm import parts
 from chiasm.connectors import Connector
+from chiasm.cross_attended import CrossAttended
 from chiasm.data.documents import Contract
 from chiasm.data.sample import Message
 from chiasm.decoders import ImageDecoder
@@ -20,12 +22,12 @@ from chiasm.encoders import Encoder
 from chiasm.errors import ChiasmError, DataError
 from chiasm.heads import ImageHead, Span
 from chiasm.language import Language
+from chiasm.layout import Layout
 from chiasm.losses import Loss, cross_entropy
-from chiasm.routing import Routing, routed
-from chiasm.routing.beside import CrossRouting, Media, beside
-from chiasm.sequence import IGNORE, PADDING, PackedBatch, ReadImages, WrittenImages, fill
+from chiasm.routing import Routing
+from chiasm.sequence import IGNORE, PackedBatch, ReadImages, WrittenImages, fill
 from chiasm.tokenizers import ImageTokenizer
-from chiasm.views import MarkedViews, Size, Views
+from chiasm.views import Size, Views
 from chiasm.wiring import ALONE, wire
 
 if TYPE_CHECKING:
@@ -33,6 +35,17 @@ if TYPE_CHECKING:
 
     from chiasm.conversation import Reply
     from chiasm.recipe import SamplingOptions
+
+
+class Embedded(NamedTuple):
+    """A batch with its images in their places, as the language model reads it.
+
+    span: what the image head shall predict; None where nothing is drawn.
+    """
+
+    embeddings: Float[Tensor, "b t d"]
+    layout: Layout
+    span: Span | None
 
 
 class Model(nn.Module):
@@ -106,7 +119,7 @@ class Model(nn.Module):
             shown=self.image_head.shown_layout() if self._shows and self.image_head is not None else None,
             says=self.language.says,
             whole_pictures=self.language.whole_pictures,
-            beside=isinstance(self.routing, CrossRouting),
+            cross_attends=self.routing.cross_attends,
         )
 
     def slots(self) -> dict[str, Any]:
@@ -128,11 +141,8 @@ class Model(nn.Module):
 
     def losses(self, batch: PackedBatch) -> dict[str, Loss]:
         """Losses by name: `text`, those of the image head, and those of the routing."""
-        embeddings, media = self.show(batch, self.language.embed_batch(batch))
-        span = None
-        if batch.written is not None:
-            span, embeddings = self._write(batch.written, batch.positions, embeddings)
-        hidden = self._read(batch, embeddings, media)
+        embeddings, layout, span = self.embed(batch)
+        hidden = self.language(embeddings, layout)
         losses: dict[str, Loss] = {}
         rows = batch.labels != IGNORE
         if bool(rows.any()):
@@ -154,24 +164,27 @@ class Model(nn.Module):
         never = torch.tensor([*self.image_head.reserved, *marker], dtype=torch.long, device=logits.device)
         return logits.index_fill(-1, never, -torch.inf)
 
-    def show(
-        self, batch: PackedBatch, embeddings: Float[Tensor, "b t d"]
-    ) -> tuple[Float[Tensor, "b t d"], Media | None]:
-        """The embeddings with the pictures read in their places, and what is read beside the sequence."""
+    def embed(self, batch: PackedBatch) -> Embedded:
+        """Words and images of a batch as the language model reads them."""
+        embeddings, layout = self.language.embed_batch(batch), batch.layout
+        span: Span | None = None
         if batch.shown is not None:
             assert self.image_head is not None
             values = self.image_head.show(self.codes(batch.shown))
             embeddings = _filled(embeddings, batch.shown.starts, values)
-        if batch.read is None:
-            return embeddings, None
-        visual = self.look(batch.read)[batch.read.sources]
-        if not isinstance(self.routing, CrossRouting):
-            return fill(embeddings, batch.read.places, visual), None
-        markers = self.routing.marker.expand(len(batch.read.places), -1)
-        media = Media.of(visual, batch.read.lengths, batch.read.places, batch.documents)
-        return fill(embeddings, batch.read.places, markers), media
+        if batch.read is not None:
+            visual, places = self.encode_images(batch.read)[batch.read.sources], batch.read.places
+            if self.routing.cross_attends:
+                images = CrossAttended.of(visual, batch.read.lengths, places, batch.documents)
+                layout = replace(layout, cross_attended=images)
+                visual = self.routing.marker.expand(len(places), -1)
+            embeddings = fill(embeddings, places, visual)
+        if batch.written is not None:
+            span = self._span(batch.written, batch.positions)
+            embeddings = _filled(embeddings, batch.written.starts, span.embeddings)
+        return Embedded(embeddings, layout, span)
 
-    def look(self, read: ReadImages) -> Float[Tensor, "s d"]:
+    def encode_images(self, read: ReadImages) -> Float[Tensor, "s d"]:
         """All visual tokens of the pictures read, one after another, and behind them the markers of the views.
 
         Raises DataError if a part breaks its word.
@@ -187,7 +200,7 @@ class Model(nn.Module):
                     f"{tuple(group.shape[1:3])} but promised {promised}"
                 )
             tables.append(rearrange(visual, "n k d -> (n k) d"))
-        if isinstance(self.views, MarkedViews) and self.views.markers is not None:
+        if self.views is not None and self.views.marked and self.views.markers is not None:
             markers = self.views.markers
             if self.views.connected:
                 side = self.connector.block()
@@ -216,22 +229,12 @@ class Model(nn.Module):
         """Whether pictures are read as the codes with which they are written."""
         return self.encoder is None and self.image_head is not None and self.image_head.shows
 
-    def _write(
-        self, written: WrittenImages, positions: Int[Tensor, "b t"], embeddings: Float[Tensor, "b t d"]
-    ) -> tuple[Span, Float[Tensor, "b t d"]]:
+    def _span(self, written: WrittenImages, positions: Int[Tensor, "b t"]) -> Span:
         if self.image_head is None:
             raise DataError("the batch writes pictures, but this model has no image head")
         span = self.image_head.prepare(self.codes(written))
         orphans = written.orphans(positions)
-        if bool(orphans.any()):
-            span = span._replace(orphans=orphans)
-        return span, _filled(embeddings, written.starts, span.embeddings)
-
-    def _read(
-        self, batch: PackedBatch, embeddings: Float[Tensor, "b t d"], media: Media | None = None
-    ) -> Float[Tensor, "b t d"]:
-        with routed(batch.kinds, batch.documents != PADDING), beside(media):
-            return self.language(embeddings, batch.positions, batch.layout)
+        return span._replace(orphans=orphans) if bool(orphans.any()) else span
 
     # What users call; the loops stand in chiasm.conversation and chiasm.generation.
 

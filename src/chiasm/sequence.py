@@ -1,8 +1,6 @@
 """Documents of text, pictures read and pictures written, packed into rows under one attention rule.
 
-With `block = cumsum(opens)`, a query may look at a key iff they are of one document, `block[key] <=
-block[query]`, and `exposed[key]` or `block[key] == block[query]`. A token that opens a block of its own and is
-exposed is causal; tokens that share a block see each other; a block that is not exposed is private.
+The rule, and what else the language model must know of positions, is `chiasm.layout.Layout`.
 """
 
 from __future__ import annotations
@@ -18,9 +16,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from chiasm.attention import Layout
 from chiasm.data.sample import Picture
 from chiasm.errors import DataError
+from chiasm.layout import AXES, Layout
 
 IGNORE = -100  # the label of a position without a text loss
 PADDING = -1  # the document of a position that holds nothing
@@ -36,12 +34,16 @@ class Kind(IntEnum):
 
 @dataclass(frozen=True)
 class Slot:
-    """The positions of one picture in a document: [start, start + length)."""
+    """The positions of one picture in a document: [start, start + length).
+
+    coordinates: of each position within the picture (see `chiasm.layout.Layout`); none = zeros.
+    """
 
     picture: Picture
     kind: Kind
     start: int
     length: int
+    coordinates: Sequence[tuple[int, int, int]] = ()
 
 
 @dataclass
@@ -67,10 +69,19 @@ class Document:
             self._add(token, Kind.TEXT, True, True)
 
     def add_picture(
-        self, picture: Picture, kind: Kind, placeholder: int, opens: Sequence[bool], exposed: Sequence[bool]
+        self,
+        picture: Picture,
+        kind: Kind,
+        placeholder: int,
+        opens: Sequence[bool],
+        exposed: Sequence[bool],
+        coordinates: Sequence[tuple[int, int, int]] = (),
     ) -> None:
-        """Append the positions of a picture; `opens` and `exposed` are the attention rule at each of them."""
-        self.slots.append(Slot(picture, kind, len(self), len(opens)))
+        """Append the positions of a picture.
+
+        opens, exposed: the attention rule at each of them. coordinates: see `Slot`.
+        """
+        self.slots.append(Slot(picture, kind, len(self), len(opens), coordinates))
         for first, shown in zip(opens, exposed, strict=True):
             self._add(placeholder, kind, first, shown)
 
@@ -109,7 +120,7 @@ class ReadImages:
     sources: for each place, the row in the table of all visual tokens, group by group, view by view, and behind
         them the markers of the views.
     tokens: how many visual tokens a view of each group was promised to make.
-    lengths: visual tokens of each picture; where they are read beside the sequence, `places` has one position for
+    lengths: visual tokens of each picture; where they are cross-attended, `places` has one position for
         each picture, and `sources` all of its tokens.
     """
 
@@ -143,13 +154,14 @@ Moved = TypeVar("Moved")
 
 @dataclass
 class PackedBatch:
-    """b rows of t positions; see the module's first lines for the rule in `opens` and `exposed`."""
+    """b rows of t positions; see `chiasm.layout.Layout` for its columns."""
 
     ids: Int[Tensor, "b t"]  # image positions hold a placeholder
     labels: Int[Tensor, "b t"]  # already shifted, IGNORE = no text loss
     positions: Int[Tensor, "b t"]  # restart at every document
     documents: Int[Tensor, "b t"]  # PADDING = nothing stands here
     kinds: Int[Tensor, "b t"]
+    coordinates: Int[Tensor, "b t 3"]
     opens: Bool[Tensor, "b t"]
     exposed: Bool[Tensor, "b t"]
     read: ReadImages | None = None
@@ -158,7 +170,14 @@ class PackedBatch:
 
     @property
     def layout(self) -> Layout:
-        return Layout(self.documents, self.opens, self.exposed)
+        return Layout(
+            self.documents,
+            self.opens,
+            self.exposed,
+            kinds=self.kinds,
+            positions=self.positions,
+            coordinates=self.coordinates,
+        )
 
     @property
     def real(self) -> int:
@@ -227,6 +246,7 @@ def pack(
         "positions": np.zeros(shape, np.int64),
         "documents": np.full(shape, PADDING, np.int64),
         "kinds": np.zeros(shape, np.int64),
+        "coordinates": np.zeros((*shape, AXES), np.int64),
         "opens": np.ones(shape, bool),
         "exposed": np.ones(shape, bool),
     }
@@ -238,7 +258,11 @@ def pack(
                 columns[name][r, start:end] = getattr(document, name)
             columns["positions"][r, start:end] = np.arange(end - start)
             columns["documents"][r, start:end] = d
-            slots += [(r * length + start + slot.start, slot) for slot in document.slots]
+            for slot in document.slots:
+                first = start + slot.start
+                if slot.coordinates:
+                    columns["coordinates"][r, first : first + slot.length] = slot.coordinates
+                slots.append((r * length + first, slot))
     tensors: dict[str, Any] = {name: torch.from_numpy(column) for name, column in columns.items()}
     return PackedBatch(**tensors), slots
 

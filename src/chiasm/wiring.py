@@ -11,8 +11,6 @@ import torch
 from chiasm import parts
 from chiasm.errors import RecipeError
 from chiasm.heads import ImageHead
-from chiasm.routing.beside import CrossRouting
-from chiasm.views import MarkedViews, Views
 
 ALONE = ("encoder", "image_tokenizer")  # slots that mean something without a language model
 
@@ -55,15 +53,15 @@ class Wiring:
         """What stands between encoder and language model, and inside it."""
         encoder, language = self.made["encoder"], self.made["language"]
         routing = parts.lookup("routing", self.spec["routing"]["type"])
-        beside = issubclass(routing, CrossRouting)
-        if beside and encoder is None:
+        crosses: bool = routing.cross_attends  # type: ignore[attr-defined]
+        if crosses and encoder is None:
             raise RecipeError(f"routing {routing.name!r} needs an encoder of pictures to read")
-        # What is read beside the sequence keeps the encoder's width.
-        width = encoder.width if beside else language.width
+        # What is cross-attended keeps the encoder's width.
+        width = encoder.width if crosses else language.width
         if encoder is not None:
             self.add("connector", encoder.width, width)
         self.add("views", *self._marker_width(width))
-        self.add("routing", language, *([width] if beside else []))
+        self.add("routing", language, *([width] if crosses else []))
 
     def draw(self) -> None:
         """What stands behind the language model, where pictures are written."""
@@ -71,7 +69,6 @@ class Wiring:
         tokenizer, language = self.made["image_tokenizer"], self.made["language"]
         if tokenizer is None:
             return
-        language.grid = tokenizer.grid
         name = self.spec.get("image_head", {}).get("type")
         head = parts.lookup("image_head", name) if name else ImageHead
         wanted = [self.made[slot] for slot in head.wants]  # type: ignore[attr-defined]
@@ -80,9 +77,11 @@ class Wiring:
 
     def _marker_width(self, width: int) -> list[int]:
         """What views are built with: the width of their markers, if they have any."""
-        part = parts.lookup("views", self.spec["views"]["type"]) if "views" in self.spec else Views
+        if "views" not in self.spec:
+            return []
+        part: Any = parts.lookup("views", self.spec["views"]["type"])
         connector = self.made.get("connector")
-        if not issubclass(part, MarkedViews):
+        if not part.marked:
             return []
         if not part.connected or connector is None:
             return [width]

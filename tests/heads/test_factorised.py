@@ -4,10 +4,10 @@ import pytest
 import torch
 from writing import written
 
-from chiasm.attention import Layout
 from chiasm.errors import ChiasmError, RecipeError
 from chiasm.generators import Generators
 from chiasm.heads.factorised import Factorised
+from chiasm.layout import Layout
 from chiasm.tokenizers.lookup_free import split_code
 
 

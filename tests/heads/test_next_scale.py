@@ -74,7 +74,7 @@ def forced(made: Model, codes: torch.Tensor, prompts=(3, 5)) -> torch.Tensor:
     """Logits of all codes at once, as in training."""
     session, layout = Session(made, [prompt(id) for id in prompts]), made.image_head.layout()
     embeddings = made.image_head.prepare(codes).embeddings
-    hidden = session.step(embeddings, Kind.WRITTEN, layout.opens, layout.exposed)
+    hidden = session.step(embeddings, Kind.WRITTEN, layout.opens, layout.exposed, layout.coordinates)
     first = Session(made, [prompt(id) for id in prompts]).last[:, None]
     return made.image_head.output(torch.cat([first, hidden], 1))
 
@@ -153,7 +153,7 @@ def test_a_scale_sees_itself_and_coarser_ones_but_no_finer_one(language):
         begin = sum(each * each for each in SCALES[1:index])
         session = Session(made, [prompt(3)])
         embeddings = torch.randn(1, 13, made.language.width, requires_grad=True)
-        hidden = session.step(embeddings, Kind.WRITTEN, layout.opens, layout.exposed)
+        hidden = session.step(embeddings, Kind.WRITTEN, layout.opens, layout.exposed, layout.coordinates)
         hidden[0, begin, 0].backward()
         seen = embeddings.grad[0].abs().sum(-1) > 0
         assert seen[: begin + side * side].all()

@@ -108,7 +108,7 @@ def test_without_an_encoder_pictures_are_read_as_their_codes(head):
     batch, slots = pack([[asked]])
     batch = PictureReader(model.contract).attach(batch, slots)
     with torch.no_grad():
-        embeddings, _ = model.show(batch, model.language.embed(batch.ids))
+        embeddings = model.embed(batch).embeddings
         codes = model.image_tokenizer.encode(PictureReader(model.contract).target(slot.picture)[None])
         expected = model.image_head.show(codes)[0]
     assert torch.equal(embeddings[0, slot.start : slot.start + slot.length], expected)

@@ -68,7 +68,7 @@ def equal(one, other):
 def test_llamagen_draws_a_class_and_comes_back(c2i, tmp_path):
     import_checkpoint(c2i, tmp_path / "ours")
     model = load_model(tmp_path / "ours")
-    assert (model.language.grid, model.language.tokenizer.begin) == ((4, 4), 10)
+    assert (model.image_tokenizer.grid, model.language.tokenizer.begin) == ((4, 4), 10)
     one, two = (model.generate("7", guidance=2.0, temperature=0)[0] for _ in range(2))
     assert one.size == (64, 64)
     assert one.tobytes() == two.tobytes()
@@ -122,7 +122,7 @@ def test_open_magvit2_draws_a_class_and_comes_back(tmp_path):
     import_checkpoint(folder, tmp_path / "ours")
     model = load_model(tmp_path / "ours")
     assert model.image_head.bits == [2, 3]
-    assert math.prod(model.language.grid) == 16
+    assert math.prod(model.image_tokenizer.grid) == 16
     assert model.generate("7", guidance=1.9, temperature=0)[0].size == (64, 64)
     export_checkpoint(tmp_path / "ours", tmp_path / "theirs")
     assert equal(folder / "AR_064_B.ckpt", tmp_path / "theirs" / "AR_064_B.ckpt")

@@ -44,12 +44,9 @@ def trained(tmp_path):
 
 @torch.no_grad()
 def text_logits(language, ids):
-    from chiasm.attention import Layout
+    from chiasm.layout import Layout
 
-    positions = torch.arange(len(ids))[None]
-    return language.logits(
-        language(language.embed(torch.tensor([ids])), positions, Layout.causal(1, len(ids)))
-    )
+    return language.logits(language(language.embed(torch.tensor([ids])), Layout.causal(1, len(ids))))
 
 
 @torch.no_grad()

@@ -8,11 +8,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from chiasm.attention import Layout
 from chiasm.checkpoint import load_model
 from chiasm.errors import CheckpointError
 from chiasm.interop import Folder, export_checkpoint, find_family, import_checkpoint, recognise, verify
 from chiasm.interop.convert import _built, _numbers
+from chiasm.layout import Layout
 from chiasm.recipe import load_recipe
 
 PLACE = os.environ.get("CHIASM_PARITY")
@@ -96,10 +96,7 @@ def returns(folder, tmp_path):
 
 
 def read(model, embeddings):
-    length = embeddings.shape[1]
-    return model.language.logits(
-        model.language(embeddings, torch.arange(length)[None], Layout.causal(1, length))
-    )
+    return model.language.logits(model.language(embeddings, Layout.causal(1, embeddings.shape[1])))
 
 
 @pytest.mark.parametrize("projector", PROJECTORS)

@@ -1,17 +1,19 @@
 """BEiT-3's transformer: positions, what is shared, and what a picture's tokens see."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
 from chiasm import parts
-from chiasm.attention import Layout
 from chiasm.data.documents import PictureReader, document
 from chiasm.data.sample import Message, Sample
 from chiasm.errors import RecipeError
+from chiasm.language.beit3 import word_positions
+from chiasm.layout import Layout
 from chiasm.model import Model
 from chiasm.recipe import load_recipe
-from chiasm.routing import routed
 from chiasm.sequence import pack
 
 SMALL = {"type": "beit3", "width": 16, "depth": 2, "heads": 2, "hidden": 24, "context": 64, "vocabulary": 300}
@@ -25,18 +27,24 @@ def language():
 
 def read(language, embeddings, kinds, layout=None):
     layout = layout or Layout.causal(*kinds.shape)
-    with routed(kinds), torch.no_grad():
-        return language(embeddings, torch.arange(kinds.shape[1])[None], layout)
+    with torch.no_grad():
+        return language(embeddings, replace(layout, kinds=kinds))
 
 
-def test_words_are_counted_without_pictures_and_from_the_start_of_each_document(language):
+def test_words_are_counted_without_pictures_and_from_the_start_of_each_document():
     kinds = torch.tensor([[0, 1, 1, 0, 0, 0, 1, 0, 0]])
     documents = torch.tensor([[0, 0, 0, 0, 0, 1, 1, 1, -1]])
     every = torch.ones_like(documents, dtype=torch.bool)
-    with routed(kinds):
-        words, index = language._words(Layout(documents, every, every), None)
+    words, index = word_positions(Layout(documents, every, every, kinds=kinds))
     assert words[0].tolist() == [True, False, False, True, True, True, False, True, False]
     assert index[0].tolist() == [0, 0, 0, 1, 2, 0, 0, 1, 0]
+
+
+def test_words_are_counted_on_behind_padding_in_the_middle_of_a_document():
+    documents, every = torch.tensor([[0, 0, -1, -1, 0, 0]]), torch.ones(1, 6, dtype=torch.bool)
+    words, index = word_positions(Layout(documents, every, every, queries=2))
+    assert words.tolist() == [[True, True]]
+    assert index.tolist() == [[2, 3]]
 
 
 def test_word_positions_begin_at_the_third_row(language):

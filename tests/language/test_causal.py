@@ -2,16 +2,17 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from chiasm.attention import Layout
 from chiasm.errors import CheckpointError, RecipeError
 from chiasm.language.causal import Causal
 from chiasm.language.text import TextTokenizer
+from chiasm.layout import Layout
 
 TEXTS = ["the red square stands on the blue field", "蓝色的天空下有一只猫"] * 20
 SIZES = {
@@ -43,11 +44,10 @@ def build(family="llama", **options):
 
 
 def read(language, ids, cache=None, before=0):
-    positions = before + torch.arange(ids.shape[1])[None].expand_as(ids)
     layout = Layout.causal(ids.shape[0], before + ids.shape[1])
     if before:
-        layout = Layout(layout.documents, layout.opens, layout.exposed, queries=ids.shape[1])
-    return language(language.embed(ids), positions, layout, cache)
+        layout = replace(layout, queries=ids.shape[1])
+    return language(language.embed(ids), layout, cache)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

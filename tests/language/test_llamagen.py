@@ -1,19 +1,21 @@
 """What is LlamaGen's own: turning by cell, conditions without a place, class numbers, captions read whole."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from chiasm.attention import Layout
 from chiasm.data.documents import document, draw_prompt, without_prompt
 from chiasm.data.files import PictureInMemory
 from chiasm.data.sample import Message, Sample
 from chiasm.errors import DataError, RecipeError
 from chiasm.generation import Session
+from chiasm.heads import raster
 from chiasm.language.llama_block import GridRotation, hidden_width, turned
 from chiasm.language.text import TextTokenizer
+from chiasm.layout import Layout
 from chiasm.model import Model
 from chiasm.recipe import load_recipe
-from chiasm.routing import routed
 from chiasm.sequence import Kind
 
 SIZES = {"width": 32, "depth": 2, "heads": 4, "hidden": 48}
@@ -35,36 +37,38 @@ def model(**language):
     return Model(load_recipe(raw).model, texts=["draw a dog", "draw a cat"]).eval()
 
 
-def turns(language, kinds, documents=None, cache=None):
-    kinds = torch.tensor([kinds])
-    documents = torch.zeros_like(kinds) if documents is None else torch.tensor([documents])
-    layout = Layout(documents, torch.ones_like(kinds).bool(), torch.ones_like(kinds).bool())
-    with routed(kinds):
-        return language.turns(torch.arange(kinds.shape[1])[None], layout, cache)
+def turns(language, kinds, cells=(), queries=None):
+    """cells: of a grid of 4 x 4, in which the positions that are written stand."""
+    kinds, coordinates = torch.tensor([kinds]), torch.zeros(1, len(kinds), 3, dtype=torch.long)
+    coordinates[kinds == Kind.WRITTEN] = torch.tensor(raster(4, 4))[list(cells)]
+    layout = Layout.causal(*kinds.shape, kinds=kinds, coordinates=coordinates)
+    return language.turns(replace(layout, queries=queries))
 
 
 def test_a_code_turns_by_its_row_and_column_and_a_class_not_at_all():
     language = model(classes=10).language
-    assert language.grid == (4, 4)
     W, T = int(Kind.WRITTEN), int(Kind.TEXT)
-    found = turns(language, [T] + [W] * 6)
+    found = turns(language, [T] + [W] * 6, range(6))
     assert not found.real[0, 0].any()
     assert not found.imag[0, 0].any()
     expected = language.rotation(*(torch.tensor([axis]) for axis in ([1], [1])), torch.tensor([[True]]))
     assert torch.equal(found.imag[0, 6], expected.imag[0, 0])  # cell 5 of 4 x 4
 
 
-def test_cells_are_counted_afresh_in_every_document_and_go_on_in_a_cache():
+def test_a_code_behind_a_cache_turns_by_its_cell():
     language = model(classes=10).language
     W, T = int(Kind.WRITTEN), int(Kind.TEXT)
-    packed = turns(language, [T, W, W, T, W], [0, 0, 0, 1, 1])
-    assert torch.equal(packed.imag[0, 4], packed.imag[0, 1])
-    cache = language.new_cache()
-    whole = turns(language, [T, W, W, W, W])
-    parts = [turns(language, kinds, cache=cache) for kinds in ([T, W], [W, W], [W])]
-    assert torch.equal(torch.cat([each.imag for each in parts], 1), whole.imag)
-    cache.crop(-1)
-    assert torch.equal(turns(language, [W], cache=cache).imag, whole.imag[:, -1:])
+    whole = turns(language, [T, W, W, W, W], range(4))
+    assert torch.equal(turns(language, [T, W, W, W, W], range(4), queries=2).imag, whole.imag[:, 3:])
+
+
+def test_words_and_the_images_between_them_turn_along_the_diagonal():
+    language = model(turn_words=True).language
+    W, T = int(Kind.WRITTEN), int(Kind.TEXT)
+    found = turns(language, [T, T, W, W, W, W, W, T], range(5))
+    places = torch.tensor([[0, 1, 2, 2, 2, 2, 3, 7], [0, 1, 2, 3, 4, 5, 2, 7]])
+    expected = language.rotation(places[:1], places[1:], torch.ones(1, 8, dtype=torch.bool))
+    assert torch.equal(found, expected)
 
 
 def test_words_that_turn_have_an_order_and_others_have_none():
@@ -79,12 +83,7 @@ def test_words_that_turn_have_an_order_and_others_have_none():
 def _last(made, ids):
     language = made.language
     language.layers = language.layers[:1]
-    kinds = torch.zeros(1, len(ids), dtype=torch.long)
-    with routed(kinds):
-        hidden = language(
-            language.embed(torch.tensor([ids])), torch.arange(len(ids))[None], Layout.causal(1, len(ids))
-        )
-    return hidden[0, -1]
+    return language(language.embed(torch.tensor([ids])), Layout.causal(1, len(ids)))[0, -1]
 
 
 def test_turning_keeps_lengths_and_tells_how_far_apart():

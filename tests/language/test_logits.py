@@ -5,10 +5,10 @@ import torch
 from transformers import AutoModelForCausalLM
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from chiasm.attention import Layout
 from chiasm.errors import RecipeError
 from chiasm.language.causal import Causal, _refuse_own_attention
 from chiasm.language.logits import check_logits
+from chiasm.layout import Layout
 
 SIZES = {
     "hidden_size": 32,
@@ -48,7 +48,7 @@ def test_scales_and_caps_are_those_of_transformers(kind):
     bare = AutoModelForCausalLM.from_config(language.inner.config, attn_implementation="eager").eval()
     bare.load_state_dict(language.inner.state_dict())
     ids = torch.arange(9)[None]
-    hidden = language(language.embed(ids), ids, Layout.causal(1, 9))
+    hidden = language(language.embed(ids), Layout.causal(1, 9, positions=ids))
     logits = language.logits(hidden)
     torch.testing.assert_close(logits, bare(ids).logits, atol=1e-5, rtol=1e-4)
     assert not torch.allclose(logits, language.head(hidden), rtol=0.1)  # the option does something

@@ -4,11 +4,11 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from chiasm.attention import Layout
 from chiasm.errors import RecipeError
 from chiasm.language.causal import Causal
 from chiasm.language.mpt import alibi_slopes
 from chiasm.language.text import TextTokenizer
+from chiasm.layout import Layout
 
 SIZES = {"d_model": 48, "n_layers": 2, "n_heads": 6, "max_seq_len": 128}
 OPTIONS = [{}, {"n_heads": 4}, {"attn_config": {"clip_qkv": 0.2, "softmax_scale": 0.4}}]
@@ -36,9 +36,8 @@ def test_packed_documents_compute_what_transformers_computes_for_each_alone(opti
     lengths = (9, 14, 5)
     ids = [torch.randint(0, 300, (1, length)) for length in lengths]
     documents = torch.repeat_interleave(torch.arange(3), torch.tensor(lengths))[None]
-    positions = torch.cat([torch.arange(length) for length in lengths])[None]
     ones = torch.ones(1, 28, dtype=torch.bool)
-    hidden = language(language.embed(torch.cat(ids, 1)), positions, Layout(documents, ones, ones))
+    hidden = language(language.embed(torch.cat(ids, 1)), Layout(documents, ones, ones))
     alone = torch.cat([bare(each).logits for each in ids], 1)
     torch.testing.assert_close(language.logits(hidden), alone, atol=2e-5, rtol=1e-4)
 
@@ -77,9 +76,9 @@ def test_answers_of_prompts_of_different_lengths_go_on_as_each_alone(tmp_path):
     ids = torch.randint(0, 300, (2, 10))
     prompts = Layout(torch.tensor([[0] * 9, [0] * 5 + [-1] * 4]), *(torch.ones(2, 9, dtype=torch.bool),) * 2)
     cache = language.new_cache()
-    language(language.embed(ids[:, :9]), torch.arange(9)[None].expand(2, -1), prompts, cache)
-    step = prompts.extended(Layout.causal(2, 1))
-    hidden = language(language.embed(ids[:, 9:]), torch.tensor([[9], [5]]), step, cache)
+    language(language.embed(ids[:, :9]), prompts, cache)
+    step = prompts.extended(Layout.causal(2, 1, positions=torch.tensor([[9], [5]])))
+    hidden = language(language.embed(ids[:, 9:]), step, cache)
     rows = [ids[:1], torch.cat([ids[1:, :5], ids[1:, 9:]], 1)]
     alone = torch.cat([bare(row).logits[:, -1:] for row in rows])
     torch.testing.assert_close(language.logits(hidden), alone, atol=2e-5, rtol=1e-4)

@@ -7,11 +7,10 @@ import pytest
 import torch
 
 from chiasm import parts
-from chiasm.attention import Layout
 from chiasm.errors import DataError, RecipeError
 from chiasm.language.conditions import Cache, conditions
 from chiasm.language.var import Steer
-from chiasm.routing import routed
+from chiasm.layout import Layout
 from chiasm.sequence import Kind
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"  # the published way stands there
@@ -69,13 +68,11 @@ def test_a_picture_being_drawn_is_steered_once(monkeypatch):
     forward = Steer.forward
     monkeypatch.setattr(Steer, "forward", lambda self, x: calls.append(x.shape) or forward(self, x))
     cache, layout = made.new_cache(), Layout.causal(1, 3)
-    with routed(torch.full((1, 3), int(Kind.TEXT))):
-        made(torch.randn(1, 3, 32), torch.arange(3)[None], layout, cache)
+    made(torch.randn(1, 3, 32), layout, cache)
     calls.clear()
     for _ in range(4):
-        layout = layout.extended(Layout.causal(1, 2))
-        with routed(torch.full((1, 2), int(Kind.WRITTEN))):
-            made(torch.randn(1, 2, 32), torch.zeros(1, 2).long(), layout, cache)
+        layout = layout.extended(Layout.causal(1, 2, kinds=torch.full((1, 2), int(Kind.WRITTEN))))
+        made(torch.randn(1, 2, 32), layout, cache)
     assert calls == [(1, 1, 32)] * 3  # two blocks and the last norm
 
 
@@ -83,8 +80,5 @@ def test_bad_options_and_long_documents_are_said():
     with pytest.raises(RecipeError, match="5 heads do not divide the width 32"):
         language(heads=5)
     made = language(words=2)
-    with (
-        routed(torch.full((1, 3), int(Kind.TEXT))),
-        pytest.raises(DataError, match=r"has 3 words, but .* takes 2"),
-    ):
-        made(torch.randn(1, 3, 32), torch.arange(3)[None], Layout.causal(1, 3))
+    with pytest.raises(DataError, match=r"has 3 words, but .* takes 2"):
+        made(torch.randn(1, 3, 32), Layout.causal(1, 3))

@@ -15,8 +15,8 @@ from transformers import (
 
 from chiasm import parts
 from chiasm.errors import RecipeError
-from chiasm.routing import routed
 from chiasm.routing.by_kind import ByKind
+from reading import reading
 
 SMALL = {
     "hidden_size": 8,
@@ -41,7 +41,7 @@ def route(language, name, **options):
 
 
 def logits(language, kinds=KINDS):
-    with routed(kinds):
+    with reading(kinds):
         return language(torch.arange(10).view(2, 5)).logits
 
 
@@ -74,9 +74,9 @@ def test_an_image_token_meets_its_own_network(language):
     disturb(part)
     x, mlp = torch.randn(2, 5, 8), language.model.layers[0].mlp
     way = part.layers["model/layers/0/mlp"].ways[0]
-    with routed(TEXT):
+    with reading(TEXT):
         words = mlp(x)
-    with routed(KINDS):
+    with reading(KINDS):
         made = mlp(x)
     torch.testing.assert_close(made, torch.where((KINDS > 0)[..., None], way(x), words))
 
@@ -92,9 +92,9 @@ def test_modules_of_any_shape_are_met_by_kind(shape):
     wanted = module(x).view(2, 5, *shape[1 if len(shape) == 2 else 2 :]).clone()
     for way, kind in zip(by_kind.ways, (1, 2), strict=True):
         wanted[kind == KINDS] = way(x).view(wanted.shape)[kind == KINDS]
-    with routed(KINDS):
+    with reading(KINDS):
         torch.testing.assert_close(by_kind(x), wanted.view(shape))
-    with routed(TEXT):
+    with reading(TEXT):
         out = by_kind(x)
     assert torch.equal(out, module(x))
     out.sum().backward()
@@ -105,7 +105,7 @@ def test_a_single_image_token_meets_its_own_weights():
     module, x = nn.Linear(8, 8), torch.randn(1, 3, 8)
     by_kind = ByKind(module, (("text",), ("read", "written")))
     disturb(by_kind)
-    with routed(torch.tensor([[0, 2, 0]])):
+    with reading(torch.tensor([[0, 2, 0]])):
         out = by_kind(x)
     torch.testing.assert_close(out[:, [0, 2]], module(x)[:, [0, 2]])
     torch.testing.assert_close(out[:, 1], by_kind.ways[0](x)[:, 1])

@@ -5,13 +5,13 @@ import torch
 from torch import nn
 
 from chiasm import parts
-from chiasm.attention import Layout
+from chiasm.cross_attended import CrossAttended
 from chiasm.data.corpus import corpus
 from chiasm.data.documents import PictureReader, document
 from chiasm.errors import RecipeError
+from chiasm.layout import Layout, attending
 from chiasm.model import Model
 from chiasm.recipe import load_recipe
-from chiasm.routing.beside import Media
 from chiasm.routing.gated_cross_attention import Block
 from chiasm.sequence import Kind, pack
 
@@ -39,12 +39,12 @@ def packed(model, samples):
 def test_closed_gates_leave_the_bare_language_model_bit_for_bit(tiny):
     model, _ = build(tiny)
     embeddings = model.language.embed(torch.arange(5, 12)[None])
-    layout, positions = Layout.causal(1, 7), torch.arange(7)[None]
-    gated = model.language.logits(model.language(embeddings, positions, layout))
+    layout = Layout.causal(1, 7)
+    gated = model.language.logits(model.language(embeddings, layout))
     tiny["model"]["routing"] = {"type": "shared"}
     bare = Model(load_recipe(tiny).model, texts=corpus(load_recipe(tiny))).eval()
     bare.language.load_state_dict(model.language.state_dict())
-    assert torch.equal(bare.language.logits(bare.language(embeddings, positions, layout)), gated)
+    assert torch.equal(bare.language.logits(bare.language(embeddings, layout)), gated)
     assert list(bare.language.state_dict()) == list(model.language.state_dict())
 
 
@@ -75,22 +75,24 @@ def test_open_gates_keep_packed_documents_apart(tiny):
 
 def test_which_pictures_each_position_knows():
     documents = torch.tensor([[0, 0, 0, 1, 1, 1, -1], [0, 0, 0, 0, 0, 1, 1]])
-    media = Media.of(torch.zeros(5, 2), [2, 1, 2], torch.tensor([1, 4, 9]), documents)
-    assert media.owners.tolist() == [0, 0, 1, 2, 2]
-    assert media.first.tolist() == [[0, 0, 0, 1, 1, 1, 2], [2, 2, 2, 2, 2, 3, 3]]
-    assert media.latest.tolist() == [[-1, 0, 0, 0, 1, 1, 1], [1, 1, 2, 2, 2, 2, 2]]
-    assert media.end.tolist() == [[1, 1, 1, 2, 2, 2, 2], [3, 3, 3, 3, 3, 3, 3]]
-    assert media.continued(2).latest.tolist() == [[0, 0], [2, 2]]
+    images = CrossAttended.of(torch.zeros(5, 2), [2, 1, 2], torch.tensor([1, 4, 9]), documents)
+    assert images.owners.tolist() == [0, 0, 1, 2, 2]
+    assert images.first.tolist() == [[0, 0, 0, 1, 1, 1, 2], [2, 2, 2, 2, 2, 3, 3]]
+    assert images.latest.tolist() == [[-1, 0, 0, 0, 1, 1, 1], [1, 1, 2, 2, 2, 2, 2]]
+    assert images.end.tolist() == [[1, 1, 1, 2, 2, 2, 2], [3, 3, 3, 3, 3, 3, 3]]
+    assert images.continued(2).latest.tolist() == [[0, 0], [2, 2]]
 
 
 def test_text_looks_at_its_latest_picture_alone_and_before_the_first_at_none():
     torch.manual_seed(0)
     block, x, tokens = Block(8, 6, 2, 4, 16, False), torch.randn(1, 4, 8), torch.randn(4, 6)
-    media = Media.of(tokens, [2, 2], torch.tensor([1, 3]), torch.zeros(1, 4, dtype=torch.long))
-    read = block.look(x, media)
+    images = CrossAttended.of(tokens, [2, 2], torch.tensor([1, 3]), torch.zeros(1, 4, dtype=torch.long))
+    read = block.attend(x, images)
     assert torch.equal(read[0, 0], torch.zeros(8))
     other = torch.cat([tokens[:2], torch.randn(2, 6)])
-    again = block.look(x, Media.of(other, [2, 2], torch.tensor([1, 3]), torch.zeros(1, 4, dtype=torch.long)))
+    again = block.attend(
+        x, CrossAttended.of(other, [2, 2], torch.tensor([1, 3]), torch.zeros(1, 4, dtype=torch.long))
+    )
     assert torch.equal(read[0, :3], again[0, :3])
     assert not torch.equal(read[0, 3], again[0, 3])
 
@@ -104,29 +106,30 @@ def test_rows_read_the_same_side_by_side_and_alone(looks_at_all, counts):
     for row, count in enumerate(counts):
         own, stand = torch.randn(3 * count, 6), torch.tensor([1, 3][:count], dtype=torch.long)
         documents = torch.zeros(1, 5, dtype=torch.long)
-        media = Media.of(own, [3] * count, stand, documents) if count else None
-        alone.append(block.look(x[row : row + 1], media) if media else torch.zeros(1, 5, 8))
+        images = CrossAttended.of(own, [3] * count, stand, documents) if count else None
+        alone.append(block.attend(x[row : row + 1], images) if images else torch.zeros(1, 5, 8))
         tokens.append(own)
         places.append(stand + 5 * row)
-    media = Media.of(
+    images = CrossAttended.of(
         torch.cat(tokens), [3] * sum(counts), torch.cat(places), torch.zeros(2, 5, dtype=torch.long)
     )
-    torch.testing.assert_close(block.look(x, media), torch.cat(alone))
+    torch.testing.assert_close(block.attend(x, images), torch.cat(alone))
 
 
 def test_a_block_adds_what_it_read_and_then_its_mlp_each_through_its_gate():
     torch.manual_seed(0)
     block, x = Block(8, 6, 2, 4, 16, False), torch.randn(1, 4, 8)
-    media = Media.of(torch.randn(3, 6), [3], torch.tensor([1]), torch.zeros(1, 4, dtype=torch.long))
+    images = CrossAttended.of(torch.randn(3, 6), [3], torch.tensor([1]), torch.zeros(1, 4, dtype=torch.long))
     torch.nn.init.constant_(block.attention_gate, 0.7)
     torch.nn.init.constant_(block.mlp_gate, -0.4)
-    looked = x + torch.tanh(torch.tensor(0.7)) * block.look(x, media)
-    torch.testing.assert_close(block(x, media), looked + torch.tanh(torch.tensor(-0.4)) * block.mlp(looked))
+    looked = x + torch.tanh(torch.tensor(0.7)) * block.attend(x, images)
+    torch.testing.assert_close(block(x, images), looked + torch.tanh(torch.tensor(-0.4)) * block.mlp(looked))
     torch.testing.assert_close(block(x, None), x + torch.tanh(torch.tensor(-0.4)) * block.mlp(x))
     layer, more = nn.Identity(), torch.ones(1)
-    assert torch.equal(block.enter(layer, (x, more), {})[0][0], block(x, None))
-    assert block.enter(layer, (x, more), {"a": 1})[0][1] is more
-    _, named = block.enter(layer, (), {"hidden_states": x, "a": 1})
+    with attending(Layout.causal(1, 4)):
+        assert torch.equal(block.enter(layer, (x, more), {})[0][0], block(x, None))
+        assert block.enter(layer, (x, more), {"a": 1})[0][1] is more
+        _, named = block.enter(layer, (), {"hidden_states": x, "a": 1})
     assert torch.equal(named["hidden_states"], block(x, None))
     assert named["a"] == 1
 

@@ -9,8 +9,8 @@ from chiasm import parts
 from chiasm.errors import RecipeError
 from chiasm.indivisible import reasons
 from chiasm.losses import objective
-from chiasm.routing import routed
 from chiasm.routing.choice import choose, gumbel
+from reading import reading
 
 SMALL = {"hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 3, "num_attention_heads": 2}
 KINDS = torch.tensor([[0, 1, 1, 0, 2]])
@@ -27,7 +27,7 @@ def moe(language, **options):
 
 
 def read(language):
-    with routed(KINDS):
+    with reading(KINDS):
         return language(torch.arange(5)[None]).logits
 
 
@@ -138,7 +138,7 @@ def test_an_expert_has_the_least_room_that_is_asked_for(language):
 
 def test_a_batch_of_padding_alone_meets_no_expert(language):
     part = moe(language, capacity=1.0, layers=[0]).train()
-    with routed(KINDS, torch.zeros_like(KINDS, dtype=torch.bool)):
+    with reading(KINDS, torch.zeros_like(KINDS, dtype=torch.bool)):
         out = language.model.layers[0].mlp(torch.randn(1, 5, 8))
     assert not out.any()
     out.sum().backward()
@@ -152,7 +152,7 @@ def test_where_padding_is_unknown_all_are_met(language):
     part = moe(language, layers=[0])
     x = torch.randn(1, 7, 8)
     mlp = language.model.layers[0].mlp
-    with routed(KINDS, torch.zeros_like(KINDS, dtype=torch.bool)):
+    with reading(KINDS, torch.zeros_like(KINDS, dtype=torch.bool)):
         out = mlp(x)
     torch.testing.assert_close(out, type(mlp).forward(mlp, x))  # the experts are copies of it
     assert part.report() == {"model.layers.0.mlp": {}}  # of what kind its positions are, nobody knows
@@ -166,7 +166,7 @@ def test_every_token_gets_the_weighted_sum_of_its_experts(language):
     x = torch.randn(1, 5, 8)
     gates = functional.softmax(x[0] @ layer.router.weight.T, 1)
     top = gates.topk(2)
-    with routed(KINDS):
+    with reading(KINDS):
         made = language.model.layers[1].mlp(x)
     for t in range(5):
         weights = top.values[t] / top.values[t].sum()
@@ -215,10 +215,10 @@ def test_padding_meets_no_expert_and_counts_for_nothing(language):
     x = torch.randn(1, 5, 8)
     padded = torch.cat([x, torch.randn(1, 3, 8)], 1).view(2, 4, 8)
     real = (torch.arange(8) < 5).view(2, 4)
-    with routed(KINDS):
+    with reading(KINDS):
         alone = language.model.layers[0].mlp(x)
     balance = layer.balance.mean
-    with routed(torch.zeros(2, 4, dtype=torch.long), real):
+    with reading(torch.zeros(2, 4, dtype=torch.long), real):
         beside = language.model.layers[0].mlp(padded)
     torch.testing.assert_close(beside[real], alone[0])
     assert not beside[~real].any()
@@ -281,7 +281,7 @@ def test_the_report_adds_up_what_was_read_since_the_last(language):
     for count, kinds, x in ((2, [0, 0], 1.0), (6, [0] * 5 + [2], -1.0)):
         state = torch.zeros(1, count, 8)
         state[..., 0] = x
-        with routed(torch.tensor([kinds])):
+        with reading(torch.tensor([kinds])):
             mlp(state)
     # x = 1: expert 0, then 1. x = -1: expert 2, then 1.
     assert part.report() == {
@@ -289,7 +289,7 @@ def test_the_report_adds_up_what_was_read_since_the_last(language):
     }
     assert part.report() == {"model.layers.0.mlp": {}}
     part.train()
-    with routed(torch.tensor([[0]])):
+    with reading(torch.tensor([[0]])):
         mlp(torch.zeros(1, 1, 8))
     assert part.report() == {"model.layers.0.mlp": {}}  # only what is read in use
 
@@ -302,7 +302,7 @@ def test_the_residual_router_weighs_the_experts_first_and_the_network_second(lan
     gates = (x @ layer.router.weight.T).softmax(-1)
     experts = sum(gates[..., e, None] * layer.experts[e](x) for e in range(2))
     shares = (x @ layer.mixer.weight.T + layer.mixer.bias).softmax(-1)
-    with routed(KINDS):
+    with reading(KINDS):
         out = mlp(x)
     torch.testing.assert_close(
         out, shares[..., 0, None] * experts + shares[..., 1, None] * type(mlp).forward(mlp, x)

@@ -8,7 +8,7 @@ from torch import nn
 
 from chiasm import parts
 from chiasm.errors import RecipeError
-from chiasm.routing import routed
+from reading import reading
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def test_image_positions_meet_the_scaled_update_and_words_do_not(layer):
     x, kinds = torch.randn(1, 4, 6), torch.tensor([[0, 1, 2, 0]])
     plain = layer["up"](x)
     update = partial(layer, alpha=6.0).updates["up"]
-    with routed(kinds):
+    with reading(kinds):
         made = layer["up"](x)
     assert torch.equal(made[:, [0, 3]], plain[:, [0, 3]])
     torch.testing.assert_close(made[:, 1:3], (plain + 3 * x @ update.a.T @ update.b.T)[:, 1:3])
@@ -38,7 +38,7 @@ def test_text_alone_comes_out_bit_for_bit_and_still_gives_gradients(layer):
     x = torch.randn(2, 3, 6)
     plain = layer["up"](x)
     part = partial(layer)
-    with routed(torch.zeros(2, 3, dtype=torch.long)):
+    with reading(torch.zeros(2, 3, dtype=torch.long)):
         made = layer["up"](x)
     assert torch.equal(made, plain)
     made.sum().backward()
@@ -52,7 +52,7 @@ def test_without_options_read_and_written_images_meet_an_update_of_rank_16_unsca
     update = part.updates["up"]
     assert (update.a.shape, update.b.shape) == ((16, 6), (5, 16))
     nn.init.normal_(update.b)
-    with routed(torch.tensor([[0, 1, 2]])):
+    with reading(torch.tensor([[0, 1, 2]])):
         out = layer["up"](x)
         assert torch.equal(layer["up"](x), out)  # nothing is dropped
     torch.testing.assert_close(out[:, 1:], (plain + x @ update.a.T @ update.b.T)[:, 1:])
@@ -61,7 +61,7 @@ def test_without_options_read_and_written_images_meet_an_update_of_rank_16_unsca
 def test_inputs_of_the_update_are_dropped_in_training_alone(layer):
     x, kinds = torch.randn(1, 50, 6), torch.ones(1, 50, dtype=torch.long)
     part = partial(layer, dropout=0.5)
-    with routed(kinds):
+    with reading(kinds):
         full = layer["up"](x) if not part.eval().training else None
         assert torch.equal(layer["up"](x), full)
         part.train()
@@ -75,7 +75,7 @@ def test_kinds_are_an_option(layer):
     x = torch.randn(1, 2, 6)
     plain = layer["up"](x)
     partial(layer, kinds=["read"])
-    with routed(torch.tensor([[1, 2]])):
+    with reading(torch.tensor([[1, 2]])):
         changed = (layer["up"](x) != plain).any(-1)
     assert changed.tolist() == [[True, False]]
 

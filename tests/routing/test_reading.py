@@ -6,7 +6,8 @@ from torch import nn
 from transformers import LlamaConfig, LlamaModel
 
 from chiasm.errors import ChiasmError, RecipeError
-from chiasm.routing import Reading, current_kinds, current_reading, routed
+from chiasm.kinds import Places
+from chiasm.layout import Layout, attending, current_layout
 from chiasm.routing.blocks import feed_forwards, original, replace, stack_of, width_of
 from chiasm.routing.shared import Shared
 
@@ -14,43 +15,41 @@ KINDS = torch.tensor([[0, 1, 2, 1], [2, 0, 0, 1]])
 
 
 def test_positions_of_some_kinds_are_flat_and_in_their_order():
-    reading = Reading(KINDS)
-    assert reading.rows("text").tolist() == [0, 5, 6]
-    assert reading.rows("read").tolist() == [1, 3, 7]
-    assert reading.rows("read", "written").tolist() == [1, 2, 3, 4, 7]
-    assert reading.rows("text").tolist() == [0, 5, 6]  # what was asked in between makes no difference
-    assert reading.rows().tolist() == []
+    places = Places(KINDS)
+    assert places.rows("text").tolist() == [0, 5, 6]
+    assert places.rows("read").tolist() == [1, 3, 7]
+    assert places.rows("read", "written").tolist() == [1, 2, 3, 4, 7]
+    assert places.rows("text").tolist() == [0, 5, 6]  # what was asked in between makes no difference
+    assert places.rows().tolist() == []
 
 
 def test_groups_that_are_joined_can_be_put_back_in_order():
-    reading = Reading(KINDS)
+    places = Places(KINDS)
     for groups in ((("text",), ("read",), ("written",)), (("written", "text"), ("read",))):
-        rows, order = reading.parts(groups)
-        assert [each.tolist() for each in rows] == [reading.rows(*group).tolist() for group in groups]
+        rows, order = places.parts(groups)
+        assert [each.tolist() for each in rows] == [places.rows(*group).tolist() for group in groups]
         assert torch.cat(rows)[order].tolist() == list(range(8))
 
 
 def test_what_a_module_is_given_has_an_axis_for_all_positions_or_is_refused():
-    reading = Reading(KINDS)
+    places = Places(KINDS)
     for shape, flat in (((2, 4), (8,)), ((2, 4, 3), (8, 3)), ((2, 4, 3, 5), (8, 3, 5)), ((8, 3), (8, 3))):
         x = torch.randn(shape)
-        assert torch.equal(reading.flat(x), x.reshape(flat))
+        assert torch.equal(places.flat(x), x.reshape(flat))
     for shape in ((4, 2, 3), (1, 8, 3), (2, 3, 3), (7, 3)):
         with pytest.raises(ChiasmError, match=r"does not fit \(2, 4\) positions"):
-            reading.flat(torch.randn(shape))
+            places.flat(torch.randn(shape))
 
 
-def test_a_reading_holds_within_its_context():
-    real = KINDS > 0
-    with routed(KINDS, real):
-        assert current_kinds() is KINDS
-        assert current_reading().real is real
-        with routed(KINDS.T):
-            assert torch.equal(current_kinds(), KINDS.T)
-            assert current_reading().real is None
-        assert current_kinds() is KINDS
-    with pytest.raises(AssertionError, match="outside"):
-        current_reading()
+def test_a_layout_holds_within_its_context():
+    one, other = Layout.causal(*KINDS.shape, kinds=KINDS), Layout.causal(3, 2)
+    with attending(one):
+        assert current_layout() is one
+        with attending(other):
+            assert current_layout() is other
+        assert current_layout() is one
+    with pytest.raises(ChiasmError, match="outside of a language model"):
+        current_layout()
 
 
 def test_a_routing_has_neither_losses_nor_a_report_unless_it_says_so():

@@ -7,13 +7,10 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from chiasm import parts
 from chiasm.errors import RecipeError
-from chiasm.routing import routed
-from chiasm.routing.beside import CrossRouting
+from reading import reading
 
 # Those that read pictures beside the sequence have tests of their own.
-INSIDE = [
-    name for name in parts.names("routing") if not issubclass(parts.lookup("routing", name), CrossRouting)
-]
+INSIDE = [name for name in parts.names("routing") if not parts.lookup("routing", name).cross_attends]
 
 
 @pytest.fixture
@@ -35,7 +32,7 @@ KINDS = torch.tensor([[0, 1, 1, 0, 2, 2], [1, 1, 0, 0, 0, 0]])
 
 
 def read(language, kinds=KINDS):
-    with routed(kinds):
+    with reading(kinds):
         return language(torch.arange(12).reshape(2, 6)).logits
 
 

@@ -7,9 +7,8 @@ import torch
 from torch import nn
 
 from chiasm import parts
-from chiasm.attention import Layout
-from chiasm.routing import KINDS, routed
-from chiasm.routing.beside import beside
+from chiasm.kinds import KINDS
+from chiasm.layout import Layout
 
 SIZES = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2,
          "max_position_embeddings": 32}  # fmt: skip
@@ -40,9 +39,8 @@ def language(request):
 
 
 def logits(language, ids, kinds):
-    layout, positions = Layout.causal(*ids.shape), torch.arange(ids.shape[1]).expand_as(ids)
-    with torch.no_grad(), routed(kinds), beside(None):
-        return language.logits(language(language.embed(ids), positions, layout))
+    with torch.no_grad():
+        return language.logits(language(language.embed(ids), Layout.causal(*ids.shape, kinds=kinds)))
 
 
 @pytest.mark.parametrize("name", ROUTINGS)

@@ -90,7 +90,7 @@ def test_the_model_reads_markers_where_rows_end_and_learns_them(tiny):
     assert tokens == model.contract.read_tokens(Size(16, 32), "it") == 4 + 2 * (4 + 1)
     batch, slots = pack([[made]])
     batch = PictureReader(model.contract).attach(batch, slots)
-    visual = model.look(batch.read)[batch.read.sources]
+    visual = model.encode_images(batch.read)[batch.read.sources]
     ends = (visual == model.views.markers[0]).all(1).nonzero().flatten().tolist()
     assert ends == [8, 13]
     model.losses(batch)["text"].mean.backward()

@@ -11,7 +11,7 @@ from chiasm import parts
 from chiasm.data.corpus import corpus
 from chiasm.model import Model
 from chiasm.recipe import load_recipe
-from chiasm.views import MarkedViews, Size
+from chiasm.views import Size
 from chiasm.views.cut import cut
 
 SIZES = [Size(1, 1), Size(20, 20000), Size(20000, 20), Size(1, 20000), Size(3, 1)]
@@ -42,7 +42,7 @@ def picture(size):
 
 
 def views(name, **options):
-    marked = issubclass(parts.lookup("views", name), MarkedViews)
+    marked = parts.lookup("views", name).marked
     return parts.build("views", {"type": name, **options}, *([8] if marked else []))
 
 

@@ -2,6 +2,7 @@
 
 import math
 from abc import abstractmethod
+from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -11,7 +12,14 @@ from chiasm.parts import Part
 
 
 class Connector(Part, nn.Module, slot="connector"):
-    """Interface. Built as `Connector(in_width, out_width, *, options)`."""
+    """Interface. Built as `Connector(in_width, out_width, *, options)`.
+
+    masks: `forward` takes also which features are masked (n gh gw) and the vector that stands for them, in place of
+        its own `mask_token`.
+    """
+
+    masks: ClassVar[bool] = False
+    mask_token: Tensor
 
     @abstractmethod
     def tokens(self, grid: tuple[int, int]) -> int:

@@ -22,7 +22,7 @@ class Embedding(Connector, name="embedding"):
         grid: rows and columns that have a learnt position each.
     """
 
-    mask_token: Tensor
+    masks = True
 
     def __init__(self, in_width: int, out_width: int, *, grid: tuple[Cells, Cells] = (14, 14)):
         super().__init__()

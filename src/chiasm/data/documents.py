@@ -38,7 +38,7 @@ class Contract:
     shown: SpanLayout | None = None  # of pictures that are read by their codes; None: the encoder reads them
     says: bool = True  # words are predicted; else only read
     whole_pictures: bool = False  # tokens of a picture that is read see each other, else those before them
-    beside: bool = False  # pictures are read beside the sequence, in which each has one position
+    cross_attends: bool = False  # to pictures that are read; each has one position in the sequence
 
     def read_views(self, size: Size, where: str) -> list[tuple[View, int]]:
         """The views of a picture and how many visual tokens each will make."""
@@ -68,7 +68,7 @@ class Contract:
         """How many positions a picture of this size takes, markers included."""
         if self.shown is not None:
             return self.shown.length
-        return 1 if self.beside else len(self.read_order(size, where))
+        return 1 if self.cross_attends else len(self.read_order(size, where))
 
 
 def document(
@@ -184,7 +184,7 @@ def _add_codes(
     """Append a picture's codes between its markers."""
     tokenizer = contract.tokenizer
     made.add_text(tokenizer.before_picture, learn=learn)
-    made.add_picture(picture, kind, tokenizer.end, span.opens, span.exposed)
+    made.add_picture(picture, kind, tokenizer.end, span.opens, span.exposed, span.coordinates)
     made.add_text(tokenizer.behind_picture, learn=learn)
 
 

@@ -24,6 +24,7 @@ __all__ = [
     "SpanLayout",
     "Writing",
     "finish",
+    "raster",
 ]
 
 
@@ -34,17 +35,24 @@ class SpanLayout:
     opens, exposed: the attention rule at each of its positions (see `chiasm.sequence`).
     rows: offsets, from the picture's first position, of the hidden states that predict it; -1 is the position
         just before it (the marker that begins a picture).
+    coordinates: of each position, how many stand before it in the picture, its row and its column (see `raster`).
     bare: the empty prompt of guidance holds nothing but that marker, not even what begins a document.
     """
 
     opens: tuple[bool, ...]
     exposed: tuple[bool, ...]
     rows: tuple[int, ...]
+    coordinates: tuple[tuple[int, int, int], ...]
     bare: bool = False
 
     @property
     def length(self) -> int:
         return len(self.opens)
+
+
+def raster(rows: int, columns: int) -> tuple[tuple[int, int, int], ...]:
+    """Coordinates of a grid's cells, row by row."""
+    return tuple((i, *divmod(i, columns)) for i in range(rows * columns))
 
 
 class Span(NamedTuple):

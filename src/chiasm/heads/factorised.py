@@ -12,14 +12,14 @@ from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 
-from chiasm.attention import Layout
 from chiasm.bounds import Chance, Depth, Epsilon, Heads, Positive, Share, Width
 from chiasm.errors import RecipeError
 from chiasm.generators import Generators
-from chiasm.heads import Ask, DrawingState, ImageHead, Sampling, Span, SpanLayout, Writing
+from chiasm.heads import Ask, DrawingState, ImageHead, Sampling, Span, SpanLayout, Writing, raster
 from chiasm.heads.next_token import begun, check_codes, count_images, doubled, learnt
 from chiasm.heads.sampling import choose, guided
 from chiasm.language.llama_block import GridRotation, LlamaBlock, Turns, initialise
+from chiasm.layout import Layout
 from chiasm.losses import Loss
 from chiasm.tokenizers.lookup_free import join_code, split_code
 
@@ -87,7 +87,12 @@ class Factorised(ImageHead, name="factorised"):
 
     def layout(self) -> SpanLayout:
         count = self.grid[0] * self.grid[1]
-        return SpanLayout(opens=(True,) * count, exposed=(True,) * count, rows=tuple(range(-1, count - 1)))
+        return SpanLayout(
+            opens=(True,) * count,
+            exposed=(True,) * count,
+            rows=tuple(range(-1, count - 1)),
+            coordinates=raster(*self.grid),
+        )
 
     def prepare(self, codes: Int[Tensor, "n gh gw"]) -> Span:
         """Embeddings to read at the codes' positions; raises ChiasmError on codes of another tokenizer."""

@@ -16,7 +16,7 @@ from torch.nn import functional
 from chiasm.bounds import Cells, Chance
 from chiasm.errors import RecipeError
 from chiasm.generators import Generators
-from chiasm.heads import Ask, DrawingState, ImageHead, Sampling, Span, SpanLayout, Writing
+from chiasm.heads import Ask, DrawingState, ImageHead, Sampling, Span, SpanLayout, Writing, raster
 from chiasm.heads.next_token import check_codes, count_images, doubled
 from chiasm.heads.sampling import choose, guided
 from chiasm.losses import Loss
@@ -86,7 +86,10 @@ class Masked(ImageHead, name="masked"):
     def layout(self) -> SpanLayout:
         rest = self.length - 1
         return SpanLayout(
-            opens=(True,) + (False,) * rest, exposed=(True,) * (rest + 1), rows=tuple(range(rest + 1))
+            opens=(True,) + (False,) * rest,
+            exposed=(True,) * (rest + 1),
+            rows=tuple(range(rest + 1)),
+            coordinates=raster(*self.grid),
         )
 
     def prepare(self, codes: Int[Tensor, "n gh gw"]) -> Span:

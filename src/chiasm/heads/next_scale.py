@@ -74,7 +74,13 @@ class NextScale(ImageHead, name="next_scale"):
     def layout(self) -> SpanLayout:
         count = self.length - 1
         opens = [cell == 0 for side in self.sides[1:] for cell in range(side * side)]
-        return SpanLayout(tuple(opens), exposed=(True,) * count, rows=tuple(range(-1, count)))
+        cells = [divmod(cell, side) for side in self.sides[1:] for cell in range(side * side)]
+        return SpanLayout(
+            tuple(opens),
+            exposed=(True,) * count,
+            rows=tuple(range(-1, count)),
+            coordinates=tuple((i, *cell) for i, cell in enumerate(cells)),
+        )
 
     def prepare(self, codes: Int[Tensor, "n 1 l"]) -> Span:
         """What the positions of the finer scales read; raises ChiasmError on codes of another tokenizer."""

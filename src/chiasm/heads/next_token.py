@@ -11,7 +11,7 @@ from torch.nn import functional
 from chiasm.bounds import Chance
 from chiasm.errors import ChiasmError
 from chiasm.generators import Generators
-from chiasm.heads import Ask, DrawingState, ImageHead, Sampling, Span, SpanLayout, Writing
+from chiasm.heads import Ask, DrawingState, ImageHead, Sampling, Span, SpanLayout, Writing, raster
 from chiasm.heads.sampling import choose, guided
 from chiasm.losses import Loss
 
@@ -58,7 +58,12 @@ class NextToken(ImageHead, name="next_token"):
 
     def layout(self) -> SpanLayout:
         count = self.length
-        return SpanLayout(opens=(True,) * count, exposed=(True,) * count, rows=tuple(range(-1, count - 1)))
+        return SpanLayout(
+            opens=(True,) * count,
+            exposed=(True,) * count,
+            rows=tuple(range(-1, count - 1)),
+            coordinates=raster(*self.grid),
+        )
 
     def prepare(self, codes: Int[Tensor, "n gh gw"]) -> Span:
         """Embeddings to read at the codes' positions; raises ChiasmError on codes of another tokenizer."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from chiasm.bounds import Cells, Chance
-from chiasm.heads import SpanLayout
+from chiasm.heads import SpanLayout, raster
 from chiasm.heads.masked import Masked
 from chiasm.heads.next_token import check_codes
 from chiasm.heads.vocabulary import Words
@@ -72,10 +72,13 @@ class SharedMasked(Masked, name="shared_masked"):
 
     def _layout(self, before: int) -> SpanLayout:
         length = before + self.length + len(self.behind)
+        cells = [(row, column) for _, row, column in raster(*self.grid)]
         return SpanLayout(
             opens=(True,) + (False,) * (length - 1),
             exposed=(True,) * length,
             rows=tuple(range(before, before + self.length)),
+            # A marker stands at the cell beside it.
+            coordinates=tuple((i, *cells[min(max(i - before, 0), self.length - 1)]) for i in range(length)),
         )
 
     def embed(self, codes: Int[Tensor, "n k"]) -> Float[Tensor, "n s d"]:

@@ -28,7 +28,7 @@ def forced(model: Model, prompts: Sequence[Document], span: Span) -> Float[Tenso
     assert model.image_head is not None
     session, layout = Session(model, prompts), model.image_head.layout()
     first = session.last[:, None]
-    later = session.step(span.embeddings, Kind.WRITTEN, layout.opens, layout.exposed)
+    later = session.step(span.embeddings, Kind.WRITTEN, layout.opens, layout.exposed, layout.coordinates)
     return torch.cat([first, later[:, :-1]], 1)
 
 

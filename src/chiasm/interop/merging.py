@@ -9,7 +9,6 @@ from chiasm.checkpoint import find_checkpoint, load_model, whole_folder, write_m
 from chiasm.errors import CheckpointError
 from chiasm.integrity import seal
 from chiasm.recipe import load_recipe
-from chiasm.routing.lora import LoRA
 from chiasm.start import keep_origin
 
 
@@ -21,7 +20,7 @@ def merge_checkpoint(folder: str | Path, destination: str | Path) -> Path:
     """
     place = find_checkpoint(folder)
     model, recipe = load_model(place, "cpu"), load_recipe(place / "recipe.yaml")
-    if not isinstance(getattr(model, "routing", None), LoRA):
+    if model.routing is None or not model.routing.merges:
         name = model.spec.get("routing", {}).get("type")
         raise CheckpointError(
             f"{folder} has the routing {name!r}; only 'lora' can be merged into the weights"

@@ -99,11 +99,11 @@ def read_documents(model: Model, documents: Sequence[Document], *, encoded: bool
     batch = CaseReader(model.contract).attach(batch, slots)
     if batch.read is not None:
         batch.read.encoded = encoded
-    embeddings, media = model.show(batch, model.language.embed_batch(batch))
+    embeddings, layout, _ = model.embed(batch)
     visual = embeddings.new_zeros(0, embeddings.shape[-1])
     if batch.read is not None:
-        visual = model.look(batch.read)[batch.read.sources]
-    hidden = model._read(batch, embeddings, media)
+        visual = model.encode_images(batch.read)[batch.read.sources]
+    hidden = model.language(embeddings, layout)
     return ForwardPass(batch, embeddings, visual, hidden, model.language.logits(hidden))
 
 

@@ -1,17 +1,19 @@
 """Tokens to hidden states."""
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from chiasm.errors import RecipeError
+from chiasm.layout import attending
 from chiasm.parts import Part
 
 if TYPE_CHECKING:
-    from chiasm.attention import Layout
     from chiasm.language.text import TextTokenizer
+    from chiasm.layout import Layout
     from chiasm.sequence import PackedBatch
 
 
@@ -21,14 +23,12 @@ class Language(Part, nn.Module, slot="language"):
     width: of a hidden state.
     context: the most positions a document may have.
     tokenizer: text to ids and back.
-    grid: rows and columns of a written picture's codes; the builder says them.
     whole_pictures: the tokens of a picture that is read see each other, else only those before them.
     says: it predicts words; else it only reads them, and texts have no loss.
     """
 
     whole_pictures: ClassVar[bool] = False
     says: ClassVar[bool] = True
-    grid: tuple[int, int] = (1, 1)
     width: int
     context: int
     tokenizer: "TextTokenizer"
@@ -40,15 +40,22 @@ class Language(Part, nn.Module, slot="language"):
         """What stands at the words of a batch, for languages in which that depends on the words around."""
         return self.embed(batch.ids)
 
-    @abstractmethod
     def forward(
-        self,
-        embeddings: Float[Tensor, "b t d"],
-        positions: Int[Tensor, "b t"],
-        layout: "Layout",
-        cache: Any | None = None,
-    ) -> Float[Tensor, "b t d"]:
-        """Hidden states after the last norm. `cache` (from `new_cache`) is extended in place."""
+        self, embeddings: Float[Tensor, "b q d"], layout: "Layout", cache: Any | None = None
+    ) -> Float[Tensor, "b q d"]:
+        """Hidden states after the last norm.
+
+        layout: of all positions so far; its queries are those of the embeddings.
+        cache: from `new_cache`; it is extended in place.
+        """
+        with attending(layout):
+            return self.read(embeddings, layout, cache)
+
+    @abstractmethod
+    def read(
+        self, embeddings: Float[Tensor, "b q d"], layout: "Layout", cache: Any | None
+    ) -> Float[Tensor, "b q d"]:
+        """What `forward` gives, which finds the layout for modules that are handed none."""
 
     @property
     @abstractmethod
@@ -71,6 +78,24 @@ class Language(Part, nn.Module, slot="language"):
     def new_cache(self) -> Any:
         """An empty key-value cache."""
 
+    def expect(self, cache: Any, positions: int) -> None:
+        """Say how many positions there will be in a cache, so that memory for them is laid out at once."""
+        cache.expected = positions
+
     def forget(self, cache: Any, count: int) -> None:
         """Take the last `count` positions out of the cache again."""
         cache.crop(-count)
+
+    def join(self, caches: Sequence[Any]) -> Any:
+        """One cache of the rows of several, each of which has read something.
+
+        Rows of shorter caches are padded in front, as `Layout.join` pads what they have read.
+        """
+        return caches[0].joined(caches[1:])
+
+    def select(self, cache: Any, rows: Int[Tensor, " r"], *, start: int = 0) -> Any:
+        """A cache of some rows, in this order and each as often as it is named; the given one stays as it is.
+
+        start: how many positions at the front are dropped from all of them, as `Layout.select` drops them.
+        """
+        return cache.selected(rows, start)

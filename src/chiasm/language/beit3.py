@@ -4,33 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from einops import rearrange
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from chiasm.attention import Layout, attend
+from chiasm.attention import attend
 from chiasm.bounds import Depth, Epsilon, Heads, Times, Tokens, Vocabulary, Width
 from chiasm.errors import RecipeError
 from chiasm.language import Language
 from chiasm.language.key_values import KeyValues
 from chiasm.language.text import TextTokenizer
-from chiasm.routing import current_kinds, current_reading
+from chiasm.layout import Layout
 from chiasm.sequence import Kind
 
 FIRST = 2  # the row of the first position, as fairseq counts
 GROUPS: Any = (("text",), ("read", "written"))
-
-
-@dataclass
-class Cache(KeyValues):
-    """words: how many words each row has had."""
-
-    words: Int[Tensor, " b"] | int = 0
 
 
 class BEiT3(Language, name="beit3"):
@@ -102,19 +94,15 @@ class BEiT3(Language, name="beit3"):
     def embed(self, ids: Int[Tensor, "*s"]) -> Float[Tensor, "*s d"]:
         return self.table(ids)
 
-    def forward(
-        self,
-        embeddings: Float[Tensor, "b t d"],
-        positions: Int[Tensor, "b t"],
-        layout: Layout,
-        cache: Cache | None = None,
-    ) -> Float[Tensor, "b t d"]:
-        words, index = self._words(layout, cache)
+    def read(
+        self, embeddings: Float[Tensor, "b q d"], layout: Layout, cache: KeyValues | None
+    ) -> Float[Tensor, "b q d"]:
+        words, index = word_positions(layout)
         x = embeddings + torch.where(words[..., None], self.positions(index + FIRST), 0).to(embeddings.dtype)
-        x = x * (layout.documents[:, -x.shape[1] :, None] >= 0)
+        x = x * (layout.of_queries(layout.documents)[..., None] >= 0)
         for i, layer in enumerate(self.layers):
             x = layer(x, layout, cache, i)
-        return self.norm(x)
+        return self.norm(x, layout)
 
     @property
     def head(self) -> nn.Module:
@@ -123,22 +111,8 @@ class BEiT3(Language, name="beit3"):
     def logits(self, hidden: Float[Tensor, "*s d"]) -> Float[Tensor, "*s v"]:
         return self.readout(hidden)
 
-    def new_cache(self) -> Cache:
-        return Cache()
-
-    def _words(self, layout: Layout, cache: Cache | None) -> tuple[Tensor, Int[Tensor, "b t"]]:
-        """Where words stand, and how many of the same document stand before each position."""
-        kinds = current_kinds()
-        documents = layout.documents[:, -kinds.shape[1] :]
-        words = (kinds == Kind.TEXT) & (documents >= 0)
-        before = words.cumsum(1) - words.long()
-        starts = torch.ones_like(words)
-        starts[:, 1:] = documents[:, 1:] != documents[:, :-1]
-        index = before - torch.where(starts, before, 0).cummax(1).values
-        if cache is not None:
-            index = index + (cache.words[:, None] if isinstance(cache.words, Tensor) else 0)
-            cache.words = cache.words + words.sum(1)
-        return words, torch.where(words, index, 0)
+    def new_cache(self) -> KeyValues:
+        return KeyValues()
 
     def _initialise(self, scale: float) -> None:
         """Small weights; with norms inside, larger ones for what stands before or behind them, as in Magneto."""
@@ -152,6 +126,13 @@ class BEiT3(Language, name="beit3"):
                 nn.init.normal_(module.weight, std=self.width**-0.5)
 
 
+def word_positions(layout: Layout) -> tuple[Bool[Tensor, "b q"], Int[Tensor, "b q"]]:
+    """Which queries are words, and how many words of the same document stand before each; 0 elsewhere."""
+    words = (layout.kinds == Kind.TEXT) & (layout.documents >= 0)
+    index = torch.where(words, layout.counted(words), 0)
+    return layout.of_queries(words), layout.of_queries(index)
+
+
 class Ways(nn.Module):
     """A module for words and one for image tokens."""
 
@@ -159,10 +140,9 @@ class Ways(nn.Module):
         super().__init__()
         self.text, self.image = make(), make()
 
-    def forward(self, x: Float[Tensor, "b t c"]) -> Float[Tensor, "b t d"]:
-        reading = current_reading()
-        (words, images), order = reading.parts(GROUPS)
-        flat = reading.flat(x)
+    def forward(self, x: Float[Tensor, "b q c"], layout: Layout) -> Float[Tensor, "b q d"]:
+        (words, images), order = layout.by_kind.parts(GROUPS)
+        flat = layout.by_kind.flat(x)
         joined = torch.cat([self.text(flat[words]), self.image(flat[images])])[order]
         return joined.view(*x.shape[:-1], -1)
 
@@ -177,23 +157,26 @@ class Layer(nn.Module):
         self.q_proj, self.k_proj, self.v_proj, self.out_proj = (
             Ways(lambda: nn.Linear(width, width)) for _ in range(4)
         )
-        self.inner_norm = Ways(lambda: nn.LayerNorm(width, epsilon)) if sub_norm else nn.Identity()
+        self.inner_norm = Ways(lambda: nn.LayerNorm(width, epsilon)) if sub_norm else None
         self.network_norm = Ways(lambda: nn.LayerNorm(width, epsilon))
         self.network = Ways(lambda: FeedForward(width, hidden, sub_norm, epsilon))
 
     def forward(
-        self, x: Float[Tensor, "b t d"], layout: Layout, cache: Cache | None, index: int
+        self, x: Float[Tensor, "b t d"], layout: Layout, cache: KeyValues | None, index: int
     ) -> Float[Tensor, "b t d"]:
-        normed = self.attention_norm(x)
+        normed = self.attention_norm(x, layout)
         query, key, value = (
-            rearrange(project(normed), "b t (h e) -> b h t e", h=self.heads)
+            rearrange(project(normed, layout), "b t (h e) -> b h t e", h=self.heads)
             for project in (self.q_proj, self.k_proj, self.v_proj)
         )
         if cache is not None:
             key, value = cache.extended(index, key, value)
         answer, _ = attend(self, query, key, value, None, layout=layout)
-        x = x + self.out_proj(self.inner_norm(rearrange(answer, "b t h e -> b t (h e)")))
-        return x + self.network(self.network_norm(x))
+        mixed = rearrange(answer, "b t h e -> b t (h e)")
+        if self.inner_norm is not None:
+            mixed = self.inner_norm(mixed, layout)
+        x = x + self.out_proj(mixed, layout)
+        return x + self.network(self.network_norm(x, layout), layout)
 
 
 class FeedForward(nn.Module):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,14 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, DynamicCache
 
-from chiasm.attention import NAME, Layout, attending
+from chiasm.attention import NAME
 from chiasm.bounds import Times, Vocabulary
 from chiasm.errors import CheckpointError, RecipeError, reason
-from chiasm.language import Language
+from chiasm.language import Language, dynamic_cache
 from chiasm.language import chameleon as _chameleon  # noqa: F401 - makes it known to transformers
 from chiasm.language.logits import adjusted, check_logits
 from chiasm.language.text import DRAW, Empty, TextTokenizer
+from chiasm.layout import Layout
 from chiasm.skeleton import weightless
 from chiasm.transformers_config import as_options, build_config, read_config
 from chiasm.transformers_weights import load_pretrained
@@ -102,21 +103,16 @@ class Causal(Language, name="causal"):
     def embed(self, ids: Int[Tensor, "*s"]) -> Float[Tensor, "*s d"]:
         return self.inner.get_input_embeddings()(ids)
 
-    def forward(
-        self,
-        embeddings: Float[Tensor, "b t d"],
-        positions: Int[Tensor, "b t"],
-        layout: Layout,
-        cache: Any | None = None,
-    ) -> Float[Tensor, "b t d"]:
-        with attending(layout):
-            return self.inner.base_model(
-                inputs_embeds=embeddings,
-                position_ids=positions,
-                use_cache=cache is not None,
-                layout=layout,
-                **({} if cache is None else {self._cache_keyword: cache}),
-            ).last_hidden_state
+    def read(
+        self, embeddings: Float[Tensor, "b q d"], layout: Layout, cache: DynamicCache | None
+    ) -> Float[Tensor, "b q d"]:
+        return self.inner.base_model(
+            inputs_embeds=embeddings,
+            position_ids=layout.of_queries(layout.positions),
+            use_cache=cache is not None,
+            layout=layout,
+            **({} if cache is None else {self._cache_keyword: cache}),
+        ).last_hidden_state
 
     @property
     def head(self) -> nn.Module:
@@ -132,6 +128,15 @@ class Causal(Language, name="causal"):
 
     def new_cache(self) -> DynamicCache:
         return DynamicCache(config=self.inner.config)
+
+    def expect(self, cache: DynamicCache, positions: int) -> None:
+        """Nothing: transformers' caches grow position by position."""
+
+    def join(self, caches: Sequence[DynamicCache]) -> DynamicCache:
+        return dynamic_cache.join(self.new_cache(), caches)
+
+    def select(self, cache: DynamicCache, rows: Int[Tensor, " r"], *, start: int = 0) -> DynamicCache:
+        return dynamic_cache.select(self.new_cache(), cache, rows, start)
 
 
 def _cache_keyword(model: nn.Module) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -45,6 +46,22 @@ class Cache(KeyValues):
     counts: Int[Tensor, " b"] | None = None
     steering: list[tuple[Tensor, ...]] = field(default_factory=list)
 
+    def joined(self, others: Sequence[Self]) -> Self:
+        sums = torch.cat([each.totals[0] for each in (self, *others)])
+        counts = torch.cat([each.totals[1] for each in (self, *others)])
+        return replace(super().joined(others), sums=sums, counts=counts, steering=[])
+
+    def selected(self, rows: Int[Tensor, " r"], start: int) -> Self:
+        sums, counts = self.totals
+        return replace(super().selected(rows, start), sums=sums[rows], counts=counts[rows], steering=[])
+
+    @property
+    def totals(self) -> tuple[Float[Tensor, "b d"], Int[Tensor, " b"]]:
+        """Sums and counts, of a cache that something has been read into."""
+        assert self.sums is not None
+        assert self.counts is not None
+        return self.sums, self.counts
+
 
 def conditions(
     embeddings: Float[Tensor, "b t d"],
@@ -59,6 +76,8 @@ def conditions(
     before = words.new_zeros(rows, dtype=torch.long) if first else cache.counts  # type: ignore[union-attr]
     assert sums is not None
     assert before is not None
+    if cache is not None and first:
+        cache.sums, cache.counts = sums, before
     if not bool(words.any()):
         return Conditions(_means(sums, before)[:, None].to(embeddings.dtype), before[:, None], None)
     place = words.cumsum(1)

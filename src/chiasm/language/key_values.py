@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Self
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import functional
 
 
 @dataclass
@@ -42,3 +46,30 @@ class KeyValues:
     def crop(self, count: int) -> None:
         """Forget the last `-count` positions."""
         self.lengths = [length + count for length in self.lengths]
+
+    def joined(self, others: Sequence[Self]) -> Self:
+        """One cache of this one's rows and, behind them, those of others; shorter ones are padded in front.
+
+        All have read something; see `Language.join`.
+        """
+        memory, lengths = [], []
+        for layers in zip(*(each.filled for each in (self, *others)), strict=True):
+            memory.append(stacked(layers, axis=1))
+            lengths.append(memory[-1].shape[3])
+        return replace(self, memory=memory, lengths=lengths, expected=0)
+
+    def selected(self, rows: Int[Tensor, " r"], start: int) -> Self:
+        """A cache of some rows, without their first `start` positions."""
+        memory = [layer[:, rows, :, start:] for layer in self.filled]
+        return replace(self, memory=memory, lengths=[length - start for length in self.lengths], expected=0)
+
+    @property
+    def filled(self) -> list[Float[Tensor, "2 b g s e"]]:
+        """The part of each layer's memory that is in use."""
+        return [memory[..., :length, :] for memory, length in zip(self.memory, self.lengths, strict=True)]
+
+
+def stacked(parts: Sequence[Float[Tensor, "*b s e"]], axis: int) -> Float[Tensor, "*b t e"]:
+    """Keys or values joined along the axis of their rows; shorter ones have zeros in front."""
+    longest = max(part.shape[-2] for part in parts)
+    return torch.cat([functional.pad(part, (0, 0, longest - part.shape[-2], 0)) for part in parts], axis)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,25 +10,13 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from chiasm.attention import Layout
 from chiasm.bounds import Count, Depth, Epsilon, Heads, Positive, Share, Tokens, Vocabulary, Width
 from chiasm.language import Language
 from chiasm.language.key_values import KeyValues
 from chiasm.language.llama_block import GridRotation, LlamaBlock, Turns, initialise
 from chiasm.language.text import DRAW, TextTokenizer
-from chiasm.routing import current_kinds
+from chiasm.layout import Layout
 from chiasm.sequence import Kind
-
-
-@dataclass
-class GridCache(KeyValues):
-    """cells: how many cells of an unfinished picture stand at the end of each row."""
-
-    cells: Int[Tensor, " b"] | int = 0
-
-    def crop(self, count: int) -> None:
-        super().crop(count)
-        self.cells = self.cells + count  # what is forgotten is always a part of a picture
 
 
 class GridLlama(Language):
@@ -64,36 +51,30 @@ class GridLlama(Language):
         )
         self.norm = nn.RMSNorm(width, epsilon) if final_norm else nn.Identity()
 
-    def forward(
-        self,
-        embeddings: Float[Tensor, "b t d"],
-        positions: Int[Tensor, "b t"],
-        layout: Layout,
-        cache: GridCache | None = None,
-    ) -> Float[Tensor, "b t d"]:
-        turns = self.turns(positions, layout, cache)
+    def read(
+        self, embeddings: Float[Tensor, "b q d"], layout: Layout, cache: KeyValues | None
+    ) -> Float[Tensor, "b q d"]:
+        turns = self.turns(layout)
         x = self.token_dropout(embeddings)
         for index, layer in enumerate(self.layers):
             x = layer(x, turns, layout, cache, index)
         return self.norm(x)
 
-    def turns(self, positions: Int[Tensor, "b t"], layout: Layout, cache: GridCache | None) -> Turns:
+    def turns(self, layout: Layout) -> Turns:
         """A code turns by its cell. A word is without a place, or stands on the diagonal before the picture."""
-        kinds = current_kinds()
-        documents = layout.documents[:, -kinds.shape[1] :]
+        kinds, documents, positions, coordinates = (
+            layout.of_queries(column)
+            for column in (layout.kinds, layout.documents, layout.positions, layout.coordinates)
+        )
         written = (kinds == Kind.WRITTEN) & (documents >= 0)
-        index = _since_start(written, documents, 0 if cache is None else cache.cells)
-        if cache is not None:
-            cache.cells = torch.where(written[:, -1], index[:, -1] + 1, 0)
-        index = index % (self.grid[0] * self.grid[1])
-        row, column = index // self.grid[1], index % self.grid[1]
+        before, row, column = torch.where(written[..., None], coordinates, 0).unbind(-1)
         if not self.turn_words:
             return self.rotation(row, column, written)
-        first = torch.where(written, positions - index, positions)
+        first = positions - before
         return self.rotation(first + row, first + column, torch.ones_like(written))
 
-    def new_cache(self) -> GridCache:
-        return GridCache()
+    def new_cache(self) -> KeyValues:
+        return KeyValues()
 
 
 class LlamaGen(GridLlama, name="llamagen"):
@@ -194,18 +175,3 @@ class LlamaGen(GridLlama, name="llamagen"):
         rows.weight.data[:first] = self.table.weight.data
         self.table = rows
         return first
-
-
-def _since_start(
-    written: Tensor, documents: Int[Tensor, "b t"], carried: Int[Tensor, " b"] | int
-) -> Int[Tensor, "b t"]:
-    """How many written positions stand before each in one unbroken row of them; 0 where nothing is written.
-
-    carried: how many end what was read before.
-    """
-    steps = torch.arange(written.shape[1], device=written.device).expand(written.shape)
-    begins = torch.zeros_like(written)
-    begins[:, 1:] = documents[:, 1:] != documents[:, :-1]
-    unbroken = -(carried[:, None] if isinstance(carried, Tensor) else carried) + torch.zeros_like(steps)
-    starts = torch.where(written, torch.where(begins, steps, unbroken), steps + 1).cummax(1).values
-    return torch.where(written, steps - starts, 0)

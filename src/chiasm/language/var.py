@@ -12,13 +12,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from chiasm.attention import Layout, attend
+from chiasm.attention import attend
 from chiasm.bounds import Depth, Epsilon, Heads, Tokens, Vocabulary, Width, WidthOrZero
 from chiasm.errors import DataError, RecipeError
 from chiasm.language import Language
 from chiasm.language.conditions import Cache, Conditions, conditions
 from chiasm.language.text import DRAW, TextTokenizer
-from chiasm.routing import current_kinds
+from chiasm.layout import Layout
 from chiasm.sequence import Kind
 
 SHARPEST = math.log(100)  # of attention by direction; the original's bound
@@ -96,15 +96,11 @@ class VAR(Language, name="var"):
     def embed(self, ids: Int[Tensor, "*s"]) -> Float[Tensor, "*s d"]:
         return self.table(ids)
 
-    def forward(
-        self,
-        embeddings: Float[Tensor, "b t d"],
-        positions: Int[Tensor, "b t"],
-        layout: Layout,
-        cache: Cache | None = None,
-    ) -> Float[Tensor, "b t d"]:
-        documents = layout.documents[:, -embeddings.shape[1] :]
-        words = (current_kinds() == Kind.TEXT) & (documents >= 0)
+    def read(
+        self, embeddings: Float[Tensor, "b q d"], layout: Layout, cache: Cache | None
+    ) -> Float[Tensor, "b q d"]:
+        documents = layout.of_queries(layout.documents)
+        words = (layout.of_queries(layout.kinds) == Kind.TEXT) & (documents >= 0)
         told = conditions(embeddings, words, documents, cache)
         x = embeddings if told.index is None else embeddings + self._places(told, words).to(embeddings.dtype)
         steering = self._steering(told, cache)

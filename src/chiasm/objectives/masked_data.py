@@ -9,18 +9,15 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from chiasm.attention import Layout
 from chiasm.bounds import Cells, Share, Tokens
-from chiasm.connectors.embedding import Embedding
 from chiasm.errors import RecipeError
 from chiasm.indivisible import Indivisible
+from chiasm.layout import Layout
 from chiasm.losses import Loss, cross_entropy
 from chiasm.model import Model
 from chiasm.objectives import Described, Objective, Setting
 from chiasm.objectives.block_masks import block_masks
 from chiasm.objectives.masked_words import Hidden, MaskedWords
-from chiasm.routing import routed
-from chiasm.routing.beside import CrossRouting
 from chiasm.sequence import PADDING, Kind
 from chiasm.tokenizers import ImageTokenizer
 
@@ -62,7 +59,7 @@ class MaskedData(Objective, Indivisible, name="masked_data"):
         super().__init__()
         model, connector = setting.model, setting.model.connector
         assert model.encoder is not None
-        if not isinstance(connector, Embedding) or isinstance(model.routing, CrossRouting):
+        if connector is None or not connector.masks or model.routing.cross_attends:
             actual = f"{connector.name!r}" if connector is not None else "none"
             raise RecipeError(
                 "objective 'masked_data' masks patches where a connector 'embedding' puts them into the sequence, "
@@ -131,14 +128,14 @@ class MaskedData(Objective, Indivisible, name="masked_data"):
 
     @torch.no_grad()
     def hand_over(self, model: Model) -> None:
-        assert isinstance(model.connector, Embedding)
+        assert model.connector is not None
         model.connector.mask_token.copy_(self.mask_token)
 
     def _embed_images(
         self, model: Model, pixels: Float[Tensor, "n 3 h w"], masks: Bool[Tensor, "n gh gw"]
     ) -> Float[Tensor, "n k d"]:
         """Visual tokens of the images. Masked patches are grey, lest other patches' features hold them."""
-        assert isinstance(model.connector, Embedding)
+        assert model.connector is not None
         wide = functional.interpolate(masks[:, None].to(pixels.dtype), pixels.shape[-2:], mode="nearest")
         grid = model.encode(torch.lerp(pixels, torch.full_like(pixels, GREY), wide))
         return model.connector(grid, masks.to(grid.dtype), self.mask_token)
@@ -167,9 +164,9 @@ class MaskedData(Objective, Indivisible, name="masked_data"):
         """Hidden states of documents of one block each; the first `image_positions` positions are an image's."""
         places = torch.arange(real.shape[1], device=real.device).expand(real.shape)
         kinds = torch.where(places < image_positions, int(Kind.READ), int(Kind.TEXT))
-        layout = Layout(torch.where(real, 0, PADDING), places == 0, torch.ones_like(real))
-        with routed(kinds, real):
-            return model.language(embeddings, places, layout)
+        documents, every = torch.where(real, 0, PADDING), torch.ones_like(real)
+        layout = Layout(documents, places == 0, every, kinds=kinds, positions=places)
+        return model.language(embeddings, layout)
 
     def _read_pairs(
         self, model: Model, visual: Float[Tensor, "n k d"], texts: Hidden

@@ -10,7 +10,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from chiasm.errors import RecipeError
-from chiasm.routing import KINDS, KindName, current_reading
+from chiasm.kinds import KINDS, KindName
+from chiasm.layout import current_layout
 from chiasm.routing.blocks import original, replace
 
 Groups = tuple[tuple[KindName, ...], ...]
@@ -44,12 +45,12 @@ class ByKind(nn.Module):
         self.ways = nn.ModuleList(copy.deepcopy(module) for _ in groups[1:])
 
     def forward(self, x: Float[Tensor, "b t ..."]) -> Float[Tensor, "b t ..."]:
-        reading = current_reading()
-        rows, order = reading.parts(self.groups)
+        places = current_layout().by_kind
+        rows, order = places.parts(self.groups)
         if all(len(each) == 0 for each in rows[1:]):  # nothing but words: as if there were no routing
             made = original(self._module[0], x)
             return made if not torch.is_grad_enabled() else made + self._nothing(x)
-        flat = reading.flat(x)
+        flat = places.flat(x)
         parts = [original(self._module[0], flat[rows[0]])]
         parts += [way(flat[each]) for way, each in zip(self.ways, rows[1:], strict=True)]
         joined = torch.cat(parts)[order]

@@ -9,11 +9,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from chiasm.bounds import Depth, Heads, Width
+from chiasm.cross_attended import CrossAttended
 from chiasm.errors import RecipeError
-from chiasm.routing.beside import CrossRouting, Media, current_media
+from chiasm.layout import current_layout
+from chiasm.routing import Routing
 
 
-class GatedCrossAttention(CrossRouting, name="gated_cross_attention"):
+class GatedCrossAttention(Routing, name="gated_cross_attention"):
     """Flamingo: before every n-th layer the text looks at the pictures, through gates (arXiv 2204.14198).
 
     The gates start at zero, so that the untrained model is the language model as it is. Text before the first
@@ -27,6 +29,8 @@ class GatedCrossAttention(CrossRouting, name="gated_cross_attention"):
         looks_at: the 'latest' picture up to a position, or 'all' up to it. With 'all', text before the first
             picture averages the pictures of its document, later ones too, as in OpenFlamingo.
     """
+
+    cross_attends = True
 
     def __init__(
         self,
@@ -82,26 +86,27 @@ class Block(nn.Module):
 
     def enter(self, layer: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, Any]:
         """Hook before a layer of the language model."""
+        images = current_layout().cross_attended
         if arguments:
-            return (self(arguments[0], current_media()), *arguments[1:]), named
-        return arguments, {**named, "hidden_states": self(named["hidden_states"], current_media())}
+            return (self(arguments[0], images), *arguments[1:]), named
+        return arguments, {**named, "hidden_states": self(named["hidden_states"], images)}
 
-    def forward(self, x: Float[Tensor, "b t d"], media: Media | None) -> Float[Tensor, "b t d"]:
-        if media is not None:
-            x = x + (self.look(x, media) * self.attention_gate.tanh()).to(x.dtype)
+    def forward(self, x: Float[Tensor, "b t d"], images: CrossAttended | None) -> Float[Tensor, "b t d"]:
+        if images is not None:
+            x = x + (self.attend(x, images) * self.attention_gate.tanh()).to(x.dtype)
         return x + (self.mlp(x) * self.mlp_gate.tanh()).to(x.dtype)
 
-    def look(self, x: Float[Tensor, "b t d"], media: Media) -> Float[Tensor, "b t d"]:
-        """What each position reads of its pictures; zero where it has none."""
-        looks = media.of_all if self.looks_at_all else media.of_latest
+    def attend(self, x: Float[Tensor, "b t d"], images: CrossAttended) -> Float[Tensor, "b t d"]:
+        """What each position reads of its images; zero where it has none."""
+        visible = images.of_all if self.looks_at_all else images.of_latest
         query = self.query(self.norm(x))
-        if looks.averages is not None:
-            query = query.masked_fill(looks.averages[..., None], 0)  # a query of zeros averages
-        key, value = (layer(media.tokens.to(query.dtype)) for layer in (self.key, self.value))
+        if visible.averages is not None:
+            query = query.masked_fill(visible.averages[..., None], 0)  # a query of zeros averages
+        key, value = (layer(images.tokens.to(query.dtype)) for layer in (self.key, self.value))
         q, k, v = (each.unflatten(-1, (self.heads, -1)) for each in (query, key, value))
-        read = torch.cat([_attend(q[rows], k[own], v[own], mask) for rows, own, mask in looks.groups])
-        if looks.blind is not None:
-            read = read.masked_fill(looks.blind[..., None], 0)
+        read = torch.cat([_attend(q[rows], k[own], v[own], mask) for rows, own, mask in visible.groups])
+        if visible.blind is not None:
+            read = read.masked_fill(visible.blind[..., None], 0)
         return self.output(read)
 
 

@@ -29,6 +29,8 @@ class LoRA(Routing, name="lora"):
             language-model head.
     """
 
+    merges = True
+
     def __init__(
         self,
         language: nn.Module,

@@ -12,8 +12,10 @@ from torch.nn import functional
 from chiasm.bounds import Count, Heads, Positive, Weight
 from chiasm.errors import RecipeError
 from chiasm.indivisible import Indivisible
+from chiasm.kinds import KINDS
+from chiasm.layout import current_layout
 from chiasm.losses import Loss
-from chiasm.routing import KINDS, Routing, current_reading
+from chiasm.routing import Routing
 from chiasm.routing.blocks import feed_forwards, original, replace, width_of
 from chiasm.routing.choice import Choice, choose, gumbel
 
@@ -186,7 +188,7 @@ class Experts(nn.Module):
             )
 
     def _note(self, choice: Choice, real: Int[Tensor, " m"], positions: int) -> None:
-        kinds = current_reading().kinds.flatten()
+        kinds = current_layout().by_kind.kinds.flatten()
         if len(kinds) != positions:
             return
         kinds = kinds[real]
@@ -198,10 +200,10 @@ class Experts(nn.Module):
 
 def _real(positions: int, device: torch.device) -> Int[Tensor, " m"]:
     """The flat positions that are no padding: only they meet experts, and count."""
-    real = current_reading().real
-    if real is None or real.numel() != positions:
+    layout = current_layout()
+    if layout.by_kind.kinds.numel() != positions:
         return torch.arange(positions, device=device)
-    return real.flatten().nonzero()[:, 0]
+    return layout.filled
 
 
 def _chosen(networks: dict[str, nn.Module], layers: Any) -> dict[str, nn.Module]:

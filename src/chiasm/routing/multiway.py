@@ -2,7 +2,8 @@ from __future__ import annotations
 
 from torch import nn
 
-from chiasm.routing import KindName, Routing
+from chiasm.kinds import KindName
+from chiasm.routing import Routing
 from chiasm.routing.blocks import feed_forwards
 from chiasm.routing.by_kind import attach, groups_of
 

@@ -8,7 +8,9 @@ from torch.nn import functional
 
 from chiasm.bounds import Positive, Share, Width
 from chiasm.errors import RecipeError
-from chiasm.routing import KindName, Routing, current_reading
+from chiasm.kinds import KindName
+from chiasm.layout import current_layout
+from chiasm.routing import Routing
 from chiasm.routing.lora import Layer, LowRank, chosen
 
 
@@ -73,8 +75,8 @@ class PartialUpdate(LowRank):
     def add(
         self, layer: nn.Module, arguments: tuple[Any, ...], output: Float[Tensor, "b t o"]
     ) -> Float[Tensor, "b t o"]:
-        reading = current_reading()
-        rows = reading.rows(*self.kinds)
+        places = current_layout().by_kind
+        rows = places.rows(*self.kinds)
         # Without a row nothing is added, but A and B still get a gradient, of zeros.
-        update = self(functional.dropout(reading.flat(arguments[0])[rows], self.dropout, self.training))
-        return reading.flat(output).index_add(0, rows, update.to(output.dtype)).view_as(output)
+        update = self(functional.dropout(places.flat(arguments[0])[rows], self.dropout, self.training))
+        return places.flat(output).index_add(0, rows, update.to(output.dtype)).view_as(output)

@@ -45,7 +45,16 @@ class Views(Part, slot="views"):
     """Interface. All is decided from a size alone, so that token counts are known before a pixel is read.
 
     Built as `Views(*, options)`; views that learn markers (row ends) are `MarkedViews`.
+
+    marked: built as `Views(width, *, options)`, as they may have markers: learnt vectors among the visual tokens.
+    width: of the language model's embeddings; with `connected`, of the block of features that becomes one token.
+    markers: of marked views: those vectors, or None where the options leave them out.
+    connected: the markers stand among the features and pass through the connector, each as a block of its own.
     """
+
+    marked: ClassVar[bool] = False
+    connected: ClassVar[bool] = False
+    markers: Float[Tensor, "m d"] | None
 
     @abstractmethod
     def split(self, size: Size) -> list[View]:
@@ -62,12 +71,6 @@ class Views(Part, slot="views"):
 
 
 class MarkedViews(Views, nn.Module):
-    """Views with learnt vectors among the visual tokens, trained as `views`. Built as `Views(width, *, options)`.
+    """Views with learnt vectors among the visual tokens, trained as `views`."""
 
-    width: of the language model's embeddings; with `connected`, of the block of features that becomes one token.
-    markers: the learnt vectors, or None where the options leave them out.
-    connected: the markers stand among the features and pass through the connector, each as a block of its own.
-    """
-
-    connected: ClassVar[bool] = False
-    markers: Float[Tensor, "m d"] | None
+    marked = True

@@ -20,7 +20,6 @@ from chiasm.interop.family import Family, Folder, Original, find_family
 from chiasm.interop.mapping import Chain, NameMap, Own, Permute, Reshape, Rule, Unused
 from chiasm.interop.padded import padded_layout
 from chiasm.interop.verify import replays
-from chiasm.routing import routed
 from chiasm.sequence import Kind
 
 HEAD_WIDTH = 64  # of the releases; a checkpoint does not say
@@ -207,9 +206,7 @@ def _hidden(
         words = kind == Kind.TEXT
         earlier = torch.ones(length, length, dtype=torch.bool).tril()
         allowed = allowed & (~words[:, None] | (words[:, :, None] & earlier))
-    positions = torch.arange(length).expand_as(kind)
-    with routed(kind):
-        return model.language(torch.cat(embeddings, 1), positions, padded_layout(allowed, attended))
+    return model.language(torch.cat(embeddings, 1), padded_layout(allowed, attended, kinds=kind))
 
 
 @replays("beit3", "BEiT3")

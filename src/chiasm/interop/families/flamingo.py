@@ -11,6 +11,7 @@ from einops import rearrange
 from torch import Tensor
 
 from chiasm import parts
+from chiasm.cross_attended import CrossAttended
 from chiasm.interop.cases import Case
 from chiasm.interop.config import EVERYWHERE
 from chiasm.interop.convert import load, load_named
@@ -27,7 +28,6 @@ from chiasm.interop.mapping import NameMap, Reshape, Rule, Split, Unused
 from chiasm.interop.replay import CasePicture, case_document, read_documents, scattered, unnormalised
 from chiasm.interop.towers import causal_config, normalisation, tower, tower_rules
 from chiasm.interop.verify import replays
-from chiasm.routing.beside import Media
 from chiasm.routing.gated_cross_attention import Block
 from chiasm.sequence import Document
 from chiasm.views import Size
@@ -264,7 +264,7 @@ def replay_block(case: Case) -> dict[str, Tensor]:
     rows, images, length = media.shape[:3]
     before = torch.arange(rows)[:, None] * images
     first = before.expand(media_starts.shape)
-    cross_attended = Media(
+    cross_attended = CrossAttended(
         rearrange(media, "b m k c -> (b m k) c"),
         torch.arange(rows * images).repeat_interleave(length),
         first,

@@ -251,7 +251,8 @@ def _captions(model: Model, case: Case, masked: bool) -> list[Document]:
 
 def _turns(model: Model, before: int) -> Tensor:
     """The table of all rotations, those of the condition first."""
-    rows, columns = model.language.grid
+    assert model.image_tokenizer is not None
+    rows, columns = model.image_tokenizer.grid
     cells = torch.arange(rows * columns)
     places = torch.cat([torch.zeros(before, dtype=torch.long), cells])[None]
     placed = torch.cat([torch.zeros(before, dtype=torch.bool), torch.ones_like(cells, dtype=torch.bool)])[

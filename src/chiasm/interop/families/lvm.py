@@ -199,8 +199,8 @@ def replay_sentence(case: Case) -> dict[str, Tensor]:
     model.language.context = len(sentence) * length
     batch, slots = pack([[document(model.contract, asked)]])
     batch = reader.attach(batch, slots)
-    span, embeddings = model._write(batch.written, batch.positions, model.language.embed_batch(batch))
-    hidden = model._read(batch, embeddings)[0]
+    embeddings, layout, span = model.embed(batch)
+    hidden = model.language(embeddings, layout)[0]
     last = model.image_head.losses(
         hidden[None, -length - 1 : -1], span._replace(targets=span.targets[-1:], orphans=None)
     )

@@ -30,7 +30,7 @@ from chiasm.interop.towers import (
     tower_rules,
 )
 from chiasm.interop.verify import replays
-from chiasm.routing import routed
+from chiasm.layout import Layout, attending
 from chiasm.routing.moe import Experts, MoE
 from chiasm.sequence import IGNORE, Kind
 from chiasm.views import Size
@@ -233,7 +233,7 @@ def replay_layer(case: Case) -> dict[str, Tensor]:
 
     def routed_output(noise: Tensor) -> Tensor:
         layer.draw = noise.to  # in the type of the scores
-        with routed(torch.zeros(x.shape[:2], dtype=torch.long)):
+        with attending(Layout.causal(*x.shape[:2])):
             return layer(x)
 
     silent, noisy = torch.zeros_like(inputs["gumbel"]), routed_output(inputs["gumbel"])
@@ -277,16 +277,15 @@ def replay_whole(case: Case) -> dict[str, Tensor]:
     lengths = [len(each) for each in documents]
     real = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
     embeddings = scattered(read.embeddings, real)
-    positions = torch.arange(max(lengths)).expand_as(real)
+    kinds = read.batch.kinds
+    layout = causal_with_padding(real, kinds=kinds, documents=torch.zeros_like(kinds))
 
     layers = routing.each()
 
     def logits(noises: list[Tensor]) -> Tensor:
         for layer, noise in zip(layers, noises, strict=True):
             layer.noise, layer.draw = "always", noise.to
-        with routed(read.batch.kinds):
-            hidden = model.language(embeddings, positions, causal_with_padding(real))
-        return model.language.logits(hidden)
+        return model.language.logits(model.language(embeddings, layout))
 
     input_noises = [inputs[f"gumbel{i}"] for i in range(len(layers))]
     noisy = logits(input_noises)

@@ -11,7 +11,6 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from chiasm.attention import Layout
 from chiasm.errors import CheckpointError
 from chiasm.generation import DrawStep, Session
 from chiasm.heads import GREEDY, Ask, finish
@@ -25,6 +24,7 @@ from chiasm.interop.mapping import NameMap, Own, Rule, Unused
 from chiasm.interop.towers import causal_config
 from chiasm.interop.verify import replays
 from chiasm.language.turns import IMAGES_AHEAD
+from chiasm.layout import Layout
 from chiasm.losses import cross_entropy
 from chiasm.sequence import IGNORE, Document
 
@@ -177,8 +177,7 @@ def replay(case: Case) -> dict[str, Tensor]:
     soi = told["max_len"] + 1
 
     def logits(ids: Tensor) -> Tensor:
-        layout, positions = _layout(model, ids, words)
-        return model.language.logits(model.language(model.language.embed(ids), positions, layout))
+        return model.language.logits(model.language(model.language.embed(ids), _layout(model, ids, words)))
 
     def drawn(prompts: list[Tensor], guidance: float) -> tuple[Tensor, list[Tensor]]:
         """The codes, and the likeliest at every cell, step by step."""
@@ -195,7 +194,7 @@ def replay(case: Case) -> dict[str, Tensor]:
     both, made, labels = torch.cat([asked, empty]), logits(learnt), given["train_labels"]
     codes, likeliest = drawn(list(both), 1 + told["gs"])  # the original counts guidance from 0
     return {
-        "t2i_attention_allowed": _layout(model, both, words)[0].allowed[:, None].long(),
+        "t2i_attention_allowed": _layout(model, both, words).allowed[:, None].long(),
         "t2i_logits": logits(asked),
         "train_logits": made,
         "loss_t2i": _mean(made[:1, soi:], labels[:1, soi:]),
@@ -219,7 +218,7 @@ def _published(told: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _layout(model: Any, ids: Int[Tensor, "b t"], words: int) -> tuple[Layout, Int[Tensor, "b t"]]:
+def _layout(model: Any, ids: Int[Tensor, "b t"], words: int) -> Layout:
     """The attention rule of rows of ids, and positions: padding on the left is a document of its own."""
     pad, soi, mmu = (words + MARKERS.index(marker) for marker in ("[PAD]", "<|soi|>", "<|mmu|>"))
     layout = Layout.causal(*ids.shape)
@@ -231,7 +230,7 @@ def _layout(model: Any, ids: Int[Tensor, "b t"], words: int) -> tuple[Layout, In
         opens[r, start : start + span.length] = torch.tensor(span.opens)
     lengths = (1 - real).sum(1, keepdim=True)
     positions = torch.arange(ids.shape[1]) - real * lengths
-    return replace(layout, documents=real, opens=opens), positions
+    return replace(layout, documents=real, opens=opens, positions=positions)
 
 
 def _prompt(row: Int[Tensor, " t"], words: int, soi: int) -> Document:

@@ -200,7 +200,8 @@ def _forced(model: Model, classes: list[int], span: Span) -> Tensor:
     assert model.image_head is not None
     session, layout = Session(model, [_prompt(each) for each in classes]), model.image_head.layout()
     first = session.last[:, None]
-    return torch.cat([first, session.step(span.embeddings, Kind.WRITTEN, layout.opens, layout.exposed)], 1)
+    columns = (layout.opens, layout.exposed, layout.coordinates)
+    return torch.cat([first, session.step(span.embeddings, Kind.WRITTEN, *columns)], 1)
 
 
 def _by_scale(name: str, codes: Tensor, sides: Sequence[int]) -> dict[str, Tensor]:

@@ -24,7 +24,7 @@ from chiasm.interop.mapping import NameMap, Own, Reshape, Rule, Transform
 from chiasm.interop.replay import CasePicture, case_document, read_documents, unnormalised
 from chiasm.interop.towers import normalisation, tower, tower_rules
 from chiasm.interop.verify import replays, replays_table
-from chiasm.routing import routed
+from chiasm.layout import Layout, attending
 from chiasm.sequence import Kind
 from chiasm.views import Size
 from chiasm.views.hd_tiles import HDTiles
@@ -193,7 +193,8 @@ def replay_update(case: Case) -> dict[str, Tensor]:
     load_named(modules.eval(), ours, names, case.name)
     outputs = {}
     for name, mask in {"y": case.inputs["im_mask"], "y_text_only": torch.zeros(x.shape[:2])}.items():
-        with routed(mask.long() * int(Kind.READ)):
+        kinds = mask.long() * int(Kind.READ)
+        with attending(Layout.causal(*kinds.shape, kinds=kinds)):
             outputs[name] = layer["layer"](x)
     return outputs
 

@@ -1,9 +1,9 @@
-"""Pictures read beside the sequence, position by position: which of them each may look at."""
+"""Images outside the sequence, position by position: which of them each may look at."""
 
 import pytest
 import torch
 
-from chiasm.routing.beside import Media, beside, current_media
+from chiasm.cross_attended import CrossAttended
 from chiasm.routing.gated_cross_attention import Block
 
 WIDTH, HEADS = 8, 2
@@ -45,11 +45,13 @@ def test_each_position_attends_to_its_own_pictures(documents, pictures, every):
     lengths = [count for row in pictures for _, count in row]
     places = [row * length + place for row, each in enumerate(pictures) for place, _ in each]
     tokens = torch.randn(sum(lengths), 6)
-    media = Media.of(tokens, lengths, torch.tensor(places, dtype=torch.long), torch.tensor(documents))
+    images = CrossAttended.of(
+        tokens, lengths, torch.tensor(places, dtype=torch.long), torch.tensor(documents)
+    )
     block, x = Block(WIDTH, 6, HEADS, 4, 16, every), torch.randn(rows, length, WIDTH)
-    ours, queries = block.look(x, media), block.query(block.norm(x))
+    ours, queries = block.attend(x, images), block.query(block.norm(x))
     owners = torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths, dtype=torch.long))
-    assert media.owners.tolist() == owners.tolist()
+    assert images.owners.tolist() == owners.tolist()
     for row in range(rows):
         for position in range(length):
             numbers, averages = looked_at(documents, pictures, row, position, every)
@@ -71,9 +73,11 @@ def test_rows_of_as_many_tokens_are_one_call_and_others_one_each(every):
         documents, pictures = PACKED[name]
         lengths = [count for row in pictures for _, count in row]
         places = [row * len(documents[0]) + place for row, each in enumerate(pictures) for place, _ in each]
-        media = Media.of(torch.zeros(sum(lengths), 6), lengths, torch.tensor(places), torch.tensor(documents))
-        looks = media.of_all if every else media.of_latest
-        return [(rows.stop - rows.start, mask is None) for rows, _, mask in looks.groups]
+        images = CrossAttended.of(
+            torch.zeros(sum(lengths), 6), lengths, torch.tensor(places), torch.tensor(documents)
+        )
+        visible = images.of_all if every else images.of_latest
+        return [(rows.stop - rows.start, mask is None) for rows, _, mask in visible.groups]
 
     assert calls("rows of as many tokens") == [(2, False)]
     assert calls("rows of unlike documents") == [(1, False)] * 3
@@ -82,19 +86,28 @@ def test_rows_of_as_many_tokens_are_one_call_and_others_one_each(every):
 
 def test_what_is_written_behind_a_prompt_sees_what_its_end_sees():
     documents = torch.zeros(2, 4, dtype=torch.long)
-    media = Media.of(torch.randn(5, 6), [2, 1, 2], torch.tensor([0, 2, 5]), documents)
-    behind = media.continued(3)
+    images = CrossAttended.of(torch.randn(5, 6), [2, 1, 2], torch.tensor([0, 2, 5]), documents)
+    behind = images.continued(3)
     for name in ("first", "latest", "end"):
-        assert torch.equal(getattr(behind, name), getattr(media, name)[:, -1:].expand(2, 3))
-    assert behind.tokens is media.tokens
-    assert behind.owners is media.owners
+        assert torch.equal(getattr(behind, name), getattr(images, name)[:, -1:].expand(2, 3))
+    assert behind.tokens is images.tokens
+    assert behind.owners is images.owners
 
 
-def test_media_hold_within_their_context():
-    media = Media.of(torch.zeros(1, 2), [1], torch.tensor([0]), torch.zeros(1, 1, dtype=torch.long))
-    assert current_media() is None
-    with beside(media):
-        with beside(None):
-            assert current_media() is None
-        assert current_media() is media
-    assert current_media() is None
+@pytest.mark.parametrize("every", [False, True])
+def test_rows_that_go_on_see_the_same_images_joined_and_selected(every):
+    """A row with two images, one with none at all, two rows with one image each."""
+    torch.manual_seed(0)
+    block, x = Block(WIDTH, 6, HEADS, 4, 16, every), torch.randn(4, 2, WIDTH)
+    one = CrossAttended.of(torch.randn(5, 6), [2, 3], torch.tensor([1, 3]), torch.zeros(1, 4).long())
+    two = CrossAttended.of(torch.randn(4, 6), [1, 3], torch.tensor([0, 4]), torch.zeros(2, 3).long())
+    expected = [block.attend(x[:1], one.continued(2)), block.attend(x[2:], two.continued(2))]
+    expected.insert(1, block.output(torch.zeros(1, 2, 8)))
+    joined = CrossAttended.join([one, None, two], [1, 1, 2])
+    together = block.attend(x, joined.continued(2))
+    torch.testing.assert_close(together, torch.cat(expected))
+    rows = torch.tensor([3, 0, 3])
+    selected = joined.select(rows)
+    assert len(selected.tokens) == 3 + 5 + 3  # no others are held any longer
+    torch.testing.assert_close(block.attend(x[rows], selected.continued(2)), together[rows])
+    assert CrossAttended.join([None, None], [1, 2]) is None
