@@ -140,7 +140,7 @@ def test_what_cannot_be_read_is_the_error_or_left_out_and_noted_by_its_picture()
     encoded, said = filled(cache, chunks, ["k1", "k3"], broken)
     assert encoded == [["k0", "k2"], ["k4"]]
     assert broken.keys() == {"picture k1", "picture k3"}
-    assert "codes of 4 pictures" in said
+    assert "codes of 4 images" in said
     assert filled(cache, chunks, ["k1", "k3"], broken) == ([], "")  # what is lacking is lacking for ever
     assert filled(Shelf("k0"), [["k1"]], ["k1"], {})[0] == []
 
