@@ -88,9 +88,9 @@ def read_preprocessor(folder: Path | None, model_type: str) -> Preprocessor:
             continue
         try:
             config = safe_json.parse(file.read_text(encoding="utf-8"))
-            says = name == "preprocessor_config.json" or "image_processor" in config
+            is_preprocessor = name == "preprocessor_config.json" or "image_processor" in config
             config = config.get("image_processor", config)
-            if says or config.keys() & USED:
+            if is_preprocessor or config.keys() & USED:
                 return _understood({key: value for key, value in config.items() if value is not None})
         except CheckpointError as error:
             raise CheckpointError(f"{file}: {error}") from None
@@ -157,9 +157,9 @@ def _colours(config: Mapping[str, Any], kind: str, key: str, place: int) -> Floa
     return _channels(config[key] if key in config else BY_PROCESSOR[kind][place])
 
 
-def _of_efficientnet(config: Mapping[str, Any], kind: str, key: str, usual: bool) -> bool:
+def _of_efficientnet(config: Mapping[str, Any], kind: str, key: str, default: bool) -> bool:
     """An option that no other image processor has."""
-    value = _flag(config, key, usual and kind == "EfficientNet")
+    value = _flag(config, key, default and kind == "EfficientNet")
     if value and kind != "EfficientNet":
         raise CheckpointError(f"{key} is true, which is known of EfficientNetImageProcessor alone")
     return value
@@ -170,8 +170,8 @@ def _channels(values: Any) -> Float[Tensor, "3 1 1"]:
     return torch.tensor([red, green, blue]).view(3, 1, 1)
 
 
-def _flag(config: Mapping[str, Any], key: str, usual: bool) -> bool:
-    value = config.get(key, usual)
+def _flag(config: Mapping[str, Any], key: str, default: bool) -> bool:
+    value = config.get(key, default)
     if not isinstance(value, bool):
         raise CheckpointError(f"{key} is {value!r}, but must be true or false")
     return value

@@ -14,7 +14,7 @@ from chiasm.bounds import Cells, Depth, Epsilon, Heads, LayerIndex, Pixels, Widt
 from chiasm.encoders import Encoder
 from chiasm.encoders.preprocessor import IMAGENET
 from chiasm.encoders.resizing import antialiased
-from chiasm.encoders.windowed import Block
+from chiasm.encoders.windowed import WindowedBlock
 from chiasm.errors import RecipeError
 from chiasm.skeleton import weightless
 from chiasm.weights import load_into, read_tensors, resolve
@@ -111,7 +111,7 @@ class Sam(Encoder, name="sam"):
         self.patchify = nn.Conv2d(3, width, patch_size, patch_size)
         self.positions = nn.Parameter(torch.randn(1, rows, columns, width) * 0.02) if absolute else None
         self.blocks = nn.ModuleList(
-            Block(
+            WindowedBlock(
                 width,
                 heads,
                 hidden,

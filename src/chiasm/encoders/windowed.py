@@ -11,7 +11,7 @@ from torch.nn import functional
 from chiasm.activations import Activation, activation
 
 
-class Block(nn.Module):
+class WindowedBlock(nn.Module):
     """Attention, in windows or of the whole grid, and MLP, each behind a LayerNorm and beside a skip connection."""
 
     def __init__(
@@ -28,7 +28,7 @@ class Block(nn.Module):
         super().__init__()
         self.window = window
         self.attention_norm = nn.LayerNorm(width, epsilon)
-        self.attention = Attention(width, heads, bias, relative and (window or relative))
+        self.attention = WindowedAttention(width, heads, bias, relative and (window or relative))
         self.mlp_norm = nn.LayerNorm(width, epsilon)
         self.mlp = nn.Sequential(nn.Linear(width, hidden), activation(kind), nn.Linear(hidden, width))
 
@@ -51,7 +51,7 @@ class Block(nn.Module):
         return x[:, :rows, :columns]
 
 
-class Attention(nn.Module):
+class WindowedAttention(nn.Module):
     """Every cell looks at every cell; scores get a learned part by the distance in rows and in columns."""
 
     def __init__(self, width: int, heads: int, bias: bool, side: int | None):
@@ -78,8 +78,8 @@ class Attention(nn.Module):
             scores = rearrange(
                 by_row[..., :, None] + by_column[..., None, :], "n h r c s t -> n h (r c) (s t)"
             )
-        seen = functional.scaled_dot_product_attention(q, k, v, attn_mask=scores)
-        return self.out(rearrange(seen, "n h (gh gw) e -> n gh gw (h e)", gh=rows))
+        attended = functional.scaled_dot_product_attention(q, k, v, attn_mask=scores)
+        return self.out(rearrange(attended, "n h (gh gw) e -> n gh gw (h e)", gh=rows))
 
 
 def _by_distance(table: Float[Tensor, "d e"], side: int) -> Float[Tensor, "q k e"]:

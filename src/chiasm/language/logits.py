@@ -50,9 +50,9 @@ def check_logits(model: Any) -> None:
     hidden = torch.linspace(-9, 9, states * width, device="cpu").sin().view(1, states, width)
     table = torch.linspace(-7, 5, words * width, device="cpu").cos().view(words, width)
     try:
-        wanted = adjusted(functional.linear(hidden, table), model.config)
-        logits = _behind_base(model, head, hidden, table)
-        same = logits.shape == wanted.shape and torch.allclose(logits, wanted, rtol=1e-4, atol=1e-5)
+        expected = adjusted(functional.linear(hidden, table), model.config)
+        logits = _class_logits(model, head, hidden, table)
+        same = logits.shape == expected.shape and torch.allclose(logits, expected, rtol=1e-4, atol=1e-5)
     except Exception:  # a class that asks more of its base model, or computes with weights of its own
         same = False
     if not same:
@@ -63,7 +63,7 @@ def check_logits(model: Any) -> None:
 
 
 @torch.no_grad()
-def _behind_base(
+def _class_logits(
     model: Any, head: nn.Module, hidden: Float[Tensor, "b t d"], table: Float[Tensor, "v d"]
 ) -> Float[Tensor, "b t v"]:
     """What the class makes of `hidden`, as if its base model had computed it, with `table` as its output layer."""

@@ -108,15 +108,18 @@ def _compiled(template: str) -> jinja2.Template:
 
 @cache
 def _environment() -> jinja2.Environment:
-    made = _Bounded(
+    environment = _Bounded(
         trim_blocks=True, lstrip_blocks=True, optimized=False, extensions=[_Generation, loopcontrols]
     )
-    made.filters["tojson"] = _to_json
-    made.filters = {name: _bounded_filter(name, each) for name, each in made.filters.items()}
-    made.filters |= {"_counted": _counted, "_weighed": _weighed}
-    made.globals.pop("lipsum", None)
-    made.globals |= {"raise_exception": _raise, "strftime_now": lambda form: datetime.now().strftime(form)}
-    return made
+    environment.filters["tojson"] = _to_json
+    environment.filters = {name: _bounded_filter(name, each) for name, each in environment.filters.items()}
+    environment.filters |= {"_counted": _counted, "_weighed": _weighed}
+    environment.globals.pop("lipsum", None)
+    environment.globals |= {
+        "raise_exception": _raise,
+        "strftime_now": lambda form: datetime.now().strftime(form),
+    }
+    return environment
 
 
 class _Bounded(ImmutableSandboxedEnvironment):
@@ -142,11 +145,11 @@ class _Bounded(ImmutableSandboxedEnvironment):
 
     def call(self, context: Any, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
         args = tuple(_listed(each) for each in args)
-        given = (*args, *kwargs.values())
+        arguments = (*args, *kwargs.values())
         text = getattr(obj, "__self__", None)
         if isinstance(text, str):
-            _check_method(obj.__name__, text, given)
-        _charge(*given)
+            _check_method(obj.__name__, text, arguments)
+        _charge(*arguments)
         return _weighed(super().call(context, obj, *args, **kwargs))
 
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
@@ -210,9 +213,9 @@ class _Generation(Extension):
 
 
 def _through(name: str, node: Any) -> nodes.Filter:
-    made = nodes.Filter(node, name, [], [], None, None)
-    made.set_lineno(node.lineno)
-    return made
+    filter_node = nodes.Filter(node, name, [], [], None, None)
+    filter_node.set_lineno(node.lineno)
+    return filter_node
 
 
 def _counted(iterable: Any) -> Any:
@@ -272,43 +275,43 @@ def _bounded_filter(name: str, function: Callable[..., Any]) -> Callable[..., An
 
     @wraps(function)
     def bounded(*args: Any, **kwargs: Any) -> Any:
-        value, *given = args[skipped:]
+        value, *arguments = args[skipped:]
         value = _listed(value)
-        given += kwargs.values()
+        arguments += kwargs.values()
         if isinstance(value, str):
-            _check_method(name, value, given)
+            _check_method(name, value, arguments)
         if name == "join" and isinstance(value, Sized):
-            _spend(len(value) * _longest(given) // 20)
-        if name == "sum" and any(not isinstance(each, int | float | str) for each in given):
+            _spend(len(value) * _longest(arguments) // 20)
+        if name == "sum" and any(not isinstance(each, int | float | str) for each in arguments):
             raise jinja2.TemplateRuntimeError("sum adds numbers")
-        _charge(value, *given)
+        _charge(value, *arguments)
         return _weighed(function(*args[:skipped], value, *args[skipped + 1 :], **kwargs))
 
     return bounded
 
 
-def _check_method(name: str, text: str, given: Iterable[Any]) -> None:
+def _check_method(name: str, text: str, arguments: Iterable[Any]) -> None:
     """Charge a method or filter of a text for what it may make of it."""
-    given = list(given)
-    largest = max((abs(each) for each in given if isinstance(each, int)), default=0)
+    arguments = list(arguments)
+    largest = max((abs(each) for each in arguments if isinstance(each, int)), default=0)
     if largest > WIDTH:
         raise jinja2.TemplateRuntimeError(f"{name}({largest}) is more than {WIDTH:,}")
     if name in WIDENING:
-        _spend((len(text) + 1) * max(largest, _longest(given)) // 20)
-    words = [each for each in given if isinstance(each, str)]
+        _spend((len(text) + 1) * max(largest, _longest(arguments)) // 20)
+    words = [each for each in arguments if isinstance(each, str)]
     if name == "replace" and len(words) > 1:
         _spend((text.count(words[0]) + 1) * len(words[1]) // 20)
     if name == "join":
-        _spend(sum(len(each) for each in given if isinstance(each, Sized)) * len(text) // 20)
+        _spend(sum(len(each) for each in arguments if isinstance(each, Sized)) * len(text) // 20)
     if name == "format":
-        _check_format(text, given)
+        _check_format(text, arguments)
 
 
-def _check_format(text: str, given: Iterable[Any]) -> None:
-    given = list(given)
-    if re.search(r"\d{5}", text) or any(isinstance(each, int) and abs(each) > WIDTH for each in given):
+def _check_format(text: str, arguments: Iterable[Any]) -> None:
+    arguments = list(arguments)
+    if re.search(r"\d{5}", text) or any(isinstance(each, int) and abs(each) > WIDTH for each in arguments):
         raise jinja2.TemplateRuntimeError("it formats a text wider than any chat")
-    _spend((text.count("{") + text.count("%")) * _longest(given) // 20)
+    _spend((text.count("{") + text.count("%")) * _longest(arguments) // 20)
 
 
 def _longest(values: Iterable[Any]) -> int:

@@ -224,10 +224,10 @@ class TextTokenizer:
         if self.end_text and self.end_text in text:
             text, ended = text[: text.index(self.end_text)], True
         if lead := self.lead:
-            begun = text.lstrip()
-            if begun.startswith(lead):
-                return begun[len(lead) :], ended
-            if not ended and lead.startswith(begun):
+            stripped = text.lstrip()
+            if stripped.startswith(lead):
+                return stripped[len(lead) :], ended
+            if not ended and lead.startswith(stripped):
                 return "", ended
         return text, ended
 

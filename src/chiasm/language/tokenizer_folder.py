@@ -41,9 +41,9 @@ def folder_template(folder: str | Path) -> Templates | None:
     """The chat templates of a folder, in transformers' order: the processor's, a file, the tokenizer's."""
     place = Path(folder)
     files = {path.stem: path for path in sorted((place / NAMED).glob("*.jinja"))} | {"default": place / JINJA}
-    sources = [_kept_in(place / name) for name in PROCESSORS]
+    sources = [_templates_of(place / name) for name in PROCESSORS]
     sources.append({name: path.read_text(encoding="utf-8") for name, path in files.items() if path.is_file()})
-    sources.append(_kept_in(place / "tokenizer_config.json"))
+    sources.append(_templates_of(place / "tokenizer_config.json"))
     named = {name: text for source in reversed(sources) for name, text in source.items()}
     return named["default"] if list(named) == ["default"] else named or None
 
@@ -63,7 +63,7 @@ def write_template(templates: Templates, folder: Path) -> None:
         path.write_text(text, encoding="utf-8")
 
 
-def _kept_in(path: Path) -> dict[str, str]:
+def _templates_of(path: Path) -> dict[str, str]:
     """The templates of a JSON file: one, a list of named ones, or several by name."""
     value = _json(path).get("chat_template")
     if value is None:

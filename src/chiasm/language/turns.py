@@ -129,14 +129,14 @@ class Turns:
         for before in (rest, ""):
             if piece.startswith(before + tail):
                 return len(before + tail)
-        found = piece.find(tail)
-        if found < 0:
+        start = piece.find(tail)
+        if start < 0:
             raise DataError(
                 f"the chat template does not write {_quoted(tail)} before the answer of turn {index + 1}"
             )
-        return found + len(tail)
+        return start + len(tail)
 
-    def _stop(self, turns: Sequence[Turn], index: int, behind: str, roles: tuple[str, ...]) -> int:
+    def _stop(self, turns: Sequence[Turn], index: int, following: str, roles: tuple[str, ...]) -> int:
         """How much of what stands behind an answer's last letter is learnt; roles: of all up to the answer."""
         turn = turns[index]
         end = self._end(roles)
@@ -149,10 +149,10 @@ class Turns:
         if end and TOKEN.search(end) is None and end in words.strip():
             raise DataError(f"an answer holds {end!r}, with which the chat template ends one")
         for rest in (_rest(turn.text), ""):
-            if behind.startswith(rest + end):
+            if following.startswith(rest + end):
                 return len(rest + end)
         raise DataError(
-            f"the chat template ends the answer of turn {index + 1} with {_quoted(behind)}, not with "
+            f"the chat template ends the answer of turn {index + 1} with {_quoted(following)}, not with "
             f"{_quoted(end)}: a model would not learn to stop"
         )
 
@@ -165,9 +165,9 @@ class Turns:
 
         A space ends none: words have it too.
         """
-        behind = self._probe(roles)[-1]
-        special = TOKEN.search(behind)
-        end = behind if special is None else behind[: special.end()]
+        following = self._probe(roles)[-1]
+        special = TOKEN.search(following)
+        end = following if special is None else following[: special.end()]
         return end if end.strip(" ") else ""
 
     def _find_gap(self, roles: tuple[str, ...]) -> str:
@@ -189,10 +189,10 @@ class Turns:
 
     def _takes_parts(self) -> bool:
         """Whether contents are lists of parts: where images stand in them, or where nothing else is taken."""
-        alone, shown = ([("user", list_of(kinds))] for kinds in (("text",), ("image", "text")))
-        if self._prints(shown) and self._prints(alone) not in (None, self._prints(shown)):
+        text_only, with_image = ([("user", list_of(kinds))] for kinds in (("text",), ("image", "text")))
+        if self._prints(with_image) and self._prints(text_only) not in (None, self._prints(with_image)):
             return True
-        return self._prints([("user", _HOLDS)]) is None and self._prints(alone) is not None
+        return self._prints([("user", _HOLDS)]) is None and self._prints(text_only) is not None
 
     def _prints(self, turns: Sequence[tuple[str, Any]]) -> str | None:
         """The text of a conversation, or None where the template does not take it."""

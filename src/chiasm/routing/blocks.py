@@ -15,7 +15,7 @@ FEED_FORWARD = ("mlp", "feed_forward", "ffn")
 def feed_forwards(language: nn.Module, routing: str) -> dict[str, nn.Module]:
     """The feed-forward network of every block by its name, first block first; raises RecipeError for none."""
     name, stack = stack_of(language, routing)
-    found = {}
+    networks = {}
     for i, block in enumerate(stack):
         own = next((each for each in FEED_FORWARD if isinstance(getattr(block, each, None), nn.Module)), None)
         if own is None:
@@ -23,8 +23,8 @@ def feed_forwards(language: nn.Module, routing: str) -> dict[str, nn.Module]:
                 f"routing {routing!r}: {type(block).__name__} has no feed-forward network of its own "
                 f"({', '.join(FEED_FORWARD)}); its parts are {', '.join(n for n, _ in block.named_children())}"
             )
-        found[f"{name}.{i}.{own}"] = getattr(block, own)
-    return found
+        networks[f"{name}.{i}.{own}"] = getattr(block, own)
+    return networks
 
 
 def stack_of(language: nn.Module, routing: str) -> tuple[str, nn.ModuleList]:

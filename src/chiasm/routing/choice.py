@@ -64,39 +64,39 @@ def choose(
     tokens, experts = scores.shape
     noisy = scores if noise is None else scores + noise
     chosen, masks = [], []
-    left = gates
+    remaining = gates
     for _ in range(count):
-        best = left.argmax(1)
+        best = remaining.argmax(1)
         chosen.append(best)
         masks.append(functional.one_hot(best, experts))
-        left = noisy.masked_fill(torch.stack(masks).sum(0).bool(), -torch.inf)
-    room = None if capacity is None else _room(tokens, experts, capacity * count, least)
-    if room is not None:
-        masks = _placed(masks, room)
+        remaining = noisy.masked_fill(torch.stack(masks).sum(0).bool(), -torch.inf)
+    slots = None if capacity is None else _slots(tokens, experts, capacity * count, least)
+    if slots is not None:
+        masks = _placed(masks, slots)
     weights = torch.stack([gates * mask for mask in masks]).sum(0)
     if count > 1:  # a single choice keeps its gate, through which it learns
         weights = weights / weights.sum(1, keepdim=True).clamp(min=torch.finfo(weights.dtype).eps)
-    return Choice(torch.stack(chosen, 1), weights, gates, room)
+    return Choice(torch.stack(chosen, 1), weights, gates, slots)
 
 
-def gumbel(like: Tensor) -> Tensor:
+def gumbel(scores: Tensor) -> Tensor:
     """Gumbel noise: the largest of scores with it is a draw from their softmax."""
-    return -torch.empty_like(like).exponential_().log()
+    return -torch.empty_like(scores).exponential_().log()
 
 
-def _room(tokens: int, experts: int, factor: float, least: int) -> int:
+def _slots(tokens: int, experts: int, factor: float, least: int) -> int:
     # In float32, as the original rounds it.
     return max(int(torch.ceil(tokens / experts * torch.tensor(factor))), least)
 
 
-def _placed(masks: list[Int[Tensor, "n e"]], room: int) -> list[Int[Tensor, "n e"]]:
+def _placed(masks: list[Int[Tensor, "n e"]], slots: int) -> list[Int[Tensor, "n e"]]:
     if len(masks) == 1:
         # DeepSpeed takes topk of equals here, and with it whichever tokens topk takes.
-        kept = masks[0].topk(min(room, len(masks[0])), dim=0).indices
-        return [masks[0] * torch.zeros_like(masks[0]).scatter(0, kept, 1)]
+        chosen = masks[0].topk(min(slots, len(masks[0])), dim=0).indices
+        return [masks[0] * torch.zeros_like(masks[0]).scatter(0, chosen, 1)]
     placed, taken = [], masks[0].new_zeros(masks[0].shape[1])
     for mask in masks:
         place = mask.cumsum(0) - 1 + taken
-        placed.append(mask * (place < room))
+        placed.append(mask * (place < slots))
         taken = taken + mask.sum(0)
     return placed

@@ -20,7 +20,7 @@ FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BIL
 
 
 def cut(
-    picture: Image.Image, view: View, *, padding: tuple[int, int, int] | None = None
+    original: Image.Image, view: View, *, padding: tuple[int, int, int] | None = None
 ) -> Float[Tensor, "3 h w"]:
     """The part of a picture that a view looks at: RGB in [0, 1], resized as the view says.
 
@@ -28,9 +28,9 @@ def cut(
     on white.
     """
     if view.via is not None:
-        large = cut(picture, replace(view, size=view.via, via=None), padding=padding)
+        large = cut(original, replace(view, size=view.via, via=None), padding=padding)
         return functional.interpolate(large[None], tuple(view.size), mode="bicubic")[0].clamp(0, 1)
-    image, method = opaque(picture, "the picture"), FILTERS[view.filter]
+    image, method = opaque(original, "the picture"), FILTERS[view.filter]
     padding = view.padding if padding is None else padding
     left, top, right, bottom = view.box
     # One axis after the other, as PIL does inside. The padded axis comes last, so that a picture of 10x20000
