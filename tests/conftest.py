@@ -1,8 +1,6 @@
 """What all tests share: one thread, a cache of their own, no network, and one tiny model that sees and draws."""
 
-import gc
 import os
-import sys
 from copy import deepcopy
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -13,6 +11,20 @@ import pytest
 import torch
 
 from tiny_recipe import TINY
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--plugin", action="append", default=[], help="a file of parts that the contract tests try too"
+    )
+
+
+def pytest_configure(config):
+    """Before the tests are collected, which are one for each part."""
+    if config.getoption("--plugin"):
+        from chiasm import use
+
+        use(*config.getoption("--plugin"))
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -29,17 +41,20 @@ def _same_numbers():
 
 @pytest.fixture
 def nothing_left_behind():
-    """A plugin registers for the process; here each test begins without."""
-    from chiasm.evaluation import metrics
+    """What a test defines, or loads as a plugin, is registered for the process: it is forgotten after the test."""
+    from chiasm import plugins
+    from chiasm.registry import Registry
 
-    registered, imported = dict(metrics._metrics), set(sys.modules)
+    before = {kind: set(each._definitions) for kind, each in Registry.kinds.items()}
+    loaded, texts = dict(plugins._loaded), dict(plugins._texts)
     yield
-    metrics._metrics.clear()
-    metrics._metrics.update(registered)
-    for name in set(sys.modules) - imported:
-        if name.startswith("chiasm_plugin_"):
-            del sys.modules[name]
-    gc.collect()  # the subclasses of `Task` that a plugin defined
+    for kind, each in Registry.kinds.items():
+        for name, definition in list(each._definitions.items()):
+            if name not in before.get(kind, ()) and not definition.__module__.startswith("chiasm."):
+                del each._definitions[name]
+    for current, former in ((plugins._loaded, loaded), (plugins._texts, texts)):
+        current.clear()
+        current.update(former)
 
 
 @pytest.fixture

@@ -1,5 +1,11 @@
-"""What every registered part must keep, from the day it is registered: one tiny model a part."""
+"""What every registered part must keep, from the day it is registered: one tiny model a part.
 
+A part brings its own example (`Part.example`). Parts of a file outside the package are tried too with
+`pytest tests/test_contracts.py --plugin FILE`.
+"""
+
+from collections import Counter
+from contextlib import contextmanager
 from copy import deepcopy
 
 import pytest
@@ -13,6 +19,7 @@ from chiasm.errors import RecipeError
 from chiasm.generation import Session, draw
 from chiasm.generators import Generators
 from chiasm.heads import Sampling
+from chiasm.indivisible import reasons
 from chiasm.losses import objective
 from chiasm.model import Model
 from chiasm.recipe import Stage, load_recipe
@@ -22,104 +29,6 @@ from chiasm.training.optimiser import build_optimiser
 from chiasm.training.step import DocumentsAim, TokenizerAim, TrainStep
 from tiny_recipe import TINY
 
-# Options for the parts whose defaults do not fit a tiny model; every other part is tried with its defaults.
-SMALL_VQGAN = {"size": 32, "width": 32, "multipliers": [1, 2, 2], "depth": 1}
-SMALL_VQGAN |= {"latent_width": 8, "codebook_size": 16}
-SMALL_LAVIT = {"encoder": {"type": "vit", "patch_size": 8, "width": 16, "depth": 1, "heads": 2, "size": 32},
-               "size": 32, "codebook_size": 16, "code_width": 8, "depth": 1, "heads": 2, "hidden": 16,
-               "decoder_depth": 1}  # fmt: skip
-SMALL_VAE = {"block_out_channels": [8, 8, 8, 8], "down_block_types": ["DownEncoderBlock2D"] * 4,
-             "up_block_types": ["UpDecoderBlock2D"] * 4, "norm_num_groups": 4, "layers_per_block": 1}  # fmt: skip
-SMALL_UNET = {"block_out_channels": [8, 16], "layers_per_block": 1, "norm_num_groups": 4, "attention_head_dim": 2,
-              "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D"],
-              "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D"]}  # fmt: skip
-SMALL_SDXL = {**SMALL_UNET, "cross_attention_dim": 2048, "addition_embed_type": "text_time",
-              "addition_time_embed_dim": 8, "projection_class_embeddings_input_dim": 1328}  # fmt: skip
-SMALL_DRAWING = {"size": 32, "steps": 2, "depth": 1, "heads": 2, "hidden": 16, "vae": SMALL_VAE}
-EXAMPLES = {
-    ("views", "whole"): {"size": 32},
-    ("views", "letterbox"): {"size": 32},
-    ("views", "framed"): {"size": 32},
-    ("views", "any_resolution"): {"size": 16, "resolutions": [[32, 32]]},
-    ("views", "hd_tiles"): {"size": 16, "tiles": 2},
-    ("views", "native"): {"patch": 8},
-    ("views", "bounded"): {"patch": 8, "longest": 32, "shortest": 8},
-    ("encoder", "vit"): {"patch_size": 8, "width": 16, "depth": 2, "heads": 2, "size": 32},
-    ("encoder", "patches"): {"patch_size": 8},
-    ("encoder", "efficientnet_lite"): {"checkpoint": None, "strides": [8, 16]},
-    ("encoder", "transformers"): {
-        "config": {"model_type": "clip_vision_model", "hidden_size": 16, "intermediate_size": 32, "image_size": 32,
-                   "patch_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2},
-    },
-    ("encoder", "siglip_native"): {
-        "config": {"model_type": "siglip_vision_model", "hidden_size": 16, "intermediate_size": 32,
-                   "image_size": 32, "patch_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2},
-    },
-    ("encoder", "siglip_naflex"): {
-        "config": {"model_type": "siglip2_vision_model", "hidden_size": 16, "intermediate_size": 32,
-                   "num_patches": 16, "patch_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2},
-    },
-    ("encoder", "eva"): {"size": 32, "patch_size": 8, "width": 16, "depth": 2, "heads": 2, "hidden": 24,
-                         "rotary": 4},
-    ("encoder", "sam"): {"size": 32, "patch_size": 8, "width": 16, "depth": 2, "heads": 2, "hidden": 32,
-                         "window": 3, "global_layers": [1], "neck": 8, "downsample": [12], "resize": 6,
-                         "early": True},
-    ("encoder", "hybrid"): {
-        "encoders": [{"type": "patches", "patch_size": 8}, {"type": "patches", "patch_size": 4}],
-        "sizes": [None, 16],
-    },
-    ("connector", "qformer"): {"queries": 3, "width": 8, "depth": 2, "heads": 2, "hidden": 16},
-    ("connector", "embedding"): {"grid": [4, 4]},
-    ("connector", "lavit"): {"depth": 1, "heads": 4, "hidden": 16},
-    ("language", "causal"): TINY["model"]["language"],
-    ("language", "var"): {"width": 32, "depth": 2, "heads": 4, "vocabulary": 400},
-    ("language", "beit3"): {"width": 32, "depth": 2, "heads": 4, "hidden": 48, "context": 256, "vocabulary": 400},
-    ("language", "llamagen"): {"width": 32, "depth": 2, "heads": 4, "hidden": 48, "context": 256,
-                               "vocabulary": 400},
-    ("language", "llamagen_captions"): {
-        "width": 32, "depth": 2, "heads": 4, "hidden": 48, "context": 256, "vocabulary": 400,
-        "config": {"model_type": "t5", "d_model": 16, "d_kv": 8, "d_ff": 24, "num_layers": 1, "num_heads": 2},
-    },
-    ("routing", "lora"): {"rank": 2},
-    ("routing", "partial_lora"): {"rank": 2},
-    ("routing", "moe"): {"experts": 3},
-    ("image_tokenizer", "vq"): TINY["model"]["image_tokenizer"],
-    ("image_tokenizer", "vqgan"): SMALL_VQGAN,
-    ("image_tokenizer", "vqgan_gumbel"): SMALL_VQGAN,
-    ("image_tokenizer", "vqgan_cosine"): SMALL_VQGAN,
-    ("image_tokenizer", "vqgan_unit"): SMALL_VQGAN,
-    ("image_tokenizer", "vqgan_video"): {"size": 32, "width": 32, "multipliers": [1, 1, 1], "depth": 1,
-                                         "attention_levels": [2], "codebook_size": 16},
-    ("image_tokenizer", "vqgan_bits"): {"size": 32, "width": 32, "multipliers": [1, 1, 1], "bits": 4,
-                                        "depths": [1, 1, 1],
-                                        "decoder_multipliers": [1, 1, 2], "decoder_depths": [1, 1, 1]},
-    ("image_tokenizer", "multi_scale"): {"scales": [1, 2, 4], "width": 32, "multipliers": [1, 1, 1, 1], "depth": 1,
-                                         "convolutions": 0,
-                                         "code_width": 8, "codebook_size": 16},
-    ("image_tokenizer", "lavit"): {**SMALL_LAVIT, "painter": 16},
-    ("image_tokenizer", "lfq"): {"size": 32, "width": 32, "multipliers": [1, 2, 2], "depth": 1, "bits": 5},
-    ("image_tokenizer", "lfq_video"): {"size": 32, "width": 32, "multipliers": [1, 2, 2], "depth": 1, "bits": 5},
-    ("image_tokenizer", "vqgan_fsq"): {"size": 32, "width": 32, "multipliers": [1, 2, 2], "depth": 1,
-                                       "latent_width": 8, "levels": [4, 3]},
-    ("image_tokenizer", "vqgan_lfq"): {"size": 32, "width": 32, "multipliers": [1, 2, 2], "depth": 1,
-                                       "latent_width": 8, "bits": 4},
-    ("image_tokenizer", "vqgan_muse"): SMALL_VQGAN,
-    ("image_tokenizer", "vqvae2"): {"size": 32, "width": 16, "depth": 1, "residual_width": 8, "code_width": 8,
-                                    "codebook_size": 16},
-    ("image_head", "factorised"): {"bits": [1, 3], "depth": 1, "heads": 4, "hidden": 48},
-    ("image_decoder", "lavit_diffusion"): {**SMALL_DRAWING, "unet": SMALL_SDXL},
-    ("image_decoder", "lavit_diffusion_sd15"): {
-        **SMALL_DRAWING, "empty_tokens": 5, "unet": {**SMALL_UNET, "cross_attention_dim": 24},
-    },
-}  # fmt: skip
-# The other slots of the tiny model that a part needs to be so.
-BESIDE = {
-    ("image_head", "next_scale"): {
-        "image_tokenizer": {"type": "multi_scale", **EXAMPLES["image_tokenizer", "multi_scale"]}
-    },
-    ("image_decoder", "lavit_diffusion"): {"image_tokenizer": {"type": "lavit", **SMALL_LAVIT}},
-    ("image_decoder", "lavit_diffusion_sd15"): {"image_tokenizer": {"type": "lavit", **SMALL_LAVIT}},
-}
 EVERY = [(slot, name) for slot in parts.SLOTS if slot not in parts.OUTSIDE for name in parts.names(slot)]
 
 
@@ -133,8 +42,8 @@ def made(part):
     """A recipe with the part in its slot, its model, some documents and their samples."""
     slot, name = part
     raw = deepcopy(TINY)
-    raw["model"] |= BESIDE.get(part, {})
-    raw["model"][slot] = {**EXAMPLES.get(part, {}), "type": name}
+    raw["model"] |= parts.lookup(slot, name).example_neighbours()
+    raw["model"][slot] = {"type": name, **parts.lookup(slot, name).example()}
     recipe = load_recipe(raw)
     model = Model(recipe.model, texts=corpus(recipe))
     world = parts.build("data", recipe.data["world"])
@@ -149,9 +58,10 @@ def losses(model, documents):
 
 def test_promised_tokens_are_made_and_every_loss_is_finite(made):
     _, model, samples = made
-    found = losses(model, [document(model.contract, sample) for sample in samples])
-    assert set(found) >= {"image", *(["text"] if model.language.says else [])}
-    assert all(torch.isfinite(loss.sum) and loss.count > 0 for loss in found.values())
+    for training in (True, False):
+        batch_losses = losses(model.train(training), [document(model.contract, sample) for sample in samples])
+        assert set(batch_losses) >= {"image", *(["text"] if model.language.says else [])}
+        assert all(torch.isfinite(loss.sum) and loss.count > 0 for loss in batch_losses.values())
     span = model.contract.span
     if span is not None:
         assert [place for place, _, _ in span.coordinates] == list(range(span.length))
@@ -162,11 +72,7 @@ def test_all_that_learns_gets_a_gradient_and_nothing_frozen_does(part, made):
     slot = part[0]
     if slot == "image_tokenizer":
         model.train_only([slot])
-        pictures = [
-            PictureReader(model.contract).target(item)
-            for s in samples for m in s.messages for item in m.content if not isinstance(item, str)
-        ]  # fmt: skip
-        objective(model.image_tokenizer.losses(torch.stack(pictures))).backward()
+        objective(model.image_tokenizer.losses(torch.stack(images_of(model, samples)))).backward()
     else:
         # What decodes learns from no document.
         part_learns = slot not in ("views", "image_decoder") and any(
@@ -185,11 +91,12 @@ def test_no_document_sees_another(made):
     _, model, samples = made
     documents = [document(model.contract, sample) for sample in samples[:4]]
     batch, _ = pack([documents])
-    embeddings = torch.randn(*batch.ids.shape, model.language.width, requires_grad=True)
-    hidden = model.language(embeddings, batch.layout)
-    hidden[0, batch.documents[0] == 1].sum().backward()
-    assert embeddings.grad[0, batch.documents[0] != 1].abs().sum() == 0
-    assert embeddings.grad[0, batch.documents[0] == 1].abs().sum() > 0
+    for training in (True, False):
+        embeddings = torch.randn(*batch.ids.shape, model.language.width, requires_grad=True)
+        hidden = model.train(training).language(embeddings, batch.layout)
+        hidden[0, batch.documents[0] == 1].sum().backward()
+        assert embeddings.grad[0, batch.documents[0] != 1].abs().sum() == 0
+        assert embeddings.grad[0, batch.documents[0] == 1].abs().sum() > 0
 
 
 def test_packed_loss_is_the_sum_of_the_unpacked(made):
@@ -204,16 +111,25 @@ def test_packed_loss_is_the_sum_of_the_unpacked(made):
         torch.testing.assert_close(loss.sum, total, rtol=1e-4, atol=1e-3)
 
 
-def stepped(model, stage, micro_batches, monkeypatch):
-    """Gradients and losses of one step of a copy of the model; what is drawn is the same for every sample."""
-    model = deepcopy(model)
-    model.train_only(stage.train)
-    aim = TokenizerAim(model) if "image_tokenizer" in stage.train else DocumentsAim(model)
-    step = TrainStep(aim, build_optimiser(model, stage), stage, Ranks(), torch.device("cpu"))
+def aim_of(model, stage):
+    return TokenizerAim(model) if "image_tokenizer" in stage.train else DocumentsAim(model)
+
+
+@contextmanager
+def unrandom(monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(torch.Tensor, "exponential_", lambda self, *_, **__: self.fill_(1.0))
         patched.setattr(torch.nn.functional, "dropout", lambda x, *_, **__: x)
         torch.manual_seed(0)
+        yield
+
+
+def stepped(model, stage, micro_batches, monkeypatch):
+    """Gradients and losses of one step of a copy of the model; what is drawn is the same for every sample."""
+    model = deepcopy(model)
+    model.train_only(stage.train)
+    step = TrainStep(aim_of(model, stage), build_optimiser(model, stage), stage, Ranks(), torch.device("cpu"))
+    with unrandom(monkeypatch):
         outcome = step(micro_batches)
     return outcome, {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
 
@@ -240,35 +156,48 @@ def batch_of(model, rows):
     return PictureReader(model.contract).attach(batch, slots)
 
 
-# What a step may not be shared out for: something in it is taken over a whole batch.
-INDIVISIBLE = {
-    ("routing", "moe"): "keeps the use of its experts alike",
-    ("image_tokenizer", "vqgan_video"): "BatchNorm3d",
-    **{("image_tokenizer", name): "entropy of the codes' mean use"
-       for name in ("lfq", "lfq_video", "vqgan_lfq", "vqgan_bits")},
-}  # fmt: skip
+def images_of(model, samples):
+    return [
+        PictureReader(model.contract).target(item)
+        for s in samples for m in s.messages for item in m.content if not isinstance(item, str)
+    ]  # fmt: skip
+
+
+def gradient(model, stage, batches, monkeypatch):
+    """Of a step over these batches, also where it may not be shared out; draws as in `stepped`."""
+    model = deepcopy(model)
+    model.train_only(stage.train)
+    aim = aim_of(model, stage)
+    with unrandom(monkeypatch):
+        batch_losses = [aim.losses(batch) for batch in batches]
+    counts = Counter()
+    for each in batch_losses:
+        counts.update({name: float(loss.count) for name, loss in each.items()})
+    sum(objective(each, counts) for each in batch_losses).backward()
+    return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
 
 def test_a_step_over_batches_of_one_is_a_step_over_one_batch_of_all(part, made, monkeypatch):
-    """In training mode; or it is refused, by the name of what is no sum over samples."""
+    """In training mode. What refuses it says why, and is right to: it is no sum over samples."""
     _, model, samples = made
     if part[0] == "image_tokenizer":
-        pictures = [
-            PictureReader(model.contract).target(item)
-            for s in samples for m in s.messages for item in m.content if not isinstance(item, str)
-        ]  # fmt: skip
-        whole = [torch.stack(pictures[:4])]
-        apart = [picture[None] for picture in pictures[:4]]
+        images = images_of(model, samples)
+        whole, apart = [torch.stack(images[:4])], [image[None] for image in images[:4]]
     else:
         documents = [document(model.contract, sample) for sample in samples[:6]]
         whole = [batch_of(model, [[each] for each in documents])]
         apart = [batch_of(model, [[each]]) for each in documents]
     stage = stage_of(part, model, accumulate=len(apart))
-    if part in INDIVISIBLE:
-        with pytest.raises(
-            RecipeError, match=f"accumulates over {len(apart)} batches, but .*{INDIVISIBLE[part]}"
-        ):
+    model.train_only(stage.train)
+    why = [
+        reason for module in aim_of(model, stage).modules() for reason in reasons(module, ranks=False, rows=1)
+    ]
+    if why:
+        with pytest.raises(RecipeError) as refusal:
             stepped(model, stage, apart, monkeypatch)
+        assert f"accumulates over {len(apart)} batches, but {why[0]}" in str(refusal.value)
+        one, other = (gradient(model, stage, batches, monkeypatch) for batches in (whole, apart))
+        assert (one - other).norm() > 1e-4 * one.norm()
         return
     together = stepped(model, stage_of(part, model), whole, monkeypatch)
     assert_same_step(together, stepped(model, stage, apart, monkeypatch))
@@ -286,16 +215,21 @@ def test_packed_is_unpacked_in_training_too(part, made, monkeypatch):
 
 def test_saved_and_loaded_it_is_the_same_bit_for_bit(made, tmp_path):
     recipe, model, samples = made
-    model.eval()
     save_model(model, recipe, tmp_path / "saved")
-    again = load_model(tmp_path / "saved").eval()
+    again = load_model(tmp_path / "saved")
     assert set(model.state_dict()) == set(again.state_dict())
     for name, value in model.state_dict().items():
         assert torch.equal(value, again.state_dict()[name]), name
     documents = [document(model.contract, sample) for sample in samples]
-    with torch.no_grad():
-        for name, loss in losses(model, documents).items():
-            assert torch.equal(loss.sum, losses(again, documents)[name].sum)
+    for training in (True, False):
+        batch_losses = []
+        for each in (model, again):
+            torch.manual_seed(0)
+            with torch.no_grad():
+                batch_losses.append(losses(each.train(training), documents))
+        assert {name: loss.sum for name, loss in batch_losses[0].items()} == {
+            name: loss.sum for name, loss in batch_losses[1].items()
+        }
 
 
 def test_the_cache_equals_a_full_pass(made):

@@ -11,12 +11,7 @@ from chiasm.errors import RecipeError
 from chiasm.parts import SLOTS, Part, lookup, names, options
 from chiasm.recipe import load_recipe
 
-
-@pytest.fixture
-def registry(monkeypatch):
-    """Parts defined by a test are forgotten after it."""
-    copy = {slot: dict(parts._registry[slot]) for slot in parts.SLOTS if parts._discover(slot) is None}
-    monkeypatch.setattr(parts, "_registry", copy)
+pytestmark = pytest.mark.usefixtures("nothing_left_behind")
 
 
 def refused(spec, slot="connector"):
@@ -75,18 +70,18 @@ def test_every_option_of_a_part_is_explained(slot):
         assert [o.name for o in parts.options(part).values() if not o.help] == [], f"{slot} {name}"
 
 
-def test_a_name_means_one_part_also_for_classes_of_equal_names(registry):
+def test_a_name_means_one_part_also_for_classes_of_equal_names():
     with pytest.raises(RecipeError, match=re.escape("connector 'mlp' is defined twice")):
         type("MLP", (Connector,), {"__module__": "elsewhere", "__qualname__": "MLP"}, name="mlp")
 
 
-def test_a_class_that_is_defined_again_replaces_itself(registry):
+def test_a_class_that_is_defined_again_replaces_itself():
     for _ in range(2):
         type("Mine", (Connector,), {"__module__": "notebook", "__qualname__": "Mine"}, name="mine")
     assert "mine" in parts.names("connector")
 
 
-def test_a_required_option_is_asked_for(registry):
+def test_a_required_option_is_asked_for():
     class Needy(Connector, name="needy"):
         def __init__(self, in_width: int, out_width: int, *, rank: PositiveInt):
             super().__init__()
@@ -94,7 +89,7 @@ def test_a_required_option_is_asked_for(registry):
     assert refused({"type": "needy"}) == "connector 'needy' needs the option 'rank' (int) at model.connector"
 
 
-def test_an_option_may_be_a_part_or_several(registry):
+def test_an_option_may_be_a_part_or_several():
     class Nested(Connector, name="nested"):
         def __init__(self, in_width: int, out_width: int, *, one: Optional[Encoder], many: list[Encoder]):  # noqa: UP045
             super().__init__()

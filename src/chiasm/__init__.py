@@ -22,9 +22,20 @@ if TYPE_CHECKING:
     from chiasm.recipe import Recipe
 
 __version__ = "0.1.0"
-__all__ = ["ChiasmError", "evaluate", "load", "load_recipe", "train"]
+__all__ = ["ChiasmError", "evaluate", "load", "load_recipe", "train", "use"]
 
 # Heavy modules are imported inside: `import chiasm` and `chiasm --help` stay quick.
+
+
+def use(*plugins: str | Path) -> None:
+    """Load parts, evaluation tasks, metrics and checkpoint families of one's own, from files or modules.
+
+    Everything in them is then found by its name, as what comes with Chiasm. Nothing else loads such a file: no
+    recipe and no checkpoint can name one. Raises ChiasmError for one that cannot be imported.
+    """
+    from chiasm.plugins import load_plugins
+
+    load_plugins(plugins)
 
 
 def load(
@@ -83,7 +94,7 @@ def evaluate(
     """Measure a trained run; writes eval.json and report.html into its folder and returns the figures.
 
     overrides: `dotted.key=value` of the recipe's evaluation, sampling and data (`evaluation.metric=contains`).
-    plugins: Python files or modules with metrics and tasks of one's own. device, dtype: as for `load`.
+    plugins: as for `use`, which they are given to. device, dtype: as for `load`.
     """
     from chiasm.evaluation.evaluate import evaluate as run
 

@@ -32,9 +32,24 @@ Overrides = Annotated[
 Tiny = Annotated[bool, typer.Option("--tiny", help="the recipe's overlay for a laptop")]
 Folder = Annotated[Path, typer.Argument(help="a run's folder or a checkpoint", metavar="RUN")]
 tokenizer_app = typer.Typer(help="Look at image tokenizers.", no_args_is_help=True, rich_markup_mode=MARKUP)
+
+
+def _use(plugins: list[str] | None) -> list[str] | None:
+    if plugins:
+        from chiasm import use
+
+        use(*plugins)
+    return plugins
+
+
+# Loaded before the command begins, which needs to do nothing with it.
 Plugins = Annotated[
     Optional[list[str]],  # noqa: UP045
-    typer.Option("--plugin", help="a Python file or module with parts, metrics and tasks of your own"),
+    typer.Option(
+        "--plugin",
+        callback=_use,
+        help="a Python file or module with parts, tasks, metrics or checkpoint families of your own",
+    ),
 ]
 app.add_typer(tokenizer_app, name="tokenizer")
 Seed = Annotated[int, typer.Option(help="of the sampling")]
@@ -83,6 +98,7 @@ def quickstart(
     overrides: Overrides = None,
     device: Device = None,
     dtype: Dtype = None,
+    plugins: Plugins = None,
 ) -> None:
     """Train a model that answers questions about pictures and draws, evaluate it, and write a report."""
     from chiasm.evaluation.evaluate import is_evaluated
@@ -109,12 +125,10 @@ def train(
     plugins: Plugins = None,
 ) -> None:
     """Train a recipe. The same command continues a run that was stopped, bit for bit."""
-    from chiasm.plugins import load_plugins
     from chiasm.recipe import load_recipe
     from chiasm.terminal.next_steps import next_steps
     from chiasm.training.train import train as run
 
-    load_plugins(plugins or ())
     loaded = load_recipe(recipe, overrides or (), tiny=tiny)
     place = folder or Path("runs") / (loaded.name + ("-tiny" if tiny else ""))
     _say(next_steps(loaded, run(loaded, place, device=device, dtype=dtype, other_data=other_data)))
@@ -139,7 +153,6 @@ def evaluate(
         folder,
         overrides=overrides or (),
         only=only or (),
-        plugins=plugins or (),
         say=_say,
         device=device,
         dtype=dtype,
@@ -155,6 +168,7 @@ def chat(
     seed: Seed = 0,
     device: Device = None,
     dtype: Dtype = None,
+    plugins: Plugins = None,
 ) -> None:
     """Talk to a model in the terminal; images whose paths stand in a message are read."""
     with _starting():
@@ -175,6 +189,7 @@ def generate(
     seed: Seed = 0,
     device: Device = None,
     dtype: Dtype = None,
+    plugins: Plugins = None,
 ) -> None:
     """Draw pictures from words."""
     with _starting():
@@ -202,6 +217,7 @@ def complete(
     seed: Seed = 0,
     device: Device = None,
     dtype: Dtype = None,
+    plugins: Plugins = None,
 ) -> None:
     """Draw what follows in a row of pictures, without words or guidance; all must fit into the context."""
     with _starting():
@@ -222,11 +238,9 @@ def show(
     plugins: Plugins = None,
 ) -> None:
     """Print the shapes through every slot, where its code lies, parameters, FLOPs and image tokens."""
-    from chiasm.plugins import load_plugins
     from chiasm.recipe import load_recipe
     from chiasm.terminal.show import show as run
 
-    load_plugins(plugins or ())
     run(load_recipe(recipe, overrides or (), tiny=tiny), whole=whole)
 
 
@@ -240,16 +254,17 @@ def check(
     plugins: Plugins = None,
 ) -> None:
     """Decode the first samples of a recipe's data, coloured by loss mask and kind."""
-    from chiasm.plugins import load_plugins
     from chiasm.recipe import load_recipe
     from chiasm.terminal.check import check as run
 
-    load_plugins(plugins or ())
     run(load_recipe(recipe, overrides or (), tiny=tiny), samples, every=every)
 
 
 @app.command()
-def parts(slot: Annotated[Optional[str], typer.Argument(help="only this slot")] = None) -> None:  # noqa: UP045
+def parts(
+    slot: Annotated[Optional[str], typer.Argument(help="only this slot")] = None,  # noqa: UP045
+    plugins: Plugins = None,
+) -> None:
     """List the parts of every slot with their options."""
     from chiasm.terminal.parts import table
 
@@ -306,6 +321,7 @@ def import_(
             help="of a training checkpoint, the moving average of its weights (EMA), not the weights",
         ),
     ] = False,
+    plugins: Plugins = None,
 ) -> None:
     """Turn an original project's checkpoint into one of Chiasm."""
     from chiasm.interop import import_checkpoint
@@ -317,7 +333,7 @@ def import_(
 
 
 @app.command()
-def families() -> None:
+def families(plugins: Plugins = None) -> None:
     """List the public checkpoints that `chiasm import` knows."""
     from chiasm.terminal.families import table
 
@@ -329,6 +345,7 @@ def export(
     source: Annotated[Path, typer.Argument(help="folder of a Chiasm checkpoint")],
     destination: Annotated[Path, typer.Argument(help="folder of the new public checkpoint")],
     to: Annotated[Optional[str], typer.Option(help="the family; default: the one it came from")] = None,  # noqa: UP045
+    plugins: Plugins = None,
 ) -> None:
     """Turn a Chiasm checkpoint into an original project's layout."""
     from chiasm.interop import export_checkpoint
@@ -341,6 +358,7 @@ def export(
 def merge(
     folder: Folder,
     destination: Annotated[Path, typer.Argument(help="folder of the new checkpoint")],
+    plugins: Plugins = None,
 ) -> None:
     """Add the low-rank updates of a run (routing: lora) to its weights: a model that can be exported."""
     from chiasm.interop.merging import merge_checkpoint
@@ -369,6 +387,7 @@ def upgrade(
 def verify(
     cases: Annotated[list[Path], typer.Argument(help="parity cases or folders of them", metavar="CASE...")],
     as_json: Annotated[bool, typer.Option("--json", help="print data")] = False,
+    plugins: Plugins = None,
 ) -> None:
     """Replay recorded runs of the originals with Chiasm's parts and compare every output."""
     from chiasm.terminal.verify import run
@@ -393,6 +412,7 @@ def tokenizer_report(
     ] = None,
     device: Device = None,
     dtype: Dtype = None,
+    plugins: Plugins = None,
 ) -> None:
     """Measure rate and distortion of image tokenizers on held-out pictures: table, plot, reconstructions."""
     from chiasm.terminal.tokenizer import report

@@ -1,4 +1,4 @@
-"""How a name in a recipe becomes a part: registration, options and building.
+"""How a name in a recipe becomes a part: options and building.
 
 A slot is an abstract class (`class Connector(Part, slot="connector")`); a part is a subclass with a name
 (`class MLP(Connector, name="mlp")`). A part's options are the keyword-only arguments of its constructor and
@@ -7,20 +7,19 @@ are defined nowhere else; what the builder wires, such as widths, is positional.
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import operator
-import pkgutil
 import re
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache, reduce
+from functools import reduce
 from typing import Annotated, Any, ClassVar, Union, get_args, get_origin
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from chiasm.errors import RecipeError, excerpt, nearest, quoted
+from chiasm.registry import Registry
 from chiasm.safe_yaml import check_plain
 
 # The slots in the order in which data passes through them, and the package that holds each one's parts.
@@ -36,10 +35,11 @@ SLOTS = {
     "image_decoder": "chiasm.decoders",
     "objective": "chiasm.objectives",
     "critic": "chiasm.critics",
+    "task": "chiasm.evaluation.tasks",
 }
-OUTSIDE = ("data", "objective", "critic")  # slots that are not of the model
+OUTSIDE = ("data", "objective", "critic", "task")  # slots that are not of the model
 
-_registry: dict[str, dict[str, type[Part]]] = {slot: {} for slot in SLOTS}
+_registries: dict[str, Registry[type[Part]]] = {slot: Registry(slot, at) for slot, at in SLOTS.items()}
 
 
 class Part:
@@ -53,21 +53,28 @@ class Part:
         super().__init_subclass__(**kwargs)
         if slot is not None:
             cls.slot = slot
-        if name is None:
-            return
-        known = _registry[cls.slot].get(name)
-        if known is not None and _place(known) != _place(cls):
-            raise RecipeError(
-                f"{cls.slot} {quoted(name)} is defined twice: {_place(known)} and {_place(cls)}; rename one of them"
-            )
-        cls.name = name
-        _registry[cls.slot][name] = cls
+        if name is not None:
+            _registry(cls.slot).add(name, cls)
+            cls.name = name
 
     def standalone(self) -> dict[str, Any]:
         """Options that rebuild the part's structure without the checkpoint it was made from.
 
         They are saved with a trained model, so that loading it needs nothing but its own folder.
         """
+        return {}
+
+    @classmethod
+    def example(cls) -> dict[str, Any]:
+        """Options of a small one, which the tests of all parts build; without any, the defaults are small.
+
+        It stands in a model of width 32 whose images have 32 x 32 pixels.
+        """
+        return {}
+
+    @classmethod
+    def example_neighbours(cls) -> dict[str, dict[str, Any]]:
+        """By slot, the parts that stand beside the example where not any other will do."""
         return {}
 
 
@@ -104,17 +111,12 @@ def _unbounded(annotation: Any) -> Any:
 
 def names(slot: str) -> list[str]:
     """The names of all parts of a slot."""
-    _discover(slot)
-    return sorted(_registry[slot])
+    return list(_registry(slot).items())
 
 
 def lookup(slot: str, name: str) -> type[Part]:
     """The part class that `name` stands for in `slot`; raises RecipeError with the nearest name."""
-    _discover(slot)
-    try:
-        return _registry[slot][name]
-    except KeyError:
-        raise RecipeError(f"there is no {slot} {quoted(name)}{nearest(name, _registry[slot])}") from None
+    return _registry(slot).lookup(name)
 
 
 def options(part: type[Part]) -> dict[str, Option]:
@@ -207,14 +209,10 @@ def _nested_slot(annotation: Any) -> str | None:
     return None
 
 
-@cache
-def _discover(slot: str) -> None:
-    """Import every module of the slot's package, so that each part in it registers itself."""
-    if slot not in SLOTS:
-        raise RecipeError(f"there is no slot {slot!r}{nearest(slot, SLOTS)}")
-    package = importlib.import_module(SLOTS[slot])
-    for module in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
-        importlib.import_module(module.name)
+def _registry(slot: str) -> Registry[type[Part]]:
+    if slot not in _registries:
+        raise RecipeError(f"there is no slot {quoted(slot)}{nearest(slot, SLOTS)}")
+    return _registries[slot]
 
 
 def _argument_docs(part: type[Part]) -> dict[str, str]:
@@ -230,7 +228,3 @@ def _argument_docs(part: type[Part]) -> dict[str, str]:
 
 def _example(slot: str) -> str:
     return next(iter(names(slot)), "NAME")
-
-
-def _place(part: type[Part]) -> str:
-    return f"{part.__module__}.{part.__qualname__}"

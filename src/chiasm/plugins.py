@@ -1,18 +1,20 @@
-"""Parts, metrics and tasks of one's own, from a file or a module that the user names."""
+"""Parts, tasks, metrics, families and replays of one's own, from a file or a module that the user names."""
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
 import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from chiasm.errors import ChiasmError, excerpt, reason
 
 _MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
+_loaded: dict[str, None] = {}  # as they were named, in order
+_texts: dict[Path, bytes] = {}  # of the files; one that has been edited is imported again
 
 
 def load_plugins(references: Iterable[str | Path]) -> None:
@@ -31,6 +33,12 @@ def load_plugins(references: Iterable[str | Path]) -> None:
             raise
         except Exception as error:  # whatever the user's code raises
             raise ChiasmError(f"the plugin {reference} cannot be imported: {reason(error)}") from None
+        _loaded[str(reference)] = None
+
+
+def loaded() -> list[str]:
+    """The plugins of this process as they were named, for a record, and for other processes that need the same."""
+    return list(_loaded)
 
 
 def _import_module(name: str) -> None:
@@ -48,28 +56,25 @@ def _import_module(name: str) -> None:
         ) from None
 
 
-def place(definition: Any) -> str:
-    """Where a function or a class is defined; two of one name are the same, imported again, only in one place."""
-    name = getattr(definition, "__qualname__", None) or repr(definition)
-    module = sys.modules.get(definition.__module__)
-    return f"{name} in {getattr(module, '__file__', None) or definition.__module__}"
-
-
 def _import_file(path: Path) -> None:
     if not path.is_file():
         raise ChiasmError(
             f"there is no plugin at {excerpt(path)}; it is a Python file or the name of a module"
         )
-    name = f"chiasm_plugin_{path.stem}_{abs(hash(str(path))):x}"
-    if name in sys.modules:
+    text = path.read_bytes()
+    if _texts.get(path) == text:
         return
+    # A name that is the same in every process, so that what is pickled in one is found in another.
+    name = f"chiasm_plugin_{path.stem}_{hashlib.blake2b(bytes(path), digest_size=8).hexdigest()}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
-    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
+    before, sys.modules[name] = sys.modules.get(name), module
     try:
-        spec.loader.exec_module(module)
+        exec(compile(text, path, "exec", dont_inherit=True), module.__dict__)
     except BaseException:
         del sys.modules[name]
+        if before is not None:
+            sys.modules[name] = before
         raise
+    _texts[path] = text

@@ -148,6 +148,7 @@ class Evaluation(Strict):
     answer_tokens: int | None = Field(
         None, gt=0, le=1 << 22, description="most tokens of an answer; default: by the longest true one"
     )
+    tasks: dict[str, dict[str, Any]] = Field({}, description="options of evaluation tasks, by their names")
 
 
 class Start(Strict):

@@ -9,7 +9,6 @@ from chiasm import parts
 from chiasm.decoders.diffusion import Condition
 from chiasm.errors import ChiasmError, RecipeError
 from chiasm.generators import Generators
-from test_contracts import BESIDE, EXAMPLES
 
 KINDS = ["lavit_diffusion", "lavit_diffusion_sd15"]
 
@@ -20,10 +19,9 @@ def decoder(request):
 
 
 def build(kind, **options):
-    tokenizer = parts.build("image_tokenizer", BESIDE["image_decoder", kind]["image_tokenizer"])
-    return parts.build(
-        "image_decoder", {"type": kind, **EXAMPLES["image_decoder", kind], **options}, tokenizer
-    ).eval()
+    part = parts.lookup("image_decoder", kind)
+    tokenizer = parts.build("image_tokenizer", part.example_neighbours()["image_tokenizer"])
+    return parts.build("image_decoder", {"type": kind, **part.example(), **options}, tokenizer).eval()
 
 
 def codes_of(decoder, *rows):

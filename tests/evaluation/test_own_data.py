@@ -33,10 +33,8 @@ def anything(answer, truths):
     return 1.0
 
 
-class Count(Task):
+class Count(Task, name="count of groups"):
     """How many groups there are."""
-
-    name = "count of groups"
 
     def run(self, exam):
         return Outcome({"groups": len(exam.source)}, {})

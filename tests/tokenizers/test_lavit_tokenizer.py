@@ -7,12 +7,12 @@ from chiasm import parts
 from chiasm.connectors.selection import Attention, best, drawn, expected, gumbel
 from chiasm.errors import ChiasmError, RecipeError
 from chiasm.stepwise import after_step
-from test_contracts import SMALL_LAVIT
+from chiasm.tokenizers.lavit import LaVITTokenizer
 
 
 def tokenizer(**options):
     torch.manual_seed(1)
-    return parts.build("image_tokenizer", {"type": "lavit", **SMALL_LAVIT, "painter": 16, **options}).eval()
+    return parts.build("image_tokenizer", {"type": "lavit", **LaVITTokenizer.example(), **options}).eval()
 
 
 PICTURES = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(2))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from einops import rearrange, repeat
 from jaxtyping import Float
@@ -61,3 +63,7 @@ class Embedding(Connector, name="embedding"):
             planes = functional.interpolate(planes, grid, mode="bicubic", align_corners=False)
             table = rearrange(planes, "1 d r s -> (r s) d")
         return torch.cat([first, table])
+
+    @classmethod
+    def example(cls) -> dict[str, Any]:
+        return {"grid": [4, 4]}

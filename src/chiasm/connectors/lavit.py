@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -64,3 +66,7 @@ class LaVITConnector(Connector, name="lavit"):
         merged = self.merger(patches, kept.to(patches.dtype))
         chosen = merged[kept > 0.5]
         return self.projection(rearrange(chosen, "(n k) c -> n k c", k=count))
+
+    @classmethod
+    def example(cls) -> dict[str, Any]:
+        return {"depth": 1, "heads": 4, "hidden": 16}

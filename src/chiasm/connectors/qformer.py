@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from einops import rearrange
 from jaxtyping import Bool, Float
@@ -61,6 +63,10 @@ class QFormer(Connector, name="qformer"):
         """The queries after the last block, before they get the language model's width."""
         features = rearrange(grid, "n gh gw c -> n (gh gw) c")
         return self.trunk(self.queries.expand(len(grid), -1, -1), features)
+
+    @classmethod
+    def example(cls) -> dict[str, Any]:
+        return {"queries": 3, "width": 8, "depth": 2, "heads": 2, "hidden": 16}
 
 
 class Trunk(nn.Module):

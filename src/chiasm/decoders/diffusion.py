@@ -48,6 +48,22 @@ VAE = {
     "scaling_factor": 0.18215,
 }
 SDXL_VAE = VAE | {"sample_size": 1024, "scaling_factor": 0.13025}
+# Small networks for the examples of decoders.
+EXAMPLE_VAE = {
+    "block_out_channels": [8, 8, 8, 8],
+    "down_block_types": ["DownEncoderBlock2D"] * 4,
+    "up_block_types": ["UpDecoderBlock2D"] * 4,
+    "norm_num_groups": 4,
+    "layers_per_block": 1,
+}
+EXAMPLE_UNET = {
+    "block_out_channels": [8, 16],
+    "layers_per_block": 1,
+    "norm_num_groups": 4,
+    "attention_head_dim": 2,
+    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D"],
+    "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D"],
+}
 
 
 class Condition(NamedTuple):

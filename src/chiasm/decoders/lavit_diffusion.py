@@ -13,7 +13,15 @@ from torch import Tensor, nn
 from chiasm.bounds import Cells, Depth, Heads, Pixels, Positive, Width
 from chiasm.connectors.learnt import attend
 from chiasm.decoders import ImageDecoder
-from chiasm.decoders.diffusion import DDIM, SDXL_UNET, SDXL_VAE, Condition, LatentDiffusion
+from chiasm.decoders.diffusion import (
+    DDIM,
+    EXAMPLE_UNET,
+    EXAMPLE_VAE,
+    SDXL_UNET,
+    SDXL_VAE,
+    Condition,
+    LatentDiffusion,
+)
 from chiasm.errors import RecipeError
 from chiasm.generators import Generators
 from chiasm.tokenizers import ImageTokenizer
@@ -94,6 +102,14 @@ class CodeDiffusion(ImageDecoder):
         noise = self.diffusion.noise(len(codes), self.size, generators)
         return self.diffusion.pixels(self.latents(codes, noise)).clamp(0, 1)
 
+    @classmethod
+    def example(cls) -> dict[str, Any]:
+        return {"size": 32, "steps": 2, "depth": 1, "heads": 2, "hidden": 16, "vae": EXAMPLE_VAE}
+
+    @classmethod
+    def example_neighbours(cls) -> dict[str, dict[str, Any]]:
+        return {"image_tokenizer": {"type": LaVITTokenizer.name, **LaVITTokenizer.example(), "painter": None}}
+
 
 class LaVITDiffusion(CodeDiffusion, name="lavit_diffusion"):
     """LaVIT's decoder for large pictures (arXiv 2309.04669): codes, features, Stable Diffusion XL.
@@ -158,6 +174,17 @@ class LaVITDiffusion(CodeDiffusion, name="lavit_diffusion"):
         assert condition.added is not None
         pooled = torch.zeros_like(condition.added["text_embeds"])
         return Condition(torch.zeros_like(condition.tokens), added={**condition.added, "text_embeds": pooled})
+
+    @classmethod
+    def example(cls) -> dict[str, Any]:
+        unet = {
+            **EXAMPLE_UNET,
+            "cross_attention_dim": sum(WIDTHS),
+            "addition_embed_type": "text_time",
+            "addition_time_embed_dim": 8,
+            "projection_class_embeddings_input_dim": 1280 + 6 * 8,  # the pooled vector, and six numbers
+        }
+        return {**super().example(), "unet": unet}
 
 
 class AttentionPool(nn.Module):

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from chiasm.bounds import Cells, Depth, Heads, Pixels, Positive, Tokens, Width
-from chiasm.decoders.diffusion import DDIM, SD15_UNET, VAE, Condition
+from chiasm.decoders.diffusion import DDIM, EXAMPLE_UNET, SD15_UNET, VAE, Condition
 from chiasm.decoders.lavit_diffusion import CodeDiffusion
 from chiasm.tokenizers import ImageTokenizer
 
@@ -80,3 +80,7 @@ class LaVITDiffusionSD15(CodeDiffusion, name="lavit_diffusion_sd15"):
         tokens, mask = torch.zeros_like(condition.tokens), torch.zeros_like(condition.mask)
         tokens[:, :count], mask[:, :count] = self.empty_text[:count].to(tokens.dtype), True
         return Condition(tokens, mask)
+
+    @classmethod
+    def example(cls) -> dict[str, Any]:
+        return {**super().example(), "empty_tokens": 5, "unet": {**EXAMPLE_UNET, "cross_attention_dim": 24}}

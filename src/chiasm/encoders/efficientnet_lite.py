@@ -108,6 +108,10 @@ class EfficientNetLite(Encoder, name="efficientnet_lite"):
         behind = [f"_blocks.{index}." for index in range(len(self._blocks), count)]
         load_into(self, tensors, reference, unused=[*CLASSIFIER, *behind])
 
+    @classmethod
+    def example(cls) -> dict[str, Any]:
+        return {"checkpoint": None, "strides": [8, 16]}
+
 
 class Block(nn.Module):
     """Inverted residual: expand by a 1x1 convolution, filter each channel, project to few channels."""

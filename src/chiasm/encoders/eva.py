@@ -1,4 +1,4 @@
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from einops import rearrange, repeat
@@ -170,6 +170,10 @@ class Eva(Encoder, name="eva"):
         by_row = repeat(torch.outer(down, turns), "gh e -> (gh gw) (e two)", gw=columns, two=2)
         by_column = repeat(torch.outer(across, turns), "gw e -> (gh gw) (e two)", gh=rows, two=2)
         return torch.cat([by_row, by_column], dim=1)
+
+    @classmethod
+    def example(cls) -> dict[str, Any]:
+        return {"size": 32, "patch_size": 8, "width": 16, "depth": 2, "heads": 2, "hidden": 24, "rotary": 4}
 
 
 class Block(nn.Module):

@@ -64,6 +64,13 @@ class Hybrid(Encoder, name="hybrid"):
         features = [encoder(pixels) for encoder, pixels in zip(self.encoders, pictures, strict=True)]
         return torch.cat(features, dim=-1)
 
+    @classmethod
+    def example(cls) -> dict[str, Any]:
+        return {
+            "encoders": [{"type": "patches", "patch_size": 8}, {"type": "patches", "patch_size": 4}],
+            "sizes": [None, 16],
+        }
+
 
 def _resized(height: int, width: int, size: int | None) -> tuple[int, int]:
     if size is None:

@@ -1,3 +1,5 @@
+from typing import Any
+
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
@@ -40,3 +42,7 @@ class Patches(Encoder, name="patches"):
         return rearrange(
             (pixels - self.mean) / self.deviation, "n c (gh p) (gw q) -> n gh gw (p q c)", gh=rows, gw=columns
         )
+
+    @classmethod
+    def example(cls) -> dict[str, Any]:
+        return {"patch_size": 8}

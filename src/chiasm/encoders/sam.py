@@ -206,6 +206,23 @@ class Sam(Encoder, name="sam"):
         table: Tensor = rearrange(self.positions, "1 gh gw c -> 1 c gh gw")
         return rearrange(antialiased(table, (rows, columns), "bicubic"), "1 c gh gw -> 1 gh gw c")
 
+    @classmethod
+    def example(cls) -> dict[str, Any]:
+        return {
+            "size": 32,
+            "patch_size": 8,
+            "width": 16,
+            "depth": 2,
+            "heads": 2,
+            "hidden": 32,
+            "window": 3,
+            "global_layers": [1],
+            "neck": 8,
+            "downsample": [12],
+            "resize": 6,
+            "early": True,
+        }
+
 
 class Neck(nn.Sequential):
     """Two convolutions without bias, each with a LayerNorm over channels."""

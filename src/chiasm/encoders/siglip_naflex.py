@@ -64,6 +64,20 @@ class NaflexSiglip(Transformers, name="siglip_naflex"):
         resized = torch.einsum("h r, w s, r s c -> h w c", down, across, table.float())
         return rearrange(resized, "h w c -> (h w) c").to(table.dtype)
 
+    @classmethod
+    def example(cls) -> dict[str, Any]:
+        return {
+            "config": {
+                "model_type": "siglip2_vision_model",
+                "hidden_size": 16,
+                "intermediate_size": 32,
+                "num_patches": 16,
+                "patch_size": 8,
+                "num_hidden_layers": 2,
+                "num_attention_heads": 2,
+            }
+        }
+
 
 def _bilinear(side: int, wanted: int) -> Float[Tensor, "w s"]:
     """Weights of antialiased bilinear resizing along an axis, written out: torch's kernel errs for one column."""

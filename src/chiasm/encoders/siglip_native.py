@@ -68,3 +68,17 @@ class NativeSiglip(Transformers, name="siglip_native"):
             return torch.bucketize(fractions, edges, right=True)
 
         return buckets(rows)[:, None] * side + buckets(columns)
+
+    @classmethod
+    def example(cls) -> dict[str, Any]:
+        return {
+            "config": {
+                "model_type": "siglip_vision_model",
+                "hidden_size": 16,
+                "intermediate_size": 32,
+                "image_size": 32,
+                "patch_size": 8,
+                "num_hidden_layers": 2,
+                "num_attention_heads": 2,
+            }
+        }

@@ -181,6 +181,20 @@ class Transformers(Encoder, name="transformers"):
             return features
         return torch.cat([features, repeat(hidden[:, 0], "n c -> n gh gw c", gh=rows, gw=columns)], dim=-1)
 
+    @classmethod
+    def example(cls) -> dict[str, Any]:
+        return {
+            "config": {
+                "model_type": "clip_vision_model",
+                "hidden_size": 16,
+                "intermediate_size": 32,
+                "image_size": 32,
+                "patch_size": 8,
+                "num_hidden_layers": 2,
+                "num_attention_heads": 2,
+            }
+        }
+
 
 def _load(folder: Path, reference: str) -> Any:
     """The vision tower with its weights in float32; raises CheckpointError unless all are there and fit."""

@@ -1,3 +1,5 @@
+from typing import Any
+
 import torch
 from einops import rearrange, repeat
 from jaxtyping import Float, Int
@@ -80,6 +82,10 @@ class ViT(Encoder, name="vit"):
         if self.positions.shape[-2:] == (rows, columns):
             return self.positions
         return antialiased(self.positions, (rows, columns), "bicubic")
+
+    @classmethod
+    def example(cls) -> dict[str, Any]:
+        return {"patch_size": 8, "width": 16, "depth": 2, "heads": 2, "size": 32}
 
 
 class Block(nn.Module):

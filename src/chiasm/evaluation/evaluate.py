@@ -18,13 +18,13 @@ from chiasm.data import Source, counts
 from chiasm.data.sample import Sample
 from chiasm.devices import DTYPES
 from chiasm.errors import CheckpointError, ChiasmError, RecipeError
-from chiasm.evaluation import experts, metrics
+from chiasm.evaluation import experts
 from chiasm.evaluation.cost import cost
 from chiasm.evaluation.report import SAMPLES, numbers, write_report
 from chiasm.evaluation.subject import ModelSubject
-from chiasm.evaluation.tasks import Exam, NotApplicable, tasks
+from chiasm.evaluation.tasks import Exam, NotApplicable, check, tasks
 from chiasm.integrity import checksum
-from chiasm.plugins import load_plugins
+from chiasm.plugins import load_plugins, loaded
 from chiasm.recipe import Recipe, load_recipe, write_text
 from chiasm.training.metrics import read_metrics
 from chiasm.training.run import date_of
@@ -46,7 +46,7 @@ def evaluate(
     """Measure the model of a run's folder and write the results into the folder.
 
     overrides: `dotted.key=value` within the recipe's evaluation, sampling and data (`evaluation.questions=100`).
-    only: names of tasks, if not all. plugins: files or modules with metrics and tasks of one's own.
+    only: names of tasks, if not all. plugins: files or modules of one's own, as for `chiasm.use`.
     say: is called with lines about the progress. device, dtype: as for `chiasm.load`.
     Returns what eval.json holds: the figures, and how they were measured.
     Raises RecipeError for an override of anything else, CheckpointError for a folder without a model, ChiasmError
@@ -60,11 +60,11 @@ def evaluate(
                 f"override {override!r} would change the model that was trained; an evaluation can change "
                 f"{', '.join(OVERRIDABLE)}"
             )
-    only, plugins = list(only), [str(each) for each in plugins]
+    only = list(only)
     load_plugins(plugins)
     find_checkpoint(folder)
     recipe = load_recipe(folder, overrides)
-    metrics.lookup(recipe.evaluation.metric)
+    check(recipe.evaluation)
     model = load_model(folder, device, dtype)
     if not model.speaks:
         raise ChiasmError(
@@ -85,7 +85,7 @@ def evaluate(
     results |= {
         "overrides": list(overrides),
         "only": only,
-        "plugins": plugins,
+        "plugins": loaded(),
         "device": str(model.device),
         "dtype": None if dtype is None else _dtype_name(dtype),
         "settings": _settings(recipe),
@@ -150,10 +150,9 @@ def examine(
     training: the lines of metrics.jsonl. Raises ChiasmError where no task applies.
     """
     exam = Exam(subject, source, recipe.evaluation, recipe.seed, _labelled(recipe))
-    known, chosen = tasks(), list(only)
+    known, chosen = tasks(recipe.evaluation.tasks), list(only)
     for name in chosen:
-        if name not in known:
-            raise ChiasmError(f"there is no evaluation task {name!r}; known: {', '.join(known)}")
+        parts.lookup("task", name)
     results: dict[str, Any] = {"tasks": {}, "left_out": {}}
     samples: dict[str, Any] = {}
     images: dict[str, Image.Image] = {}

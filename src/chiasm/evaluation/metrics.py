@@ -17,8 +17,8 @@ import re
 import unicodedata
 from collections.abc import Callable, Sequence
 
-from chiasm.errors import ChiasmError, RecipeError, nearest
-from chiasm.plugins import place
+from chiasm.errors import ChiasmError
+from chiasm.registry import Registry
 
 Metric = Callable[[str, Sequence[str]], float]
 
@@ -29,19 +29,14 @@ TOLERANCE = 0.05  # of `relaxed`, relative (ChartQA, arXiv 2203.10244)
 ALIKE = 0.5  # least similarity that `anls` counts (arXiv 1905.13648)
 VOTES = 3  # people who must have given an answer for it to be wholly right (arXiv 1505.00468)
 
-_metrics: dict[str, Metric] = {}
+_registry: Registry[Metric] = Registry("metric", __name__)
 
 
 def metric(name: str) -> Callable[[Metric], Metric]:
     """Register a metric under a name; raises RecipeError if another function has it."""
 
     def register(function: Metric) -> Metric:
-        registered = _metrics.get(name)
-        if registered is not None and place(registered) != place(function):
-            raise RecipeError(
-                f"two metrics are named {name!r}: {place(registered)} and {place(function)}; rename one of them"
-            )
-        _metrics[name] = function
+        _registry.add(name, function)
         return function
 
     return register
@@ -52,11 +47,7 @@ def lookup(name: str) -> Metric:
 
     It raises ChiasmError for an answer for which it fails or gives no number from 0 to 1.
     """
-    if name not in _metrics:
-        raise RecipeError(
-            f"there is no metric {name!r}{nearest(name, _metrics)} (one of your own comes with --plugin FILE)"
-        )
-    function = _metrics[name]
+    function = _registry.lookup(name)
 
     def checked(answer: str, truths: Sequence[str]) -> float:
         try:
@@ -72,7 +63,7 @@ def lookup(name: str) -> Metric:
 
 def names() -> list[str]:
     """The names of all metrics."""
-    return sorted(_metrics)
+    return list(_registry.items())
 
 
 def normalise(text: str) -> str:

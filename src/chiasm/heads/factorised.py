@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -193,3 +194,7 @@ class Factorised(ImageHead, name="factorised"):
                 f"image_head 'factorised': {option} has {len(values)} values for {len(self.bits)} sub-tokens"
             )
         return list(values) or [default] * len(self.bits)
+
+    @classmethod
+    def example(cls) -> dict[str, Any]:
+        return {"bits": [1, 3], "depth": 1, "heads": 4, "hidden": 48}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -147,6 +148,10 @@ class NextScale(ImageHead, name="next_scale"):
     @property
     def _sizes(self) -> Int[Tensor, " s"]:
         return torch.tensor([side * side for side in self.sides])
+
+    @classmethod
+    def example_neighbours(cls) -> dict[str, dict[str, Any]]:
+        return {"image_tokenizer": {"type": MultiScale.name, **MultiScale.example()}}
 
 
 def _fitting(tokenizer: ImageTokenizer) -> MultiScale:

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
 from torch import Tensor
 
 from chiasm import safe_json, safe_yaml
-from chiasm.errors import CheckpointError, RecipeError, excerpt, nearest, reason
+from chiasm.errors import CheckpointError, RecipeError, excerpt, reason
 from chiasm.interop.config import Config, plain, refuse_unread
 from chiasm.interop.mapping import NameMap
+from chiasm.registry import Registry
 from chiasm.weights import read_choice
 
-_families: dict[str, Family] = {}
+_registry: Registry[type[Family]] = Registry("checkpoint family", "chiasm.interop.families", CheckpointError)
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
 # What reading a config of another form ends in: values of another type, and texts that are no literals.
@@ -135,7 +134,7 @@ class Plan:
 
 
 class Family:
-    """Interface. Subclass with `name=...` in a file of chiasm.interop.families to add one; see chiasm.interop.
+    """Interface. Subclass with `name=...` to add one, in a file of chiasm.interop.families or of one's own.
 
     looks_for: what `recognises` goes by, in words, for the error when no family knows a folder.
     without_effect: places in the config that do not reach the numbers, each with the reason; one stands for all
@@ -148,15 +147,9 @@ class Family:
 
     def __init_subclass__(cls, *, name: str | None = None, **kwargs: Any):
         super().__init_subclass__(**kwargs)
-        if name is None:
-            return
-        known = _families.get(name)
-        if known is not None and type(known).__module__ != cls.__module__:
-            raise CheckpointError(
-                f"family {name!r} is defined in {type(known).__module__} and {cls.__module__}"
-            )
-        cls.name = name
-        _families[name] = cls()
+        if name is not None:
+            _registry.add(name, cls)
+            cls.name = name
 
     def recognises(self, folder: Folder) -> bool:
         """Whether the folder is of this layout, by its small files (weights only where there is nothing else)."""
@@ -257,26 +250,14 @@ def reading_config(where: str, layout: Family) -> Iterator[None]:
         ) from error
 
 
-@cache
-def _discover() -> None:
-    from chiasm.interop import families
-
-    for module in pkgutil.iter_modules(families.__path__, families.__name__ + "."):
-        importlib.import_module(module.name)
-
-
 def all_families() -> dict[str, Family]:
     """All families by name."""
-    _discover()
-    return dict(sorted(_families.items()))
+    return {name: family() for name, family in _registry.items().items()}
 
 
 def find_family(name: str) -> Family:
     """The family called `name`; raises CheckpointError with the nearest name."""
-    known = all_families()
-    if name not in known:
-        raise CheckpointError(f"there is no checkpoint family {name!r}{nearest(name, known)}")
-    return known[name]
+    return _registry.lookup(name)()
 
 
 def recognise(folder: Folder) -> Family:

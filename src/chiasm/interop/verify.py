@@ -5,21 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from copy import copy
 from dataclasses import asdict, dataclass, field
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from chiasm.errors import CheckpointError, nearest
 from chiasm.interop.cases import Case, read_cases
 from chiasm.interop.config import Config, refuse_unread
-from chiasm.interop.family import all_families
+from chiasm.registry import Registry
 
 Replay = Callable[[Case], Mapping[str, Tensor]]
 Table = Callable[[Case], list[dict[str, Any]]]
 
-_replays: dict[tuple[str, str], Replay] = {}
-_tables: dict[tuple[str, str], Table] = {}
+# By `SYSTEM/BEGINNING OF THE CLASS` and `SYSTEM/KIND OF TABLE`; they stand in the files of their families.
+_replays: Registry[Replay] = Registry("replay", "chiasm.interop.families", CheckpointError)
+_tables: Registry[Table] = Registry("table replay", "chiasm.interop.families", CheckpointError)
 
 
 def replays(
@@ -35,13 +38,15 @@ def replays(
 
     def mark(function: Replay) -> Replay:
         replay = function if without_effect is None else _accounting(function, without_effect)
-        _replays.update({(system, each): replay for each in classes})
+        for each in classes:
+            _replays.add(f"{system}/{each}", replay)
         return function
 
     return mark
 
 
 def _accounting(function: Replay, without_effect: Mapping[str, str]) -> Replay:
+    @wraps(function)
     def replay(case: Case) -> Mapping[str, Tensor]:
         config = Config(case.config)
         accounted = copy(case)  # with what has been read of its tensors
@@ -57,7 +62,7 @@ def replays_table(system: str, kind: str = "tile table") -> Callable[[Table], Ta
     """Marks the function that answers a system's tables: all rows, from `case.parameters` and their questions."""
 
     def mark(function: Table) -> Table:
-        _tables[system, kind] = function
+        _tables.add(f"{system}/{kind}", function)
         return function
 
     return mark
@@ -107,7 +112,6 @@ def verify(paths: Iterable[str | Path], report: Callable[[Result], None] | None 
 
     Raises CheckpointError for a path without cases. A replay that fails is a result with the reason.
     """
-    all_families()  # import every family, and with it its replays
     results = []
     for case in read_cases(paths):
         results.append(_replayed(case))
@@ -121,17 +125,17 @@ def summary(results: list[Result]) -> str:
 
 
 def _replayed(case: Case) -> Result:
-    registered: Mapping[tuple[str, str], Any] = _tables if case.is_table else _replays
-    matching = [key for key in registered if key[0] == case.system and case.of.startswith(key[1])]
+    registered: Mapping[str, Any] = (_tables if case.is_table else _replays).items()
+    matching = [name for name in registered if f"{case.system}/{case.of}".startswith(name)]
     if not matching:
-        systems = {system for system, _ in registered}
+        systems = {name.partition("/")[0] for name in registered}
         lacks = (
             f"no replay of {case.of!r}"
             if case.system in systems
-            else f"the system {case.system!r} is unknown"
+            else f"the system {case.system!r} is unknown{nearest(case.system, systems)}"
         )
         return Result(case.name, str(case.path), False, problem=lacks)
-    replay = registered[max(matching, key=lambda key: len(key[1]))]
+    replay = registered[max(matching, key=len)]
     try:
         if case.is_table:
             outputs = [_compared_rows(case.told["rows"], replay(case))]

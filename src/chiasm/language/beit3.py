@@ -125,6 +125,10 @@ class BEiT3(Language, name="beit3"):
             elif isinstance(module, nn.Embedding):
                 nn.init.normal_(module.weight, std=self.width**-0.5)
 
+    @classmethod
+    def example(cls) -> dict[str, Any]:
+        return {"width": 32, "depth": 2, "heads": 4, "hidden": 48, "context": 256, "vocabulary": 400}
+
 
 def word_positions(layout: Layout) -> tuple[Bool[Tensor, "b q"], Int[Tensor, "b q"]]:
     """Which queries are words, and how many words of the same document stand before each; 0 elsewhere."""

@@ -138,6 +138,21 @@ class Causal(Language, name="causal"):
     def select(self, cache: DynamicCache, rows: Int[Tensor, " r"], *, start: int = 0) -> DynamicCache:
         return dynamic_cache.select(self.new_cache(), cache, rows, start)
 
+    @classmethod
+    def example(cls) -> dict[str, Any]:
+        return {
+            "vocabulary": 400,
+            "config": {
+                "model_type": "llama",
+                "hidden_size": 32,
+                "num_hidden_layers": 2,
+                "num_attention_heads": 4,
+                "num_key_value_heads": 2,
+                "intermediate_size": 64,
+                "max_position_embeddings": 256,
+            },
+        }
+
 
 def _cache_keyword(model: nn.Module) -> str:
     """How transformers calls the key-value cache: `past_key_values` up to 5.23."""

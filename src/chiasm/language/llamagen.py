@@ -175,3 +175,7 @@ class LlamaGen(GridLlama, name="llamagen"):
         rows.weight.data[:first] = self.table.weight.data
         self.table = rows
         return first
+
+    @classmethod
+    def example(cls) -> dict[str, Any]:
+        return {"width": 32, "depth": 2, "heads": 4, "hidden": 48, "context": 256, "vocabulary": 400}

@@ -187,6 +187,25 @@ class LlamaGenCaptions(GridLlama, name="llamagen_captions"):
             found = self.text_encoder(input_ids=ids, attention_mask=real.long())
         return found.last_hidden_state.to(self.empty.dtype)
 
+    @classmethod
+    def example(cls) -> dict[str, Any]:
+        return {
+            "width": 32,
+            "depth": 2,
+            "heads": 4,
+            "hidden": 48,
+            "context": 256,
+            "vocabulary": 400,
+            "config": {
+                "model_type": "t5",
+                "d_model": 16,
+                "d_kv": 8,
+                "d_ff": 24,
+                "num_layers": 1,
+                "num_heads": 2,
+            },
+        }
+
 
 def _runs(
     ids: Int[Tensor, "b t"], words: Bool[Tensor, "b t"], documents: Int[Tensor, "b t"]

@@ -161,6 +161,10 @@ class VAR(Language, name="var"):
                 if isinstance(module, Steer):
                     module.soften()
 
+    @classmethod
+    def example(cls) -> dict[str, Any]:
+        return {"width": 32, "depth": 2, "heads": 4, "vocabulary": 400}
+
 
 class Steer(nn.Module):
     """The condition to `parts` vectors that steer a block."""

@@ -58,6 +58,10 @@ class LoRA(Routing, name="lora"):
                 hook.remove()
         self._attached = []
 
+    @classmethod
+    def example(cls) -> dict[str, Any]:
+        return {"rank": 2}
+
 
 class LowRank(nn.Module):
     """The update of one linear layer."""

@@ -119,6 +119,10 @@ class MoE(Routing, Indivisible, name="moe"):
     def merge(self) -> None:
         """Nothing: experts cannot be added up."""
 
+    @classmethod
+    def example(cls) -> dict[str, Any]:
+        return {"experts": 3}
+
 
 class Experts(nn.Module):
     """Several copies of a feed-forward network, of which each token meets some.

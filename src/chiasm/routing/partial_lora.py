@@ -64,6 +64,10 @@ class PartialLoRA(Routing, name="partial_lora"):
     def merge(self) -> None:
         """Nothing: what only some tokens meet cannot be added to the weights of all."""
 
+    @classmethod
+    def example(cls) -> dict[str, Any]:
+        return {"rank": 2}
+
 
 class PartialUpdate(LowRank):
     """The update of one linear layer at the positions of some kinds."""

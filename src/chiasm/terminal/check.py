@@ -11,7 +11,7 @@ from chiasm.data import Sample, Source, counts
 from chiasm.data.corpus import corpus
 from chiasm.data.documents import document
 from chiasm.errors import DataError
-from chiasm.evaluation.metrics import lookup
+from chiasm.evaluation.tasks import check as check_evaluation
 from chiasm.language.text import TextTokenizer
 from chiasm.model import Model
 from chiasm.recipe import Recipe
@@ -33,7 +33,7 @@ def check(recipe: Recipe, samples: int, *, every: bool = False) -> None:
     out = console()
     model = Model(recipe.model, texts=corpus(recipe), seed=recipe.seed)
     sources = build_sources(recipe)
-    lookup(recipe.evaluation.metric)
+    check_evaluation(recipe.evaluation)
     broken = {name: Counter(source.skipped) for name, source in sources.items()}
     if every:
         broken = skipped(sources, *unusable(recipe, model, sources, Ranks(), decode=True).values())

@@ -16,7 +16,7 @@ from chiasm.data.documents import PictureReader, document, writes_picture
 from chiasm.data.sample import Picture, Sample
 from chiasm.evaluation.cost import flops
 from chiasm.evaluation.cost import parameters as count_parameters
-from chiasm.evaluation.metrics import lookup
+from chiasm.evaluation.tasks import check as check_evaluation
 from chiasm.model import Model
 from chiasm.recipe import Recipe, Stage
 from chiasm.sequence import PADDING, Document, Kind, pack
@@ -32,7 +32,7 @@ def show(recipe: Recipe, *, whole: bool = False) -> None:
 
     whole: print the resolved recipe behind them.
     """
-    lookup(recipe.evaluation.metric)
+    check_evaluation(recipe.evaluation)
     with without_weights():
         _show(recipe, whole)
 

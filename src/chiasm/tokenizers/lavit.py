@@ -256,6 +256,20 @@ class LaVITTokenizer(ImageTokenizer, Stepwise, name="lavit"):
         """Of the codebook, and the share of patches that were kept lately."""
         return self.quantizer.health() | {"kept": float(self.share)}
 
+    @classmethod
+    def example(cls) -> dict[str, Any]:
+        return {
+            "encoder": {"type": "vit", "patch_size": 8, "width": 16, "depth": 1, "heads": 2, "size": 32},
+            "size": 32,
+            "codebook_size": 16,
+            "code_width": 8,
+            "depth": 1,
+            "heads": 2,
+            "hidden": 16,
+            "decoder_depth": 1,
+            "painter": 16,
+        }
+
 
 def _first(kept: Bool[Tensor, "n p"]) -> Bool[Tensor, "n p"]:
     """As many places as are True in each row, but the first ones."""

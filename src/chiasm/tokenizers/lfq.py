@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
@@ -58,3 +60,7 @@ class LookupFreeTokenizer(QuantizedAutoencoder, name="lfq"):
 
     def render(self, vectors: Float[Tensor, "n gh gw c"]) -> Float[Tensor, "n 3 h w"]:
         return self.decoder(rearrange(vectors, "n gh gw c -> n c gh gw")).float() / 2 + 0.5
+
+    @classmethod
+    def example(cls) -> dict[str, Any]:
+        return {"size": 32, "width": 32, "multipliers": [1, 2, 2], "depth": 1, "bits": 5}

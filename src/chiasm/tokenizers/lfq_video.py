@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
@@ -61,3 +63,7 @@ class LookupFreeVideoTokenizer(VideoAutoencoder, name="lfq_video"):
     def render_video(self, vectors: Float[Tensor, "n u gh gw c"]) -> Float[Tensor, "n t 3 h w"]:
         made = self.decoder(rearrange(vectors, "n u gh gw c -> n c u gh gw"))
         return rearrange(made, "n c t h w -> n t c h w").float() / 2 + 0.5
+
+    @classmethod
+    def example(cls) -> dict[str, Any]:
+        return {"size": 32, "width": 32, "multipliers": [1, 2, 2], "depth": 1, "bits": 5}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -248,3 +249,15 @@ class MultiScale(Autoencoder, name="multi_scale"):
     @property
     def scales(self) -> tuple[tuple[int, int], ...]:
         return tuple((side, side) for side in self.quantize.scales)
+
+    @classmethod
+    def example(cls) -> dict[str, Any]:
+        return {
+            "scales": [1, 2, 4],
+            "width": 32,
+            "multipliers": [1, 1, 1, 1],
+            "depth": 1,
+            "convolutions": 0,
+            "code_width": 8,
+            "codebook_size": 16,
+        }

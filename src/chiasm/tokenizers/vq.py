@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -150,6 +151,10 @@ class VQ(ImageTokenizer, name="vq"):
 
     def _pixels(self, vectors: Float[Tensor, "n gh gw c"]) -> Float[Tensor, "n 3 h w"]:
         return self.decoder(rearrange(vectors, "n gh gw c -> n c gh gw")).float() / 2 + 0.5
+
+    @classmethod
+    def example(cls) -> dict[str, Any]:
+        return {"size": 32, "width": 16, "depth": 1, "codebook_size": 16, "code_width": 8, "settle": 1}
 
 
 def foreground_weight(pixels: Float[Tensor, "n 3 h w"], weight: float) -> Float[Tensor, "n 1 h w"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -195,3 +196,14 @@ class VQGAN(Autoencoder, name="vqgan"):
             entropy=entropy,
             revive_after=revive_after,
         )
+
+    @classmethod
+    def example(cls) -> dict[str, Any]:
+        return {
+            "size": 32,
+            "width": 32,
+            "multipliers": [1, 2, 2],
+            "depth": 1,
+            "latent_width": 8,
+            "codebook_size": 16,
+        }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -68,3 +70,15 @@ class BitwiseVQGAN(QuantizedAutoencoder, name="vqgan_bits"):
     def render(self, vectors: Float[Tensor, "n gh gw c"]) -> Float[Tensor, "n 3 h w"]:
         codes = self.post_quant_conv(rearrange(vectors, "n gh gw c -> n c gh gw"))
         return self.decoder(codes).float() / 2 + 0.5
+
+    @classmethod
+    def example(cls) -> dict[str, Any]:
+        return {
+            "size": 32,
+            "width": 32,
+            "multipliers": [1, 1, 1],
+            "bits": 4,
+            "depths": [1, 1, 1],
+            "decoder_multipliers": [1, 1, 2],
+            "decoder_depths": [1, 1, 1],
+        }

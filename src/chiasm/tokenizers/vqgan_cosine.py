@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
@@ -105,3 +107,14 @@ class CosineVQGAN(Autoencoder, name="vqgan_cosine"):
     def reconstruction(self, made: Float[Tensor, "n 3 h w"], pixels: Float[Tensor, "n 3 h w"]) -> Loss:
         """The squared error, of pixels in [-1, 1] as in the original."""
         return Loss.of(4 * (made - pixels).square())
+
+    @classmethod
+    def example(cls) -> dict[str, Any]:
+        return {
+            "size": 32,
+            "width": 32,
+            "multipliers": [1, 2, 2],
+            "depth": 1,
+            "latent_width": 8,
+            "codebook_size": 16,
+        }

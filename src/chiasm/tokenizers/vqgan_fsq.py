@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -127,3 +128,14 @@ class FiniteScalarVQGAN(Autoencoder, name="vqgan_fsq"):
             codebook_size=math.prod(levels),
         )
         self.quantize = FiniteScalars(code_width or len(levels), levels, symmetric=symmetric)
+
+    @classmethod
+    def example(cls) -> dict[str, Any]:
+        return {
+            "size": 32,
+            "width": 32,
+            "multipliers": [1, 2, 2],
+            "depth": 1,
+            "latent_width": 8,
+            "levels": [4, 3],
+        }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from einops import rearrange
 from jaxtyping import Float, Int
@@ -103,3 +105,14 @@ class GumbelVQGAN(Autoencoder, name="vqgan_gumbel"):
         self.quantize = GumbelCodebook(
             latent_width, codebook_size, latent_width, temperature=temperature, kl=kl
         )
+
+    @classmethod
+    def example(cls) -> dict[str, Any]:
+        return {
+            "size": 32,
+            "width": 32,
+            "multipliers": [1, 2, 2],
+            "depth": 1,
+            "latent_width": 8,
+            "codebook_size": 16,
+        }

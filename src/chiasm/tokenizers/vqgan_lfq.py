@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from chiasm.bounds import Bits, Depth, Multipliers, Pixels, Weight, Width, WidthOrZero
 from chiasm.tokenizers.lookup_free import ProjectedLookupFree
 from chiasm.tokenizers.vqgan import Autoencoder
@@ -64,3 +66,7 @@ class LookupFreeVQGAN(Autoencoder, name="vqgan_lfq"):
             soft_clamp=soft_clamp,
             spherical=spherical,
         )
+
+    @classmethod
+    def example(cls) -> dict[str, Any]:
+        return {"size": 32, "width": 32, "multipliers": [1, 2, 2], "depth": 1, "latent_width": 8, "bits": 4}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -107,3 +109,14 @@ class MuseVQGAN(QuantizedAutoencoder, name="vqgan_muse"):
 
     def render(self, vectors: Float[Tensor, "n gh gw c"]) -> Float[Tensor, "n 3 h w"]:
         return self.decoder(self.post_quant_conv(rearrange(vectors, "n gh gw c -> n c gh gw"))).float()
+
+    @classmethod
+    def example(cls) -> dict[str, Any]:
+        return {
+            "size": 32,
+            "width": 32,
+            "multipliers": [1, 2, 2],
+            "depth": 1,
+            "latent_width": 8,
+            "codebook_size": 16,
+        }

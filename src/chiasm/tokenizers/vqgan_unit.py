@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
@@ -68,3 +70,14 @@ class UnitVQGAN(Autoencoder, name="vqgan_unit"):
         self.quantize = UnitCodebook(
             codebook_size, code_width, codebook_weight=codebook_weight, commitment=commitment
         )
+
+    @classmethod
+    def example(cls) -> dict[str, Any]:
+        return {
+            "size": 32,
+            "width": 32,
+            "multipliers": [1, 2, 2],
+            "depth": 1,
+            "latent_width": 8,
+            "codebook_size": 16,
+        }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -96,6 +97,17 @@ class VideoVQGAN(VideoAutoencoder, name="vqgan_video"):
     def render_video(self, vectors: Float[Tensor, "n u gh gw c"]) -> Float[Tensor, "n t 3 h w"]:
         codes = rearrange(vectors, "n u gh gw c -> n c u gh gw")
         return self.decoder(self.post_quant_conv(codes), codes).float() / 2 + 0.5
+
+    @classmethod
+    def example(cls) -> dict[str, Any]:
+        return {
+            "size": 32,
+            "width": 32,
+            "multipliers": [1, 1, 1],
+            "depth": 1,
+            "attention_levels": [2],
+            "codebook_size": 16,
+        }
 
 
 class _CausalConv3d(nn.Conv3d):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from einops import rearrange
 from jaxtyping import Float, Int
@@ -129,6 +131,17 @@ class VQVAE2(ImageTokenizer, name="vqvae2"):
             raise ChiasmError(
                 f"pictures of shape {tuple(pixels.shape[1:])} given to a tokenizer of {(3, self.size, self.size)}"
             )
+
+    @classmethod
+    def example(cls) -> dict[str, Any]:
+        return {
+            "size": 32,
+            "width": 16,
+            "depth": 1,
+            "residual_width": 8,
+            "code_width": 8,
+            "codebook_size": 16,
+        }
 
 
 class _Residual(nn.Module):

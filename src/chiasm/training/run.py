@@ -21,6 +21,7 @@ from chiasm.checkpoint import FILES, read_json, remove_drafts, training_checkpoi
 from chiasm.devices import name_of
 from chiasm.errors import CheckpointError, ChiasmError, OutdatedError, RecipeError
 from chiasm.integrity import check_seal
+from chiasm.plugins import loaded
 from chiasm.recipe import Recipe, load_recipe, write_text
 from chiasm.training.distribution import Ranks
 from chiasm.training.state import differing_keys, only_more_steps
@@ -114,6 +115,7 @@ class Run:
         _note_data(record, data, held_out)
         record |= {
             "command": command(),
+            "plugins": loaded(),
             "seed": self.recipe.seed,
             "versions": versions(),
             "git": _commit(),

@@ -15,7 +15,7 @@ from chiasm.data import Picture, Source
 from chiasm.data.corpus import corpus
 from chiasm.devices import choose_device, choose_dtype
 from chiasm.errors import CheckpointError, ChiasmError, RecipeError
-from chiasm.evaluation.metrics import lookup
+from chiasm.evaluation.tasks import check as check_evaluation
 from chiasm.model import Model
 from chiasm.recipe import Recipe, load_recipe
 from chiasm.start import begin, keep_origin
@@ -207,7 +207,7 @@ def check_held_out(recipe: Recipe) -> dict[str, str]:
 
     All records are read, and the images of the first groups are opened. Returns the sources' identities.
     """
-    lookup(recipe.evaluation.metric)
+    check_evaluation(recipe.evaluation)
     named = (recipe.evaluation.data, *(recipe.evaluation.labelled or ()))
     identities = {}
     for name in dict.fromkeys(name for name in named if name is not None):

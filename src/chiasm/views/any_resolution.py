@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from einops import rearrange
@@ -129,6 +129,10 @@ class AnyResolution(MarkedViews, name="any_resolution"):
 
     def _whole(self, side: float) -> int:
         return int(side if self.decimals is None else round(side, self.decimals))
+
+    @classmethod
+    def example(cls) -> dict[str, Any]:
+        return {"size": 16, "resolutions": [[32, 32]]}
 
 
 def _merit(canvas: Size, size: Size) -> tuple[int, int]:

@@ -1,3 +1,5 @@
+from typing import Any
+
 from chiasm.bounds import Pixels
 from chiasm.views import Size, View, Views
 
@@ -36,3 +38,7 @@ class Bounded(Views, name="bounded"):
         elif height > width and height > self.longest:
             width, height = int(self.longest * ratio), self.longest
         return Size(max(height, self.shortest), max(width, self.shortest))
+
+    @classmethod
+    def example(cls) -> dict[str, Any]:
+        return {"patch": 8, "longest": 32, "shortest": 8}

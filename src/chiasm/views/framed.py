@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -34,3 +34,7 @@ class Framed(MarkedViews, name="framed"):
 
     def arrange(self, size: Size, grids: Sequence[tuple[int, int]]) -> Sequence[int]:
         return [BEGIN, *super().arrange(size, grids), END]
+
+    @classmethod
+    def example(cls) -> dict[str, Any]:
+        return {"size": 32}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from einops import rearrange
@@ -115,6 +115,10 @@ class HDTiles(MarkedViews, name="hd_tiles"):
         if tall:
             return Canvas(Size(length, whole), Size(length, breadth), before, 0)
         return Canvas(Size(whole, length), Size(breadth, length), 0, before)
+
+    @classmethod
+    def example(cls) -> dict[str, Any]:
+        return {"size": 16, "tiles": 2}
 
 
 def _ended(grid: torch.Tensor) -> list[int]:

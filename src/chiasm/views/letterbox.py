@@ -1,3 +1,5 @@
+from typing import Any
+
 from chiasm.bounds import Pixels
 from chiasm.views import GREY, Size, View, Views
 
@@ -35,3 +37,7 @@ class Letterbox(Views, name="letterbox"):
         """The size at which a picture is shown, and its left and upper edge in the view."""
         height, width = (max(int(side / max(size) * self.size), self.shortest) for side in size)
         return Size(height, width), (self.size - width) // 2, (self.size - height) // 2
+
+    @classmethod
+    def example(cls) -> dict[str, Any]:
+        return {"size": 32}

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -68,3 +69,7 @@ class Native(MarkedViews, name="native"):
             return range(rows * columns)
         lines = [[*range(row * columns, (row + 1) * columns), ROW_END] for row in range(rows)]
         return [index for line in lines for index in line]
+
+    @classmethod
+    def example(cls) -> dict[str, Any]:
+        return {"patch": 8}

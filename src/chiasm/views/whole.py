@@ -1,4 +1,4 @@
-from typing import Literal
+from typing import Any, Literal
 
 from chiasm.bounds import Pixels
 from chiasm.views import GREY, Size, View, Views
@@ -36,6 +36,10 @@ class Whole(Views, name="whole"):
         else:
             box = (0, 0, width, height)
         return [View(box=box, size=Size(self.size, self.size), padding=self.padding)]
+
+    @classmethod
+    def example(cls) -> dict[str, Any]:
+        return {"size": 32}
 
 
 def _centred(side: int, length: int) -> int:

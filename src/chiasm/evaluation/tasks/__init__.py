@@ -1,18 +1,17 @@
-"""What is measured. A task is one file here with one subclass of `Task`; there is no list to extend."""
+"""What is measured. A task is one file here, or one that is loaded with `--plugin`; there is no list to extend."""
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from chiasm import parts
 from chiasm.data import Source
 from chiasm.data.sample import Sample
 from chiasm.errors import ChiasmError, DataError, RecipeError
@@ -20,8 +19,9 @@ from chiasm.evaluation import metrics
 from chiasm.evaluation.asking import Asked, ask
 from chiasm.evaluation.conversations import Item, answer_items, questions_of
 from chiasm.evaluation.subject import Subject
-from chiasm.plugins import place
+from chiasm.parts import Part
 from chiasm.recipe import Evaluation
+from chiasm.registry import place
 
 # In a source that has none of what a task wants in so many groups, no further are looked at.
 PATIENCE = 1000
@@ -123,48 +123,52 @@ class Outcome:
     pictures: dict[str, Image.Image] = field(default_factory=dict)
 
 
-class Task(ABC):
-    """Interface; the docstring's first line says what is measured. name: the key in eval.json."""
+class Task(Part, ABC, slot="task"):
+    """Interface; the docstring says what is measured. Built as `Task(*, options)`.
 
-    name: ClassVar[str]
+    name: the key in eval.json, and that of its options in a recipe (`evaluation: {tasks: {length: {most: 20}}}`).
+    """
+
+    def __init_subclass__(cls, *, name: str | None = None, **kwargs: Any):
+        name = cls.__dict__.get("name") if name is None else name
+        if name is None and not inspect.isabstract(cls):
+            raise RecipeError(
+                f"an evaluation task has no name: {place(cls)}; give it one, as in class Length(Task, "
+                'name="length"), or make it abstract if it is no task by itself'
+            )
+        super().__init_subclass__(name=name, **kwargs)
 
     @abstractmethod
     def run(self, exam: Exam) -> Outcome:
         """Measure; raises NotApplicable."""
 
 
-def tasks() -> dict[str, Task]:
-    """Every task by name: all that derive from `Task`, directly or not, but for interfaces."""
-    for module in pkgutil.iter_modules(__path__, __name__ + "."):
-        importlib.import_module(module.name)
-    classes: dict[str, type[Task]] = {}
-    for task in _derived(Task):
-        if inspect.isabstract(task):
-            continue
-        name = getattr(task, "name", None)
-        if not isinstance(name, str) or not name.strip():
-            raise RecipeError(
-                f'an evaluation task has no name: {place(task)}; give it one, as in name = "length", or make it '
-                "abstract if it is no task by itself"
-            )
-        known = classes.get(name)
-        if known is not None and place(known) != place(task):
-            raise RecipeError(
-                f"two evaluation tasks are named {name!r}: {place(known)} and {place(task)}; rename one of them"
-            )
-        classes[name] = task
-    own = {name: not task.__module__.startswith(__name__) for name, task in classes.items()}
-    return {name: _built(classes[name]) for name in sorted(classes, key=lambda name: (own[name], name))}
+def tasks(options: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, Task]:
+    """Every task by name, the user's own last. options: of tasks, by their names. Raises RecipeError."""
+    options = options or {}
+    for name in options:
+        parts.lookup("task", name)
+    own = {
+        name: not parts.lookup("task", name).__module__.startswith(__name__) for name in parts.names("task")
+    }
+    return {
+        name: _built(name, options.get(name, {})) for name in sorted(own, key=lambda name: (own[name], name))
+    }
 
 
-def _derived(base: type[Any]) -> Iterator[type[Task]]:
-    for each in base.__subclasses__():
-        yield each
-        yield from _derived(each)
+def check(evaluation: Evaluation) -> None:
+    """Raise RecipeError for a metric or a task's option that is not there, before anything is trained or asked."""
+    metrics.lookup(evaluation.metric)
+    for name, options in evaluation.tasks.items():
+        parts.lookup("task", name)
+        parts.check("task", {**options, "type": name}, f"evaluation.tasks.{name}")
 
 
-def _built(task: type[Task]) -> Task:
+def _built(name: str, options: Mapping[str, Any]) -> Task:
     try:
-        return task()
+        task: Task = parts.build("task", {**options, "type": name}, where=f"evaluation.tasks.{name}")
+        return task
+    except ChiasmError:
+        raise
     except Exception as error:  # whatever the user's code raises
-        raise ChiasmError(f"the evaluation task {task.name!r} cannot be built: {error}") from error
+        raise ChiasmError(f"the evaluation task {name!r} cannot be built: {error}") from error

@@ -13,15 +13,13 @@ from chiasm.evaluation.tasks.generation import MEASURES, checker_of, judge
 SHOWN = 12  # sentences in the report
 
 
-class Analogies(Task):
+class Analogies(Task, name="analogies"):
     """Held-out visual sentences (x1, y1, x2) completed and read back cell by cell.
 
     score: share of answers that are exactly the right scene. copying: the same for x2 given back as it is, which
     is never right. object, place, count: see `generation`; copying does well there.
     reconstruction: the true answers through the image tokenizer alone.
     """
-
-    name = "analogies"
 
     def run(self, exam: Exam) -> Outcome:
         if not exam.subject.draws:

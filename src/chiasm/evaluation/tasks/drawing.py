@@ -22,15 +22,13 @@ DISTANCE = f"FD-{NETWORK}"
 SHOWN = 16  # prompts in the report
 
 
-class Drawing(Task):
+class Drawing(Task, name="drawing"):
     """Pictures of prompts without a scene: reconstructions, and how far drawn pictures lie from true ones.
 
     reconstruction: PSNR (dB) and SSIM of the true pictures through the image tokenizer, at its size, and their
     distance, the least that drawing can hope for. FD-<network>: Fréchet distance over that network's features
     between drawn and true pictures. It depends on their number: only figures of equally many compare.
     """
-
-    name = "drawing"
 
     def run(self, exam: Exam) -> Outcome:
         if not exam.subject.draws:

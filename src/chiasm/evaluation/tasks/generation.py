@@ -23,15 +23,13 @@ SAME = 4  # pictures of one prompt
 ROWS = 4  # prompts whose pictures the report shows
 
 
-class Generation(Task):
+class Generation(Task, name="generation"):
     """Held-out captions drawn and read back cell by cell.
 
     object: share of the asked things found anywhere. place: share found in the cell they were asked for.
     count: share of pictures with as many things as asked. all: share of pictures that are exactly the asked scene.
     reconstruction: the true pictures through the image tokenizer alone, the ceiling of whatever writes its codes.
     """
-
-    name = "generation"
 
     def run(self, exam: Exam) -> Outcome:
         if not exam.subject.draws:

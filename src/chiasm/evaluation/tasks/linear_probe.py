@@ -18,10 +18,8 @@ PENALTIES = (
 STEPS = 100  # of L-BFGS
 
 
-class LinearProbe(Task):
+class LinearProbe(Task, name="linear_probe"):
     """Share of held-out pictures that a multinomial logistic regression on mean features names rightly."""
-
-    name = "linear_probe"
 
     def run(self, exam: Exam) -> Outcome:
         return probe(exam, classify)

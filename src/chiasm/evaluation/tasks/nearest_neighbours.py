@@ -12,10 +12,8 @@ from chiasm.evaluation.tasks import Exam, Outcome, Task
 NEIGHBOURS, TEMPERATURE = 20, 0.07  # as in DINO (arXiv 2104.14294)
 
 
-class NearestNeighbours(Task):
+class NearestNeighbours(Task, name="nearest_neighbours"):
     """Share of held-out pictures named rightly by a vote of the 20 nearest, weighed by their likeness."""
-
-    name = "nearest_neighbours"
 
     def run(self, exam: Exam) -> Outcome:
         return probe(exam, classify)

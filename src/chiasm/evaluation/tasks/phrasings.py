@@ -8,10 +8,8 @@ from chiasm.evaluation.tasks import BLIND, SEEING, Exam, NotApplicable, Outcome,
 from chiasm.evaluation.tasks.questions import about_pictures
 
 
-class Phrasings(Task):
+class Phrasings(Task, name="phrasings"):
     """Exact match of greedy answers to questions whose wording is held out; `blind`: without the picture."""
-
-    name = "phrasings"
 
     def run(self, exam: Exam) -> Outcome:
         if not exam.subject.sees:

@@ -18,10 +18,8 @@ WRONG = 3  # wrong ones shown of each type beside those
 WIDEST = 384  # pixels of a picture kept for the report
 
 
-class Questions(Task):
+class Questions(Task, name="questions"):
     """Greedy answers; `blind`: without the picture, `shuffled`: with another question's picture."""
-
-    name = "questions"
 
     def run(self, exam: Exam) -> Outcome:
         if not exam.subject.sees:

@@ -8,10 +8,8 @@ from chiasm.evaluation.subject import answers_in_words, pictures_read
 from chiasm.evaluation.tasks import SEEING, Exam, Outcome, Task
 
 
-class Text(Task):
+class Text(Task, name="text"):
     """Greedy answers to questions whose scene is described in words."""
-
-    name = "text"
 
     def run(self, exam: Exam) -> Outcome:
         items = exam.required("questions in words only", _wanted, exam.sizes.text)
