@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import sys
+from difflib import get_close_matches
 from typing import Any, ClassVar, Generic, TypeVar
 
 from chiasm.errors import ChiasmError, RecipeError, nearest, quoted
@@ -16,6 +17,7 @@ from chiasm.errors import ChiasmError, RecipeError, nearest, quoted
 T = TypeVar("T")
 
 OWN = "one of your own comes with --plugin FILE or chiasm.use(FILE)"
+SLIP = 0.8  # likeness from which on a name is another one mistyped, and none of the user's own
 
 
 class Registry(Generic[T]):
@@ -53,9 +55,9 @@ class Registry(Generic[T]):
         """The definition of a name; raises `error` with the nearest one."""
         known = self.items()
         if name not in known:
-            hint = nearest(name, known)
-            hint += "" if hint.startswith("; did you mean") else f" ({OWN})"
-            raise self.error(f"there is no {self.kind} {quoted(name)}{hint}")
+            slip = get_close_matches(name, known, n=1, cutoff=SLIP)
+            hint = "" if slip else f" ({OWN})"
+            raise self.error(f"there is no {self.kind} {quoted(name)}{nearest(name, known)}{hint}")
         return known[name]
 
     def _discover(self) -> None:

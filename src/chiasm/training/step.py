@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from chiasm.errors import ChiasmError, RecipeError
+from chiasm.errors import ChiasmError, RecipeError, nearest
 from chiasm.indivisible import reasons
 from chiasm.losses import Loss, objective
 from chiasm.model import Model
@@ -261,11 +261,9 @@ class TrainStep:
                 raise RecipeError(f"stage {self.stage.name!r} {how}, but {reason}, or {instead}")
 
     def _check_weights(self, names: set[str] | None) -> None:
-        unknown = sorted(set(self.stage.weights) - names) if names is not None else []
-        if unknown:
-            listed = ", ".join(sorted(names or ()))
+        for name in sorted(set(self.stage.weights) - names) if names is not None else ():
             raise RecipeError(
-                f"stage {self.stage.name!r} weighs the loss {unknown[0]!r}, which is not there; known: {listed}"
+                f"stage {self.stage.name!r} weighs the loss {name!r}, which is not there{nearest(name, names)}"
             )
 
 
