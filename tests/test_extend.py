@@ -200,7 +200,7 @@ def test_a_checkpoint_family(desk, run):
     assert all(torch.equal(back[name], tensor) for name, tensor in theirs.items())
     config["rotary"] = True
     (desk / "glance-small/config.json").write_text(json.dumps(config))
-    with pytest.raises(ChiasmError, match="glance-small: 'glance' neither uses nor knows .*: rotary = True"):
+    with pytest.raises(ChiasmError, match=r"glance-small: 'glance' neither uses nor knows .*: rotary = True"):
         import_checkpoint("glance-small", "again")
 
 
