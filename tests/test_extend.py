@@ -76,7 +76,7 @@ def test_a_connector(desk, run):
     listed, shown = (run(line) for line in commands("averaged.py") if line.startswith("chiasm"))
     assert "gain" in listed
     assert "factor on the tokens." in listed
-    assert re.search(r"connector\s+averaged\s+6 visual tokens", shown)  # a row of 3 x 3 and 6 x 6 features
+    assert re.search(r"connector\s+averaged\s+3 visual tokens", shown)  # a row of 3 x 3 features
     assert "averaged.py:7" in shown
 
 

@@ -2,31 +2,15 @@
 
 from copy import deepcopy
 
+from chiasm import parts
 from tiny_recipe import TINY
 
 VIT = {"type": "vit", "patch_size": 8, "width": 16, "depth": 2, "heads": 2, "size": 32}
 QFORMER = {"type": "qformer", "queries": 3, "width": 16, "depth": 2, "heads": 2, "hidden": 16}
-OBJECTIVES = {
-    "contrastive": {"width": 8, "text_width": 16, "text_depth": 1, "text_heads": 2},
-    "masked_reconstruction": {"width": 16, "depth": 1, "heads": 2},
-    "self_distillation": {"outputs": 32, "hidden": 16, "bottleneck": 8, "local_crops": 2, "local_size": 16},
-    "supervised": {},
-    "qformer_stage1": {"shared": 8, "context": 16},
-    "feature_distillation": {"teacher": {"type": "patches", "patch_size": 4}},
-    "sigmoid": {"width": 8, "text_width": 16, "text_depth": 1, "text_heads": 2},
-    "masked_data": {"block": 2},
-}
+_parts = {name: parts.lookup("objective", name) for name in parts.names("objective")}
+OBJECTIVES = {name: part.example() for name, part in _parts.items()}
 # The slots that an objective needs to be so, and what else it trains.
-BESIDE = {
-    "masked_data": {
-        "encoder": {"type": "patches", "patch_size": 8},
-        "connector": {"type": "embedding", "grid": [4, 4]},
-        "language": {"type": "beit3", "width": 16, "depth": 1, "heads": 2, "hidden": 24, "context": 256,
-                     "vocabulary": 400},
-        "image_tokenizer": {"type": "vq", "size": 32, "downsample": 8, "width": 16, "depth": 1, "codebook_size": 16,
-                            "code_width": 8, "settle": 1},
-    },
-}  # fmt: skip
+BESIDE = {name: part.example_neighbours() for name, part in _parts.items() if part.example_neighbours()}
 TRAINS = {"masked_data": {"connector": 1e-3, "language": 1e-3}}
 
 

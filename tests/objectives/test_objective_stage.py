@@ -19,11 +19,6 @@ def quiet():
     return Console(quiet=True)
 
 
-@pytest.mark.parametrize("name", parts.names("objective"))
-def test_every_objective_has_an_example(name):
-    assert name in OBJECTIVES
-
-
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_a_stage_that_was_stopped_ends_as_if_it_had_not_been(name, tmp_path, monkeypatch):
     recipe = load_recipe(raw(name))

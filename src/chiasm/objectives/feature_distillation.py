@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from einops import rearrange, reduce
@@ -58,3 +58,7 @@ class FeatureDistillation(Objective, name="feature_distillation"):
         channels = rearrange(taught, "n (gh gw) c -> n c gh gw", gh=high)
         channels = functional.interpolate(channels, (rows, columns), mode="bilinear", align_corners=False)
         return rearrange(channels, "n c gh gw -> n (gh gw) c")
+
+    @classmethod
+    def example(cls) -> dict[str, Any]:
+        return {"teacher": {"type": "patches", "patch_size": 4}}

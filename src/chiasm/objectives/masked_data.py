@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from einops import reduce
@@ -176,6 +176,36 @@ class MaskedData(Objective, Indivisible, name="masked_data"):
         embeddings, real = torch.cat([visual, texts.embeddings], 1), torch.cat([_all(visual), texts.real], 1)
         hidden = self._read(model, embeddings, real, length)
         return hidden[:, :length], hidden[:, length:]
+
+    @classmethod
+    def example(cls) -> dict[str, Any]:
+        return {"block": 2}
+
+    @classmethod
+    def example_neighbours(cls) -> dict[str, dict[str, Any]]:
+        return {
+            "encoder": {"type": "patches", "patch_size": 8},
+            "connector": {"type": "embedding", "grid": [4, 4]},
+            "language": {
+                "type": "beit3",
+                "width": 16,
+                "depth": 1,
+                "heads": 2,
+                "hidden": 24,
+                "context": 256,
+                "vocabulary": 400,
+            },
+            "image_tokenizer": {
+                "type": "vq",
+                "size": 32,
+                "downsample": 8,
+                "width": 16,
+                "depth": 1,
+                "codebook_size": 16,
+                "code_width": 8,
+                "settle": 1,
+            },
+        }
 
 
 def _all(embeddings: Float[Tensor, "n t d"]) -> Bool[Tensor, "n t"]:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from einops import rearrange, reduce, repeat
@@ -90,6 +90,10 @@ class MaskedReconstruction(Objective, name="masked_reconstruction"):
         if not self.normalised:
             return cut
         return (cut - cut.mean(2, keepdim=True)) / (cut.var(2, keepdim=True) + EPSILON).sqrt()
+
+    @classmethod
+    def example(cls) -> dict[str, Any]:
+        return {"width": 16, "depth": 1, "heads": 2}
 
 
 def _places(rows: int, columns: int, width: int) -> Float[Tensor, "s d"]:

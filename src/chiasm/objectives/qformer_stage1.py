@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from einops import rearrange, reduce
@@ -91,3 +91,7 @@ class QFormerStage1(Objective, Indivisible, name="qformer_stage1"):
         rows = [[self.whole, *self.tokenizer.encode_plain(text)[: self.context - 2], end] for text in texts]
         longest = max(map(len, rows))
         return torch.tensor([row + [self.padding] * (longest - len(row)) for row in rows])
+
+    @classmethod
+    def example(cls) -> dict[str, Any]:
+        return {"shared": 8, "context": 16}

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from einops import reduce
@@ -161,6 +161,10 @@ class SelfDistillation(Objective, name="self_distillation"):
         assert self._probabilities is not None
         information = _entropies(self._probabilities.mean(dim=0)) - _entropies(self._probabilities).mean()
         return float(information) / math.log(min(self._probabilities.shape))
+
+    @classmethod
+    def example(cls) -> dict[str, Any]:
+        return {"outputs": 32, "hidden": 16, "bottleneck": 8, "local_crops": 2, "local_size": 16}
 
 
 class Head(nn.Module):

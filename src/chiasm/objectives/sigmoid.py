@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -52,3 +53,7 @@ class Sigmoid(TwoTowers, name="sigmoid"):
 
     def health(self) -> dict[str, float]:
         return super().health() | {"sharpness": float(self.scale.detach().exp())}
+
+    @classmethod
+    def example(cls) -> dict[str, Any]:
+        return {"width": 8, "text_width": 16, "text_depth": 1, "text_heads": 2}
