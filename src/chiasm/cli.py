@@ -375,10 +375,8 @@ def upgrade(
     plugins: Plugins = None,
 ) -> None:
     """Bring what an earlier Chiasm wrote up to date: recipes, and the names of tensors."""
-    from chiasm.plugins import load_plugins
     from chiasm.upgrade import upgrade as run
 
-    load_plugins(plugins or ())
     for line in run(place) or ["nothing to change: all of it is of today's form"]:
         _say(line)
 
