@@ -261,7 +261,9 @@ class TrainStep:
                 raise RecipeError(f"stage {self.stage.name!r} {how}, but {reason}, or {instead}")
 
     def _check_weights(self, names: set[str] | None) -> None:
-        for name in sorted(set(self.stage.weights) - names) if names is not None else ():
+        if names is None:
+            return
+        for name in sorted(set(self.stage.weights) - names):
             raise RecipeError(
                 f"stage {self.stage.name!r} weighs the loss {name!r}, which is not there{nearest(name, names)}"
             )
