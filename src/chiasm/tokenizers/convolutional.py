@@ -68,7 +68,7 @@ class ConvEncoder(nn.Module):
 class ConvDecoder(nn.Module):
     """Latents to pixels: `ConvEncoder` mirrored, with the same options. `up[0]` is the full resolution.
 
-    normalise: makes the normalisations. What they are told besides (the codes, say) is given to `forward`.
+    normalise: makes the normalisations. Conditions (the codes, say) are arguments of `forward`.
     middle_blocks: residual blocks at the resolution of the latents beyond the two round the attention.
     """
 
@@ -105,11 +105,11 @@ class ConvDecoder(nn.Module):
         self.norm_out = normalise(channels)
         self.conv_out = nn.Conv2d(channels, 3, 3, 1, 1)
 
-    def forward(self, latents: Float[Tensor, "n c gh gw"], *told: Tensor) -> Float[Tensor, "n 3 h w"]:
-        x = self.mid(self.conv_in(latents), *told)
+    def forward(self, latents: Float[Tensor, "n c gh gw"], *conditions: Tensor) -> Float[Tensor, "n 3 h w"]:
+        x = self.mid(self.conv_in(latents), *conditions)
         for stage in reversed(self.up):
-            x = stage(x, *told)
-        return self.conv_out(functional.silu(self.norm_out(x, *told)))
+            x = stage(x, *conditions)
+        return self.conv_out(functional.silu(self.norm_out(x, *conditions)))
 
 
 class ResidualBlock(nn.Module):
@@ -125,9 +125,9 @@ class ResidualBlock(nn.Module):
         if in_width != out_width:
             self.nin_shortcut = nn.Conv2d(in_width, out_width, 1)
 
-    def forward(self, x: Float[Tensor, "n c h w"], *told: Tensor) -> Float[Tensor, "n d h w"]:
-        hidden = self.conv1(functional.silu(self.norm1(x, *told)))
-        hidden = self.conv2(functional.silu(self.norm2(hidden, *told)))
+    def forward(self, x: Float[Tensor, "n c h w"], *conditions: Tensor) -> Float[Tensor, "n d h w"]:
+        hidden = self.conv1(functional.silu(self.norm1(x, *conditions)))
+        hidden = self.conv2(functional.silu(self.norm2(hidden, *conditions)))
         return hidden + (self.nin_shortcut(x) if hasattr(self, "nin_shortcut") else x)
 
 
@@ -143,8 +143,8 @@ class Attention(nn.Module):
         self.q, self.k, self.v = (nn.Conv2d(width, width, 1) for _ in range(3))
         self.proj_out = nn.Conv2d(width, width, 1)
 
-    def forward(self, x: Float[Tensor, "n c h w"], *told: Tensor) -> Float[Tensor, "n c h w"]:
-        normed = self.norm(x, *told)
+    def forward(self, x: Float[Tensor, "n c h w"], *conditions: Tensor) -> Float[Tensor, "n c h w"]:
+        normed = self.norm(x, *conditions)
         q, k, v = (
             rearrange(p(normed), "n (e c) h w -> n e (h w) c", e=self.heads) for p in (self.q, self.k, self.v)
         )
@@ -174,13 +174,13 @@ class Middle(nn.Module):
                 ResidualBlock(width, width, normalise) for _ in range(more)
             )
 
-    def forward(self, x: Float[Tensor, "n c h w"], *told: Tensor) -> Float[Tensor, "n c h w"]:
-        x = self.block_1(x, *told)
+    def forward(self, x: Float[Tensor, "n c h w"], *conditions: Tensor) -> Float[Tensor, "n c h w"]:
+        x = self.block_1(x, *conditions)
         if hasattr(self, "attn_1"):
-            x = self.attn_1(x, *told)
-        x = self.block_2(x, *told)
+            x = self.attn_1(x, *conditions)
+        x = self.block_2(x, *conditions)
         for block in getattr(self, "extra_mid_res_blocks", ()):
-            x = block(x, *told)
+            x = block(x, *conditions)
         return x
 
 
@@ -220,11 +220,11 @@ class _Stage(nn.Module):
         if attends:
             self.attn.append(Attention(out_width, self.normalise, self.heads))
 
-    def forward(self, x: Tensor, *told: Tensor) -> Tensor:
+    def forward(self, x: Tensor, *conditions: Tensor) -> Tensor:
         for i, block in enumerate(self.block):
-            x = block(x, *told)
+            x = block(x, *conditions)
             if len(self.attn):
-                x = self.attn[i](x, *told)
+                x = self.attn[i](x, *conditions)
         for change in ("downsample", "upsample"):
             if hasattr(self, change):
                 x = getattr(self, change)(x)
@@ -255,8 +255,8 @@ def nearest(vectors: Float[Tensor, "m c"], codebook: Float[Tensor, "k c"], eleme
     """Index of the code nearest to each vector; `elements` distances are held at once."""
     lengths = codebook.square().sum(1)
     rows = max(1, elements // len(codebook))
-    found = [
+    indices = [
         (part.square().sum(1, keepdim=True) + lengths - 2 * part @ codebook.T).argmin(1)
         for part in vectors.split(rows)
     ]
-    return torch.cat(found) if found else vectors.new_zeros(0, dtype=torch.long)
+    return torch.cat(indices) if indices else vectors.new_zeros(0, dtype=torch.long)

@@ -190,10 +190,10 @@ class LaVITTokenizer(ImageTokenizer, Stepwise, name="lavit"):
     ) -> Int[Tensor, "n 1 k"]:
         """Codes of pictures, each row filled up with the end; with `noise`, of patches drawn by it."""
         with torch.autocast(pixels.device.type, enabled=False):
-            seen = self.select(pixels.float(), noise)
-            kept = seen.kept > 0.5
+            selected = self.select(pixels.float(), noise)
+            kept = selected.kept > 0.5
             codes = torch.full((len(kept), self.cells), self.end, device=kept.device)
-            codes[_first(kept)] = self.quantizer.encode(seen.latents[kept])
+            codes[_first(kept)] = self.quantizer.encode(selected.latents[kept])
         return codes[:, None, : self.most]
 
     def vectors(self, codes: Int[Tensor, "n 1 k"]) -> tuple[Float[Tensor, "n k e"], Float[Tensor, "n k"]]:
@@ -219,30 +219,30 @@ class LaVITTokenizer(ImageTokenizer, Stepwise, name="lavit"):
         return self.painter(self.detokenizer(*self.vectors(codes))).clamp(0, 1)
 
     def losses(self, pixels: Float[Tensor, "n 3 h w"]) -> dict[str, Loss]:
-        """Rebuilt features, share of kept patches, commitment, and pixels; in training it takes notes."""
+        """Features, share of kept patches, commitment, pixels; in training the codebook records its use."""
         if self.detokenizer is None:
             raise ChiasmError("image_tokenizer 'lavit' without a decoder cannot learn; set decoder_depth")
         noise = (
             gumbel(torch.empty(len(pixels), self.cells, 2, device=pixels.device)) if self.training else None
         )
-        seen = self.select(pixels, noise)
-        kept = seen.kept > 0.5
-        quantized = self.quantizer(seen.latents[kept])
-        vectors = torch.zeros_like(seen.latents, dtype=torch.float32)
+        selected = self.select(pixels, noise)
+        kept = selected.kept > 0.5
+        quantized = self.quantizer(selected.latents[kept])
+        vectors = torch.zeros_like(selected.latents, dtype=torch.float32)
         vectors = vectors.masked_scatter(kept[..., None], quantized.vectors.float())
-        rebuilt = self.detokenizer(vectors, seen.kept)
+        reconstructed = self.detokenizer(vectors, selected.kept)
         distance = torch.zeros_like(vectors).masked_scatter(kept[..., None], quantized.commitment.float())
-        share = seen.kept.mean(1)
+        share = selected.kept.mean(1)
         if self.training:
             self._shares.append(share.detach())
-        found = {
-            "reconstruction": Loss.of(cosine_distance(rebuilt, seen.features)),
+        terms = {
+            "reconstruction": Loss.of(cosine_distance(reconstructed, selected.features)),
             "keep": Loss.of((self.keep - share).square(), KEEP_WEIGHT),
             "commitment": Loss.of(distance.mean(-1).sum(1) / kept.sum(1).clamp(min=1), self.commitment),
         }
         if self.painter is not None:
-            found["pixels"] = self.painter.loss(self.painter(rebuilt), pixels, self.foreground)
-        return found
+            terms["pixels"] = self.painter.loss(self.painter(reconstructed), pixels, self.foreground)
+        return terms
 
     def after_step(self) -> None:
         if self._shares:

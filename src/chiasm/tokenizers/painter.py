@@ -50,9 +50,11 @@ class Painter(nn.Module):
         return self.layers(planes).float() / 2 + 0.5
 
     @staticmethod
-    def loss(made: Float[Tensor, "n 3 h w"], pixels: Float[Tensor, "n 3 h w"], foreground: float) -> Loss:
+    def loss(
+        reconstructed: Float[Tensor, "n 3 h w"], pixels: Float[Tensor, "n 3 h w"], foreground: float
+    ) -> Loss:
         """Absolute and squared error of pixels in [-1, 1]; `foreground` weighs what differs from the median."""
-        error = 2 * (made - pixels)
+        error = 2 * (reconstructed - pixels)
         return Loss.of((error.abs() + error.square()) * foreground_weight(pixels, foreground))
 
 

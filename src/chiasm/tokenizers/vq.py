@@ -127,14 +127,14 @@ class VQ(ImageTokenizer, name="vq"):
         return self._pixels(self.quantizer.vectors[codes]).clamp(0, 1)
 
     def losses(self, pixels: Float[Tensor, "n 3 h w"]) -> dict[str, Loss]:
-        """Reconstruction (absolute + squared error) and commitment; in training, the codebook takes notes."""
+        """Reconstruction (absolute + squared error) and commitment; in training, the codebook records its use."""
         quantized = self.quantizer(self._features(pixels))
-        made = self._pixels(quantized.vectors)
-        error = 2 * (made - pixels)
+        reconstructed = self._pixels(quantized.vectors)
+        error = 2 * (reconstructed - pixels)
         reconstruction = Loss.of((error.abs() + error.square()) * foreground_weight(pixels, self.foreground))
         last: Tensor = self.decoder[-2].weight  # type: ignore[assignment]
-        judged = criticised(self.critics, made, pixels, reconstruction, last)
-        return judged | {"commitment": Loss.of(quantized.commitment, self.commitment)}
+        terms = criticised(self.critics, reconstructed, pixels, reconstruction, last)
+        return terms | {"commitment": Loss.of(quantized.commitment, self.commitment)}
 
     def health(self) -> dict[str, float]:
         return self.quantizer.health()

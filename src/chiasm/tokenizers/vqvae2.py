@@ -75,11 +75,11 @@ class VQVAE2(ImageTokenizer, name="vqvae2"):
         return (coarse, coarse), (2 * coarse, 2 * coarse)
 
     def quantize(self, pixels: Float[Tensor, "n 3 h w"]) -> tuple[Quantized, Quantized]:
-        """Coarse and fine codes with their vectors; in training, the codebook takes notess."""
+        """Coarse and fine codes with their vectors; in training, the codebook records its use."""
         fine = self.enc_b(2 * pixels - 1)
         coarse = self.quantize_t(_last(self.quantize_conv_t(self.enc_t(fine))))
-        known = self.dec_t(_first(coarse.vectors).to(fine.dtype))
-        return coarse, self.quantize_b(_last(self.quantize_conv_b(torch.cat([known, fine], 1))))
+        upsampled = self.dec_t(_first(coarse.vectors).to(fine.dtype))
+        return coarse, self.quantize_b(_last(self.quantize_conv_b(torch.cat([upsampled, fine], 1))))
 
     def render(
         self, coarse: Float[Tensor, "n h w c"], fine: Float[Tensor, "n h2 w2 c"]
@@ -180,8 +180,8 @@ class _Decoder(nn.Module):
         super().__init__()
         residual = [_Residual(width, residual_width) for _ in range(depth)]
         if stride == 4:
-            half = nn.ConvTranspose2d(width, width // 2, 4, 2, 1)
-            up: list[nn.Module] = [half, nn.ReLU(), nn.ConvTranspose2d(width // 2, out_width, 4, 2, 1)]
+            first = nn.ConvTranspose2d(width, width // 2, 4, 2, 1)
+            up: list[nn.Module] = [first, nn.ReLU(), nn.ConvTranspose2d(width // 2, out_width, 4, 2, 1)]
         else:
             up = [nn.ConvTranspose2d(width, out_width, 4, 2, 1)]
         self.blocks = nn.Sequential(nn.Conv2d(in_width, width, 3, 1, 1), *residual, nn.ReLU(), *up)
