@@ -78,8 +78,8 @@ def load(
     ours, unused = plan.names.to_ours(original.tensors, where)
     ours |= constants or {}
     with torch.device("meta"):  # what does not fit is refused before anything is allocated
-        check_fit(_built(recipe.model, tokenizer), ours, plan.names, where)
-    model = _built(recipe.model, tokenizer)
+        check_fit(build_model(recipe.model, tokenizer), ours, plan.names, where)
+    model = build_model(recipe.model, tokenizer)
     load_named(model, ours, plan.names, where)
     return Loaded(model.eval(), recipe, unused)
 
@@ -317,7 +317,7 @@ def _restored(
     return Original(origin["config"], restored)
 
 
-def _built(spec: Mapping[str, Mapping[str, Any]], tokenizer: Path | None) -> nn.Module:
+def build_model(spec: Mapping[str, Mapping[str, Any]], tokenizer: Path | None) -> nn.Module:
     from chiasm.model import Model
 
     if "language" not in spec:

@@ -17,7 +17,7 @@ from chiasm.generation import DrawStep, Session
 from chiasm.generators import Generators
 from chiasm.heads import GREEDY, DrawingState, finish
 from chiasm.interop.cases import Case
-from chiasm.interop.convert import _built, load_named
+from chiasm.interop.convert import build_model, load_named
 from chiasm.interop.diffusers_shape import added_shape, unet_shape, vae_shape
 from chiasm.interop.families.lavit import BEGIN, END, FIRST, STRAY
 from chiasm.interop.lavit import (
@@ -278,7 +278,7 @@ def _language(case: Case) -> Model:
         },
     }
     recipe = load_recipe({"name": "lavit", "model": spec, "data": {}, "stages": []})
-    model: Any = _built(recipe.model, None).eval()
+    model: Any = build_model(recipe.model, None).eval()
     names = NameMap(
         Unused("tokenizer_decoder.{rest...}"), Rule("llama_model.{rest...}", "language.inner.{rest...}")
     )

@@ -136,7 +136,7 @@ class Llava(Family, name="llava"):
                 layer=llava.get("mm_vision_select_layer", -2),
                 class_token=class_token,
             ),
-            "connector": {"type": "mlp", "depth": _depth(llava.get("mm_projector_type", "linear"))},
+            "connector": {"type": "mlp", "depth": projector_depth(llava.get("mm_projector_type", "linear"))},
             "language": causal_config(language, LANGUAGES.get(llava.get("model_type", "llava"), "llama")),
         }
 
@@ -184,7 +184,7 @@ def _refuse_others(config: Mapping[str, Any]) -> None:
         known_value(key, config.get(key, values[0]), *values)
 
 
-def _depth(projector: str) -> int:
+def projector_depth(projector: str) -> int:
     """Linear layers of a projector called linear, mlp2x_gelu, mlp3x_gelu ..."""
     match = re.fullmatch(r"mlp(\d+)x_gelu", projector)
     if match is None and projector != "linear":

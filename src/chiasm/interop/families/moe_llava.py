@@ -15,7 +15,7 @@ from chiasm.errors import CheckpointError, nearest
 from chiasm.interop.cases import Case
 from chiasm.interop.config import known_value
 from chiasm.interop.convert import load, load_named
-from chiasm.interop.families.llava import IMAGE, OTHERS, VICUNA, WITHOUT_EFFECT, _depth, tower_folder
+from chiasm.interop.families.llava import IMAGE, OTHERS, VICUNA, WITHOUT_EFFECT, projector_depth, tower_folder
 from chiasm.interop.family import Family, Folder, Original, find_family
 from chiasm.interop.mapping import NameMap, Own, Rule, Unused
 from chiasm.interop.padded import causal_with_padding
@@ -132,7 +132,7 @@ class MoELlava(Family, name="moe-llava"):
         return {
             "views": {"type": "whole", "size": vision.get("image_size", 224), **square},
             "encoder": tower(vision, "clip_vision_model", layer=config["select_layer"]),
-            "connector": {"type": "mlp", "depth": _depth(config["projector"])},
+            "connector": {"type": "mlp", "depth": projector_depth(config["projector"])},
             "language": causal_config(language, LANGUAGES[kind]),
             "routing": {
                 "type": "moe",
