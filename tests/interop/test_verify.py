@@ -74,7 +74,7 @@ def test_unknown_systems_and_failing_replays_are_results_that_say_so(tmp_path):
 
     @replays_table("toy")
     def double(case):
-        return [{"x": row["x"], "y": 2 * row["x"]} for row in case.told["rows"]]
+        return [{"x": row["x"], "y": 2 * row["x"]} for row in case.record["rows"]]
 
     case(tmp_path, "a", reference={"class": "Good (small)"})
     case(tmp_path, "b", reference={"class": "Good but broken"})

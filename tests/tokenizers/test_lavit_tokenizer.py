@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from chiasm import parts
-from chiasm.connectors.selection import Attention, best, drawn, expected, gumbel
+from chiasm.connectors.selection import WeightedAttention, best, expected, gumbel, sampled
 from chiasm.errors import ChiasmError, RecipeError
 from chiasm.stepwise import after_step
 from chiasm.tokenizers.lavit import LaVITTokenizer
@@ -34,7 +34,7 @@ def test_a_fixed_share_takes_the_best():
 
 def test_chance_keeps_patches_as_often_as_their_scores_say():
     scores = chances([0.3, 0.9]).expand(20_000, 2, 2)
-    kept = drawn(scores, gumbel(scores, torch.Generator().manual_seed(0)))
+    kept = sampled(scores, gumbel(scores, torch.Generator().manual_seed(0)))
     torch.testing.assert_close(kept.mean(0), torch.tensor([0.3, 0.9]), atol=0.02, rtol=0)
 
 
@@ -48,7 +48,7 @@ def test_the_choice_is_hard_and_its_gradient_soft():
 
 def test_keys_that_do_not_count_are_not_seen():
     torch.manual_seed(0)
-    attention, x, source = Attention(8, 2), torch.randn(1, 3, 8), torch.randn(1, 4, 8)
+    attention, x, source = WeightedAttention(8, 2), torch.randn(1, 3, 8), torch.randn(1, 4, 8)
     counts = torch.tensor([[[1.0, 0.0, 1.0, 0.0]]])
     alone = attention(x, source[:, ::2])
     torch.testing.assert_close(attention(x, source, counts), alone, atol=1e-6, rtol=1e-5)

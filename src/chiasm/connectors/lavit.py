@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from chiasm.bounds import Cells, Depth, Heads, Share, Width
 from chiasm.connectors import Connector
-from chiasm.connectors.selection import Merger, Selector, best, loud_positions, patches_of
+from chiasm.connectors.selection import Merger, Selector, best, patches_of, strong_positions
 from chiasm.errors import RecipeError
 
 
@@ -48,7 +48,7 @@ class LaVITConnector(Connector, name="lavit"):
         if in_width % heads:
             raise RecipeError(f"connector 'lavit': {heads} heads must divide the features' width {in_width}")
         self.keep = keep
-        self.positions = loud_positions(positions, in_width)
+        self.positions = strong_positions(positions, in_width)
         self.selector = Selector(in_width)
         self.merger = Merger(in_width, depth, heads, hidden)
         self.projection = nn.Linear(in_width, out_width)

@@ -70,8 +70,8 @@ class MergerBlock(nn.Module):
 
     def __init__(self, width: int, heads: int, hidden: int):
         super().__init__()
-        self.causal_norm, self.causal = nn.LayerNorm(width), Attention(width, heads, SMOOTHING)
-        self.dropped_norm, self.dropped = nn.LayerNorm(width), Attention(width, heads, SMOOTHING)
+        self.causal_norm, self.causal = nn.LayerNorm(width), WeightedAttention(width, heads, SMOOTHING)
+        self.dropped_norm, self.dropped = nn.LayerNorm(width), WeightedAttention(width, heads, SMOOTHING)
         self.mlp_norm = nn.LayerNorm(width)
         self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
 
@@ -86,7 +86,7 @@ class MergerBlock(nn.Module):
         return x + self.mlp(self.mlp_norm(x))
 
 
-class Attention(nn.Module):
+class WeightedAttention(nn.Module):
     """Attention whose keys count by a weight, 0 to 1 and for all queries or each, with a gradient.
 
     Args:
@@ -131,7 +131,7 @@ class Attention(nn.Module):
         return (weights + self.smoothing / weights.shape[-1]) / total.clamp(min=SMOOTHING)
 
 
-def drawn(scores: Float[Tensor, "n p 2"], noise: Float[Tensor, "n p 2"]) -> Float[Tensor, "n p"]:
+def sampled(scores: Float[Tensor, "n p 2"], noise: Float[Tensor, "n p 2"]) -> Float[Tensor, "n p"]:
     """1 where a patch is kept, decided by chance: the Gumbel rule (arXiv 1611.01144), straight through.
 
     noise: independent draws from the standard Gumbel distribution, see `gumbel`.
@@ -174,7 +174,7 @@ def gumbel(scores: Float[Tensor, "*s"], generator: torch.Generator | None = None
     return -torch.empty_like(scores).exponential_(generator=generator).log()
 
 
-def loud_positions(grid: tuple[int, int] | None, width: int) -> nn.Module:
+def strong_positions(grid: tuple[int, int] | None, width: int) -> nn.Module:
     """Learnt positions as large as the features of a convolutional network; without a grid none.
 
     Neither the selector nor the merger learns to use positions that are small compared to the features at first.

@@ -20,51 +20,51 @@ from chiasm.weights import read_tensors
 
 @dataclass
 class Case:
-    """One case; `told` is its JSON."""
+    """One case; `record` is its JSON."""
 
     path: Path
-    told: dict[str, Any]
+    record: dict[str, Any]
 
     @property
     def system(self) -> str:
-        return self.told["system"]
+        return self.record["system"]
 
     @property
     def name(self) -> str:
-        return f"{self.system}/{self.told.get('case', self.path.stem)}"
+        return f"{self.system}/{self.record.get('case', self.path.stem)}"
 
     @property
     def of(self) -> str:
         """The original's class; of a table, its kind."""
-        return self.told["kind"] if self.is_table else self.told["reference"]["class"]
+        return self.record["kind"] if self.is_table else self.record["reference"]["class"]
 
     @property
     def is_table(self) -> bool:
-        return "rows" in self.told
+        return "rows" in self.record
 
     @property
     def config(self) -> dict[str, Any]:
-        return self.told["config"]
+        return self.record["config"]
 
     @property
     def arguments(self) -> dict[str, Any]:
-        return self.told.get("arguments", {})
+        return self.record.get("arguments", {})
 
     @property
     def parameters(self) -> dict[str, Any]:
         """What a table's rule is set to."""
-        return self.told["parameters"]
+        return self.record["parameters"]
 
     @cached_property
     def tensors(self) -> dict[str, Tensor]:
         """The original's state dict, with generated weights and shared tensors."""
         weights = self._group("param/")
-        generated = self.told.get("generated", {"tensors": []})
+        generated = self.record.get("generated", {"tensors": []})
         for key, shape, mean, half_range in generated["tensors"]:
             draw = np.random.RandomState(zlib.crc32(f"{generated['seed']}/{key}".encode()))
             u = draw.random_sample(int(np.prod(shape)))
             weights[key] = torch.from_numpy(np.float32(mean + half_range * (2 * u - 1)).reshape(shape))
-        return weights | {key: weights[other] for key, other in self.told.get("alias", {}).items()}
+        return weights | {key: weights[other] for key, other in self.record.get("alias", {}).items()}
 
     @cached_property
     def inputs(self) -> dict[str, Tensor]:

@@ -50,7 +50,7 @@ def _accounting(function: Replay, without_effect: Mapping[str, str]) -> Replay:
     def replay(case: Case) -> Mapping[str, Tensor]:
         config = Config(case.config)
         accounted = copy(case)  # with what has been read of its tensors
-        accounted.told = {**case.told, "config": config}
+        accounted.record = {**case.record, "config": config}
         outputs = function(accounted)
         refuse_unread(config, without_effect, case.name, "the replay")
         return outputs
@@ -138,7 +138,7 @@ def _replayed(case: Case) -> Result:
     replay = registered[max(matching, key=len)]
     try:
         if case.is_table:
-            outputs = [_compared_rows(case.told["rows"], replay(case))]
+            outputs = [_compared_rows(case.record["rows"], replay(case))]
         else:
             outputs = compared(case, replay(case))
     except Exception as error:  # whatever fails in one case must not hide the others
@@ -148,9 +148,9 @@ def _replayed(case: Case) -> Result:
 
 def compared(case: Case, reproduced: Mapping[str, Tensor]) -> list[Output]:
     """Each output of a case compared with the reproduced one."""
-    masks = case.told.get("zero_where_mask_is_0", {})
+    masks = case.record.get("zero_where_mask_is_0", {})
     outputs = []
-    for name, rule in case.told["outputs"].items():
+    for name, rule in case.record["outputs"].items():
         if name not in reproduced:
             outputs.append(Output(name, False, float("inf"), 0.0, "was not made"))
             continue

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from chiasm.connectors.selection import Attention
+from chiasm.connectors.selection import WeightedAttention
 
 
 class Detokenizer(nn.Module):
@@ -54,8 +54,8 @@ class DetokenizerBlock(nn.Module):
 
     def __init__(self, width: int, heads: int, hidden: int):
         super().__init__()
-        self.own_norm, self.own = nn.LayerNorm(width), Attention(width, heads)
-        self.codes_norm, self.codes = nn.LayerNorm(width), Attention(width, heads)
+        self.own_norm, self.own = nn.LayerNorm(width), WeightedAttention(width, heads)
+        self.codes_norm, self.codes = nn.LayerNorm(width), WeightedAttention(width, heads)
         self.mlp_norm = nn.LayerNorm(width)
         self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
 

@@ -15,11 +15,11 @@ from chiasm.connectors.selection import (
     Selector,
     at_least_one,
     cosine_distance,
-    drawn,
     expected,
     gumbel,
-    loud_positions,
     patches_of,
+    sampled,
+    strong_positions,
 )
 from chiasm.encoders import Encoder
 from chiasm.errors import ChiasmError, RecipeError
@@ -129,7 +129,7 @@ class LaVITTokenizer(ImageTokenizer, Stepwise, name="lavit"):
         self.size, self.end, self.codebook_size = size, codebook_size, codebook_size + 1
         self.most = min(most or self.cells, self.cells)
         self.keep, self.foreground, self.commitment = keep, foreground, commitment
-        self.positions = loud_positions((rows, columns) if positions else None, encoder.width)
+        self.positions = strong_positions((rows, columns) if positions else None, encoder.width)
         self.selector = Selector(encoder.width)
         self.merger = Merger(encoder.width, depth, heads, hidden)
         self.to_code = _tanh_mlp(encoder.width, code_width)
@@ -178,7 +178,7 @@ class LaVITTokenizer(ImageTokenizer, Stepwise, name="lavit"):
             grid = self.encoder(pixels).float()
         patches = patches_of(self.positions(grid))
         scores = self.selector(patches)
-        kept = expected(scores, self.most) if noise is None else drawn(scores, noise)
+        kept = expected(scores, self.most) if noise is None else sampled(scores, noise)
         if self.training:
             kept = at_least_one(kept, scores)
         merged = self.merger(patches, kept)

@@ -246,7 +246,7 @@ def replay_resize(case: Case) -> list[dict[str, Any]]:
     parameters = case.parameters
     views = Letterbox(size=parameters["image_size"], shortest=parameters["min_size"])
     rows = []
-    for row in case.told["rows"]:
+    for row in case.record["rows"]:
         resized, left, top = views.lay(Size(row["height"], row["width"]))
         canvas = views.split(Size(row["height"], row["width"]))[0].size
         rows.append({

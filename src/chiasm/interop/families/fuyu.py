@@ -184,7 +184,7 @@ def replay_resize(case: Case) -> list[dict[str, Any]]:
     patch = parameters["patch"]
     views = Native(1, height=parameters["size"]["height"], width=parameters["size"]["width"], patch=patch)
     rows = []
-    for row in case.told["rows"]:
+    for row in case.record["rows"]:
         size = Size(row["height"], row["width"])
         resized, (view,) = views.shrink(size), views.split(size)
         grid = (view.size.height // patch, view.size.width // patch)

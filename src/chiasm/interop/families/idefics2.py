@@ -161,7 +161,7 @@ def replay(case: Case) -> dict[str, Tensor]:
     """Pictures are padded with zeros to one size; those of zeros alone are left out."""
     inputs = case.inputs
     bounds = {"longest_edge": 1 << 14, "shortest_edge": 1}
-    version = case.told["reference"].get("commit", "").removeprefix("v")
+    version = case.record["reference"].get("commit", "").removeprefix("v")
     config = {"transformers_version": version, **case.config, BOUNDS: bounds}
     model = load(find_family("idefics2"), Original(config, case.tensors)).model
     real = inputs.get("pixel_attention_mask", torch.ones_like(inputs["pixel_values"][:, :, 0])).bool()

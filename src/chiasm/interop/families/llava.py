@@ -254,7 +254,7 @@ def replay_tiles(case: Case) -> list[dict[str, Any]]:
     points = [(height, width) for width, height in parameters["image_grid_pinpoints"]]
     views = AnyResolution(1, size=tile, resolutions=points)
     rows = []
-    for row in case.told["rows"]:
+    for row in case.record["rows"]:
         size = Size(row["height"], row["width"])
         plan, tiles = views.enlarge(size), views.split(size)[1:]
         grid = Size(plan.canvas.height // tile, plan.canvas.width // tile)

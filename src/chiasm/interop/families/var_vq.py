@@ -46,8 +46,8 @@ class VarTokenizer(Family, name="var-vq"):
         return NameMap(*rules(config))
 
     def write(self, original: Original, folder: Path) -> None:
-        told = original.config
-        name = f"vae_ch{told['ch']}v{told['vocab_size']}z{told['z_channels']}.pth"
+        config = original.config
+        name = f"vae_ch{config['ch']}v{config['vocab_size']}z{config['z_channels']}.pth"
         torch.save(original.tensors, folder / name)
 
 
@@ -78,7 +78,7 @@ def part(config: Mapping[str, Any]) -> dict[str, Any]:
     """The image tokenizer's options."""
     blend = abs(config.get("quant_resi", 0.5))
     scales = list(config.get("v_patch_nums", SCALES))
-    apart = config.get("default_qresi_counts", 0) or len(scales)
+    per_scale = config.get("default_qresi_counts", 0) or len(scales)
     return {
         "type": "multi_scale",
         "scales": scales,
@@ -87,7 +87,7 @@ def part(config: Mapping[str, Any]) -> dict[str, Any]:
         "depth": config.get("num_res_blocks", 2),
         "code_width": config.get("z_channels", 32),
         "codebook_size": config.get("vocab_size", 4096),
-        "convolutions": config.get("share_quant_resi", 4) or apart,
+        "convolutions": config.get("share_quant_resi", 4) or per_scale,
         "blend": blend if blend > 1e-6 else 0.0,
         "cosine": config.get("using_znorm", False),
         "kernel": config.get("quant_conv_ks", 3),
@@ -97,8 +97,8 @@ def part(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def rules(config: Mapping[str, Any], prefix: str = "") -> list[Rule | Unused]:
     """Names of the tokenizer's tensors; `prefix` stands before the original's."""
-    told = part(config)
-    lowest, ours = told["width"] * told["multipliers"][-1], "image_tokenizer."
+    options = part(config)
+    lowest, ours = options["width"] * options["multipliers"][-1], "image_tokenizer."
     fused = tuple(f"{ours}{{place...}}.{name}.{{w}}" for name in "qkv")
     shared = config.get("share_quant_resi", 4)
     smooth = {0: "quant_resi.{n}", 1: "quant_resi.qresi"}.get(shared, "quant_resi.qresi_ls.{n}")
@@ -138,8 +138,8 @@ def replay_training(case: Case) -> dict[str, Tensor]:
     latents = tokenizer.latents(pixels)
     latents.retain_grad()
     quantized = tokenizer.quantize(latents)
-    made = tokenizer.render(quantized.vectors)
-    losses = quantized.losses | {"reconstruction": tokenizer.reconstruction(made, pixels)}
+    reconstructed = tokenizer.render(quantized.vectors)
+    losses = quantized.losses | {"reconstruction": tokenizer.reconstruction(reconstructed, pixels)}
     objective(losses).backward()
     assert latents.grad is not None
     gradients = {f"image_tokenizer.{name}": each.grad for name, each in tokenizer.named_parameters()}
@@ -152,7 +152,7 @@ def replay_training(case: Case) -> dict[str, Tensor]:
         "f": channels_first(latents),
         "f_hat_st": channels_first(quantized.vectors),
         "vq_loss": objective(quantized.losses),
-        "rec": signed(made),
+        "rec": signed(reconstructed),
         "loss": objective(losses),
         "grad_f": channels_first(latents.grad),
         "usages": 100 * (hits >= margin).float().mean(1),

@@ -96,7 +96,7 @@ def replay(case: Case) -> dict[str, Tensor]:
     pixels = unsigned(case.inputs["img"])
     coarse, fine = tokenizer.quantize(pixels)
     looked_up = tokenizer.quantize_t.vectors[coarse.codes], tokenizer.quantize_b.vectors[fine.codes]
-    made = {
+    outputs = {
         "quant_t": channels_first(coarse.vectors),
         "quant_b": channels_first(fine.vectors),
         "diff": (coarse.commitment.mean() + fine.commitment.mean())[None],
@@ -108,11 +108,11 @@ def replay(case: Case) -> dict[str, Tensor]:
     assert join_scales([coarse.codes, fine.codes]).equal(tokenizer.encode(pixels))
     coarse, fine = tokenizer.train().quantize(pixels)
     after_step(tokenizer)
-    made["rec_train"] = signed(tokenizer.render(coarse.vectors, fine.vectors))
-    made["latent_loss_train"] = (coarse.commitment.mean() + fine.commitment.mean())[None]
+    outputs["rec_train"] = signed(tokenizer.render(coarse.vectors, fine.vectors))
+    outputs["latent_loss_train"] = (coarse.commitment.mean() + fine.commitment.mean())[None]
     for level in LEVELS:
         quantizer = getattr(tokenizer, f"quantize_{level}")
-        made[f"quantize_{level}.embed_after"] = quantizer.vectors.T
-        made[f"quantize_{level}.cluster_size_after"] = quantizer.counts
-        made[f"quantize_{level}.embed_avg_after"] = quantizer.sums.T
-    return made
+        outputs[f"quantize_{level}.embed_after"] = quantizer.vectors.T
+        outputs[f"quantize_{level}.cluster_size_after"] = quantizer.counts
+        outputs[f"quantize_{level}.embed_avg_after"] = quantizer.sums.T
+    return outputs

@@ -231,7 +231,7 @@ def replay_whole(case: Case) -> dict[str, Tensor]:
 def replay_tiles(case: Case) -> list[dict[str, Any]]:
     """On which canvas a picture is laid, and how many tokens that makes."""
     parameters = case.parameters
-    reference = case.told["reference"]
+    reference = case.record["reference"]
     newer = "Image_transform" in (reference.get("cls"), reference.get("class"))
     views = HDTiles(
         1,
@@ -242,7 +242,7 @@ def replay_tiles(case: Case) -> list[dict[str, Any]]:
     )
     side = parameters["tile"] // 14 // 2  # tokens along a tile: patches of 14 pixels, two by two
     rows = []
-    for row in case.told["rows"]:
+    for row in case.record["rows"]:
         size = Size(row["height"], row["width"])
         plan, tall = views.canvas(size), size.width < size.height
         tiles = Size(plan.size.height // parameters["tile"], plan.size.width // parameters["tile"])
