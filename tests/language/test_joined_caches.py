@@ -127,6 +127,18 @@ def test_positions_are_forgotten_in_joined_rows_as_in_each_alone():
     close(joined.read(x, Kind.WRITTEN), hidden)
 
 
+@pytest.mark.parametrize("name", EXAMPLES)
+@torch.no_grad()
+def test_a_cache_of_a_known_length_gives_the_same(name):
+    language = build(name)
+    caches = language.new_cache(), language.new_cache()
+    language.expect(caches[1], 9)
+    x, layout = torch.randn(1, 4, 32), Layout.causal(1, 4)
+    assert torch.equal(*(language(x, layout, cache) for cache in caches))
+    if not name.startswith("causal"):  # whose caches are transformers'
+        assert {memory.shape[3] for memory in caches[1].memory} == {9}
+
+
 @torch.no_grad()
 def test_a_cache_beyond_its_sliding_window_is_an_error():
     language = build("causal, with a sliding window")
