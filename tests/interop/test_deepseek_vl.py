@@ -48,13 +48,13 @@ def original(hybrid):
 
 def random_like(family, config):
     """Random tensors of every name that the family knows for a config."""
-    from chiasm.interop.convert import _built
+    from chiasm.interop.convert import build_model
     from chiasm.recipe import load_recipe
 
     layout = find_family(family)
     spec = layout.model(config)
     recipe = load_recipe({"name": "x", "about": "x", "model": spec, "data": {}, "stages": []})
-    model = _built(recipe.model, None)
+    model = build_model(recipe.model, None)
     return layout.names(config).to_theirs(
         {
             key: torch.randn_like(tensor)

@@ -9,7 +9,7 @@ from transformers import T5Config, T5EncoderModel
 from chiasm.checkpoint import load_model
 from chiasm.errors import CheckpointError, ChiasmError, DataError
 from chiasm.interop import export_checkpoint, find_family, import_checkpoint
-from chiasm.interop.convert import _built
+from chiasm.interop.convert import build_model
 from chiasm.language.text import TextTokenizer
 from chiasm.recipe import load_recipe
 
@@ -30,13 +30,13 @@ def original(family, config):
     layout = find_family(family)
     keys = []
     if family == "open-magvit2":  # its rules for the tokenizer are made from the names there are
-        part = _built(load_recipe(alone(layout.model(config))).model, None)
+        part = build_model(load_recipe(alone(layout.model(config))).model, None)
         keys = ["first_stage_model." + key.removeprefix("image_tokenizer.") for key in part.state_dict()]
     raw = {"name": "x", "model": layout.model(config), "data": {}, "stages": []}
     torch.manual_seed(0)
     ours = {
         key: torch.randn_like(t.float())
-        for key, t in _built(load_recipe(raw).model, None).state_dict().items()
+        for key, t in build_model(load_recipe(raw).model, None).state_dict().items()
     }
     return layout.names(config, keys).to_theirs(ours, "random")
 

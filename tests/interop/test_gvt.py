@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from chiasm.checkpoint import load_model
 from chiasm.interop import Folder, export_checkpoint, find_family, import_checkpoint, recognise, verify
-from chiasm.interop.convert import _built, _numbers
+from chiasm.interop.convert import _numbers, build_model
 from chiasm.recipe import load_recipe
 
 PLACE = os.environ.get("CHIASM_PARITY")
@@ -50,7 +50,7 @@ def test_every_case_agrees():
 def test_the_folder_comes_back_bit_for_bit(tmp_path, options):
     told, layout, public = config(**options), find_family("gvt"), tmp_path / "public"
     recipe = load_recipe({"name": "x", "about": "x", "model": layout.model(told), "data": {}, "stages": []})
-    ours = _built(recipe.model, None).state_dict()
+    ours = build_model(recipe.model, None).state_dict()
     ours = {
         key: torch.randn_like(value) for key, value in ours.items() if not key.endswith(("mean", "deviation"))
     }

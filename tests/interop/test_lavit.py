@@ -16,7 +16,7 @@ from chiasm.generation import draw
 from chiasm.generators import Generators
 from chiasm.heads import Sampling
 from chiasm.interop import Folder, export_checkpoint, find_family, import_checkpoint, recognise, verify
-from chiasm.interop.convert import _built, _numbers
+from chiasm.interop.convert import _numbers, build_model
 from chiasm.interop.families.lavit import BEGIN, HIGH, LOW, _place
 from chiasm.recipe import load_recipe
 
@@ -58,7 +58,7 @@ def publish(folder, kind):
     recipe = load_recipe({"name": "x", "model": layout.model(told), "data": {}, "stages": []})
     (folder / "language_model").mkdir(parents=True)
     _numbers(BEGIN).save_pretrained(folder / "language_model")
-    model = _built(recipe.model, folder / "language_model")
+    model = build_model(recipe.model, folder / "language_model")
     torch.manual_seed(3)
     names, ours = layout.names(told), model.state_dict()
     for tensor in ours.values():

@@ -10,7 +10,7 @@ from chiasm.data.files import PictureInMemory
 from chiasm.data.sample import Message, Sample
 from chiasm.errors import ChiasmError, DataError
 from chiasm.interop import export_checkpoint, find_family, import_checkpoint
-from chiasm.interop.convert import _built
+from chiasm.interop.convert import build_model
 from chiasm.recipe import load_recipe
 from chiasm.sequence import Kind, pack
 from chiasm.weights import read_tensors
@@ -27,7 +27,7 @@ def published(tmp_path):
     layout = find_family("lvm")
     raw = {"name": "x", "model": layout.model({**LLAMA, "vq": VQ}), "data": {}, "stages": []}
     torch.manual_seed(0)
-    model = _built(load_recipe(raw).model, None)
+    model = build_model(load_recipe(raw).model, None)
     ours = {key: torch.randn_like(tensor) for key, tensor in model.state_dict().items()}
     theirs = layout.names({**LLAMA, "vq": VQ}).to_theirs(ours, "random")
     for place, config, prefix in (("LVM_ckpts", LLAMA, "model."), ("vqvae_ckpts", VQ, "tokenizer.")):

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from chiasm.checkpoint import load_model
 from chiasm.errors import CheckpointError
 from chiasm.interop import Folder, export_checkpoint, find_family, import_checkpoint, recognise, verify
-from chiasm.interop.convert import _built, _numbers
+from chiasm.interop.convert import _numbers, build_model
 from chiasm.layout import Layout
 from chiasm.recipe import load_recipe
 
@@ -65,7 +65,7 @@ def written(folder, family, config):
     torch.manual_seed(0)
     layout = find_family(family)
     recipe = load_recipe({"name": "x", "about": "x", "model": layout.model(config), "data": {}, "stages": []})
-    model = _built(recipe.model, None)
+    model = build_model(recipe.model, None)
     table = model.language.embed(torch.arange(60)).detach()
     if hasattr(model.routing, "marker"):  # one row of the table of embeddings is the marker
         model.routing.marker.data.copy_(table[config["media_token_id"]])

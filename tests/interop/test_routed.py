@@ -12,7 +12,7 @@ from chiasm.checkpoint import load_model
 from chiasm.data.files import PictureInMemory
 from chiasm.data.sample import Message
 from chiasm.interop import Folder, export_checkpoint, find_family, import_checkpoint, recognise
-from chiasm.interop.convert import _built, _numbers
+from chiasm.interop.convert import _numbers, build_model
 from chiasm.recipe import load_recipe
 from chiasm.training import train
 
@@ -25,7 +25,7 @@ def original(family, config):
     layout = find_family(family)
     spec = layout.model(config)
     recipe = load_recipe({"name": "it", "about": "", "model": spec, "data": {}, "stages": []})
-    model = _built(recipe.model, None)
+    model = build_model(recipe.model, None)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
     return layout.names(config).to_theirs(model.state_dict(), "it")

@@ -13,7 +13,7 @@ from chiasm.data.documents import document, draw_prompt, without_prompt
 from chiasm.data.sample import Message, Sample
 from chiasm.errors import CheckpointError
 from chiasm.interop import export_checkpoint, find_family, import_checkpoint
-from chiasm.interop.convert import _built
+from chiasm.interop.convert import build_model
 from chiasm.interop.families.show_o import _published
 from chiasm.recipe import load_recipe
 from chiasm.weights import read_tensors
@@ -40,7 +40,7 @@ def folder(tmp_path):
     keys = ["vq_model.encoder.conv_in.weight"]
     raw = {"name": "show-o", "model": layout.model(read, keys), "data": {}, "stages": []}
     torch.manual_seed(2)
-    model = _built(load_recipe(raw).model, None)
+    model = build_model(load_recipe(raw).model, None)
     ours = {key: torch.randn_like(tensor) * 0.2 for key, tensor in model.state_dict().items()}
     theirs = layout.names(read, keys).to_theirs(ours, "show-o")
     inside = tmp_path / "original" / "magvitv2"

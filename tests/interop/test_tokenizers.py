@@ -137,7 +137,7 @@ def test_what_transformers_wrote_comes_back_bit_for_bit(name, tmp_path):
 
 
 def test_janus_comes_back_bit_for_bit(tmp_path):
-    from chiasm.interop.convert import _built, _numbers
+    from chiasm.interop.convert import _numbers, build_model
     from chiasm.interop.families.janus import _published
     from chiasm.recipe import load_recipe
 
@@ -150,7 +150,7 @@ def test_janus_comes_back_bit_for_bit(tmp_path):
     config = {**_published(told), "model_type": "multi_modality"}
     layout = find_family("janus")
     raw = {"name": "janus", "model": layout.model(config), "data": {}, "stages": []}
-    model = _built(load_recipe(raw).model, None)
+    model = build_model(load_recipe(raw).model, None)
     ours = {key: tensor.clone() for key, tensor in model.state_dict().items()}
     tensors = layout.names(config).to_theirs(ours, "janus") | {
         "gen_vision_model.quantize.codebook_used": torch.ones(3)
