@@ -6,7 +6,7 @@
 
 ## How to add a family
 A family is one public layout (a project's own; transformers' of the same model is another one). It is one file in
-`chiasm/interop/families/`, found by discovery, and says four things:
+`chiasm/interop/families/`, or anywhere with `--plugin FILE`, and says four things:
 
     class Honeybee(Family, name="honeybee"):
         looks_for = "config.json with model_type honeybee"           # for "no known layout. Looked for: ..."
