@@ -11,7 +11,7 @@ from rich.console import Console
 from typer.main import get_command
 
 import chiasm
-from chiasm.cli import app, main, tokenizer_app
+from chiasm.cli import app, main
 from chiasm.conversation import Reply
 from chiasm.recipe import about, load_recipe, recipes
 from chiasm.terminal.chat import _Answer
@@ -172,7 +172,8 @@ def test_a_users_mistake_is_one_sentence(capsys, arguments, message):
 
 
 def test_every_command_that_looks_up_a_name_loads_plugins():
-    commands = {**get_command(app).commands, **get_command(tokenizer_app).commands}
+    commands = get_command(app).commands
+    commands = commands | commands["tokenizer"].commands
     without = {name for name, each in commands.items() if "plugins" not in {p.name for p in each.params}}
     assert without == {"recipes", "world", "tokenizer"}  # files, one source, and a group of commands
 
