@@ -20,15 +20,17 @@ from torch import Tensor, nn
 from transformers import LlavaConfig, LlavaForConditionalGeneration
 
 from chiasm import parts
-from chiasm.data import Source
+from chiasm.data import Picture, Source
 from chiasm.data.documents import PictureReader, document
 from chiasm.model import Model
 from chiasm.recipe import Recipe, load_recipe
 from chiasm.sequence import IGNORE, PADDING, Document, Kind, PackedBatch
-from chiasm.training.batches import Ahead, DocumentBatches
+from chiasm.training.batches import DocumentBatches
 from chiasm.training.distribution import Ranks
+from chiasm.training.feed import Feed
 from chiasm.training.optimiser import build_optimiser
 from chiasm.training.step import DocumentsAim, TrainStep
+from chiasm.views import View
 
 CPU = torch.device("cpu")
 
@@ -93,7 +95,7 @@ class Transformers:
     def __init__(self, settings: Settings):
         self.recipe, owner, self.source = built(settings)
         self.stage, self.plan = self.recipe.stages[0], settings.plan
-        self.contract = owner.contract
+        self.contract, self.encoder = owner.contract, owner.encoder
         self.peer = peer(owner)
         learns = [p for p in self.peer.parameters() if p.requires_grad]
         rate = self.stage.train["language"]
@@ -138,8 +140,13 @@ class Padded:
         return {self.side.source[index][0].name: index for index in range(len(self.side.source))}
 
     def next(self) -> dict[str, Tensor]:
-        names = self.side.plan[self.taken]
+        return self.fill(self.pack())
+
+    def pack(self) -> tuple[str, ...]:
         self.taken += 1
+        return self.side.plan[self.taken - 1]
+
+    def fill(self, names: tuple[str, ...]) -> dict[str, Tensor]:
         samples = [self.side.source[self.places[name]][0] for name in names]
         return self._padded([document(self.side.contract, sample) for sample in samples])
 
@@ -160,14 +167,15 @@ class Padded:
             ids[row, : len(made)] = torch.where(kinds == Kind.READ, image, torch.tensor(made.ids))
             labels[row, 1 : len(made)] = torch.tensor(made.labels[:-1])  # transformers shifts by itself
             mask[row, : len(made)] = 1
-        slots = [slot for made in documents for slot in made.slots]
-        views = [
-            (s.picture, view) for s in slots for view, _ in self.side.contract.read_views(s.picture.size, "")
-        ]
-        pixels = self.reader._views([views])[0]
-        encoder: Any = self.side.contract.encoder
+        pictures = [slot.picture for made in documents for slot in made.slots]
+        crops = [self.reader.crops(each, self._views(each)) for each in pictures]
+        pixels = torch.stack([crop for each in crops for crop in each])
+        encoder: Any = self.side.encoder
         pixels = (pixels - encoder.mean) / encoder.deviation
         return {"input_ids": ids, "labels": labels, "attention_mask": mask, "pixel_values": pixels}
+
+    def _views(self, picture: Picture) -> list[View]:
+        return [view for view, _ in self.side.contract.read_views(picture.size, "")]
 
 
 def built(settings: Settings) -> tuple[Recipe, Model, Source]:
@@ -227,11 +235,11 @@ def serve(pipe: Connection, name: str, settings: Settings) -> None:
         pipe.send(side.plan())
     losses = list(_fp32_losses(side))
     forget_peak()
-    with Ahead(side.batches()) as ahead:
+    with Feed(side.batches()) as feed:
         pipe.send(losses)
         with suppress(EOFError):
             while True:
-                pipe.send(_round(side, ahead, pipe.recv()) | {"peak": memory("VmHWM") - before})
+                pipe.send(_round(side, feed, pipe.recv()) | {"peak": memory("VmHWM") - before})
 
 
 def _fp32_losses(side: Any) -> Iterator[tuple[float, int]]:
@@ -243,11 +251,11 @@ def _fp32_losses(side: Any) -> Iterator[tuple[float, int]]:
             yield side.loss(batch), side.seen(batch).supervised
 
 
-def _round(side: Any, ahead: Ahead[Any], steps: int) -> dict[str, Any]:
+def _round(side: Any, feed: Feed[Any], steps: int) -> dict[str, Any]:
     losses, seen, waited, places = [], [], 0.0, 0
     began, busy = time.perf_counter(), time.process_time()
     for _ in range(steps):
-        taken = ahead.take()
+        taken = feed.take()
         losses.append(side.step(taken.batch))
         seen.append(side.seen(taken.batch))
         waited += taken.waited

@@ -3,7 +3,7 @@
     python benchmarks/train_step.py
 
 Same samples in the same order and steps, same initial weights, same precision, same optimiser, same making of
-data in a thread. `benchmarks/README.md` says how to read the figures.
+data. `benchmarks/README.md` says how to read the figures.
 """
 
 from __future__ import annotations

@@ -36,6 +36,18 @@ def test_every_part_is_measured_against_transformers_at_equal_output():
 
 
 @pytest.mark.slow
+def test_loading_is_measured_for_every_number_of_workers():
+    command = [sys.executable, ROOT / "benchmarks" / "loading.py", "--quick", "--json"]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=400)
+    assert said.returncode == 0, said.stderr
+    result = json.loads(said.stdout)
+    assert result["images"] == 8
+    for seconds in result["seconds"].values():
+        assert set(seconds) == {"0", "1", "2"}
+        assert min(seconds.values()) > 0
+
+
+@pytest.mark.slow
 def test_pictures_are_drawn_as_the_originals_draw_them():
     command = [sys.executable, ROOT / "benchmarks" / "sampling.py", "--quick", "--json"]
     said = subprocess.run(command, capture_output=True, text=True, timeout=400)

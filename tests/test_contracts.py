@@ -4,6 +4,7 @@ A part brings its own example (`Part.example`). Parts of a file outside the pack
 `pytest tests/test_contracts.py --plugin FILE`.
 """
 
+import pickle
 from collections import Counter
 from contextlib import contextmanager
 from copy import deepcopy
@@ -65,6 +66,23 @@ def test_promised_tokens_are_made_and_every_loss_is_finite(made):
     span = model.contract.span
     if span is not None:
         assert [place for place, _, _ in span.coordinates] == list(range(span.length))
+
+
+COUNTING = [each for each in EVERY if each[0] in ("views", "encoder", "connector", "language")]
+
+
+@pytest.mark.parametrize("part", COUNTING, indirect=True, ids="-".join)
+def test_what_the_data_side_knows_of_a_model_counts_the_same_in_another_process(made):
+    _, model, samples = made
+    away = pickle.loads(pickle.dumps(model.contract))
+    batches = [PictureReader(each).attach(*pack([[document(each, sample) for sample in samples]]))
+               for each in (model.contract, away)]  # fmt: skip
+    ids, pixels = ([getattr(each, name) for each in batches] for name in ("ids", "read"))
+    assert torch.equal(*ids)
+    for one, other in zip(*(each.groups for each in pixels), strict=True):
+        assert torch.equal(one, other)
+    assert torch.equal(*(each.sources for each in pixels))
+    assert [each.tokens for each in pixels] == 2 * [pixels[0].tokens]
 
 
 def test_all_that_learns_gets_a_gradient_and_nothing_frozen_does(part, made):

@@ -97,12 +97,13 @@ def _their_logits(theirs, ours, made):
     kinds = torch.tensor(made.kinds)
     ids = torch.where(kinds == Kind.READ, IMAGE, torch.tensor(made.ids))[None]
     reader = PictureReader(ours.contract)
-    views = [
-        (slot.picture, view)
+    pixels = [
+        pixels
         for slot in made.slots
         for view, _ in ours.contract.read_views(slot.picture.size, made.name)
+        for pixels in reader.crops(slot.picture, [view])
     ]
-    pixels = (reader._views([views])[0] - ours.encoder.mean) / ours.encoder.deviation if views else None
+    pixels = (torch.stack(pixels) - ours.encoder.mean) / ours.encoder.deviation if pixels else None
     return theirs(input_ids=ids, pixel_values=pixels).logits[0]
 
 

@@ -69,18 +69,19 @@ def train(
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
     other_data: bool = False,
+    workers: int | None = None,
 ) -> Path:
     """Train a recipe into a run's folder (default `runs/NAME`) and return it; continues a run that was stopped.
 
     device: as for `load`. dtype: `fp32` or `bf16`, in place of the stages' `precision`. other_data: go on although
-    the data has changed since the run began.
+    the data has changed since the run began. workers: processes that make batches ahead, by default by the device.
     """
     from chiasm import recipe as recipes
     from chiasm.training.train import train as run
 
     loaded = recipe if isinstance(recipe, recipes.Recipe) else load_recipe(recipe, overrides, tiny=tiny)
     folder = Path(folder) if folder else Path("runs") / loaded.name
-    return run(loaded, folder, device=device, dtype=dtype, other_data=other_data)
+    return run(loaded, folder, device=device, dtype=dtype, other_data=other_data, workers=workers)
 
 
 def evaluate(

@@ -122,6 +122,10 @@ def train(
     other_data: Annotated[
         bool, typer.Option("--other-data", help="go on although the data has changed since the run began")
     ] = False,
+    workers: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=0, help="processes that make batches ahead; default: by the device and its cores"),
+    ] = None,
     plugins: Plugins = None,
 ) -> None:
     """Train a recipe. The same command continues a run that was stopped, bit for bit."""
@@ -131,7 +135,11 @@ def train(
 
     loaded = load_recipe(recipe, overrides or (), tiny=tiny)
     place = folder or Path("runs") / (loaded.name + ("-tiny" if tiny else ""))
-    _say(next_steps(loaded, run(loaded, place, device=device, dtype=dtype, other_data=other_data)))
+    _say(
+        next_steps(
+            loaded, run(loaded, place, device=device, dtype=dtype, other_data=other_data, workers=workers)
+        )
+    )
 
 
 @app.command("eval")

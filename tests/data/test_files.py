@@ -1,9 +1,11 @@
 """Pictures from strangers."""
 
+import io
 import os
 import struct
 import zlib
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -62,8 +64,39 @@ def test_pictures_in_memory_are_rgb():
     assert PictureInMemory(Image.new("L", (3, 2))).open().mode == "RGB"
 
 
-def test_a_file_is_read_once_for_size_key_and_pixels(tmp_path, monkeypatch):
-    Image.effect_noise((64, 48), 50).save(tmp_path / "a.png")
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tiff", "gif", "bmp", "ppm", "jp2"])
+def test_the_size_of_a_file_takes_its_header_alone(tmp_path, monkeypatch, suffix):
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (800, 1000, 3), np.uint8)).save(
+        tmp_path / f"a.{suffix}"
+    )
+    reads = []
+
+    class Tallied(io.FileIO):
+        def readinto(self, buffer):
+            reads.append(super().readinto(buffer))
+            return reads[-1]
+
+    monkeypatch.setattr(files.os, "fdopen", lambda file, _: io.BufferedReader(Tallied(file)))
+    assert PictureFile(tmp_path / f"a.{suffix}").size == (800, 1000)
+    assert 0 < sum(reads) < (tmp_path / f"a.{suffix}").stat().st_size / 5
+
+
+def test_pixels_of_another_size_than_was_measured_are_refused(tmp_path):
+    path = tmp_path / "a.png"
+    Image.new("RGB", (4, 3)).save(path)
+    picture, fresh = PictureFile(path), PictureFile(path)
+    assert picture.size == (3, 4)
+    Image.new("RGB", (5, 3)).save(path)
+    with pytest.raises(DataError, match="its header says 4 x 3 pixels, but it has 5 x 3"):
+        picture.open()
+    assert fresh.open().size == (5, 3)  # and its size, asked for later, is of the bytes that were decoded
+    Image.new("RGB", (6, 3)).save(path)
+    assert fresh.size == (3, 5)
+
+
+@pytest.mark.parametrize("suffix", ["png", "webp", "avif"])
+def test_a_file_is_read_once_for_size_key_and_pixels(suffix, tmp_path, monkeypatch):
+    Image.effect_noise((64, 48), 50).save(tmp_path / f"a.{suffix}")
     reads = []
 
     class Counted(files._Recent):
@@ -73,7 +106,7 @@ def test_a_file_is_read_once_for_size_key_and_pixels(tmp_path, monkeypatch):
 
     monkeypatch.setattr(files, "_RECENT", Counted(1 << 20))
     for _ in range(3):
-        picture = PictureFile(tmp_path / "a.png")
+        picture = PictureFile(tmp_path / f"a.{suffix}")
         assert (picture.size, len(picture.key), picture.open().size) == ((48, 64), 32, (64, 48))
     assert len(reads) == 1
 
@@ -102,7 +135,7 @@ def test_what_is_no_file_is_a_sentence_at_once(tmp_path):
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "folder.png").mkdir()
     for path in (tmp_path / "pipe.png", tmp_path / "folder.png", "/dev/zero", "/dev/tty"):
-        for ask in (lambda p: p.size, lambda p: p.key, lambda p: p.open(), lambda p: p.header()):
+        for ask in (lambda p: p.size, lambda p: p.key, lambda p: p.open()):
             with pytest.raises(DataError, match=r"is not a file|cannot be read"):
                 ask(PictureFile(path))
 

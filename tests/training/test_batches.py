@@ -1,6 +1,7 @@
 """The order of the data, what is dropped from documents, and exact resumption."""
 
-import time
+import pickle
+from dataclasses import is_dataclass
 
 import numpy as np
 import pytest
@@ -13,15 +14,14 @@ from chiasm.data.files import PictureInMemory
 from chiasm.errors import DataError
 from chiasm.sequence import Kind
 from chiasm.training.batches import (
-    Ahead,
     DescribedBatches,
     DocumentBatches,
-    InTurn,
     PictureBatches,
     describe,
     pictures_of,
     taken_of,
 )
+from chiasm.training.feed import Feed
 from chiasm.training.mixture import Mixture, chance
 from chiasm.training.train import build_model
 
@@ -57,17 +57,6 @@ def squares(shares=None, **options):
 def stream(**changes):
     recipe = toy(**changes)
     return recipe, build_model(recipe), {"squares": Squares()}
-
-
-def same(one, other):
-    names = ("ids", "labels", "positions", "documents", "kinds")
-    pictures = (one.read, other.read), (one.written, other.written)
-    return (
-        all(torch.equal(getattr(one, name), getattr(other, name)) for name in names)
-        and all((a is None) == (b is None) for a, b in pictures)
-        and (one.read is None or torch.equal(one.read.groups[0], other.read.groups[0]))
-        and (one.written is None or torch.equal(one.written.targets, other.written.targets))
-    )
 
 
 def test_every_epoch_shows_every_group_once_in_another_order():
@@ -106,23 +95,54 @@ def test_a_mixture_is_taken_up_anywhere(position):
     assert [o for o, _ in drawn(one, 30)] == [o for o, _ in drawn(other, 30)]
 
 
-@pytest.mark.parametrize("feed", [Ahead, InTurn])
-@pytest.mark.parametrize("maker", [DocumentBatches, PictureBatches])
-def test_batches_are_taken_up_anywhere_made_ahead_or_in_turn(maker, feed):
+@pytest.mark.parametrize("workers", [0, 1, 3])
+@pytest.mark.parametrize("maker", [DocumentBatches, PictureBatches, DescribedBatches])
+def test_batches_are_the_same_and_taken_up_anywhere_whatever_makes_them(maker, workers):
     recipe, model, sources = stream()
-    stage = recipe.stages[maker is DocumentBatches]
-    of = model.contract if maker is DocumentBatches else model.image_tokenizer
+    if maker is DescribedBatches:
+        sources = {"squares": Squares(kinds=("see",))}
+    stage = recipe.stages[maker is not PictureBatches]
+    of = model.image_tokenizer if maker is PictureBatches else model.contract
     straight = maker(of, sources, stage, seed=0)
-    for _ in range(3):
-        straight.next()
-    expected = [straight.next() for _ in range(3)]
-    first, second = (maker(of, sources, stage, seed=0) for _ in range(2))
-    with feed(first) as fed:
-        state = [fed.take() for _ in range(3)][-1].state
-    second.restore(state)
-    for batch in expected:
-        taken = second.next()
-        assert torch.equal(taken, batch) if maker is PictureBatches else same(taken, batch)
+    expected = [(straight.next(), straight.state()) for _ in range(8)]
+    assert_taken(maker(of, sources, stage, seed=0), workers, expected)
+    going_on = maker(of, sources, stage, seed=0)
+    going_on.restore(expected[2][1])
+    assert_taken(going_on, workers, expected[3:])
+
+
+def assert_taken(batches, workers, expected):
+    torch.manual_seed(7)
+    before = torch.random.get_rng_state()
+    with Feed(batches, workers) as feed:
+        for batch, state in expected:
+            taken = feed.take()
+            assert taken.state == state
+            assert identical(taken.batch, batch)
+    assert torch.equal(torch.random.get_rng_state(), before)  # training draws what it drew
+
+
+def identical(one, other):
+    """Whether two batches are the same bit for bit, with everything in them."""
+    if isinstance(one, torch.Tensor):
+        return one.dtype == other.dtype and torch.equal(one, other)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(identical, one, other))
+    if is_dataclass(one):
+        return type(one) is type(other) and identical(list(vars(one).values()), list(vars(other).values()))
+    return one == other
+
+
+@pytest.mark.parametrize("maker", [DocumentBatches, PictureBatches, DescribedBatches])
+def test_batches_can_be_handed_to_a_process_that_shares_no_memory(maker):
+    recipe, model, _ = stream()
+    of = model.image_tokenizer if maker is PictureBatches else model.contract
+    kinds = ("see",) if maker is DescribedBatches else ("see", "draw", "words")
+    batches = maker(of, {"squares": Squares(kinds=kinds)}, recipe.stages[maker is not PictureBatches], seed=0)
+    batches.next()
+    away = pickle.loads(pickle.dumps(batches))
+    assert identical(away.next(), batches.next())
+    assert away.state() == batches.state()
 
 
 def test_prompts_are_dropped_as_often_as_asked_and_never_from_questions():
@@ -163,19 +183,27 @@ def test_empty_data_is_said():
         Mixture({"e": Empty()}, {"e": 0.0}, "key", lambda group: group)
 
 
-def test_a_broken_group_is_named_also_from_the_thread():
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_broken_group_is_named_after_the_batches_before_it(workers):
     recipe, model, _ = stream()
-    batches = DocumentBatches(
-        model.contract, {"squares": Squares(groups=4, unreadable=2)}, recipe.stages[1], seed=0
-    )
 
-    def take_all():
-        with Ahead(batches) as ahead:
+    def batches():
+        source = Squares(groups=9, unreadable=2)
+        return DocumentBatches(model.contract, {"squares": source}, recipe.stages[1], seed=0)
+
+    def take_all(taken):
+        with Feed(batches(), workers) as feed:
             while True:
-                ahead.take()
+                taken.append(feed.take().state)
 
+    alone, taken = batches(), []
+    with pytest.raises(DataError, match=r"^group 2 of test_squares is broken$"):
+        take_all(taken)
+    for state in taken:
+        alone.next()
+        assert state == alone.state()
     with pytest.raises(DataError, match="group 2 of test_squares"):
-        take_all()
+        alone.next()
 
 
 def test_a_sample_longer_than_a_row_is_named():
@@ -313,42 +341,3 @@ def test_clips_of_one_length_or_images_make_a_batch():
         batches.next()
     batches._pixels = lambda picture: torch.zeros(2, 3, 16, 16)
     assert batches.next().shape == (8, 2, 3, 16, 16)
-
-
-class Slow:
-    """Batches 1, 2, 3 ... of which each takes a while, and that count how many were made."""
-
-    def __init__(self, seconds=0.0, last=10**9):
-        self.count, self.seconds, self.last = 0, seconds, last
-
-    def next(self):
-        if self.count == self.last:
-            raise DataError("no more")
-        time.sleep(self.seconds)
-        self.count += 1
-        return self.count
-
-    def state(self):
-        return {"count": self.count}
-
-
-@pytest.mark.parametrize("feed", [Ahead, InTurn])
-def test_each_batch_comes_with_the_position_behind_it_and_the_time_that_was_waited(feed):
-    with feed(Slow(0.02, last=4)) as fed:
-        found = [fed.take() for _ in range(4)]
-        assert [(each.batch, each.state["count"]) for each in found] == [(i, i) for i in range(1, 5)]
-        assert 0.015 < found[0].waited < 5
-        with pytest.raises(DataError, match="no more"):
-            fed.take()
-
-
-def test_batches_are_made_ahead_only_so_far_and_a_full_queue_holds_up_no_end():
-    slow = Slow()
-    with Ahead(slow, depth=2) as ahead:
-        ahead.take()
-        deadline = time.monotonic() + 10
-        while slow.count < 4 and time.monotonic() < deadline:  # one taken, two ready, one in hand
-            time.sleep(0.01)
-        time.sleep(0.05)
-        assert slow.count == 4
-    assert not ahead._thread.is_alive()

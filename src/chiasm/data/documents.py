@@ -1,74 +1,30 @@
 """Samples to documents, and packed documents to batches with their pictures.
 
-The data side knows of a model only its `Contract`: how many positions a picture takes, from its size alone.
+The data side knows of a model only its `Contract`, which is plain data: how many positions an image takes, from its
+size alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from chiasm.cache import TensorCache
-from chiasm.connectors import Connector
+from chiasm.data.assembly import Assembly
+from chiasm.data.contract import Contract
 from chiasm.data.files import Decoded
 from chiasm.data.sample import Message, Picture, Sample
-from chiasm.encoders import Encoder
-from chiasm.errors import ChiasmError, DataError
-from chiasm.heads import SpanLayout
-from chiasm.language.text import TextTokenizer
+from chiasm.errors import DataError
 from chiasm.sequence import Document, Kind, PackedBatch, ReadImages, Slot, WrittenImages
-from chiasm.views import GREY, Size, View, Views
+from chiasm.views import GREY, View
 from chiasm.views.cut import cut
 
-
-@dataclass(frozen=True)
-class Contract:
-    """What the data side must know of a model."""
-
-    tokenizer: TextTokenizer
-    context: int
-    views: Views | None = None
-    encoder: Encoder | None = None
-    connector: Connector | None = None
-    span: SpanLayout | None = None
-    written_size: Size | None = None
-    shown: SpanLayout | None = None  # of pictures that are read by their codes; None: the encoder reads them
-    says: bool = True  # words are predicted; else only read
-    whole_pictures: bool = False  # tokens of a picture that is read see each other, else those before them
-    cross_attends: bool = False  # to pictures that are read; each has one position in the sequence
-
-    def read_views(self, size: Size, where: str) -> list[tuple[View, int]]:
-        """The views of a picture and how many visual tokens each will make."""
-        if self.views is None or self.encoder is None or self.connector is None:
-            raise DataError(f"{where} shows a picture, but this model has no encoder")
-        try:
-            return [
-                (view, self.connector.tokens(self.encoder.grid(*view.size)))
-                for view in self.views.split(size)
-            ]
-        except ChiasmError as error:
-            raise DataError(f"{where}: {error}") from None
-
-    def read_order(self, size: Size, where: str) -> Sequence[int]:
-        """The visual tokens of a picture in the order in which they are read; see `Views.arrange`."""
-        views = self.read_views(size, where)
-        assert self.views is not None
-        assert self.encoder is not None
-        assert self.connector is not None
-        try:
-            grids = [self.connector.token_grid(self.encoder.grid(*view.size)) for view, _ in views]
-            return self.views.arrange(size, grids)
-        except ChiasmError as error:
-            raise DataError(f"{where}: {error}") from None
-
-    def read_tokens(self, size: Size, where: str) -> int:
-        """How many positions a picture of this size takes, markers included."""
-        if self.shown is not None:
-            return self.shown.length
-        return 1 if self.cross_attends else len(self.read_order(size, where))
+if TYPE_CHECKING:
+    from chiasm.heads import SpanLayout
 
 
 def document(
@@ -231,57 +187,25 @@ class PictureReader:
         return batch
 
     def _read(self, slots: Sequence[tuple[int, Slot]]) -> ReadImages:
-        """Each different picture once, its views grouped by size."""
-        pictures = {slot.picture.key: slot.picture for _, slot in slots}
-        views = {key: self.contract.read_views(p.size, f"picture {key}") for key, p in pictures.items()}
-        sizes = sorted({(view.size, tokens) for each in views.values() for view, tokens in each})
-        groups: list[list[tuple[Picture, View]]] = [[] for _ in sizes]
-        rows: dict[tuple[str, int], tuple[int, int]] = {}  # view -> its group and its place in the group
-        for key, each in views.items():
-            for v, (view, tokens) in enumerate(each):
-                g = sizes.index((view.size, tokens))
-                rows[key, v] = (g, len(groups[g]))
-                groups[g].append((pictures[key], view))
-        counts = [tokens for _, tokens in sizes]
-        offsets = [sum(len(groups[h]) * counts[h] for h in range(g)) for g in range(len(groups))]
-        end = sum(len(group) * count for group, count in zip(groups, counts, strict=True))
-        places, sources, lengths = [], [], []
+        pictures = [slot.picture for _, slot in slots]
+        crops = self._crops(pictures)
+        assembly = Assembly(self.contract, pictures)
         for start, slot in slots:
-            key = slot.picture.key
-            own = []  # where the tokens of this picture stand in the table, view by view
-            for v in range(len(views[key])):
-                g, n = rows[key, v]
-                first = offsets[g] + n * counts[g]
-                own.append(torch.arange(first, first + counts[g]))
-            order = torch.tensor(self.contract.read_order(slot.picture.size, f"picture {key}"))
-            places.append(torch.arange(start, start + slot.length))
-            lengths.append(len(order))
-            # The views' markers stand behind all tokens.
-            sources.append(torch.where(order >= 0, torch.cat(own)[order.clamp(min=0)], end - 1 - order))
-        return ReadImages(
-            groups=self._views(groups),
-            encoded=self.features is not None,
-            places=torch.cat(places),
-            sources=torch.cat(sources),
-            tokens=counts,
-            lengths=lengths,
-        )
+            assembly.place(slot, start)
+        groups = [torch.stack([crops[p.key, view] for p, view in group.views]) for group in assembly.groups]
+        return assembly.images(groups, encoded=self.features is not None)
 
-    def _views(self, groups: Sequence[Sequence[tuple[Picture, View]]]) -> list[Tensor]:
-        """Pixels or features of the views of each group."""
-        if self.features is not None:
-            keys = [[view_key(picture, view) for picture, view in group] for group in groups]
-            return [torch.stack(_cached(self.features, each)).float() for each in keys]
-        pixels: list[list[Tensor]] = [[torch.empty(0)] * len(group) for group in groups]
-        places: dict[str, list[tuple[int, int]]] = {}
-        for g, group in enumerate(groups):
-            for n, (picture, _) in enumerate(group):
-                places.setdefault(picture.key, []).append((g, n))
-        for each in places.values():  # a picture is opened once for all of its views
-            image = groups[each[0][0]][each[0][1]][0].open()
-            for g, n in each:
-                pixels[g][n] = cut(image, groups[g][n][1])
-        return [torch.stack(group) for group in pixels]
+    def _crops(self, pictures: Sequence[Picture]) -> dict[tuple[str, View], Tensor]:
+        """Pixels or features by picture and view; a picture is hashed, opened and cut before the next is read."""
+        crops: dict[tuple[str, View], Tensor] = {}
+        known: set[str] = set()
+        for picture in pictures:
+            key = picture.key
+            if key not in known:
+                known.add(key)
+                views = [view for view, _ in self.contract.read_views(picture.size, f"picture {key}")]
+                crops |= {(key, view): each for view, each in zip(views, self.crops(picture, views))}
+        return crops
 
     def _written(self, slots: Sequence[tuple[int, Slot]]) -> WrittenImages:
         starts = torch.tensor([start for start, _ in slots])
@@ -291,6 +215,13 @@ class PictureReader:
                 torch.stack(_cached(self.codes, [p.key for p in pictures])).long(), True, starts
             )
         return WrittenImages(torch.stack([self.target(picture) for picture in pictures]), False, starts)
+
+    def crops(self, picture: Picture, views: Sequence[View]) -> list[Tensor]:
+        """Pixels or features of some views of a picture."""
+        if self.features is not None:
+            return [each.float() for each in _cached(self.features, [view_key(picture, v) for v in views])]
+        image = picture.open()
+        return [cut(image, view) for view in views]
 
     def target(self, picture: Picture) -> Tensor:
         """Pixels (3 h w) of a picture at the image tokenizer's size."""

@@ -12,7 +12,6 @@ from abc import abstractmethod
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
@@ -20,14 +19,14 @@ from typing import BinaryIO
 
 from PIL import Image
 
-from chiasm.data.images import UNREADABLE, decode, measure, to_rgb
-from chiasm.data.sample import Picture, Sample
+from chiasm.data.images import UNREADABLE, decode, has_header, measure, to_rgb
+from chiasm.data.sample import Picture
 from chiasm.errors import DataError, excerpt
 from chiasm.views import Size
 
 MOST_BYTES = 1 << 30  # of an image file
 _HELD_PIXELS = 2_000_000  # of a decoded image that is held until its batch is put together
-_RECENT_BYTES = 128 << 20  # of files kept from the measuring of an image to its decoding
+_RECENT_BYTES = 128 << 20  # of files kept from the hashing of an image to its decoding
 
 
 class EncodedPicture(Picture):
@@ -37,22 +36,32 @@ class EncodedPicture(Picture):
     """
 
     where: str
+    _size: Size | None = None
 
     @abstractmethod
     def data(self) -> bytes:
         """The bytes of the image's file; raises DataError."""
 
+    @abstractmethod
+    def header(self) -> Size:
+        """The size that the image's header gives; raises DataError."""
+
     @cached_property
     def key(self) -> str:  # type: ignore[override]
         return hashlib.sha256(self.data()).hexdigest()[:32]
 
-    @cached_property
+    @property
     def size(self) -> Size:  # type: ignore[override]
-        return measure(io.BytesIO(self.data()), self.where)
+        if self._size is None:
+            self._size = self.header()
+        return self._size
 
     def open(self) -> Image.Image:
-        image = decode(self.data(), self.where)
-        if self.size != (image.height, image.width):
+        data = self.data()
+        image = decode(data, self.where)
+        if self._size is None:
+            self._size = measure(io.BytesIO(data), self.where)
+        if self._size != (image.height, image.width):
             raise DataError(
                 f"{self.where} is corrupt: its header says {self.size.width} x {self.size.height} pixels, "
                 f"but it has {image.width} x {image.height}",
@@ -62,7 +71,7 @@ class EncodedPicture(Picture):
 
 
 class PictureFile(EncodedPicture):
-    """A picture in a file, which is read once for its size, key and pixels together, if they are asked for soon.
+    """A picture in a file. Of its size the header alone is read; key and pixels, asked for soon, take one reading.
 
     where: what errors call it; default: its path.
     """
@@ -75,9 +84,10 @@ class PictureFile(EncodedPicture):
         return _RECENT.read(self.path, self.where)
 
     def header(self) -> Size:
-        """The size, where nothing else is asked of the picture: of the file the header alone is read."""
         with open_regular(self.path, self.where) as file:
-            return measure(file, self.where)
+            if has_header(file.read(12)):
+                return measure(file, self.where)
+        return measure(io.BytesIO(self.data()), self.where)
 
 
 class PictureBytes(EncodedPicture):
@@ -91,6 +101,9 @@ class PictureBytes(EncodedPicture):
 
     def data(self) -> bytes:
         return self._data
+
+    def header(self) -> Size:
+        return measure(io.BytesIO(self._data), self.where)
 
 
 class PictureInMemory(Picture):
@@ -116,30 +129,6 @@ class Decoded(Picture):
 
     def open(self) -> Image.Image:
         return self._open()
-
-
-class Measured(Picture):
-    """The size of a picture, without anything to see."""
-
-    def __init__(self, size: Size):
-        self.size = size
-
-    def open(self) -> Image.Image:
-        raise NotImplementedError("this picture was measured alone")
-
-
-def header(picture: Picture) -> Size:
-    """The size of a picture of which nothing else is wanted; raises DataError."""
-    return picture.header() if isinstance(picture, PictureFile) else picture.size
-
-
-def measured(sample: Sample) -> Sample:
-    """The sample with the sizes of its pictures for the pictures."""
-    messages = [
-        replace(m, content=tuple(Measured(header(c)) if isinstance(c, Picture) else c for c in m.content))
-        for m in sample.messages
-    ]
-    return replace(sample, messages=tuple(messages))
 
 
 def picture_of_base64(text: str, where: str) -> PictureBytes:

@@ -67,6 +67,11 @@ def measure(file: BinaryIO, where: str) -> Size:
     return _sound(size, where)
 
 
+def has_header(start: bytes) -> bool:
+    """Whether an image that begins with these 12 bytes can be measured without all of the others, by Pillow."""
+    return start[8:12] != b"WEBP" and start[4:8] != b"ftyp"  # AVIF
+
+
 def to_rgb(image: Image.Image, where: str) -> Image.Image:
     """A PIL image, of any mode, as its file would be read; raises DataError naming `where`."""
 

@@ -26,20 +26,26 @@ class FeatureMap:
     tokens: bool = False
 
 
+@dataclass
 class Stages:
     """The features of a model whose grid narrows from stage to stage, or that hands out maps (ConvNeXt, Swin).
 
-    model: on the meta device, so that running it costs nothing. size: height and width of the square images by
-    which the layout is found. layer: -1 is the model's own output, every other one of its hidden states.
+    All is plain data; where the grid lies is found by running a model of the same config without weights.
+
+    settings: the model's config. layer: -1 is the model's own output, every other one of its hidden states. size:
+    height and width of the square images by which the layout is found.
     Raises RecipeError for a model that does not run on pixels alone or hands out no grid.
     """
 
-    def __init__(self, model: nn.Module, layer: int, size: tuple[int, int]):
-        self._model, self.layer, self.size = model.eval(), layer, size
+    settings: Any
+    layer: int
+    size: tuple[int, int]
+
+    def __post_init__(self) -> None:
         self._known: dict[tuple[int, int], FeatureMap] = {}
-        whole = self.locate(*size)
+        whole = self.locate(*self.size)
         self.width = whole.width
-        self.stride = (size[0] / whole.rows, size[1] / whole.columns)
+        self.stride = (self.size[0] / whole.rows, self.size[1] / whole.columns)
 
     def locate(self, height: int, width: int) -> FeatureMap:
         """The grid that pixels of this size become."""
@@ -54,10 +60,11 @@ class Stages:
         return states if at.channels_last else rearrange(states, "n c gh gw -> n gh gw c")
 
     def _located(self, height: int, width: int) -> FeatureMap:
-        output = run(self._model, height, width)
+        model = _skeleton(self.settings)
+        output = run(model, height, width)
         if output is None:
             raise RecipeError(
-                f"the shapes that {_name(self._model)} makes depend on more than the size of the pixels"
+                f"the shapes that {_name(model)} makes depend on more than the size of the pixels"
             )
         shape = tuple(self._states(output).shape)
         square = self._known.get(self.size)
@@ -66,18 +73,16 @@ class Stages:
             rows, columns, channels = shape[1:] if last else (*shape[2:], shape[1])
             return FeatureMap(rows, columns, channels, channels_last=last)
         if len(shape) != 3:
-            raise RecipeError(
-                f"{_name(self._model)} hands out features of the shape {shape}, which is no grid"
-            )
+            raise RecipeError(f"{_name(model)} hands out features of the shape {shape}, which is no grid")
         if square is None:
             side = math.isqrt(shape[1])
             return FeatureMap(side, side, shape[2], tokens=True)
         rows, columns = math.ceil(height / self.stride[0]), math.ceil(width / self.stride[1])
         before = math.prod(self.size) / math.prod(self.stride)
-        prefix = self._states(run(self._model, *self.size)).shape[1] - round(before)
+        prefix = self._states(run(model, *self.size)).shape[1] - round(before)
         if rows * columns + prefix != shape[1]:
             raise RecipeError(
-                f"{_name(self._model)} makes {shape[1]} tokens of {height}x{width} pixels, which is no grid of "
+                f"{_name(model)} makes {shape[1]} tokens of {height}x{width} pixels, which is no grid of "
                 f"{rows}x{columns}; it was made for {self.size[0]}x{self.size[1]}"
             )
         return FeatureMap(rows, columns, shape[2], tokens=True)
@@ -89,8 +94,38 @@ class Stages:
         states = output.hidden_states
         if states is None or not -len(states) <= self.layer < len(states):
             count = 0 if states is None else len(states)
-            raise RecipeError(f"layer {self.layer} of {_name(self._model)} of {count} states does not exist")
+            name = _name(_skeleton(self.settings))
+            raise RecipeError(f"layer {self.layer} of {name} of {count} states does not exist")
         return states[self.layer]
+
+
+def built(settings: Any) -> Any:
+    """The vision model of a config, in float32; raises RecipeError for sizes that it cannot have."""
+    from transformers import AutoModel
+
+    try:
+        return AutoModel.from_config(settings, dtype=torch.float32)
+    except Exception as error:  # each architecture raises what it likes for sizes that it cannot have
+        raise RecipeError(
+            f"transformers builds no vision model of this {settings.model_type} config: {first_line(error)}"
+        ) from None
+
+
+def skeleton(settings: Any) -> Any:
+    """The model of a config without values, for its shapes."""
+    with torch.device("meta"):
+        return built(settings)
+
+
+_skeletons: dict[str, nn.Module] = {}
+
+
+def _skeleton(settings: Any) -> nn.Module:
+    """The same, kept in this process for the next size."""
+    key = settings.to_json_string()
+    if key not in _skeletons:
+        _skeletons[key] = skeleton(settings).eval()
+    return _skeletons[key]
 
 
 def run(model: nn.Module, height: int, width: int) -> Any:

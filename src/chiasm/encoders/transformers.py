@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from chiasm.bounds import LayerIndex
 from chiasm.encoders import Encoder
 from chiasm.encoders.preprocessor import read_preprocessor
-from chiasm.encoders.staged import Stages, first_line, run
+from chiasm.encoders.staged import Stages, built, run, skeleton
 from chiasm.errors import RecipeError
 from chiasm.skeleton import weightless
 from chiasm.transformers_config import as_options, build_config, read_config
@@ -77,6 +77,7 @@ class Transformers(Encoder, name="transformers"):
         self.class_token = class_token
         self.final_norm: nn.Module = nn.Identity()
         settings = self.model.config
+        self._kind = settings.model_type
         self._accepts = set(inspect.signature(self.model.forward).parameters)
         self._stages: Stages | None = None
         if _is_plain(self.model):
@@ -111,7 +112,7 @@ class Transformers(Encoder, name="transformers"):
         if self.class_token != "drop":
             self._refuse_class_token()
         self.size = _pair(getattr(self.model.config, "image_size", None) or USUAL)
-        self._stages = Stages(_skeleton(self.model.config), self.layers[0], self.size)
+        self._stages = Stages(self.model.config, self.layers[0], self.size)
         self.width = self._stages.width
 
     def _refuse_class_token(self) -> None:
@@ -122,7 +123,7 @@ class Transformers(Encoder, name="transformers"):
     def _check_tokens(self) -> None:
         """Raise RecipeError unless the model makes a token of every patch of pixels alone."""
         rows, columns = self._patches(*self.size)
-        output = run(_skeleton(self.model.config), *self.size)
+        output = run(skeleton(self.model.config), *self.size)
         if output is None:
             return
         made = output.last_hidden_state.shape[1]
@@ -148,7 +149,7 @@ class Transformers(Encoder, name="transformers"):
             height % rows or width % columns
         ):  # its own size it was made for
             raise RecipeError(
-                f"encoder 'transformers' ({self.model.config.model_type}) cannot cut {height}x{width} pixels "
+                f"encoder 'transformers' ({self._kind}) cannot cut {height}x{width} pixels "
                 f"into patches of {rows}x{columns}; it was made for {self.size[0]}x{self.size[1]}"
             )
         return height // rows, width // columns
@@ -203,7 +204,7 @@ def _load(folder: Path, reference: str) -> Any:
     unreadable = f"transformers cannot load a vision model from {reference}"
     settings = _without_masks(read_config(folder, unreadable, "vision_config"))
     if weightless():
-        return _built(settings)
+        return built(settings)
     return load_pretrained(
         AutoModel,
         folder,
@@ -223,24 +224,7 @@ def _of_tower(model: Any, name: str) -> bool:
 
 
 def _from_scratch(config: dict[str, Any]) -> Any:
-    return _built(_without_masks(build_config(config, "encoder 'transformers': its config")))
-
-
-def _built(settings: Any) -> Any:
-    from transformers import AutoModel
-
-    try:
-        return AutoModel.from_config(settings, dtype=torch.float32)
-    except Exception as error:  # each architecture raises what it likes for sizes that it cannot have
-        raise RecipeError(
-            f"transformers builds no vision model of this {settings.model_type} config: {first_line(error)}"
-        ) from None
-
-
-def _skeleton(settings: Any) -> Any:
-    """The model without values, for its shapes."""
-    with torch.device("meta"):
-        return _built(settings)
+    return built(_without_masks(build_config(config, "encoder 'transformers': its config")))
 
 
 def _is_plain(model: Any) -> bool:

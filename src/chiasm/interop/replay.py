@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from jaxtyping import Bool, Float, Int
 from PIL import Image
 from torch import Tensor
@@ -38,13 +37,11 @@ class CaseReader(PictureReader):
     def __init__(self, contract: Contract):
         super().__init__(contract)
 
-    def _views(self, groups: Sequence[Sequence[tuple[Picture, View]]]) -> list[Tensor]:
-        return [torch.stack([self._tile(image, view) for image, view in group]) for group in groups]
-
-    def _tile(self, image: Picture, view: View) -> Tensor:
+    def crops(self, image: Picture, views: Sequence[View]) -> list[Tensor]:
         assert isinstance(image, CasePicture)
         assert self.contract.views is not None
-        return image.tiles[self.contract.views.split(image.size).index(view)]
+        every = self.contract.views.split(image.size)
+        return [image.tiles[every.index(view)] for view in views]
 
 
 @dataclass

@@ -54,6 +54,9 @@ class Conversations:
         self.day: datetime | None = None  # what templates take for today; None = the clock's
         self._known: dict[str, tuple[Any, Any]] = {}  # what was worked out, with the state of which it holds
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_known": {}}  # another process works it out for itself
+
     @property
     def end(self) -> int:
         """The id that ends a document."""

@@ -1,12 +1,9 @@
-"""The batches of a stage: packed documents, or pictures, with or without words; and their making ahead of time."""
+"""The batches of a stage: packed documents, or pictures, with or without words. See `chiasm.training.feed`."""
 
 from __future__ import annotations
 
-import queue
-import threading
-import time
 from collections.abc import Callable, Mapping
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -15,7 +12,6 @@ from torch import Tensor
 from chiasm.data import Picture, Sample, Source
 from chiasm.data.clip import Clip, clip_pixels, pixels
 from chiasm.data.documents import Contract, PictureReader, document, reads_picture, writes_picture
-from chiasm.data.files import header, measured
 from chiasm.errors import DataError
 from chiasm.objectives import Described
 from chiasm.recipe import Stage
@@ -25,21 +21,8 @@ from chiasm.training.mixture import Item, LeftOut, Mixture, Origin, chance
 from chiasm.views import Size, View
 from chiasm.views.cut import cut
 
-Batch = TypeVar("Batch")
-Made = TypeVar("Made", covariant=True)
 Result = TypeVar("Result")
-
-
-class Batches(Protocol[Made]):
-    """An endless row of batches with a position that can be told and found again, exactly."""
-
-    def next(self) -> Made: ...
-
-    def state(self) -> dict[str, Any]: ...
-
-    def check(self, *, decode: bool = False) -> LeftOut: ...
-
-    def restore(self, state: Mapping[str, Any]) -> None: ...
+Packed = tuple[PackedBatch, list[tuple[int, Slot]]]
 
 
 class DocumentBatches:
@@ -68,17 +51,17 @@ class DocumentBatches:
         self.contract, self.stage, self.unconditional = contract, stage, unconditional
         self.reader = reader or PictureReader(contract)
         self.key = f"{seed}/{stage.name}"
-        self.mixture: Mixture[Sample] = Mixture(
-            sources, stage.data, self.key, lambda group: group, rank, world
-        )
+        self.mixture: Mixture[Sample] = Mixture(sources, stage.data, self.key, list, rank, world)
         self.state, self.restore = self.mixture.state, self.mixture.restore
         self._peeked: tuple[Origin, Document] | None = None  # what did not fit into the last batch
 
     def next(self) -> PackedBatch:
-        batch, slots = self.pack()
-        return self.reader.attach(batch, slots)
+        return self.fill(self.pack())
 
-    def pack(self) -> tuple[PackedBatch, list[tuple[int, Slot]]]:
+    def fill(self, packed: Packed) -> PackedBatch:
+        return self.reader.attach(*packed)
+
+    def pack(self) -> Packed:
         """The next batch, and the pictures to attach to it (flat start, slot)."""
         packer = Packer(self.stage.rows, self.stage.length, self.stage.pictures)
         while True:
@@ -96,7 +79,7 @@ class DocumentBatches:
         room = min(self.contract.context, self.stage.length)
 
         def usable(sample: Sample) -> None:
-            Packer(1, room).offer(document(self.contract, measured(sample)))
+            Packer(1, room).offer(document(self.contract, sample))
             for picture in (
                 c for m in sample.messages for c in m.content if decode and isinstance(c, Picture)
             ):
@@ -112,8 +95,7 @@ class DocumentBatches:
         """
         if self._peeked is None or self._peeked[0] != origin:
             made = self._document(origin, sample)
-            skips = self.mixture.sources[origin.source].broken == "skip"
-            self._peeked = (origin, self.reader.decoded(made) if skips else made)
+            self._peeked = (origin, self.reader.decoded(made) if self.mixture.skips else made)
         return self._peeked[1]
 
     def _document(self, origin: Origin, sample: Sample) -> Document:
@@ -151,19 +133,28 @@ class PictureBatches:
         self.state, self.restore = self.mixture.state, self.mixture.restore
 
     def next(self) -> Float[Tensor, "n *t 3 h w"]:
+        return self.fill(self.pack())
+
+    def pack(self) -> list[Picture | Tensor]:
+        """The pictures of the next batch; where broken ones are skipped, which is found out so, their pixels."""
+        return taken_of(
+            self.mixture, self.stage.rows, lambda each: self._pixels(each) if self.mixture.skips else each
+        )
+
+    def fill(self, packed: list[Picture | Tensor]) -> Float[Tensor, "n *t 3 h w"]:
         """Raises DataError where pictures and clips, or clips of different lengths, meet in one batch."""
-        taken = taken_of(self.mixture, self.stage.rows, self._pixels)
+        taken = [each if isinstance(each, Tensor) else self._pixels(each) for each in packed]
         lengths = {len(each) if each.ndim == 4 else 0 for each in taken}
         if len(lengths) > 1:
-            told = ", ".join(f"clips of {n} frames" if n else "pictures" for n in sorted(lengths))
+            named = ", ".join(f"clips of {n} frames" if n else "pictures" for n in sorted(lengths))
             raise DataError(
-                f"stage {self.stage.name!r} mixes {told} in a batch; give each a stage of its own"
+                f"stage {self.stage.name!r} mixes {named} in a batch; give each a stage of its own"
             )
         return torch.stack(taken)
 
     def check(self, *, decode: bool = False) -> LeftOut:
         """The pictures from outside that have no size, or cannot be decoded."""
-        return self.mixture.check(lambda each: each.open() if decode else header(each))
+        return self.mixture.check(lambda each: each.open() if decode else each.size)
 
     def _pixels(self, picture: Picture) -> Tensor:
         if self.moving and isinstance(picture, Clip):
@@ -211,16 +202,25 @@ class DescribedBatches:
     ):
         self.contract, self.rows = contract, stage.rows
         key = f"{seed}/{stage.name}"
-        self.mixture: Mixture[Sample] = Mixture(sources, stage.data, key, lambda group: group, rank, world)
+        self.mixture: Mixture[Sample] = Mixture(sources, stage.data, key, list, rank, world)
         self.state, self.restore = self.mixture.state, self.mixture.restore
         start = self.state()
         self.size = taken_of(self.mixture, 1, lambda each: self._view(describe(each).picture).size)[0]
         self.restore(start)
 
     def next(self) -> Described:
-        described, pixels = zip(*taken_of(self.mixture, self.rows, self._described), strict=True)
+        return self.fill(self.pack())
+
+    def pack(self) -> list[tuple[Description, Tensor | None]]:
+        """What the next batch describes; where broken pictures are skipped, which is found out so, with pixels."""
+        return taken_of(self.mixture, self.rows, self._described)
+
+    def fill(self, packed: list[tuple[Description, Tensor | None]]) -> Described:
+        described = [each for each, _ in packed]
         return Described(
-            torch.stack(pixels),
+            torch.stack(
+                [self._pixels(each.picture) if pixels is None else pixels for each, pixels in packed]
+            ),
             tuple(each.text for each in described),
             tuple(each.labels for each in described),
         )
@@ -230,13 +230,16 @@ class DescribedBatches:
 
         def usable(sample: Sample) -> None:
             picture = describe(sample).picture
-            picture.open() if decode else header(picture)
+            _ = picture.open() if decode else picture.size
 
         return self.mixture.check(usable)
 
-    def _described(self, sample: Sample) -> tuple[Description, Tensor]:
+    def _described(self, sample: Sample) -> tuple[Description, Tensor | None]:
         described = describe(sample)
-        return described, cut(described.picture.open(), self._view(described.picture))
+        return described, self._pixels(described.picture) if self.mixture.skips else None
+
+    def _pixels(self, picture: Picture) -> Tensor:
+        return cut(picture.open(), self._view(picture))
 
     def labels(self) -> list[str]:
         """All names in the labels of the data."""
@@ -287,72 +290,3 @@ def describe(sample: Sample) -> Description:
         raise DataError(f"{where} the answer of this one is not to be learnt", "answer not learnt")
     words = "".join(text)
     return Description(read[0], words, tuple(sample.truth.get("labels", (words,))))
-
-
-class Taken(NamedTuple, Generic[Batch]):
-    """A batch, the position behind it, and the seconds that were waited for it."""
-
-    batch: Batch
-    state: dict[str, Any]
-    waited: float
-
-
-class InTurn(Generic[Batch]):
-    """Makes each batch when it is taken: where the model runs on the CPU, a thread would only take its cores."""
-
-    def __init__(self, batches: Batches[Batch]):
-        self._batches = batches
-
-    def __enter__(self) -> InTurn[Batch]:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def take(self) -> Taken[Batch]:
-        """The next batch."""
-        began = time.perf_counter()
-        batch = self._batches.next()
-        return Taken(batch, self._batches.state(), time.perf_counter() - began)
-
-
-class Ahead(Generic[Batch]):
-    """Makes batches in a thread while the model works on the last one; a context manager.
-
-    Resuming stays exact because every batch carries the position behind itself.
-    """
-
-    def __init__(self, batches: Batches[Batch], depth: int = 2):
-        self._batches = batches
-        self._ready: queue.Queue[tuple[Batch, dict[str, Any]] | BaseException] = queue.Queue(depth)
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._make, name="batches", daemon=True)
-
-    def __enter__(self) -> Ahead[Batch]:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stopped.set()
-        while self._thread.is_alive():
-            try:
-                self._ready.get(timeout=0.05)
-            except queue.Empty:
-                continue
-        self._thread.join()
-
-    def take(self) -> Taken[Batch]:
-        """The next batch; raises what making it raised."""
-        began = time.perf_counter()
-        made = self._ready.get()
-        if isinstance(made, BaseException):
-            raise made
-        return Taken(*made, time.perf_counter() - began)
-
-    def _make(self) -> None:
-        try:
-            while not self._stopped.is_set():
-                batch = self._batches.next()
-                self._ready.put((batch, self._batches.state()))
-        except BaseException as error:
-            self._ready.put(error)

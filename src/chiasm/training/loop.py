@@ -25,8 +25,9 @@ from chiasm.model import Model
 from chiasm.objectives import Described
 from chiasm.recipe import Recipe, Stage
 from chiasm.sequence import PackedBatch
-from chiasm.training.batches import Ahead, Batches, DescribedBatches, InTurn, PictureBatches
+from chiasm.training.batches import DescribedBatches, PictureBatches
 from chiasm.training.distribution import Ranks
+from chiasm.training.feed import Feed, usual_workers
 from chiasm.training.metrics import Metrics
 from chiasm.training.mixture import number
 from chiasm.training.optimiser import build_optimiser, rate, restore_optimiser, set_rate, table
@@ -37,7 +38,7 @@ from chiasm.training.progress import Line, Speed, Status, trained_table
 from chiasm.training.run import command
 from chiasm.training.state import Saved, save_checkpoint
 from chiasm.training.step import Aim, DocumentsAim, StepOutcome, TokenizerAim, TrainStep, uses_bf16
-from chiasm.training.usable import merged, skipped, stage_batches
+from chiasm.training.usable import StageBatches, merged, skipped, stage_batches
 
 MOST_SKIPPED = 20  # steps in a row that may be skipped before training stops with an error
 _MEMORY = 0.95  # of the moving averages of the losses
@@ -60,6 +61,7 @@ class Training:
     console: Console
     metrics: Metrics
     position: Position
+    workers: int | None = None  # processes that make batches; None: as many as are usual here
     skipped: dict[str, Counter[str]] = field(default_factory=dict)  # records, by source and kind
     _warned: bool = False
 
@@ -90,7 +92,7 @@ class Training:
         else:
             seed_all(number(self.recipe.seed, stage.name, self.ranks.rank))
         with (
-            Ahead(batches) if self.device.type != "cpu" else InTurn(batches) as feed,
+            Feed(batches, self._workers(stage)) as feed,
             Line(self.console, stage, active=self.ranks.first) as line,
             Stop(self._announce_stop) as stop,
         ):
@@ -98,7 +100,7 @@ class Training:
             while self.position.step < stage.steps:
                 self._step(stage, step, feed, line, speed, stop)
 
-    def _aim(self, stage: Stage) -> tuple[Aim, Batches[Any]]:
+    def _aim(self, stage: Stage) -> tuple[Aim, StageBatches]:
         """What the stage minimises, and on what."""
         reader = None
         left_out = self.position.left_out.get(stage.name, {})
@@ -121,6 +123,10 @@ class Training:
             ), batches
         return (TokenizerAim if isinstance(batches, PictureBatches) else DocumentsAim)(self.model), batches
 
+    def _workers(self, stage: Stage) -> int:
+        skips = any(self.sources[name].broken == "skip" for name in stage.data)
+        return usual_workers(self.device, skips=skips) if self.workers is None else self.workers
+
     def _note_skipped(self, state: Mapping[str, Any]) -> int:
         """Collect the records that all ranks have left out so far, and return how many."""
         left_out = self.ranks.gather(state["left_out"])
@@ -128,13 +134,7 @@ class Training:
         return sum(kinds.total() for kinds in self.skipped.values())
 
     def _step(
-        self,
-        stage: Stage,
-        step: TrainStep,
-        feed: Ahead[Any] | InTurn[Any],
-        line: Line,
-        speed: Speed,
-        stop: Stop,
+        self, stage: Stage, step: TrainStep, feed: Feed[Any], line: Line, speed: Speed, stop: Stop
     ) -> None:
         position, optimiser, aim = self.position, step.optimiser, step.aim
         started_at = time.perf_counter()

@@ -6,7 +6,6 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -61,7 +60,7 @@ class Mixture(Generic[Item]):
             if len(source) == 0:
                 raise DataError(f"data source {name!r} is empty; there is nothing to train on")
         self.key, self.items, self.rank, self.world = key, items, rank, world
-        self._order = lru_cache(maxsize=2 * len(self.sources))(self._shuffled)
+        self._orders: dict[tuple[str, int], np.ndarray] = {}
         self._open: tuple[int, int, Sequence[Item]] | None = None  # epoch, group and items of the group begun
         # Groups of the current source that were tried since an item was taken.
         self._fruitless: set[int] = set()
@@ -114,6 +113,11 @@ class Mixture(Generic[Item]):
         assert self._open is not None
         self._note(self._open[1], self._offset, error)
         self._step()
+
+    @property
+    def skips(self) -> bool:
+        """Whether the item that `peek` showed is skipped if it cannot be used."""
+        return self._current is not None and self.sources[self._current].broken == "skip"
 
     def check(self, usable: Callable[[Item], object]) -> LeftOut:
         """Those items of records from outside for which `usable` raises DataError, or with which none can be made.
@@ -181,8 +185,13 @@ class Mixture(Generic[Item]):
         self._groups[self._current] += 1
         self._current, self._offset, self._open = None, 0, None
 
-    def _shuffled(self, name: str, epoch: int) -> np.ndarray:
-        return np.random.default_rng(number(self.key, name, epoch)).permutation(len(self.sources[name]))
+    def _order(self, name: str, epoch: int) -> np.ndarray:
+        """The groups of a source in the order of an epoch."""
+        if (name, epoch) not in self._orders:
+            self._orders.pop((name, epoch - 1), None)
+            dice = np.random.default_rng(number(self.key, name, epoch))
+            self._orders[name, epoch] = dice.permutation(len(self.sources[name]))
+        return self._orders[name, epoch]
 
 
 def item_key(group: int, number: int) -> str:

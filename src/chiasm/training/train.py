@@ -21,6 +21,7 @@ from chiasm.recipe import Recipe, load_recipe
 from chiasm.start import begin, keep_origin
 from chiasm.terminal.console import console as standard_console
 from chiasm.training.distribution import Ranks
+from chiasm.training.feed import MOST_WORKERS
 from chiasm.training.loop import Interrupted, Training
 from chiasm.training.metrics import Metrics
 from chiasm.training.optimiser import check_slots
@@ -40,6 +41,7 @@ def train(
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
     other_data: bool = False,
+    workers: int | None = None,
 ) -> Path:
     """Train a model and return the folder of the run, for `chiasm.load` and `chiasm eval`.
 
@@ -53,6 +55,8 @@ def train(
         device: see `chiasm.devices`; by default the fastest, one for each process of a machine.
         dtype: fp32 or bf16, for all stages, instead of their `precision`.
         other_data: go on although the data has changed since the run began.
+        workers: processes that make batches ahead; by default none on a CPU, else one for each core but one. The
+            batches are the same.
 
     Raises:
         RecipeError: when the folder holds a run of another recipe, or on other data.
@@ -62,19 +66,23 @@ def train(
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     check_stages_teach(recipe)
     recipe = _computing_in(dtype, recipe)
+    if workers is not None and not 0 <= workers <= MOST_WORKERS:
+        raise ChiasmError(f"workers must be a number of processes, 0 to {MOST_WORKERS}, not {workers}")
     folder = Path(folder) if folder is not None else Path("runs") / recipe.name
     ranks = Ranks.start(choose_device(device))
     console = console or standard_console()
     if not ranks.first:
         console = Console(quiet=True)
     try:
-        _run(recipe, folder, ranks, console, other_data)
+        _run(recipe, folder, ranks, console, other_data, workers)
     except OSError as error:
         raise CheckpointError(_failure(folder, error)) from error
     return folder
 
 
-def _run(recipe: Recipe, folder: Path, ranks: Ranks, console: Console, other_data: bool) -> None:
+def _run(
+    recipe: Recipe, folder: Path, ranks: Ranks, console: Console, other_data: bool, workers: int | None
+) -> None:
     with Run(folder, recipe, ranks) as run:
 
         def say(sentence: str) -> None:
@@ -89,7 +97,7 @@ def _run(recipe: Recipe, folder: Path, ranks: Ranks, console: Console, other_dat
             say(f"{folder} is a finished run of this recipe")
             return
         try:
-            _train(run, sources, data, held_out, console, say)
+            _train(run, sources, data, held_out, console, say, workers)
         except KeyboardInterrupt:
             raise Interrupted(
                 f"stopped; what the last checkpoint in {folder} holds is saved. To go on, give the same command "
@@ -125,6 +133,7 @@ def _train(
     held_out: dict[str, str],
     console: Console,
     say: Callable[[str], None],
+    workers: int | None,
 ) -> None:
     recipe, ranks, folder = run.recipe, run.ranks, run.folder
     device = ranks.device
@@ -151,7 +160,9 @@ def _train(
         if afresh:
             say(f"{recipe.start.folder} has no weights for {', '.join(afresh)}, which begin afresh")
     with Metrics(folder, position.metrics, position.total, active=ranks.first) as metrics:
-        training = Training(recipe, folder, model, sources, ranks, device, console, metrics, position)
+        training = Training(
+            recipe, folder, model, sources, ranks, device, console, metrics, position, workers
+        )
         training.skipped = skipped(sources, *position.left_out.values())
         _say_skipped(training)
         try:

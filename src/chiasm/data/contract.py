@@ -1,0 +1,98 @@
+"""What the data side must know of a model: how many positions an image takes, from its size alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from chiasm.errors import ChiasmError, DataError
+from chiasm.outline import outline
+from chiasm.views import Size, View
+
+if TYPE_CHECKING:
+    from chiasm.heads import SpanLayout
+    from chiasm.language.text import TextTokenizer
+
+
+class SplitsImages(Protocol):
+    """What the data side asks of views; see `chiasm.views.Views`."""
+
+    def split(self, size: Size) -> list[View]: ...
+    def arrange(self, size: Size, grids: Sequence[tuple[int, int]]) -> Sequence[int]: ...
+
+
+class HasGrid(Protocol):
+    """What the data side asks of an encoder; see `chiasm.encoders.Encoder`."""
+
+    def grid(self, height: int, width: int) -> tuple[int, int]: ...
+
+
+class CountsTokens(Protocol):
+    """What the data side asks of a connector; see `chiasm.connectors.Connector`."""
+
+    def tokens(self, grid: tuple[int, int]) -> int: ...
+    def token_grid(self, grid: tuple[int, int]) -> tuple[int, int]: ...
+
+
+@dataclass(frozen=True)
+class Contract:
+    """What the data side must know of a model, as plain data that another process can be handed.
+
+    Parts with weights may be given; their outlines are kept (`chiasm.outline`).
+    """
+
+    tokenizer: TextTokenizer
+    context: int
+    views: SplitsImages | None = None
+    encoder: HasGrid | None = None
+    connector: CountsTokens | None = None
+    span: SpanLayout | None = None
+    written_size: Size | None = None
+    shown: SpanLayout | None = None  # of pictures that are read by their codes; None: the encoder reads them
+    says: bool = True  # words are predicted; else only read
+    whole_pictures: bool = False  # tokens of a picture that is read see each other, else those before them
+    cross_attends: bool = False  # to images that are read; each has one position in the sequence
+
+    def __post_init__(self) -> None:
+        for slot in ("views", "encoder", "connector"):
+            object.__setattr__(self, slot, outline(getattr(self, slot)))
+
+    def read_views(self, size: Size, where: str) -> list[tuple[View, int]]:
+        """The views of a picture and how many visual tokens each will make."""
+        views, encoder, connector = self._reading(where)
+        with _counting(where):
+            return [(view, connector.tokens(encoder.grid(*view.size))) for view in views.split(size)]
+
+    def read_order(self, size: Size, where: str) -> Sequence[int]:
+        """The visual tokens of a picture in the order in which they are read; see `Views.arrange`."""
+        views, encoder, connector = self._reading(where)
+        with _counting(where):
+            grids = [connector.token_grid(encoder.grid(*view.size)) for view in views.split(size)]
+            return views.arrange(size, grids)
+
+    def read_tokens(self, size: Size, where: str) -> int:
+        """How many positions a picture of this size takes, markers included."""
+        if self.shown is not None:
+            return self.shown.length
+        return 1 if self.cross_attends else len(self.read_order(size, where))
+
+    def _reading(self, where: str) -> tuple[SplitsImages, HasGrid, CountsTokens]:
+        if self.views is None or self.encoder is None or self.connector is None:
+            raise DataError(f"{where} shows a picture, but this model has no encoder")
+        return self.views, self.encoder, self.connector
+
+
+@contextmanager
+def _counting(where: str) -> Iterator[None]:
+    """Turn what goes wrong in a part's counting into a DataError."""
+    try:
+        yield
+    except ChiasmError as error:
+        raise DataError(f"{where}: {error}") from None
+    except AttributeError as error:
+        raise DataError(
+            f"{where}: a part counts its tokens with more than plain data: {error}; it must keep what it needs as "
+            "a number, a text or a dataclass of them"
+        ) from error
