@@ -70,6 +70,25 @@ def test_every_option_of_a_part_is_explained(slot):
         assert [o.name for o in parts.options(part).values() if not o.help] == [], f"{slot} {name}"
 
 
+def test_an_option_is_explained_where_it_comes_from():
+    class Gained(parts.lookup("connector", "mlp"), name="gained"):
+        """With a gain.
+
+        Args:
+            depth: of this one.
+            gain: factor on the tokens.
+        """
+
+        def __init__(
+            self, in_width: int, out_width: int, *, depth: int, bias: bool = True, gain: float = 1.0
+        ):
+            super().__init__(in_width, out_width, depth=depth, bias=bias)
+
+    told = {name: option.help for name, option in parts.options(Gained).items()}
+    mlp = parts.options(parts.lookup("connector", "mlp"))
+    assert told == {"depth": "of this one.", "bias": mlp["bias"].help, "gain": "factor on the tokens."}
+
+
 def test_a_name_means_one_part_also_for_classes_of_equal_names():
     with pytest.raises(RecipeError, match=re.escape("connector 'mlp' is defined twice")):
         type("MLP", (Connector,), {"__module__": "elsewhere", "__qualname__": "MLP"}, name="mlp")

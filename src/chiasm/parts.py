@@ -216,10 +216,11 @@ def _registry(slot: str) -> Registry[type[Part]]:
 
 
 def _argument_docs(part: type[Part]) -> dict[str, str]:
-    """`name: text` entries under `Args:` in the docstrings of the class and its constructor."""
+    """`name: text` entries under `Args:` in the docstrings of the class, its bases and its constructor."""
     docs: dict[str, str] = {}
-    for text in (inspect.getdoc(part), inspect.getdoc(part.__init__)):
-        block = re.search(r"^Args:\n((?:[ \t]+.*\n?|\n)+)", text or "", re.MULTILINE)
+    own = [each.__dict__.get("__doc__") for each in reversed(part.__mro__)]
+    for text in map(inspect.cleandoc, filter(None, [*own, part.__init__.__doc__])):
+        block = re.search(r"^Args:\n((?:[ \t]+.*\n?|\n)+)", text, re.MULTILINE)
         if block:
             entries = re.findall(r"^ {4}(\w+): (.+(?:\n {5,}.+)*)", block.group(1), re.MULTILINE)
             docs |= {name: re.sub(r"\s+", " ", entry) for name, entry in entries}
