@@ -22,8 +22,8 @@ from taking_turns import compared, table
 
 from chiasm.data.documents import draw_prompt
 from chiasm.data.sample import Message, Sample
-from chiasm.generation import decode, draw
 from chiasm.heads import GREEDY
+from chiasm.inference.drawing import decode, draw
 from chiasm.interop import find_family
 from chiasm.language.llama_block import hidden_width
 from chiasm.model import Model

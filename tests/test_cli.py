@@ -95,6 +95,22 @@ def test_chat_once_with_a_picture(capsys, trained, tmp_path):
     assert told.startswith("model ")
 
 
+def test_chat_takes_options_of_words_and_images(capsys, trained, monkeypatch):
+    monkeypatch.setattr("chiasm.terminal.chat.Turn", lambda model, messages, **options: iter([repr(options)]))
+    words = ["--word-temperature", 0.5, "--word-top-k", 3, "--word-top-p", 0.9, "--repetition-penalty", 1.5]
+    others = ["--stop", ".", "--stop", "!", "--tokens", 9, "--guidance", 2, "--temperature", 0, "--top-k", 4]
+    printed = run(capsys, "chat", trained, "-m", "Hello", *words, *others, "--seed", 5)
+    for option in (
+        "'word_temperature': 0.5", "'word_top_k': 3", "'word_top_p': 0.9", "'repetition_penalty': 1.5",
+        "'stop': ['.', '!']", "'tokens': 9", "'guidance': 2.0", "'temperature': 0.0", "'top_k': 4", "'seed': 5",
+    ):  # fmt: skip
+        assert option in printed
+
+
+def test_chat_names_an_option_out_of_range(capsys, trained):
+    assert "word_top_p: " in run(capsys, "chat", trained, "-m", "Hello", "--word-top-p", 2, rc=1)
+
+
 def test_chat_names_a_picture_that_is_missing(capsys, trained):
     told = run(capsys, "chat", trained, "-m", "What is in none.png ?", rc=1)
     assert "there is no picture at none.png" in told

@@ -17,10 +17,11 @@ from chiasm.checkpoint import load_model, save_model
 from chiasm.data.corpus import corpus
 from chiasm.data.documents import PictureReader, document, draw_prompt, prompt_of
 from chiasm.errors import RecipeError
-from chiasm.generation import Session, draw
 from chiasm.generators import Generators
 from chiasm.heads import Sampling
 from chiasm.indivisible import reasons
+from chiasm.inference.drawing import draw
+from chiasm.inference.session import Session
 from chiasm.losses import objective
 from chiasm.model import Model
 from chiasm.recipe import Stage, load_recipe

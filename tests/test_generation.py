@@ -8,16 +8,19 @@ import pytest
 import torch
 from PIL import Image
 
-from chiasm import conversation, generation
 from chiasm.conversation import Reply, Turn
 from chiasm.data.documents import PictureReader, document, draw_prompt, prompt_of
 from chiasm.data.files import PictureInMemory
 from chiasm.data.sample import Message, Sample
 from chiasm.errors import ChiasmError, DataError
-from chiasm.generation import DrawStep, Session, answers, draw
 from chiasm.generators import Generators
 from chiasm.heads import GREEDY, Sampling
 from chiasm.heads.sampling import choose
+from chiasm.inference import drawing
+from chiasm.inference.answers import Answers, answers
+from chiasm.inference.drawing import draw
+from chiasm.inference.engine import Engine
+from chiasm.inference.session import Session
 from chiasm.language.key_values import KeyValues
 from chiasm.sequence import Document, Kind, pack
 
@@ -64,8 +67,9 @@ def test_an_answer_has_the_room_of_its_own_prompt(tiny_model):
     short, long = Document("short"), Document("long")
     short.add_text(range(5, 15), learn=False)
     long.add_text(range(5, 67), learn=False)
-    alone = [answers(model, [], tokens=8, documents=[each])[0] for each in (short, long)]
-    together = answers(model, [], tokens=8, documents=[short, long])
+    engine = Engine(model)
+    alone = [engine.submit(Answers(model, [each], tokens=8)).result()[0] for each in (short, long)]
+    together = engine.submit(Answers(model, [short, long], tokens=8)).result()
     assert together == alone
     assert [each.cut for each in together] == [True, True]
     assert len(together[1]) < len(together[0])
@@ -145,7 +149,7 @@ def test_a_picture_depends_on_its_prompt_and_seed_alone(tiny_model, options):
 
 def test_several_pictures_of_a_prompt_are_those_of_the_seeds_behind_its_own(tiny_model, monkeypatch):
     model = lively(tiny_model)
-    monkeypatch.setattr(generation, "TOGETHER", 2)
+    monkeypatch.setattr(drawing, "TOGETHER", 2)
     several = [p.tobytes() for p in model.generate(["a dog", "a cat"], count=3, seed=4)]
     assert len(set(several)) == 6
     assert several == [
@@ -159,18 +163,18 @@ def test_each_picture_of_an_answer_has_a_seed_of_its_own(tiny_model, monkeypatch
     draw_id = model.language.tokenizer.draw
     monkeypatch.setattr(
         model,
-        "said",
-        lambda hidden, pictures=True: torch.nn.functional.one_hot(
+        "text_logits",
+        lambda hidden, images=True: torch.nn.functional.one_hot(
             torch.full(hidden.shape[:-1], draw_id), len(model.language.tokenizer)
         ).float(),
     )
-    seeds = []
+    seeds, write = [], model.image_head.write
 
-    def noted(*arguments, generators, **options):
+    def noted(start, sampling, generators, progress):
         seeds.append(generators.seeds)
-        return generation.draw(*arguments, generators=generators, **options)
+        return write(start, sampling, generators, progress)
 
-    monkeypatch.setattr(conversation, "draw", noted)
+    monkeypatch.setattr(model.image_head, "write", noted)
     assert len(model.chat("Draw.", tokens=3, seed=2**64 - 1).pictures) == 2
     assert seeds == [(2**64 - 1,), (0,)]
 
@@ -287,24 +291,26 @@ def test_a_stopped_answer_goes_on_within_a_half_drawn_picture(tiny_model, monkey
     model, _ = tiny_model
     draw_id, said = model.language.tokenizer.draw, []
 
-    def logits(hidden, pictures=True):  # "words, a picture, words"
+    def logits(hidden, images=True):  # "words, a picture, words"
         said.append(len(said))
         wanted = torch.full(hidden.shape[:-1], draw_id if len(said) % 3 == 2 else 40 + len(said))
         return torch.nn.functional.one_hot(wanted, len(model.language.tokenizer)).float()
 
-    monkeypatch.setattr(model, "said", logits)
+    monkeypatch.setattr(model, "text_logits", logits)
     whole = model.chat("Draw.", tokens=6, seed=3, temperature=1.0)
     said.clear()
     turn, reply = Turn(model, "Draw.", tokens=6, seed=3, temperature=1.0), Reply()
-    steps, step = [], DrawStep.__call__
+    sizes, extend = [], Session.extend
 
-    def stopping(self, ask):
-        steps.append(len(ask.embeddings[0]))
-        if len(steps) in (stop, stop + 2):
-            raise KeyboardInterrupt
-        return step(self, ask)
+    def stopping(self, extensions):
+        kind = extensions[0][1].kinds[0]
+        if kind == Kind.WRITTEN:
+            sizes.append(len(extensions[0][1].kinds))
+            if len(sizes) in (stop, stop + 2):
+                raise KeyboardInterrupt
+        return extend(self, extensions)
 
-    monkeypatch.setattr(DrawStep, "__call__", stopping)
+    monkeypatch.setattr(Session, "extend", stopping)
     stops = 0
     while not turn.ended:
         try:
@@ -313,7 +319,7 @@ def test_a_stopped_answer_goes_on_within_a_half_drawn_picture(tiny_model, monkey
         except KeyboardInterrupt:
             stops += 1
     assert stops == 2
-    assert max(steps) > 1  # what was made before is read at once, not made again
+    assert max(sizes) > 1  # what was made before is read at once, not made again
     assert [type(item) for item in reply.content] == [type(item) for item in whole.content]
     assert reply.text == whole.text
     assert [p.tobytes() for p in reply.pictures] == [p.tobytes() for p in whole.pictures]

@@ -9,7 +9,7 @@ import torch
 
 from chiasm.data import Message, Sample
 from chiasm.data.documents import document
-from chiasm.generation import answers
+from chiasm.inference.answers import answers
 from chiasm.model import Model
 from chiasm.recipe import load_recipe
 from chiasm.sequence import pack
@@ -81,7 +81,7 @@ def test_answers_and_logits_before_training_are_those_of_smollm2(model, theirs, 
 @torch.inference_mode()
 def test_the_logits_of_every_generated_token_are_bit_equal(model, theirs):
     """With the key-value cache on both sides."""
-    from chiasm.generation import Session
+    from chiasm.inference.session import Session
 
     bare, tokenizer = theirs
     ids = _their_ids(tokenizer, CONVERSATIONS["two turns"])

@@ -173,6 +173,29 @@ def chat(
     message: Annotated[Optional[str], typer.Option("-m", "--message", help="ask once and leave")] = None,  # noqa: UP045
     picture: Annotated[list[Path] | None, typer.Option("-p", "--picture", help="read an image first")] = None,
     save: Annotated[Path, typer.Option(help="folder for drawn images")] = Path("drawn"),
+    tokens: Annotated[Optional[int], typer.Option(help="most tokens of an answer")] = None,  # noqa: UP045
+    word_temperature: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="how freely words are drawn; 0 = always the likeliest"),
+    ] = None,
+    word_top_k: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="how many of the likeliest words the next may be; 0 = all"),
+    ] = None,
+    word_top_p: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="the next word is of the likeliest whose chances reach this together; 1 = all"),
+    ] = None,
+    repetition_penalty: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="by how much words that stand there already are less likely; 1 = none"),
+    ] = None,
+    stop: Annotated[
+        list[str] | None, typer.Option(help="a text that ends an answer; may be given several times")
+    ] = None,
+    guidance: Guidance = None,
+    temperature: Annotated[Optional[float], typer.Option(help="of images; 0 = greedy")] = None,  # noqa: UP045
+    top_k: TopK = None,
     seed: Seed = 0,
     device: Device = None,
     dtype: Dtype = None,
@@ -182,7 +205,27 @@ def chat(
     with _starting():
         from chiasm.terminal.chat import converse
 
-    converse(folder, message=message, images=picture or [], save=save, seed=seed, device=device, dtype=dtype)
+    sampling = {
+        "tokens": tokens,
+        "word_temperature": word_temperature,
+        "word_top_k": word_top_k,
+        "word_top_p": word_top_p,
+        "repetition_penalty": repetition_penalty,
+        "stop": stop or None,
+        "guidance": guidance,
+        "temperature": temperature,
+        "top_k": top_k,
+    }
+    converse(
+        folder,
+        message=message,
+        images=picture or [],
+        save=save,
+        seed=seed,
+        device=device,
+        dtype=dtype,
+        sampling=sampling,
+    )
 
 
 @app.command()

@@ -17,6 +17,9 @@ State = list[Mapping[str, Any]]
 SEEDS = 2**64  # that there are
 MOST_IMAGES = 10_000  # of one prompt in one call
 
+PIXELS = 1  # purposes of a request's numbers, beside the drawing of its images (0)
+WORDS = 2  # of the first word of an answer; each further one has the next
+
 _PURPOSE_BITS = 64  # of a key of 128, above those of the seed
 
 
@@ -40,7 +43,7 @@ class Generators:
     def for_pixels(self) -> Generators:
         """Fresh generators of the same seeds, for what turns codes into pixels: how many numbers the codes have
         taken does not matter to it."""
-        return Generators(self.seeds, purpose=1)
+        return Generators(self.seeds, PIXELS)
 
     def uniform(self, *shape: int, device: torch.device | str = "cpu") -> Float[Tensor, "n ..."]:
         """Numbers of [0, 1) for each request."""

@@ -155,12 +155,12 @@ class Model(nn.Module):
                 losses[name] = losses[name] + loss if name in losses else loss
         return losses | self.routing.losses()
 
-    def said(self, hidden: Float[Tensor, "*s d"], *, pictures: bool = True) -> Float[Tensor, "*s v"]:
-        """Logits of the next token of a text, which is never a code; with `pictures`, it may begin a picture."""
+    def text_logits(self, hidden: Float[Tensor, "*s d"], *, images: bool = True) -> Float[Tensor, "*s v"]:
+        """Logits of the next token of a text, which is never a code; with `images`, it may begin one."""
         logits = self.language.logits(hidden)
         if self.image_head is None:
             return logits
-        marker = () if pictures else self.language.tokenizer.before_picture
+        marker = () if images else self.language.tokenizer.before_picture
         never = torch.tensor([*self.image_head.reserved, *marker], dtype=torch.long, device=logits.device)
         return logits.index_fill(-1, never, -torch.inf)
 
@@ -236,7 +236,7 @@ class Model(nn.Module):
         orphans = written.orphans(positions)
         return span._replace(orphans=orphans) if bool(orphans.any()) else span
 
-    # What users call; the loops stand in chiasm.conversation and chiasm.generation.
+    # What users call; the loops stand in chiasm.inference.
 
     def chat(self, messages: Sequence[Message | Mapping[str, Any]] | str, **options: Any) -> Reply:
         """Answer a conversation, in words and, if the model draws, pictures; see `chiasm.conversation.chat`."""
@@ -245,14 +245,14 @@ class Model(nn.Module):
         return chat(self, messages, **options)
 
     def generate(self, prompt: str | Sequence[str], **options: Any) -> list[Image.Image]:
-        """Draw a picture for each prompt; see `chiasm.generation.generate`."""
-        from chiasm.generation import generate
+        """Draw a picture for each prompt; see `chiasm.inference.drawing.generate`."""
+        from chiasm.inference.drawing import generate
 
         return generate(self, prompt, **options)
 
     def complete(self, pictures: Sequence[Any], **options: Any) -> list[Image.Image]:
-        """Draw what follows in a row of pictures; see `chiasm.completion.complete`."""
-        from chiasm.completion import complete
+        """Draw what follows in a row of pictures; see `chiasm.inference.completion.complete`."""
+        from chiasm.inference.completion import complete
 
         return complete(self, pictures, **options)
 

@@ -19,6 +19,7 @@ from chiasm.stage_checks import check_stages
 
 if TYPE_CHECKING:
     from chiasm.heads.sampling import Sampling
+    from chiasm.inference.text import WordSampling
 
 MODEL_SLOTS = tuple(slot for slot in parts.SLOTS if slot not in parts.OUTSIDE)
 SEEING = ("views", "encoder", "connector")  # all of them, or none
@@ -114,6 +115,32 @@ class SamplingOptions(Strict):
         0, ge=0, le=1 << 31, description="codes an image may choose from at each place; 0 = all"
     )
     answer_tokens: int = Field(64, gt=0, le=1 << 22, description="most tokens of an answer")
+    word_temperature: float = Field(0.0, ge=0, le=1000, description="of words; 0 = greedy")
+    word_top_k: int = Field(0, ge=0, le=1 << 31, description="words that the next may be drawn from; 0 = all")
+    word_top_p: float = Field(
+        1.0, gt=0, le=1, description="the next word is of the likeliest whose chances reach this; 1 = all"
+    )
+    repetition_penalty: float = Field(
+        1.0, gt=0, le=1000, description="by how much words that stand there already are less likely; 1 = none"
+    )
+    stop: tuple[str, ...] = Field((), description="texts any of which ends an answer")
+
+    @field_validator("stop", mode="before")
+    @classmethod
+    def _of_texts(cls, stop: Any) -> Any:
+        """One text stands for a list of it."""
+        texts = [stop] if isinstance(stop, str) else stop
+        if not isinstance(texts, list | tuple) or not all(isinstance(each, str) and each for each in texts):
+            raise ValueError("it must be a text that is not empty, or a list of such texts")
+        return tuple(texts)
+
+    @property
+    def of_words(self) -> WordSampling:
+        from chiasm.inference.text import WordSampling
+
+        return WordSampling(
+            self.word_temperature, self.word_top_k, self.word_top_p, self.repetition_penalty, self.stop
+        )
 
     @property
     def of_images(self) -> Sampling:

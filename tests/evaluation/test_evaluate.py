@@ -13,7 +13,7 @@ from chiasm.data.sample import Message, Sample
 from chiasm.errors import ChiasmError, RecipeError
 from chiasm.evaluation.evaluate import evaluate, held_out, is_evaluated
 from chiasm.evaluation.subject import ModelSubject
-from chiasm.generation import Session
+from chiasm.inference.session import Session
 from chiasm.model import Model
 from chiasm.recipe import Recipe, load_recipe, resolve
 from chiasm.sequence import Kind
@@ -230,7 +230,7 @@ def _first_id(subject):
     contract = subject.model.contract
     asked = document(contract, Sample("s", (Message("user", ("Why?",)),)), prompt=True)
     with torch.inference_mode():
-        return int(subject.model.said(Session(subject.model, [asked]).last, pictures=False).argmax(-1))
+        return int(subject.model.text_logits(Session(subject.model, [asked]).last, images=False).argmax(-1))
 
 
 def _close(subject, samples, together) -> bool:

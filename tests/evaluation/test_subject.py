@@ -86,7 +86,7 @@ def test_pictures_have_seeds_that_count_on(seed, seeds, monkeypatch):
     given = []
     monkeypatch.setattr(subject, "draw_prompt", lambda contract, sample: sample)
     monkeypatch.setattr(
-        subject.generation,
+        subject,
         "draw_images",
         lambda model, prompts, seeds, sampling: given.extend(seeds) or prompts,
     )
@@ -106,8 +106,8 @@ def test_pictures_are_reconstructed_sixty_four_at_a_time(monkeypatch):
         subject, "PictureReader", lambda contract: SimpleNamespace(target=lambda p: torch.tensor([p]))
     )
     monkeypatch.setattr(subject, "fitting", lambda pixels, part: pixels)
-    monkeypatch.setattr(subject.generation, "decode", lambda model, codes: codes)
-    monkeypatch.setattr(subject.generation, "to_pictures", lambda pixels: pixels.flatten().tolist())
+    monkeypatch.setattr(subject, "decode", lambda model, codes: codes)
+    monkeypatch.setattr(subject, "to_images", lambda pixels: pixels.flatten().tolist())
     asked = ModelSubject(model, None)
     assert asked.reconstruct(list(range(130))) == list(range(130))
     assert sizes == [64, 64, 2]

@@ -14,7 +14,7 @@ from chiasm.evaluation.subject import Subject, expected, pictures_read, with_pic
 from chiasm.evaluation.tasks import Exam, NotApplicable, tasks
 from chiasm.evaluation.tasks.generation import diversity
 from chiasm.evaluation.tasks.questions import swapped
-from chiasm.generation import Answer
+from chiasm.inference.answers import Answer
 
 
 class Perfect(Subject):

@@ -6,9 +6,11 @@ from writing import Recorded, written
 
 from chiasm import parts
 from chiasm.errors import ChiasmError, RecipeError
-from chiasm.generation import DrawStep, Session, draw
 from chiasm.generators import Generators
 from chiasm.heads import Sampling
+from chiasm.inference.drawing import draw
+from chiasm.inference.session import Session
+from chiasm.interop.drawing import DrawStep
 from chiasm.model import Model
 from chiasm.recipe import load_recipe
 from chiasm.sequence import Document, Kind

@@ -12,9 +12,11 @@ from chiasm.checkpoint import load_model, save_model
 from chiasm.data.corpus import corpus
 from chiasm.data.documents import PictureReader, document, draw_prompt, prompt_of
 from chiasm.errors import ChiasmError, RecipeError
-from chiasm.generation import Session, answers, draw
 from chiasm.generators import Generators
 from chiasm.heads import Sampling
+from chiasm.inference.answers import answers
+from chiasm.inference.drawing import draw
+from chiasm.inference.session import Session
 from chiasm.model import Model
 from chiasm.recipe import load_recipe
 from chiasm.sequence import Kind, pack
@@ -62,7 +64,7 @@ def test_text_never_holds_a_code(head):
             100  # codes would be by far the likeliest
         )
     asked = prompt_of(asking(samples))
-    logits = model.said(Session(model, [document(model.contract, asked, prompt=True)]).last)
+    logits = model.text_logits(Session(model, [document(model.contract, asked, prompt=True)]).last)
     assert bool((logits[:, list(model.image_head.reserved)] == -torch.inf).all())
     assert all(isinstance(text, str) for text in answers(model, [asked] * 2, tokens=3))
 

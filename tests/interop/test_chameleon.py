@@ -8,7 +8,7 @@ from chiasm.checkpoint import load_model
 from chiasm.data.documents import PictureReader, document
 from chiasm.data.sample import Message, Sample
 from chiasm.errors import CheckpointError
-from chiasm.generation import Session
+from chiasm.inference.session import Session
 from chiasm.interop import export_checkpoint, import_checkpoint
 from chiasm.interop.families.chameleon import BEGIN, END
 from chiasm.interop.replay import CasePicture
@@ -87,7 +87,7 @@ def test_it_answers_as_transformers_does_and_goes_back_bit_for_bit(folder, tmp_p
     with torch.no_grad():
         expected = theirs(torch.tensor([told]), pixel_values=2 * pixels - 1).logits[0, -1]
         session = Session(ours, [made], reader=Known(ours.contract, codes))
-        logits = ours.said(session.last)[0]
+        logits = ours.text_logits(session.last)[0]
     codes_of_vocabulary = torch.tensor(sorted(words[name_of(code)] for code in range(CODES)))
     assert bool((logits[codes_of_vocabulary] == -torch.inf).all())  # text never holds a code
     kept = torch.ones(len(words), dtype=torch.bool)

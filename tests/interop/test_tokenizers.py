@@ -13,9 +13,11 @@ from chiasm import parts
 from chiasm.checkpoint import find_checkpoint
 from chiasm.data.documents import draw_prompt, without_prompt
 from chiasm.data.sample import Message, Sample
-from chiasm.generation import DrawStep, Session, decode, to_pictures
 from chiasm.heads import GREEDY, finish
+from chiasm.inference.drawing import decode, to_images
+from chiasm.inference.session import Session
 from chiasm.interop import Folder, export_checkpoint, find_family, import_checkpoint, recognise
+from chiasm.interop.drawing import DrawStep
 from chiasm.weights import read_tensors
 
 SMALL = {"ch": 32, "z_channels": 6, "resolution": 16, "in_channels": 3, "out_ch": 3, "num_res_blocks": 1}
@@ -177,7 +179,7 @@ def test_janus_comes_back_bit_for_bit(tmp_path):
     documents = [prompt, without_prompt(janus.contract, prompt)]
     step = DrawStep(Session(janus, documents))
     codes = finish(janus.image_head.write(step.start, replace(GREEDY, guidance=5.0)), step)
-    assert to_pictures(decode(janus, codes))[0].tobytes() == drawn[0].tobytes()
+    assert to_images(decode(janus, codes))[0].tobytes() == drawn[0].tobytes()
 
 
 @pytest.mark.parametrize("name", ["vqvae2", "vqgan", "show-o-vq"])

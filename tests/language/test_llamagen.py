@@ -9,8 +9,8 @@ from chiasm.data.documents import document, draw_prompt, without_prompt
 from chiasm.data.files import PictureInMemory
 from chiasm.data.sample import Message, Sample
 from chiasm.errors import DataError, RecipeError
-from chiasm.generation import Session
 from chiasm.heads import raster
+from chiasm.inference.session import Session
 from chiasm.language.llama_block import GridRotation, hidden_width, turned
 from chiasm.language.text import TextTokenizer
 from chiasm.layout import Layout

@@ -19,7 +19,7 @@ from chiasm.data.documents import PictureReader, document, prompt_of, writes_pic
 from chiasm.data.sample import Sample
 from chiasm.evaluation.history import training
 from chiasm.evaluation.subject import ModelSubject, expected, pictures_read
-from chiasm.generation import Session
+from chiasm.inference.session import Session
 from chiasm.kernels import LINEAR, in_use
 from chiasm.model import Model
 from chiasm.recipe import Recipe

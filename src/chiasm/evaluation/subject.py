@@ -9,11 +9,13 @@ from dataclasses import replace
 import torch
 from PIL import Image
 
-from chiasm import generation
 from chiasm.data.documents import PictureReader, document, draw_prompt, prompt_of
 from chiasm.data.sample import Picture, Sample
 from chiasm.devices import fitting
 from chiasm.generators import SEEDS
+from chiasm.inference.answers import Answers
+from chiasm.inference.drawing import decode, draw_images, to_images
+from chiasm.inference.engine import Engine
 from chiasm.model import Model
 from chiasm.recipe import SamplingOptions
 from chiasm.sequence import Document
@@ -73,23 +75,24 @@ class ModelSubject(Subject):
             document(self.model.contract, sample)
 
     def answer(self, samples: Sequence[Sample], *, blind: bool = False) -> list[str]:
-        asked = [document(self.model.contract, prompt_of(s), prompt=True, blind=blind) for s in samples]
-        reader = PictureReader(self.model.contract)
+        prompts = [document(self.model.contract, prompt_of(s), prompt=True, blind=blind) for s in samples]
         tokens = self._most_tokens(samples)
-        said = [""] * len(samples)
-        for batch in _batches(asked):
-            made = generation.answers(
-                self.model, [samples[i] for i in batch], tokens=tokens, reader=reader,
-                documents=[asked[i] for i in batch],
-            )  # fmt: skip
-            for i, text in zip(batch, made, strict=True):
-                said[i] = text
-        return said
+        engine = Engine(self.model, rows=ROWS, positions=POSITIONS)
+        batches = list(_batches(prompts))
+        handles = [
+            engine.submit(Answers(self.model, [prompts[i] for i in batch], tokens=tokens))
+            for batch in batches
+        ]
+        answers = [""] * len(samples)
+        for batch, handle in zip(batches, handles, strict=True):
+            for i, text in zip(batch, handle.result(), strict=True):
+                answers[i] = text
+        return answers
 
     def draw(self, samples: Sequence[Sample], *, seed: int) -> list[Image.Image]:
         prompts = [draw_prompt(self.model.contract, prompt_of(sample)) for sample in samples]
         seeds = [(seed + i) % SEEDS for i in range(len(prompts))]
-        return generation.draw_images(self.model, prompts, seeds, self.sampling.of_images)
+        return draw_images(self.model, prompts, seeds, self.sampling.of_images)
 
     @torch.inference_mode()
     def reconstruct(self, originals: Sequence[Picture]) -> list[Image.Image]:
@@ -102,12 +105,12 @@ class ModelSubject(Subject):
             )
             pixels = fitting(pixels.to(self.model.device), self.model.image_tokenizer)
             codes = self.model.image_tokenizer.encode(pixels)
-            images += generation.to_pictures(generation.decode(self.model, codes))
+            images += to_images(decode(self.model, codes))
         return images
 
     def targets(self, images: Sequence[Picture]) -> list[Image.Image]:
         reader = PictureReader(self.model.contract)
-        return [generation.to_pictures(reader.target(image)[None])[0] for image in images]
+        return [to_images(reader.target(image)[None])[0] for image in images]
 
     def _most_tokens(self, samples: Sequence[Sample]) -> int:
         """Most tokens of an answer: the longest true one's and half as many again, at least `SPARE_TOKENS` more."""

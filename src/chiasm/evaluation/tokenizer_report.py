@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from chiasm.evaluation import plots
 from chiasm.evaluation.fidelity import FEATURES, NETWORK
 from chiasm.evaluation.tokenizers import Measurement, by_data, measure_all
-from chiasm.generation import to_pictures
+from chiasm.inference.drawing import to_images
 from chiasm.recipe import write_text
 
 SIDE, GAP, MARGIN = 96, 6, 22  # pixels of a picture on the sheet, between pictures, and of a line of words
@@ -102,7 +102,7 @@ def sheet(group: Sequence[Measurement]) -> Image.Image:
     for place, (name, examples) in enumerate(rows):
         top = place * (SIDE + MARGIN)
         pen.text((GAP, top + 4), name, (60, 64, 72), font)
-        for column, image in enumerate(to_pictures(examples)):
+        for column, image in enumerate(to_images(examples)):
             scaled = image.resize((SIDE, SIDE), Image.Resampling.BICUBIC)
             page.paste(scaled, (GAP + column * (SIDE + GAP), top + MARGIN))
     return page

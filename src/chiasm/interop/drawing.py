@@ -9,8 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from chiasm.generation import Session
-from chiasm.heads import Span
+from chiasm.devices import fitting
+from chiasm.heads import Ask, Span
+from chiasm.inference.drawing import Positions
+from chiasm.inference.session import Session
 from chiasm.interop.mapping import NameMap, Rule, Split, Unused
 from chiasm.model import Model
 from chiasm.sequence import Document, Kind
@@ -21,6 +23,20 @@ def prompt(ids: Sequence[int]) -> Document:
     document = Document("a prompt of the case")
     document.add_text(ids, learn=False)
     return document
+
+
+class DrawStep:
+    """Reads what a drawing asks for, in all rows of a session: for cases that look at each step of a head."""
+
+    def __init__(self, session: Session):
+        assert session.model.image_head is not None
+        self.session, self.head = session, session.model.image_head
+        self.start = fitting(session.last, self.head)
+        self.positions = Positions(self.head)
+
+    def __call__(self, ask: Ask) -> Float[Tensor, "r s d"]:
+        extension = self.positions.extension(ask, self.session.last.dtype)
+        return fitting(self.session.extend([(range(len(self.session)), extension)])[0], self.head)
 
 
 def forced(model: Model, prompts: Sequence[Document], span: Span) -> Float[Tensor, "n m d"]:

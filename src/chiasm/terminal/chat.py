@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +37,19 @@ def converse(
     seed: int,
     device: str | None = None,
     dtype: str | None = None,
+    sampling: Mapping[str, Any] | None = None,
 ) -> None:
-    """Answer one message, or talk until the user leaves."""
+    """Answer one message, or talk until the user leaves.
+
+    sampling: options of `Turn` for words and images.
+    """
     console = standard_console()
     model = load_model(folder, device, dtype)
     history: list[Message] = []
     attached: list[Any] = [{"image": path} for path in images]
+    options = {"seed": seed, **(sampling or {})}
     if message is not None:
-        _Answer(console, model, history, [*attached, *items(message)], save, seed).run()
+        _Answer(console, model, history, [*attached, *items(message)], save, options).run()
         return
     console.print(HELP, style="dim")
     stopped: _Answer | None = None
@@ -62,7 +67,7 @@ def converse(
         elif text or stopped:
             try:
                 answer = stopped if stopped and not text else None
-                answer = answer or _Answer(console, model, history, [*attached, *items(text)], save, seed)
+                answer = answer or _Answer(console, model, history, [*attached, *items(text)], save, options)
                 stopped = None if answer.run() else answer
                 attached = []
             except ChiasmError as error:
@@ -94,12 +99,12 @@ class _Answer:
         history: list[Message],
         content: list[Any],
         save: Path,
-        seed: int,
+        options: Mapping[str, Any],
     ):
         self.console, self.history, self.save = console, history, save
         parts = [{"text": item} if isinstance(item, str) else item for item in content]
         self.question = as_messages([{"role": "user", "content": parts}])[0]
-        self.turn = Turn(model, [*history, self.question], seed=seed)
+        self.turn = Turn(model, [*history, self.question], **options)
         self.reply = Reply()
 
     def run(self) -> bool:

@@ -12,12 +12,14 @@ from torch import Tensor
 
 from chiasm.data.documents import without_prompt
 from chiasm.errors import CheckpointError
-from chiasm.generation import DrawStep, Session, draw
 from chiasm.heads import GREEDY
 from chiasm.heads.sampling import guided
+from chiasm.inference.drawing import draw
+from chiasm.inference.session import Session
 from chiasm.interop.cases import Case
 from chiasm.interop.config import EVERYWHERE
 from chiasm.interop.convert import load
+from chiasm.interop.drawing import DrawStep
 from chiasm.interop.families.deepseek_vl import PROMPT
 from chiasm.interop.families.vqgan import signed, unsigned
 from chiasm.interop.family import Family, Folder, Original, find_family

@@ -13,12 +13,13 @@ from chiasm import parts
 from chiasm.decoders.diffusion import DDIM
 from chiasm.decoders.lavit_diffusion import WIDTHS, AttentionPool
 from chiasm.errors import CheckpointError
-from chiasm.generation import DrawStep, Session
 from chiasm.generators import Generators
 from chiasm.heads import GREEDY, DrawingState, finish
+from chiasm.inference.session import Session
 from chiasm.interop.cases import Case
 from chiasm.interop.convert import build_model, load_named
 from chiasm.interop.diffusers_shape import added_shape, unet_shape, vae_shape
+from chiasm.interop.drawing import DrawStep
 from chiasm.interop.families.lavit import BEGIN, END, FIRST, STRAY
 from chiasm.interop.lavit import (
     condition_rules,

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutput
 
 from chiasm.errors import CheckpointError
-from chiasm.generation import draw
 from chiasm.heads import GREEDY
+from chiasm.inference.drawing import draw
 from chiasm.interop.cases import Case
 from chiasm.interop.config import reader
 from chiasm.interop.convert import load

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from chiasm.checkpoint import write_json, write_tensors
-from chiasm.completion import most_images, next_codes
-from chiasm.conversation import KnownCodes
 from chiasm.data.documents import document
 from chiasm.data.sample import Message, Sample
 from chiasm.heads import GREEDY
+from chiasm.inference.completion import VisualSentence, most_images
+from chiasm.inference.engine import Engine
+from chiasm.inference.reading import CodedImage, CodeReader
 from chiasm.interop.cases import Case
 from chiasm.interop.config import reader
 from chiasm.interop.convert import load
@@ -190,15 +191,14 @@ def replay_sentence(case: Case) -> dict[str, Tensor]:
     told, frames = case.config, case.inputs["frames"]
     model = load(find_family("lvm"), Original(_published(told), case.tensors)).model
     codes = model.image_tokenizer.encode(frames)
-    reader = KnownCodes(model)
     size = Size(model.image_tokenizer.size, model.image_tokenizer.size)
-    sentence = [CasePicture(f"frame {i}", size, frame[None]) for i, frame in enumerate(frames)]
-    reader.known |= {picture.key: each for picture, each in zip(sentence, codes, strict=True)}
+    pictures = [CasePicture(f"frame {i}", size, frame[None]) for i, frame in enumerate(frames)]
+    sentence = [CodedImage(picture, each) for picture, each in zip(pictures, codes, strict=True)]
     length = codes[0].numel()
     asked = Sample("the sentence", (Message("document", tuple(sentence)),))
     model.language.context = len(sentence) * length
     batch, slots = pack([[document(model.contract, asked)]])
-    batch = reader.attach(batch, slots)
+    batch = CodeReader(model).attach(batch, slots)
     embeddings, layout, span = model.embed(batch)
     hidden = model.language(embeddings, layout)[0]
     last = model.image_head.losses(
@@ -206,7 +206,9 @@ def replay_sentence(case: Case) -> dict[str, Tensor]:
     )
     model.language.context = told.get("context", CONTEXT) * length
     seen = sentence[1 - most_images(model) :]  # with the one to come, as many as the context holds
-    drawn = next_codes(model, seen, reader, GREEDY)
+    request = VisualSentence(model, seen, GREEDY, [0])
+    Engine(model).submit(request).result()
+    drawn = request.targets[0]
     return {
         "ids": codes.flatten()[None],
         "logits_last": model.language.logits(hidden)[None, -length:],

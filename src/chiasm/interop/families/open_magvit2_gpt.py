@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from chiasm.errors import CheckpointError
-from chiasm.generation import draw
 from chiasm.heads import GREEDY
+from chiasm.inference.drawing import draw
 from chiasm.interop.cases import Case
 from chiasm.interop.config import reader
 from chiasm.interop.convert import load

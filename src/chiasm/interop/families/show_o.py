@@ -12,12 +12,13 @@ from jaxtyping import Int
 from torch import Tensor
 
 from chiasm.errors import CheckpointError
-from chiasm.generation import DrawStep, Session
 from chiasm.heads import GREEDY, Ask, finish
 from chiasm.heads.sampling import guided
+from chiasm.inference.session import Session
 from chiasm.interop.cases import Case
 from chiasm.interop.config import reader
 from chiasm.interop.convert import load
+from chiasm.interop.drawing import DrawStep
 from chiasm.interop.families.show_o_vq import ShowOTokenizer
 from chiasm.interop.family import Family, Folder, Original, find_family
 from chiasm.interop.mapping import NameMap, Own, Rule, Unused

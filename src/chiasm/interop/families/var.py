@@ -14,8 +14,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from chiasm.errors import CheckpointError
-from chiasm.generation import Session, decode, draw
 from chiasm.heads import GREEDY, Span
+from chiasm.inference.drawing import decode, draw
+from chiasm.inference.session import Session
 from chiasm.interop.cases import Case
 from chiasm.interop.convert import load
 from chiasm.interop.families import var_vq

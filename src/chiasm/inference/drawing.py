@@ -1,0 +1,222 @@
+"""Drawing images behind prompts, and turning what was drawn into pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from chiasm.data.documents import draw_prompt, without_prompt
+from chiasm.data.sample import Message, Sample
+from chiasm.devices import fitting
+from chiasm.errors import ChiasmError, DataError, excerpt
+from chiasm.generators import Generators, check_count, seeds_of
+from chiasm.heads import Ask, DrawingState, ImageHead, Sampling
+from chiasm.inference.engine import Engine
+from chiasm.inference.options import sampling_of
+from chiasm.inference.requests import Extend, Read, Request, Steps, Wish
+from chiasm.kernels import in_use
+from chiasm.sequence import Document, Kind
+
+if TYPE_CHECKING:
+    from chiasm.model import Model
+
+TOGETHER = 64  # most images of one request
+
+
+class Drawn(NamedTuple):
+    """Images as their head has drawn them.
+
+    last: hidden states of the last position that was kept, in the rows that follow a prompt.
+    """
+
+    target: Tensor
+    last: Float[Tensor, "n d"]
+
+
+class Positions:
+    """The positions of an image, one ask of its head behind another."""
+
+    def __init__(self, head: ImageHead):
+        self.layout, self.done = head.layout(), 0
+
+    def extension(self, ask: Ask, dtype: torch.dtype) -> Extend:
+        """What an ask appends; one whose positions are kept moves on."""
+        begin, end = self.done, self.done + ask.embeddings.shape[1]
+        if ask.keep:
+            self.done = end
+        return Extend(
+            ask.embeddings.to(dtype),
+            (Kind.WRITTEN,) * (end - begin),
+            self.layout.opens[begin:end],
+            self.layout.exposed[begin:end],
+            self.layout.coordinates[begin:end],
+            keep=ask.keep,
+            following=self.layout.length - end,
+        )
+
+
+def write(
+    model: Model,
+    start: Float[Tensor, "r d"],
+    sampling: Sampling,
+    generators: Generators | None,
+    progress: DrawingState | None,
+    kept: list[Float[Tensor, "n s d"]] | None = None,
+) -> Generator[Wish, Any, Drawn]:
+    """Steps of a request that draw an image in each row, as the image head asks.
+
+    start: hidden states of the position before the image; with guidance the second half are rows without a prompt.
+    kept: gets what stands in the cache for the images when they are drawn, in the rows that follow a prompt.
+    """
+    head = model.image_head
+    assert head is not None
+    positions = Positions(head)
+    images = len(start) if sampling.guidance == 1 else len(start) // 2
+    last = start
+    writing = head.write(fitting(start, head), sampling, generators, progress)
+    hidden: Tensor | None = None
+    while True:
+        try:
+            ask: Ask = writing.send(hidden) if hidden is not None else next(writing)
+        except StopIteration as end:
+            return Drawn(end.value, last[:images])
+        extension = positions.extension(ask, start.dtype)
+        read = yield extension
+        if ask.keep:
+            last = read[:, -1]
+            if kept is not None:
+                kept.append(extension.embeddings[:images])
+        hidden = fitting(read, head)
+
+
+class Drawing(Request):
+    """One image behind each of some prompts (`draw_prompt`), in step. Its result is what the head has drawn.
+
+    progress: how far the images have got, to go on from there.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        prompts: Sequence[Document],
+        sampling: Sampling,
+        generators: Generators | None = None,
+        progress: DrawingState | None = None,
+    ):
+        super().__init__()
+        if model.image_head is None:
+            raise ChiasmError("this model has no image head: it cannot draw")
+        self.model, self.sampling = model, sampling
+        self.documents = list(prompts)
+        if sampling.guidance != 1:
+            self.documents += [without_prompt(model.contract, each) for each in prompts]
+        self.progress = progress
+        self.generators = generators
+        if progress is None and generators is not None:
+            self.progress = DrawingState(generators)
+
+    @property
+    def rows(self) -> int:
+        return len(self.documents)
+
+    @property
+    def positions(self) -> int:
+        assert self.model.image_head is not None
+        return max(map(len, self.documents), default=0) + self.model.image_head.layout().length
+
+    def steps(self) -> Steps:
+        generators = self.progress.restored() if self.progress is not None else None
+        start = yield Read(self.documents)
+        drawn = yield from write(self.model, start, self.sampling, generators, self.progress)
+        return drawn.target
+
+
+def draw(
+    model: Model,
+    prompts: Sequence[Document],
+    sampling: Sampling,
+    *,
+    generators: Generators | None = None,
+    progress: DrawingState | None = None,
+) -> Tensor:
+    """What the head draws behind each prompt document (`draw_prompt`): codes, `n gh gw`, of one image each."""
+    request = Drawing(model, prompts, sampling, generators, progress)
+    return Engine(model).submit(request).result()  # type: ignore[no-any-return]
+
+
+def generate(
+    model: Model,
+    prompt: str | Sequence[str],
+    *,
+    count: int = 1,
+    seed: int | Sequence[int] = 0,
+    guidance: float | None = None,
+    temperature: float | None = None,
+    top_k: int | None = None,
+) -> list[Image.Image]:
+    """Images of each prompt, which depend on it and on their seed alone, not on the prompts beside it.
+
+    count: images of each prompt, one behind another: of its seed, the seed after it, and so on.
+    seed: of every prompt, or a list with one for each.
+    Raises ChiasmError for an option out of range.
+    """
+    prompts = _prompts(prompt)
+    options = sampling_of(model, guidance=guidance, temperature=temperature, top_k=top_k)
+    seeds = seeds_of(seed, len(prompts), check_count(count))
+    contract = model.contract  # a part alone has none, and says so
+    if model.image_head is None:
+        raise ChiasmError("this model has no image head: it cannot draw")
+    samples = [Sample(f"prompt {i}", (Message("user", (text,)),)) for i, text in enumerate(prompts)]
+    documents = [draw_prompt(contract, sample) for sample in samples for _ in range(count)]
+    return draw_images(model, documents, seeds, options.of_images)
+
+
+def draw_images(
+    model: Model, prompts: Sequence[Document], seeds: Sequence[int], sampling: Sampling
+) -> list[Image.Image]:
+    """One image behind each prompt document, each with its seed."""
+    engine, handles = Engine(model), []
+    for start in range(0, len(prompts), TOGETHER):
+        some = slice(start, start + TOGETHER)
+        generators = Generators(seeds[some])
+        handles.append((engine.submit(Drawing(model, prompts[some], sampling, generators)), generators))
+    images: list[Image.Image] = []
+    for handle, generators in handles:
+        images += to_images(decode(model, handle.result(), generators))
+    return images
+
+
+@in_use
+def decode(model: Model, codes: Tensor, generators: Generators | None = None) -> Float[Tensor, "n 3 h w"]:
+    """Pixels of images given by their codes, one after another.
+
+    In a batch the last bits of a convolution depend on how many images there are, and now and then a byte with
+    them: decoded alone an image is the same whatever is drawn beside it.
+    """
+    assert model.image_decoder is not None
+    pixels = []
+    for i, each in enumerate(codes.split(1)):
+        own = None if generators is None else Generators(generators.seeds[i : i + 1])
+        pixels.append(model.image_decoder.decode(each, generators=own))
+    return torch.cat(pixels) if pixels else model.image_decoder.decode(codes)
+
+
+def to_images(pixels: Float[Tensor, "n 3 h w"]) -> list[Image.Image]:
+    bytes_ = (pixels.float().clamp(0, 1) * 255).round().to(torch.uint8).cpu()
+    return [Image.fromarray(rearrange(each, "c h w -> h w c").contiguous().numpy()) for each in bytes_]
+
+
+def _prompts(prompt: str | Sequence[str]) -> list[str]:
+    prompts: list[Any] = list(prompt) if isinstance(prompt, list | tuple) else [prompt]
+    for i, each in enumerate(prompts):
+        if not isinstance(each, str):
+            raise DataError(f"prompt {i + 1} is {excerpt(each)}; it must be text")
+        if not each.strip():
+            raise DataError(f"prompt {i + 1} is empty: there is nothing to draw")
+    return prompts

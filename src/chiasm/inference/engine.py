@@ -1,0 +1,218 @@
+"""The engine: one loop that makes all answers, each tick one pass of the language model for all who wait."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from chiasm.data.documents import PictureReader
+from chiasm.inference.reading import CodeReader
+from chiasm.inference.requests import Extend, Forget, Keep, Read, Request, Steps, Wish
+from chiasm.inference.session import Session
+from chiasm.kernels import quick_linear
+
+if TYPE_CHECKING:
+    from chiasm.model import Model
+
+ROWS = 128
+POSITIONS = 1 << 16
+
+
+class Handle(Iterator[Any]):
+    """A request that was handed in. done: it has a result, or an error."""
+
+    def __init__(self, engine: Engine, request: Request):
+        self.engine, self.request = engine, request
+        self.done = False
+        self.error: Exception | None = None
+        self._value: Any = None
+        # The engine's: the generator (None: to be begun), what it waits for, and its rows in the session.
+        self.steps: Steps | None = None
+        self.wish: Wish | None = None
+        self.rows: list[int] = []
+        self.alone = False  # a pass that it was a part of has failed: the next is made for it alone
+
+    def result(self) -> Any:
+        """Drive the engine until this request is done; raises what it failed with."""
+        while not self.done:
+            self.engine.tick()
+        if self.error is not None:
+            raise self.error
+        return self._value
+
+    def __next__(self) -> Any:
+        """The next piece of the result; raises what the request failed with."""
+        while not self.request.pieces:
+            if self.done:
+                self.result()
+                raise StopIteration
+            self.engine.tick()
+        return self.request.pieces.popleft()
+
+    def finish(self, value: Any = None, error: Exception | None = None) -> None:
+        self.done, self._value, self.error = True, value, error
+
+
+class Engine:
+    """Continuous batching: requests of any kind share passes, and come and go between them.
+
+    A tick reads the documents that requests begin with, all in one pass, or else appends what each of them wants
+    next, all in one pass. What a request gets does not depend on its neighbours. One that fails takes nobody with
+    it: a pass that fails is made again for each of those in it alone. Whatever stops a tick (Ctrl-C, say), the next
+    goes on: every request begins again from what it has noted.
+
+    rows, positions: most rows at a time, and most positions in all of them; a request that wants more runs alone.
+    """
+
+    def __init__(self, model: Model, *, rows: int = ROWS, positions: int = POSITIONS):
+        self.model = model
+        self.limits = rows, positions
+        self.reader: PictureReader = CodeReader(model)
+        self._waiting: deque[Handle] = deque()
+        self._active: list[Handle] = []
+        self._session: Session | None = None
+
+    def submit(self, request: Request) -> Handle:
+        handle = Handle(self, request)
+        self._waiting.append(handle)
+        return handle
+
+    def run(self) -> None:
+        """Tick until nothing is left to do."""
+        while self.tick():
+            pass
+
+    def tick(self) -> bool:
+        """One pass of the language model for all who wait; False: nobody does."""
+        with torch.inference_mode(), quick_linear(self.model.device):
+            try:
+                self._begin()
+                self._pass()
+                self._leave()
+            except BaseException:
+                self._interrupted()
+                raise
+        return bool(self._active or self._waiting)
+
+    def _begin(self) -> None:
+        """Let requests in while there is room, and begin those that have not begun."""
+        while self._waiting and self._fits(self._waiting[0].request):
+            self._active.append(self._waiting.popleft())
+        for handle in list(self._active):
+            if handle.steps is None:
+                handle.steps = handle.request.steps()
+                self._resume(handle, None)
+
+    def _fits(self, request: Request) -> bool:
+        requests = [*(handle.request for handle in self._active), request]
+        rows = sum(each.rows for each in requests)
+        positions = rows * max(each.positions for each in requests)
+        return not self._active or (rows <= self.limits[0] and positions <= self.limits[1])
+
+    def _pass(self) -> None:
+        waiting = [handle for handle in self._active if not handle.done]
+        chosen = [handle for handle in waiting if handle.alone][:1] or waiting
+        reading = [handle for handle in chosen if isinstance(handle.wish, Read)]
+        if reading:
+            self._read(reading)
+        elif chosen:
+            self._extend(chosen)
+
+    def _read(self, handles: Sequence[Handle]) -> None:
+        documents = [document for handle in handles for document in handle.wish.documents]  # type: ignore[union-attr]
+        try:
+            fresh = Session(self.model, documents, self.reader)
+        except Exception as error:
+            if len(handles) == 1:
+                handles[0].finish(error=error)
+                return
+            for handle in handles:  # one of them is at fault, and the others shall not suffer from it
+                self._read([handle])
+            return
+        counts = [len(handle.wish.documents) for handle in handles]  # type: ignore[union-attr]
+        hidden = fresh.last.split(counts)
+        first = self._join(fresh)
+        for handle, count in zip(handles, counts, strict=True):
+            handle.rows += range(first, first + count)
+            first += count
+        for handle, states in zip(handles, hidden, strict=True):
+            self._resume(handle, states)
+
+    def _join(self, fresh: Session) -> int:
+        """Put new rows behind those that there are; returns the first of them."""
+        self._tidy()
+        if self._session is None:
+            self._session = fresh
+            return 0
+        first = len(self._session)
+        self._session.join(fresh)
+        return first
+
+    def _extend(self, handles: Sequence[Handle]) -> None:
+        assert self._session is not None
+        wishes: list[tuple[Sequence[int], Extend]] = [(handle.rows, handle.wish) for handle in handles]  # type: ignore[misc]
+        try:
+            hidden = self._session.extend(wishes)
+        except Exception as error:
+            self._interrupted()  # some layers of the cache may be ahead of the others
+            for handle in handles:
+                handle.alone = True
+            if len(handles) == 1:
+                handles[0].finish(error=error)
+            return
+        for handle, states in zip(handles, hidden, strict=True):
+            handle.alone = False
+            self._resume(handle, states)
+
+    def _resume(self, handle: Handle, states: Tensor | None) -> None:
+        """Send a request its hidden states, and note what it wants next."""
+        assert handle.steps is not None
+        try:
+            while True:
+                handle.wish = handle.steps.send(states)
+                states = None
+                if isinstance(handle.wish, Keep):
+                    handle.rows = [handle.rows[row] for row in handle.wish.rows]
+                elif isinstance(handle.wish, Forget):
+                    assert self._session is not None
+                    self._session.forget(handle.rows, handle.wish.count)
+                else:
+                    return
+        except StopIteration as end:
+            handle.finish(end.value)
+        except Exception as error:
+            handle.finish(error=error)
+
+    def _leave(self) -> None:
+        """Let go of what is done; rows that nobody owns go along until they are as many as the others."""
+        self._active = [handle for handle in self._active if not handle.done]
+        owned = sum(len(handle.rows) for handle in self._active)
+        if self._session is not None and 2 * owned <= len(self._session):
+            self._tidy()
+
+    def _tidy(self) -> None:
+        """Take rows that nobody owns out of the session."""
+        handles = [handle for handle in self._active if not handle.done]
+        owned = [row for handle in handles for row in handle.rows]
+        if self._session is None or len(owned) == len(self._session):
+            return
+        if owned:
+            self._session.select(owned)
+        else:
+            self._session = None
+        first = 0
+        for handle in handles:
+            handle.rows = list(range(first, first + len(handle.rows)))
+            first += len(handle.rows)
+
+    def _interrupted(self) -> None:
+        """Have every request begin again."""
+        self._session = None
+        for handle in self._active:
+            if handle.steps is not None:
+                handle.steps.close()
+            handle.steps, handle.wish, handle.rows = None, None, []

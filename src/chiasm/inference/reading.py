@@ -1,0 +1,74 @@
+"""What stands in the documents of requests: images know their codes where a model has drawn them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from chiasm.data.documents import PictureReader
+from chiasm.data.sample import Picture
+from chiasm.devices import fitting
+from chiasm.inference.requests import Extend
+from chiasm.sequence import Document, Kind, Slot, WrittenImages, pack
+
+if TYPE_CHECKING:
+    from chiasm.model import Model
+
+CLOSE = 0.01  # of a vector's length, by which different numbers of rows may move it in half precision
+
+
+class CodedImage(Picture):
+    """An image with the codes that stand for it, so that it need not be encoded."""
+
+    def __init__(self, image: Picture, codes: Tensor):
+        self.image, self.codes = image, codes
+        self.key, self.size = image.key, image.size
+
+    def open(self) -> Image.Image:
+        return self.image.open()
+
+
+class CodeReader(PictureReader):
+    """Encodes images that stand in the sequence as codes one by one, so that their codes depend on no neighbour."""
+
+    def __init__(self, model: Model):
+        super().__init__(model.contract)
+        self.model = model
+
+    def _written(self, slots: Sequence[tuple[int, Slot]]) -> WrittenImages:
+        codes = [self._codes(slot.picture) for _, slot in slots]
+        return WrittenImages(torch.stack(codes), True, torch.tensor([start for start, _ in slots]))
+
+    def _codes(self, picture: Picture) -> Tensor:
+        if isinstance(picture, CodedImage):
+            return picture.codes
+        assert self.model.image_tokenizer is not None
+        pixels = fitting(self.target(picture)[None].to(self.model.device), self.model.image_tokenizer)
+        return self.model.image_tokenizer.encode(pixels)[0]
+
+
+def suffix(model: Model, reader: PictureReader, document: Document, start: int) -> Extend:
+    """What stands in a document from a position on, behind a row that has read it up to there.
+
+    No image that an encoder reads may stand there.
+    """
+    columns = {
+        name: getattr(document, name)[start:] for name in ("ids", "labels", "kinds", "opens", "exposed")
+    }
+    slots = [replace(slot, start=slot.start - start) for slot in document.slots if slot.start >= start]
+    batch, places = pack([[Document(document.name, slots=slots, **columns)]])
+    embeddings = model.embed(reader.attach(batch, places).to(model.device)).embeddings
+    kinds = [Kind(kind) for kind in columns["kinds"]]
+    coordinates = batch.coordinates[0].tolist()
+    return Extend(embeddings, kinds, columns["opens"], columns["exposed"], coordinates)
+
+
+def same(some: Float[Tensor, "n s d"], others: Float[Tensor, "n s d"]) -> bool:
+    """Whether embeddings stand for the same, but for the last bits."""
+    return bool(((some - others).norm(dim=-1) <= CLOSE * others.norm(dim=-1)).all())

@@ -1,0 +1,138 @@
+"""Images of every order in one engine: beside others, and stopped within an image."""
+
+from copy import deepcopy
+
+import pytest
+import torch
+
+from chiasm.data.corpus import corpus
+from chiasm.data.documents import document, draw_prompt
+from chiasm.data.sample import Message, Sample
+from chiasm.generators import Generators
+from chiasm.heads import Sampling
+from chiasm.inference.answers import Answers
+from chiasm.inference.conversation import Conversation
+from chiasm.inference.drawing import Drawing
+from chiasm.inference.engine import Engine
+from chiasm.inference.options import sampling_of
+from chiasm.model import Model
+from chiasm.recipe import load_recipe
+from tiny_recipe import TINY
+
+SCALES = {"type": "multi_scale", "scales": [1, 2, 4], "width": 32, "multipliers": [1, 1, 1, 1], "depth": 1,
+          "convolutions": 0, "code_width": 8, "codebook_size": 16}  # fmt: skip
+LLAMAGEN = {"type": "llamagen", "width": 32, "depth": 2, "heads": 4, "hidden": 48, "context": 256,
+            "vocabulary": 400, "turn_words": True}  # fmt: skip
+VAR = {"type": "var", "width": 32, "depth": 2, "heads": 4, "vocabulary": 400}
+MODELS = {
+    "next_token": {"image_head": {"type": "next_token"}},
+    "masked": {"image_head": {"type": "masked", "steps": 4}},
+    "next_scale": {"image_head": {"type": "next_scale"}, "image_tokenizer": SCALES},
+    "factorised": {
+        "image_head": {"type": "factorised", "bits": [1, 3], "depth": 1, "heads": 4, "hidden": 48}
+    },
+    "shared_next_token": {"image_head": {"type": "shared_next_token"}},
+    "shared_masked": {"image_head": {"type": "shared_masked", "steps": 4}},
+    "variable_next_token": {"image_head": {"type": "variable_next_token"}},
+    "llamagen": {"image_head": {"type": "llamagen"}, "language": LLAMAGEN},
+    "var": {"image_head": {"type": "next_scale"}, "image_tokenizer": SCALES, "language": VAR},
+}
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def made(request):
+    """A model, and what each of the requests gets alone."""
+    raw = deepcopy(TINY)
+    raw["model"] |= MODELS[request.param]
+    recipe = load_recipe(raw)
+    model = Model(recipe.model, texts=corpus(recipe)).eval()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in (*model.language.parameters(), *model.image_head.parameters()):
+            if parameter.ndim > 1:
+                parameter.copy_(
+                    torch.randn(parameter.shape, generator=generator) * 2 * parameter.shape[-1] ** -0.5
+                )
+    return model, [outcome(Engine(model).submit(each)) for each in requests(model)]
+
+
+def prompts(model, *texts):
+    return [Sample(text, (Message("user", (text,)),)) for text in texts]
+
+
+def drawing(model, sampling, *texts):
+    documents = [draw_prompt(model.contract, sample) for sample in prompts(model, *texts)]
+    return Drawing(model, documents, sampling, Generators(range(len(texts))))
+
+
+def conversation(model, text, marker_at):
+    """One that draws behind some words."""
+    asked = document(model.contract, prompts(model, text)[0], prompt=True)
+    request = Conversation(model, asked, sampling_of(model, tokens=9, guidance=2.0), seed=1)
+    choose = request._choose
+    spoken = 9 - marker_at
+    draw, ends = model.language.tokenizer.draw, model.language.tokenizer.ends
+
+    def chosen(states):
+        id = choose(states)
+        if request._remaining == spoken:
+            return draw
+        return 40 + id % 100 if id == draw or id in ends else id
+
+    request._choose = chosen
+    return request
+
+
+def requests(model):
+    guided, free = Sampling(guidance=2.0, temperature=0.0), Sampling(temperature=1.0, top_k=9)
+    documents = [
+        document(model.contract, sample, prompt=True) for sample in prompts(model, "a dog", "What is it?")
+    ]
+    return [
+        drawing(model, guided, "a dog", "a cat at the top left"),
+        conversation(model, "What can you draw?", marker_at=3),
+        drawing(model, free, "a cat"),
+        Answers(model, documents, tokens=12),
+        conversation(model, "a", marker_at=1),
+    ]
+
+
+def outcome(handle):
+    """What a request came to: the codes, the answers, or the words and images."""
+    result = handle.result()
+    if isinstance(handle.request, Conversation):
+        return [each if isinstance(each, str) else each.tobytes() for each in handle.request.pieces]
+    return result.tolist() if isinstance(result, torch.Tensor) else result
+
+
+def test_beside_others_a_request_gets_what_it_gets_alone(made):
+    model, expected = made
+    assert any(isinstance(piece, bytes) for piece in expected[1])
+    engine, handles = Engine(model), []
+    for request in requests(model):
+        handles.append(engine.submit(request))
+        engine.tick()
+        engine.tick()
+    assert [outcome(handle) for handle in handles] == expected
+
+
+def test_stopped_within_an_image_it_goes_on(made):
+    (model, expected), passes = made, []
+
+    def stop(*_):
+        passes.append(1)
+        if len(passes) % 7 == 0:
+            raise KeyboardInterrupt
+
+    hook = model.language.register_forward_hook(stop)
+    engine = Engine(model)
+    handles = [engine.submit(request) for request in requests(model)]
+    stops = 0
+    while engine._active or engine._waiting:
+        try:
+            engine.tick()
+        except KeyboardInterrupt:
+            stops += 1
+    hook.remove()
+    assert stops > 2
+    assert [outcome(handle) for handle in handles] == expected
