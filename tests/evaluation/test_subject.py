@@ -9,6 +9,7 @@ from PIL import Image
 from chiasm.data.sample import Message, Sample
 from chiasm.evaluation import subject
 from chiasm.evaluation.subject import IMAGES_AT_ONCE, POSITIONS, ROWS, ModelSubject, _batches
+from chiasm.recipe import SamplingOptions
 
 
 class Document:
@@ -93,7 +94,7 @@ def test_pictures_have_seeds_that_count_on(seed, seeds, monkeypatch):
     model = SimpleNamespace(contract=None)
     model.eval, model.sees, model.draws = lambda: model, True, True
     sample = Sample("s", (Message("user", ("Draw.",)),))
-    assert len(ModelSubject(model, None).draw([sample] * 3, seed=seed)) == 3
+    assert len(ModelSubject(model, SamplingOptions()).draw([sample] * 3, seed=seed)) == 3
     assert given == seeds
 
 

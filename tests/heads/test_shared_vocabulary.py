@@ -89,12 +89,12 @@ def test_an_answer_may_hold_several_pictures(head, monkeypatch):
     _, model, _ = made(head)
     said = []
 
-    def script(hidden, pictures=True):  # a word and a picture in turn
+    def script(hidden, images=True):  # a word and a picture in turn
         said.append(model.language.tokenizer.draw if len(said) % 2 else 40)
         wanted = torch.full(hidden.shape[:-1], said[-1])
         return functional.one_hot(wanted, model.language.vocabulary_size).float()
 
-    monkeypatch.setattr(model, "said", script)
+    monkeypatch.setattr(model, "text_logits", script)
     kinds = [type(item) for item in model.chat("Draw.", tokens=5).content]
     assert kinds == [str, Image.Image, str, Image.Image, str]
 
