@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Generator, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, TypeAlias
 
 from jaxtyping import Float
@@ -51,9 +51,14 @@ class Extend:
 
     def behind(self, count: int) -> Extend:
         """The same without its first `count` positions."""
-        columns = (self.kinds, self.opens, self.exposed, self.coordinates)
-        rest = (column[count:] for column in columns)
-        return Extend(self.embeddings[:, count:], *rest, keep=self.keep, following=self.following)
+        return replace(
+            self,
+            embeddings=self.embeddings[:, count:],
+            kinds=self.kinds[count:],
+            opens=self.opens[count:],
+            exposed=self.exposed[count:],
+            coordinates=self.coordinates[count:],
+        )
 
 
 @dataclass(frozen=True)
