@@ -38,10 +38,10 @@ class Registry(Generic[T]):
         """Raises `error` for what is no name, or the name of another definition; the same one may come again."""
         if not isinstance(name, str) or not name.strip():
             raise self.error(f"a {self.kind} has no name: {place(definition)}, which gives {quoted(name)}")
-        known = self._definitions.get(name)
-        if known is not None and place(known) != place(definition):
+        registered = self._definitions.get(name)
+        if registered is not None and place(registered) != place(definition):
             raise self.error(
-                f"{self.kind} {quoted(name)} is defined twice: {place(known)} and {place(definition)}; "
+                f"{self.kind} {quoted(name)} is defined twice: {place(registered)} and {place(definition)}; "
                 "rename one of them"
             )
         self._definitions[name] = definition
@@ -53,12 +53,12 @@ class Registry(Generic[T]):
 
     def lookup(self, name: str) -> T:
         """The definition of a name; raises `error` with the nearest one."""
-        known = self.items()
-        if name not in known:
-            slip = get_close_matches(name, known, n=1, cutoff=SLIP)
+        items = self.items()
+        if name not in items:
+            slip = get_close_matches(name, items, n=1, cutoff=SLIP)
             hint = "" if slip else f" ({OWN})"
-            raise self.error(f"there is no {self.kind} {quoted(name)}{nearest(name, known)}{hint}")
-        return known[name]
+            raise self.error(f"there is no {self.kind} {quoted(name)}{nearest(name, items)}{hint}")
+        return items[name]
 
     def _discover(self) -> None:
         """Import every module of the package, so that each definition in it registers itself."""

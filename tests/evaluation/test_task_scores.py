@@ -157,8 +157,8 @@ def test_the_report_shows_twelve_questions_as_they_come_and_three_wrong_ones_of_
     ("size", "shown"), [((384, 384), (384, 384)), ((800, 400), (384, 192)), ((20, 9), (20, 9))]
 )
 def test_pictures_are_kept_no_larger_than_the_report_needs(size, shown):
-    assert questions.kept(Image.new("RGBA", size)).size == shown
-    assert questions.kept(Image.new("RGBA", size)).mode == "RGB"
+    assert questions.shrunk(Image.new("RGBA", size)).size == shown
+    assert questions.shrunk(Image.new("RGBA", size)).mode == "RGB"
 
 
 def test_whole_sentences_and_held_out_wordings_are_no_questions():
@@ -166,10 +166,10 @@ def test_whole_sentences_and_held_out_wordings_are_no_questions():
         sample = asks(1)
         return Sample("s", sample.messages, truth)
 
-    assert questions._wanted(of(task="what", phrasings="train"))
-    assert questions._wanted(of())
-    assert not questions._wanted(of(task="caption"))
-    assert not questions._wanted(of(phrasings="held_out"))
+    assert questions._matches(of(task="what", phrasings="train"))
+    assert questions._matches(of())
+    assert not questions._matches(of(task="caption"))
+    assert not questions._matches(of(phrasings="held_out"))
     assert questions.about_pictures(of(phrasings="held_out"))
     assert not questions.about_pictures(draws(1))
     assert not questions.about_pictures(Sample("s", (Message("user", ("?",)), Message("assistant", ("x",)))))
@@ -224,10 +224,10 @@ def test_the_report_shows_sixteen_drawings(monkeypatch):
 
 
 def test_drawing_wants_what_no_checker_judges():
-    assert drawing._wanted(draws(1))
-    assert not drawing._wanted(draws(1, scene="scene"))
-    assert not drawing._wanted(asks(1))
-    assert not drawing._wanted(Sample("s", (Message("user", (Plain(1),)),)))
+    assert drawing._matches(draws(1))
+    assert not drawing._matches(draws(1, scene="scene"))
+    assert not drawing._matches(asks(1))
+    assert not drawing._matches(Sample("s", (Message("user", (Plain(1),)),)))
 
 
 def test_pixels_are_from_nought_to_one_and_pairs_of_one_size():
@@ -285,7 +285,7 @@ def test_twelve_prompts_are_drawn_four_times_with_another_seed_and_four_are_show
 def test_the_report_shows_twenty_four_drawings_with_what_was_asked_and_found():
     samples = [draws(i, scene=SCENE) for i in range(30)]
     images = [Image.new("RGB", (2, 2))] * 30
-    shown, pictures = generation._shown(samples, images, images, [(DOG, None, CAT, None)] * 30)
+    shown, pictures = generation._examples(samples, images, images, [(DOG, None, CAT, None)] * 30)
     assert len(shown) == 24
     assert len(pictures) == 72
     assert shown[5]["drawn"] == "drawn-5.webp"
@@ -294,7 +294,7 @@ def test_the_report_shows_twenty_four_drawings_with_what_was_asked_and_found():
         {"asked": "dog", "found": "dog"}, {"asked": None, "found": None},
         {"asked": None, "found": "cat"}, {"asked": "cat", "found": None},
     ]  # fmt: skip
-    chinese, _ = generation._shown(
+    chinese, _ = generation._examples(
         [draws(1, scene=SCENE, language="zh")], images, images, [(DOG, None, CAT, None)]
     )
     assert chinese[0]["cells"][0] == {"asked": "狗", "found": "狗"}

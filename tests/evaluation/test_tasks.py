@@ -6,7 +6,7 @@ from plausible import a_recipe
 
 from chiasm.data.documents import prompt_of
 from chiasm.data.sample import Message, Picture, Sample
-from chiasm.evaluation.asking import Asked, ask, scores_by_type
+from chiasm.evaluation.asking import QuestionRecord, ask, scores_by_type
 from chiasm.evaluation.conversations import Item
 from chiasm.evaluation.evaluate import held_out, summary
 from chiasm.evaluation.statistics import commonest
@@ -199,7 +199,7 @@ def test_the_interval_is_over_pictures_not_questions(source):
 def asked_of(type_, answers, kinds=None):
     kinds = kinds or answers
     return [
-        Asked(type_, i, "?", answer, kind, said={"said": answer})
+        QuestionRecord(type_, i, "?", answer, kind, answers={"said": answer})
         for i, (answer, kind) in enumerate(zip(answers, kinds, strict=True))
     ]
 
@@ -224,7 +224,7 @@ def test_the_class_of_an_answer_stands_for_it_where_the_words_differ():
     ]
     (dog, *_) = asked = ask([Item(sample, i) for i, sample in enumerate(samples)])
     for each in asked:
-        each.said["said"] = each.answer
+        each.answers["said"] = each.answer
     assert (dog.answer, dog.kind) == ("dog", "first")
     assert scores_by_type(asked, ())["commonest"] == 1.0
 
@@ -234,7 +234,7 @@ def test_several_true_answers_come_from_the_truth():
         "s", (Message("user", ("?",)), Message("assistant", ("couch",))), {"answers": ("sofa", "settee")}
     )
     (asked,) = ask([Item(sample, 0)])
-    asked.said["said"] = "Sofa."
+    asked.answers["said"] = "Sofa."
     assert asked.truths == ("couch", "sofa", "settee")
     assert asked.right
     assert asked.record()["score"] == 1.0
@@ -242,7 +242,7 @@ def test_several_true_answers_come_from_the_truth():
 
 def test_answers_that_were_cut_off_are_counted():
     asked = asked_of("what", ["dog", "cat", "cow"])
-    asked[1].said["said"] = Answer.of("the ca", cut=True)
+    asked[1].answers["said"] = Answer.of("the ca", cut=True)
     scores = scores_by_type(asked, ())
     assert scores["cut"] == 1
     assert "1 of 3 answers cut off" in summary("questions", scores)
@@ -275,10 +275,10 @@ def test_a_record_tells_the_true_answers_where_they_are_several():
     people = ("dog", "dog", "cat")
     one, several = ask([Item(Sample("s", messages, truth), 0) for truth in ({}, {"answers": people})])
     for each in (one, several):
-        each.said["said"] = "cow"
+        each.answers["said"] = "cow"
     assert several.truths == people  # three people, two of whom agree
     assert "truths" not in one.record()
     assert several.record()["truths"] == list(people)
     assert not one.right
     assert one.record()["score"] == 0
-    assert Asked("what", 0, "?", "dog", "dog", said={"said": "dog"}).right
+    assert QuestionRecord("what", 0, "?", "dog", "dog", answers={"said": "dog"}).right

@@ -11,12 +11,12 @@ from chiasm.evaluation.metrics import Metric, exact, normalise
 from chiasm.evaluation.statistics import Estimate, clustered, commonest
 from chiasm.evaluation.subject import expected, question
 
-__all__ = ["Asked", "ask", "estimate", "normalise", "scores_by_type"]
+__all__ = ["QuestionRecord", "ask", "estimate", "normalise", "scores_by_type"]
 
 
 @dataclass
-class Asked:
-    """One question with its answers under each condition ("said", "blind", "shuffled").
+class QuestionRecord:
+    """One question with its `answers` under each condition ("said", "blind", "shuffled").
 
     answer: the first of the true answers, `truths`. kind: of the answer, where the words differ from question to
     question (first or second of two names).
@@ -29,7 +29,7 @@ class Asked:
     kind: str
     truths: tuple[str, ...] = ()
     metric: Metric = exact
-    said: dict[str, str] = field(default_factory=dict)
+    answers: dict[str, str] = field(default_factory=dict)
     picture: str | None = None
 
     @property
@@ -37,20 +37,22 @@ class Asked:
         return self.score("said") == 1
 
     def score(self, condition: str) -> float:
-        return float(self.metric(self.said[condition], self.truths or (self.answer,)))
+        return float(self.metric(self.answers[condition], self.truths or (self.answer,)))
 
     def cut(self, condition: str = "said") -> bool:
         """Whether the limit of tokens came before the answer's end."""
-        return bool(getattr(self.said[condition], "cut", False))
+        return bool(getattr(self.answers[condition], "cut", False))
 
     def record(self) -> dict[str, Any]:
-        keys = ("type", "cluster", "question", "answer", "kind", "said", "picture")
+        """The entry of samples.json."""
+        plain = {key: getattr(self, key) for key in ("type", "cluster", "question", "answer", "kind")}
+        answered = {"said": self.answers, "picture": self.picture}
         more = {"truths": list(self.truths)} if len(self.truths) > 1 else {}
         scores = {"score": self.score("said"), "right": self.right, "cut": self.cut()}
-        return {key: getattr(self, key) for key in keys} | more | scores
+        return plain | answered | more | scores
 
 
-def ask(items: Sequence[Item], metric: Metric = exact) -> list[Asked]:
+def ask(items: Sequence[Item], metric: Metric = exact) -> list[QuestionRecord]:
     """The questions of samples, before they are answered."""
     questions = []
     for item in items:
@@ -60,23 +62,25 @@ def ask(items: Sequence[Item], metric: Metric = exact) -> list[Asked]:
         truths = tuple(dict.fromkeys((answer, *truth["answers"]))) if "answers" in truth else (answer,)
         if "answers" in truth and answer in truth["answers"]:
             truths = tuple(truth["answers"])  # people may agree
-        questions.append(Asked(type_, item.cluster, question(item.sample), answer, kind, truths, metric))
+        questions.append(
+            QuestionRecord(type_, item.cluster, question(item.sample), answer, kind, truths, metric)
+        )
     return questions
 
 
-def by_type(questions: Iterable[Asked]) -> dict[str, list[Asked]]:
-    groups: dict[str, list[Asked]] = {}
+def by_type(questions: Iterable[QuestionRecord]) -> dict[str, list[QuestionRecord]]:
+    groups: dict[str, list[QuestionRecord]] = {}
     for each in questions:
         groups.setdefault(each.type, []).append(each)
     return groups
 
 
-def estimate(questions: Sequence[Asked], condition: str = "said") -> Estimate:
+def estimate(questions: Sequence[QuestionRecord], condition: str = "said") -> Estimate:
     """Mean score, its interval over pictures."""
     return clustered([each.score(condition) for each in questions], [each.cluster for each in questions])
 
 
-def scores(questions: Sequence[Asked], controls: Sequence[str]) -> dict[str, Any]:
+def scores(questions: Sequence[QuestionRecord], controls: Sequence[str]) -> dict[str, Any]:
     """Score, interval and controls of questions of one type; `cut`: answers that the limit of tokens cut off."""
     overall = estimate(questions)
     result: dict[str, Any] = {"score": overall.value, "ci": overall.interval}
@@ -91,7 +95,7 @@ def scores(questions: Sequence[Asked], controls: Sequence[str]) -> dict[str, Any
     }
 
 
-def scores_by_type(questions: Sequence[Asked], controls: Sequence[str]) -> dict[str, Any]:
+def scores_by_type(questions: Sequence[QuestionRecord], controls: Sequence[str]) -> dict[str, Any]:
     """Scores over all questions and by type. The commonest answer is the commonest of each question's own type."""
     types = {name: scores(group, controls) for name, group in sorted(by_type(questions).items())}
     whole = scores(questions, controls)

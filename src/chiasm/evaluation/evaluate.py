@@ -150,17 +150,17 @@ def examine(
     training: the lines of metrics.jsonl. Raises ChiasmError where no task applies.
     """
     exam = Exam(subject, source, recipe.evaluation, recipe.seed, _labelled(recipe))
-    known, chosen = tasks(recipe.evaluation.tasks), list(only)
+    registered, chosen = tasks(recipe.evaluation.tasks), list(only)
     for name in chosen:
         parts.lookup("task", name)
     results: dict[str, Any] = {"tasks": {}, "left_out": {}}
     samples: dict[str, Any] = {}
     images: dict[str, Image.Image] = {}
     seconds: dict[str, float] = {}
-    for name in chosen or known:
+    for name in chosen or registered:
         begin = perf_counter()
         try:
-            outcome = known[name].run(exam)
+            outcome = registered[name].run(exam)
         except NotApplicable as reason:
             results["left_out"][name] = str(reason)
             say(f"{name}: left out, {reason}")
@@ -168,7 +168,7 @@ def examine(
         except ChiasmError:
             raise
         except Exception as error:
-            if type(known[name]).__module__.startswith("chiasm."):
+            if type(registered[name]).__module__.startswith("chiasm."):
                 raise
             raise ChiasmError(f"the evaluation task {name!r} fails: {error!r}") from error  # the user's own
         seconds[name] = perf_counter() - begin
@@ -215,10 +215,10 @@ def summary(name: str, scores: Mapping[str, Any]) -> str:
 def _labelled(recipe: Recipe) -> tuple[Source, Source] | None:
     if recipe.evaluation.labelled is None:
         return None
-    learnt, asked = (
+    learnt, judged = (
         parts.build("data", recipe.data[name], where=f"data.{name}") for name in recipe.evaluation.labelled
     )
-    return learnt, asked
+    return learnt, judged
 
 
 def save(

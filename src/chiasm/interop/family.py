@@ -264,12 +264,12 @@ def recognise(folder: Folder) -> Family:
     """The family of a folder; raises CheckpointError that says what was looked for."""
     if not folder.path.is_dir():
         raise CheckpointError(f"there is no folder {folder.path}")
-    found = [each for each in all_families().values() if _is_of(each, folder)]
-    if len(found) == 1:
-        return found[0]
-    if found:
+    matching = [each for each in all_families().values() if _is_of(each, folder)]
+    if len(matching) == 1:
+        return matching[0]
+    if matching:
         raise CheckpointError(
-            f"{folder.path} looks like {', '.join(f.name for f in found)}; name one with --from"
+            f"{folder.path} looks like {', '.join(f.name for f in matching)}; name one with --from"
         )
     from chiasm.interop.unknown import described
 

@@ -16,7 +16,7 @@ from chiasm.data import Source
 from chiasm.data.sample import Sample
 from chiasm.errors import ChiasmError, DataError, RecipeError
 from chiasm.evaluation import metrics
-from chiasm.evaluation.asking import Asked, ask
+from chiasm.evaluation.asking import QuestionRecord, ask
 from chiasm.evaluation.conversations import Item, answer_items, questions_of
 from chiasm.evaluation.subject import Subject
 from chiasm.parts import Part
@@ -57,36 +57,36 @@ class Exam:
     labelled: tuple[Source, Source] | None = None
     unusable: dict[str, str] = field(default_factory=dict)
 
-    def required(self, what: str, wanted: Callable[[Sample], bool], n: int) -> list[Item]:
+    def required(self, what: str, matches: Callable[[Sample], bool], n: int) -> list[Item]:
         """As `collect`, but raises NotApplicable where there is none, which says in how many groups it looked."""
-        items = self.collect(wanted, n)
+        items = self.collect(matches, n)
         if items:
             return items
         if n == 0:
             raise NotApplicable(f"of {what}, none were asked for")
         groups = len(self.source)
-        where = f"in its {groups:,} groups"
+        extent = f"in its {groups:,} groups"
         if groups > PATIENCE:
-            where = f"in {PATIENCE:,} of its {groups:,} groups, drawn at random, and the others were not looked at"
-        raise NotApplicable(f"the held-out data has no {what} {where}")
+            extent = f"in {PATIENCE:,} of its {groups:,} groups, drawn at random, and the others were not looked at"
+        raise NotApplicable(f"the held-out data has no {what} {extent}")
 
-    def collect(self, wanted: Callable[[Sample], bool], n: int) -> list[Item]:
+    def collect(self, matches: Callable[[Sample], bool], n: int) -> list[Item]:
         """The first n wanted questions of the source, all of a conversation, in an order drawn by the seed.
 
         None, where the first `PATIENCE` groups have none.
         """
-        found: list[Item] = []
+        items: list[Item] = []
         order = np.random.default_rng(self.seed).permutation(len(self.source))
         for looked, index in enumerate(order):
-            if len(found) >= n or (looked >= PATIENCE and not found):
+            if len(items) >= n or (looked >= PATIENCE and not items):
                 break
-            found += [
+            items += [
                 Item(question, int(index), sample.name, turn)
                 for sample in self.source[int(index)]
                 for turn, question in enumerate(questions_of(sample))
-                if wanted(question) and self.usable(self.source, sample.name, question)
+                if matches(question) and self.usable(self.source, sample.name, question)
             ]
-        return found[:n]
+        return items[:n]
 
     def usable(self, source: Source, record: str, question: Sample) -> bool:
         """Whether a question of a record can be asked; of a source that skips none, its error is raised later."""
@@ -98,9 +98,9 @@ class Exam:
                 return False
         return True
 
-    def ask(self, items: Sequence[Item], conditions: Mapping[str, Condition]) -> list[Asked]:
+    def ask(self, items: Sequence[Item], conditions: Mapping[str, Condition]) -> list[QuestionRecord]:
         """The questions with the subject's answers under each condition, scored by the recipe's metric."""
-        asked = ask(items, metrics.lookup(self.sizes.metric))
+        questions = ask(items, metrics.lookup(self.sizes.metric))
         for name, condition in conditions.items():
             answers = answer_items(
                 self.subject,
@@ -109,9 +109,9 @@ class Exam:
                 blind=condition.blind,
                 change=condition.change,
             )
-            for each, answer in zip(asked, answers, strict=True):
-                each.said[name] = answer
-        return asked
+            for each, answer in zip(questions, answers, strict=True):
+                each.answers[name] = answer
+        return questions
 
 
 @dataclass

@@ -19,7 +19,7 @@ from chiasm.evaluation.subject import question
 from chiasm.evaluation.tasks import Exam, NotApplicable, Outcome, Task
 
 DISTANCE = f"FD-{NETWORK}"
-SHOWN = 16  # prompts in the report
+EXAMPLES = 16  # prompts in the report
 
 
 class Drawing(Task, name="drawing"):
@@ -33,29 +33,29 @@ class Drawing(Task, name="drawing"):
     def run(self, exam: Exam) -> Outcome:
         if not exam.subject.draws:
             raise NotApplicable("the model has no image head")
-        items = exam.required("prompts of a picture without a scene", _wanted, exam.sizes.pictures)
+        items = exam.required("prompts of a picture without a scene", _matches, exam.sizes.pictures)
         samples = [item.sample for item in items]
         answers = [_answer(sample) for sample in samples]
-        true = exam.subject.targets(answers)
-        rebuilt = exam.subject.reconstruct(answers)
-        drawn = exam.subject.draw(samples, seed=exam.seed)
-        noise = np.array([float(psnr(*_pair(a, b))) for a, b in zip(rebuilt, true, strict=True)])
-        alike = [float(ssim(*_pair(a, b))) for a, b in zip(rebuilt, true, strict=True)]
-        half = Z * float(noise.std(ddof=1)) / len(noise) ** 0.5 if len(noise) > 1 else float("inf")
+        targets = exam.subject.targets(answers)
+        reconstructed = exam.subject.reconstruct(answers)
+        generated = exam.subject.draw(samples, seed=exam.seed)
+        noise = np.array([float(psnr(*_pair(a, b))) for a, b in zip(reconstructed, targets, strict=True)])
+        similarity = [float(ssim(*_pair(a, b))) for a, b in zip(reconstructed, targets, strict=True)]
+        radius = Z * float(noise.std(ddof=1)) / len(noise) ** 0.5 if len(noise) > 1 else float("inf")
         mean = float(noise.mean())
         scores: dict[str, Any] = {
             "n": len(samples),
-            "reconstruction": {"psnr": mean, "ssim": float(np.mean(alike))},
+            "reconstruction": {"psnr": mean, "ssim": float(np.mean(similarity))},
         }
         if len(samples) > 1:
-            scores["reconstruction"]["psnr_ci"] = [mean - half, mean + half]
-            scores |= _distances(true, rebuilt, drawn, scores["reconstruction"])
+            scores["reconstruction"]["psnr_ci"] = [mean - radius, mean + radius]
+            scores |= _distances(targets, reconstructed, generated, scores["reconstruction"])
         else:
             scores["left_out"] = f"{DISTANCE} needs two pictures or more"
-        return Outcome(scores, *_shown(samples, true, rebuilt, drawn))
+        return Outcome(scores, *_examples(samples, targets, reconstructed, generated))
 
 
-def _wanted(sample: Sample) -> bool:
+def _matches(sample: Sample) -> bool:
     last = sample.messages[-1]
     draws = last.role == "assistant" and any(isinstance(item, Picture) for item in last.content)
     return draws and "scene" not in sample.truth
@@ -66,18 +66,18 @@ def _answer(sample: Sample) -> Picture:
 
 
 def _distances(
-    true: Sequence[Image.Image],
-    rebuilt: Sequence[Image.Image],
-    drawn: Sequence[Image.Image],
+    targets: Sequence[Image.Image],
+    reconstructed: Sequence[Image.Image],
+    generated: Sequence[Image.Image],
     reconstruction: dict[str, Any],
 ) -> dict[str, Any]:
     """The distance of drawn pictures; that of reconstructions is added to theirs. Why not, without the network."""
     try:
-        wanted = _features(true)
+        target_features = _features(targets)
     except ChiasmError as error:
         return {"left_out": f"{DISTANCE}: {error}"}
-    reconstruction[DISTANCE] = frechet(_features(rebuilt), wanted)
-    return {DISTANCE: frechet(_features(drawn), wanted)}
+    reconstruction[DISTANCE] = frechet(_features(reconstructed), target_features)
+    return {DISTANCE: frechet(_features(generated), target_features)}
 
 
 def _features(pictures: Sequence[Image.Image]) -> Float[Tensor, "n f"]:
@@ -94,18 +94,18 @@ def _pixels(picture: Image.Image) -> Float[Tensor, "1 3 h w"]:
     return torch.from_numpy(array).permute(2, 0, 1)[None].contiguous()
 
 
-def _shown(
+def _examples(
     samples: Sequence[Sample],
-    true: Sequence[Image.Image],
-    rebuilt: Sequence[Image.Image],
-    drawn: Sequence[Image.Image],
+    targets: Sequence[Image.Image],
+    reconstructed: Sequence[Image.Image],
+    generated: Sequence[Image.Image],
 ) -> tuple[dict[str, Any], dict[str, Image.Image]]:
     """The first pictures for the report; the samples stand in random order already."""
     rows: list[dict[str, Any]] = []
     files: dict[str, Image.Image] = {}
-    for i, sample in enumerate(samples[:SHOWN]):
-        named = {"true": true[i], "reconstructed": rebuilt[i], "drawn": drawn[i]}
+    for i, sample in enumerate(samples[:EXAMPLES]):
+        named = {"true": targets[i], "reconstructed": reconstructed[i], "drawn": generated[i]}
         names = {what: f"drawing-{i}-{what}.webp" for what in named}
-        files |= {names[what]: picture for what, picture in named.items()}
+        files |= {names[what]: image for what, image in named.items()}
         rows.append({"caption": question(sample), "images": names})
     return {"rows": rows}, files

@@ -17,7 +17,7 @@ from chiasm.evaluation.subject import pictures_read, question
 from chiasm.evaluation.tasks import Exam, NotApplicable, Outcome, Task
 
 MEASURES = ("object", "count", "place", "all")
-SHOWN = 24  # pictures in the report's grid
+EXAMPLES = 24  # pictures in the report's grid
 PROMPTS = 12  # of which several pictures are drawn
 SAME = 4  # pictures of one prompt
 ROWS = 4  # prompts whose pictures the report shows
@@ -34,14 +34,14 @@ class Generation(Task, name="generation"):
     def run(self, exam: Exam) -> Outcome:
         if not exam.subject.draws:
             raise NotApplicable("the model has no image head")
-        items = exam.required("prompts of a picture that can be checked", _wanted, exam.sizes.pictures)
+        items = exam.required("prompts of a picture that can be checked", _matches, exam.sizes.pictures)
         samples = [item.sample for item in items]
-        drawn = exam.subject.draw(samples, seed=exam.seed)
-        rebuilt = exam.subject.reconstruct([_written(sample) for sample in samples])
+        generated = exam.subject.draw(samples, seed=exam.seed)
+        reconstructed = exam.subject.reconstruct([_target(sample) for sample in samples])
         checker = checker_of(exam.source, samples[0].truth["scene"])
-        readings = [checker.read(picture).cells for picture in drawn]
+        readings = [checker.read(picture).cells for picture in generated]
         judged = judge(readings, samples)
-        ceiling = judge([checker.read(picture).cells for picture in rebuilt], samples)
+        ceiling = judge([checker.read(picture).cells for picture in reconstructed], samples)
         several, spread = _diversity(exam, samples)
         place = judged["place"]
         scores: dict[str, Any] = {name: judged[name].value for name in MEASURES}
@@ -49,8 +49,8 @@ class Generation(Task, name="generation"):
         scores |= {"intervals": {name: judged[name].interval for name in MEASURES}, "cells": place.n}
         scores |= {"smallest_effect": place.smallest_effect, "diversity": spread}
         scores["reconstruction"] = {name: ceiling[name].value for name in MEASURES}
-        shown, pictures = _shown(samples, drawn, rebuilt, readings)
-        return Outcome(scores, {"drawn": shown, "several": _name(several, pictures)}, pictures)
+        examples, images = _examples(samples, generated, reconstructed, readings)
+        return Outcome(scores, {"drawn": examples, "several": _name(several, images)}, images)
 
 
 def diversity(groups: Sequence[Sequence[Image.Image]]) -> float:
@@ -59,24 +59,24 @@ def diversity(groups: Sequence[Sequence[Image.Image]]) -> float:
     The mean absolute difference of pixels over all pairs of one group, over that of pairs from different groups.
     """
     arrays = [[np.asarray(p.convert("RGB"), dtype=np.float32) / 255 for p in group] for group in groups]
-    within = [_apart(a, b) for group in arrays for a, b in combinations(group, 2)]
+    within = [_distance(a, b) for group in arrays for a, b in combinations(group, 2)]
     between = [
-        _apart(a, b) for one, other in combinations(arrays, 2) for a, b in zip(one, other, strict=False)
+        _distance(a, b) for one, other in combinations(arrays, 2) for a, b in zip(one, other, strict=False)
     ]
     if not within or not between or np.mean(between) == 0:
         return 0.0
     return min(1.0, float(np.mean(within)) / float(np.mean(between)))
 
 
-def _apart(one: Float[np.ndarray, "h w 3"], other: Float[np.ndarray, "h w 3"]) -> float:
+def _distance(one: Float[np.ndarray, "h w 3"], other: Float[np.ndarray, "h w 3"]) -> float:
     return float(np.abs(one - other).mean())
 
 
-def _wanted(sample: Sample) -> bool:
+def _matches(sample: Sample) -> bool:
     return writes_picture(sample) and not pictures_read(sample) and "scene" in sample.truth
 
 
-def _written(sample: Sample) -> Picture:
+def _target(sample: Sample) -> Picture:
     return next(c for c in sample.messages[-1].content if isinstance(c, Picture))
 
 
@@ -98,9 +98,9 @@ def judge(readings: Sequence[Sequence[Any]], samples: Sequence[Sample]) -> dict[
     for name in MEASURES:
         values: list[float] = []
         clusters: list[int] = []
-        for i, found in enumerate(each):
-            things = round(found["cells_asked"]) if name in ("object", "place") else 1
-            values += [found[name]] * things
+        for i, score_of in enumerate(each):
+            things = round(score_of["cells_asked"]) if name in ("object", "place") else 1
+            values += [score_of[name]] * things
             clusters += [i] * things
         judged[name] = clustered(values, clusters)
     return judged
@@ -110,41 +110,41 @@ def _diversity(exam: Exam, samples: Sequence[Sample]) -> tuple[dict[str, list[Im
     """Several pictures of each of some prompts, and how much they differ."""
     prompts = list({question(sample): sample for sample in samples}.items())[:PROMPTS]
     repeated = [sample for _, sample in prompts for _ in range(SAME)]
-    drawn = exam.subject.draw(repeated, seed=exam.seed + 1)
-    groups = [drawn[i : i + SAME] for i in range(0, len(drawn), SAME)]
+    generated = exam.subject.draw(repeated, seed=exam.seed + 1)
+    groups = [generated[i : i + SAME] for i in range(0, len(generated), SAME)]
     return dict(zip((text for text, _ in prompts), groups, strict=True)), diversity(groups)
 
 
-def _shown(
+def _examples(
     samples: Sequence[Sample],
-    drawn: Sequence[Image.Image],
-    rebuilt: Sequence[Image.Image],
+    generated: Sequence[Image.Image],
+    reconstructed: Sequence[Image.Image],
     readings: Sequence[Sequence[Any]],
 ) -> tuple[list[dict[str, Any]], dict[str, Image.Image]]:
     """The first pictures for the report; the samples stand in random order already."""
-    shown: list[dict[str, Any]] = []
-    pictures: dict[str, Image.Image] = {}
-    for i, (sample, cells) in enumerate(zip(samples[:SHOWN], readings, strict=False)):
+    examples: list[dict[str, Any]] = []
+    images: dict[str, Image.Image] = {}
+    for i, (sample, cells) in enumerate(zip(samples[:EXAMPLES], readings, strict=False)):
         scene = sample.truth["scene"]
         language = sample.truth.get("language", "en")
-        asked = {thing.cell: thing.emoji.name(language) for thing in scene.things}
-        found = [None if emoji is None else emoji.name(language) for emoji in cells]
+        requested = {thing.cell: thing.emoji.name(language) for thing in scene.things}
+        recognised = [None if emoji is None else emoji.name(language) for emoji in cells]
         files = {"drawn": f"drawn-{i}.webp", "true": f"true-{i}.webp", "rebuilt": f"rebuilt-{i}.webp"}
-        pictures |= {
-            files["drawn"]: drawn[i],
-            files["rebuilt"]: rebuilt[i],
-            files["true"]: _written(sample).open(),
+        images |= {
+            files["drawn"]: generated[i],
+            files["rebuilt"]: reconstructed[i],
+            files["true"]: _target(sample).open(),
         }
-        grid = [{"asked": asked.get(cell), "found": found[cell]} for cell in range(scene.cells)]
-        shown.append({"prompt": question(sample), **files, "columns": scene.grid[1], "cells": grid})
-    return shown, pictures
+        grid = [{"asked": requested.get(cell), "found": recognised[cell]} for cell in range(scene.cells)]
+        examples.append({"prompt": question(sample), **files, "columns": scene.grid[1], "cells": grid})
+    return examples, images
 
 
-def _name(several: dict[str, list[Image.Image]], pictures: dict[str, Image.Image]) -> list[dict[str, Any]]:
-    """File names for the pictures of the first prompts, which are added to `pictures`."""
-    told = []
+def _name(several: dict[str, list[Image.Image]], images: dict[str, Image.Image]) -> list[dict[str, Any]]:
+    """File names for the pictures of the first prompts, which are added to `images`."""
+    rows = []
     for row, (prompt, group) in enumerate(list(several.items())[:ROWS]):
         names = [f"several-{row}-{i}.webp" for i in range(len(group))]
-        pictures |= dict(zip(names, group, strict=True))
-        told.append({"prompt": prompt, "pictures": names})
-    return told
+        images |= dict(zip(names, group, strict=True))
+        rows.append({"prompt": prompt, "pictures": names})
+    return rows

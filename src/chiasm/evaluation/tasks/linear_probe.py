@@ -25,16 +25,16 @@ class LinearProbe(Task, name="linear_probe"):
         return probe(exam, classify)
 
 
-def classify(learnt: Tensor, classes: Tensor, asked: Tensor, count: int) -> Tensor:
-    """Classes of `asked`, by a regression on `learnt` whose penalty is chosen on every fifth of them."""
-    learnt, asked = standardised(learnt, asked)
-    aside = torch.arange(len(learnt)) % 5 == 0
+def classify(learnt: Tensor, classes: Tensor, queries: Tensor, count: int) -> Tensor:
+    """Classes of `queries`, by a regression on `learnt` whose penalty is chosen on every fifth of them."""
+    learnt, queries = standardised(learnt, queries)
+    validation = torch.arange(len(learnt)) % 5 == 0
     right = []
     for penalty in PENALTIES:
-        weights = _fit(learnt[~aside], classes[~aside], count, penalty)
-        right.append(float((_answer(weights, learnt[aside]) == classes[aside]).float().mean()))
+        weights = _fit(learnt[~validation], classes[~validation], count, penalty)
+        right.append(float((_answer(weights, learnt[validation]) == classes[validation]).float().mean()))
     best = PENALTIES[max(range(len(right)), key=right.__getitem__)]
-    return _answer(_fit(learnt, classes, count, best), asked)
+    return _answer(_fit(learnt, classes, count, best), queries)
 
 
 def _fit(x: Tensor, classes: Tensor, count: int, penalty: float) -> Tensor:

@@ -19,10 +19,10 @@ class NearestNeighbours(Task, name="nearest_neighbours"):
         return probe(exam, classify)
 
 
-def classify(learnt: Tensor, classes: Tensor, asked: Tensor, count: int) -> Tensor:
-    """Classes of `asked` by the votes of their neighbours in `learnt`."""
-    learnt, asked = (functional.normalize(each, dim=1) for each in standardised(learnt, asked))
-    likeness, places = (asked @ learnt.T).topk(min(NEIGHBOURS, len(learnt)), dim=1)
-    votes = torch.zeros(len(asked), count)
+def classify(learnt: Tensor, classes: Tensor, queries: Tensor, count: int) -> Tensor:
+    """Classes of `queries` by the votes of their neighbours in `learnt`."""
+    learnt, queries = (functional.normalize(each, dim=1) for each in standardised(learnt, queries))
+    likeness, places = (queries @ learnt.T).topk(min(NEIGHBOURS, len(learnt)), dim=1)
+    votes = torch.zeros(len(queries), count)
     votes.scatter_add_(1, classes[places], (likeness / TEMPERATURE).exp())
     return votes.argmax(dim=1)

@@ -14,10 +14,12 @@ class Phrasings(Task, name="phrasings"):
     def run(self, exam: Exam) -> Outcome:
         if not exam.subject.sees:
             raise NotApplicable("the model has no encoder")
-        items = exam.required("questions worded in a way that is held out", _wanted, exam.sizes.phrasings)
-        asked = exam.ask(items, {"said": SEEING, "blind": BLIND})
-        return Outcome(scores_by_type(asked, ("blind",)), {"asked": [each.record() for each in asked]})
+        items = exam.required("questions worded in a way that is held out", _matches, exam.sizes.phrasings)
+        questions = exam.ask(items, {"said": SEEING, "blind": BLIND})
+        return Outcome(
+            scores_by_type(questions, ("blind",)), {"asked": [each.record() for each in questions]}
+        )
 
 
-def _wanted(sample: Sample) -> bool:
+def _matches(sample: Sample) -> bool:
     return about_pictures(sample) and sample.truth.get("phrasings") == "held_out"

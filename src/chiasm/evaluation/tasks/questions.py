@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from chiasm.data.sample import Picture, Sample
-from chiasm.evaluation.asking import Asked, scores_by_type
+from chiasm.evaluation.asking import QuestionRecord, scores_by_type
 from chiasm.evaluation.subject import answers_in_words, pictures_read, with_pictures
 from chiasm.evaluation.tasks import BLIND, SEEING, Condition, Exam, Item, NotApplicable, Outcome, Task
 
@@ -24,16 +24,16 @@ class Questions(Task, name="questions"):
     def run(self, exam: Exam) -> Outcome:
         if not exam.subject.sees:
             raise NotApplicable("the model has no encoder")
-        items = exam.required("questions about pictures", _wanted, exam.sizes.questions)
+        items = exam.required("questions about pictures", _matches, exam.sizes.questions)
         swap = swapped([item.sample for item in items], exam.seed)
         conditions = {"said": SEEING, "blind": BLIND}
         if swap:
             conditions["shuffled"] = Condition(change=lambda sample: with_pictures(sample, swap))
-        asked = exam.ask(items, conditions)
-        pictures, random, wrong = _shown(asked, items, exam.seed)
-        shown_samples = {"asked": [each.record() for each in asked], "random": random, "wrong": wrong}
+        questions = exam.ask(items, conditions)
+        images, random, wrong = _examples(questions, items, exam.seed)
+        samples = {"asked": [each.record() for each in questions], "random": random, "wrong": wrong}
         controls = [name for name in conditions if name != "said"]
-        return Outcome(scores_by_type(asked, controls), shown_samples, pictures)
+        return Outcome(scores_by_type(questions, controls), samples, images)
 
 
 def swapped(samples: Sequence[Sample], seed: int) -> dict[str, Picture]:
@@ -49,7 +49,7 @@ def swapped(samples: Sequence[Sample], seed: int) -> dict[str, Picture]:
     return {keys[i]: pictures[keys[j]] for i, j in zip(order, np.roll(order, 1), strict=True)}
 
 
-def _wanted(sample: Sample) -> bool:
+def _matches(sample: Sample) -> bool:
     return about_pictures(sample) and sample.truth.get("phrasings") != "held_out"
 
 
@@ -58,28 +58,28 @@ def about_pictures(sample: Sample) -> bool:
     return sample.truth.get("task") not in FREE and bool(pictures_read(sample)) and answers_in_words(sample)
 
 
-def _shown(
-    asked: Sequence[Asked], items: Sequence[Item], seed: int
+def _examples(
+    questions: Sequence[QuestionRecord], items: Sequence[Item], seed: int
 ) -> tuple[dict[str, Image.Image], list[int], list[int]]:
     """Pictures to keep, questions drawn at random from all, and wrong ones of every type beside them."""
-    order = np.random.default_rng(seed + 1).permutation(len(asked)).tolist()
+    order = np.random.default_rng(seed + 1).permutation(len(questions)).tolist()
     random = order[:RANDOM]
     wrong: list[int] = []
     for i in order[RANDOM:]:
-        of_type = sum(asked[j].type == asked[i].type for j in wrong)
-        if not asked[i].right and of_type < WRONG:
+        of_type = sum(questions[j].type == questions[i].type for j in wrong)
+        if not questions[i].right and of_type < WRONG:
             wrong.append(i)
-    pictures = {}
+    images = {}
     for i in [*random, *wrong]:
         name = f"question-{items[i].cluster}.webp"
-        asked[i].picture = name
-        if name not in pictures:
-            pictures[name] = kept(pictures_read(items[i].sample)[0].open())
-    return pictures, random, sorted(wrong, key=lambda i: asked[i].type)
+        questions[i].picture = name
+        if name not in images:
+            images[name] = shrunk(pictures_read(items[i].sample)[0].open())
+    return images, random, sorted(wrong, key=lambda i: questions[i].type)
 
 
-def kept(picture: Image.Image) -> Image.Image:
+def shrunk(image: Image.Image) -> Image.Image:
     """A picture no larger than the report needs."""
-    small = picture.convert("RGB").copy()
+    small = image.convert("RGB").copy()
     small.thumbnail((WIDEST, WIDEST))
     return small

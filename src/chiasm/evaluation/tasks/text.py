@@ -12,10 +12,10 @@ class Text(Task, name="text"):
     """Greedy answers to questions whose scene is described in words."""
 
     def run(self, exam: Exam) -> Outcome:
-        items = exam.required("questions in words only", _wanted, exam.sizes.text)
-        asked = exam.ask(items, {"said": SEEING})
-        return Outcome(scores_by_type(asked, ()), {"asked": [each.record() for each in asked]})
+        items = exam.required("questions in words only", _matches, exam.sizes.text)
+        questions = exam.ask(items, {"said": SEEING})
+        return Outcome(scores_by_type(questions, ()), {"asked": [each.record() for each in questions]})
 
 
-def _wanted(sample: Sample) -> bool:
+def _matches(sample: Sample) -> bool:
     return not pictures_read(sample) and answers_in_words(sample)
