@@ -380,7 +380,7 @@ def test_labelled_pictures_have_one_name_each_and_are_as_many_as_asked_for():
     )
     found = probing.labelled(exam([], labelled_pictures=3), groups)
     assert found.names == ["dog", "thing 2", "cat"]
-    assert [picture.grey for picture in found.pictures] == [0, 2, 6]
+    assert [picture.grey for picture in found.images] == [0, 2, 6]
     everything = probing.labelled(exam([], labelled_pictures=100), groups)
     assert everything.names == ["dog", "thing 2", "cat", "cow", "pig"]
     looked = []
