@@ -73,5 +73,9 @@ class Registry(Generic[T]):
 def place(definition: Any) -> str:
     """Where a class or a function is defined; two of one name are the same, imported again, only in one place."""
     name = getattr(definition, "__qualname__", None) or repr(definition)
-    module = sys.modules.get(definition.__module__)
-    return f"{name} in {getattr(module, '__file__', None) or definition.__module__}"
+    file = getattr(sys.modules.get(definition.__module__), "__file__", None)
+    if file is None:  # of a notebook, where what is written again is meant
+        return f"{name} in {definition.__module__}"
+    codes = (getattr(each, "__code__", None) for each in (definition, *vars(definition).values()))
+    lines = [code.co_firstlineno for code in codes if code is not None and code.co_filename == file]
+    return f"{name} in {f'line {min(lines)} of ' if lines else ''}{file}"

@@ -64,6 +64,13 @@ def test_a_metric_never_takes_the_place_of_another_files(load):
     assert metrics.lookup("own")("", [""]) == 0.0
 
 
+def test_two_metrics_or_tasks_of_one_name_in_one_file_are_an_error(load):
+    with pytest.raises(RecipeError, match=r"metric 'own' is defined twice: .* line 4 of .* line 10 of"):
+        load(twice=METRIC.format(value=0.0) + METRIC.format(value=1.0))
+    with pytest.raises(RecipeError, match=r"task 'length' is defined twice: .* line 5 of .* line 11 of"):
+        load(again=TASK.format(value=1) + TASK.format(value=2))
+
+
 def test_a_task_never_takes_the_place_of_another_files(load):
     with pytest.raises(RecipeError, match=r"task 'length' is defined twice: .*one\.py and .*two\.py"):
         load(one=TASK.format(value=1), two=TASK.format(value=2))

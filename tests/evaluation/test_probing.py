@@ -76,6 +76,24 @@ def test_held_out_pictures_of_names_that_are_not_learnt_are_left_out_and_counted
         assert sorted(unlearnt)[0] in line
 
 
+def test_samples_that_show_nothing_with_one_name_are_counted():
+    mixed = NAMES | {"tasks": {"name": 1, "draw": 1}}
+    recipe = TINY | {"data": TINY["data"] | {"names": mixed, "others": NAMES | {"split": "style"}}}
+    recipe["model"] = TINY["model"] | {"encoder": VIT}
+    recipe["evaluation"] = {"data": "held-out", "labelled": ["names", "others"], "labelled_pictures": 30}
+    source, looked, names = parts.build("data", mixed), 0, 0
+    for index in range(len(source)):
+        for sample in source[index]:
+            looked += 1
+            names += "labels" in sample.truth
+        if names >= 30:
+            break
+    assert 0 < names < looked
+    for task, scores in examined(recipe)["tasks"].items():
+        assert scores["unlabelled"] == looked - names
+        assert f"{looked - names} samples show no single image with one name" in summary(task, scores)
+
+
 def test_without_labelled_pictures_it_is_left_out():
     with pytest.raises(ChiasmError, match="linear_probe: the recipe names no labelled images"):
         examined(TINY)

@@ -11,6 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from chiasm.errors import CheckpointError, RecipeError
 from chiasm.language.causal import Causal
+from chiasm.language.documents_apart import check_positions
 from chiasm.language.text import TextTokenizer
 from chiasm.layout import Layout
 
@@ -282,6 +283,45 @@ def test_a_file_that_is_no_gguf_is_an_error(tmp_path):
 def test_a_model_whose_attention_knows_no_documents_is_refused(kind, sizes):
     with pytest.raises(RecipeError, match="documents packed into one row would see each other"):
         Causal(["a b"], config={"model_type": kind, **sizes})
+
+
+HYBRIDS = (
+    "bamba",
+    "falcon_h1",
+    "jamba",
+    "zamba",
+    "zamba2",
+    "nemotron_h",
+    "qwen3_next",
+    "recurrent_gemma",
+    "minimax",
+)
+
+
+@pytest.mark.parametrize("config", [
+    *({"model_type": each} for each in HYBRIDS),
+    {"model_type": "lfm2", "num_hidden_layers": 2, "layer_types": ["conv", "full_attention"]},
+], ids=lambda config: config["model_type"])  # fmt: skip
+def test_a_model_with_layers_that_are_no_attention_is_refused_before_it_is_built(config):
+    with pytest.raises(
+        RecipeError, match=r"no plain attention \(.*documents packed into one row would see each"
+    ):
+        Causal(["a b"], config=config)
+
+
+def test_a_convolution_over_positions_is_refused_whatever_the_config_calls_it():
+    inner = build().inner
+    inner.model.layers[0].mix = torch.nn.Conv1d(32, 32, 3)
+    with pytest.raises(RecipeError, match=r"a convolution over positions \(model.layers.0.mix\)"):
+        check_positions(inner)
+
+
+def test_a_model_that_is_not_told_positions_is_refused():
+    """Within a row the positions of a packed document do not begin anew for it."""
+    sizes = {"d_model": 32, "decoder_layers": 1, "decoder_attention_heads": 2, "decoder_ffn_dim": 32,
+             "encoder_layers": 1, "encoder_attention_heads": 2, "encoder_ffn_dim": 32}  # fmt: skip
+    with pytest.raises(RecipeError, match="BartForCausalLM takes no position_ids"):
+        Causal(["a b"], config={"model_type": "bart", **sizes})
 
 
 @pytest.mark.parametrize(("config", "problem"), [

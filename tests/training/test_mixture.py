@@ -8,7 +8,7 @@ import pytest
 
 from chiasm.data import Source
 from chiasm.errors import DataError
-from chiasm.training.mixture import Mixture, chance, item_key, number, records_left_out
+from chiasm.training.mixture import NOTHING, Mixture, chance, item_key, number, records_left_out, without_use
 
 
 class Letters(Source):
@@ -180,6 +180,7 @@ def test_a_check_looks_at_every_item_from_outside_once_shared_out_among_ranks_an
         "a": Letters([2, 0, 1, 2], foreign=True, broken="skip", unreadable=[2]),
         "b": Letters([1]),
     }
+    nothing = {"1:0": NOTHING}
     looked, found = [], {}
 
     def usable(item):
@@ -194,7 +195,10 @@ def test_a_check_looks_at_every_item_from_outside_once_shared_out_among_ranks_an
         assert part.state() == fresh
         assert part.left_out == {}
     assert sorted(looked) == ["0.0", "0.1", "3.0", "3.1"]
-    assert found == {0: {"a": {"2:0": "unreadable"}}, 1: {"a": {"3:1": "too long"}}}
+    assert found == {0: {"a": {"2:0": "unreadable"}}, 1: {"a": {"3:1": "too long"} | nothing}}
+    assert without_use(found[0]) == {}
+    assert without_use(found[1]) == {"a": 1}
+    assert records_left_out(found[1]) == {"a": Counter({"too long": 1})}
     strict = mixture({"a": Letters([1], foreign=True)})
     with pytest.raises(DataError, match="wrong"):
         strict.check(lambda item: (_ for _ in ()).throw(DataError("wrong")))

@@ -214,6 +214,18 @@ def test_a_run_that_was_stopped_ends_like_one_that_was_not(encoder, folder, monk
     assert records[0] == records[1]
 
 
+@pytest.mark.parametrize("broken", ["error", "skip"])
+def test_records_without_an_image_are_no_error_of_an_image_tokenizer_but_said(folder, broken):
+    write(record(None, "red", "What colour is blood?"), record(None, "blue", "And the sky?"))
+    plan = recipe(broken, "stages.codes.steps=1", "stages.learn.steps=1")
+    said = io.StringIO()
+    train(plan, folder / "run", console=Console(file=said, width=200))
+    assert f"stage codes: 2 of the {GOOD + 2} groups of mine have no image" in said.getvalue()
+    assert "stage learn: 2 of" not in said.getvalue()
+    if broken == "skip":
+        assert f"mine: {GOOD + 2} groups, 0 records skipped" in said.getvalue()
+
+
 def test_data_without_a_single_usable_record_is_an_error(folder):
     with open("talk.jsonl", "w", encoding="ascii") as file:
         file.write(json.dumps(record("cut.png")) + "\n")

@@ -32,10 +32,11 @@ Classifier = Callable[[Features, Classes, Features, int], Classes]
 
 @dataclass(frozen=True)
 class Labelled:
-    """Images of one thing each, and its name."""
+    """Images of one thing each, and its name. unlabelled: samples passed over that are none such."""
 
     images: Sequence[Picture]
     names: Sequence[str]
+    unlabelled: int = 0
 
 
 def probe(exam: Exam, classify: Classifier) -> Outcome:
@@ -55,6 +56,7 @@ def probe(exam: Exam, classify: Classifier) -> Outcome:
     usable = [i for i, name in enumerate(held_out.names) if name in labels]
     if len(labels) < 2 or not usable:
         raise NotApplicable("the labelled images have fewer than two names in common")
+    unlabelled = learnt.unlabelled + held_out.unlabelled
     held_out = Labelled([held_out.images[i] for i in usable], [held_out.names[i] for i in usable])
     answers = torch.tensor([labels.index(name) for name in held_out.names])
 
@@ -83,34 +85,39 @@ def probe(exam: Exam, classify: Classifier) -> Outcome:
         "learnt_from": len(learnt.names),
         "n": estimate.n,
         "unlearnt": len(unlearnt),
+        "unlabelled": unlabelled,
         "smallest_effect": estimate.smallest_effect,
     }
+    reasons = []
     if unlearnt:
-        scores["left_out"] = (
+        reasons.append(
             f"{len(unlearnt)} held-out images are left out, whose names are not among the learnt ones: "
             f"{', '.join(sorted(set(unlearnt))[:NAMED])}{', ...' if len(set(unlearnt)) > NAMED else ''}"
         )
+    if unlabelled:
+        reasons.append(f"{unlabelled} samples show no single image with one name")
+    if reasons:
+        scores["left_out"] = "; ".join(reasons)
     return Outcome(scores, {})
 
 
 def labelled(exam: Exam, source: Source) -> Labelled:
     """The first usable images of a source with one label each: the name with them, or the answer."""
-    images, names, most = [], [], exam.sizes.labelled_pictures
+    images: list[Picture] = []
+    names: list[str] = []
+    unlabelled, most = 0, exam.sizes.labelled_pictures
     for index in range(len(source)):
         for sample in source[index]:
             images_read = pictures_read(sample)
             labels = sample.truth.get("labels", (expected(sample),))
-            if (
-                len(images_read) == 1
-                and len(labels) == 1
-                and labels[0]
-                and exam.usable(source, sample.name, sample)
-            ):
+            if len(images_read) != 1 or len(labels) != 1 or not labels[0]:
+                unlabelled += 1
+            elif exam.usable(source, sample.name, sample):
                 images.append(images_read[0])
                 names.append(labels[0])
         if len(names) >= most:
             break
-    return Labelled(images[:most], names[:most])
+    return Labelled(images[:most], names[:most], unlabelled)
 
 
 @torch.inference_mode()

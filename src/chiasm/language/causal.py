@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import re
-import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from chiasm.bounds import Times, Vocabulary
 from chiasm.errors import CheckpointError, RecipeError, reason
 from chiasm.language import Language, dynamic_cache
 from chiasm.language import chameleon as _chameleon  # noqa: F401 - makes it known to transformers
+from chiasm.language.documents_apart import check_attention, check_positions
 from chiasm.language.logits import adjusted, check_logits
 from chiasm.language.text import DRAW, Empty, TextTokenizer
 from chiasm.layout import Layout
@@ -92,6 +92,7 @@ class Causal(Language, name="causal"):
         self.inner = _load(folder) if folder else _from_config(config or {}, len(self.tokenizer))
         if len(self.tokenizer) > self.inner.get_input_embeddings().num_embeddings:
             self.inner.resize_token_embeddings(len(self.tokenizer), mean_resizing=False)
+        check_positions(self.inner)
         check_logits(self.inner)
         self._cache_keyword = _cache_keyword(self.inner.base_model)
         self.width = self.inner.get_input_embeddings().embedding_dim
@@ -189,7 +190,7 @@ def _own_class(config: Any) -> Any | None:
         from chiasm.language.mpt import MptForCausalLM
 
         return MptForCausalLM
-    _refuse_own_attention(config)
+    check_attention(config)
     return None
 
 
@@ -197,21 +198,6 @@ def _context(config: Any) -> int:
     """The most positions of a document that a model says it takes."""
     named = ("max_position_embeddings", "max_seq_len")
     return next((value for key in named if (value := getattr(config, key, None))), 1 << 20)
-
-
-def _refuse_own_attention(config: Any) -> None:
-    """Raises RecipeError for a model whose attention cannot be told which documents stand in a row."""
-    try:
-        model: Any = AutoModelForCausalLM._model_mapping[type(config)]
-    except KeyError:
-        return  # transformers itself will say that it has none
-    modules = [base.__module__ for base in model.__mro__ if ".models." in base.__module__]
-    if not any(hasattr(sys.modules[name], "ALL_ATTENTION_FUNCTIONS") for name in modules):
-        raise RecipeError(
-            f"language 'causal': {model.__name__} computes attention in a way of its own, by which documents "
-            "packed into one row would see each other; choose one that has transformers' attention interface, as "
-            "Llama, Mistral, Qwen, Gemma, Phi, OPT, GPT-2 and GPT-NeoX have, or MPT"
-        )
 
 
 def _load(folder: Path) -> Any:

@@ -153,7 +153,7 @@ class PictureBatches:
         return torch.stack(taken)
 
     def check(self, *, decode: bool = False) -> LeftOut:
-        """The pictures from outside that have no size, or cannot be decoded."""
+        """The pictures from outside that have no size, or cannot be decoded, and records without any."""
         return self.mixture.check(lambda each: each.open() if decode else each.size)
 
     def _pixels(self, picture: Picture) -> Tensor:

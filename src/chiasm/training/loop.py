@@ -29,7 +29,7 @@ from chiasm.training.batches import DescribedBatches, PictureBatches
 from chiasm.training.distribution import Ranks
 from chiasm.training.feed import Feed, usual_workers
 from chiasm.training.metrics import Metrics
-from chiasm.training.mixture import number
+from chiasm.training.mixture import number, without_use
 from chiasm.training.optimiser import build_optimiser, rate, restore_optimiser, set_rate, table
 from chiasm.training.position import Position
 from chiasm.training.prepare import prepared
@@ -117,6 +117,10 @@ class Training:
             )
         batches = stage_batches(self.model, self.sources, stage, self.recipe.seed, self.ranks, reader)
         batches.mixture.leave_out(left_out)
+        for name, count in without_use(left_out).items():
+            groups = f"{count:,} of the {len(self.sources[name]):,} groups of {name}"
+            wanted = "no image" if isinstance(batches, PictureBatches) else "nothing that it trains on"
+            self.console.print(f"stage {stage.name}: {groups} have {wanted}", highlight=False, markup=False)
         if isinstance(batches, DescribedBatches):
             return Pretraining(
                 self.model, build_objective(self.model, stage, batches, self.recipe.seed)

@@ -14,6 +14,7 @@ from chiasm.data import Sample, Source
 from chiasm.errors import DataError
 
 Item = TypeVar("Item")
+NOTHING = "nothing of what the stage trains on"  # of a record that is sound
 LeftOut = Mapping[str, Mapping[str, str]]  # by source: what is wrong with an item, by its `item_key`
 
 
@@ -122,7 +123,8 @@ class Mixture(Generic[Item]):
     def check(self, usable: Callable[[Item], object]) -> LeftOut:
         """Those items of records from outside for which `usable` raises DataError, or with which none can be made.
 
-        The groups are shared out among the ranks. Raises the error if a source skips nothing.
+        The groups are shared out among the ranks. Raises the error if a source skips nothing; a record of which
+        nothing is wanted is no error, but counted.
         """
         for name, source in self.sources.items():
             for group in range(self.rank, len(source), self.world) if source.foreign else ():
@@ -132,6 +134,8 @@ class Mixture(Generic[Item]):
                 except DataError as error:
                     self._note(group, 0, error)
                     continue
+                if not items:
+                    self.left_out.setdefault(name, {})[item_key(group, 0)] = NOTHING
                 for number, item in enumerate(items):
                     try:
                         usable(item)
@@ -199,12 +203,23 @@ def item_key(group: int, number: int) -> str:
     return f"{group}:{number}"
 
 
+def without_use(left_out: LeftOut) -> dict[str, int]:
+    """By source, how many groups a stage passes over because there is nothing in them that it trains on."""
+    counted = {name: sum(kind == NOTHING for kind in kinds.values()) for name, kinds in left_out.items()}
+    return {name: count for name, count in counted.items() if count}
+
+
 def records_left_out(*items: LeftOut) -> dict[str, Counter[str]]:
-    """By source, how many groups have an item that is left out, by what is wrong with the first."""
+    """By source, how many groups have an item that is left out, by what is wrong with the first.
+
+    Those in which there is only nothing for a stage are not among them.
+    """
     groups: dict[str, dict[str, str]] = {}
     for each in items:
         for name, kinds in each.items():
             for key, kind in kinds.items():
+                if kind == NOTHING:
+                    continue
                 groups.setdefault(name, {}).setdefault(key.partition(":")[0], kind)
     return {name: Counter(kinds.values()) for name, kinds in groups.items()}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any
@@ -91,7 +92,7 @@ def read_position(path: Path) -> tuple[Position, int]:
     record.pop("score")
     world = record.pop("world")
     try:
-        TypeAdapter(Position).validate_json(path.read_bytes(), strict=True)
+        TypeAdapter(Position).validate_json(json.dumps(record), strict=True)
         TypeAdapter(Natural).validate_python(world, strict=True)
     except ValidationError as error:
         first = error.errors()[0]
