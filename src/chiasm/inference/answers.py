@@ -65,7 +65,8 @@ class Answers(Request):
 
     def steps(self) -> Steps:
         rows = [row for row in range(len(self.prompts)) if not self._ended(row)]
-        hidden = None if not rows else (yield from self._begin(rows))
+        if rows:
+            hidden = yield from self._begin(rows)
         while rows:
             self._choose(rows, hidden)
             going = [i for i, row in enumerate(rows) if not self._ended(row)]
