@@ -187,6 +187,18 @@ def read_json(path: Path) -> Any:
         raise CheckpointError(f"{path} cannot be read: {error}") from None
 
 
+def check_place(folder: Path) -> None:
+    """Raise CheckpointError where nothing can be written into a folder, which may be yet to be made.
+
+    Said before long work, and not behind it.
+    """
+    there = next(each for each in (folder, *folder.absolute().parents) if each.exists())
+    if not there.is_dir():
+        raise CheckpointError(f"nothing can be written into {folder}: {there} is a file")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise CheckpointError(f"nothing can be written into {folder}: {there} may not be written into")
+
+
 @contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
     """A draft folder that becomes `folder` when the block ends, and vanishes when it fails."""
