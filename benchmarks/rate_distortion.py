@@ -3,7 +3,7 @@
     python benchmarks/rate_distortion.py
 
 All are trained on the same pictures of the built-in world in the same order, for the same steps, and measured on
-the same held-out ones. `vq` differs from row to row in its vocabulary alone; `lfq` (Open-MAGVIT2) and `multi_scale`
+the same held-out ones. `vq` differs from row to row in its vocabulary alone; `open_magvit2` and `multi_scale`
 (VAR) are networks of their own, so their rows compare systems, not vocabularies. Finished runs are not repeated.
 """
 
@@ -29,7 +29,13 @@ ARMS: dict[
     },
     "lfq-262144": (
         1e-3,
-        {"type": "lfq", "size": 64, **CONVOLUTIONAL, "multipliers": [1, 1, 2, 4], "bits": 18},
+        {
+            "type": "open_magvit2",
+            "size": 64,
+            **CONVOLUTIONAL,
+            "multipliers": [1, 1, 2, 4],
+            "quantizer": {"type": "lfq", "bits": 18},
+        },
     ),
     "multi_scale-4096": (
         1e-3,

@@ -218,8 +218,9 @@ def multi_scale(sizes: Sizes) -> dict[str, Any]:
 
 
 def raster(sizes: Sizes, side: int) -> dict[str, Any]:
-    told = {"size": 16 * side, "width": sizes.tokenizer, "codebook_size": sizes.codebook}
-    return {"type": "vqgan", **told, "code_width": 32, "latent_width": 32, "attention_sizes": [side]}
+    codes = {"type": "nearest", "codebook_size": sizes.codebook, "width": 32}
+    shape = {"size": 16 * side, "width": sizes.tokenizer, "latent_width": 32, "attention_sizes": [side]}
+    return {"type": "vqgan", **shape, "quantizer": codes}
 
 
 def built(model: dict[str, Any]) -> Any:

@@ -7,7 +7,7 @@ import pytest
 from chiasm import parts
 from chiasm.errors import RecipeError
 
-SLOTS = ("image_tokenizer", "critic")
+SLOTS = ("image_tokenizer", "critic", "quantizer")
 NUMBERS = {"int": (-1, 10**12), "float": (-0.5, math.nan, math.inf, -math.inf, 1e300)}
 
 

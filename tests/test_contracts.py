@@ -32,6 +32,8 @@ from chiasm.training.step import DocumentsAim, TokenizerAim, TrainStep
 from tiny_recipe import TINY
 
 EVERY = [(slot, name) for slot in parts.SLOTS if slot not in parts.OUTSIDE for name in parts.names(slot)]
+EVERY.remove(("image_tokenizer", "vqgan"))  # it stands here with every quantizer
+EVERY += [("image_tokenizer", f"vqgan.{name}") for name in parts.names("quantizer")]
 
 
 @pytest.fixture(params=EVERY, ids=lambda each: "-".join(each))
@@ -44,8 +46,14 @@ def made(part):
     """A recipe with the part in its slot, its model, some documents and their samples."""
     slot, name = part
     raw = deepcopy(TINY)
-    raw["model"] |= parts.lookup(slot, name).example_neighbours()
-    raw["model"][slot] = {"type": name, **parts.lookup(slot, name).example()}
+    network, _, quantizer = name.partition(".")
+    raw["model"] |= parts.lookup(slot, network).example_neighbours()
+    raw["model"][slot] = {"type": network, **parts.lookup(slot, network).example()}
+    if quantizer:
+        raw["model"][slot]["quantizer"] = {
+            "type": quantizer,
+            **parts.lookup("quantizer", quantizer).example(),
+        }
     recipe = load_recipe(raw)
     model = Model(recipe.model, texts=corpus(recipe))
     world = parts.build("data", recipe.data["world"])
@@ -284,5 +292,10 @@ def test_a_picture_of_a_batch_is_the_one_that_its_prompt_and_seed_give_alone(mad
 
 
 def test_every_option_is_documented(part):
-    for option in parts.options(parts.lookup(*part)).values():
+    slot, name = part
+    network, _, quantizer = name.partition(".")
+    options = parts.options(parts.lookup(slot, network))
+    if quantizer:
+        options |= parts.options(parts.lookup("quantizer", quantizer))
+    for option in options.values():
         assert option.help, f"{'.'.join(part)}.{option.name} has no line under Args: in its docstring"

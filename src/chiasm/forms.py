@@ -37,8 +37,8 @@ class MovedPart:
     """A part that has another name, or whose options stand elsewhere.
 
     options: today's dotted place of each option that has moved. values: by dotted place, what the older form left
-    unsaid, or a function that works it out from the older options. tensors: patterns of names below the slot, and
-    their replacements.
+    unsaid; a function works it out from the older options, and decides alone. tensors: patterns of names below the
+    slot, and their replacements.
     """
 
     slot: str
@@ -73,22 +73,25 @@ class MovedPart:
     def _is_old(self, spec: Mapping[str, Any], under: Mapping[str, Any]) -> bool:
         """under: the part that an overlay without a type changes, of either form."""
         moves = any(key in self.options for key in spec)
-        if "type" in spec:
-            return spec["type"] == self.old and (moves or self.old != self.new)
         kinds = {place: value for place, value in self.values.items() if place.endswith(".type")}
+        if "type" in spec:
+            lacks = any(_get(spec, place) is None for place in kinds)
+            return spec["type"] == self.old and (moves or lacks or self.old != self.new)
         today = under.get("type") == self.new and all(_get(under, p) == value for p, value in kinds.items())
         return moves and (under.get("type") == self.old or today)
 
     def _today(self, spec: Mapping[str, Any], stated: bool) -> dict[str, Any]:
-        today: dict[str, Any] = {"type": self.new} if stated else {}
+        today = {key: value for key, value in spec.items() if key not in self.options}
+        today |= {"type": self.new} if stated else {}
         for place in filter(lambda place: stated and place.endswith(".type"), self.values):
             _put(today, place, self.values[place])
-        for key, value in spec.items():
-            if key != "type":
-                _put(today, self.options.get(key, key), value)
+        for key in filter(self.options.__contains__, spec):
+            _put(today, self.options[key], spec[key])
         for place, value in self.values.items() if stated else ():
-            if _get(today, place) is None:
-                _put(today, place, value(spec) if callable(value) else value)
+            if callable(value):
+                _put(today, place, value(spec))
+            elif _get(today, place) is None:
+                _put(today, place, value)
         return today
 
 
@@ -123,8 +126,72 @@ class MovedSlot:
         return self.new if slot == self.old else slot
 
 
+def _nested(old: str, new: str, kind: str, moved: str, **values: Any) -> MovedPart:
+    """An image tokenizer whose quantizer is now a part that it holds. moved: options that are the quantizer's."""
+    today = {"code_width": "width"}
+    options = {option: f"quantizer.{today.get(option, option)}" for option in moved.split()}
+    places = {place.replace("__", "."): value for place, value in values.items()}
+    return MovedPart("image_tokenizer", old, new, options, {"quantizer.type": kind, **places})
+
+
+def _lowest(spec: Mapping[str, Any]) -> list[int]:
+    """The height of the lowest level of LlamaGen's and Janus' tokenizers, which attends."""
+    size = spec.get("size", 384 if spec["type"] == "vqgan_unit" else 256)
+    return [size // 2 ** (len(spec.get("multipliers", [1, 1, 2, 2, 4])) - 1)]
+
+
+def _muse_attention(spec: Mapping[str, Any]) -> list[int]:
+    return spec.get("attention_sizes", []) if spec.get("depth", 2) > 1 else []
+
+
+def _muse_decoder_attention(spec: Mapping[str, Any]) -> list[int]:
+    """Levels of a single block did not attend."""
+    size, depths = spec.get("size", 256), spec.get("decoder_depths", [])
+    alone = [size // 2**level for level, blocks in enumerate(depths) if blocks == 1]
+    return [each for each in spec.get("attention_sizes", []) if each not in alone]
+
+
+_NEAREST = "codebook_size code_width codebook_weight commitment"
+_LFQ = "bits commitment entropy"
 # In the order in which the changes were made.
-TABLE: tuple[Row, ...] = ()
+TABLE: tuple[Row, ...] = (
+    # Quantizers became parts, and the networks round them one.
+    _nested("vqgan", "vqgan", "nearest", f"{_NEAREST} entropy revive_after"),
+    _nested("vqgan_fsq", "vqgan", "fsq", "levels code_width symmetric"),
+    _nested("vqgan_lfq", "vqgan", "lfq_projected", f"{_LFQ} code_width diversity soft_clamp spherical"),
+    _nested(
+        "vqgan_cosine", "vqgan", "cosine", "codebook_size code_width commitment entropy",
+        attention_sizes=_lowest, absolute=0.0, squared=1.0,
+    ),
+    _nested(
+        "vqgan_unit", "vqgan", "unit", _NEAREST, size=384, attention_sizes=_lowest,
+        quantizer__codebook_size=16384, quantizer__width=8,
+    ),
+    _nested(
+        "vqgan_gumbel", "vqgan", "gumbel", "codebook_size temperature kl", multipliers=[1, 1, 2, 4],
+        attention_sizes=[32], quantizer__width=lambda spec: spec.get("latent_width", 256),
+    ),
+    MovedPart(
+        "image_tokenizer", "vqgan_bits", "vqgan",
+        {option: f"quantizer.{option}" for option in (*_LFQ.split(), "repeated")} | {"depths": "depth"},
+        {
+            "quantizer.type": "lfq_bitwise", "latent_width": lambda spec: spec.get("bits", 13),
+            "multipliers": [1, 2, 2, 4, 4], "decoder_multipliers": [1, 1, 2, 2, 4], "depth": [4, 3, 4, 3, 4],
+            "decoder_depths": [4, 4, 3, 4, 3], "attention_sizes": [],
+        },
+    ),
+    _nested(
+        "vqgan_muse", "vqgan", "nearest", _NEAREST, signed=False, multipliers=[1, 2, 2, 4, 6],
+        attention_sizes=_muse_attention, decoder_attention_sizes=_muse_decoder_attention, middle_attention=False,
+        latent_width=64, quantizer__codebook_size=8192, quantizer__width=64,
+    ),
+    _nested(
+        "vqgan_video", "vqgan_video", "nearest", f"{_NEAREST} revive_after", quantizer__codebook_size=32768,
+        quantizer__width=4, quantizer__codebook_weight=1.0, quantizer__commitment=0.25,
+    ),
+    _nested("lfq", "open_magvit2", "lfq", f"{_LFQ} sure even"),
+    _nested("lfq_video", "open_magvit2_video", "lfq", f"{_LFQ} sure even"),
+)  # fmt: skip
 
 
 def renewed(

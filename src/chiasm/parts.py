@@ -35,9 +35,10 @@ SLOTS = {
     "image_decoder": "chiasm.decoders",
     "objective": "chiasm.objectives",
     "critic": "chiasm.critics",
+    "quantizer": "chiasm.tokenizers.quantizers",
     "task": "chiasm.evaluation.tasks",
 }
-OUTSIDE = ("data", "objective", "critic", "task")  # slots that are not of the model
+OUTSIDE = ("data", "objective", "critic", "quantizer", "task")  # slots that are not of the model
 
 _registries: dict[str, Registry[type[Part]]] = {slot: Registry(slot, at) for slot, at in SLOTS.items()}
 

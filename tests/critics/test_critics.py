@@ -21,13 +21,11 @@ GAN = {"type": "patchgan", "width": 8, "depth": 2, "start": 0}
 VQGAN = {"size": 32, "width": 32, "multipliers": [1, 2, 2], "depth": 1}
 TAKERS = {
     "vq": {"size": 32, "width": 16, "depth": 1, "codebook_size": 16, "code_width": 8, "settle": 0},
-    "vqgan": {**VQGAN, "latent_width": 8, "codebook_size": 16},
-    "vqgan_gumbel": {**VQGAN, "latent_width": 8, "codebook_size": 16},
-    "vqgan_cosine": {**VQGAN, "latent_width": 8, "codebook_size": 16},
-    "lfq": {**VQGAN, "bits": 5},
-    "lfq_video": {**VQGAN, "bits": 5},
+    "vqgan": {**VQGAN, "latent_width": 8, "quantizer": {"type": "gumbel", "codebook_size": 16, "width": 8}},
+    "open_magvit2": {**VQGAN, "quantizer": {"type": "lfq", "bits": 5}},
+    "open_magvit2_video": {**VQGAN, "quantizer": {"type": "lfq", "bits": 5}},
     "vqgan_video": {"size": 32, "width": 32, "multipliers": [1, 1, 1], "depth": 1, "attention_levels": [2],
-                    "codebook_size": 16},
+                    "quantizer": {"type": "nearest", "codebook_size": 16, "width": 4}},
     "multi_scale": {"scales": [1, 2, 4], "width": 32, "multipliers": [1, 1, 1, 1], "depth": 1, "code_width": 8,
                     "codebook_size": 16},
 }  # fmt: skip
@@ -57,7 +55,7 @@ def test_a_tokenizer_and_its_discriminator_learn_each_from_its_own_loss(name):
 
 
 def test_clips_are_judged_frame_by_frame():
-    losses = tokenizer("lfq_video").video_losses(torch.rand(2, 5, 3, 32, 32))
+    losses = tokenizer("open_magvit2_video").video_losses(torch.rand(2, 5, 3, 32, 32))
     assert losses["adversarial"].count == losses["discriminator"].count == 10
 
 

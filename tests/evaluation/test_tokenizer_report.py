@@ -107,12 +107,12 @@ def test_a_tokenizer_that_loses_nothing_is_measured_as_such(runs):
 def test_clips_are_measured_by_the_clip(tmp_path):
     moving = {"type": "moving_world", "canvas": 16, "frames": 5, "clips": 20, "emoji": 8}
     tokenizer = {
-        "type": "lfq_video",
+        "type": "open_magvit2_video",
         "size": 16,
         "width": 32,
         "multipliers": [1, 2, 2],
         "depth": 1,
-        "bits": 5,
+        "quantizer": {"type": "lfq", "bits": 5},
     }
     (told,) = report([trained(tmp_path, "video", tokenizer, moving)], tmp_path / "out", count=4)
     assert (told["unit"], told["frames"], told["pictures"]) == ("clip", 5, 4)

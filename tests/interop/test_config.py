@@ -92,7 +92,8 @@ class Small(Family):
     name, without_effect = "small", {"dropout": "only in training"}
 
     def model(self, config, keys=()):
-        return {"image_tokenizer": {"type": "vqgan", "size": config["size"], "width": 32, "multipliers": [1]}}
+        spec = {"type": "vqgan", "size": config["size"], "width": 32, "multipliers": [1]}
+        return {"image_tokenizer": {**spec, "quantizer": {"type": "nearest"}}}
 
     def names(self, config, keys=()):
         return NameMap()

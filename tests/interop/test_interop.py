@@ -237,9 +237,8 @@ def test_vqgan_comes_back_bit_for_bit(tmp_path):
     told |= {"ch_mult": [1, 1], "num_res_blocks": 1, "attn_resolutions": [8], "dropout": 0.0}
     params = {"embed_dim": 8, "n_embed": 12, "ddconfig": told}
     spec = {"size": 16, "width": 32, "multipliers": [1, 1], "depth": 1, "attention_sizes": [8]}
-    built = parts.build(
-        "image_tokenizer", {"type": "vqgan", **spec, "latent_width": 16, "code_width": 8, "codebook_size": 12}
-    )
+    codes = {"type": "nearest", "width": 8, "codebook_size": 12}
+    built = parts.build("image_tokenizer", {"type": "vqgan", **spec, "latent_width": 16, "quantizer": codes})
     tensors = built.state_dict() | {"loss.logvar": torch.zeros(())}
     (tmp_path / "public").mkdir()
     torch.save({"state_dict": tensors}, tmp_path / "public/last.ckpt")

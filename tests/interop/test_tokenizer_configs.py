@@ -102,7 +102,7 @@ def test_all_arguments_of_the_public_constructor_are_known(family):
 
 
 def test_all_arguments_of_the_video_tokenizer_are_known():
-    assert part("open-magvit2-vq", VIDEO)["type"] == "lfq_video"
+    assert part("open-magvit2-vq", VIDEO)["type"] == "open_magvit2_video"
 
 
 @pytest.mark.parametrize(
@@ -118,23 +118,24 @@ def test_a_key_that_the_original_has_not_is_refused_by_name(family, place):
 HONOURED = [
     ("vqgan", "ddconfig.resamp_with_conv", False, {"convolved": False}),
     ("vqgan", "ddconfig.attn_type", "none", {"middle_attention": False, "attention_sizes": []}),
-    ("vqgan", "beta", 0.5, {"codebook_weight": 0.5, "commitment": 1.0}),
-    ("vqgan", "legacy", False, {"codebook_weight": 1.0, "commitment": 0.25}),
-    ("vqgan", "kl_weight", 0.01, {"type": "vqgan_gumbel", "kl": 0.01}),
-    ("open-magvit2-vq", "sample_minimization_weight", 0.3, {"sure": 0.3, "even": 0.5}),
-    ("open-magvit2-vq", "ddconfig.double_z", True, {"bits": 9}),
-    ("open-magvit2-vq", "embed_dim", 18, {"bits": 9}),
+    ("vqgan", "beta", 0.5, {"quantizer.codebook_weight": 0.5, "quantizer.commitment": 1.0}),
+    ("vqgan", "legacy", False, {"quantizer.codebook_weight": 1.0, "quantizer.commitment": 0.25}),
+    ("vqgan", "kl_weight", 0.01, {"quantizer.type": "gumbel", "quantizer.kl": 0.01}),
+    ("open-magvit2-vq", "sample_minimization_weight", 0.3, {"quantizer.sure": 0.3, "quantizer.even": 0.5}),
+    ("open-magvit2-vq", "ddconfig.double_z", True, {"quantizer.bits": 9}),
+    ("open-magvit2-vq", "embed_dim", 18, {"quantizer.bits": 9}),
     ("emu3-vq-hf", "num_attention_heads", 4, {"heads": 4}),
     ("emu3-vq-hf", "attn_resolutions", None, {"attention_levels": []}),
-    ("llamagen-vq", "codebook_l2_norm", False, {"type": "vqgan", "entropy": 0.1, "decoder_multipliers": [1, 1],
-                                                "codebook_weight": 1.0, "commitment": 0.25}),
-    ("llamagen-vq", "entropy_loss_ratio", 0.3, {"entropy": 0.3}),
+    ("llamagen-vq", "codebook_l2_norm", False, {"quantizer.type": "nearest", "quantizer.entropy": 0.1,
+                                                "decoder_multipliers": [1, 1], "quantizer.codebook_weight": 1.0,
+                                                "quantizer.commitment": 0.25}),
+    ("llamagen-vq", "entropy_loss_ratio", 0.3, {"quantizer.type": "cosine", "quantizer.entropy": 0.3}),
     ("var-vq", "share_quant_resi", 0, {"convolutions": 4}),
     ("var-vq", "quant_resi", -0.3, {"blend": 0.3}),
     ("var-vq", "using_znorm", True, {"cosine": True}),
-    ("show-o-vq", "beta", 0.5, {"repeated": 0.5}),
-    ("show-o-vq", "entropy_multiplier", 0.2, {"entropy": 0.2}),
-    ("show-o-vq", "commit_loss_multiplier", 0.2, {"commitment": 0.2}),
+    ("show-o-vq", "beta", 0.5, {"quantizer.repeated": 0.5}),
+    ("show-o-vq", "entropy_multiplier", 0.2, {"quantizer.entropy": 0.2}),
+    ("show-o-vq", "commit_loss_multiplier", 0.2, {"quantizer.commitment": 0.2}),
     ("vqvae2", "decay", 0.3, {"decay": 0.99}),
     ("vqgan-muse", "resample_with_conv", False, {"convolved": False}),
     ("vqgan-muse", "decoder_res_blocks", [1, 3], {"decoder_depths": [2, 4]}),
@@ -148,6 +149,7 @@ HONOURED = [
 @pytest.mark.parametrize(("family", "place", "value", "expected"), HONOURED)
 def test_what_changes_numbers_reaches_the_part(family, place, value, expected):
     spec = part(family, changed(PUBLISHED[family], place, value))
+    spec |= {f"quantizer.{key}": option for key, option in spec.get("quantizer", {}).items()}
     assert {key: spec[key] for key in expected} == expected
 
 

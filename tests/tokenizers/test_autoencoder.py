@@ -11,13 +11,16 @@ from chiasm.errors import ChiasmError, RecipeError
 from chiasm.losses import Loss
 from chiasm.stepwise import after_step, forget
 from chiasm.tokenizers import join_scales, split_scales
-from chiasm.tokenizers.autoencoder import Quantized, QuantizedAutoencoder, Quantizer, VideoAutoencoder
+from chiasm.tokenizers.autoencoder import QuantizedAutoencoder, VideoAutoencoder
+from chiasm.tokenizers.quantizers import Quantized, Quantizer
 
 COLOURS = 4  # codes: how red a patch is, in quarters
 
 
 class Quarters(Quantizer):
     """The code of one channel in [0, 1] is which quarter it lies in, its vector the quarter's middle."""
+
+    width, codebook_size = 1, COLOURS
 
     def forward(self, latents):
         assert not torch.is_autocast_enabled("cpu")
@@ -40,8 +43,8 @@ class Patches(QuantizedAutoencoder):
     name = "patches"
 
     def __init__(self, size=4, bright=1.0, **options):
-        super().__init__(size=size, factor=2, codebook_size=COLOURS, **options)
-        self.quantize, self.bright = Quarters(), bright
+        super().__init__(size=size, factor=2, quantizer=Quarters(), **options)
+        self.bright = bright
         self.decoder = nn.Module()
         self.decoder.conv_out = nn.Conv2d(1, 1, 1)
 
@@ -165,8 +168,7 @@ def test_health_is_the_share_of_codes_used_of_late_and_the_perplexity_of_their_u
     assert tokenizer.health()["codebook_use"] == 0.75
     tokenizer.frequency.copy_(torch.tensor([8.0, 0.0, 0.0, 0.0]))
     assert tokenizer.health() == {"codebook_use": 0.25, "perplexity": pytest.approx(1.0)}
-    tokenizer.quantize.revival = nn.Module()
-    tokenizer.quantize.revival.revived = 3
+    tokenizer.quantize.health = lambda: {"revived": 3.0}
     assert tokenizer.health()["revived"] == 3.0
 
 

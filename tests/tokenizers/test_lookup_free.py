@@ -1,22 +1,17 @@
 """Codes without a codebook: their numbers, and entropies checked against all codes written out."""
 
-import inspect
 import math
 
 import pytest
 import torch
 from plain import noise, shaken
 
-from chiasm.tokenizers.lookup_free import (
-    BitwiseLookupFree,
-    LookupFree,
-    ProjectedLookupFree,
-    Signs,
-    join_code,
-    mean_choice,
-    split_code,
-)
-from chiasm.tokenizers.vqgan_fsq import FiniteScalars
+from chiasm.tokenizers.entropy import mean_choice
+from chiasm.tokenizers.lookup_free import Signs, join_code, split_code
+from chiasm.tokenizers.quantizers.fsq import FiniteScalars
+from chiasm.tokenizers.quantizers.lfq import LookupFree
+from chiasm.tokenizers.quantizers.lfq_bitwise import BitwiseLookupFree
+from chiasm.tokenizers.quantizers.lfq_projected import ProjectedLookupFree
 
 
 def latents(bits=5, count=7):
@@ -42,7 +37,7 @@ def test_codes_are_cut_and_joined():
 
 @pytest.mark.parametrize("bits", [1, 2, 5])
 def test_entropies_are_those_of_all_codes(bits):
-    quantizer = LookupFree(bits, commitment=0.25, entropy=0.1)
+    quantizer = LookupFree(bits=bits, commitment=0.25, entropy=0.1)
     flat = latents(bits).flatten(0, 2)
     codebook = quantizer.vectors(torch.arange(2**bits))
     chances = (2 * flat @ codebook.T / 0.01).softmax(-1)
@@ -55,7 +50,7 @@ def test_entropies_are_those_of_all_codes(bits):
 def test_eighteen_bits_fit_in_memory():
     """The original holds 262,144 chances of every vector; here 512 twice."""
     flat = latents(18, 64).requires_grad_()
-    losses = LookupFree(18, commitment=0.25, entropy=0.1)(flat).losses
+    losses = LookupFree(bits=18, commitment=0.25, entropy=0.1)(flat).losses
     losses["entropy"].sum.backward()
     assert torch.isfinite(flat.grad).all()
 
@@ -63,9 +58,9 @@ def test_eighteen_bits_fit_in_memory():
 @pytest.mark.parametrize(
     "quantizer",
     [
-        LookupFree(5, commitment=0.25, entropy=0.1),
-        BitwiseLookupFree(5, commitment=0.1, entropy=0.1),
-        ProjectedLookupFree(5, 5, commitment=0.25, entropy=0.1, diversity=1.0, soft_clamp=0.0),
+        LookupFree(bits=5, commitment=0.25, entropy=0.1),
+        BitwiseLookupFree(bits=5, commitment=0.1, entropy=0.1),
+        ProjectedLookupFree(bits=5, commitment=0.25, entropy=0.1, diversity=1.0, soft_clamp=0.0),
     ],
 )
 def test_the_gradient_goes_straight_through_and_sure_even_use_is_best(quantizer):
@@ -84,7 +79,7 @@ def test_the_gradient_goes_straight_through_and_sure_even_use_is_best(quantizer)
 
 
 def test_every_finite_scalar_code_is_reached_and_comes_back():
-    quantizer = FiniteScalars(3, [4, 3, 5])
+    quantizer = FiniteScalars(levels=[4, 3, 5])
     codes = torch.arange(60).view(1, 6, 10)
     vectors = quantizer.vectors(codes)
     assert vectors.min() == -1
@@ -98,7 +93,7 @@ def test_every_finite_scalar_code_is_reached_and_comes_back():
 
 def test_spherical_codes_have_one_length_and_only_directions_count():
     quantizer = ProjectedLookupFree(
-        5, 5, commitment=1.0, entropy=0.1, diversity=1.0, soft_clamp=0.0, scale=2.0, spherical=True
+        bits=5, commitment=1.0, entropy=0.1, diversity=1.0, soft_clamp=0.0, scale=2.0, spherical=True
     )
     inputs = latents()
     quantized = quantizer(inputs)
@@ -111,7 +106,11 @@ def test_spherical_codes_have_one_length_and_only_directions_count():
 
 def test_the_commitment_of_bits_is_the_originals_with_its_gradient():
     inputs = latents().requires_grad_()
-    loss = BitwiseLookupFree(5, commitment=1.0, entropy=0.0, repeated=0.25)(inputs).losses["commitment"].mean
+    loss = (
+        BitwiseLookupFree(bits=5, commitment=1.0, entropy=0.0, repeated=0.25)(inputs)
+        .losses["commitment"]
+        .mean
+    )
     loss.backward()
     true = latents().requires_grad_()
     through = true + (true.sign() - true).detach()
@@ -123,7 +122,7 @@ def test_the_commitment_of_bits_is_the_originals_with_its_gradient():
 
 @pytest.mark.parametrize("clamped", [False, True])
 def test_symmetric_finite_scalars_lie_evenly_from_one_end_to_the_other(clamped):
-    quantizer = FiniteScalars(3, [2, 3, 4], symmetric=True, clamped=clamped)
+    quantizer = FiniteScalars(levels=[2, 3, 4], symmetric=True, clamped=clamped)
     vectors = quantizer.vectors(torch.arange(24))
     assert [sorted(set(column.tolist())) for column in vectors.T] == [
         [-1.0, 1.0],
@@ -137,7 +136,7 @@ def test_symmetric_finite_scalars_lie_evenly_from_one_end_to_the_other(clamped):
 
 def test_clamped_finite_scalars_are_linear_between_their_ends():
     """Of 5 levels, 0.3 stands for 0.3 x 2 of the steps from the middle, which is one."""
-    quantizer = FiniteScalars(1, [5], clamped=True)
+    quantizer = FiniteScalars(levels=[5], clamped=True)
     assert quantizer(torch.tensor([[0.3], [0.2], [-7.0]])).vectors.flatten().tolist() == [0.5, 0.0, -1.0]
 
 
@@ -146,7 +145,7 @@ def test_clamped_finite_scalars_are_linear_between_their_ends():
 )
 def test_an_entropy_that_is_no_sum_over_positions_is_of_a_whole_batch(diversity, offset, whole):
     quantizer = ProjectedLookupFree(
-        5, 5, commitment=0.25, entropy=0.1, diversity=diversity, soft_clamp=0.0, offset=offset
+        bits=5, commitment=0.25, entropy=0.1, diversity=diversity, soft_clamp=0.0, offset=offset
     )
     parts = (torch.full((2, 5), 0.001), torch.full((2, 5), 0.1))  # unsure ones, and surer ones
     signs = [each.sign() for each in parts]
@@ -186,7 +185,7 @@ def test_the_entropy_over_all_codes_together_is_a_loop_over_them():
     rows = softmaxed(flat.flatten(0, 2), all_signs(3, False), 0.01)
     single = sum(map(entropy_of, rows)) / 6
     even = -sum(p * math.log(p + 1e-5) for p in mean_of(rows))
-    quantizer = LookupFree(3, commitment=0.5, entropy=0.25, sure=3.0, even=2.0)
+    quantizer = LookupFree(bits=3, commitment=0.5, entropy=0.25, sure=3.0, even=2.0)
     losses = quantizer(flat).losses
     assert float(losses["entropy"].mean) == pytest.approx(3 * single - 2 * even, abs=1e-4)
     assert (float(losses["entropy"].count), losses["entropy"].weight) == (6.0, 0.25)
@@ -198,7 +197,7 @@ def test_the_entropy_over_all_codes_together_is_a_loop_over_them():
 def test_the_entropy_of_each_bit_is_a_loop_over_bits():
     """Show-o's: the chances of a bit are a softmax over its distances from -1 and 1, without a temperature."""
     flat = latents(3, 6).view(2, 1, 3, 3)
-    losses = BitwiseLookupFree(3, commitment=0.5, entropy=0.25)(10 * flat).losses
+    losses = BitwiseLookupFree(bits=3, commitment=0.5, entropy=0.25)(10 * flat).losses
     bits = [softmaxed(10 * column[:, None], [-1.0, 1.0], 1.0) for column in flat.flatten(0, 2).T]
     single = sum(entropy_of(row) for rows in bits for row in rows) / 18
     even = sum(entropy_of(mean_of(rows)) for rows in bits) / 3
@@ -219,12 +218,12 @@ PROJECTED = {"commitment": 0.5, "entropy": 0.25, "diversity": 2.0, "soft_clamp":
         {"scale": 3.0},
         {"scale": 3.0, "spherical": True},
         {"soft_clamp": 0.7},
-        {"sharpness": 0.1, "offset": 1.5},
+        {"offset": 1.5},
     ],
 )
 def test_the_projected_entropy_is_a_loop_over_all_codes(options):
     """vector-quantize-pytorch's, whose logarithms see no chance below 1e-5."""
-    quantizer = shaken(ProjectedLookupFree(5, 3, **(PROJECTED | options)))
+    quantizer = shaken(ProjectedLookupFree(width=5, bits=3, **(PROJECTED | options)))
     given, scale = noise(2, 1, 3, 5), options.get("scale", 1.0)
     weights = quantizer.state_dict()
     inner = given.flatten(0, 2) @ weights["project_in.weight"].T + weights["project_in.bias"]
@@ -241,7 +240,7 @@ def test_the_projected_entropy_is_a_loop_over_all_codes(options):
     torch.testing.assert_close(
         quantizer.vectors(quantized.codes).flatten(0, 2), vectors, rtol=1e-4, atol=1e-5
     )
-    rows = softmaxed(inner, codes, options.get("sharpness", 0.01))
+    rows = softmaxed(inner, codes, 0.01)
     entropy = sum(entropy_of(row, 1e-5) for row in rows) / 6 - 2 * entropy_of(mean_of(rows), 1e-5)
     if "offset" in options:
         entropy = math.log1p(math.exp(entropy + 1.5))
@@ -254,8 +253,8 @@ def test_the_projected_entropy_is_a_loop_over_all_codes(options):
 
 
 def test_bits_are_projected_only_where_their_number_differs():
-    assert not list(ProjectedLookupFree(5, 5, **PROJECTED).parameters())
-    quantizer = ProjectedLookupFree(5, 3, **PROJECTED)
+    assert not list(ProjectedLookupFree(width=5, bits=5, **PROJECTED).parameters())
+    quantizer = ProjectedLookupFree(width=5, bits=3, **PROJECTED)
     assert (quantizer.project_in.weight.shape, quantizer.project_out.weight.shape) == ((3, 5), (5, 3))
 
 
@@ -265,21 +264,13 @@ def test_a_batch_can_be_shared_out_only_without_the_entropy_of_its_mean():
 
     for entropy, even in ((0.0, 1.0), (1.0, 0.0), (0.0, 0.0), (1.0, 1.0)):
         whole = bool(entropy and even)
-        assert divisible(LookupFree(3, commitment=1.0, entropy=entropy, even=even)) != whole
+        assert divisible(LookupFree(bits=3, commitment=1.0, entropy=entropy, even=even)) != whole
         projected = PROJECTED | {"entropy": entropy, "diversity": even}
-        assert divisible(ProjectedLookupFree(3, 3, **projected)) != whole
-        assert divisible(BitwiseLookupFree(3, commitment=1.0, entropy=entropy)) == (not entropy)
+        assert divisible(ProjectedLookupFree(bits=3, **projected)) != whole
+        assert divisible(BitwiseLookupFree(bits=3, commitment=1.0, entropy=entropy)) == (not entropy)
 
 
-def test_defaults_are_those_of_the_projects():
-    def defaults(kind):
-        options = inspect.signature(kind).parameters.values()
-        return {each.name: each.default for each in options if each.default is not each.empty}
-
-    assert defaults(LookupFree) == {"sure": 1.0, "even": 1.0, "big_endian": False}
-    assert defaults(BitwiseLookupFree) == {"repeated": 0.25}
-    projected = {"sharpness": 0.01, "scale": 1.0, "spherical": False, "offset": None}
-    assert defaults(ProjectedLookupFree) == projected
-    assert LookupFree(3, commitment=1.0, entropy=1.0).big_endian is False
-    assert BitwiseLookupFree(3, commitment=1.0, entropy=1.0).big_endian is True
-    assert ProjectedLookupFree(3, 3, **PROJECTED).big_endian is True
+def test_the_order_of_the_bits_is_each_projects():
+    assert LookupFree(bits=3).big_endian is False
+    assert BitwiseLookupFree(bits=3).big_endian is True
+    assert ProjectedLookupFree(bits=3).big_endian is True

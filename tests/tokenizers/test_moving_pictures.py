@@ -1,4 +1,4 @@
-"""The tokenizers of moving pictures, and `lfq`: their networks round their quantizers, and Emu3's written out."""
+"""The tokenizers of moving pictures, and Open-MAGVIT2's: networks round quantizers, and Emu3's written out."""
 
 import pytest
 import torch
@@ -7,19 +7,20 @@ from torch.nn import functional
 
 from chiasm import parts
 from chiasm.errors import RecipeError
-from chiasm.tokenizers.lookup_free import LookupFree
 from chiasm.tokenizers.magvit import CausalConv3d
+from chiasm.tokenizers.quantizers.nearest import Nearest
 from chiasm.tokenizers.vqgan_video import VideoVQGAN
 
 
-def emu3(**options):
+def emu3(codes=(), **options):
+    """codes: options of its codebook."""
     spec = {
         "size": 8,
         "width": 32,
         "multipliers": [1, 2],
         "depth": 1,
         "attention_levels": [1],
-        "codebook_size": 12,
+        "quantizer": Nearest(**({"codebook_size": 12, "width": 4} | dict(codes))),
     }
     tokenizer = shaken(VideoVQGAN(**(spec | options)))
     generator = torch.Generator().manual_seed(3)
@@ -135,7 +136,8 @@ def test_emu3s_decoder_has_a_block_more_and_attention_where_asked_for():
 
 
 def test_options_of_emu3s_reach_its_codebook():
-    quantize = emu3(codebook_weight=2.0, commitment=0.5, revive_after=3, code_width=5).quantize
+    codes = {"codebook_weight": 2.0, "commitment": 0.5, "revive_after": 3, "width": 5}
+    quantize = emu3(codes).quantize
     assert (quantize.codebook_weight, quantize.commitment, quantize.revival.after) == (2.0, 0.5, 3)
     assert quantize.embedding.weight.shape == (12, 5)
     assert emu3().quantize.revival is None
@@ -144,20 +146,18 @@ def test_options_of_emu3s_reach_its_codebook():
             emu3(downsample_time=downsample)
 
 
-LOOKUP_FREE = {"size": 16, "width": 32, "multipliers": [2, 1, 1], "depth": 1, "bits": 5}
-WEIGHTS = {"commitment": 0.5, "entropy": 0.25, "sure": 2.0, "even": 3.0}
+LOOKUP_FREE = {"size": 16, "width": 32, "multipliers": [2, 1, 1], "depth": 1}
+CODES = {"type": "lfq", "bits": 5, "commitment": 0.5}
 
 
-@pytest.mark.parametrize("name", ["lfq", "lfq_video"])
-def test_open_magvit2s_are_their_networks_round_signs(name):
-    tokenizer = shaken(parts.build("image_tokenizer", {"type": name, **LOOKUP_FREE, **WEIGHTS}))
+@pytest.mark.parametrize("name", ["open_magvit2", "open_magvit2_video"])
+def test_open_magvit2s_are_their_networks_round_a_quantizer(name):
+    tokenizer = shaken(parts.build("image_tokenizer", {"type": name, **LOOKUP_FREE, "quantizer": CODES}))
     pixels = pictures(2, 3, 16, 16)
     assert (tokenizer.grid, tokenizer.codebook_size) == ((4, 4), 32)
-    assert isinstance(tokenizer.quantize, LookupFree)
-    assert {each: getattr(tokenizer.quantize, each) for each in WEIGHTS} == WEIGHTS
-    assert not tokenizer.quantize.big_endian
+    assert (tokenizer.quantize.name, tokenizer.quantize.commitment) == ("lfq", 0.5)
     vectors = noise(2, 4, 4, 5)
-    if name == "lfq":
+    if name == "open_magvit2":
         inner, codes = 2 * pixels - 1, vectors.permute(0, 3, 1, 2)
         features, made = tokenizer.encoder(inner), (tokenizer.decoder(codes) + 1) / 2
     else:
@@ -170,8 +170,10 @@ def test_open_magvit2s_are_their_networks_round_signs(name):
     assert {key.split(".")[4] for key in blocks} == {"0"}
 
 
-def test_frames_keep_their_order_in_lfq_video():
-    tokenizer = shaken(parts.build("image_tokenizer", {"type": "lfq_video", **LOOKUP_FREE}))
+def test_frames_keep_their_order_in_open_magvit2s():
+    tokenizer = shaken(
+        parts.build("image_tokenizer", {"type": "open_magvit2_video", **LOOKUP_FREE, "quantizer": CODES})
+    )
     video = pictures(2, 3, 3, 16, 16)
     features = tokenizer.encoder((2 * video - 1).transpose(1, 2))
     torch.testing.assert_close(tokenizer.video_latents(video), features.permute(0, 2, 3, 4, 1))

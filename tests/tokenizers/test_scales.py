@@ -66,13 +66,18 @@ def test_everything_learns_and_the_loss_falls(make):
 @pytest.mark.parametrize(
     ("name", "options", "frames", "grids"),
     [
-        ("lfq_video", {"bits": 5}, (1, 5, 9), (1, 2, 3)),
-        ("vqgan_video", {"attention_levels": [2], "codebook_size": 12}, (4, 8), (1, 2)),
+        ("open_magvit2_video", {"quantizer": {"type": "lfq", "bits": 5}}, (1, 5, 9), (1, 2, 3)),
+        ("vqgan_video", {"attention_levels": [2], "quantizer": {"type": "nearest"}}, (4, 8), (1, 2)),
     ],
 )
 def test_videos_become_grids_and_frames_again(name, options, frames, grids):
     torch.manual_seed(0)
-    options = {**SMALL, "size": 16, **options, "multipliers": [2, 2, 1] if name == "lfq_video" else [1, 1, 1]}
+    options = {
+        **SMALL,
+        "size": 16,
+        **options,
+        "multipliers": [2, 2, 1] if name == "open_magvit2_video" else [1, 1, 1],
+    }
     tokenizer = parts.build("image_tokenizer", {"type": name, **options}).eval()
     for count, made in zip(frames, grids, strict=True):
         video = torch.rand(2, count, 3, 16, 16)

@@ -1,4 +1,4 @@
-"""The VQGANs: their networks and codebooks written out, gradients, learning, defaults, and what they refuse."""
+"""VQGAN with every quantizer: networks and codebooks written out, gradients, learning, defaults, errors."""
 
 import inspect
 
@@ -10,21 +10,28 @@ from chiasm import parts
 from chiasm.errors import ChiasmError, RecipeError
 from chiasm.losses import objective
 from chiasm.stepwise import after_step
-from chiasm.tokenizers.vqgan import VQGAN, Codebook, choice_entropy
+from chiasm.tokenizers.entropy import choice_entropy
+from chiasm.tokenizers.quantizers.nearest import Nearest
+from chiasm.tokenizers.vqgan import VQGAN
 
-NAMES = ["vqgan", "vqgan_gumbel", "vqgan_cosine"]
+# Of every quantizer, options of 12 codes or more.
+SMALL = {
+    "cosine": {"codebook_size": 12},
+    "fsq": {"levels": [4, 3]},
+    "gumbel": {"codebook_size": 12, "width": 8},
+    "lfq": {"bits": 4},
+    "lfq_bitwise": {"bits": 4},
+    "lfq_projected": {"bits": 4, "width": 6},
+    "nearest": {"codebook_size": 12, "width": 8},
+    "unit": {"codebook_size": 12, "width": 8},
+}
+NAMES = parts.names("quantizer")
 
 
 def tiny(name, **options):
-    spec = {
-        "size": 16,
-        "width": 32,
-        "multipliers": [1, 1],
-        "depth": 1,
-        "latent_width": 8,
-        "codebook_size": 12,
-    }
-    return parts.build("image_tokenizer", {"type": name, **spec, **options})
+    spec = {"size": 16, "width": 32, "multipliers": [1, 1], "depth": 1, "latent_width": 8}
+    spec["quantizer"] = {"type": name, **SMALL[name]}
+    return parts.build("image_tokenizer", {"type": "vqgan", **spec, **options})
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -62,8 +69,9 @@ def test_every_parameter_learns_and_the_loss_falls(name):
 def test_bad_input_is_refused_in_words(name):
     with pytest.raises(ChiasmError, match=r"\(3, 16, 20\) given to a tokenizer of \(3, 16, 16\)"):
         tiny(name).encode(torch.rand(1, 3, 16, 20))
-    with pytest.raises(ChiasmError, match="codes from 0 to 12 given to a tokenizer of 12 codes"):
-        tiny(name).decode(torch.arange(13).clamp(max=12).repeat(5)[:64].view(1, 8, 8))
+    count = tiny(name).codebook_size
+    with pytest.raises(ChiasmError, match=f"codes from 0 to {count} given to a tokenizer of {count} codes"):
+        tiny(name).decode(torch.arange(64).clamp(max=count).view(1, 8, 8))
     with pytest.raises(ChiasmError, match="grid"):
         tiny(name).decode(torch.zeros(1, 4, 8, dtype=torch.long))
     with pytest.raises(RecipeError, match="size 15 is no multiple of 2"):
@@ -72,8 +80,12 @@ def test_bad_input_is_refused_in_words(name):
         tiny(name, width=48)
 
 
+def nearest(codebook_size, width, **options):
+    return Nearest(codebook_size=codebook_size, width=width, **options)
+
+
 def test_the_nearest_code_is_taken_and_the_gradient_goes_straight_through():
-    codebook = Codebook(3, 2, codebook_weight=1.0, commitment=1.0)
+    codebook = nearest(3, 2, codebook_weight=1.0, commitment=1.0)
     codebook.embedding.weight.data = torch.tensor([[0.0, 0], [1, 0], [0, 2]])
     latents = torch.tensor([0.9, 0.2]).view(1, 1, 1, 2).requires_grad_()
     quantized = codebook(latents)
@@ -84,52 +96,48 @@ def test_the_nearest_code_is_taken_and_the_gradient_goes_straight_through():
 
 
 SHAPE = {"size": 16, "width": 32, "multipliers": [1, 2, 1]}
-NETWORKS = {  # of each part: options, levels of the encoder and of the decoder that attend, whether the latents do
-    "vqgan": ({"attention_sizes": [8], "latent_width": 6, "code_width": 5, "codebook_size": 12}, {1}, {1}, True),
-    "vqgan, plain": (
+NETWORKS = {  # options, levels of the encoder and of the decoder that attend, whether the latents do
+    "nearest": (
+        {"attention_sizes": [8], "latent_width": 6, "quantizer": {"type": "nearest", "width": 5}}, {1}, {1}, True,
+    ),
+    "plain": (
         {"attention_sizes": [], "convolved": False, "middle_attention": False, "decoder_multipliers": [2, 1, 1]},
-        set(),
-        set(),
-        False,
+        set(), set(), False,
     ),
-    "vqgan_gumbel": ({"attention_sizes": [16, 4], "latent_width": 6, "codebook_size": 7}, {0, 2}, {0, 2}, True),
-    "vqgan_gumbel, plain": ({"convolved": False, "attention_sizes": []}, set(), set(), True),
-    "vqgan_cosine": ({"latent_width": 6, "decoder_multipliers": [2, 1, 1]}, {2}, {2}, True),
-    "vqgan_unit": ({"latent_width": 6, "code_width": 5}, {2}, {2}, True),
-    "vqgan_fsq": ({"attention_sizes": [8], "levels": [4, 3]}, {1}, {1}, True),
-    "vqgan_fsq, projected": ({"attention_sizes": [], "levels": [4, 3], "code_width": 5}, set(), set(), True),
-    "vqgan_lfq": ({"attention_sizes": [8], "bits": 4}, {1}, {1}, True),
-    "vqgan_lfq, projected": ({"attention_sizes": [], "bits": 4, "code_width": 5}, set(), set(), True),
-    "vqgan_bits": (
-        {"attention_sizes": [8], "bits": 4, "decoder_multipliers": [2, 1, 1], "depths": [1, 2, 1],
-         "decoder_depths": [2, 1, 1]},
-        {1},
-        {1},
-        True,
+    "gumbel": ({"attention_sizes": [16, 4], "quantizer": {"type": "gumbel", "width": 6}}, {0, 2}, {0, 2}, True),
+    "cosine": ({"latent_width": 6, "attention_sizes": [4], "quantizer": {"type": "cosine"}}, {2}, {2}, True),
+    "unit": ({"attention_sizes": [4], "quantizer": {"type": "unit", "width": 5}}, {2}, {2}, True),
+    "fsq": ({"attention_sizes": [8], "quantizer": {"type": "fsq", "levels": [4, 3]}}, {1}, {1}, True),
+    "fsq, projected": (
+        {"attention_sizes": [], "quantizer": {"type": "fsq", "levels": [4, 3], "width": 5}}, set(), set(), True,
     ),
-    "vqgan_muse": ({"attention_sizes": [8], "depth": 2}, {1}, {1}, False),
-    "vqgan_muse, of depths": (
-        {"attention_sizes": [8, 4], "decoder_depths": [2, 1, 2], "decoder_multipliers": [2, 1, 1],
-         "decoder_width": 64, "decoder_middle": 2, "middle_attention": True, "convolved": False},
-        set(),
-        {2},
-        True,
+    "lfq": ({"attention_sizes": [8], "kernel": 3, "quantizer": {"type": "lfq", "bits": 4}}, {1}, {1}, True),
+    "lfq_projected": (
+        {"attention_sizes": [], "quantizer": {"type": "lfq_projected", "bits": 4, "width": 5}}, set(), set(), True,
+    ),
+    "lfq_bitwise, as Show-o": (
+        {"attention_sizes": [8], "decoder_multipliers": [2, 1, 1], "depth": [1, 2, 1], "latent_width": 4,
+         "decoder_depths": [2, 1, 1], "quantizer": {"type": "lfq_bitwise", "bits": 4}},
+        {1}, {1}, True,
+    ),
+    "as open-muse": (
+        {"attention_sizes": [8], "depth": 2, "signed": False, "middle_attention": False}, {1}, {1}, False,
+    ),
+    "as open-muse, of depths": (
+        {"attention_sizes": [], "decoder_attention_sizes": [4], "decoder_depths": [2, 1, 2],
+         "decoder_multipliers": [2, 1, 1], "decoder_width": 64, "decoder_middle": 2, "signed": False,
+         "convolved": False},
+        set(), {2}, True,
     ),
 }  # fmt: skip
 
 
 @pytest.fixture(params=NETWORKS)
 def network(request):
-    """A part of small size, with what is expected of its attention."""
+    """A network of small size, with what is expected of its attention."""
     options, *attending = NETWORKS[request.param]
-    name = request.param.partition(",")[0]
-    own = {} if "depths" in options else {"depth": 1}
-    return (
-        name,
-        shaken(parts.build("image_tokenizer", {"type": name, **SHAPE, **own, **options})),
-        options,
-        attending,
-    )
+    spec = {"type": "vqgan", "depth": 1, "quantizer": {"type": "nearest", "codebook_size": 12}}
+    return shaken(parts.build("image_tokenizer", {**spec, **SHAPE, **options})), options, attending
 
 
 def under(tokenizer, prefix):
@@ -137,18 +145,17 @@ def under(tokenizer, prefix):
 
 
 def test_latents_and_pixels_are_those_of_the_networks_written_out(network):
-    name, tokenizer, _, _ = network
+    tokenizer, options, _ = network
+    signed = options.get("signed", True)
     pixels, weights = pictures(2, 3, 16, 16), tokenizer.state_dict()
-    inner = (
-        pixels if name == "vqgan_muse" else 2 * pixels - 1
-    )  # open-muse's reads and writes pixels in [0, 1]
+    inner = 2 * pixels - 1 if signed else pixels
     expected = convolve(encode(inner, under(tokenizer, "encoder."), 3), weights, "quant_conv")
     latents = tokenizer.latents(pixels)
     torch.testing.assert_close(latents, expected.permute(0, 2, 3, 1), rtol=1e-4, atol=1e-4)
     vectors = noise(2, 4, 4, latents.shape[-1])
     expected = convolve(vectors.permute(0, 3, 1, 2), weights, "post_quant_conv")
     expected = decode(expected, under(tokenizer, "decoder."), 3)
-    expected = expected if name == "vqgan_muse" else (expected + 1) / 2
+    expected = (expected + 1) / 2 if signed else expected
     torch.testing.assert_close(tokenizer.render(vectors), expected, rtol=1e-4, atol=1e-4)
 
 
@@ -163,10 +170,10 @@ def levels(tokenizer, side, kind):
 
 
 def test_blocks_and_attention_are_as_many_as_its_options_say(network):
-    _, tokenizer, options, (down, up, middle) = network
+    tokenizer, options, (down, up, middle) = network
     depth = options.get("depth", 1)
-    depths = options.get("depths", [depth] * 3)
-    decoder_depths = options.get("decoder_depths", [depth + 1] * 3)
+    depths = depth if isinstance(depth, list) else [depth] * 3
+    decoder_depths = options.get("decoder_depths", [each + 1 for each in depths])
     assert levels(tokenizer, "encoder.down.", "block") == dict(enumerate(depths))
     assert levels(tokenizer, "decoder.up.", "block") == dict(enumerate(decoder_depths))
     assert levels(tokenizer, "encoder.down.", "attn") == {level: depths[level] for level in down}
@@ -185,51 +192,27 @@ def test_blocks_and_attention_are_as_many_as_its_options_say(network):
         assert len(tokenizer.decoder.up[level].block[0].conv1.weight) == width * multiplier
 
 
-def test_a_level_of_muses_encoder_with_one_block_does_not_attend():
-    tokenizer = parts.build(
-        "image_tokenizer", {"type": "vqgan_muse", **SHAPE, "depth": 1, "attention_sizes": [8]}
-    )
-    assert levels(tokenizer, "encoder.down.", "attn") == {}
-    assert levels(tokenizer, "decoder.up.", "attn") == {1: 2}
-
-
 @pytest.mark.parametrize(
-    ("name", "options", "message"),
+    ("options", "message"),
     [
-        (
-            "vqgan",
-            {"decoder_multipliers": [1, 1]},
-            r"multipliers \[1, 2, 1\] and decoder_multipliers \[1, 1\]",
-        ),
-        ("vqgan_muse", {"decoder_multipliers": [1, 1]}, "one number for every level"),
-        ("vqgan_muse", {"decoder_depths": [1, 1]}, "one number for every level"),
-        (
-            "vqgan_bits",
-            {"depths": [1, 1], "decoder_multipliers": [1] * 3, "decoder_depths": [1] * 3},
-            "one number",
-        ),
-        (
-            "vqgan_bits",
-            {"depths": [1] * 3, "decoder_multipliers": [1] * 2, "decoder_depths": [1] * 3},
-            "one number",
-        ),
-        (
-            "vqgan_bits",
-            {"depths": [1] * 3, "decoder_multipliers": [1] * 3, "decoder_depths": [1] * 2},
-            "one number",
-        ),
-        ("vqgan_fsq", {"levels": [3, 2]}, "with 2 of them one is never reached"),
-        ("vqgan_fsq", {"levels": [2**12, 2**12, 3]}, "more than 16777216 codes"),
+        ({"decoder_multipliers": [1, 1]}, "one number for every level; there are 3 multipliers"),
+        ({"decoder_depths": [1, 1]}, "one number for every level"),
+        ({"depth": [1, 1]}, "one number for every level"),
+        ({"absolute": 0.0}, "absolute and squared are 0; nothing is learnt"),
+        ({"quantizer": {"type": "fsq", "levels": [3, 2]}}, "with 2 of them one is never reached"),
+        ({"quantizer": {"type": "fsq", "levels": [2**12, 2**12, 3]}}, "more than 16777216 codes"),
+        ({"quantizer": {"type": "fsk"}}, r"no quantizer 'fsk'; did you mean 'fsq'"),
     ],
 )
-def test_options_that_do_not_fit_together_are_refused(name, options, message):
+def test_options_that_do_not_fit_together_are_refused(options, message):
     with pytest.raises(RecipeError, match=message):
-        parts.build("image_tokenizer", {"type": name, **SHAPE, **options})
+        parts.build("image_tokenizer", {"type": "vqgan", "quantizer": {"type": "cosine"}, **SHAPE, **options})
 
 
 def test_by_default_it_is_the_published_network():
-    """taming-transformers' vqgan_imagenet_f16_1024; critics, entropy and revival are not of it."""
+    """taming-transformers' vqgan_imagenet_f16_1024; critics are not of it."""
     defaults = {each.name: each.default for each in inspect.signature(VQGAN).parameters.values()}
+    assert defaults.pop("quantizer") is inspect.Parameter.empty  # taming's is `nearest`
     assert defaults == {
         "size": 256,
         "width": 128,
@@ -237,17 +220,29 @@ def test_by_default_it_is_the_published_network():
         "depth": 2,
         "attention_sizes": [16],
         "latent_width": 256,
-        "code_width": 256,
-        "codebook_size": 1024,
-        "codebook_weight": 0.25,
-        "commitment": 1.0,
+        "kernel": 1,
         "middle_attention": True,
         "convolved": True,
+        "decoder_width": 0,
         "decoder_multipliers": [],
-        "entropy": 0.0,
+        "decoder_depths": [],
+        "decoder_middle": 0,
+        "decoder_attention_sizes": None,
+        "signed": True,
+        "absolute": 1.0,
+        "squared": 0.0,
         "critics": [],
-        "revive_after": 0,
     }
+
+
+@pytest.mark.parametrize(("absolute", "squared"), [(1.0, 0.0), (0.0, 1.0), (0.5, 2.0)])
+def test_the_error_of_pixels_is_absolute_squared_or_both(absolute, squared):
+    made, pixels = pictures(2, 3, 4, 4), pictures(2, 3, 4, 4, seed=5)
+    loss = tiny("nearest", absolute=absolute, squared=squared).reconstruction(made, pixels)
+    error = (2 * made - 1) - (2 * pixels - 1)
+    expected = absolute * error.abs().sum() + squared * (error**2).sum()
+    assert float(loss.sum) == pytest.approx(float(expected), rel=1e-5)
+    assert float(loss.count) == made.numel()
 
 
 def entropy_of(chances):
@@ -269,7 +264,7 @@ def test_the_entropy_of_choices_is_llamagens():
 
 @pytest.mark.parametrize("entropy", [0.0, 0.5])
 def test_codebook_and_latents_each_feel_the_loss_that_is_theirs(entropy):
-    codebook = Codebook(3, 2, codebook_weight=2.0, commitment=0.25, entropy=entropy)
+    codebook = nearest(3, 2, codebook_weight=2.0, commitment=0.25, entropy=entropy)
     codebook.embedding.weight.data = torch.tensor([[0.0, 0], [1, 0], [0, 2]])
     latents = torch.tensor([[0.9, 0.2], [0.1, 1.5]]).view(2, 1, 1, 2).requires_grad_()
     losses = codebook(latents).losses
@@ -295,7 +290,7 @@ def test_codebook_and_latents_each_feel_the_loss_that_is_theirs(entropy):
 
 
 def test_codes_begin_small_and_even_and_are_looked_up_by_distance():
-    codebook = Codebook(50, 4, codebook_weight=1.0, commitment=1.0)
+    codebook = nearest(50, 4, codebook_weight=1.0, commitment=1.0)
     weights = codebook.embedding.weight.detach()
     assert -1 / 50 <= float(weights.min()) < -0.9 / 50
     assert 0.9 / 50 < float(weights.max()) <= 1 / 50
@@ -306,7 +301,7 @@ def test_codes_begin_small_and_even_and_are_looked_up_by_distance():
 
 
 def test_dead_codes_are_noted_in_training_only():
-    codebook = Codebook(4, 2, codebook_weight=1.0, commitment=1.0, revive_after=3)
+    codebook = nearest(4, 2, codebook_weight=1.0, commitment=1.0, revive_after=3)
     assert codebook.revival.after == 3
     codebook.eval()(noise(2, 1, 1, 2))
     after_step(codebook)
@@ -316,10 +311,12 @@ def test_dead_codes_are_noted_in_training_only():
     assert torch.equal(codebook.revival.idle == 0, torch.bincount(codes.flatten(), minlength=4) > 0)
 
 
-def test_options_of_a_vqgan_reach_its_codebook():
+def test_options_of_a_quantizer_reach_it_and_its_width_the_network():
     options = {"codebook_weight": 2.0, "commitment": 0.125, "entropy": 0.5}
-    tokenizer = VQGAN(**SHAPE, depth=1, codebook_size=9, code_width=5, revive_after=4, **options)
+    codes = {"type": "nearest", "codebook_size": 9, "width": 5, "revive_after": 4, **options}
+    tokenizer = parts.build("image_tokenizer", {"type": "vqgan", **SHAPE, "depth": 1, "quantizer": codes})
     assert {name: getattr(tokenizer.quantize, name) for name in options} == options
     assert tokenizer.quantize.embedding.weight.shape == (9, 5)
+    assert tokenizer.codebook_size == 9
     assert tokenizer.quantize.revival.after == 4
     assert tokenizer.quant_conv.weight.shape == (5, 256, 1, 1)

@@ -17,8 +17,9 @@ from chiasm.training.loop import Training
 QUIET = Console(quiet=True)
 VIDEO = {
     "vqgan_video": {"size": 16, "width": 32, "multipliers": [1, 1], "depth": 1, "attention_levels": [1],
-                    "codebook_size": 16},
-    "lfq_video": {"size": 16, "width": 32, "multipliers": [1, 2, 2], "depth": 1, "bits": 5},
+                    "quantizer": {"type": "nearest", "codebook_size": 16, "width": 4}},
+    "open_magvit2_video": {"size": 16, "width": 32, "multipliers": [1, 2, 2], "depth": 1,
+                           "quantizer": {"type": "lfq", "bits": 5}},
 }  # fmt: skip
 
 
@@ -96,7 +97,7 @@ def test_a_part_that_joins_others_does_not_stand_alone(tmp_path):
         train(load_recipe(recipe), tmp_path / "run", console=QUIET)
 
 
-@pytest.mark.parametrize(("name", "frames"), [("vqgan_video", 4), ("lfq_video", 5)])
+@pytest.mark.parametrize(("name", "frames"), [("vqgan_video", 4), ("open_magvit2_video", 5)])
 def test_a_tokenizer_of_moving_pictures_learns_from_clips(name, frames, tmp_path):
     train(moving(name, frames), tmp_path / "run", console=QUIET)
     tokenizer = chiasm.load(tmp_path / "run").image_tokenizer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any
 
 import torch
 from einops import repeat
@@ -16,47 +16,24 @@ from chiasm.errors import ChiasmError, RecipeError
 from chiasm.losses import Loss
 from chiasm.stepwise import Stepwise
 from chiasm.tokenizers import ImageTokenizer, VideoTokenizer
-
-
-class Quantized(NamedTuple):
-    """Latents replaced by codes.
-
-    vectors: the codes' vectors; the gradient passes straight to the latents.
-    losses: what trains the codebook and holds the latents to it, by name.
-    """
-
-    vectors: Float[Tensor, "n h w c"]
-    codes: Int[Tensor, "n gh gw"]
-    losses: dict[str, Loss]
-
-
-class Quantizer(nn.Module):
-    """Interface of an autoencoder's middle. With one code a position, (gh, gw) is (h, w)."""
-
-    @abstractmethod
-    def forward(self, latents: Float[Tensor, "n h w c"]) -> Quantized: ...
-
-    @abstractmethod
-    def encode(self, latents: Float[Tensor, "n h w c"]) -> Int[Tensor, "n gh gw"]: ...
-
-    @abstractmethod
-    def vectors(self, codes: Int[Tensor, "n gh gw"]) -> Float[Tensor, "n h w c"]: ...
+from chiasm.tokenizers.quantizers import Quantized, Quantizer
 
 
 class QuantizedAutoencoder(ImageTokenizer, Stepwise):
-    """A part adds `latents`, `render` and its quantizer; `factor` is the pixels along the side of a latent."""
+    """A network round a quantizer: it adds `latents` and `render`; `factor` is the pixels along a latent's side."""
 
-    quantize: Quantizer
+    quantize: Any  # a Quantizer; replays of the originals ask some for more than its interface
 
-    def __init__(self, *, size: int, factor: int, codebook_size: int, critics: Sequence[Critic] = ()):
+    def __init__(self, *, size: int, factor: int, quantizer: Quantizer, critics: Sequence[Critic] = ()):
         super().__init__()
         if size % factor:
             raise RecipeError(f"image_tokenizer {self.name!r}: size {size} is no multiple of {factor}")
-        self.size, self.factor, self.codebook_size = size, factor, codebook_size
+        self.size, self.factor, self.codebook_size = size, factor, quantizer.codebook_size
+        self.quantize = quantizer
         # A moving average of how often each code is used; only looked at, so it is not saved.
         self.frequency: Tensor
         self._uses: list[Tensor] = []  # of each code, since the last step
-        self.register_buffer("frequency", torch.zeros(codebook_size), persistent=False)
+        self.register_buffer("frequency", torch.zeros(quantizer.codebook_size), persistent=False)
         self.critics = nn.ModuleList(critics)
 
     @property
@@ -112,12 +89,10 @@ class QuantizedAutoencoder(ImageTokenizer, Stepwise):
     def health(self) -> dict[str, float]:
         """Share of codes used of late, and perplexity of their use."""
         share = self.frequency / self.frequency.sum().clamp(min=1e-9)
-        told = {
+        return {
             "codebook_use": float((share > 1e-3 / len(share)).float().mean()),
             "perplexity": float(torch.special.entr(share).sum().exp()),
-        }
-        revival = getattr(self.quantize, "revival", None)
-        return told if revival is None else told | {"revived": float(revival.revived)}
+        } | self.quantize.health()
 
     def _count(self, codes: Int[Tensor, ...]) -> None:
         if self.training:
@@ -148,7 +123,7 @@ class QuantizedAutoencoder(ImageTokenizer, Stepwise):
 
 
 class VideoAutoencoder(QuantizedAutoencoder, VideoTokenizer):
-    """A part adds `video_latents` and `render_video`; a picture is a video of the same frame `still` times."""
+    """A network adds `video_latents` and `render_video`; a picture is a video of the same frame `still` times."""
 
     still = 1
 

@@ -28,11 +28,11 @@ from chiasm.critics import Critic
 from chiasm.errors import RecipeError
 from chiasm.losses import Loss
 from chiasm.tokenizers import join_scales, split_scales
-from chiasm.tokenizers.autoencoder import Quantized, Quantizer
 from chiasm.tokenizers.convolutional import nearest
+from chiasm.tokenizers.quantizers import Quantized, Quantizer
 from chiasm.tokenizers.revival import Revival
 from chiasm.tokenizers.vq import foreground_weight
-from chiasm.tokenizers.vqgan import Autoencoder
+from chiasm.tokenizers.vqgan import VQGAN
 
 
 class ResidualScales(Quantizer):
@@ -59,6 +59,7 @@ class ResidualScales(Quantizer):
         revive_after: int = 0,
     ):
         super().__init__()
+        self.codebook_size, self.width = codebook_size, width
         self.revival = Revival(codebook_size, revive_after) if revive_after else None
         self.scales, self.blend, self.cosine = tuple(scales), blend, cosine
         self.codebook_weight, self.commitment = codebook_weight, commitment
@@ -84,6 +85,9 @@ class ResidualScales(Quantizer):
         }
         vectors = target + (made[-1] - target).detach()
         return Quantized(rearrange(vectors, "n c h w -> n h w c"), join_scales(codes), losses)
+
+    def health(self) -> dict[str, float]:
+        return {} if self.revival is None else {"revived": float(self.revival.revived)}
 
     def encode(self, latents: Float[Tensor, "n h w c"]) -> Int[Tensor, "n 1 l"]:
         return join_scales(self._refine(rearrange(latents, "n h w c -> n c h w"))[0])
@@ -160,7 +164,7 @@ def nearest_convolution(index: int, scales: int, convolutions: int) -> int:
     return int(np.abs(places - index / max(scales - 1, 1)).argmin())
 
 
-class MultiScale(Autoencoder, name="multi_scale"):
+class MultiScale(VQGAN, name="multi_scale"):
     """VAR's multi-scale residual VQ-VAE (arXiv 2404.02905) and its training, which was never released.
 
     The training adds to the reconstruction the losses of VAR's quantizer; the paper's perceptual and adversarial
@@ -219,23 +223,22 @@ class MultiScale(Autoencoder, name="multi_scale"):
             depth=depth,
             attention_sizes=[scales[-1]],
             latent_width=code_width,
-            code_width=code_width,
-            codebook_size=codebook_size,
             kernel=kernel,
+            quantizer=ResidualScales(
+                codebook_size,
+                code_width,
+                scales,
+                convolutions=convolutions,
+                blend=blend,
+                cosine=cosine,
+                codebook_weight=codebook_weight,
+                commitment=commitment,
+                revive_after=revive_after,
+            ),
+            squared=squared,
             critics=critics,
         )
-        self.squared, self.foreground = squared, foreground
-        self.quantize = ResidualScales(
-            codebook_size,
-            code_width,
-            scales,
-            convolutions=convolutions,
-            blend=blend,
-            cosine=cosine,
-            codebook_weight=codebook_weight,
-            commitment=commitment,
-            revive_after=revive_after,
-        )
+        self.foreground = foreground
 
     def reconstruction(self, made: Float[Tensor, "*n 3 h w"], pixels: Float[Tensor, "*n 3 h w"]) -> Loss:
         error = 2 * (made - pixels)

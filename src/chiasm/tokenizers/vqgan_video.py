@@ -11,31 +11,20 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from chiasm.bounds import (
-    Batches,
-    Cells,
-    CodebookSize,
-    Count,
-    Depth,
-    Heads,
-    Multipliers,
-    Pixels,
-    Weight,
-    Width,
-)
+from chiasm.bounds import Cells, Count, Depth, Heads, Multipliers, Pixels, Width
 from chiasm.critics import Critic
 from chiasm.errors import RecipeError
 from chiasm.tokenizers.autoencoder import VideoAutoencoder
 from chiasm.tokenizers.convolutional import ConvDecoder, ConvEncoder, norm
-from chiasm.tokenizers.vqgan import Codebook
+from chiasm.tokenizers.quantizers import Quantizer
 
 
 class VideoVQGAN(VideoAutoencoder, name="vqgan_video"):
     """Emu3's vision tokenizer (arXiv 2409.18869): a VQGAN frame by frame, with causal convolutions over time.
 
     Time is halved behind the frames' encoder and doubled before their decoder, whose normalisations are told the
-    codes of their place. A picture is one frame repeated as often as time is downsampled. The original's training
-    is not public; here it is VQGAN's.
+    codes of their place. A picture is one frame repeated as often as time is downsampled. Emu3's quantizer is
+    `nearest`, of 32,768 codes of 4 channels. The original's training is not public; here it is VQGAN's.
 
     Args:
         size: height and width of the frames in pixels.
@@ -44,13 +33,9 @@ class VideoVQGAN(VideoAutoencoder, name="vqgan_video"):
         depth: residual blocks a level, and behind the convolutions over time.
         attention_levels: levels (from 0, full resolution) with self-attention; the lowest has it always.
         heads: of every self-attention.
-        code_width: length of a code's vector, and channels that the encoder puts out.
-        codebook_size: number of codes.
         downsample_time: frames of one grid of codes, a power of two.
-        codebook_weight: weight of the loss that moves the codes.
-        commitment: weight of the loss that moves the latents.
+        quantizer: what makes codes of the latents; the encoder puts out as many channels as it takes.
         critics: what else is asked of its pictures in training: a perceptual loss, a discriminator.
-        revive_after: steps without a use after which a code is given a new place; 0 = never, as the original.
     """
 
     def __init__(
@@ -62,34 +47,21 @@ class VideoVQGAN(VideoAutoencoder, name="vqgan_video"):
         depth: Depth = 2,
         attention_levels: list[Count] = [3],  # noqa: B006
         heads: Heads = 1,
-        code_width: Width = 4,
-        codebook_size: CodebookSize = 32768,
         downsample_time: Cells = 4,
-        codebook_weight: Weight = 1.0,
-        commitment: Weight = 0.25,
+        quantizer: Quantizer,
         critics: list[Critic] = [],  # noqa: B006
-        revive_after: Batches = 0,
     ):
         if downsample_time & (downsample_time - 1):
             raise RecipeError(
                 f"image_tokenizer 'vqgan_video': downsample_time is {downsample_time}; it must be a power of two"
             )
-        super().__init__(
-            size=size, factor=2 ** (len(multipliers) - 1), codebook_size=codebook_size, critics=critics
-        )
-        self.still = downsample_time
+        super().__init__(size=size, factor=2 ** (len(multipliers) - 1), quantizer=quantizer, critics=critics)
+        self.still, code_width = downsample_time, quantizer.width
         halvings = downsample_time.bit_length() - 1
         self.encoder = _Encoder(width, multipliers, depth, code_width, attention_levels, halvings, heads)
         self.decoder = _Decoder(width, multipliers, depth, code_width, attention_levels, halvings, heads)
         self.quant_conv = _CausalConv3d(code_width, code_width, (3, 1, 1))
         self.post_quant_conv = _CausalConv3d(code_width, code_width, (3, 1, 1))
-        self.quantize = Codebook(
-            codebook_size,
-            code_width,
-            codebook_weight=codebook_weight,
-            commitment=commitment,
-            revive_after=revive_after,
-        )
 
     def video_latents(self, video: Float[Tensor, "n t 3 h w"]) -> Float[Tensor, "n u gh gw c"]:
         return rearrange(self.quant_conv(self.encoder(2 * video - 1)), "n c u gh gw -> n u gh gw c")
@@ -106,7 +78,7 @@ class VideoVQGAN(VideoAutoencoder, name="vqgan_video"):
             "multipliers": [1, 1, 1],
             "depth": 1,
             "attention_levels": [2],
-            "codebook_size": 16,
+            "quantizer": {"type": "nearest", "codebook_size": 16, "width": 4},
         }
 
 

@@ -123,9 +123,14 @@ def _part(
         "multipliers": list(config.get(multipliers, (1, 2, 2, 4))),
         "depth": config.get("num_res_blocks", 2),
         "attention_levels": list(config.get("attn_resolutions", (3,)) or ()),
-        "code_width": code_width,
-        "codebook_size": config.get("codebook_size", 32768),
         "downsample_time": config.get("temporal_downsample_factor", 4),
+        "quantizer": {
+            "type": "nearest",
+            "width": code_width,
+            "codebook_size": config.get("codebook_size", 32768),
+            "codebook_weight": 1.0,
+            "commitment": 0.25,
+        },
     }
     return {"image_tokenizer": spec}
 

@@ -51,16 +51,21 @@ class JanusTokenizer(Family, name="janus-vq-hf"):
         for key in ("in_channels", "out_channels"):
             config.only(key, 3)
         multipliers = list(config.get("channel_multiplier", (1, 1, 2, 2, 4)))
+        lowest = config.get("num_patches", 32)
         spec = {
-            "type": "vqgan_unit",
-            "size": config.get("num_patches", 32) * 2 ** (len(multipliers) - 1),
+            "type": "vqgan",
+            "size": lowest * 2 ** (len(multipliers) - 1),
             "width": config.get("base_channels", 128),
             "multipliers": multipliers,
             "depth": config.get("num_res_blocks", 2),
             "latent_width": config.get("latent_channels", 256),
-            "code_width": config.get("embed_dim", 8),
-            "codebook_size": config.get("num_embeddings", 16384),
-            "codebook_weight": config.get("beta", 0.25),
+            "attention_sizes": [lowest],
+            "quantizer": {
+                "type": "unit",
+                "width": config.get("embed_dim", 8),
+                "codebook_size": config.get("num_embeddings", 16384),
+                "codebook_weight": config.get("beta", 0.25),
+            },
         }
         return {"image_tokenizer": spec}
 

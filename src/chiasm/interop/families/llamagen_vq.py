@@ -87,23 +87,29 @@ class LlamaGenTokenizer(Family, name="llamagen-vq"):
         multipliers = list(config.get("encoder_ch_mult", MULTIPLIERS))
         upwards = list(config.get("decoder_ch_mult", MULTIPLIERS))
         size = config.get("res", SIZE)
+        lowest = size // 2 ** (len(multipliers) - 1)
         spec = {
+            "type": "vqgan",
             "size": size,
             "width": config.get("ch", 128),
             "multipliers": multipliers,
             "decoder_multipliers": [] if upwards == multipliers else upwards,
             "latent_width": config.get("z_channels", 256),
-            "code_width": config.get("codebook_embed_dim", 8),
+            "attention_sizes": [lowest],
+        }
+        codes = {
+            "width": config.get("codebook_embed_dim", 8),
             "codebook_size": config.get("codebook_size", 16384),
             "commitment": config.get("commit_loss_beta", 0.25),
             "entropy": config.get("entropy_loss_ratio", 0.0),
         }
         if config.get("codebook_l2_norm", True):
-            return {"image_tokenizer": {"type": "vqgan_cosine", **spec}}
+            squared = {"absolute": 0.0, "squared": 1.0}
+            return {"image_tokenizer": {**spec, **squared, "quantizer": {"type": "cosine", **codes}}}
         # Codes without a fixed length: taming's tokenizer, with the weight on the other loss.
-        lowest = size // 2 ** (len(multipliers) - 1)
-        plain = {"type": "vqgan", **spec, "attention_sizes": [lowest], "codebook_weight": 1.0}
-        return {"image_tokenizer": plain}
+        return {
+            "image_tokenizer": {**spec, "quantizer": {"type": "nearest", **codes, "codebook_weight": 1.0}}
+        }
 
     def names(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> NameMap:
         levels = len(config.get("encoder_ch_mult", MULTIPLIERS))

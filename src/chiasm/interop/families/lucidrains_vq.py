@@ -21,8 +21,8 @@ from chiasm.interop.lucidrains_codebooks import replay_averages, replay_residual
 from chiasm.interop.lucidrains_groups import PLAIN, Groups, gradient
 from chiasm.interop.mapping import NameMap, Rule
 from chiasm.interop.verify import replays
-from chiasm.tokenizers.lookup_free import ProjectedLookupFree
-from chiasm.tokenizers.vqgan_fsq import FiniteScalars
+from chiasm.tokenizers.quantizers.fsq import FiniteScalars
+from chiasm.tokenizers.quantizers.lfq_projected import ProjectedLookupFree
 
 WITHOUT_EFFECT = {
     "shape": "of a case's input",
@@ -100,8 +100,7 @@ def replay_scalars(case: Case, config: Config) -> dict[str, Tensor]:
     levels, groups = list(config["levels"]), config.get("num_codebooks", 1)
     config.only("noise_dropout", 0.0)
     quantizer = FiniteScalars(
-        len(levels),
-        levels,
+        levels=levels,
         symmetric=config.get("preserve_symmetry", False),
         clamped=config.get("bound_hard_clamp", False),
     )
@@ -124,12 +123,10 @@ def replay_signs(case: Case, config: Config) -> dict[str, Tensor]:
     config.only("frac_per_sample_entropy", 1.0)  # of less, some are drawn
     softens = config.get("experimental_softplus_entropy_loss", False)
     quantizer = ProjectedLookupFree(
-        bits,
-        bits,
+        bits=bits,
         commitment=config.get("commitment_loss_weight", 0.0),
         entropy=config.get("entropy_loss_weight", 0.1),
         diversity=config.get("diversity_gamma", 1.0),
-        soft_clamp=0.0,
         scale=scale,
         spherical=config.get("spherical", False),
         offset=config.get("entropy_loss_offset", 5.0) if softens else None,

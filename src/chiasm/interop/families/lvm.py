@@ -56,27 +56,34 @@ class MuseVQGAN(Family, name="vqgan-muse"):
     def model(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> dict[str, dict[str, Any]]:
         config = reader(config)
         config.only("num_channels", 3)
-        multipliers, deeper = (
-            list(config.get("channel_mult", (1, 1, 2, 2, 4))),
-            config.get("decoder_res_blocks"),
-        )
+        multipliers = list(config.get("channel_mult", (1, 1, 2, 2, 4)))
+        depth, size = config.get("num_res_blocks", 2), config.get("resolution", 256)
+        deeper = _decoder_depths(config.get("decoder_res_blocks"), len(multipliers))
+        attends = _list(config.get("attn_resolutions", (16,)))
+        alone = [size // 2**level for level, blocks in enumerate(deeper) if blocks == 1]
         spec = {
-            "type": "vqgan_muse",
-            "size": config.get("resolution", 256),
+            "type": "vqgan",
+            "signed": False,
+            "size": size,
             "width": config.get("hidden_channels", 128),
             "multipliers": multipliers,
-            "depth": config.get("num_res_blocks", 2),
+            "depth": depth,
             "decoder_width": config.get("decoder_hidden_channels") or 0,
             "decoder_multipliers": list(config.get("decoder_channel_mult") or ()),
-            "decoder_depths": _decoder_depths(deeper, len(multipliers)),
+            "decoder_depths": deeper,
             "decoder_middle": config.get("extra_mid_res_blocks") or 0,
-            "attention_sizes": _list(config.get("attn_resolutions", (16,))),
+            # A level of a single block never attends, whatever the config says.
+            "attention_sizes": attends if depth > 1 else [],
+            "decoder_attention_sizes": [each for each in attends if each not in alone],
             "middle_attention": not config.get("no_attn_mid_block", False),
             "convolved": config.get("resample_with_conv", True),
             "latent_width": config.get("z_channels", 256),
-            "code_width": config.get("quantized_embed_dim", 256),
-            "codebook_size": config.get("num_embeddings", 1024),
-            "codebook_weight": config.get("commitment_cost", 0.25),
+            "quantizer": {
+                "type": "nearest",
+                "width": config.get("quantized_embed_dim", 256),
+                "codebook_size": config.get("num_embeddings", 1024),
+                "codebook_weight": config.get("commitment_cost", 0.25),
+            },
         }
         return {"image_tokenizer": spec}
 

@@ -19,7 +19,8 @@ from chiasm.interop.family import Family, Folder, Original, find_family
 from chiasm.interop.lightning import read_state_dict
 from chiasm.interop.mapping import NameMap, Rule, Unused
 from chiasm.interop.verify import replays
-from chiasm.tokenizers.lookup_free import LookupFree, split_code
+from chiasm.tokenizers.lookup_free import split_code
+from chiasm.tokenizers.quantizers.lfq import LookupFree
 from chiasm.weights import find_file
 
 IMAGE, VIDEO = ".lfqgan.VQModel", ".video_lfqgan.VQModel"
@@ -83,14 +84,17 @@ class OpenMagvit2(Family, name="open-magvit2-vq"):
         bits = structure["z_channels"]
         config.only("n_embed", 2**bits)
         spec = {
-            "type": "lfq_video" if _moves(config) else "lfq",
+            "type": "open_magvit2_video" if _moves(config) else "open_magvit2",
             "size": config.get("res", structure.get("resolution", 128)),
             "width": structure["ch"],
             "multipliers": list(structure.get("ch_mult", (1, 2, 2, 4))),
             "depth": structure["num_res_blocks"],
-            "bits": bits,
-            "sure": config.get("sample_minimization_weight", 1.0),
-            "even": config.get("batch_maximization_weight", 1.0),
+            "quantizer": {
+                "type": "lfq",
+                "bits": bits,
+                "sure": config.get("sample_minimization_weight", 1.0),
+                "even": config.get("batch_maximization_weight", 1.0),
+            },
         }
         structure.get("resolution")  # the original does not read it; it stands in for `res`
         return {"image_tokenizer": spec}
@@ -224,7 +228,7 @@ def replay_losses(case: Case) -> dict[str, Tensor]:
     books, channels = config.get("num_codebooks", 1), case.inputs["z"].shape[1]
     config.get("dim")  # the original does not go by it
     quantizer = LookupFree(
-        channels // books,
+        bits=channels // books,
         commitment=0.25,
         entropy=1.0,
         sure=config.get("smw", config.get("sample_minimization_weight", 1.0)),

@@ -41,18 +41,22 @@ class ShowOTokenizer(Family, name="show-o-vq"):
         bits = config.get("z", config.get("z_channels", 13))
         config.only("codebook_dim", bits)
         spec = {
-            "type": "vqgan_bits",
+            "type": "vqgan",
             "size": config.get("resolution", 256),
             "width": config.get("ch", 128),
             "multipliers": list(config.get("ch_mult", (1, 2, 2, 4, 4))),
             "decoder_multipliers": list(config.get("dec_mult", (1, 1, 2, 2, 4))),
-            "depths": list(config.get("enc_blocks", (4, 3, 4, 3, 4))),
+            "depth": list(config.get("enc_blocks", (4, 3, 4, 3, 4))),
             "decoder_depths": list(config.get("dec_blocks", (4, 4, 3, 4, 3))),
             "attention_sizes": list(config.get("attn_resolutions", (5,))),
-            "bits": bits,
-            "commitment": config.get("commit_loss_multiplier", 0.1),
-            "entropy": config.get("entropy_multiplier", 0.1),
-            "repeated": config.get("beta", 0.25),
+            "latent_width": bits,
+            "quantizer": {
+                "type": "lfq_bitwise",
+                "bits": bits,
+                "commitment": config.get("commit_loss_multiplier", 0.1),
+                "entropy": config.get("entropy_multiplier", 0.1),
+                "repeated": config.get("beta", 0.25),
+            },
         }
         return {"image_tokenizer": spec}
 

@@ -19,9 +19,19 @@ from chiasm.interop.family import Family, Folder, Original, find_family
 from chiasm.interop.lightning import read_state_dict
 from chiasm.interop.mapping import NameMap, Rule, Unused
 from chiasm.interop.verify import replays
-from chiasm.tokenizers.vqgan import Autoencoder
+from chiasm.tokenizers.autoencoder import QuantizedAutoencoder
 from chiasm.weights import find_file
 
+# What the layout has no word for.
+PLAIN = {
+    "decoder_width": 0,
+    "decoder_multipliers": [],
+    "decoder_depths": [],
+    "decoder_middle": 0,
+    "decoder_attention_sizes": None,
+    "kernel": 1,
+    "signed": True,
+}
 TARGETS = ("taming.models.vqgan.VQModel", "taming.models.vqgan.GumbelVQ", "chameleon.inference.vqgan.VQModel")
 
 
@@ -76,52 +86,59 @@ class Vqgan(Family, name="vqgan"):
             "attention_sizes": attention_sizes if attends else [],
             "latent_width": structure["z_channels"],
             "convolved": structure.get("resamp_with_conv", True),
-            "codebook_size": config["n_embed"],
         }
+        codes = {"codebook_size": config["n_embed"], "width": config["embed_dim"]}
         if not _is_gumbel(config, keys):
-            spec |= {"middle_attention": attends, **_weights(config)}
-            return {"image_tokenizer": {"type": "vqgan", **spec, "code_width": config["embed_dim"]}}
+            codes = {"type": "nearest", **codes, **_weights(config)}
+            spec |= {"middle_attention": attends, "quantizer": codes}
+            return {"image_tokenizer": {"type": "vqgan", **spec}}
         if config["embed_dim"] != structure["z_channels"]:
             raise CheckpointError(
                 f"GumbelVQ needs embed_dim {config['embed_dim']} to be z_channels {structure['z_channels']}"
             )
         structure.only("attn_type", "vanilla")
         config.only("straight_through", True)
-        spec |= {"kl": config.get("kl_weight", 1e-8), "temperature": config.get("temp_init", 1.0)}
-        return {"image_tokenizer": {"type": "vqgan_gumbel", **spec}}
+        codes |= {"kl": config.get("kl_weight", 1e-8), "temperature": config.get("temp_init", 1.0)}
+        return {"image_tokenizer": {"type": "vqgan", **spec, "quantizer": {"type": "gumbel", **codes}}}
 
     def names(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> NameMap:
         critics, colours = Unused("loss.{rest...}"), Unused("colorize")
         return NameMap(critics, colours, Rule("{rest...}", "image_tokenizer.{rest...}"))
 
     def config(self, model: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-        told = model.get("image_tokenizer", {})
-        if told.get("type") not in ("vqgan", "vqgan_gumbel"):
+        spec = model.get("image_tokenizer", {})
+        codes = spec.get("quantizer", {})
+        if spec.get("type") != "vqgan" or codes.get("type") not in ("nearest", "gumbel"):
             raise CheckpointError(
-                f"'vqgan' needs an image tokenizer 'vqgan' or 'vqgan_gumbel', not {told.get('type')!r}"
+                "'vqgan' needs an image tokenizer 'vqgan' with the quantizer 'nearest' or 'gumbel', not "
+                f"{spec.get('type')!r} with {codes.get('type')!r}"
             )
-        gumbel = told["type"] == "vqgan_gumbel"
+        gumbel = codes["type"] == "gumbel"
+        for option, value in (PLAIN | ({} if gumbel else {"quantizer.entropy": 0.0})).items():
+            place, _, key = option.rpartition(".")
+            own = (codes if place else spec).get(key, value)
+            if own != value:
+                raise CheckpointError(
+                    f"'vqgan' has no {option} but {value!r}; the image tokenizer's is {own!r}"
+                )
         structure = {
             "double_z": False,
-            "z_channels": told["latent_width"],
-            "resolution": told["size"],
+            "z_channels": spec["latent_width"],
+            "resolution": spec["size"],
             "in_channels": 3,
             "out_ch": 3,
-            "ch": told["width"],
-            "ch_mult": told["multipliers"],
-            "num_res_blocks": told["depth"],
-            "attn_resolutions": told["attention_sizes"],
+            "ch": spec["width"],
+            "ch_mult": spec["multipliers"],
+            "num_res_blocks": spec["depth"],
+            "attn_resolutions": spec["attention_sizes"],
             "dropout": 0.0,
         }
-        if not told.get("middle_attention", True):
+        if not spec.get("middle_attention", True):
             structure["attn_type"] = "none"
-        if not told.get("convolved", True):
+        if not spec.get("convolved", True):
             structure["resamp_with_conv"] = False
-        if told.get("decoder_multipliers") or told.get("entropy"):
-            raise CheckpointError("'vqgan' has no decoder_multipliers and no entropy")
-        width = told["latent_width"] if gumbel else told["code_width"]
-        config = {"ddconfig": structure, "n_embed": told["codebook_size"], "embed_dim": width}
-        return {**config, "target": TARGETS[gumbel], **({"kl_weight": told["kl"]} if gumbel else {})}
+        config = {"ddconfig": structure, "n_embed": codes["codebook_size"], "embed_dim": codes["width"]}
+        return {**config, "target": TARGETS[gumbel], **({"kl_weight": codes["kl"]} if gumbel else {})}
 
     def write(self, original: Original, folder: Path) -> None:
         params = dict(original.config)
@@ -166,7 +183,7 @@ def channels_first(grid: Tensor) -> Tensor:
     return rearrange(grid, "n h w c -> n c h w")
 
 
-def replay_nearest(tokenizer: Autoencoder, case: Case) -> dict[str, Tensor]:
+def replay_nearest(tokenizer: QuantizedAutoencoder, case: Case) -> dict[str, Tensor]:
     """What VQGANs with a codebook put out: latents, codes, the picture, and the picture of the codes alone."""
     latents = tokenizer.latents(unsigned(case.inputs["img"]))
     quantized = tokenizer.quantize(latents)

@@ -8,18 +8,18 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from chiasm.bounds import Bits, Depth, Multipliers, Pixels, Weight, Width
+from chiasm.bounds import Depth, Multipliers, Pixels, Width
 from chiasm.critics import Critic
 from chiasm.tokenizers.autoencoder import VideoAutoencoder
-from chiasm.tokenizers.lookup_free import LookupFree
 from chiasm.tokenizers.magvit import CausalConv3d, MagvitDecoder, MagvitEncoder
+from chiasm.tokenizers.quantizers import Quantizer
 
 
-class LookupFreeVideoTokenizer(VideoAutoencoder, name="lfq_video"):
+class OpenMagvit2Video(VideoAutoencoder, name="open_magvit2_video"):
     """Open-MAGVIT2's causal 3-D tokenizer (arXiv 2409.04410).
 
     The first frame has codes of its own, so a picture is a video of one frame; 1 + 4 k frames are 1 + k grids of
-    codes with the default multipliers. Codes are numbered as in `lfq`.
+    codes with the default multipliers. The original's quantizer is `lfq`.
 
     Args:
         size: height and width of the frames in pixels.
@@ -27,11 +27,7 @@ class LookupFreeVideoTokenizer(VideoAutoencoder, name="lfq_video"):
         multipliers: of the width, a level each; resolution halves from each level to the next, and so does time
             where the upper level's multiplier is not 1.
         depth: residual blocks a level.
-        bits: of a code; there are 2^bits codes.
-        commitment: weight of the loss that draws the channels to -1 and 1.
-        entropy: weight of the loss that makes single choices sure and their sum even.
-        sure: share of the single choices' entropy in it.
-        even: share of the mean choice's entropy in it.
+        quantizer: what makes codes of the latents; the encoder puts out as many channels as it takes.
         critics: what else is asked of its pictures in training: a perceptual loss, a discriminator.
     """
 
@@ -42,19 +38,12 @@ class LookupFreeVideoTokenizer(VideoAutoencoder, name="lfq_video"):
         width: Width = 128,
         multipliers: Multipliers = [1, 2, 2, 4],  # noqa: B006
         depth: Depth = 4,
-        bits: Bits = 18,
-        commitment: Weight = 0.25,
-        entropy: Weight = 0.1,
-        sure: Weight = 1.0,
-        even: Weight = 1.0,
+        quantizer: Quantizer,
         critics: list[Critic] = [],  # noqa: B006
     ):
-        super().__init__(
-            size=size, factor=2 ** (len(multipliers) - 1), codebook_size=2**bits, critics=critics
-        )
-        self.encoder = MagvitEncoder(width, multipliers, depth, bits, CausalConv3d)
-        self.decoder = MagvitDecoder(width, multipliers, depth, bits, CausalConv3d)
-        self.quantize = LookupFree(bits, commitment=commitment, entropy=entropy, sure=sure, even=even)
+        super().__init__(size=size, factor=2 ** (len(multipliers) - 1), quantizer=quantizer, critics=critics)
+        self.encoder = MagvitEncoder(width, multipliers, depth, quantizer.width, CausalConv3d)
+        self.decoder = MagvitDecoder(width, multipliers, depth, quantizer.width, CausalConv3d)
 
     def video_latents(self, video: Float[Tensor, "n t 3 h w"]) -> Float[Tensor, "n u gh gw c"]:
         inner = rearrange(2 * video - 1, "n t c h w -> n c t h w")
@@ -66,4 +55,5 @@ class LookupFreeVideoTokenizer(VideoAutoencoder, name="lfq_video"):
 
     @classmethod
     def example(cls) -> dict[str, Any]:
-        return {"size": 32, "width": 32, "multipliers": [1, 2, 2], "depth": 1, "bits": 5}
+        codes = {"type": "lfq", "bits": 5}
+        return {"size": 32, "width": 32, "multipliers": [1, 2, 2], "depth": 1, "quantizer": codes}
