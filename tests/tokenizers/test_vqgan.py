@@ -14,23 +14,12 @@ from chiasm.tokenizers.entropy import choice_entropy
 from chiasm.tokenizers.quantizers.nearest import Nearest
 from chiasm.tokenizers.vqgan import VQGAN
 
-# Of every quantizer, options of 12 codes or more.
-SMALL = {
-    "cosine": {"codebook_size": 12},
-    "fsq": {"levels": [4, 3]},
-    "gumbel": {"codebook_size": 12, "width": 8},
-    "lfq": {"bits": 4},
-    "lfq_bitwise": {"bits": 4},
-    "lfq_projected": {"bits": 4, "width": 6},
-    "nearest": {"codebook_size": 12, "width": 8},
-    "unit": {"codebook_size": 12, "width": 8},
-}
 NAMES = parts.names("quantizer")
 
 
 def tiny(name, **options):
     spec = {"size": 16, "width": 32, "multipliers": [1, 1], "depth": 1, "latent_width": 8}
-    spec["quantizer"] = {"type": name, **SMALL[name]}
+    spec["quantizer"] = {"type": name, **parts.lookup("quantizer", name).example()}
     return parts.build("image_tokenizer", {"type": "vqgan", **spec, **options})
 
 
