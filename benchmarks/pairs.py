@@ -255,13 +255,13 @@ def gated_cross_attention(sizes: Sizes) -> Pair:
     """The norm and the attention; the MLP behind is another one in Idefics."""
     from transformers.models.idefics.modeling_idefics import IdeficsAttention
 
-    from chiasm.routing.gated_cross_attention import Block
+    from chiasm.routing.gated_cross_attention import GatedCrossAttentionBlock
 
     width, heads, tokens = sizes.width, sizes.heads, 64
     config = transformers.IdeficsConfig(hidden_size=width, vision_config={"embed_dim": width})
     config._attn_implementation = "sdpa"
     peer = random(IdeficsAttention(width, heads, is_cross_attention=True, config=config, layer_idx=0))
-    ours = Block(width, width, heads, width // heads, width, False)
+    ours = GatedCrossAttentionBlock(width, width, heads, width // heads, width, False)
     for mine, theirs in ((ours.query, peer.q_proj), (ours.key, peer.k_proj), (ours.value, peer.v_proj),
                          (ours.output, peer.o_proj)):  # fmt: skip
         mine.weight.data.copy_(theirs.weight)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from chiasm.cross_attended import CrossAttended
-from chiasm.routing.gated_cross_attention import Block
+from chiasm.routing.gated_cross_attention import GatedCrossAttentionBlock
 
 WIDTH, HEADS = 8, 2
 # Documents of each row by position (-1 = padding), and where pictures stand in it with their numbers of tokens.
@@ -48,7 +48,7 @@ def test_each_position_attends_to_its_own_pictures(documents, pictures, every):
     images = CrossAttended.of(
         tokens, lengths, torch.tensor(places, dtype=torch.long), torch.tensor(documents)
     )
-    block, x = Block(WIDTH, 6, HEADS, 4, 16, every), torch.randn(rows, length, WIDTH)
+    block, x = GatedCrossAttentionBlock(WIDTH, 6, HEADS, 4, 16, every), torch.randn(rows, length, WIDTH)
     ours, queries = block.attend(x, images), block.query(block.norm(x))
     owners = torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths, dtype=torch.long))
     assert images.owners.tolist() == owners.tolist()
@@ -98,7 +98,7 @@ def test_what_is_written_behind_a_prompt_sees_what_its_end_sees():
 def test_rows_that_go_on_see_the_same_images_joined_and_selected(every):
     """A row with two images, one with none at all, two rows with one image each."""
     torch.manual_seed(0)
-    block, x = Block(WIDTH, 6, HEADS, 4, 16, every), torch.randn(4, 2, WIDTH)
+    block, x = GatedCrossAttentionBlock(WIDTH, 6, HEADS, 4, 16, every), torch.randn(4, 2, WIDTH)
     one = CrossAttended.of(torch.randn(5, 6), [2, 3], torch.tensor([1, 3]), torch.zeros(1, 4).long())
     two = CrossAttended.of(torch.randn(4, 6), [1, 3], torch.tensor([0, 4]), torch.zeros(2, 3).long())
     expected = [block.attend(x[:1], one.continued(2)), block.attend(x[2:], two.continued(2))]

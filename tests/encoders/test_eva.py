@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from chiasm import parts
-from chiasm.encoders.eva import _turned
+from chiasm.encoders.eva import _rotated
 from chiasm.errors import CheckpointError, RecipeError
 from chiasm.interop.eva import eva as eva_config
 
@@ -28,7 +28,7 @@ def test_rotary_scores_depend_on_the_distance_only():
     angles = part._angles(4, 4)
     q, k = torch.rand(8), torch.rand(8)
     both = torch.stack([q, k]).view(2, 1, 1, 8).expand(2, 1, 17, 8)
-    turned_q, turned_k = _turned(both, angles)[:, 0, 1:].view(2, 4, 4, 8)
+    turned_q, turned_k = _rotated(both, angles)[:, 0, 1:].view(2, 4, 4, 8)
     torch.testing.assert_close(turned_q[0, 0] @ turned_k[1, 2], turned_q[2, 1] @ turned_k[3, 3])
     torch.testing.assert_close(turned_q[1, 1] @ turned_k[1, 1], q @ k)
 

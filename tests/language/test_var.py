@@ -8,7 +8,7 @@ import torch
 
 from chiasm import parts
 from chiasm.errors import DataError, RecipeError
-from chiasm.language.conditions import Cache, conditions
+from chiasm.language.conditions import ConditionedCache, conditions
 from chiasm.language.var import Steer
 from chiasm.layout import Layout
 from chiasm.sequence import Kind
@@ -48,7 +48,7 @@ def test_a_picture_before_the_first_word_has_no_condition():
 
 
 def test_a_cache_carries_the_words_so_far_however_long_each_row_was():
-    cache = Cache()
+    cache = ConditionedCache()
     embeddings = torch.tensor([[2.0, 4, 6], [8.0, 0, 0]])[..., None]
     words = torch.tensor([[True, True, True], [True, False, False]])
     conditions(embeddings, words, torch.tensor([[0, 0, 0], [0, -1, -1]]), cache)

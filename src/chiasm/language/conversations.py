@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from chiasm.data.sample import Message, Picture
 from chiasm.errors import CheckpointError, DataError
 from chiasm.language.special import CLOSE, OPEN, READ, TOKEN, WRITTEN, SpecialTokens
-from chiasm.language.turns import Rendered, Turn, Turns
+from chiasm.language.turns import Rendered, TemplateTurn, Turns
 
 BARE_TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
 # What stands for an image in the tokenizers of public models, where they do not say it themselves.
@@ -23,7 +23,7 @@ IMAGE_TOKENS = ("<image>", "<|image_pad|>", "<image_soft_token>", "<|image|>", "
 
 
 @dataclass(frozen=True)
-class Run:
+class TextRun:
     """A stretch of text that is learnt or not, or a picture that is read or written."""
 
     text: str
@@ -87,7 +87,9 @@ class Conversations:
         ids, _ = special.encode(special.mark(special.protect(text)))
         return tuple(id for id in ids if id is not None)
 
-    def runs(self, messages: Sequence[Message], *, prompt: bool = False, draws: bool = False) -> list[Run]:
+    def runs(
+        self, messages: Sequence[Message], *, prompt: bool = False, draws: bool = False
+    ) -> list[TextRun]:
         """What the messages look like to the language model; with `prompt`, an answer is asked for at the end.
 
         draws: that answer is, or shall be, a picture.
@@ -95,7 +97,7 @@ class Conversations:
         """
         special = self.special
         return [
-            Run(special.plain(run.text), run.learn, run.picture)
+            TextRun(special.plain(run.text), run.learn, run.picture)
             for run in self._marked(messages, prompt, draws)
         ]
 
@@ -116,7 +118,7 @@ class Conversations:
         ]
         return ([Tokens(begin, False)] if begin else []) + made
 
-    def _encoded(self, runs: Sequence[Run], *, continued: bool) -> list[Tokens]:
+    def _encoded(self, runs: Sequence[TextRun], *, continued: bool) -> list[Tokens]:
         """Runs as tokens: one that reaches into what is learnt is learnt; `continued`: words follow."""
         text, learnt, pictures = "", [], []
         for run in runs:
@@ -143,12 +145,12 @@ class Conversations:
                 made.append(Tokens([id], learn))
         return made
 
-    def _marked(self, messages: Sequence[Message], prompt: bool, draws: bool) -> list[Run]:
+    def _marked(self, messages: Sequence[Message], prompt: bool, draws: bool) -> list[TextRun]:
         """The runs of a conversation in marked text; see `chiasm.language.special`."""
         if messages and messages[0].role == "document":
             return self._document(messages)
         form = "draw" if draws and self._has_draw_template else "default"
-        turns = [Turn(message.role, self._text(message), _learns(message)) for message in messages]
+        turns = [TemplateTurn(message.role, self._text(message), _learns(message)) for message in messages]
         rendered = self._turns(form).render(turns, prompt=prompt)
         images = [(_learns(message), item) for message in messages for item in message.content]
         read, written = (
@@ -165,24 +167,24 @@ class Conversations:
         special = self.special
         return special.checked(text) if message.special_tokens else special.protect(text)
 
-    def _document(self, messages: Sequence[Message]) -> list[Run]:
+    def _document(self, messages: Sequence[Message]) -> list[TextRun]:
         if len(messages) > 1:
             raise DataError("a message of role 'document' must stand alone")
         content = messages[0].content
         special = self.special
         pictures_alone = all(isinstance(item, Picture) for item in content)
         items = [
-            Run("", pictures_alone, item)
+            TextRun("", pictures_alone, item)
             if isinstance(item, Picture)
-            else Run(special.mark(self._words(messages[0], item)), True)
+            else TextRun(special.mark(self._words(messages[0], item)), True)
             for item in content
         ]
         if self.bare:
             return _joined(items)
         begin, end = (f"{OPEN}{id}{CLOSE}" for id in (self.begin, self.end))
-        return _joined([Run(begin, False), *items, Run(end, True)])
+        return _joined([TextRun(begin, False), *items, TextRun(end, True)])
 
-    def _begin_of_processor(self, runs: Sequence[Run]) -> list[int]:
+    def _begin_of_processor(self, runs: Sequence[TextRun]) -> list[int]:
         """What the tokenizer puts before every text, where the template leaves it to the processor."""
         there = bool(runs) and runs[0].text.startswith(f"{OPEN}{self.inner.bos_token_id}{CLOSE}")
         return self._cached("begin", self._find_begin) if self._turns("default").parts and not there else []
@@ -209,7 +211,7 @@ class Conversations:
         if self.inner.chat_template is not None:
             plain = self._find_turns("default", mark=lambda text: text)
             try:
-                around = plain.render([Turn("user", "")], prompt=True).text
+                around = plain.render([TemplateTurn("user", "")], prompt=True).text
             except DataError:
                 around = ""
             added = [str(token) for token in self.inner.added_tokens_decoder.values()]
@@ -266,7 +268,7 @@ def _learns(message: Message) -> bool:
     return message.role == "assistant" and message.learnt
 
 
-def _cut(rendered: Rendered, read: Sequence[Picture], written: Sequence[Picture]) -> list[Run]:
+def _cut(rendered: Rendered, read: Sequence[Picture], written: Sequence[Picture]) -> list[TextRun]:
     """Runs of marked text and pictures; raises DataError where the template leaves pictures out."""
     text = rendered.text
     for mark, pictures in ((READ, read), (WRITTEN, written)):
@@ -283,13 +285,13 @@ def _cut(rendered: Rendered, read: Sequence[Picture], written: Sequence[Picture]
         learn = span < len(ends) and rendered.learnt[span][0] <= start
         for piece in re.split(f"([{READ}{WRITTEN}])", text[start:stop]):
             picture = next(waiting[piece]) if piece in waiting else None
-            runs.append(Run("" if picture else piece, learn or piece == WRITTEN, picture))
+            runs.append(TextRun("" if picture else piece, learn or piece == WRITTEN, picture))
     return _joined(runs)
 
 
-def _between_pictures(runs: Sequence[Run]) -> list[list[Run]]:
+def _between_pictures(runs: Sequence[TextRun]) -> list[list[TextRun]]:
     """Neighbouring text as one stretch, each picture as one of its own."""
-    stretches: list[list[Run]] = []
+    stretches: list[list[TextRun]] = []
     for run in runs:
         if stretches and run.picture is None and stretches[-1][-1].picture is None:
             stretches[-1].append(run)
@@ -298,15 +300,15 @@ def _between_pictures(runs: Sequence[Run]) -> list[list[Run]]:
     return stretches
 
 
-def _joined(runs: Sequence[Run]) -> list[Run]:
+def _joined(runs: Sequence[TextRun]) -> list[TextRun]:
     """Neighbouring text of one kind joined; empty text dropped."""
-    joined: list[Run] = []
+    joined: list[TextRun] = []
     for run in runs:
         last = joined[-1] if joined else None
         if run.picture is None and not run.text:
             continue
         if last and run.picture is None and last.picture is None and last.learn == run.learn:
-            joined[-1] = Run(last.text + run.text, run.learn)
+            joined[-1] = TextRun(last.text + run.text, run.learn)
         else:
             joined.append(run)
     return joined

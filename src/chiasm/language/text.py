@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from chiasm.data.sample import Message
 from chiasm.errors import CheckpointError
-from chiasm.language.conversations import BARE_TEMPLATE, Conversations, Run, Tokens
+from chiasm.language.conversations import BARE_TEMPLATE, Conversations, TextRun, Tokens
 from chiasm.language.special import TOKEN
 from chiasm.language.templates import ANSWER, NAMED, PLAIN
 from chiasm.language.tokenizer_folder import load_tokenizer, save_tokenizer, stop_ids
@@ -239,7 +239,9 @@ class TextTokenizer:
         """Ids of somebody's text, in which nothing is special."""
         return self._conversations.encode_plain(text)
 
-    def runs(self, messages: Sequence[Message], *, prompt: bool = False, draws: bool = False) -> list[Run]:
+    def runs(
+        self, messages: Sequence[Message], *, prompt: bool = False, draws: bool = False
+    ) -> list[TextRun]:
         """What the messages look like to the language model; see `tokens`."""
         return self._conversations.runs(messages, prompt=prompt, draws=draws)
 

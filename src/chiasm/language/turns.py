@@ -26,7 +26,7 @@ ROLES_KNOWN = 512  # rows of roles of which the pieces are kept
 
 
 @dataclass(frozen=True)
-class Turn:
+class TemplateTurn:
     """A message: `text` is protected, with a READ or WRITTEN for each image."""
 
     role: str
@@ -64,7 +64,7 @@ class Turns:
         self._gap = lru_cache(ROLES_KNOWN)(self._find_gap)
         self.parts = self._takes_parts()
 
-    def render(self, turns: Sequence[Turn], *, prompt: bool) -> Rendered:
+    def render(self, turns: Sequence[TemplateTurn], *, prompt: bool) -> Rendered:
         """The conversation; with `prompt`, up to where an answer is asked for, of which nothing is learnt.
 
         Raises DataError when the template drops a message, or what it asks is not how it writes an answer.
@@ -107,7 +107,7 @@ class Turns:
         except DataError:
             return ""
 
-    def _pieces(self, turns: Sequence[Turn], prompt: bool) -> list[str]:
+    def _pieces(self, turns: Sequence[TemplateTurn], prompt: bool) -> list[str]:
         """The text up to the end of each message, and behind the last."""
         text = self._rendered([(turn.role, _ended(turn.text)) for turn in turns], prompt)
         pieces = text.split(END)
@@ -116,7 +116,7 @@ class Turns:
             raise DataError(f"the chat template drops or repeats a message of the roles {roles}")
         return pieces
 
-    def _start(self, turns: Sequence[Turn], index: int, piece: str, roles: tuple[str, ...]) -> int:
+    def _start(self, turns: Sequence[TemplateTurn], index: int, piece: str, roles: tuple[str, ...]) -> int:
         """Where in `piece`, which begins behind the message before, an answer begins; roles: of those before."""
         tail = self._tail(roles).rstrip(" ")
         if not self._gap((*roles, "assistant")).startswith(tail):
@@ -136,7 +136,7 @@ class Turns:
             )
         return start + len(tail)
 
-    def _stop(self, turns: Sequence[Turn], index: int, following: str, roles: tuple[str, ...]) -> int:
+    def _stop(self, turns: Sequence[TemplateTurn], index: int, following: str, roles: tuple[str, ...]) -> int:
         """How much of what stands behind an answer's last letter is learnt; roles: of all up to the answer."""
         turn = turns[index]
         end = self._end(roles)
@@ -175,7 +175,7 @@ class Turns:
         return self._probe(roles)[-2].removesuffix(_HOLDS)
 
     def _probe(self, roles: tuple[str, ...], prompt: bool = False) -> list[str]:
-        return self._pieces([Turn(role, _HOLDS) for role in roles], prompt)
+        return self._pieces([TemplateTurn(role, _HOLDS) for role in roles], prompt)
 
     def _rendered(self, turns: Sequence[tuple[str, str]], prompt: bool) -> str:
         """Marked text, with the images where the template wants them and the ENDs of the messages."""

@@ -16,7 +16,7 @@ from chiasm.attention import attend
 from chiasm.bounds import Depth, Epsilon, Heads, Tokens, Vocabulary, Width, WidthOrZero
 from chiasm.errors import DataError, RecipeError
 from chiasm.language import Language
-from chiasm.language.conditions import Cache, Conditions, conditions
+from chiasm.language.conditions import ConditionedCache, Conditions, conditions
 from chiasm.language.text import DRAW, TextTokenizer
 from chiasm.layout import Layout
 from chiasm.sequence import Kind
@@ -84,7 +84,7 @@ class VAR(Language, name="var"):
         self.level, self.cell = (nn.Parameter(torch.empty(1, width)) for _ in range(2))
         self.steer = Steer(width, 6) if shared else None
         self.layers = nn.ModuleList(
-            Layer(width, heads, hidden or 4 * width, shared, cosine, epsilon) for _ in range(depth)
+            VARLayer(width, heads, hidden or 4 * width, shared, cosine, epsilon) for _ in range(depth)
         )
         self.norm = Norm(width, epsilon)
         self.steer_norm = Steer(width, 2)
@@ -97,7 +97,7 @@ class VAR(Language, name="var"):
         return self.table(ids)
 
     def read(
-        self, embeddings: Float[Tensor, "b q d"], layout: Layout, cache: Cache | None
+        self, embeddings: Float[Tensor, "b q d"], layout: Layout, cache: ConditionedCache | None
     ) -> Float[Tensor, "b q d"]:
         documents = layout.of_queries(layout.documents)
         words = (layout.of_queries(layout.kinds) == Kind.TEXT) & (documents >= 0)
@@ -115,12 +115,12 @@ class VAR(Language, name="var"):
     def logits(self, hidden: Float[Tensor, "*s d"]) -> Float[Tensor, "*s v"]:
         return functional.linear(hidden, self.table.weight)
 
-    def new_cache(self) -> Cache:
-        return Cache()
+    def new_cache(self) -> ConditionedCache:
+        return ConditionedCache()
 
     @property
-    def blocks(self) -> list[Layer]:
-        return [layer for layer in self.layers if isinstance(layer, Layer)]
+    def blocks(self) -> list[VARLayer]:
+        return [layer for layer in self.layers if isinstance(layer, VARLayer)]
 
     def _places(self, told: Conditions, words: Bool[Tensor, "b t"]) -> Float[Tensor, "b t d"]:
         """What a word has besides its embedding; a picture's first scale is predicted where its prompt ends."""
@@ -132,7 +132,7 @@ class VAR(Language, name="var"):
         place = self.start[(told.at(told.counts) - 1).clamp(min=0)] + self.level + self.cell
         return torch.where(words[..., None], place, 0)
 
-    def _steering(self, told: Conditions, cache: Cache | None) -> list[tuple[Tensor, ...]]:
+    def _steering(self, told: Conditions, cache: ConditionedCache | None) -> list[tuple[Tensor, ...]]:
         """Of the last norm, then of each block; for a picture being drawn it is made once."""
         if told.index is None and cache is not None and cache.steering:
             return cache.steering
@@ -208,7 +208,7 @@ class Norm(nn.Module):
         return torch.addcmul(shift, functional.layer_norm(x, (self.width,), eps=self.epsilon), 1 + scale)
 
 
-class Layer(nn.Module):
+class VARLayer(nn.Module):
     """Attention, then the feed-forward network; each is normed before and gated behind, as it is steered."""
 
     def __init__(self, width: int, heads: int, hidden: int, shared: bool, cosine: bool, epsilon: float):
@@ -229,7 +229,7 @@ class Layer(nn.Module):
         x: Float[Tensor, "b t d"],
         steered: tuple[Tensor, ...],
         layout: Layout,
-        cache: Cache | None,
+        cache: ConditionedCache | None,
         index: int,
     ) -> Float[Tensor, "b t d"]:
         gate1, gate2, scale1, scale2, shift1, shift2 = steered

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from chiasm.bounds import Depth, Heads, Share, Width
-from chiasm.encoders.vit import Block
+from chiasm.encoders.vit import ViTBlock
 from chiasm.errors import RecipeError
 from chiasm.losses import Loss
 from chiasm.model import Model
@@ -62,7 +62,7 @@ class MaskedReconstruction(Objective, name="masked_reconstruction"):
         self.into = nn.Linear(encoder.width, width)
         self.missing = nn.Parameter(torch.randn(width) * 0.02)
         self.register_buffer("places", _places(rows, columns, width), persistent=False)
-        self.blocks = nn.Sequential(*(Block(width, heads, 4 * width) for _ in range(depth)))
+        self.blocks = nn.Sequential(*(ViTBlock(width, heads, 4 * width) for _ in range(depth)))
         self.norm = nn.LayerNorm(width)
         self.out = nn.Linear(width, 3 * high * wide)
 

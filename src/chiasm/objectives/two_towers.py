@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from chiasm.collective import gathered
-from chiasm.encoders.vit import Block
+from chiasm.encoders.vit import ViTBlock
 from chiasm.errors import RecipeError
 from chiasm.indivisible import Indivisible
 from chiasm.language.text import TextTokenizer
@@ -73,7 +73,7 @@ class TextTower(nn.Module):
         self.tokenizer, self.width, self.context = tokenizer, width, context
         self.words = nn.Embedding(len(tokenizer), width)
         self.places = nn.Embedding(context, width)
-        self.blocks = nn.Sequential(*(Block(width, heads, 4 * width, causal=True) for _ in range(depth)))
+        self.blocks = nn.Sequential(*(ViTBlock(width, heads, 4 * width, causal=True) for _ in range(depth)))
         self.norm = nn.LayerNorm(width)
         nn.init.normal_(self.words.weight, std=0.02)
         nn.init.normal_(self.places.weight, std=0.01)

@@ -53,7 +53,9 @@ class GatedCrossAttention(Routing, name="gated_cross_attention"):
         self.marker = nn.Parameter(torch.randn(1, width) * 0.02)
         self.blocks = nn.ModuleDict()
         for index in range(every - 1, len(layers), every):
-            block = Block(width, visual_width, heads, head_width, hidden or 4 * width, looks_at == "all")
+            block = GatedCrossAttentionBlock(
+                width, visual_width, heads, head_width, hidden or 4 * width, looks_at == "all"
+            )
             self.blocks[str(index)] = block
             layers[index].register_forward_pre_hook(block.enter, with_kwargs=True)
 
@@ -61,7 +63,7 @@ class GatedCrossAttention(Routing, name="gated_cross_attention"):
         pass
 
 
-class Block(nn.Module):
+class GatedCrossAttentionBlock(nn.Module):
     """Attention to pictures and an MLP, each behind a gate."""
 
     def __init__(

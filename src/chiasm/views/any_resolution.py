@@ -138,6 +138,6 @@ class AnyResolution(MarkedViews, name="any_resolution"):
 def _merit(canvas: Size, size: Size) -> tuple[int, int]:
     """How many pixels of the picture a canvas can show, and (negative) how many of its own are wasted."""
     scale = min(canvas.width / size.width, canvas.height / size.height)
-    shown = int(size.width * scale) * int(size.height * scale)
-    effective = min(shown, size.width * size.height)
+    covered = int(size.width * scale) * int(size.height * scale)
+    effective = min(covered, size.width * size.height)
     return effective, effective - canvas.width * canvas.height

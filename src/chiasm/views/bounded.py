@@ -19,15 +19,15 @@ class Bounded(Views, name="bounded"):
         self.longest, self.shortest, self.patch = longest, shortest, patch
 
     def split(self, size: Size) -> list[View]:
-        shown = self.resize(size)
-        kept = Size(*(max(self.patch, side // self.patch * self.patch) for side in shown))
+        resized = self.resize(size)
+        whole_patches = Size(*(max(self.patch, side // self.patch * self.patch) for side in resized))
         box = (
             0,
             0,
-            size.width * min(1, kept.width / shown.width),
-            size.height * min(1, kept.height / shown.height),
+            size.width * min(1, whole_patches.width / resized.width),
+            size.height * min(1, whole_patches.height / resized.height),
         )
-        return [View(box, kept)]
+        return [View(box, whole_patches)]
 
     def resize(self, size: Size) -> Size:
         """The size at which a picture is shown, in whole pixels."""

@@ -84,8 +84,8 @@ class HDTiles(MarkedViews, name="hd_tiles"):
         for row in range(plan.size.height // self.size):
             for column in range(plan.size.width // self.size):
                 left, top = column * self.size, row * self.size
-                where = box(left, top, left + self.size, top + self.size)
-                views.append(View(where, tile, row, column, padding=WHITE, filter="bilinear"))
+                tile_box = box(left, top, left + self.size, top + self.size)
+                views.append(View(tile_box, tile, row, column, padding=WHITE, filter="bilinear"))
         return views
 
     def arrange(self, size: Size, grids: Sequence[tuple[int, int]]) -> Sequence[int]:
@@ -96,7 +96,7 @@ class HDTiles(MarkedViews, name="hd_tiles"):
         across = self.canvas(size).size.width // self.size
         tiles = torch.arange(rows * columns, len(grids) * rows * columns).view(-1, across, rows, columns)
         mosaic = rearrange(tiles, "R C r c -> (R r) (C c)")
-        return [*_ended(overview), SEPARATOR, *_ended(mosaic)]
+        return [*_with_row_ends(overview), SEPARATOR, *_with_row_ends(mosaic)]
 
     def canvas(self, size: Size) -> Canvas:
         """How large a picture becomes, and where on which canvas it stands; a tall one is planned lying down."""
@@ -121,6 +121,6 @@ class HDTiles(MarkedViews, name="hd_tiles"):
         return {"size": 16, "tiles": 2}
 
 
-def _ended(grid: torch.Tensor) -> list[int]:
+def _with_row_ends(grid: torch.Tensor) -> list[int]:
     """A grid row by row, each with its marker behind it."""
     return [index for row in grid.tolist() for index in (*row, ROW_END)]

@@ -27,8 +27,8 @@ class Letterbox(Views, name="letterbox"):
         self.padding = (padding[0], padding[1], padding[2])
 
     def split(self, size: Size) -> list[View]:
-        shown, left, top = self.lay(size)
-        across, down = size.width / shown.width, size.height / shown.height
+        resized, left, top = self.lay(size)
+        across, down = size.width / resized.width, size.height / resized.height
         right, bottom = left - self.size, top - self.size
         box = (-left * across, -top * down, -right * across, -bottom * down)
         return [View(box, Size(self.size, self.size), padding=self.padding)]

@@ -47,10 +47,10 @@ class Native(MarkedViews, name="native"):
         )
 
     def split(self, size: Size) -> list[View]:
-        shown = self.shrink(size)
-        rows, columns = (math.ceil(side / self.patch) for side in shown)
+        resized = self.shrink(size)
+        rows, columns = (math.ceil(side / self.patch) for side in resized)
         canvas = Size(rows * self.patch, columns * self.patch)
-        down, across = size.height / shown.height, size.width / shown.width
+        down, across = size.height / resized.height, size.width / resized.width
         box = (0, 0, canvas.width * across, canvas.height * down)
         return [View(box, canvas, padding=self.padding)]
 

@@ -28,7 +28,7 @@ from chiasm.interop.mapping import NameMap, Reshape, Rule, Split, Unused
 from chiasm.interop.replay import CasePicture, case_document, read_documents, scattered, unnormalised
 from chiasm.interop.towers import causal_config, normalisation, tower, tower_rules
 from chiasm.interop.verify import replays
-from chiasm.routing.gated_cross_attention import Block
+from chiasm.routing.gated_cross_attention import GatedCrossAttentionBlock
 from chiasm.sequence import Document
 from chiasm.views import Size
 
@@ -254,7 +254,7 @@ def replay_block(case: Case) -> dict[str, Tensor]:
     config, inputs = case.config, case.inputs
     spec = _gated(config, 1, config["dim"])
     looks_at_all = spec["looks_at"] == "all"
-    block = Block(
+    block = GatedCrossAttentionBlock(
         config["dim"], config["dim_visual"], spec["heads"], spec["head_width"], spec["hidden"], looks_at_all
     )
     names = NameMap(*gated_rules("", "", spec["heads"] * spec["head_width"]))
