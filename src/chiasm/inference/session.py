@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Int
@@ -17,6 +17,8 @@ from chiasm.sequence import PADDING, Document, Kind, pack
 
 if TYPE_CHECKING:
     from chiasm.model import Model
+
+NOWHERE = ((0, 0, 0),)  # the coordinates of a position that is in no image
 
 Extension = tuple[Sequence[int], Extend]  # some rows, and what is appended to them
 
@@ -124,6 +126,10 @@ class Session:
     def _keep(self, layout: Layout, extensions: Sequence[Extension], stretch: Stretch) -> None:
         """Note what stands in the new places; those at the end that nobody keeps are taken out again."""
         count = layout.queries or 0
+        if _is_all(extensions[0][0], len(self)) and extensions[0][1].keep:
+            self.layout, self.lengths = layout, self.lengths + count
+            self.open = self.open and stretch.exposed
+            return
         kept = torch.zeros(len(self), dtype=torch.long)
         for rows, extension in extensions:
             kept[list(rows)] = extension.embeddings.shape[1] * extension.keep
@@ -166,8 +172,30 @@ class Stretch:
     open: bool
 
 
+def _of_all(extension: Extend, lengths: Int[Tensor, " b"]) -> Stretch:
+    """What all rows append in step."""
+    rows, count = extension.embeddings.shape[:2]
+
+    def column(values: Sequence[Any]) -> Tensor:
+        of_row = torch.tensor(values, device=lengths.device)
+        return of_row.expand(rows, *of_row.shape)
+
+    layout = Layout(
+        torch.zeros(rows, count, dtype=torch.long, device=lengths.device),
+        column(extension.opens),
+        column(extension.exposed),
+        kinds=column(extension.kinds),
+        positions=lengths[:, None] + torch.arange(count, device=lengths.device),
+        coordinates=column(extension.coordinates or NOWHERE * count),
+    )
+    exposed = all(extension.exposed)
+    return Stretch(extension.embeddings, layout, exposed, exposed and not any(extension.opens[1:]))
+
+
 def _stretch(extensions: Sequence[Extension], lengths: Int[Tensor, " b"]) -> Stretch:
     device, rows = lengths.device, len(lengths)
+    if _is_all(extensions[0][0], rows):
+        return _of_all(extensions[0][1], lengths)
     sizes = [extension.embeddings.shape[1] for _, extension in extensions]
     count = max(sizes)
     real = torch.zeros(rows, count, dtype=torch.bool)
@@ -201,10 +229,8 @@ def _stretch(extensions: Sequence[Extension], lengths: Int[Tensor, " b"]) -> Str
 
 
 def _embeddings(extensions: Sequence[Extension], rows: int, count: int) -> Float[Tensor, "b s d"]:
-    own, first = extensions[0]
-    if _is_all(own, rows):
-        return first.embeddings
-    embeddings = first.embeddings.new_zeros(rows, count, first.embeddings.shape[2])
+    first = extensions[0][1].embeddings
+    embeddings = first.new_zeros(rows, count, first.shape[2])
     for own, extension in extensions:
         embeddings[list(own), : extension.embeddings.shape[1]] = extension.embeddings
     return embeddings
