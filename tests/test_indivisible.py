@@ -5,15 +5,23 @@ import pytest
 from chiasm import parts
 from chiasm.indivisible import reasons
 
+MEAN_USE = "entropy of the codes' mean use"
 TAKEN_OVER_A_BATCH = {
     "vqgan_video": "BatchNorm3d",
-    **dict.fromkeys(("lfq", "lfq_video", "vqgan_lfq", "vqgan_bits"), "entropy of the codes' mean use"),
+    **dict.fromkeys(("open_magvit2", "open_magvit2_video"), MEAN_USE),
+    **dict.fromkeys(("vqgan.lfq", "vqgan.lfq_projected", "vqgan.lfq_bitwise"), MEAN_USE),
+}
+TOKENIZERS = {name: {"type": name, **parts.lookup("image_tokenizer", name).example()}
+              for name in parts.names("image_tokenizer")}  # fmt: skip
+VQGANS = {
+    f"vqgan.{name}": TOKENIZERS["vqgan"]
+    | {"quantizer": {"type": name, **parts.lookup("quantizer", name).example()}}
+    for name in parts.names("quantizer")
 }
 
 
-@pytest.mark.parametrize("name", parts.names("image_tokenizer"))
-def test_a_tokenizer_tells_what_it_takes_over_a_whole_batch(name):
-    spec = {"type": name, **parts.lookup("image_tokenizer", name).example()}
+@pytest.mark.parametrize(("name", "spec"), (TOKENIZERS | VQGANS).items(), ids=TOKENIZERS | VQGANS)
+def test_a_tokenizer_tells_what_it_takes_over_a_whole_batch(name, spec):
     tokenizer = parts.build("image_tokenizer", spec).train()
     why = reasons(tokenizer, ranks=False, rows=1)
     assert bool(why) == (name in TAKEN_OVER_A_BATCH)
