@@ -66,7 +66,7 @@ def against_var(sizes: Sizes, **options: Any) -> dict[str, Any]:
     model = var(sizes, classes=1000, **options)
     told = {
         "V": sizes.codebook,
-        "Cvae": model.image_head.quantizer.embedding.embedding_dim,
+        "Cvae": model.image_tokenizer.quantize.embedding.embedding_dim,
         "ch": sizes.tokenizer,
         "patch_nums": list(sizes.scales),
         "num_classes": 1000,
@@ -103,9 +103,8 @@ def against_llamagen(sizes: Sizes) -> dict[str, Any]:
     hidden = hidden_width(sizes.width)
     language = {"type": "llamagen", "width": sizes.width, "depth": sizes.depth, "heads": sizes.heads}
     language |= {"classes": 1000, "draw_marker": None, "hidden": hidden}
-    model = built(
-        {"language": language, "image_tokenizer": raster(sizes, side), "image_head": {"type": "llamagen"}}
-    )
+    head = {"type": "raster", "cells": False, "alphabet": {"type": "own"}}
+    model = built({"language": language, "image_tokenizer": raster(sizes, side), "heads": {"image": head}})
     lively(model)
     told = {
         "dim": sizes.width,
@@ -143,6 +142,9 @@ def same_grid(sizes: Sizes) -> dict[str, Any]:
     return against_next_token(sizes, sizes.scales[-1])
 
 
+ORDERS = {"next_scale": "scales", "next_token": "raster"}
+
+
 def against_next_token(sizes: Sizes, side: int) -> dict[str, Any]:
     """The same causal language model, drawing side x side codes one by one, or scales."""
     language = {
@@ -160,7 +162,13 @@ def against_next_token(sizes: Sizes, side: int) -> dict[str, Any]:
     }
     tokenizers = {"next_scale": multi_scale(sizes), "next_token": raster(sizes, side)}
     models = {
-        name: built({"language": language, "image_tokenizer": tokenizer, "image_head": {"type": name}})
+        name: built(
+            {
+                "language": language,
+                "image_tokenizer": tokenizer,
+                "heads": {"image": {"type": ORDERS[name], "alphabet": {"type": "own"}}},
+            }
+        )
         for name, tokenizer in tokenizers.items()
     }
     prompts = ["a picture"] * sizes.pictures
@@ -195,8 +203,8 @@ def var(sizes: Sizes, classes: int, **options: Any) -> Any:
         "classes": classes,
         **options,
     }
-    head = {"type": "next_scale"}
-    model = built({"language": language, "image_tokenizer": multi_scale(sizes), "image_head": head})
+    head = {"type": "scales", "alphabet": {"type": "own", "bias": True}}
+    model = built({"language": language, "image_tokenizer": multi_scale(sizes), "heads": {"image": head}})
     lively(model)
     return model
 
@@ -206,7 +214,7 @@ def lively(model: Any) -> None:
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if name.startswith(("language.", "image_head.")) and "norm" not in name:
+            if name.startswith(("language.", "heads.image.")) and "norm" not in name:
                 noise = torch.randn(parameter.shape, generator=generator)
                 parameter.copy_(noise * (0.5 if parameter.ndim < 2 else 1.5 * parameter.shape[-1] ** -0.5))
         model.image_tokenizer.quantize.embedding.weight.normal_(generator=generator)

@@ -26,14 +26,41 @@ from chiasm.losses import objective
 from chiasm.model import Model
 from chiasm.recipe import Stage, load_recipe
 from chiasm.sequence import pack
+from chiasm.slots import MODEL_SLOTS
 from chiasm.training.distribution import Ranks
 from chiasm.training.optimiser import build_optimiser
 from chiasm.training.step import DocumentsAim, TokenizerAim, TrainStep
 from tiny_recipe import TINY
 
-EVERY = [(slot, name) for slot in parts.SLOTS if slot not in parts.OUTSIDE for name in parts.names(slot)]
-EVERY.remove(("image_tokenizer", "vqgan"))  # it stands here with every quantizer
+# Every order with every alphabet, and a network with every quantizer.
+HEADS = {
+    f"{order}-{alphabet}": (order, alphabet)
+    for order in parts.names("order")
+    for alphabet in parts.names("alphabet")
+}
+EVERY = [
+    (slot, name)
+    for slot, kind in MODEL_SLOTS.items()
+    for name in (HEADS if kind == "order" else parts.names(kind))
+]
+EVERY.remove(("image_tokenizer", "vqgan"))
 EVERY += [("image_tokenizer", f"vqgan.{name}") for name in parts.names("quantizer")]
+
+
+def head_of(name):
+    """A head, and what it needs beside it."""
+    order, alphabet = (parts.lookup(*each) for each in zip(("order", "alphabet"), HEADS[name], strict=True))
+    spec = {"type": order.name, **order.example(), "alphabet": {"type": alphabet.name, **alphabet.example()}}
+    return {"heads": {"image": spec}, **order.example_neighbours()}
+
+
+def part_of(slot, name):
+    """A part, and what it needs beside it."""
+    network, _, quantizer = name.partition(".")
+    spec = {"type": network, **parts.lookup(slot, network).example()}
+    if quantizer:
+        spec["quantizer"] = {"type": quantizer, **parts.lookup("quantizer", quantizer).example()}
+    return {**parts.lookup(slot, network).example_neighbours(), slot: spec}
 
 
 @pytest.fixture(params=EVERY, ids=lambda each: "-".join(each))
@@ -46,14 +73,7 @@ def made(part):
     """A recipe with the part in its slot, its model, some documents and their samples."""
     slot, name = part
     raw = deepcopy(TINY)
-    network, _, quantizer = name.partition(".")
-    raw["model"] |= parts.lookup(slot, network).example_neighbours()
-    raw["model"][slot] = {"type": network, **parts.lookup(slot, network).example()}
-    if quantizer:
-        raw["model"][slot]["quantizer"] = {
-            "type": quantizer,
-            **parts.lookup("quantizer", quantizer).example(),
-        }
+    raw["model"] |= head_of(name) if name in HEADS else part_of(slot, name)
     recipe = load_recipe(raw)
     model = Model(recipe.model, texts=corpus(recipe))
     world = parts.build("data", recipe.data["world"])
@@ -103,7 +123,7 @@ def test_all_that_learns_gets_a_gradient_and_nothing_frozen_does(part, made):
     else:
         # What decodes learns from no document.
         part_learns = slot not in ("views", "image_decoder") and any(
-            True for _ in getattr(model, slot).parameters()
+            True for _ in model.slots()[slot].parameters()
         )
         model.train_only([slot if part_learns else "connector"])
         objective(losses(model, [document(model.contract, sample) for sample in samples])).backward()
@@ -171,7 +191,7 @@ def assert_same_step(one, other):
 def stage_of(part, model, **options):
     """A stage that trains the part, or where it has nothing to learn from documents the connector."""
     learns = part[0] not in ("views", "image_decoder") and any(
-        True for _ in getattr(model, part[0]).parameters()
+        True for _ in model.slots()[part[0]].parameters()
     )
     slot = part[0] if learns else "connector"
     options = {"steps": 1, "rows": 1, "precision": "fp32", "clip": 1e9} | options
@@ -291,11 +311,8 @@ def test_a_picture_of_a_batch_is_the_one_that_its_prompt_and_seed_give_alone(mad
     assert pixels.max() <= 1
 
 
-def test_every_option_is_documented(part):
-    slot, name = part
-    network, _, quantizer = name.partition(".")
-    options = parts.options(parts.lookup(slot, network))
-    if quantizer:
-        options |= parts.options(parts.lookup("quantizer", quantizer))
-    for option in options.values():
-        assert option.help, f"{'.'.join(part)}.{option.name} has no line under Args: in its docstring"
+@pytest.mark.parametrize("slot", [*MODEL_SLOTS.values(), "alphabet", "quantizer"])
+def test_every_option_is_documented(slot):
+    for name in parts.names(slot):
+        for option in parts.options(parts.lookup(slot, name)).values():
+            assert option.help, f"{slot}.{name}.{option.name} has no line under Args: in its docstring"

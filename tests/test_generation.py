@@ -36,7 +36,7 @@ def lively(tiny_model):
     with torch.no_grad():
         for parameter in (*model.language.parameters(), *model.image_head.parameters()):
             if parameter.ndim > 1:
-                parameter.mul_(4)
+                parameter.mul_(8)
     return model
 
 

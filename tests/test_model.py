@@ -68,10 +68,10 @@ def test_text_only_batches_need_no_picture(tiny_model):
 
 def test_what_is_frozen_gets_no_gradient_and_what_learns_gets_one(tiny_model):
     model, world = tiny_model
-    model.train_only(["connector", "image_head"])
+    model.train_only(["connector", "heads.image"])
     objective(model.losses(batch_of(model, documents_of(model, world)))).backward()
     for name, parameter in model.named_parameters():
-        learns = name.split(".")[0] in ("connector", "image_head")
+        learns = name.startswith(("connector.", "heads.image."))
         assert (parameter.grad is not None) == learns, name
         assert not learns or parameter.grad.abs().sum() > 0, name
 
@@ -98,7 +98,7 @@ def test_a_connector_that_breaks_its_word_is_an_error(tiny_model):
 def test_a_model_without_an_encoder_refuses_pictures_and_names_the_sample(tiny, tiny_model):
     _, world = tiny_model
     blind = copy.deepcopy(tiny)
-    for slot in ("views", "encoder", "connector", "image_tokenizer", "image_head"):
+    for slot in ("views", "encoder", "connector", "image_tokenizer", "heads"):
         del blind["model"][slot]
     blind["stages"] = [{**blind["stages"][1], "train": {"language": 1e-3}}]
     model = Model(load_recipe(blind).model, texts=["a"])
@@ -109,10 +109,10 @@ def test_a_model_without_an_encoder_refuses_pictures_and_names_the_sample(tiny, 
 
 def test_a_model_without_an_image_head_refuses_to_draw(tiny, tiny_model):
     _, world = tiny_model
-    for slot in ("image_tokenizer", "image_head"):
+    for slot in ("image_tokenizer", "heads"):
         del tiny["model"][slot]
     tiny["stages"] = tiny["stages"][1:]
-    del tiny["stages"][0]["train"]["image_head"]
+    del tiny["stages"][0]["train"]["heads.image"]
     model = Model(load_recipe(tiny).model, texts=["a"])
     drawn = next(s for s in world[0] if s.truth["task"] == "draw")
     with pytest.raises(DataError, match="writes a picture, but this model has no image head"):
@@ -144,7 +144,7 @@ def test_a_picture_that_begins_its_document_learns_no_first_code(tiny_model):
     span = head.prepare(codes)
     hidden = torch.randn(2, len(head.layout().rows), model.language.width)
     alone = head.losses(hidden, span._replace(orphans=torch.tensor([True, False])))["image"]
-    assert float(alone.count) == 2 * head.length - 1
+    assert float(alone.count) == 2 * head.space.length - 1
     moved = hidden.clone()
     moved[0, 0] += 1
     again = head.losses(moved, span._replace(orphans=torch.tensor([True, False])))["image"]

@@ -135,9 +135,9 @@ def test_positional_arguments_are_wiring_and_no_options():
         "model.language.vocabulary=-1",
         "model.language.vocabulary=1000000000",
         "model.views.size=10000000",
-        "model.image_head.unconditional=-.inf",
-        "model.image_head.unconditional=1.5",
-        "model.image_head.unconditional=.nan",
+        "model.heads.image.unconditional=-.inf",
+        "model.heads.image.unconditional=1.5",
+        "model.heads.image.unconditional=.nan",
     ],
 )
 def test_an_option_out_of_bounds_is_named(override):

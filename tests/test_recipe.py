@@ -49,7 +49,7 @@ def test_tiny_overlay_is_laid_over_and_needed(tiny):
         ("stages.joint.steps=0", "greater than 0"),
         ("stages.joint.train.encodr=1", "trains 'encodr', which the model has not; did you mean 'encoder'?"),
         ("stages.joint.train.image_tokenizer=1", "give it a stage of its own"),
-        ("stages.joint.train.image_decoder=1", "for which there is no loss yet"),
+        ("stages.joint.train.image_decoder=1", "trains the image decoder beside"),
         ("stages.joint.data.wold=1", "uses the data 'wold', which is not defined; did you mean 'world'?"),
         ("evaluation.data=heldout", "did you mean 'held-out'?"),
         ("sed=1", "the recipe has no key 'sed'; did you mean 'seed'?"),
@@ -64,7 +64,7 @@ def test_a_wrong_word_is_an_error_with_the_nearest_name(tiny, override, message)
 
 def test_an_overlay_freezes_a_slot_by_null(tiny):
     tiny["tiny"] = {"stages": {"joint": {"train": {"connector": None}}}}
-    assert list(load_recipe(tiny, tiny=True).stages[1].train) == ["language", "image_head"]
+    assert list(load_recipe(tiny, tiny=True).stages[1].train) == ["language", "heads.image"]
 
 
 def test_slots_that_belong_together_are_missed(tiny):

@@ -9,18 +9,19 @@ from PIL import Image
 
 import chiasm
 from chiasm.cli import main
+from chiasm.slots import by_slot
 from second_device import Elsewhere, second_device
 from tiny_recipe import TINY
 
 RUNS = {
     "sees": {},
-    "masked": {"image_head": {"type": "masked", "steps": 3}},
-    "next_scale": {
+    "masked": {"heads": {"image": {"type": "masked", "alphabet": {"type": "own"}, "steps": 3}}},
+    "scales": {
         "image_tokenizer": {
             "type": "multi_scale", "width": 32, "multipliers": [1, 2, 2], "depth": 1,
             "code_width": 8, "codebook_size": 16, "scales": [1, 2, 8],
         },
-        "image_head": {"type": "next_scale"},
+        "heads": {"image": {"type": "scales", "alphabet": {"type": "own"}}},
     },
 }  # fmt: skip
 
@@ -35,7 +36,11 @@ def recipe_file(place, model, *, sees=True):
     raw = {**TINY, "model": {**slots, **model}}
     raw["data"] = {**TINY["data"], "held-out": {**TINY["data"]["held-out"], "objects": [2, 2]}}
     raw["stages"] = [
-        {**stage, "steps": 2, "train": {k: v for k, v in stage["train"].items() if k in raw["model"]}}
+        {
+            **stage,
+            "steps": 2,
+            "train": {k: v for k, v in stage["train"].items() if k in by_slot(raw["model"], "model")},
+        }
         for stage in TINY["stages"]
     ]
     place.write_text(yaml.safe_dump(raw))

@@ -16,11 +16,11 @@ QUESTIONS = {"what": 1, "where": 1, "count": 1}
 @pytest.fixture
 def seeing(tiny, tmp_path):
     """The run of a model that only sees."""
-    drawing = {slot: tiny["model"].pop(slot) for slot in ("image_tokenizer", "image_head")}
+    drawing = {slot: tiny["model"].pop(slot) for slot in ("image_tokenizer", "heads")}
     codes, joint = tiny["stages"]
     for source in tiny["data"].values():
         source["tasks"] = QUESTIONS
-    del joint["train"]["image_head"]
+    del joint["train"]["heads.image"]
     recipe = load_recipe({**tiny, "stages": [joint]})
     return train(recipe, tmp_path / "seeing"), tiny, drawing, codes
 
@@ -28,7 +28,7 @@ def seeing(tiny, tmp_path):
 def test_an_added_image_head_leaves_the_answers_of_a_frozen_language_model_bit_equal(seeing, tmp_path):
     folder, tiny, drawing, codes = seeing
     tiny["data"]["world"]["tasks"] = {"draw": 1}
-    joint = {"name": "draw", "train": {"image_head": 1e-2}, "data": {"world": 1.0}, "steps": 4, "rows": 2}
+    joint = {"name": "draw", "train": {"heads.image": 1e-2}, "data": {"world": 1.0}, "steps": 4, "rows": 2}
     recipe = load_recipe(
         {
             "name": "both",

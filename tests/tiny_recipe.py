@@ -22,7 +22,7 @@ TINY = {
         "image_tokenizer": {
             "type": "vq", "size": 32, "width": 16, "depth": 1, "codebook_size": 16, "code_width": 8, "settle": 1,
         },
-        "image_head": {"type": "next_token"},
+        "heads": {"image": {"type": "raster", "alphabet": {"type": "own"}}},
     },
     "data": {
         "world": {"type": "world", "scenes": 40, "emoji": 8, "grid": 2, "objects": [1, 2], "canvas": 32},
@@ -33,7 +33,7 @@ TINY = {
         {"name": "codes", "train": {"image_tokenizer": 1e-3}, "data": {"world": 1.0}, "steps": 4, "rows": 4},
         {
             "name": "joint",
-            "train": {"connector": 1e-3, "language": 1e-3, "image_head": 1e-3},
+            "train": {"connector": 1e-3, "language": 1e-3, "heads.image": 1e-3},
             "data": {"world": 1.0},
             "steps": 6,
             "rows": 2,

@@ -25,11 +25,12 @@ from torch import Tensor
 
 from chiasm import safe_json
 from chiasm.devices import choose_device, choose_dtype
-from chiasm.errors import CheckpointError
+from chiasm.errors import CheckpointError, RecipeError
 from chiasm.forms import refuse_old
 from chiasm.frozen import fetched, set_aside
 from chiasm.integrity import check_seal, seal, sync
 from chiasm.skeleton import stream_into, without_weights
+from chiasm.slots import as_written, by_slot
 from chiasm.weights import check_fit, read_tensors
 
 if TYPE_CHECKING:
@@ -98,22 +99,23 @@ def open_model(folder: Path) -> tuple[Recipe, Model, dict[str, Tensor]]:
 
 
 def read_parts(folder: Path) -> dict[str, Any]:
-    """What `parts.json` of a checkpoint holds.
+    """What `parts.json` of a checkpoint holds, its model by slots.
 
     Raises CheckpointError unless it describes a model, and OutdatedError where it does so in an older form.
     """
     record = read_json(folder / "parts.json")
     try:
+        record["model"] = by_slot(record["model"], "model")
         described = all(isinstance(options["type"], str) for options in record["model"].values())
         described &= all(isinstance(name, str) for pair in record["tied"].items() for name in pair)
         references = record.get("frozen", {}).values()
         described &= all(isinstance(each[key], str) for each in references for key in ("hash", "file"))
         described &= isinstance(record.get("fingerprint", ""), str)
-    except (KeyError, TypeError, AttributeError):
+    except (KeyError, TypeError, AttributeError, RecipeError):
         described = False
     if not described:
         raise CheckpointError(f"{folder / 'parts.json'} does not describe a model")
-    refuse_old({"model": record["model"]}, folder / "parts.json")
+    refuse_old({"model": as_written(record["model"])}, folder / "parts.json")
     return record
 
 
@@ -164,7 +166,7 @@ def write_model(
     if model.speaks:
         spec["language"] |= {"tokenizer": None}  # it stands in the folder itself
     recipe.save(folder / "recipe.yaml")
-    record = {"model": spec, "tied": tied} | ({"frozen": references} if references else {})
+    record = {"model": as_written(spec), "tied": tied} | ({"frozen": references} if references else {})
     write_json(folder / "parts.json", record)
     write_tensors(folder / "model.safetensors", tensors)
     if model.speaks:
@@ -185,18 +187,6 @@ def read_json(path: Path) -> Any:
         return safe_json.parse(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from None
-
-
-def check_place(folder: Path) -> None:
-    """Raise CheckpointError where nothing can be written into a folder, which may be yet to be made.
-
-    Said before long work, and not behind it.
-    """
-    there = next(each for each in (folder, *folder.absolute().parents) if each.exists())
-    if not there.is_dir():
-        raise CheckpointError(f"nothing can be written into {folder}: {there} is a file")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise CheckpointError(f"nothing can be written into {folder}: {there} may not be written into")
 
 
 @contextmanager

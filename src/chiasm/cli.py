@@ -244,10 +244,9 @@ def generate(
 ) -> None:
     """Draw pictures from words."""
     with _starting():
-        from chiasm.checkpoint import check_place, load_model
+        from chiasm.checkpoint import load_model
         from chiasm.terminal.pictures import save_picture
 
-        check_place(out)
         model = load_model(folder, device, dtype)
     pictures = model.generate(
         prompts, count=count, guidance=guidance, temperature=temperature, top_k=top_k, seed=seed
@@ -273,10 +272,9 @@ def complete(
 ) -> None:
     """Draw what follows in a row of pictures, without words or guidance; all must fit into the context."""
     with _starting():
-        from chiasm.checkpoint import check_place, load_model
+        from chiasm.checkpoint import load_model
         from chiasm.terminal.pictures import save_picture
 
-        check_place(out)
         model = load_model(folder, device, dtype)
     for picture in model.complete(pictures, count=count, temperature=temperature, top_k=top_k, seed=seed):
         _say(str(save_picture(picture, out)))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -38,7 +38,7 @@ class MovedPart:
 
     options: today's dotted place of each option that has moved. values: by dotted place, what the older form left
     unsaid; a function works it out from the older options, and decides alone. tensors: patterns of names below the
-    slot, and their replacements.
+    slot, and their replacements. moves_to: the dotted slot of today, where a `MovedSlot` behind this row moves it.
     """
 
     slot: str
@@ -47,19 +47,20 @@ class MovedPart:
     options: Mapping[str, str] = field(default_factory=dict)
     values: Mapping[str, Any] = field(default_factory=dict)
     tensors: Mapping[str, str] = field(default_factory=dict)
+    moves_to: str | None = None
 
     def rewrite(self, recipe: Section, under: Mapping[str, Any]) -> list[str]:
         model = recipe.get("model")
         spec = model.get(self.slot) if isinstance(model, dict) else None
         if not isinstance(model, dict) or not isinstance(spec, dict):
             return []
-        if not self._is_old(spec, _part(under, self.slot)):
+        if not self._is_old(spec, _part(under, self.slot) or _part(under, self.moves_to or self.slot)):
             return []
         stated = "type" in spec
         model[self.slot] = self._today(spec, stated)
         moved = [f"{key} -> {self.options[key]}" for key in spec if key in self.options]
         named = [f"{self.old} -> {self.new}"] if stated and self.old != self.new else []
-        return [f"model.{self.slot}: {', '.join(named + moved)}"]
+        return [f"model.{self.slot}: {', '.join(named + moved)}"] if named or moved else []
 
     def renames(self, model: Mapping[str, Any]) -> list[tuple[str, str]]:
         if _part({"model": model}, self.slot).get("type") != self.old:
@@ -124,6 +125,24 @@ class MovedSlot:
 
     def slot_of(self, slot: str) -> str:
         return self.new if slot == self.old else slot
+
+
+def _head(old: str, order: str, alphabet: str, options: Sequence[str] = (), **values: Any) -> MovedPart:
+    """An image head of one piece, today an order and an alphabet. options: those that are the alphabet's."""
+    return MovedPart(
+        "image_head",
+        old,
+        order,
+        options={name: f"alphabet.{name}" for name in options},
+        values={"alphabet.type": alphabet} | {key.replace("__", "."): value for key, value in values.items()},
+        tensors={r"(codes|adapter|output|tables|layers|norm|outputs)\.": r"alphabet.\1."},
+        moves_to="heads.image",
+    )
+
+
+_SUB_TOKENS = ("bits", "depth", "heads", "hidden", "rope_base", "epsilon", "dropout")
+_STRENGTHS = ("guidance_offsets", "temperature_factors", "top_ks")
+_NO_WORDS: dict[str, Any] = {"before": [], "before_read": [], "behind": []}
 
 
 def _nested(old: str, new: str, kind: str, moved: str, **values: Any) -> MovedPart:
@@ -191,6 +210,17 @@ TABLE: tuple[Row, ...] = (
     ),
     _nested("lfq", "open_magvit2", "lfq", f"{_LFQ} sure even"),
     _nested("lfq_video", "open_magvit2_video", "lfq", f"{_LFQ} sure even"),
+    # Image heads became orders and alphabets, and stand by what they write.
+    _head("next_token", "raster", "own"),
+    _head("next_token_mlp", "raster", "mlp", ("code_width", "depth", "hidden"), cells=False),
+    _head("llamagen", "raster", "own", cells=False, alphabet__deviation=0.0),
+    _head("factorised", "raster", "factorised", (*_SUB_TOKENS, *_STRENGTHS), cells=False),
+    _head("shared_next_token", "raster", "shared", ("first", "table", "against", "counted_as"), cells=False),
+    _head("masked", "masked", "own"),
+    _head("shared_masked", "masked", "shared", ("first", "against"), cells=False, steps=18, **_NO_WORDS),
+    _head("variable_next_token", "variable", "shared", ("first", "end", "stray")),
+    _head("next_scale", "scales", "own", alphabet__bias=True, alphabet__deviation=3.6e-4),
+    MovedSlot("image_head", "heads.image"),
 )  # fmt: skip
 
 
@@ -252,8 +282,7 @@ def _holder(path: Path) -> Path:
 
 
 def _part(recipe: Mapping[str, Any], slot: str) -> Mapping[str, Any]:
-    model = recipe.get("model")
-    spec = model.get(slot) if isinstance(model, Mapping) else None
+    spec = _get(recipe, f"model.{slot}")
     return spec if isinstance(spec, Mapping) else {}
 
 

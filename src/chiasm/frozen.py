@@ -25,7 +25,7 @@ def set_aside(
     """The remaining tensors, and for each of the slots where in the run's folder its own were written."""
     remaining, references = dict(tensors), {}
     for slot in slots:
-        own = {name: tensor for name, tensor in tensors.items() if name.partition(".")[0] == slot}
+        own = {name: tensor for name, tensor in tensors.items() if name.startswith(f"{slot}.")}
         if not own:
             continue
         digest = digest_of(own)

@@ -53,35 +53,45 @@ def objective(losses: dict[str, Loss], counts: dict[str, float] | None = None) -
     return torch.stack(terms).sum()
 
 
-def cross_entropy(logits: Float[Tensor, "m v"], labels: Int[Tensor, " m"]) -> Float[Tensor, ""]:
-    """The sum of -log p(label), in float32 whatever the logits are.
+def cross_entropy(
+    logits: Float[Tensor, "m v"], labels: Int[Tensor, " m"], weights: Float[Tensor, " m"] | None = None
+) -> Float[Tensor, ""]:
+    """The sum of -log p(label), each times its weight, in float32 whatever the logits are.
 
     Chunk by chunk, so that no second copy of the logits is ever whole: with a large vocabulary they are the
     largest tensor of a training step, and float32, softmax and gradient would be three more of them.
     """
-    return _CrossEntropy.apply(logits, labels)
+    return _CrossEntropy.apply(logits, labels, weights)
 
 
 class _CrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, logits: Float[Tensor, "m v"], labels: Int[Tensor, " m"]) -> Float[Tensor, ""]:
+    def forward(
+        ctx: Any,
+        logits: Float[Tensor, "m v"],
+        labels: Int[Tensor, " m"],
+        weights: Float[Tensor, " m"] | None,
+    ) -> Float[Tensor, ""]:
         ctx.rows = max(1, _CHUNK.get(logits.device.type, _GPU_CHUNK) // logits.shape[1])
         terms, scales = [], []
         for part, label in zip(logits.split(ctx.rows), labels.split(ctx.rows), strict=True):
             scale = part.float().logsumexp(1)
             terms.append(scale - part.gather(1, label[:, None])[:, 0])
             scales.append(scale)
-        ctx.save_for_backward(logits, labels, torch.cat(scales))
-        return torch.cat(terms).sum()
+        ctx.save_for_backward(logits, labels, torch.cat(scales), weights)
+        total = torch.cat(terms)
+        return (total if weights is None else total * weights).sum()
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, upstream: Float[Tensor, ""]) -> tuple[Float[Tensor, "m v"], None]:
-        logits, labels, scales = ctx.saved_tensors
+    def backward(ctx: Any, upstream: Float[Tensor, ""]) -> tuple[Float[Tensor, "m v"], None, None]:
+        logits, labels, scales, weights = ctx.saved_tensors
         gradient = torch.empty_like(logits)
         chunks = (tensor.split(ctx.rows) for tensor in (logits, gradient, labels, scales))
         for part, out, label, scale in zip(*chunks, strict=True):
             share = (part.float() - scale[:, None]).exp_()
             share[torch.arange(len(label), device=label.device), label] -= 1
             out.copy_(share.mul_(upstream))
-        return gradient, None
+        if weights is not None:
+            gradient *= weights[:, None]
+        return gradient, None, None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import reduce
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -11,7 +12,6 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from chiasm import parts
 from chiasm.connectors import Connector
 from chiasm.cross_attended import CrossAttended
 from chiasm.data.documents import Contract
@@ -20,12 +20,13 @@ from chiasm.decoders import ImageDecoder
 from chiasm.devices import fitting
 from chiasm.encoders import Encoder
 from chiasm.errors import ChiasmError, DataError
-from chiasm.heads import ImageHead, Span
+from chiasm.heads import Order, Span
 from chiasm.language import Language
 from chiasm.layout import Layout
 from chiasm.losses import Loss, cross_entropy
 from chiasm.routing import Routing
 from chiasm.sequence import IGNORE, PackedBatch, ReadImages, WrittenImages, fill
+from chiasm.slots import MODEL_SLOTS
 from chiasm.tokenizers import ImageTokenizer
 from chiasm.views import Size, Views
 from chiasm.wiring import ALONE, wire
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
     from chiasm.conversation import Reply
     from chiasm.recipe import SamplingOptions
+
+HEADS = "heads."
 
 
 class Embedded(NamedTuple):
@@ -64,7 +67,6 @@ class Model(nn.Module):
     language: Language
     routing: Routing
     image_tokenizer: ImageTokenizer | None
-    image_head: ImageHead | None
     image_decoder: ImageDecoder | None
 
     def __init__(self, spec: Mapping[str, Mapping[str, Any]], *, texts: Iterable[str] = (), seed: int = 0):
@@ -75,13 +77,23 @@ class Model(nn.Module):
         """
         super().__init__()
         self.spec = {slot: dict(options) for slot, options in spec.items()}
+        heads: dict[str, Order] = {}
         for slot, part in wire(self.spec, texts, seed).items():
-            setattr(self, slot, part)
+            if slot.startswith(HEADS):
+                heads |= {slot.removeprefix(HEADS): part} if part is not None else {}
+            else:
+                setattr(self, slot, part)
+        self.heads = nn.ModuleDict(heads)
         if self.views is not None:
             with torch.device("cpu"):  # places are counted in earnest where weights stand on the meta device
                 self.contract.read_order(
                     Size(64, 64), "the recipe"
                 )  # a size no part can take is an error now
+
+    @property
+    def image_head(self) -> Order | None:
+        """The head that writes images."""
+        return getattr(self.heads, "image", None)
 
     @property
     def speaks(self) -> bool:
@@ -116,7 +128,7 @@ class Model(nn.Module):
             connector=self.connector,
             span=self.image_head.layout() if self.image_head is not None else None,
             written_size=Size(size, size) if size is not None else None,
-            shown=self.image_head.shown_layout() if self._shows and self.image_head is not None else None,
+            shown=self.image_head.read_layout() if self._shows and self.image_head is not None else None,
             says=self.language.says,
             whole_pictures=self.language.whole_pictures,
             cross_attends=self.routing.cross_attends,
@@ -124,7 +136,8 @@ class Model(nn.Module):
 
     def slots(self) -> dict[str, Any]:
         """The parts by slot, in the order in which data passes through them."""
-        return {slot: getattr(self, slot) for slot in parts.SLOTS if getattr(self, slot, None) is not None}
+        found = {slot: reduce(_inner, slot.split("."), self) for slot in MODEL_SLOTS}
+        return {slot: part for slot, part in found.items() if part is not None}
 
     def standalone(self) -> dict[str, dict[str, Any]]:
         """The `model` section with which this model is rebuilt from its own folder alone."""
@@ -136,8 +149,13 @@ class Model(nn.Module):
         chosen = set(slots)
         for slot, part in self.slots().items():
             if isinstance(part, nn.Module):
-                part.train(slot in chosen)
-                part.requires_grad_(slot in chosen)
+                learns = slot in chosen and not isinstance(part, ImageDecoder)
+                part.train(learns)
+                part.requires_grad_(learns)
+        if "image_decoder" in chosen and self.image_decoder is not None:
+            for module in self.image_decoder.learners().values():
+                module.train()
+                module.requires_grad_(True)
 
     def losses(self, batch: PackedBatch) -> dict[str, Loss]:
         """Losses by name: `text`, those of the image head, and those of the routing."""
@@ -170,7 +188,7 @@ class Model(nn.Module):
         span: Span | None = None
         if batch.shown is not None:
             assert self.image_head is not None
-            values = self.image_head.show(self.codes(batch.shown))
+            values = self.image_head.embed_read(self.codes(batch.shown))
             embeddings = _filled(embeddings, batch.shown.starts, values)
         if batch.read is not None:
             visual, places = self.encode_images(batch.read)[batch.read.sources], batch.read.places
@@ -227,7 +245,7 @@ class Model(nn.Module):
     @property
     def _shows(self) -> bool:
         """Whether pictures are read as the codes with which they are written."""
-        return self.encoder is None and self.image_head is not None and self.image_head.shows
+        return self.encoder is None and self.image_head is not None and self.image_head.reads_codes
 
     def _span(self, written: WrittenImages, positions: Int[Tensor, "b t"]) -> Span:
         if self.image_head is None:
@@ -257,6 +275,10 @@ class Model(nn.Module):
         return complete(self, pictures, **options)
 
     sampling: SamplingOptions | None = None  # defaults of `chat` and `generate`, from the recipe
+
+
+def _inner(module: Any, name: str) -> Any:
+    return getattr(module, name, None)
 
 
 def _filled(

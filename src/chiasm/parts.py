@@ -11,7 +11,7 @@ import inspect
 import operator
 import re
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import Annotated, Any, ClassVar, Union, get_args, get_origin
@@ -31,14 +31,14 @@ SLOTS = {
     "language": "chiasm.language",
     "routing": "chiasm.routing",
     "image_tokenizer": "chiasm.tokenizers",
-    "image_head": "chiasm.heads",
+    "order": "chiasm.heads.orders",
+    "alphabet": "chiasm.heads.alphabets",
     "image_decoder": "chiasm.decoders",
     "objective": "chiasm.objectives",
     "critic": "chiasm.critics",
     "quantizer": "chiasm.tokenizers.quantizers",
     "task": "chiasm.evaluation.tasks",
 }
-OUTSIDE = ("data", "objective", "critic", "quantizer", "task")  # slots that are not of the model
 
 _registries: dict[str, Registry[type[Part]]] = {slot: Registry(slot, at) for slot, at in SLOTS.items()}
 
@@ -163,12 +163,24 @@ def check(slot: str, spec: Mapping[str, Any], where: str) -> dict[str, Any]:
     return resolved
 
 
-def build(slot: str, spec: Mapping[str, Any], *wiring: Any, where: str | None = None) -> Any:
-    """Construct the part that `spec` describes; `wiring` are its positional arguments (widths and so on)."""
+def build(
+    slot: str,
+    spec: Mapping[str, Any],
+    *wiring: Any,
+    where: str | None = None,
+    inner: Mapping[str, Sequence[Any]] | None = None,
+) -> Any:
+    """Construct the part that `spec` describes.
+
+    wiring: its positional arguments (widths and so on). inner: those of the parts that it holds, by option.
+    """
     resolved = check(slot, spec, where or slot)
     part = lookup(slot, resolved["type"])
     built = {
-        key: _build_nested(option.annotation, resolved[key], key) for key, option in options(part).items()
+        key: _build_nested(
+            option.annotation, resolved[key], f"{where or slot}.{key}", (inner or {}).get(key, ())
+        )
+        for key, option in options(part).items()
     }
     made = part(*wiring, **built)
     made.spec = resolved
@@ -192,13 +204,13 @@ def _check_value(option: Option, value: Any, where: str) -> Any:
         ) from None
 
 
-def _build_nested(annotation: Any, value: Any, where: str) -> Any:
+def _build_nested(annotation: Any, value: Any, where: str, wiring: Sequence[Any]) -> Any:
     nested = _nested_slot(annotation)
     if nested is None or value is None:
         return value
     if isinstance(value, list):
-        return [build(nested, item, where=f"{where}.{i}") for i, item in enumerate(value)]
-    return build(nested, value, where=where)
+        return [build(nested, item, *wiring, where=f"{where}.{i}") for i, item in enumerate(value)]
+    return build(nested, value, *wiring, where=where)
 
 
 def _nested_slot(annotation: Any) -> str | None:

@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from chiasm.errors import ChiasmError, excerpt, reason
-from chiasm.registry import Registry
 
 _MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 _loaded: dict[str, None] = {}  # as they were named, in order
@@ -70,13 +69,12 @@ def _import_file(path: Path) -> None:
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     module = importlib.util.module_from_spec(spec)
-    Registry.forget(name)
-    sys.modules[name] = module
+    before, sys.modules[name] = sys.modules.get(name), module
     try:
         exec(compile(text, path, "exec", dont_inherit=True), module.__dict__)
     except BaseException:
-        Registry.forget(name)
         del sys.modules[name]
-        _texts.pop(path, None)
+        if before is not None:
+            sys.modules[name] = before
         raise
     _texts[path] = text

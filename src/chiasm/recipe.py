@@ -9,21 +9,29 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_serializer,
+    field_validator,
+)
 
 from chiasm import parts, safe_yaml
 from chiasm.errors import RecipeError, excerpt, nearest, quoted, reason
 from chiasm.forms import refuse_old
 from chiasm.overlay import load_value, merge, nested
+from chiasm.slots import MODEL_SLOTS, as_written, by_slot, check_slots
 from chiasm.stage_checks import check_stages
 
 if TYPE_CHECKING:
     from chiasm.heads.sampling import Sampling
     from chiasm.inference.text import WordSampling
 
-MODEL_SLOTS = tuple(slot for slot in parts.SLOTS if slot not in parts.OUTSIDE)
 SEEING = ("views", "encoder", "connector")  # all of them, or none
-DRAWING = ("image_tokenizer", "image_head", "image_decoder")
+DRAWING = ("image_tokenizer", "heads.image")  # likewise
 
 
 class Strict(BaseModel):
@@ -50,8 +58,9 @@ Beta = Annotated[float, Field(ge=0, lt=1)]
 class Stage(Strict):
     """One stage of training; what `train` does not name is frozen.
 
-    A stage that trains the image tokenizer trains it alone, on the images of its data. A stage with an objective
-    trains what the objective can, on images with their texts and labels, and its own weights as `objective`.
+    A stage that trains the image tokenizer or the image decoder trains it alone, on the images of its data. A stage
+    with an objective trains what the objective can, on images with their texts and labels, and its own weights as
+    `objective`.
     """
 
     name: Name
@@ -92,7 +101,9 @@ class Stage(Strict):
     @field_validator("train", mode="before")
     @classmethod
     def _without_null(cls, train: Any) -> Any:
-        return {k: v for k, v in train.items() if v is not None} if isinstance(train, Mapping) else train
+        if not isinstance(train, Mapping):
+            return train
+        return {slot: rate for slot, rate in by_slot(train, "train").items() if rate is not None}
 
 
 class Checkpoints(Strict):
@@ -113,6 +124,9 @@ class SamplingOptions(Strict):
     temperature: float = Field(1.0, ge=0, le=1000, description="of images; 0 = greedy")
     top_k: int = Field(
         0, ge=0, le=1 << 31, description="codes an image may choose from at each place; 0 = all"
+    )
+    top_p: float = Field(
+        1.0, gt=0, le=1, description="likewise, the fewest likeliest whose chances reach it together; 1 = all"
     )
     answer_tokens: int = Field(64, gt=0, le=1 << 22, description="most tokens of an answer")
     word_temperature: float = Field(0.0, ge=0, le=1000, description="of words; 0 = greedy")
@@ -146,7 +160,7 @@ class SamplingOptions(Strict):
     def of_images(self) -> Sampling:
         from chiasm.heads.sampling import Sampling
 
-        return Sampling(self.guidance, self.temperature, self.top_k)
+        return Sampling(self.guidance, self.temperature, self.top_k, self.top_p)
 
 
 EarlierAnswers = Literal["true", "model"]
@@ -187,7 +201,7 @@ class Start(Strict):
 
 
 class Recipe(Strict):
-    """A model, its data and the stages of its training."""
+    """A model, its data and the stages of its training. model: by the names of its slots (`chiasm.slots`)."""
 
     name: Name
     about: str = ""
@@ -199,6 +213,10 @@ class Recipe(Strict):
     checkpoints: Checkpoints = Checkpoints()
     sampling: SamplingOptions = SamplingOptions()
     evaluation: Evaluation = Evaluation()
+
+    @field_serializer("model")
+    def _as_written(self, model: dict[str, dict[str, Any]]) -> dict[str, Any]:
+        return as_written(model)
 
     def to_yaml(self) -> str:
         return safe_yaml.write(self.model_dump(mode="json"))
@@ -283,6 +301,8 @@ def resolve(raw: Mapping[str, Any]) -> Recipe:
             Stage,
             f"stage {quoted(stage.get('name', '?'))}" if isinstance(stage, Mapping) else "a stage",
         )
+    if isinstance(raw["model"], Mapping):
+        raw = {**raw, "model": by_slot(raw["model"], "model")}
     try:
         recipe = Recipe.model_validate(raw)
     except ValidationError as error:
@@ -291,7 +311,8 @@ def resolve(raw: Mapping[str, Any]) -> Recipe:
         raise RecipeError(f"{where}: {problem['msg'].lower().removeprefix('value error, ')}") from None
     _check_model(recipe.model, teaches=any(stage.objective is not None for stage in recipe.stages))
     model = {
-        slot: parts.check(slot, spec, f"model.{slot}") for slot, spec in _completed(recipe.model).items()
+        slot: parts.check(MODEL_SLOTS[slot], spec, f"model.{slot}")
+        for slot, spec in _completed(recipe.model).items()
     }
     data = {name: parts.check("data", spec, f"data.{name}") for name, spec in recipe.data.items()}
     stages = tuple(_with_objective(stage) for stage in recipe.stages)
@@ -380,15 +401,13 @@ def _sequence(value: Any, where: str) -> Iterable[Any]:
 
 def _check_model(model: Mapping[str, Any], *, teaches: bool) -> None:
     """teaches: a stage has an objective, for which an image tokenizer alone can make what is to be predicted."""
-    for slot in model:
-        if slot not in MODEL_SLOTS:
-            raise RecipeError(f"model has no slot {quoted(slot)}{nearest(slot, MODEL_SLOTS)}")
+    check_slots(model)
     groups = (
-        (SEEING, DRAWING[:2]) if "language" in model else ()
+        (SEEING, DRAWING) if "language" in model else ()
     )  # without it, parts stand alone (an imported VQGAN)
     for group in groups:
         missing = [slot for slot in group if slot not in model]
-        if 0 < len(missing) < len(group) and not (teaches and missing == ["image_head"]):
+        if 0 < len(missing) < len(group) and not (teaches and missing == ["heads.image"]):
             raise RecipeError(f"model lacks {', '.join(missing)}: {', '.join(group)} belong together")
 
 

@@ -60,14 +60,6 @@ class Registry(Generic[T]):
             raise self.error(f"there is no {self.kind} {quoted(name)}{nearest(name, items)}{hint}")
         return items[name]
 
-    @classmethod
-    def forget(cls, module: str) -> None:
-        """Drop what a module has defined, of every kind: it is imported again, from a file that has been edited."""
-        for registry in cls.kinds.values():
-            for name, definition in list(registry._definitions.items()):
-                if definition.__module__ == module:
-                    del registry._definitions[name]
-
     def _discover(self) -> None:
         """Import every module of the package, so that each definition in it registers itself."""
         if self._discovered:

@@ -25,15 +25,12 @@ def check_stages(recipe: Recipe) -> None:
                 raise RecipeError(
                     f"{where} trains {slot!r}, which the model has not{nearest(slot, trainable)}"
                 )
-        if "image_decoder" in stage.train:
-            raise RecipeError(
-                f"{where} trains the image decoder, for which there is no loss yet; leave it out"
-            )
-        if "image_tokenizer" in stage.train and len(stage.train) > 1 and stage.objective is None:
-            others = ", ".join(slot for slot in stage.train if slot != "image_tokenizer")
-            raise RecipeError(
-                f"{where} trains the image tokenizer beside {others}; give it a stage of its own"
-            )
+        for alone in ("image_tokenizer", "image_decoder"):
+            if alone in stage.train and len(stage.train) > 1 and stage.objective is None:
+                others = ", ".join(slot for slot in stage.train if slot != alone)
+                raise RecipeError(
+                    f"{where} trains the {alone.replace('_', ' ')} beside {others}; give it a stage of its own"
+                )
         for name in stage.data:
             if name not in recipe.data:
                 raise RecipeError(

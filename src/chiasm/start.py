@@ -2,7 +2,7 @@
 
 start: models/llava          # an imported checkpoint, or a run of ours
 start: {folder: models/blip2, slots: [encoder, connector]}              # or some parts of it alone
-model: {image_tokenizer: {type: vq}, image_head: {type: next_token}}    # only what is added or changed
+model: {image_tokenizer: {type: vq}, heads: {image: {type: raster, alphabet: {type: own}}}}     # what is added
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from chiasm.checkpoint import find_checkpoint, read_parts, read_weights
 from chiasm.errors import CheckpointError, RecipeError, nearest, quoted
 from chiasm.integrity import check_seal
 from chiasm.overlay import merge
+from chiasm.slots import as_written
 from chiasm.weights import load_into
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def taken_over(raw: Mapping[str, Any]) -> dict[str, Any]:
             )
     model = {slot: spec for slot, spec in model.items() if slots is None or slot in slots}
     start = {"folder": str(folder), "fingerprint": fingerprint(folder), "slots": slots}
-    return {**raw, "model": merge(model, raw.get("model") or {}), "start": start}
+    return {**raw, "model": merge(as_written(model), raw.get("model") or {}), "start": start}
 
 
 def _asked(start: Any) -> tuple[str, list[str] | None]:
@@ -100,7 +101,7 @@ def keep_origin(model: Model, start: Start, destination: Path) -> None:
 
 def targets_alone(spec: Mapping[str, Any]) -> tuple[str, ...]:
     """Slots that only made what an objective asked for: an image tokenizer whose codes nothing writes or reads."""
-    none = "language" not in spec or "image_head" in spec
+    none = "language" not in spec or "heads.image" in spec
     return () if none else ("image_tokenizer", "image_decoder")
 
 

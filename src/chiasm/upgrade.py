@@ -22,6 +22,7 @@ from chiasm.frozen import FOLDER, fetched, prune
 from chiasm.integrity import CHECKSUMS, check_seal, digest_of, seal
 from chiasm.overlay import merge
 from chiasm.recipe import find_base, load_recipe, write_text
+from chiasm.slots import as_written
 from chiasm.start import fingerprint_of
 from chiasm.weights import read_tensors
 from chiasm.yaml_edit import edited
@@ -105,7 +106,7 @@ def _checkpoint(folder: Path, draft: Path, destination: Path) -> list[str]:
         changes.append(f"{count} tensors have other names")
         record.setdefault("fingerprint", own)
     own_model = renewed({"model": record["model"]})[0]["model"]
-    record["model"] = _completed(own_model, load_recipe(folder / "recipe.yaml").model)
+    record["model"] = _completed(own_model, as_written(load_recipe(folder / "recipe.yaml").model))
     record["tied"] = {rename(name): rename(original) for name, original in record["tied"].items()}
     if "frozen" in record:
         record["frozen"] = references

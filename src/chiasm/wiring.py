@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
 
 from chiasm import parts
 from chiasm.errors import RecipeError
-from chiasm.heads import ImageHead
+from chiasm.heads import HeadContext
+from chiasm.heads.building import build_head
+from chiasm.slots import MODEL_SLOTS
 
 ALONE = ("encoder", "image_tokenizer")  # slots that mean something without a language model
 
@@ -22,7 +25,7 @@ def wire(spec: Mapping[str, Mapping[str, Any]], texts: Iterable[str], seed: int)
     """
     wiring = Wiring(spec, seed)
     wiring.add("encoder")
-    wiring.add("language", texts, "image_head" in spec)
+    wiring.add("language", texts, "heads.image" in spec)
     if wiring.made["language"] is None:
         _check_alone(spec)
         wiring.add("image_tokenizer")
@@ -31,7 +34,7 @@ def wire(spec: Mapping[str, Mapping[str, Any]], texts: Iterable[str], seed: int)
     else:
         wiring.see()
         wiring.draw()
-    return {slot: wiring.made.get(slot) for slot in parts.SLOTS if slot not in parts.OUTSIDE}
+    return {slot: wiring.made.get(slot) for slot in MODEL_SLOTS}
 
 
 class Wiring:
@@ -41,13 +44,14 @@ class Wiring:
         self.spec, self.seed = spec, seed
         self.made: dict[str, Any] = {}
 
-    def add(self, slot: str, *wiring: Any) -> None:
+    def add(self, slot: str, *wiring: Any, builder: Callable[..., Any] | None = None) -> None:
         """Build a slot. Each draws its initial values from a seed of its own."""
         self.made[slot] = None
         if slot in self.spec:
             digest = hashlib.sha256(f"{self.seed}/{slot}".encode()).digest()
             torch.manual_seed(int.from_bytes(digest[:4], "big"))
-            self.made[slot] = parts.build(slot, self.spec[slot], *wiring, where=f"model.{slot}")
+            build = builder or partial(parts.build, MODEL_SLOTS[slot])
+            self.made[slot] = build(self.spec[slot], *wiring, where=f"model.{slot}")
 
     def see(self) -> None:
         """What stands between encoder and language model, and inside it."""
@@ -69,10 +73,8 @@ class Wiring:
         tokenizer, language = self.made["image_tokenizer"], self.made["language"]
         if tokenizer is None:
             return
-        name = self.spec.get("image_head", {}).get("type")
-        head = parts.lookup("image_head", name) if name else ImageHead
-        wanted = [self.made[slot] for slot in head.wants]  # type: ignore[attr-defined]
-        self.add("image_head", language.width, tokenizer.codebook_size, tokenizer.grid, *wanted)
+        context = HeadContext(language.width, tokenizer.space, language, tokenizer.refinement)
+        self.add("heads.image", context, builder=build_head)
         self.add("image_decoder", tokenizer)
 
     def _marker_width(self, width: int) -> list[int]:

@@ -1,6 +1,7 @@
 """LaVIT's decoders: what they condition on, what they refuse."""
 
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -119,3 +120,46 @@ def test_without_diffusers_it_is_said_how_to_get_it(monkeypatch):
 def test_a_configuration_that_diffusers_refuses_is_named():
     with pytest.raises(RecipeError, match="diffusers refuses the configuration"):
         build("lavit_diffusion", unet={"block_out_channels": [8], "down_block_types": ["DownBlock2D"] * 2})
+
+
+def test_it_learns_the_noise_in_the_latents_of_images_and_leaves_their_autoencoder_alone(decoder):
+    pixels = torch.rand(3, 3, decoder.size, decoder.size)
+    decoder.requires_grad_(False)
+    for module in decoder.learners().values():
+        module.requires_grad_(True)
+    loss = decoder.losses(codes_of(decoder, [3, 5], [7], []), pixels)["diffusion"]
+    latents = decoder.diffusion.noise(3, decoder.size, None)
+    assert float(loss.count) == latents.numel()
+    loss.mean.backward()
+    without = {name for name, parameter in decoder.named_parameters() if parameter.grad is None}
+    assert without == {name for name, _ in decoder.named_parameters() if name.startswith("diffusion.vae.")}
+
+
+def test_its_loss_is_the_error_of_the_predicted_noise(decoder, monkeypatch):
+    """At each image's own time; a network that says nothing of it has the variance of noise as its loss."""
+    asked = {}
+
+    def silent(noisy, times, **condition):
+        asked.update(noisy=noisy, times=times, **condition)
+        return SimpleNamespace(sample=torch.zeros_like(noisy))
+
+    monkeypatch.setattr(decoder.diffusion.unet, "forward", silent)
+    pixels = torch.rand(16, 3, decoder.size, decoder.size)
+    codes = codes_of(decoder, *[[3, 5]] * 16)
+    torch.manual_seed(0)
+    loss = decoder.losses(codes, pixels)["diffusion"]
+    assert float(loss.mean) == pytest.approx(1.0, abs=0.2)
+    assert len(asked["times"].unique()) > 10
+    # Some of the images learn without their codes, for guidance.
+    whole = decoder.condition(decoder.features(codes)).tokens
+    same = [torch.allclose(own, each, atol=1e-5) for own, each in zip(asked["encoder_hidden_states"], whole)]
+    assert 0 < sum(same) <= 16
+
+
+def test_a_condition_is_replaced_row_by_row():
+    one = Condition(torch.ones(2, 1, 3), torch.ones(2, 1, dtype=torch.bool), {"pooled": torch.ones(2, 4)})
+    two = Condition(torch.zeros(2, 1, 3), torch.zeros(2, 1, dtype=torch.bool), {"pooled": torch.zeros(2, 4)})
+    mixed = one.where(torch.tensor([False, True]), two)
+    assert mixed.tokens[:, 0, 0].tolist() == [1, 0]
+    assert mixed.mask[:, 0].tolist() == [True, False]
+    assert mixed.added["pooled"][:, 0].tolist() == [1, 0]

@@ -1,6 +1,11 @@
+"""The decoder of the image tokenizer itself: it decodes the codes, and may learn alone."""
+
+import pytest
 import torch
 
 from chiasm import parts
+from chiasm.errors import RecipeError
+from chiasm.losses import objective
 from chiasm.tokenizers.vq import VQ
 
 
@@ -11,3 +16,22 @@ def test_it_decodes_as_its_tokenizer_does_and_owns_no_weights():
     assert torch.equal(decoder.decode(codes), vq.decode(codes))
     assert decoder.state_dict() == {}
     assert list(decoder.modules()) == [decoder]
+
+
+@pytest.mark.parametrize("name", parts.names("image_tokenizer"))
+def test_it_learns_alone_all_that_stands_behind_the_codes_or_says_that_it_cannot(name):
+    example = parts.lookup("image_tokenizer", name).example()
+    tokenizer = parts.build("image_tokenizer", {"type": name, **example})
+    decoder = parts.build("image_decoder", {"type": "tokenizer"}, tokenizer)
+    pixels = torch.rand(2, 3, decoder.size, decoder.size)
+    codes = tokenizer.eval().encode(pixels)
+    if not decoder.learners():
+        with pytest.raises(RecipeError, match=f"image_tokenizer '{name}' has no decoder that learns alone"):
+            decoder.losses(codes, pixels)
+        return
+    tokenizer.requires_grad_(False)
+    for module in decoder.learners().values():
+        module.requires_grad_(True)
+    objective(decoder.losses(codes, pixels)).backward()
+    for key, parameter in tokenizer.named_parameters():
+        assert (parameter.grad is not None) == (key.split(".")[0] in decoder.learners()), key

@@ -42,7 +42,7 @@ DRAWING = {
         "width": 16,
         "depth": 1,
     },
-    "image_head": {"type": "next_token"},
+    "heads": {"image": {"type": "raster", "alphabet": {"type": "own"}}},
 }
 
 

@@ -87,7 +87,7 @@ def test_parameters_are_counted_once_and_by_slot():
     head = nn.Sequential(shared, nn.Linear(4, 2, bias=False))
     slots = {
         "language": shared,
-        "image_head": head,
+        "heads.image": head,
         "views": object(),
         "tied": shared,
         "connector": nn.Linear(3, 3),
@@ -97,7 +97,7 @@ def test_parameters_are_counted_once_and_by_slot():
     assert told == {
         "total": 16 + 8 + 12,
         "trainable": 16 + 12,
-        "by_slot": {"language": 16, "image_head": 8, "connector": 12},
+        "by_slot": {"language": 16, "heads.image": 8, "connector": 12},
     }
 
 

@@ -20,15 +20,6 @@ SMALL = {"size": 32, "downsample": 8, "codebook_size": 16, "code_width": 8, "wid
 FILES = {"report.md", "report.json", "rate.svg", "sheet.png"}
 
 
-def test_a_place_that_cannot_be_written_into_is_said_before_anything_is_measured(tmp_path):
-    (tmp_path / "file").write_text("")
-    for out in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(ChiasmError, match=r"nothing can be written into .*: .*file is a file"):
-            report(["no such run"], out)
-        done = CliRunner().invoke(app, ["generate", str(tmp_path / "none"), "a cat", "--out", str(out)])
-        assert "is a file" in str(done.exception)
-
-
 def trained(folder, name="vq", tokenizer=None, world=None, evaluation="held-out"):
     world = world or {
         "type": "world",

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
+from writing import head as built
 from writing import written
 
 from chiasm.errors import ChiasmError, RecipeError
 from chiasm.generators import Generators
-from chiasm.heads.factorised import Factorised
 from chiasm.layout import Layout
 from chiasm.tokenizers.lookup_free import split_code
 
@@ -23,12 +23,18 @@ class Recorder:
 
 def made(grid=(2, 2), **options):
     torch.manual_seed(0)
-    head = Factorised(8, 32, grid, bits=[2, 3], depth=1, heads=2, hidden=12, **options).eval()
-    for output in head.outputs:
+    head = small(grid, **options).eval()
+    for output in head.alphabet.outputs:
         torch.nn.init.normal_(output.weight)
-    for table in head.tables:
+    for table in head.alphabet.tables:
         torch.nn.init.normal_(table.weight)
     return head
+
+
+def small(grid=(2, 2), *, unconditional=0.1, **options):
+    alphabet = {"type": "factorised", "bits": [2, 3], "depth": 1, "heads": 2, "hidden": 12, **options}
+    spec = {"type": "raster", "cells": False, "alphabet": alphabet, "unconditional": unconditional}
+    return built(spec, 8, 2 ** sum(alphabet["bits"]), grid)
 
 
 def sample(head, rows, **options):
@@ -39,7 +45,8 @@ def sample(head, rows, **options):
 def test_without_options_it_is_open_magvit2_bs():
     """Width 1024, sub-tokens of 6 and 12 bits, two layers of 16 heads over them."""
     with torch.device("meta"):
-        head = Factorised(1024, 2**18, (16, 16))
+        spec = {"type": "raster", "cells": False, "alphabet": {"type": "factorised"}}
+        head = built(spec, 1024, 2**18, (16, 16)).alphabet
     assert [tuple(table.weight.shape) for table in head.tables] == [(64, 1024), (4096, 1024)]
     assert [tuple(output.weight.shape) for output in head.outputs] == [(64, 1024), (4096, 1024)]
     assert not any(name.endswith("bias") for name, _ in head.named_parameters())
@@ -48,17 +55,15 @@ def test_without_options_it_is_open_magvit2_bs():
         assert (layer.heads, layer.key_value_heads, layer.up.out_features) == (16, 16, 2816)
         assert layer.dropout.p == 0.1
     assert {norm.eps for norm in head.modules() if isinstance(norm, torch.nn.RMSNorm)} == {1e-5}
-    assert head.unconditional == 0.1
 
 
 def test_untrained_it_finds_every_code_as_likely():
-    head = Factorised(8, 32, (2, 2), bits=[2, 3], depth=1, heads=2, hidden=12)
-    terms = head.part_losses(torch.randn(1, 4, 8), torch.tensor([[0, 9, 18, 31]]))
-    torch.testing.assert_close(terms, torch.tensor([4.0, 8.0]).log()[:, None, None].expand(2, 1, 4))
+    losses = small().alphabet.part_losses(torch.randn(4, 8), torch.tensor([0, 9, 18, 31]))
+    torch.testing.assert_close(torch.stack(losses), 4 * torch.tensor([4.0, 8.0]).log())
 
 
 def test_codes_stand_causally_and_the_marker_predicts_the_first():
-    layout = Factorised(8, 32, (2, 3), bits=[2, 3], heads=2).layout()
+    layout = small((2, 3)).layout()
     assert layout.opens == layout.exposed == (True,) * 6
     assert layout.rows == (-1, 0, 1, 2, 3, 4)
 
@@ -66,7 +71,7 @@ def test_codes_stand_causally_and_the_marker_predicts_the_first():
 def test_what_stands_at_a_code_is_the_sum_of_its_sub_tokens():
     head = made()
     span = head.prepare(torch.tensor([[[0, 9], [18, 31]]]))
-    low, high = (table.weight for table in head.tables)
+    low, high = (table.weight for table in head.alphabet.tables)
     by_hand = [low[0] + high[0], low[1] + high[2], low[2] + high[4], low[3] + high[7]]
     torch.testing.assert_close(span.embeddings[0], torch.stack(by_hand))
     assert span.targets.tolist() == [[0, 9, 18, 31]]
@@ -74,7 +79,7 @@ def test_what_stands_at_a_code_is_the_sum_of_its_sub_tokens():
 
 def test_the_hidden_state_has_no_place_and_sub_tokens_take_the_grids_first_cells():
     torch.manual_seed(0)
-    head = Factorised(8, 2**5, (2, 2), bits=[1, 1, 1, 2], depth=2, heads=2, hidden=12, rope_base=3.0).eval()
+    head = small(bits=[1, 1, 1, 2], depth=2, rope_base=3.0).eval().alphabet
     for output in head.outputs:
         torch.nn.init.normal_(output.weight)
     hidden, parts = torch.randn(1, 1, 8), [torch.tensor([[bit]]) for bit in (1, 0, 1, 3)]
@@ -89,7 +94,7 @@ def test_the_hidden_state_has_no_place_and_sub_tokens_take_the_grids_first_cells
 
 
 def test_a_sub_token_is_predicted_from_those_before_it():
-    head, hidden = made(), torch.randn(1, 4, 8)
+    head, hidden = made().alphabet, torch.randn(1, 4, 8)
     parts = split_code(torch.tensor([[0, 9, 18, 31]]), head.bits)
     first, second = head.logits(hidden, parts)
     other = [(parts[0] + 1) % 4, (parts[1] + 1) % 8]
@@ -104,17 +109,25 @@ def test_the_loss_is_the_sum_of_the_sub_tokens():
     codes = torch.randint(32, (2, 2, 2))
     span = head.prepare(codes)
     loss = head.losses(hidden, span)["image"]
-    terms = head.part_losses(hidden, codes.flatten(1))
+    parts = split_code(codes.flatten(1), [2, 3])
+    terms = sum(
+        torch.nn.functional.cross_entropy(logits.movedim(-1, 1), part, reduction="none")
+        for logits, part in zip(head.alphabet.logits(hidden, parts), parts, strict=True)
+    )
     assert float(loss.count) == 8
     torch.testing.assert_close(loss.sum, terms.sum())
     alone = head.losses(hidden, span._replace(orphans=torch.tensor([True, False])))["image"]
-    torch.testing.assert_close(alone.sum, terms.sum() - terms[:, 0, 0].sum())
+    torch.testing.assert_close(alone.sum, terms.sum() - terms[0, 0])
+    weights = torch.rand(8)
+    torch.testing.assert_close(
+        head.alphabet.loss(hidden.flatten(0, 1), codes.flatten(), weights), (terms.flatten() * weights).sum()
+    )
 
 
 def forced(head, codes, start):
     """Logits of every sub-token of whole pictures, as in training, behind these first hidden states."""
     hidden = torch.cat([start[:, None], head.prepare(codes).embeddings[:, :-1] + start[:, None]], 1)
-    return head.logits(hidden, split_code(codes.flatten(1), head.bits))
+    return head.alphabet.logits(hidden, split_code(codes.flatten(1), head.alphabet.bits))
 
 
 @pytest.mark.parametrize("grid", [(2, 2), (2, 3), (3, 1)])
@@ -123,7 +136,7 @@ def test_what_is_drawn_is_what_teacher_forcing_finds_likeliest(grid):
     codes = sample(head, 16)
     assert codes.shape == (16, *grid)
     assert len(codes.unique()) > 3
-    parts = split_code(codes.flatten(1), head.bits)
+    parts = split_code(codes.flatten(1), head.alphabet.bits)
     for logits, part in zip(forced(head, codes, Recorder(16, 8).start), parts, strict=True):
         assert torch.equal(logits.argmax(-1), part)
 
@@ -134,7 +147,7 @@ def test_guidance_is_the_formula_with_what_each_sub_token_adds_to_it(offsets):
     codes, start = sample(head, 16, guidance=guidance), Recorder(16, 8).start
     assert codes.shape == (8, 2, 2)
     with_prompt, without = (forced(head, codes, half) for half in start.chunk(2))
-    parts = split_code(codes.flatten(1), head.bits)
+    parts = split_code(codes.flatten(1), head.alphabet.bits)
     for plain, empty, part, offset in zip(with_prompt, without, parts, offsets or [0.0, 0.0], strict=True):
         assert torch.equal((empty + (guidance + offset) * (plain - empty)).argmax(-1), part)
 
@@ -171,7 +184,7 @@ def test_codes_of_another_tokenizer_and_guidance_without_an_empty_prompt_are_ref
 
 def test_sub_tokens_must_make_up_the_codes():
     with pytest.raises(RecipeError, match=r"2 \+ 2 bits make 16 codes, but the image tokenizer has 32"):
-        Factorised(8, 32, (2, 2), bits=[2, 2], heads=2)
+        built({"type": "raster", "alphabet": {"type": "factorised", "bits": [2, 2]}}, 8, 32, (2, 2))
     with pytest.raises(RecipeError, match="top_ks has 1 values for 2 sub-tokens"):
         made(top_ks=[5])
     with pytest.raises(RecipeError, match="guidance_offsets has 3 values"):

@@ -7,12 +7,13 @@ import pytest
 import torch
 from torch.nn import functional
 from writing import Recorded, written
+from writing import head as built
 
-from chiasm import parts
 from chiasm.errors import ChiasmError, RecipeError
 from chiasm.generators import Generators
-from chiasm.heads import Ask, Sampling, masked
-from chiasm.heads.masked import masked_share, unsure
+from chiasm.heads import Ask, Sampling
+from chiasm.heads.orders import masked
+from chiasm.heads.orders.masked import masked_share, unsure
 from chiasm.heads.sampling import choose
 from chiasm.sequence import IGNORE
 
@@ -21,7 +22,7 @@ WIDTH, CODES, GRID = 16, 11, (3, 4)
 
 def head(**options):
     torch.manual_seed(0)
-    return parts.build("image_head", {"type": "masked", **options}, WIDTH, CODES, GRID)
+    return built({"type": "masked", "alphabet": {"type": "own"}, **options}, WIDTH, CODES, GRID)
 
 
 def test_all_cells_of_a_picture_share_one_block_and_predict_themselves():
@@ -35,9 +36,9 @@ def test_it_has_a_row_for_each_code_one_for_the_mask_and_one_for_each_cell():
     made = head()
     shapes = {name: tuple(parameter.shape) for name, parameter in made.named_parameters()}
     assert shapes == {
-        "codes.weight": (CODES + 1, WIDTH),
+        "alphabet.codes.weight": (CODES + 1, WIDTH),
         "cells.weight": (12, WIDTH),
-        "output.weight": (CODES, WIDTH),
+        "alphabet.output.weight": (CODES, WIDTH),
     }
     for parameter in made.parameters():
         assert float(parameter.std()) == pytest.approx(0.02, rel=0.3)
@@ -58,13 +59,15 @@ def test_what_is_masked_is_what_is_predicted_and_nothing_else():
     assert bool((masked.sum(1) >= 1).all())
     assert torch.equal(span.targets[masked], codes.flatten(1)[masked])
     cells = span.embeddings - made.cells.weight
-    assert torch.allclose(cells[masked], made.codes.weight[CODES].expand(int(masked.sum()), -1), atol=1e-6)
-    assert torch.allclose(cells[~masked], made.codes(codes.flatten(1)[~masked]), atol=1e-6)
+    assert torch.allclose(
+        cells[masked], made.alphabet.codes.weight[CODES].expand(int(masked.sum()), -1), atol=1e-6
+    )
+    assert torch.allclose(cells[~masked], made.alphabet.codes(codes.flatten(1)[~masked]), atol=1e-6)
 
 
 def test_a_picture_that_is_only_looked_at_has_no_mask():
     made, codes = head(), torch.zeros(1, *GRID, dtype=torch.long)
-    assert torch.equal(made.show(codes), made.embed(codes.flatten(1)))
+    assert torch.equal(made.embed_read(codes), made.embed(codes.flatten(1)))
 
 
 def test_the_loss_has_one_term_a_picture_the_mean_over_its_masked_codes():
@@ -73,7 +76,7 @@ def test_the_loss_has_one_term_a_picture_the_mean_over_its_masked_codes():
     hidden = torch.randn(3, 12, WIDTH)
     loss = made.losses(hidden, span)["image"]
     expected = sum(
-        functional.cross_entropy(made.output(hidden[i]), span.targets[i], ignore_index=IGNORE)
+        functional.cross_entropy(made.alphabet.output(hidden[i]), span.targets[i], ignore_index=IGNORE)
         for i in range(3)
     )
     assert loss.count == 3
@@ -96,7 +99,7 @@ def test_the_masked_share_is_drawn_from_the_schedule_and_every_cell_is_masked_al
 ):
     """The integral of the schedule, as the time is uniform."""
     torch.manual_seed(0)
-    made = parts.build("image_head", {"type": "masked", "schedule": schedule}, 2, 5000, GRID)
+    made = built({"type": "masked", "alphabet": {"type": "own"}, "schedule": schedule}, 2, 5000, GRID)
     with torch.set_grad_enabled(gradients):
         hidden = made.prepare(torch.randint(5000, (4000, *GRID))).targets != IGNORE
     assert float(hidden.float().mean()) == pytest.approx(share, abs=0.02)
@@ -163,7 +166,7 @@ def test_the_surest_codes_stay_and_no_step_is_kept():
     assert step.calls == [((2, 12, WIDTH), False)] * 4
     masked = [int((codes == made.mask).sum(1)[0]) for codes in progress.history]
     assert masked == [11, 8, 4, 0]  # floor(12 cos(i / 4 * pi / 2))
-    logits = made.logits(step.hidden)
+    logits = made.alphabet.logits(step.hidden)
     assert torch.equal(progress.history[-1], logits.argmax(-1))
     surest = logits.softmax(-1).amax(-1).argsort(-1, descending=True)
     for row in range(2):
@@ -189,7 +192,7 @@ def drawn_by_hand(made, step, guidance, temperature, top_k, seed):
     sources, codes, rounds = Generators([seed]), [-1] * 12, []
     for done in range(1, made.steps + 1):
         block = made.embed(torch.tensor([[CODES if code == -1 else code for code in codes]]))
-        hidden = made.output(step(Ask(block if guidance == 1 else torch.cat([block, block]))))
+        hidden = made.alphabet.output(step(Ask(block if guidance == 1 else torch.cat([block, block]))))
         logits = hidden if guidance == 1 else hidden[1:] + guidance * (hidden[:1] - hidden[1:])
         drawn = Sampling(temperature=1.0 if temperature else 0, top_k=top_k)
         proposed = choose(logits, drawn, sources)[0].tolist()
@@ -216,8 +219,8 @@ def test_drawing_by_hand(guidance, temperature, top_k):
     """Every step keeps the surest of the codes that it proposes, under noise whose temperature each step multiplies
     by the share of steps that are left; codes themselves are drawn as likely as they are."""
     made = head(steps=5)
-    torch.nn.init.normal_(made.codes.weight)
-    torch.nn.init.normal_(made.output.weight)
+    torch.nn.init.normal_(made.alphabet.codes.weight)
+    torch.nn.init.normal_(made.alphabet.output.weight)
     for seed in range(4):
         step = Mixer(1 if guidance == 1 else 2)
         progress, options = Recorded([seed]), {"temperature": temperature, "top_k": top_k}
@@ -232,8 +235,8 @@ def test_drawing_by_hand(guidance, temperature, top_k):
 @pytest.mark.parametrize("stopped", [1, 3, 5])
 def test_an_image_that_was_stopped_goes_on_as_if_never_interrupted(stopped):
     made, options = head(steps=5), {"guidance": 2.0, "temperature": 1.5}
-    torch.nn.init.normal_(made.codes.weight)
-    torch.nn.init.normal_(made.output.weight)
+    torch.nn.init.normal_(made.alphabet.codes.weight)
+    torch.nn.init.normal_(made.alphabet.output.weight)
     whole = written(made, Mixer(4), Generators([1, 2]), **options)
     progress = Recorded([1, 2], stop=stopped)
     with pytest.raises(KeyboardInterrupt):
@@ -266,7 +269,7 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(ChiasmError, match=r"codes from 0 to 11 .* 11 codes \(0 to 10\)"):
         made.prepare(torch.tensor([0, 11] * 6).view(1, *GRID))
     with pytest.raises(ChiasmError, match=r"codes from 0 to 11"):
-        made.show(torch.tensor([0, 11] * 6).view(1, *GRID))
+        made.embed_read(torch.tensor([0, 11] * 6).view(1, *GRID))
     for schedule in ("powder", "pow", "pow0", "pow-1", "pownan", "powinf", "cosines"):
         with pytest.raises(RecipeError, match=f"the schedule is '{schedule}'; it must be cosine, linear,"):
             head(schedule=schedule)

@@ -2,11 +2,10 @@
 
 import pytest
 import torch
-from test_variable_next_token import Words
 from torch.nn import functional
-from writing import written
+from writing import Vocabulary, written
+from writing import head as built
 
-from chiasm import parts
 from chiasm.generators import Generators
 from chiasm.sequence import IGNORE
 
@@ -15,37 +14,37 @@ MARKERS = {"before": [1, 2], "before_read": [3], "behind": [5]}
 
 
 def head(**options):
-    spec = {"type": "shared_masked", "first": 6, **options}
-    return parts.build("image_head", spec, 12, CODES, (2, 3), Words())
+    own = {"first": 6} | {key: options.pop(key) for key in ("first", "against") if key in options}
+    spec = {"type": "masked", "cells": False, "alphabet": {"type": "shared", **own}, **options}
+    return built(spec, 12, CODES, (2, 3), vocabulary=Vocabulary())
 
 
 def test_codes_and_mask_are_ids_of_the_language_model_and_weights_are_its_own():
     made = head()
     assert list(made.reserved) == [6, 7, 8, 9, 10]
     assert list(made.parameters()) == []
-    assert made.standalone() == {"first": 6}
-    grown = parts.build("image_head", {"type": "shared_masked"}, 12, CODES, (2, 3), Words())
+    assert made.standalone()["alphabet"]["first"] == 6
+    grown = head(first=None)
     assert list(grown.reserved) == [7, 8, 9, 10, 11]
-    assert (made.steps, made.schedule, made.unconditional) == (18, "cosine", 0.1)
 
 
 def test_markers_stand_in_the_pictures_block_and_predict_nothing():
     made = head(**MARKERS)
-    written, read = made.layout(), made.shown_layout()
+    written, read = made.layout(), made.read_layout()
     assert written.opens == (True,) + (False,) * 8
     assert written.rows == (2, 3, 4, 5, 6, 7)
     assert read.opens == (True,) + (False,) * 7
     assert (written.exposed, read.exposed) == ((True,) * 9, (True,) * 8)
     bare = head()
-    assert bare.layout() == bare.shown_layout()
+    assert bare.layout() == bare.read_layout()
     assert (bare.layout().length, bare.layout().rows) == (6, (0, 1, 2, 3, 4, 5))
 
 
 def test_the_language_models_rows_embed_codes_mask_and_markers():
     made, codes = head(**MARKERS), torch.tensor([[[0, 1, 2], [3, 0, 1]]])
-    table = made.words.language.table.weight
+    table = made.alphabet.words.vocabulary.table.weight
     shown = [3, 6, 7, 8, 9, 6, 7, 5]
-    assert torch.equal(made.show(codes)[0], table[shown])
+    assert torch.equal(made.embed_read(codes)[0], table[shown])
     span = made.prepare(codes)
     hidden = (span.targets[0] != IGNORE).tolist()
     ids = [
@@ -75,7 +74,7 @@ def test_a_code_is_told_from_the_whole_vocabulary_or_from_codes_never_from_the_m
 
 
 def test_without_an_option_a_code_is_told_from_the_whole_vocabulary():
-    assert head().against == "vocabulary"
+    assert head().alphabet.against == "vocabulary"
 
 
 class Script:

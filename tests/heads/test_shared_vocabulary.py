@@ -23,12 +23,19 @@ from chiasm.sequence import Kind, pack
 from tiny_recipe import TINY
 
 CODES = 16
-HEADS = ["next_token", "next_token_mlp", "masked", "shared_next_token", "shared_masked"]
+HEADS = {
+    "raster × own": {"type": "raster", "alphabet": {"type": "own"}},
+    "raster × mlp": {"type": "raster", "alphabet": {"type": "mlp"}},
+    "masked × own": {"type": "masked", "alphabet": {"type": "own"}},
+    "raster × shared": {"type": "raster", "cells": False, "alphabet": {"type": "shared"}},
+    "masked × shared": {"type": "masked", "cells": False, "alphabet": {"type": "shared"}},
+}
 
 
-def made(head, *, sees=True, **options):
-    raw = deepcopy(TINY)
-    raw["model"]["image_head"] = {"type": head, **options}
+def made(head, *, sees=True, unconditional=0.1, **alphabet):
+    raw, spec = deepcopy(TINY), deepcopy(HEADS[head])
+    spec["alphabet"] |= alphabet
+    raw["model"]["heads"] = {"image": {**spec, "unconditional": unconditional}}
     if not sees:
         for slot in ("views", "encoder", "connector"):
             del raw["model"][slot]
@@ -47,7 +54,7 @@ def asking(samples):
     return next(s for s in samples if s.truth["task"] == "what")
 
 
-@pytest.mark.parametrize(("head", "more"), [("shared_next_token", 0), ("shared_masked", 1)])
+@pytest.mark.parametrize(("head", "more"), [("raster × shared", 0), ("masked × shared", 1)])
 def test_the_vocabulary_grows_by_the_codes_and_the_mask(head, more):
     _, model, _ = made(head)
     words = len(model.language.tokenizer)
@@ -99,7 +106,7 @@ def test_an_answer_may_hold_several_pictures(head, monkeypatch):
     assert kinds == [str, Image.Image, str, Image.Image, str]
 
 
-@pytest.mark.parametrize("head", ["next_token", "shared_next_token", "masked", "shared_masked"])
+@pytest.mark.parametrize("head", [head for head in HEADS if "mlp" not in head])
 def test_without_an_encoder_pictures_are_read_as_their_codes(head):
     _, model, samples = made(head, sees=False)
     assert model.sees
@@ -112,15 +119,15 @@ def test_without_an_encoder_pictures_are_read_as_their_codes(head):
     with torch.no_grad():
         embeddings = model.embed(batch).embeddings
         codes = model.image_tokenizer.encode(PictureReader(model.contract).target(slot.picture)[None])
-        expected = model.image_head.show(codes)[0]
+        expected = model.image_head.embed_read(codes)[0]
     assert torch.equal(embeddings[0, slot.start : slot.start + slot.length], expected)
     blind = document(model.contract, prompt_of(asking(samples)), prompt=True, blind=True)
     assert not blind.slots
 
 
 def test_one_mean_over_words_and_codes():
-    _, model, samples = made("shared_next_token", counted_as="text")
-    _, apart, _ = made("shared_next_token")
+    _, model, samples = made("raster × shared", counted_as="text")
+    _, apart, _ = made("raster × shared")
     documents = [document(model.contract, sample) for sample in samples]
     batch, slots = pack([documents])
     batch = PictureReader(model.contract).attach(batch, slots)
@@ -132,8 +139,8 @@ def test_one_mean_over_words_and_codes():
 
 
 def test_codes_may_be_told_from_codes_alone():
-    _, model, samples = made("shared_next_token", against="codes")
-    _, whole, _ = made("shared_next_token")
+    _, model, samples = made("raster × shared", against="codes")
+    _, whole, _ = made("raster × shared")
     batch, slots = pack([[document(model.contract, drawing(samples))]])
     batch = PictureReader(model.contract).attach(batch, slots)
     with torch.no_grad():
@@ -142,7 +149,7 @@ def test_codes_may_be_told_from_codes_alone():
 
 def test_codes_may_be_scattered_over_the_vocabulary(tmp_path):
     table = [300 + 2 * code for code in range(CODES)][::-1]
-    recipe, model, _ = made("shared_next_token", table=table)
+    recipe, model, _ = made("raster × shared", table=table)
     assert list(model.image_head.reserved) == table
     codes = torch.tensor([[[3, 0], [1, 2]]])
     assert torch.equal(
@@ -150,7 +157,7 @@ def test_codes_may_be_scattered_over_the_vocabulary(tmp_path):
         model.language.embed(torch.tensor([table[code] for code in (3, 0, 1, 2)])),
     )
     hidden = torch.randn(2, model.language.width)
-    assert torch.equal(model.image_head.logits(hidden), model.language.logits(hidden)[:, table])
+    assert torch.equal(model.image_head.alphabet.logits(hidden), model.language.logits(hidden)[:, table])
     save_model(model, recipe, tmp_path / "saved")
     assert list(load_model(tmp_path / "saved").image_head.reserved) == table
 
@@ -168,12 +175,12 @@ def test_codes_may_be_scattered_over_the_vocabulary(tmp_path):
 )
 def test_ids_that_do_not_fit_are_refused(options, error):
     with pytest.raises(RecipeError, match=error):
-        made("shared_next_token", **options)
+        made("raster × shared", **options)
 
 
 def test_a_language_model_that_cannot_grow_says_so():
     raw = deepcopy(TINY)
-    raw["model"]["image_head"] = {"type": "shared_next_token"}
+    raw["model"]["heads"] = {"image": HEADS["raster × shared"]}
     raw["model"]["language"] = {
         "type": "beit3",
         "width": 32,

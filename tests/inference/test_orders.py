@@ -6,6 +6,7 @@ from copy import deepcopy
 import pytest
 import torch
 
+from chiasm import parts
 from chiasm.data.corpus import corpus
 from chiasm.data.documents import document, draw_prompt
 from chiasm.data.sample import Message, Sample
@@ -27,18 +28,24 @@ LLAMAGEN = {"type": "llamagen", "width": 32, "depth": 2, "heads": 4, "hidden": 4
             "vocabulary": 400, "turn_words": True}  # fmt: skip
 VAR = {"type": "var", "width": 32, "depth": 2, "heads": 4, "vocabulary": 400}
 STOPS = (3, 7, 12, 18, 25, 33, 42, 52)  # ever farther apart: what was noted is read again each time
+
+
+def head(order, alphabet="own", **options):
+    own = parts.lookup("alphabet", alphabet).example()
+    return {"heads": {"image": {"type": order, "alphabet": {"type": alphabet, **own}, **options}}}
+
+
 MODELS = {
-    "next_token": {"image_head": {"type": "next_token"}},
-    "masked": {"image_head": {"type": "masked", "steps": 4}},
-    "next_scale": {"image_head": {"type": "next_scale"}, "image_tokenizer": SCALES},
-    "factorised": {
-        "image_head": {"type": "factorised", "bits": [1, 3], "depth": 1, "heads": 4, "hidden": 48}
-    },
-    "shared_next_token": {"image_head": {"type": "shared_next_token"}},
-    "shared_masked": {"image_head": {"type": "shared_masked", "steps": 4}},
-    "variable_next_token": {"image_head": {"type": "variable_next_token"}},
-    "llamagen": {"image_head": {"type": "llamagen"}, "language": LLAMAGEN},
-    "var": {"image_head": {"type": "next_scale"}, "image_tokenizer": SCALES, "language": VAR},
+    "raster": head("raster"),
+    "masked": head("masked", steps=4),
+    "scales": {**head("scales"), "image_tokenizer": SCALES},
+    "factorised": head("raster", "factorised"),
+    "shared": head("raster", "shared", cells=False),
+    "masked shared": head("masked", "shared", cells=False, steps=4),
+    "masked factorised": head("masked", "factorised", steps=4),
+    "variable": {**head("variable", "shared"), **parts.lookup("order", "variable").example_neighbours()},
+    "llamagen": {**head("raster", cells=False), "language": LLAMAGEN},
+    "var": {**head("scales"), "image_tokenizer": SCALES, "language": VAR},
 }
 
 

@@ -200,9 +200,11 @@ def test_what_no_part_can_do_is_refused_by_name(family, place, value):
 
 def test_what_changes_numbers_reaches_the_parts():
     assert planned("beit3", {**BEIT3, "subln": False})["language"]["sub_norm"] is False
-    assert planned("var", {**VAR, "cond_drop_rate": 0.3})["image_head"]["unconditional"] == 0.3
+    assert planned("var", {**VAR, "cond_drop_rate": 0.3})["heads"]["image"]["unconditional"] == 0.3
     assert planned("var", {**VAR, "quant_resi": 0.25})["image_tokenizer"]["blend"] == 0.25
-    assert planned("llamagen", {**LLAMAGEN, "class_dropout_prob": 0.2})["image_head"]["unconditional"] == 0.2
+    assert (
+        planned("llamagen", {**LLAMAGEN, "class_dropout_prob": 0.2})["heads"]["image"]["unconditional"] == 0.2
+    )
     assert planned("llamagen", T2I)["language"]["caption_width"] == 16
 
 

@@ -121,7 +121,7 @@ def test_open_magvit2_draws_a_class_and_comes_back(tmp_path):
     torch.save({"state_dict": original("open-magvit2", AR)}, folder / "AR_064_B.ckpt")
     import_checkpoint(folder, tmp_path / "ours")
     model = load_model(tmp_path / "ours")
-    assert model.image_head.bits == [2, 3]
+    assert model.image_head.alphabet.bits == [2, 3]
     assert math.prod(model.image_tokenizer.grid) == 16
     assert model.generate("7", guidance=1.9, temperature=0)[0].size == (64, 64)
     export_checkpoint(tmp_path / "ours", tmp_path / "theirs")

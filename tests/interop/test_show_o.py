@@ -92,7 +92,7 @@ def test_prompts_are_the_original_s(folder, tmp_path):
     made = document(model.contract, seen, prompt=True)
     assert [id for id, kind in zip(made.ids, made.kinds, strict=True) if kind == 0] == [0, 2, 5, 6, 3]
     assert made.kinds[:19] == [1] * 19  # the picture comes first, its markers in its block
-    embedded = model.image_head.show(torch.zeros(1, 4, 4, dtype=torch.long))[0]
+    embedded = model.image_head.embed_read(torch.zeros(1, 4, 4, dtype=torch.long))[0]
     markers = model.language.embed(torch.tensor([mmu, soi, eoi]))
     assert torch.equal(embedded[[0, 1, -1]], markers)
 

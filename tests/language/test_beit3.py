@@ -87,7 +87,7 @@ def test_the_tokens_of_a_picture_see_each_other_and_no_word_behind_them(tiny):
 
     from chiasm.data.files import PictureInMemory
 
-    for slot in ("image_tokenizer", "image_head"):
+    for slot in ("image_tokenizer", "heads"):
         del tiny["model"][slot]
     tiny["stages"] = []
     tiny["model"] |= {"language": SMALL, "connector": {"type": "embedding", "grid": [4, 4]}}

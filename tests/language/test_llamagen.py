@@ -29,7 +29,9 @@ def model(**language):
         "model": {
             "language": {"type": "llamagen", **SIZES, **language},
             "image_tokenizer": TOKENIZER,
-            "image_head": {"type": "llamagen"},
+            "heads": {
+                "image": {"type": "raster", "cells": False, "alphabet": {"type": "own", "deviation": 0.0}}
+            },
         },
         "data": {},
         "stages": [],
@@ -143,7 +145,7 @@ def test_the_empty_prompt_is_as_long_as_the_caption_and_made_of_the_last_learnt_
 
 def test_the_text_encoder_never_learns_and_no_word_has_a_loss():
     made = captions(vocabulary=300)
-    made.train_only(["language", "image_head"])
+    made.train_only(["language", "heads.image"])
     assert not any(p.requires_grad for p in made.language.text_encoder.parameters())
     assert not made.language.text_encoder.training
     assert made.language.empty.requires_grad

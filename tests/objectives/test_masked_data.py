@@ -215,5 +215,5 @@ def test_an_image_tokenizer_without_a_head_needs_an_objective():
     recipe = raw("masked_data")
     load_recipe(recipe)
     recipe["stages"][0] |= {"objective": None, "train": {"language": 1e-3}}
-    with pytest.raises(RecipeError, match="model lacks image_head"):
+    with pytest.raises(RecipeError, match=r"model lacks heads\.image"):
         load_recipe(recipe)

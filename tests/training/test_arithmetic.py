@@ -207,29 +207,30 @@ def assert_same(one, other):
         torch.testing.assert_close(gradient, other[1][name], rtol=1e-4, atol=1e-6, msg=name)
 
 
-HEADS = {
-    "next_token": {},
-    "shared_next_token": {"first": 0},
+ALPHABETS = {
+    "own": {},
+    "shared": {"first": 0},
     "factorised": {"bits": [1, 3], "depth": 1, "heads": 4, "hidden": 16},
 }
 
 
-def wordless(head):
+def wordless(name):
     """A model of visual sentences: images follow one another with nothing before them and nothing between."""
     recipe = raw()
     for slot in ("views", "encoder", "connector"):
         del recipe["model"][slot]
     recipe["model"]["language"] |= {"vocabulary": 0, "draw_marker": None}
     recipe["model"]["language"]["config"] |= {"vocab_size": 32, "tie_word_embeddings": False}
-    recipe["model"]["image_head"] = {"type": head, "unconditional": 0.0, **HEADS[head]}
+    alphabet = {"type": name, **ALPHABETS[name]}
+    recipe["model"]["heads"] = {"image": {"type": "raster", "alphabet": alphabet, "unconditional": 0.0}}
     recipe["stages"][1]["train"] = {"language": 1e-3}
     return build_model(load_recipe(recipe))
 
 
-@pytest.mark.parametrize("head", HEADS)
-def test_visual_sentences_count_their_first_code_in_no_batch(head):
+@pytest.mark.parametrize("alphabet", ALPHABETS)
+def test_visual_sentences_count_their_first_code_in_no_batch(alphabet):
     """Two images of 2 x 2 codes with nothing before them are seven terms, however they are batched."""
-    model = wordless(head)
+    model = wordless(alphabet)
     images = [Squares()[index][1].messages[1].content[0] for index in range(4)]
     sentences = [
         document(model.contract, Sample(f"sentence {i}", (Message("document", tuple(images[i : i + 2])),)))

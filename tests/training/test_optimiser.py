@@ -45,12 +45,12 @@ def test_each_slot_has_its_rate_and_only_matrices_decay():
     model.train_only(recipe.stages[1].train)
     made = build_optimiser(model, recipe.stages[1])
     peaks = {group["slot"]: group["peak"] for group in made.param_groups}
-    assert peaks == {"connector": 0.5, "language": 0.002, "image_head": 0.002}
+    assert peaks == {"connector": 0.5, "language": 0.002, "heads.image": 0.002}
     decayed = {name for group in made.param_groups if group["weight_decay"] for name in group["names"]}
     assert "connector.layers.0.weight" in decayed
-    assert "image_head.output.weight" in decayed
+    assert "heads.image.alphabet.output.weight" in decayed
     assert "connector.layers.0.bias" not in decayed
-    assert "image_head.codes.weight" not in decayed
+    assert "heads.image.alphabet.codes.weight" not in decayed
     assert not any("embed" in name or "norm" in name or "lm_head" in name for name in decayed)
 
 
@@ -92,7 +92,7 @@ def test_muon_takes_the_matrices_of_the_stacks_and_adamw_the_rest():
     assert any("q_proj" in name for name in muon)
     assert any("down_proj" in name for name in muon)
     assert not any("embed" in name or "norm" in name or "lm_head" in name for name in muon)
-    assert {"connector.layers.0.weight", "image_head.output.weight"} <= adamw
+    assert {"connector.layers.0.weight", "heads.image.alphabet.output.weight"} <= adamw
     trained = {name for name, p in model.named_parameters() if p.requires_grad}
     assert muon | adamw == trained
     assert not muon & adamw

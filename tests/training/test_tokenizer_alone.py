@@ -92,8 +92,8 @@ def test_it_says_what_it_cannot_do(tmp_path):
 
 def test_a_part_that_joins_others_does_not_stand_alone(tmp_path):
     recipe = copy.deepcopy(raw())
-    recipe["model"]["image_head"] = {"type": "next_token"}
-    with pytest.raises(RecipeError, match="image_head but no language"):
+    recipe["model"]["heads"] = {"image": {"type": "raster", "alphabet": {"type": "own"}}}
+    with pytest.raises(RecipeError, match=r"heads\.image but no language"):
         train(load_recipe(recipe), tmp_path / "run", console=QUIET)
 
 

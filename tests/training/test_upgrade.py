@@ -28,12 +28,12 @@ OLDER = (
     MovedPart(
         "image_tokenizer", "vq", "vq", {"codes": "codebook_size"}, tensors={r"codebook\.": "quantizer."}
     ),
-    MovedSlot("painter", "image_head"),
+    MovedSlot("painter", "heads.image"),
 )
 RENAMED = (
     ("connector.stack.", "connector.layers."),
     ("image_tokenizer.codebook.", "image_tokenizer.quantizer."),
-    ("painter.", "image_head."),
+    ("painter.", "heads.image."),
 )
 
 
@@ -58,7 +58,7 @@ def aged_model(model):
     connector, codes = model["connector"], model["image_tokenizer"]
     connector |= {"type": "projector", "layers": connector.pop("depth", 2)}
     codes["codes"] = codes.pop("codebook_size")
-    model["painter"] = model.pop("image_head")
+    model["painter"] = model.pop("heads")["image"]
     return model
 
 
@@ -130,7 +130,7 @@ def test_a_run_that_was_upgraded_goes_on_as_if_it_had_always_been_of_todays_form
         run(folder)
     changes = upgrade(folder)
     assert "model.connector: projector -> mlp, layers -> depth" in changes
-    assert "train.painter -> train.image_head" in changes
+    assert "train.painter -> train.heads.image" in changes
     assert any("tensors have other names" in line for line in changes)
     run(folder)
     final = "final/model.safetensors"
@@ -213,7 +213,7 @@ model:
     type: projector
     layers: 3   # deep
   image_tokenizer: {type: vq, size: 16, downsample: 8, codes: 64}
-  painter: {type: next_token}
+  painter: {type: raster, alphabet: {type: own}}
 
   # what all share
   views: {type: whole, size: 16}
@@ -241,7 +241,7 @@ def test_a_recipe_keeps_its_comments(tmp_path):
         assert comment in text
     assert load_recipe(path).model["connector"]["depth"] == 3
     assert load_recipe(path, tiny=True).model["image_tokenizer"]["codebook_size"] == 32
-    assert list(load_recipe(path).stages[0].train) == ["connector", "image_head"]
+    assert list(load_recipe(path).stages[0].train) == ["connector", "heads.image"]
     assert upgrade(path) == []
     assert path.read_text() == text
 

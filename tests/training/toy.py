@@ -87,7 +87,7 @@ def raw(**changes) -> dict:
                 "vocabulary": 400,
             },
             "image_tokenizer": {"type": "vq", "settle": 2, **GRID},
-            "image_head": {"type": "next_token", "unconditional": 0.2},
+            "heads": {"image": {"type": "raster", "alphabet": {"type": "own"}, "unconditional": 0.2}},
         },
         "data": {"squares": {"type": "test_squares"}},
         "stages": [
@@ -100,7 +100,7 @@ def raw(**changes) -> dict:
             },
             {
                 "name": "learn",
-                "train": {"connector": 2e-3, "language": 2e-3, "image_head": 2e-3},
+                "train": {"connector": 2e-3, "language": 2e-3, "heads.image": 2e-3},
                 "data": {"squares": 1.0},
                 "steps": 12,
                 "rows": 2,

@@ -74,7 +74,7 @@ def test_every_encoder_reads_its_views(encoder, name, size):
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("name", VIEWS)
 def test_a_model_answers_about_it(tiny, name, size):
-    for slot in ("image_tokenizer", "image_head"):
+    for slot in ("image_tokenizer", "heads"):
         del tiny["model"][slot]
     tiny["stages"] = []
     tiny["model"]["views"] = {"type": name, **VIEWS[name]}

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from chiasm.errors import RecipeError, reason
 from chiasm.generators import Generators
+from chiasm.losses import Loss
 
 LATENT = 8  # pixels along the side of a latent
 
@@ -87,6 +88,18 @@ class Condition(NamedTuple):
             added = {name: torch.cat([other.added[name], tensor]) for name, tensor in self.added.items()}
         return Condition(torch.cat([other.tokens, self.tokens]), mask, added)
 
+    def where(self, chosen: Bool[Tensor, " n"], other: Condition) -> Condition:
+        """The other's rows where they are chosen, else this condition's."""
+
+        def mixed(one: Tensor, two: Tensor) -> Tensor:
+            return torch.where(chosen.view(-1, *[1] * (one.ndim - 1)), two, one)
+
+        mask = mixed(self.mask, other.mask) if self.mask is not None and other.mask is not None else None
+        added = None
+        if self.added is not None and other.added is not None:
+            added = {name: mixed(tensor, other.added[name]) for name, tensor in self.added.items()}
+        return Condition(mixed(self.tokens, other.tokens), mask, added)
+
 
 class LatentDiffusion(nn.Module):
     """A network that predicts noise, an autoencoder of pixels, and DDIM (arXiv 2010.02502) between them.
@@ -128,6 +141,32 @@ class LatentDiffusion(nn.Module):
         shape = (self.unet.config["in_channels"], size // LATENT, size // LATENT)
         noise = (generators or Generators(range(count))).for_pixels().normal(*shape)
         return noise.to(self.unet.device, self.unet.dtype)
+
+    def loss(self, condition: Condition, pixels: Float[Tensor, "n 3 h w"]) -> Loss:
+        """The squared error of the noise in latents of images, at random times (DDPM, arXiv 2006.11239)."""
+        with torch.no_grad(), torch.autocast(pixels.device.type, enabled=False):
+            mean = self.vae.encode(2 * pixels.to(self.vae.dtype) - 1).latent_dist.mean
+        latents = mean * self.vae.config["scaling_factor"]
+        noise = torch.randn_like(latents)
+        steps = self.scheduler.config["num_train_timesteps"]
+        times = torch.randint(steps, (len(latents),), device=latents.device)
+        predicted = self.unet(
+            self.scheduler.add_noise(latents, noise, times),
+            times,
+            encoder_hidden_states=condition.tokens,
+            encoder_attention_mask=condition.mask,
+            added_cond_kwargs=condition.added,
+        ).sample
+        return Loss.of((predicted.float() - self._target(latents, noise, times).float()).square())
+
+    def _target(
+        self, latents: Float[Tensor, "n c h w"], noise: Float[Tensor, "n c h w"], times: Int[Tensor, " n"]
+    ) -> Float[Tensor, "n c h w"]:
+        """What the network predicts, as its scheduler has it."""
+        kind = self.scheduler.config["prediction_type"]
+        if kind == "v_prediction":
+            return self.scheduler.get_velocity(latents, noise, times)
+        return latents if kind == "sample" else noise
 
     @torch.no_grad()
     def sample(

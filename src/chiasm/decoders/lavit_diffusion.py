@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -24,10 +25,12 @@ from chiasm.decoders.diffusion import (
 )
 from chiasm.errors import RecipeError
 from chiasm.generators import Generators
+from chiasm.losses import Loss
 from chiasm.tokenizers import ImageTokenizer
 from chiasm.tokenizers.detokenizer import Detokenizer
 from chiasm.tokenizers.lavit import LaVITTokenizer
 
+UNCONDITIONAL = 0.1  # share of images that learn without their condition (arXiv 2207.12598)
 WIDTHS = (768, 1280)  # of the two halves of SDXL's tokens; the second is also that of its pooled vector
 
 
@@ -93,6 +96,18 @@ class CodeDiffusion(ImageDecoder):
         return self.diffusion.sample(
             condition, self.empty(condition), noise, steps=self.steps, guidance=self.guidance
         )
+
+    def losses(self, codes: Int[Tensor, "n 1 k"], pixels: Float[Tensor, "n 3 h w"]) -> dict[str, Loss]:
+        """The error of the predicted noise; a share of images without their codes, for guidance."""
+        condition = self.condition(self.features(codes))
+        dropped = torch.rand(len(codes), device=codes.device) < UNCONDITIONAL
+        condition = condition.where(dropped, self.empty(condition))
+        return {"diffusion": self.diffusion.loss(condition, pixels)}
+
+    def learners(self) -> Mapping[str, nn.Module]:
+        """All but the autoencoder of pixels, whose latents stay what they are."""
+        children = {name: module for name, module in self.named_children() if name != "diffusion"}
+        return {**children, "diffusion.unet": self.diffusion.unet}
 
     @torch.no_grad()
     def decode(

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from chiasm import parts
-from chiasm.checkpoint import check_place, find_checkpoint, load_model, read_json
+from chiasm.checkpoint import find_checkpoint, load_model, read_json
 from chiasm.data import Source, counts
 from chiasm.data.sample import Sample
 from chiasm.devices import DTYPES
@@ -63,7 +63,6 @@ def evaluate(
     only = list(only)
     load_plugins(plugins)
     find_checkpoint(folder)
-    check_place(folder)
     recipe = load_recipe(folder, overrides)
     check(recipe.evaluation)
     model = load_model(folder, device, dtype)

@@ -9,7 +9,6 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from chiasm.checkpoint import check_place
 from chiasm.evaluation import plots
 from chiasm.evaluation.fidelity import FEATURES, NETWORK
 from chiasm.evaluation.tokenizers import Measurement, by_data, measure_all
@@ -34,7 +33,6 @@ def report(
 
     Arguments as of `chiasm.evaluation.tokenizers.measure_all`. Returns what report.json holds, a record each.
     """
-    check_place(Path(out))
     measurements = measure_all(runs, count=count, data=data, say=say)
     write(measurements, Path(out))
     return [{"name": each.name, **each.figures} for each in measurements]

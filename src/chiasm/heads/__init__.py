@@ -1,9 +1,9 @@
-"""How hidden states of the language model become a picture: targets, losses, sampling."""
+"""How hidden states of the language model become an image: an order of positions, and what each of them says."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -13,12 +13,17 @@ from chiasm.heads.drawing import Ask, DrawingState, Writing, finish
 from chiasm.heads.sampling import GREEDY, Sampling
 from chiasm.losses import Loss
 from chiasm.parts import Part
+from chiasm.tokenizers.spaces import Codes, Refinement
 
 __all__ = [
     "GREEDY",
+    "Alphabet",
     "Ask",
     "DrawingState",
-    "ImageHead",
+    "DrawnValues",
+    "HeadContext",
+    "LanguageVocabulary",
+    "Order",
     "Sampling",
     "Span",
     "SpanLayout",
@@ -30,12 +35,12 @@ __all__ = [
 
 @dataclass(frozen=True)
 class SpanLayout:
-    """How a written picture stands in the sequence, known before a pixel is read.
+    """How a written image stands in the sequence, known before a pixel is read.
 
     opens, exposed: the attention rule at each of its positions (see `chiasm.sequence`).
-    rows: offsets, from the picture's first position, of the hidden states that predict it; -1 is the position
-        just before it (the marker that begins a picture).
-    coordinates: of each position, how many stand before it in the picture, its row and its column (see `raster`).
+    rows: offsets, from the image's first position, of the hidden states that predict it; -1 is the position
+        just before it (the marker that begins an image).
+    coordinates: of each position, how many stand before it in the image, its row and its column (see `raster`).
     bare: the empty prompt of guidance holds nothing but that marker, not even what begins a document.
     """
 
@@ -56,45 +61,138 @@ def raster(rows: int, columns: int) -> tuple[tuple[int, int, int], ...]:
 
 
 class Span(NamedTuple):
-    """What stands at the positions of written pictures, and what their hidden states shall predict.
+    """What stands at the positions of written images, and what their hidden states shall predict.
 
-    orphans: pictures with nothing before them in their document, whose row -1 is no hidden state of theirs: what
+    orphans: images with nothing before them in their document, whose row -1 is no hidden state of theirs: what
         it would predict is not learnt.
     """
 
     embeddings: Float[Tensor, "n k d"]
-    targets: Tensor  # first two axes: picture, row of `SpanLayout.rows`
+    targets: Tensor  # first two axes: image, row of `SpanLayout.rows`
     orphans: Bool[Tensor, " n"] | None = None
 
 
-class ImageHead(Part, nn.Module, slot="image_head"):
-    """Interface. Built as `ImageHead(width, codebook_size, grid, *wanted, *, options)`.
+class LanguageVocabulary(Protocol):
+    """The ids of a language model, among which codes may stand; see `chiasm.language.Language`."""
 
-    wants: slots of the model that the builder hands to the head as well, behind the grid. A head keeps them in a
-        tuple, so that their weights are registered, saved and counted once, in their own slot.
-    shows: whether a picture that is only looked at can stand in the sequence as its codes, in models without an
-        encoder.
-    reserved: ids of the language model's vocabulary that stand for codes, which text never holds.
-    unconditional: share of training pictures that follow an empty prompt, for guidance (0 = never).
+    @property
+    def vocabulary_size(self) -> int: ...
+
+    def embed(self, ids: Int[Tensor, "*s"]) -> Float[Tensor, "*s d"]: ...
+
+    def logits(self, hidden: Float[Tensor, "*s d"]) -> Float[Tensor, "*s v"]: ...
+
+    def grow(self, count: int) -> int: ...
+
+
+@dataclass(frozen=True)
+class HeadContext:
+    """What a head and its alphabet are built with.
+
+    width: of the language model's hidden states.
+    space: of what is written.
+    vocabulary: of the language model. Who keeps it does so outside of its modules, for its weights are not the
+        head's; likewise the refinement.
+    refinement: what one scale of the space adds to the coarser ones; None = there are none.
     """
 
-    wants: ClassVar[tuple[str, ...]] = ()
-    shows: ClassVar[bool] = False
+    width: int
+    space: Codes
+    vocabulary: LanguageVocabulary
+    refinement: Refinement | None = None
+
+
+class DrawnValues(NamedTuple):
+    """Values drawn at some places. confidence: the chance that each had, after guidance alone."""
+
+    values: Int[Tensor, "n ..."]
+    confidence: Float[Tensor, "n ..."]
+
+
+class Alphabet(Part, nn.Module, slot="alphabet"):
+    """What one position says. Interface, built as `Alphabet(context, symbols, *, options)`.
+
+    symbols: how many values can be read at a position: the codes, and behind them what an order adds, such as a
+        mask; 0 = none is ever read.
+    reserved: ids of the language model's vocabulary that stand for codes, which text never holds.
+    counted_as: the name of its loss.
+    strays: how many values behind the symbols may be drawn, though they are no part of an image.
+    """
+
     reserved: Sequence[int] = ()
+    counted_as: str = "image"
+    strays: int = 0
+
+    @abstractmethod
+    def embed(self, values: Int[Tensor, "*s"]) -> Float[Tensor, "*s d"]:
+        """What stands at positions of these values."""
+
+    @abstractmethod
+    def loss(
+        self,
+        hidden: Float[Tensor, "m d"],
+        values: Int[Tensor, " m"],
+        weights: Float[Tensor, " m"] | None = None,
+    ) -> Float[Tensor, ""]:
+        """The sum of the losses of values that hidden states shall predict, each with its weight."""
+
+    @abstractmethod
+    def draw(
+        self,
+        hidden: Float[Tensor, "r ... d"],
+        sampling: Sampling,
+        generators: Generators | None = None,
+        *,
+        never: int | None = None,
+    ) -> DrawnValues:
+        """Values at n rows of places: r = n, or 2 n with guidance, those that follow their prompt first.
+
+        never: a value that is not drawn.
+        """
+
+
+class Order(Part, nn.Module, slot="order"):
+    """Who is predicted when, seeing whom. Interface, built as `Order(context, *, alphabet, options)`.
+
+    reads_codes: whether an image that is only looked at can stand in the sequence as its codes, in models without
+        an encoder.
+    unconditional: share of training images that follow an empty prompt, for guidance (0 = never).
+    """
+
+    reads_codes: ClassVar[bool] = True
+    alphabet: Alphabet
     unconditional: float
+
+    @classmethod
+    def example(cls) -> dict[str, Any]:
+        return {"alphabet": {"type": "own"}}
+
+    @classmethod
+    def symbols(cls, space: Codes) -> int:
+        """How many values its alphabet is asked to embed."""
+        return space.size
+
+    @property
+    def reserved(self) -> Sequence[int]:
+        return self.alphabet.reserved
+
+    def standalone(self) -> dict[str, Any]:
+        own = self.alphabet.standalone()
+        return {"alphabet": {**self.alphabet.spec, **own}} if own else {}
 
     @abstractmethod
     def layout(self) -> SpanLayout: ...
 
     @abstractmethod
-    def prepare(self, codes: Int[Tensor, "n gh gw"]) -> Span: ...
+    def prepare(self, codes: Int[Tensor, "n gh gw"]) -> Span:
+        """What stands at the positions of images; raises ChiasmError on codes of another tokenizer."""
 
-    def shown_layout(self) -> SpanLayout:
-        """How a picture that is only looked at stands in the sequence; its `rows` mean nothing."""
+    def read_layout(self) -> SpanLayout:
+        """How an image that is only looked at stands in the sequence; its `rows` mean nothing."""
         return self.layout()
 
-    def show(self, codes: Int[Tensor, "n gh gw"]) -> Float[Tensor, "n k d"]:
-        """What stands at the positions of pictures that are only looked at."""
+    def embed_read(self, codes: Int[Tensor, "n gh gw"]) -> Float[Tensor, "n k d"]:
+        """What stands at the positions of images that are only looked at."""
         return self.prepare(codes).embeddings
 
     @abstractmethod
@@ -102,7 +200,7 @@ class ImageHead(Part, nn.Module, slot="image_head"):
         """Losses by name, from the hidden states at `SpanLayout.rows`."""
 
     def terms(self, codes: Int[Tensor, "n gh gw"], orphans: Bool[Tensor, " n"]) -> dict[str, float] | None:
-        """How many terms each loss of these pictures will have; None = as many for each, but for orphans."""
+        """How many terms each loss of these images will have; None = as many for each, but for orphans."""
         return None
 
     @abstractmethod

@@ -16,7 +16,7 @@ from chiasm.data.sample import Message, Sample
 from chiasm.devices import fitting
 from chiasm.errors import ChiasmError, DataError, excerpt
 from chiasm.generators import Generators, check_count, seeds_of
-from chiasm.heads import Ask, DrawingState, ImageHead, Sampling
+from chiasm.heads import Ask, DrawingState, Order, Sampling
 from chiasm.inference.engine import Engine
 from chiasm.inference.options import sampling_of
 from chiasm.inference.requests import Extend, Read, Request, Steps, Wish
@@ -42,7 +42,7 @@ class Drawn(NamedTuple):
 class Positions:
     """The positions of an image, one ask of its head behind another."""
 
-    def __init__(self, head: ImageHead):
+    def __init__(self, head: Order):
         self.layout, self.done = head.layout(), 0
 
     def extension(self, ask: Ask, dtype: torch.dtype) -> Extend:

@@ -32,6 +32,7 @@ from chiasm.interop.preparation import check_colours, check_preprocessor
 from chiasm.language.text import DRAW, PLAIN_TEMPLATE
 from chiasm.language.tokenizer_folder import JINJA, Templates, folder_template, stop_ids, write_template
 from chiasm.recipe import Recipe, load_recipe
+from chiasm.slots import as_written
 from chiasm.start import targets_alone
 from chiasm.weights import load_into, read_tensors
 
@@ -341,7 +342,7 @@ def _markers(spec: Mapping[str, Mapping[str, Any]]) -> set[str]:
     """The tokens round images, which are added to a tokenizer that lacks them."""
     language = spec["language"]
     markers = {language.get("read_marker"), language.get("read_end")}
-    if "image_head" in spec:
+    if "heads.image" in spec:
         markers |= {language.get("draw_marker", DRAW), language.get("draw_end")}
     return {marker for marker in markers if marker is not None}
 
@@ -405,7 +406,7 @@ def _write(loaded: Loaded, folder: Path) -> None:
             for slot, options in loaded.recipe.model.items()
         }
         loaded.recipe.save(folder / "recipe.yaml")
-        write_json(folder / "parts.json", {"model": spec, "tied": {}})
+        write_json(folder / "parts.json", {"model": as_written(spec), "tied": {}})
         write_tensors(folder / "model.safetensors", loaded.model.state_dict())
     else:
         write_model(loaded.model, loaded.recipe, folder)

@@ -16,7 +16,7 @@ def next_steps(recipe: Recipe, folder: Path) -> str:
         steps.append(f"measure: chiasm eval {run}")
     if "encoder" in recipe.model and "language" in recipe.model:
         steps.append(f'talk:    chiasm chat {run} -p PICTURE -m "What is in the picture?"')
-    if "image_head" in recipe.model:
+    if "heads.image" in recipe.model:
         steps.append(f'draw:    chiasm generate {run} "PROMPT"')
     if "image_tokenizer" in recipe.model:
         steps.append(f"report:  chiasm tokenizer report {run}")

@@ -92,7 +92,7 @@ def _output(model: Model, slot: str, image: Picture | None, views: list) -> str:
         tokenizer = model.image_tokenizer
         grid = f"{tokenizer.grid[0]} x {tokenizer.grid[1]} of {tokenizer.codebook_size:,} codes"
         return f"{tokenizer.size} x {tokenizer.size} pixels ↔ {grid}"
-    if slot == "image_head" and model.contract.span is not None:
+    if slot == "heads.image" and model.contract.span is not None:
         return f"{model.contract.span.length} positions an image"
     return ""
 

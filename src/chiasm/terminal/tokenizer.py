@@ -7,7 +7,6 @@ from pathlib import Path
 
 from rich.table import Table
 
-from chiasm.checkpoint import check_place
 from chiasm.evaluation.tokenizer_report import COLUMNS, caption, row, write
 from chiasm.evaluation.tokenizers import by_data, measure_all
 from chiasm.terminal.console import console, say
@@ -23,7 +22,6 @@ def report(
     dtype: str | None = None,
 ) -> None:
     """Measure, print a table for each set of held-out images, and write the files."""
-    check_place(out)
     measured = measure_all(runs, count=count, data=data, say=say, device=device, dtype=dtype)
     for group in by_data(measured).values():
         table = Table(box=None, header_style="bold", title=caption(group), title_justify="left")

@@ -2,13 +2,16 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from chiasm.errors import RecipeError
 from chiasm.losses import Loss
 from chiasm.parts import Part
+from chiasm.tokenizers.spaces import Codes, Refinement
 
 
 class ImageTokenizer(Part, nn.Module, slot="image_tokenizer"):
@@ -21,7 +24,10 @@ class ImageTokenizer(Part, nn.Module, slot="image_tokenizer"):
     codebook_size: number of different codes.
     codebooks: 1, or as many as there are scales, each of which has one of its own, numbered from 0.
     end: the code that ends a picture, where the number of codes varies; what stands behind it means nothing.
+    decoding: names of its modules that make pixels of codes, where they can learn alone.
     """
+
+    decoding: ClassVar[tuple[str, ...]] = ()
 
     size: int
     codebook_size: int
@@ -38,6 +44,17 @@ class ImageTokenizer(Part, nn.Module, slot="image_tokenizer"):
         """Rows and columns of every scale, the coarsest first; one scale is the grid itself."""
         return (self.grid,)
 
+    @property
+    def space(self) -> Codes:
+        """What it makes."""
+        scales = self.scales if len(self.scales) > 1 else None
+        return Codes(self.grid, self.codebook_size, scales, self.end)
+
+    @property
+    def refinement(self) -> Refinement | None:
+        """What one scale adds to the coarser ones, where codes are scales that refine each other."""
+        return None
+
     @abstractmethod
     def encode(self, pixels: Float[Tensor, "n 3 h w"]) -> Int[Tensor, "n gh gw"]: ...
 
@@ -47,6 +64,12 @@ class ImageTokenizer(Part, nn.Module, slot="image_tokenizer"):
     @abstractmethod
     def losses(self, pixels: Float[Tensor, "n 3 h w"]) -> dict[str, Loss]:
         """Training losses by name: reconstruction, commitment, entropy, ..."""
+
+    def decoding_losses(
+        self, codes: Int[Tensor, "n gh gw"], pixels: Float[Tensor, "n 3 h w"]
+    ) -> dict[str, Loss]:
+        """Training losses by name of `decoding` alone, for codes that stay what they are."""
+        raise RecipeError(f"image_tokenizer {self.name!r} has no decoder that learns alone")
 
     def health(self) -> dict[str, float]:
         """Live figures of the codebook for the progress line: share used, perplexity, codes revived."""

@@ -22,6 +22,7 @@ from chiasm.tokenizers.quantizers import Quantized, Quantizer
 class QuantizedAutoencoder(ImageTokenizer, Stepwise):
     """A network round a quantizer: it adds `latents` and `render`; `factor` is the pixels along a latent's side."""
 
+    decoding = ("decoder", "post_quant_conv", "critics")
     quantize: Any  # a Quantizer; replays of the originals ask some for more than its interface
 
     def __init__(self, *, size: int, factor: int, quantizer: Quantizer, critics: Sequence[Critic] = ()):
@@ -66,6 +67,14 @@ class QuantizedAutoencoder(ImageTokenizer, Stepwise):
         self._check(pixels)
         quantized = self._quantized(self.latents(pixels))
         return self._judged(self.render(quantized.vectors), pixels) | quantized.losses
+
+    def decoding_losses(
+        self, codes: Int[Tensor, "n gh gw"], pixels: Float[Tensor, "n 3 h w"]
+    ) -> dict[str, Loss]:
+        """Reconstruction."""
+        self._check_codes(codes)
+        self._check(pixels)
+        return self._judged(self.render(self.quantize.vectors(codes).detach()), pixels)
 
     def reconstruction(self, made: Float[Tensor, "*n 3 h w"], pixels: Float[Tensor, "*n 3 h w"]) -> Loss:
         """The absolute error, of pixels in [-1, 1] as in most originals."""

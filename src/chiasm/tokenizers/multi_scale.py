@@ -250,6 +250,10 @@ class MultiScale(VQGAN, name="multi_scale"):
         return 1, sum(side * side for side in self.quantize.scales)
 
     @property
+    def refinement(self) -> ResidualScales:
+        return self.quantize
+
+    @property
     def scales(self) -> tuple[tuple[int, int], ...]:
         return tuple((side, side) for side in self.quantize.scales)
 

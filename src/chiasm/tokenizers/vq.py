@@ -49,6 +49,8 @@ class VQ(ImageTokenizer, name="vq"):
         critics: what else is asked of its pictures in training: a perceptual loss, a discriminator.
     """
 
+    decoding = ("decoder", "critics")
+
     def __init__(
         self,
         *,
@@ -129,12 +131,22 @@ class VQ(ImageTokenizer, name="vq"):
     def losses(self, pixels: Float[Tensor, "n 3 h w"]) -> dict[str, Loss]:
         """Reconstruction (absolute + squared error) and commitment; in training, the codebook records its use."""
         quantized = self.quantizer(self._features(pixels))
-        reconstructed = self._pixels(quantized.vectors)
+        terms = self._judged(self._pixels(quantized.vectors), pixels)
+        return terms | {"commitment": Loss.of(quantized.commitment, self.commitment)}
+
+    def decoding_losses(
+        self, codes: Int[Tensor, "n gh gw"], pixels: Float[Tensor, "n 3 h w"]
+    ) -> dict[str, Loss]:
+        """Reconstruction (absolute + squared error)."""
+        return self._judged(self._pixels(self.quantizer.vectors[codes]), pixels)
+
+    def _judged(
+        self, reconstructed: Float[Tensor, "n 3 h w"], pixels: Float[Tensor, "n 3 h w"]
+    ) -> dict[str, Loss]:
         error = 2 * (reconstructed - pixels)
         reconstruction = Loss.of((error.abs() + error.square()) * foreground_weight(pixels, self.foreground))
         last: Tensor = self.decoder[-2].weight  # type: ignore[assignment]
-        terms = criticised(self.critics, reconstructed, pixels, reconstruction, last)
-        return terms | {"commitment": Loss.of(quantized.commitment, self.commitment)}
+        return criticised(self.critics, reconstructed, pixels, reconstruction, last)
 
     def health(self) -> dict[str, float]:
         return self.quantizer.health()

@@ -12,6 +12,7 @@ from torch import Tensor
 from chiasm.data import Picture, Sample, Source
 from chiasm.data.clip import Clip, clip_pixels, pixels
 from chiasm.data.documents import Contract, PictureReader, document, reads_picture, writes_picture
+from chiasm.decoders import ImageDecoder
 from chiasm.errors import DataError
 from chiasm.objectives import Described
 from chiasm.recipe import Stage
@@ -110,14 +111,14 @@ class DocumentBatches:
 
 
 class PictureBatches:
-    """Batches of pictures at an image tokenizer's size: those that a group writes, else those that it reads.
+    """Batches of images at the size of what learns from them: those that a group writes, else those that it reads.
 
     Of a clip a tokenizer of moving pictures gets all frames, any other the first.
     """
 
     def __init__(
         self,
-        tokenizer: ImageTokenizer,
+        learner: ImageTokenizer | ImageDecoder,
         sources: Mapping[str, Source],
         stage: Stage,
         *,
@@ -125,8 +126,8 @@ class PictureBatches:
         rank: int = 0,
         world: int = 1,
     ):
-        self.size = Size(tokenizer.size, tokenizer.size)
-        self.moving = isinstance(tokenizer, VideoTokenizer)
+        self.size = Size(learner.size, learner.size)
+        self.moving = isinstance(learner, VideoTokenizer)
         self.stage = stage
         key = f"{seed}/{stage.name}"
         self.mixture: Mixture[Picture] = Mixture(sources, stage.data, key, pictures_of, rank, world)

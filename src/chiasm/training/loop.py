@@ -37,7 +37,15 @@ from chiasm.training.pretraining import Pretraining, build_objective
 from chiasm.training.progress import Line, Speed, Status, trained_table
 from chiasm.training.run import command
 from chiasm.training.state import Saved, save_checkpoint
-from chiasm.training.step import Aim, DocumentsAim, StepOutcome, TokenizerAim, TrainStep, uses_bf16
+from chiasm.training.step import (
+    Aim,
+    DecoderAim,
+    DocumentsAim,
+    StepOutcome,
+    TokenizerAim,
+    TrainStep,
+    uses_bf16,
+)
 from chiasm.training.usable import StageBatches, merged, skipped, stage_batches
 
 MOST_SKIPPED = 20  # steps in a row that may be skipped before training stops with an error
@@ -104,7 +112,8 @@ class Training:
         """What the stage minimises, and on what."""
         reader = None
         left_out = self.position.left_out.get(stage.name, {})
-        if stage.objective is None and "image_tokenizer" not in stage.train:
+        on_images = "image_tokenizer" in stage.train or "image_decoder" in stage.train
+        if stage.objective is None and not on_images:
             reader = prepared(
                 self.model,
                 self.sources,
@@ -125,7 +134,9 @@ class Training:
             return Pretraining(
                 self.model, build_objective(self.model, stage, batches, self.recipe.seed)
             ), batches
-        return (TokenizerAim if isinstance(batches, PictureBatches) else DocumentsAim)(self.model), batches
+        if not isinstance(batches, PictureBatches):
+            return DocumentsAim(self.model), batches
+        return (DecoderAim if "image_decoder" in stage.train else TokenizerAim)(self.model), batches
 
     def _workers(self, stage: Stage) -> int:
         skips = any(self.sources[name].broken == "skip" for name in stage.data)

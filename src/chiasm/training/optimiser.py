@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from chiasm.decoders import ImageDecoder
 from chiasm.errors import CheckpointError, RecipeError
 from chiasm.model import Model
 from chiasm.objectives import Objective
@@ -63,7 +64,7 @@ def build_optimiser(model: Model, stage: Stage, objective: Objective | None = No
     for slot, peak in stage.train.items():
         named = learning(slots[slot])
         matrix_weights = _matrices(model, slot) if stage.optimiser == "muon" else set()
-        undecayed = _undecayed(slots[slot]) - matrix_weights
+        undecayed = set().union(*map(_undecayed, _modules(slots[slot]))) - matrix_weights
         others = {name: p for name, p in named.items() if p not in matrix_weights}
         matrices += _group(
             slot, {n: p for n, p in named.items() if p in matrix_weights}, peak, stage.weight_decay
@@ -185,7 +186,8 @@ def table(model: Model, stage: Stage, objective: Objective | None = None) -> lis
     for slot, part in _slots(model, objective).items():
         parameters = list(part.parameters()) if isinstance(part, nn.Module) else []
         total = sum(p.numel() for p in parameters)
-        trained = sum(p.numel() for p in parameters if p.requires_grad)
+        learns = learning(part).values() if slot in stage.train else parameters
+        trained = sum(p.numel() for p in learns if p.requires_grad)
         rows.append(SlotRow(slot, part.name, total, trained, stage.train.get(slot, 0.0)))
     return rows
 
@@ -198,8 +200,16 @@ def learning(part: Any) -> dict[str, nn.Parameter]:
     """Parameters by name; of an objective, without those of its teachers."""
     if not isinstance(part, nn.Module):
         return {}
+    if isinstance(part, ImageDecoder):
+        named = ((name, module.named_parameters()) for name, module in part.learners().items())
+        return {f"{name}.{inner}": p for name, parameters in named for inner, p in parameters}
     fixed = isinstance(part, Objective)
     return {name: p for name, p in part.named_parameters() if p.requires_grad or not fixed}
+
+
+def _modules(part: nn.Module) -> Iterable[nn.Module]:
+    """What of a part learns."""
+    return part.learners().values() if isinstance(part, ImageDecoder) else (part,)
 
 
 def _undecayed(part: nn.Module) -> set[nn.Parameter]:

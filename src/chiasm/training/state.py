@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from chiasm.checkpoint import (
     read_parts,
@@ -27,7 +27,7 @@ from chiasm.frozen import fetched, prune
 from chiasm.integrity import check_seal, seal
 from chiasm.model import Model
 from chiasm.objectives import Objective
-from chiasm.recipe import Recipe, load_recipe
+from chiasm.recipe import Recipe, Stage, load_recipe
 from chiasm.training.distribution import Ranks
 from chiasm.training.optimiser import Optimiser, optimiser_state
 from chiasm.training.position import Position, RandomPosition, read_position
@@ -57,7 +57,7 @@ def save_checkpoint(
         ranks.wait()
         return
     name = f"{stage.name}-{position.step:06d}"
-    frozen = () if recipe.checkpoints.whole else [slot for slot in model.slots() if slot not in stage.train]
+    frozen = () if recipe.checkpoints.whole else _frozen(model, stage)
     tensors = {f"optimiser/{key}": value for key, value in optimiser_state(optimiser).items()}
     if objective is not None:
         tensors |= {f"objective/{key}": value for key, value in untied(objective.state_dict())[0].items()}
@@ -163,6 +163,16 @@ def _move_aside(folder: Path) -> None:
         folder.rename(target)
     except OSError as error:
         raise CheckpointError(f"the damaged checkpoint {folder} cannot be set aside: {error}") from None
+
+
+def _frozen(model: Model, stage: Stage) -> list[str]:
+    """Slots that the stage leaves as they are; with a decoder of its own an image tokenizer may learn in part."""
+    return [
+        slot
+        for slot, part in model.slots().items()
+        if slot not in stage.train
+        and not (isinstance(part, nn.Module) and any(p.requires_grad for p in part.parameters()))
+    ]
 
 
 def _check_finite(model: Model, stage: str, step: int) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from chiasm.encoders.resizing import antialiased
 from chiasm.errors import ChiasmError, RecipeError, nearest
 from chiasm.indivisible import reasons
 from chiasm.losses import Loss, objective
@@ -103,15 +104,50 @@ class DocumentsAim(Aim):
         }
 
 
-class TokenizerAim(Aim):
-    """The losses of an image tokenizer on images or clips, equally many in every batch."""
+class ImagesAim(Aim):
+    """Losses on images or clips, equally many in every batch. learner: what computes them."""
 
     unit = "pictures"
 
+    def __init__(self, learner: nn.Module):
+        self.learner = learner
+        self._per_image: dict[str, float] = {}
+
+    def modules(self) -> Iterable[nn.Module]:
+        return (self.learner,)
+
+    def after_step(self) -> None:
+        after_step(self.learner)
+
+    def forget(self) -> None:
+        forget(self.learner)
+
+    def counts(self, batch: Tensor) -> dict[str, float]:
+        if not self._per_image:
+            self._per_image = self._try(batch[:1])
+        return {name: terms * len(batch) for name, terms in self._per_image.items()}
+
+    @abstractmethod
+    def _losses(self, batch: Tensor) -> dict[str, Loss]: ...
+
+    def _try(self, image: Tensor) -> dict[str, float]:
+        """Terms of one image, found in evaluation mode, which leaves what learns as it is."""
+        modes = [(module, module.training) for module in self.learner.modules()]
+        self.learner.eval()
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            losses = self._losses(image)
+        for module, mode in modes:
+            module.training = mode
+        return {name: float(loss.count) for name, loss in losses.items()}
+
+
+class TokenizerAim(ImagesAim):
+    """The losses of an image tokenizer."""
+
     def __init__(self, model: Model):
         assert model.image_tokenizer is not None
+        super().__init__(model.image_tokenizer)
         self.tokenizer = model.image_tokenizer
-        self._per_image: dict[str, float] = {}
         self._watch = CodebookWatch(model.image_tokenizer)
         self._images = 0  # since the last step
 
@@ -125,9 +161,6 @@ class TokenizerAim(Aim):
             return self.tokenizer.video_losses(batch)
         return self.tokenizer.losses(batch)
 
-    def modules(self) -> Iterable[nn.Module]:
-        return (self.tokenizer,)
-
     def buffers(self) -> Iterable[Tensor]:
         return self.tokenizer.buffers()  # its codebook learns without gradients
 
@@ -135,31 +168,36 @@ class TokenizerAim(Aim):
         return self.tokenizer.health()
 
     def after_step(self) -> None:
-        after_step(self.tokenizer)
+        super().after_step()
         self._watch.observe(self._images)
         self._images = 0
 
     def forget(self) -> None:
-        forget(self.tokenizer)
+        super().forget()
         self._images = 0
 
     def warning(self) -> str | None:
         return self._watch.warning()
 
-    def counts(self, batch: Tensor) -> dict[str, float]:
-        if not self._per_image:
-            self._per_image = self._try(batch[:1])
-        return {name: terms * len(batch) for name, terms in self._per_image.items()}
 
-    def _try(self, image: Tensor) -> dict[str, float]:
-        """Terms of one image, counted in evaluation mode, which leaves the tokenizer as it is."""
-        modes = [(module, module.training) for module in self.tokenizer.modules()]
-        self.tokenizer.eval()
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
-            losses = self._losses(image)
-        for module, mode in modes:
-            module.training = mode
-        return {name: float(loss.count) for name, loss in losses.items()}
+class DecoderAim(ImagesAim):
+    """The losses of an image decoder on images and their codes, which the image tokenizer makes and which stay."""
+
+    def __init__(self, model: Model):
+        assert model.image_tokenizer is not None
+        assert model.image_decoder is not None
+        super().__init__(nn.ModuleList(model.image_decoder.learners().values()))
+        self.tokenizer, self.decoder = model.image_tokenizer, model.image_decoder
+
+    def losses(self, batch: Tensor) -> dict[str, Loss]:
+        return self._losses(batch)
+
+    def _losses(self, batch: Tensor) -> dict[str, Loss]:
+        size = (self.tokenizer.size, self.tokenizer.size)
+        read = batch if batch.shape[-2:] == size else antialiased(batch, size, "bicubic").clamp(0, 1)
+        with torch.no_grad(), torch.autocast(batch.device.type, enabled=False):
+            codes = self.tokenizer.encode(read)
+        return self.decoder.losses(codes, batch)
 
 
 @dataclass(frozen=True)

@@ -66,11 +66,11 @@ class Chameleon(Family, name="chameleon"):
                 f"the vocabulary has {len(table)} codes ({CODE}...), but the image tokenizer has "
                 f"{tokenizer['codebook_size']}"
             )
-        head = {"type": "shared_next_token", "table": table, "counted_as": "text"}
+        alphabet = {"type": "shared", "table": table, "counted_as": "text"}
         return {
             "language": {**language, "draw_marker": BEGIN, "draw_end": END},
             "image_tokenizer": tokenizer,
-            "image_head": head,
+            "heads": {"image": {"type": "raster", "alphabet": alphabet, "cells": False}},
         }
 
     def names(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> NameMap:

@@ -76,6 +76,12 @@ class Janus(Family, name="janus"):
         aligners = [config[name]["params"] for name in ("aligner_config", "gen_aligner_config")]
         if any(params["projector_type"] != "mlp_gelu" for params in aligners):
             raise CheckpointError("aligners of other projector_type than mlp_gelu are unknown")
+        alphabet = {
+            "type": "mlp",
+            "code_width": aligners[1]["input_dim"],
+            "depth": aligners[1]["depth"],
+            "hidden": drawn["image_token_embed"],
+        }
         return {
             "views": {
                 "type": "letterbox",
@@ -90,12 +96,7 @@ class Janus(Family, name="janus"):
                 **{"read_marker": BEGIN, "read_end": END},
             },
             **find_family("llamagen-vq").model(_tokenizer(config)),
-            "image_head": {
-                "type": "next_token_mlp",
-                "code_width": aligners[1]["input_dim"],
-                "depth": aligners[1]["depth"],
-                "hidden": drawn["image_token_embed"],
-            },
+            "heads": {"image": {"type": "raster", "alphabet": alphabet, "cells": False}},
         }
 
     def names(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> NameMap:
@@ -105,10 +106,10 @@ class Janus(Family, name="janus"):
             Rule("aligner.layers.{n}.{p}", "connector.layers.{n}.{p}"),
             Unused(TOKENIZER + "quantize.codebook_used"),
             *(Rule(TOKENIZER + str(rule.theirs), rule.ours) for rule in tokenizer.rules),
-            Rule("gen_embed.weight", "image_head.codes.weight"),
-            Rule("gen_aligner.layers.{n}.{p}", "image_head.adapter.{n}.{p}"),
-            Rule("gen_head.output_mlp_projector.{p}", "image_head.output.0.{p}"),
-            Rule("gen_head.vision_head.{p}", "image_head.output.2.{p}"),
+            Rule("gen_embed.weight", "heads.image.alphabet.codes.weight"),
+            Rule("gen_aligner.layers.{n}.{p}", "heads.image.alphabet.adapter.{n}.{p}"),
+            Rule("gen_head.output_mlp_projector.{p}", "heads.image.alphabet.output.0.{p}"),
+            Rule("gen_head.vision_head.{p}", "heads.image.alphabet.output.2.{p}"),
             Unused("language_model.model.layers.{n}.self_attn.rotary_emb.inv_freq"),
             Rule("language_model.{rest...}", "language.inner.{rest...}"),
         )
@@ -181,12 +182,12 @@ def replay(case: Case) -> dict[str, Tensor]:
     hidden = torch.cat([start[:, None], session.step(span.embeddings, Kind.WRITTEN, row, row)[:, :-1]], 1)
     prompts = [asked] * told["parallel"]
     step = DrawStep(Session(model, prompts + [without_prompt(model.contract, each) for each in prompts]))
-    first = guided(head.output(step.start), told["cfg_weight"])
+    first = guided(head.alphabet.output(step.start), told["cfg_weight"])
     drawn = draw(model, prompts, replace(GREEDY, guidance=told["cfg_weight"]))
     return {
         "und_image_embeds": model.connector(model.encoder(pixels)),
         "und_logits": read.logits,
-        "gen_logits": head.output(hidden),
+        "gen_logits": head.alphabet.output(hidden),
         "gen_loss": head.losses(hidden, span)["image"].mean,
         "first_cfg_logits": first,
         "greedy_codes": drawn.flatten(1),

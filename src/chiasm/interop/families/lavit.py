@@ -101,12 +101,12 @@ class LaVIT(Family, name="lavit"):
             },
             "language": {**language, "draw_marker": config["draw_marker"]},
             "image_tokenizer": tokenizer(told),
-            "image_head": {
-                "type": "variable_next_token",
-                "first": FIRST,
-                "end": END,
-                "shortest": SHORTEST,
-                "stray": STRAY,
+            "heads": {
+                "image": {
+                    "type": "variable",
+                    "alphabet": {"type": "shared", "first": FIRST, "end": END, "stray": STRAY},
+                    "shortest": SHORTEST,
+                },
             },
         }
         if LOW in config["decoders"] and config.get("drawn") != "low":

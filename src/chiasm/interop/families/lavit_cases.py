@@ -232,7 +232,7 @@ def _drawn(
     sampling = replace(GREEDY, guidance=told["scale"] if without else 1.0)
     finish(head.write(step.start, sampling, progress=progress), step)
     drawn: Any = progress.values
-    ids = head.drawable(drawn)
+    ids = head.alphabet.words(drawn)
     ids = torch.where(head.before_end(drawn, itself=True), ids, PADDING)
     return torch.cat([torch.full((len(ids), 1), BEGIN), ids], 1)
 
@@ -270,12 +270,12 @@ def _language(case: Case) -> Model:
             "decoder_depth": 0,
             "most": told["max_new"],
         },
-        "image_head": {
-            "type": "variable_next_token",
-            "first": FIRST,
-            "end": END,
-            "shortest": told["min_new"],
-            "stray": STRAY,
+        "heads": {
+            "image": {
+                "type": "variable",
+                "alphabet": {"type": "shared", "first": FIRST, "end": END, "stray": STRAY},
+                "shortest": told["min_new"],
+            },
         },
     }
     recipe = load_recipe({"name": "lavit", "model": spec, "data": {}, "stages": []})

@@ -109,8 +109,13 @@ class LlamaGenFamily(Family, name="llamagen"):
             if "vq" in config
             else stand_in(grid, vocabulary)
         )
-        head = {"type": "llamagen", "unconditional": config.get("class_dropout_prob", 0.1)}
-        return {"language": language, "image_tokenizer": tokenizer, "image_head": head}
+        head = {
+            "type": "raster",
+            "alphabet": {"type": "own", "deviation": 0.0},
+            "cells": False,
+            "unconditional": config.get("class_dropout_prob", 0.1),
+        }
+        return {"language": language, "image_tokenizer": tokenizer, "heads": {"image": head}}
 
     def names(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> NameMap:
         tokenizer = find_family("llamagen-vq").names(config["vq"]) if "vq" in config else None
@@ -125,10 +130,10 @@ class LlamaGenFamily(Family, name="llamagen"):
             Rule(GPT + "cls_embedding.cap_proj.fc1.weight", "language.project.0.weight"),
             Rule(GPT + "cls_embedding.cap_proj.fc2.weight", "language.project.2.weight"),
             Rule(T5 + "{rest...}", "language.text_encoder.{rest...}"),
-            Rule(GPT + "tok_embeddings.weight", "image_head.codes.weight"),
+            Rule(GPT + "tok_embeddings.weight", "heads.image.alphabet.codes.weight"),
             *llama_rules(GPT + "layers.", "language.layers.", **sizes),
             Rule(GPT + "norm.weight", "language.norm.weight"),
-            Rule(GPT + "output.weight", "image_head.output.weight"),
+            Rule(GPT + "output.weight", "heads.image.alphabet.output.weight"),
             *(behind(tokenizer, VQ) if tokenizer else [Own("image_tokenizer.{rest...}")]),
         )
 
@@ -202,7 +207,7 @@ def replay(case: Case) -> dict[str, Tensor]:
     config = {key: value for key, value in told.items() if key not in ("cfg_scale", "cfg_interval", "n_pad")}
     model = load(find_family("llamagen"), Original(config, tensors)).model
     head = model.image_head
-    span = head.prepare(given["idx"].unflatten(1, head.grid))
+    span = head.prepare(given["idx"].unflatten(1, head.space.grid))
     if told["model_type"] == "t2i":  # padding was hidden from the pictures drawn, not from those learnt
         learnt, prompts = (_captions(model, case, masked) for masked in (False, True))
     else:
@@ -216,7 +221,7 @@ def replay(case: Case) -> dict[str, Tensor]:
     # Of the original's steps the first has no number; the interval is the number of the last that is guided.
     guided_codes = told["cfg_interval"] + 2 if told["cfg_interval"] >= 0 else 0
     return {
-        "logits": head.logits(hidden),
+        "logits": head.alphabet.logits(hidden),
         "loss": head.losses(hidden, span)["image"].mean,
         "greedy_cfg": drawn(told["cfg_scale"]),
         "greedy_cfg_interval": drawn(told["cfg_scale"], guided_codes),

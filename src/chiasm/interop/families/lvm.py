@@ -157,10 +157,16 @@ class LVM(Family, name="lvm"):
     def model(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> dict[str, dict[str, Any]]:
         llama = {key: value for key, value in config.items() if key not in ("vq", "places")}
         language = causal_config(llama, "llama")
+        head = {
+            "type": "raster",
+            "alphabet": {"type": "shared", "first": 0},
+            "cells": False,
+            "unconditional": 0.0,
+        }
         return {
             "language": {**language, "vocabulary": 0, "draw_marker": None},
             **find_family("vqgan-muse").model(config["vq"]),
-            "image_head": {"type": "shared_next_token", "first": 0, "unconditional": 0.0},
+            "heads": {"image": head},
         }
 
     def names(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> NameMap:

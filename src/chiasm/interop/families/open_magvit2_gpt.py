@@ -25,7 +25,6 @@ from chiasm.interop.lightning import read_state_dict
 from chiasm.interop.mapping import NameMap, Own, Rule
 from chiasm.interop.verify import replays
 from chiasm.language.llama_block import hidden_width
-from chiasm.losses import Loss
 from chiasm.tokenizers.lookup_free import join_code, split_code
 from chiasm.weights import find_file
 
@@ -87,6 +86,7 @@ class OpenMagvit2Transformer(Family, name="open-magvit2"):
             "dropout": config.get("resid_dropout_p", 0.0),
         }
         grid = math.isqrt(config["block_size"])
+        alphabet = {"type": "factorised", "bits": bits, "depth": config["factorized_n_layer"], **shared}
         return {
             "language": {
                 "type": "llamagen",
@@ -103,24 +103,19 @@ class OpenMagvit2Transformer(Family, name="open-magvit2"):
                 if "vq" in config
                 else stand_in(grid, 2 ** sum(bits))
             ),
-            "image_head": {
-                "type": "factorised",
-                "bits": bits,
-                "depth": config["factorized_n_layer"],
-                **shared,
-            },
+            "heads": {"image": {"type": "raster", "alphabet": alphabet, "cells": False}},
         }
 
     def names(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> NameMap:
         sizes = {"width": config["dim"], "heads": config["n_head"]}
         return NameMap(
             Rule(GPT + "class_emb.embedding_table.weight", "language.table.weight"),
-            Rule(GPT + "pre_emb.weight", "image_head.tables.0.weight"),
-            Rule(GPT + "post_emb.weight", "image_head.tables.1.weight"),
+            Rule(GPT + "pre_emb.weight", "heads.image.alphabet.tables.0.weight"),
+            Rule(GPT + "post_emb.weight", "heads.image.alphabet.tables.1.weight"),
             *llama_rules(GPT + "spatial_blocks.", "language.layers.", **sizes),
-            *llama_rules(GPT + "factorized_blocks.", "image_head.layers.", **sizes),
-            Rule(GPT + "norm.weight", "image_head.norm.weight"),
-            Rule(GPT + "head.{n}.weight", "image_head.outputs.{n}.weight"),
+            *llama_rules(GPT + "factorized_blocks.", "heads.image.alphabet.layers.", **sizes),
+            Rule(GPT + "norm.weight", "heads.image.alphabet.norm.weight"),
+            Rule(GPT + "head.{n}.weight", "heads.image.alphabet.outputs.{n}.weight"),
             *self._tokenizer_names(config, keys),
         )
 
@@ -197,20 +192,21 @@ def replay(case: Case) -> dict[str, Tensor]:
     config = {key: value for key, value in told.items() if key != "cfg_scale"}
     model = load(find_family("open-magvit2"), Original(config, tensors)).model
     head = model.image_head
-    codes = join_code([given["idx_pre"], given["idx_post"]], head.bits)
+    alphabet = head.alphabet
+    codes = join_code([given["idx_pre"], given["idx_post"]], alphabet.bits)
     prompts = [prompt([int(each)]) for each in given["cls"][:, 0]]
-    hidden = forced(model, prompts, head.prepare(codes.unflatten(1, head.grid)))
-    logits = head.logits(hidden, split_code(codes, head.bits))
+    hidden = forced(model, prompts, head.prepare(codes.unflatten(1, head.space.grid)))
+    logits = alphabet.logits(hidden, split_code(codes, alphabet.bits))
     scales = told["cfg_scale"]
-    head.guidance_offsets = [scale - scales[0] for scale in scales]
+    alphabet.guidance_offsets = [scale - scales[0] for scale in scales]
     drawn = draw(model, prompts, replace(GREEDY, guidance=scales[0])).flatten(1)
-    pre, post = split_code(drawn, head.bits)
-    losses = head.part_losses(hidden, codes)
+    pre, post = split_code(drawn, alphabet.bits)
+    losses = alphabet.part_losses(hidden.flatten(0, 1), codes.flatten())
     return {
         "logits_pre": logits[0],
         "logits_post": logits[1],
-        "loss_pre": Loss.of(losses[0]).mean,
-        "loss_post": Loss.of(losses[1]).mean,
+        "loss_pre": losses[0] / codes.numel(),
+        "loss_post": losses[1] / codes.numel(),
         "greedy_pre": pre,
         "greedy_post": post,
     }

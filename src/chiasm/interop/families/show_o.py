@@ -116,13 +116,18 @@ class ShowO(Family, name="show-o"):
             steps = 2 ** (len(drawer["image_tokenizer"]["multipliers"]) - 1)
             drawer["image_tokenizer"]["size"] = math.isqrt(config["num_vq_tokens"]) * steps
         soi, eoi, mmu = (words + MARKERS.index(marker) for marker in ("<|soi|>", "<|eoi|>", "<|mmu|>"))
-        head = {"type": "shared_masked", "first": words + len(MARKERS)}
-        head |= {"before": [soi], "before_read": [mmu, soi], "behind": [eoi]}
+        head = {
+            "type": "masked",
+            "alphabet": {"type": "shared", "first": words + len(MARKERS)},
+            "steps": 18,
+            "cells": False,
+            **{"before": [soi], "before_read": [mmu, soi], "behind": [eoi]},
+        }
         language = causal_config({**PHI, **config["phi"], "vocab_size": vocabulary}, "phi")
         return {
             "language": {**language, "draw_marker": None, "empty_prompt": "template"},
             **drawer,
-            "image_head": head,
+            "heads": {"image": head},
         }
 
     def chat_template(self, config: Mapping[str, Any]) -> dict[str, str]:
@@ -186,7 +191,9 @@ def replay(case: Case) -> dict[str, Tensor]:
 
         def read(ask: Ask) -> Tensor:
             hidden = step(ask)
-            likeliest.append(guided(head.logits(hidden[:, list(head.layout().rows)]), guidance).argmax(-1))
+            likeliest.append(
+                guided(head.alphabet.logits(hidden[:, list(head.layout().rows)]), guidance).argmax(-1)
+            )
             return hidden
 
         codes = finish(head.write(step.start, replace(GREEDY, guidance=guidance)), read)
@@ -227,7 +234,7 @@ def _layout(model: Any, ids: Int[Tensor, "b t"], words: int) -> Layout:
     opens = layout.opens.clone()
     for r, c in (ids == soi).nonzero().tolist():
         read = c > 0 and int(ids[r, c - 1]) == mmu
-        start, span = (c - 1, model.image_head.shown_layout()) if read else (c, model.image_head.layout())
+        start, span = (c - 1, model.image_head.read_layout()) if read else (c, model.image_head.layout())
         opens[r, start : start + span.length] = torch.tensor(span.opens)
     lengths = (1 - real).sum(1, keepdim=True)
     positions = torch.arange(ids.shape[1]) - real * lengths

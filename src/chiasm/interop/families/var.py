@@ -70,6 +70,11 @@ class Var(Family, name="var"):
 
     def model(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> dict[str, dict[str, Any]]:
         width = config["embed_dim"]
+        head = {
+            "type": "scales",
+            "alphabet": {"type": "own", "bias": True, "deviation": 0.02 * (3 * width) ** -0.5},
+            "unconditional": config.get("cond_drop_rate", 0.1),
+        }
         return {
             "language": {
                 "type": "var",
@@ -83,7 +88,7 @@ class Var(Family, name="var"):
                 "classes": config.get("num_classes", 1000),
             },
             "image_tokenizer": var_vq.part(_tokenizer(config)),
-            "image_head": {"type": "next_scale", "unconditional": config.get("cond_drop_rate", 0.1)},
+            "heads": {"image": head},
         }
 
     def names(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> NameMap:
@@ -96,14 +101,14 @@ class Var(Family, name="var"):
             Unused(block + "attn.zero_k_bias"),
             Rule("var.class_emb.weight", "language.table.weight"),
             Rule("var.pos_start", "language.start", Reshape((1, 1, width), (1, width))),
-            Rule("var.lvl_embed.weight", ("language.level", "image_head.levels.weight"), finer),
+            Rule("var.lvl_embed.weight", ("language.level", "heads.image.levels.weight"), finer),
             Rule(
                 "var.pos_1LC",
-                ("language.cell", "image_head.cells.weight"),
+                ("language.cell", "heads.image.cells.weight"),
                 Chain((Reshape((1, cells, width), (cells, width)), Split((1, cells - 1)))),
             ),
-            Rule("var.word_embed.{w}", "image_head.read.{w}"),
-            Rule("var.head.{w}", "image_head.output.{w}"),
+            Rule("var.word_embed.{w}", "heads.image.read.{w}"),
+            Rule("var.head.{w}", "heads.image.alphabet.output.{w}"),
             Rule("var.head_nm.ada_lin.1.{w}", "language.steer_norm.make.{w}"),
             Rule("var.shared_ada_lin.1.{w}", "language.steer.make.{w}"),
             Rule(block + "ada_lin.1.{w}", ours + "steer.make.{w}"),
@@ -173,7 +178,7 @@ def replay(case: Case) -> dict[str, Tensor]:
     span = head.prepare(codes)
     hidden = _forced(model, classes, span)
     empty = _forced(model, [model.language.tokenizer.begin] * len(classes), span)
-    logits = head.output(hidden)
+    logits = head.alphabet.output(hidden)
     terms = functional.cross_entropy(rearrange(logits, "n m k -> n k m"), span.targets, reduction="none")
     prompts = [_prompt(each) for each in classes]
     drawn, plain = (
@@ -181,7 +186,7 @@ def replay(case: Case) -> dict[str, Tensor]:
     )
     return {
         "logits": logits,
-        "logits_null": head.output(empty),
+        "logits_null": head.alphabet.output(empty),
         "loss_per_sample": terms.mean(1),
         "var_input": quantizer.next_inputs(codes),
         "img_greedy": decode(model, drawn),

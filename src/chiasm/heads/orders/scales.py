@@ -1,79 +1,85 @@
-"""Pictures as maps of codes predicted one after another, each finer than the last."""
+"""One scale after another, each finer than the last."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from dataclasses import replace
+from typing import Any, ClassVar
 
 import torch
 from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from chiasm import parts
 from chiasm.bounds import Chance
 from chiasm.devices import fitting
 from chiasm.errors import RecipeError
 from chiasm.generators import Generators
-from chiasm.heads import Ask, DrawingState, ImageHead, Sampling, Span, SpanLayout, Writing
-from chiasm.heads.next_token import check_codes, code_loss, count_images, doubled
-from chiasm.heads.sampling import choose
+from chiasm.heads import (
+    Alphabet,
+    Ask,
+    DrawingState,
+    HeadContext,
+    Order,
+    Sampling,
+    Span,
+    SpanLayout,
+    Writing,
+)
+from chiasm.heads.spans import check_codes, count_images, doubled, refuse_strays, value_losses
 from chiasm.losses import Loss
-from chiasm.tokenizers import ImageTokenizer, join_scales, split_scales
-from chiasm.tokenizers.multi_scale import MultiScale, ResidualScales
+from chiasm.tokenizers import join_scales, split_scales
+from chiasm.tokenizers.spaces import Codes, Refinement
 
 
-class NextScale(ImageHead, name="next_scale"):
+class Scales(Order, name="scales"):
     """Next-scale prediction over the codes of a multi-scale tokenizer (VAR, arXiv 2404.02905).
 
-    The marker that begins a picture predicts its coarsest scale, one code. Each finer scale is a block of positions
+    The marker that begins an image predicts its coarsest scale, one code. Each finer scale is a block of positions
     that see each other and all before them; a position reads what the coarser scales say at its cell, and predicts
-    its own code, so that a picture takes as many steps as it has scales.
+    its own code, so that an image takes as many steps as it has scales. The alphabet's own embeddings have no part
+    in it.
 
     Args:
-        unconditional: share of training pictures that follow an empty prompt, for guidance (0 = never).
+        alphabet: what one position says.
         ramp: guidance grows in equal steps, from none at the coarsest scale to its full value at the finest.
+        unconditional: share of training images that follow an empty prompt, for guidance (0 = never).
     """
 
-    wants = ("image_tokenizer",)
+    reads_codes: ClassVar[bool] = False
 
     def __init__(
         self,
-        width: int,
-        codebook_size: int,
-        grid: tuple[int, int],
-        image_tokenizer: ImageTokenizer,
+        context: HeadContext,
         *,
-        unconditional: Chance = 0.1,
+        alphabet: Alphabet,
         ramp: bool = True,
+        unconditional: Chance = 0.1,
     ):
         super().__init__()
-        self._tokenizer = (_fitting(image_tokenizer),)
-        self.codebook_size, self.grid, self.sides = codebook_size, grid, self.quantizer.scales
+        refuse_strays(self, alphabet)
+        refinement = _fitting(context.refinement)
+        self._refinement = (refinement,)  # in a tuple, for its weights are the image tokenizer's
+        self.space, self.alphabet, self.sides = context.space, alphabet, tuple(refinement.scales)
         self.unconditional, self.ramp = unconditional, ramp
-        code_width = self.quantizer.embedding.embedding_dim
-        self.read = nn.Linear(code_width, width)
-        self.levels = nn.Embedding(len(self.sides) - 1, width)
-        self.cells = nn.Embedding(self.length - 1, width)
-        self.output = nn.Linear(width, codebook_size)
-        deviation = math.sqrt(1 / width / 3)
-        for layer in (self.read, self.levels, self.cells, self.output):
-            nn.init.trunc_normal_(layer.weight, std=deviation)
-        with torch.no_grad():
-            self.output.weight *= 0.02
+        self.read = nn.Linear(refinement.width, context.width)
+        self.levels = nn.Embedding(len(self.sides) - 1, context.width)
+        self.cells = nn.Embedding(context.space.length - 1, context.width)
+        for layer in (self.read, self.levels, self.cells):
+            nn.init.trunc_normal_(layer.weight, std=math.sqrt(1 / context.width / 3))
         nn.init.zeros_(self.read.bias)
-        nn.init.zeros_(self.output.bias)
+
+    @classmethod
+    def symbols(cls, space: Codes) -> int:
+        return 0
 
     @property
-    def quantizer(self) -> ResidualScales:
-        return self._tokenizer[0].quantize
-
-    @property
-    def length(self) -> int:
-        """Codes of a picture."""
-        return self.grid[0] * self.grid[1]
+    def refinement(self) -> Refinement:
+        return self._refinement[0]
 
     def layout(self) -> SpanLayout:
-        count = self.length - 1
+        count = self.space.length - 1
         opens = [cell == 0 for side in self.sides[1:] for cell in range(side * side)]
         cells = [divmod(cell, side) for side in self.sides[1:] for cell in range(side * side)]
         return SpanLayout(
@@ -85,9 +91,9 @@ class NextScale(ImageHead, name="next_scale"):
 
     def prepare(self, codes: Int[Tensor, "n 1 l"]) -> Span:
         """What the positions of the finer scales read; raises ChiasmError on codes of another tokenizer."""
-        check_codes(codes, self.grid, self.codebook_size)
+        check_codes(codes, self.space)
         with torch.no_grad(), torch.autocast(codes.device.type, enabled=False):
-            coarser = self.quantizer.next_inputs(codes)
+            coarser = self.refinement.next_inputs(codes)
         levels = torch.repeat_interleave(self.levels.weight, self._sizes[1:].to(codes.device), 0)
         return Span(
             self.read(fitting(coarser, self.read)) + levels + self.cells.weight,
@@ -95,7 +101,7 @@ class NextScale(ImageHead, name="next_scale"):
         )
 
     def losses(self, hidden: Float[Tensor, "n m d"], span: Span) -> dict[str, Loss]:
-        return {"image": code_loss(self.output(hidden).float(), span)}
+        return value_losses(self.alphabet, hidden, span)
 
     def write(
         self,
@@ -107,15 +113,16 @@ class NextScale(ImageHead, name="next_scale"):
         """Draw scale by scale, one ask for each but the first. With `ramp`, guidance is the finest scale's."""
         images = count_images(start, sampling.guidance, self.unconditional)
         codes = self._known(progress)
-        hidden, made = start[:, None], torch.zeros(())
+        hidden, refined = start[:, None], torch.zeros(())
         for index, side in enumerate(self.sides):
             if index:
-                made = made + self.quantizer.said(codes[index - 1], index - 1)
-                read = self._embed(self.quantizer.averaged(made, index), index)
+                refined = refined + self.refinement.said(codes[index - 1], index - 1)
+                read = self._embed(self.refinement.averaged(refined, index), index)
                 hidden = yield Ask(doubled(read, sampling.guidance))
             if index == len(codes):
-                logits = self.output(self._guided(hidden, images, sampling.guidance, index)).float()
-                drawn = choose(logits, sampling, generators)
+                own = replace(sampling, guidance=self._guidance(sampling.guidance, index))
+                rows = hidden[:images] if own.guidance == 1 else hidden
+                drawn = self.alphabet.draw(rows, own, generators).values
                 codes.append(rearrange(drawn, "n (h w) -> n h w", h=side))
                 if progress is not None:
                     progress.note(join_scales(codes)[:, 0], index + 1)
@@ -128,16 +135,9 @@ class NextScale(ImageHead, name="next_scale"):
         scales = [(side, side) for side in self.sides[: progress.steps]]
         return split_scales(progress.values[:, None], scales)
 
-    def _guided(
-        self, hidden: Float[Tensor, "r m d"], images: int, guidance: float, index: int
-    ) -> Float[Tensor, "n m d"]:
-        """Guidance of hidden states: the output layer is linear, so that it need not be computed twice."""
-        share = index / (len(self.sides) - 1) if self.ramp else 1.0
-        strength = 1 + (guidance - 1) * share
-        if strength == 1:
-            return hidden[:images]
-        conditional, unconditional = hidden.chunk(2)
-        return torch.lerp(unconditional, conditional, strength)
+    def _guidance(self, guidance: float, index: int) -> float:
+        """Of one scale."""
+        return 1 + (guidance - 1) * (index / (len(self.sides) - 1) if self.ramp else 1.0)
 
     def _embed(self, coarser: Float[Tensor, "n m c"], index: int) -> Float[Tensor, "n m d"]:
         """What the positions of one scale read."""
@@ -151,20 +151,20 @@ class NextScale(ImageHead, name="next_scale"):
 
     @classmethod
     def example_neighbours(cls) -> dict[str, dict[str, Any]]:
-        return {"image_tokenizer": {"type": MultiScale.name, **MultiScale.example()}}
+        tokenizer = parts.lookup("image_tokenizer", "multi_scale")
+        return {"image_tokenizer": {"type": tokenizer.name, **tokenizer.example()}}
 
 
-def _fitting(tokenizer: ImageTokenizer) -> MultiScale:
-    """The tokenizer, if it says a picture in ever finer scales, the first of them one code."""
-    if not isinstance(tokenizer, MultiScale):
+def _fitting(refinement: Refinement | None) -> Refinement:
+    """The refinement, if the first of its scales is one code and others follow."""
+    if refinement is None:
         raise RecipeError(
-            f"image_head 'next_scale' does not fit image_tokenizer {tokenizer.name!r}, whose codes are no scales "
-            "that refine each other: use 'multi_scale', or another head"
+            "order 'scales' does not fit an image tokenizer whose codes are no scales that refine each other: use "
+            "'multi_scale', or another order"
         )
-    scales = tokenizer.quantize.scales
+    scales = list(refinement.scales)
     if scales[0] != 1 or len(scales) < 2:
         raise RecipeError(
-            f"image_head 'next_scale' needs scales that begin with 1 and go on, but image_tokenizer "
-            f"'multi_scale' has {list(scales)}"
+            f"order 'scales' needs scales that begin with 1 and go on, but the image tokenizer has {scales}"
         )
-    return tokenizer
+    return refinement

@@ -1,8 +1,8 @@
-"""The next-scale head: a scale sees no finer one, drawing is what training sees, guidance grows by scale."""
+"""The order of scales: a scale sees no finer one, drawing is what training sees, guidance grows by scale."""
 
 import pytest
 import torch
-from writing import Recorded, written
+from writing import Recorded, head, written
 
 from chiasm import parts
 from chiasm.errors import ChiasmError, RecipeError
@@ -17,6 +17,7 @@ from chiasm.sequence import Document, Kind
 from chiasm.tokenizers import join_scales, split_scales
 
 SCALES = [1, 2, 3]
+HEAD = {"type": "scales", "alphabet": {"type": "own", "bias": True, "deviation": 0.01}}
 LANGUAGES = {
     "causal": {
         "type": "causal",
@@ -49,7 +50,7 @@ def model(language="causal", **options) -> Model:
     raw = {
         "language": LANGUAGES[language],
         "image_tokenizer": TOKENIZER,
-        "image_head": {"type": "next_scale", **options},
+        "heads": {"image": {**HEAD, **options}},
     }
     recipe = load_recipe({"name": "test", "model": raw, "data": {}, "stages": []})
     made = Model(recipe.model, texts=["a red apple"]).eval()
@@ -78,26 +79,25 @@ def forced(made: Model, codes: torch.Tensor, prompts=(3, 5)) -> torch.Tensor:
     embeddings = made.image_head.prepare(codes).embeddings
     hidden = session.step(embeddings, Kind.WRITTEN, layout.opens, layout.exposed, layout.coordinates)
     first = Session(made, [prompt(id) for id in prompts]).last[:, None]
-    return made.image_head.output(torch.cat([first, hidden], 1))
+    return made.image_head.alphabet.output(torch.cat([first, hidden], 1))
 
 
 def test_it_begins_as_vars():
-    """Weights of variance 1 / (3 width), cut off at two, the output's a fiftieth of it, and no biases."""
-    recipe_head = {"type": "next_scale"}
+    """Weights of variance 1 / (3 width), cut off at two, the output's as asked for, and no biases."""
     tokenizer = parts.build("image_tokenizer", {**TOKENIZER, "code_width": 32})
     torch.manual_seed(0)
-    made = parts.build("image_head", recipe_head, 768, 24, tokenizer.grid, tokenizer)
+    made = head(HEAD, 768, 24, tokenizer.grid, refinement=tokenizer.refinement)
     shapes = {name: tuple(p.shape) for name, p in made.named_parameters()}
     assert shapes == {
         "read.weight": (768, 32),
         "read.bias": (768,),
         "levels.weight": (2, 768),
         "cells.weight": (13, 768),
-        "output.weight": (24, 768),
-        "output.bias": (24,),
+        "alphabet.output.weight": (24, 768),
+        "alphabet.output.bias": (24,),
     }
     for name, parameter in made.named_parameters():
-        deviation = (3 * 768) ** -0.5 * (0.02 if name == "output.weight" else 1)
+        deviation = 0.01 if name == "alphabet.output.weight" else (3 * 768) ** -0.5
         if name.endswith("bias"):
             assert not parameter.any()
         else:
@@ -128,7 +128,7 @@ def test_each_code_is_learnt_but_an_orphans_first():
     head, codes = model().image_head, torch.randint(0, 24, (2, 1, 14))
     hidden, span = torch.randn(2, 14, 32), head.prepare(codes)
     terms = torch.nn.functional.cross_entropy(
-        head.output(hidden).flatten(0, 1), codes.flatten(), reduction="none"
+        head.alphabet.output(hidden).flatten(0, 1), codes.flatten(), reduction="none"
     ).view(2, 14)
     loss = head.losses(hidden, span)["image"]
     assert float(loss.count) == 28
@@ -228,14 +228,16 @@ def test_the_scales_of_a_picture_stand_in_one_row():
 
 def test_a_tokenizer_without_scales_does_not_fit():
     tokenizer = parts.build("image_tokenizer", {"type": "vq", "size": 32, "width": 32})
-    with pytest.raises(RecipeError, match=r"does not fit image_tokenizer 'vq'.*use 'multi_scale'"):
-        parts.build("image_head", {"type": "next_scale"}, 8, 512, (2, 2), tokenizer)
+    with pytest.raises(
+        RecipeError, match=r"does not fit an image tokenizer whose codes .* use 'multi_scale'"
+    ):
+        head(HEAD, 8, 512, tokenizer.grid, refinement=tokenizer.refinement)
     for scales in ([2, 3], [1]):
         tokenizer = parts.build("image_tokenizer", {**TOKENIZER, "scales": scales})
         with pytest.raises(RecipeError, match=rf"scales that begin with 1 .* has \[{str(scales)[1:-1]}\]"):
-            parts.build("image_head", {"type": "next_scale"}, 8, 24, tokenizer.grid, tokenizer)
+            head(HEAD, 8, 24, tokenizer.grid, refinement=tokenizer.refinement)
     tokenizer = parts.build("image_tokenizer", {**TOKENIZER, "scales": [1, 3]})
-    parts.build("image_head", {"type": "next_scale"}, 8, 24, tokenizer.grid, tokenizer)
+    head(HEAD, 8, 24, tokenizer.grid, refinement=tokenizer.refinement)
 
 
 def test_codes_of_another_tokenizer_and_guidance_without_an_empty_prompt_are_refused():

@@ -1,113 +1,136 @@
-"""Pictures as codes that are all predicted at once, again and again: masked tokens."""
+"""All positions at once, again and again: masked tokens."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 import torch
-from einops import rearrange
+from einops import rearrange, repeat
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 
 from chiasm.bounds import Cells, Chance
 from chiasm.errors import RecipeError
 from chiasm.generators import Generators
-from chiasm.heads import Ask, DrawingState, ImageHead, Sampling, Span, SpanLayout, Writing, raster
-from chiasm.heads.next_token import check_codes, count_images, doubled
-from chiasm.heads.sampling import choose, guided
+from chiasm.heads import (
+    Alphabet,
+    Ask,
+    DrawingState,
+    HeadContext,
+    LanguageVocabulary,
+    Order,
+    Sampling,
+    Span,
+    SpanLayout,
+    Writing,
+    raster,
+)
+from chiasm.heads.spans import at_cells, cell_embedding, check_codes, count_images, doubled, refuse_strays
 from chiasm.losses import Loss
 from chiasm.sequence import IGNORE
+from chiasm.tokenizers.spaces import Codes
 
 KNOWN = math.log(torch.finfo(torch.float32).max)  # confidence in a code that is no longer masked
 
 
-class Masked(ImageHead, name="masked"):
-    """Masked prediction of image codes (MaskGIT, arXiv 2202.04200; MAGVIT-v2, arXiv 2310.05737).
+class Masked(Order, name="masked"):
+    """Masked prediction of image codes (MaskGIT, arXiv 2202.04200; MAGVIT-v2, arXiv 2310.05737; Show-o, arXiv
+    2408.12528).
 
-    A picture is one attention block, in which all cells see each other. In training a random share of its codes,
+    An image is one attention block, in which all cells see each other. In training a random share of its codes,
     set by the schedule, is replaced by a mask, and the hidden state at each masked cell predicts the code there.
-    A picture is drawn in a few passes over the whole block: each proposes every masked code and keeps those it is
-    surest of. Embedding and output layer are separate from the language model's.
+    An image is drawn in a few passes over the whole block: each proposes every masked code and keeps those it is
+    surest of.
 
-    The loss has one term a picture, the mean over its masked codes. Without gradients the mask is a function of
+    The loss has one term an image, the mean over its masked codes. Without gradients the mask is a function of
     the codes alone, so that an evaluation can be repeated.
 
     Args:
-        steps: passes of the language model that draw a picture.
+        alphabet: what one position says.
+        steps: passes of the language model that draw an image.
         schedule: share of masked codes from first step to last: cosine, linear, sigmoid, or powX = 1 - t^X (pow2).
-        unconditional: share of training pictures that follow an empty prompt, for guidance (0 = never).
+        cells: add a learnt embedding of its cell to what stands at a position; without it only the language model's
+            positions tell cells apart.
+        before: ids of the language model's words in the block before the codes of an image that is written.
+        before_read: the same of an image that is read.
+        behind: ids of the words in the block behind the codes.
+        unconditional: share of training images that follow an empty prompt, for guidance (0 = never).
     """
-
-    shows = True
 
     def __init__(
         self,
-        width: int,
-        codebook_size: int,
-        grid: tuple[int, int],
+        context: HeadContext,
         *,
+        alphabet: Alphabet,
         steps: Cells = 12,
         schedule: str = "cosine",
+        cells: bool = True,
+        before: list[int] = [],  # noqa: B006
+        before_read: list[int] = [],  # noqa: B006
+        behind: list[int] = [],  # noqa: B006
         unconditional: Chance = 0.1,
     ):
         super().__init__()
-        self._set_up(codebook_size, grid, steps, schedule, unconditional)
-        self.codes = nn.Embedding(codebook_size + 1, width)  # the last row is the mask's
-        self.cells = nn.Embedding(self.length, width)
-        self.output = nn.Linear(width, codebook_size, bias=False)
-        for layer in (self.codes, self.cells, self.output):
-            nn.init.normal_(layer.weight, std=0.02)
-
-    def _set_up(
-        self, codebook_size: int, grid: tuple[int, int], steps: int, schedule: str, unconditional: float
-    ) -> None:
-        where = f"image_head {self.name!r}"
+        refuse_strays(self, alphabet)
         try:
             masked_share(schedule, torch.zeros(()))
         except ValueError as error:
-            raise RecipeError(f"{where}: {error}") from None
-        self.codebook_size, self.grid, self.unconditional = codebook_size, grid, unconditional
+            raise RecipeError(f"order {self.name!r}: {error}") from None
+        self.space, self.alphabet, self.unconditional = context.space, alphabet, unconditional
         self.steps, self.schedule = steps, schedule
+        self.before, self.before_read, self.behind = list(before), list(before_read), list(behind)
+        _check_words(context.vocabulary, [*before, *before_read, *behind])
+        self._embed_words = context.vocabulary.embed
+        self.cells = cell_embedding(context.space.length, context.width) if cells else None
 
-    @property
-    def length(self) -> int:
-        """Codes of a picture."""
-        return self.grid[0] * self.grid[1]
+    @classmethod
+    def symbols(cls, space: Codes) -> int:
+        return space.size + 1
 
     @property
     def mask(self) -> int:
         """What stands for a code that is not known: the number behind the last code."""
-        return self.codebook_size
+        return self.space.size
 
     def layout(self) -> SpanLayout:
-        rest = self.length - 1
+        return self._layout(len(self.before))
+
+    def read_layout(self) -> SpanLayout:
+        return self._layout(len(self.before_read))
+
+    def _layout(self, before: int) -> SpanLayout:
+        length = before + self.space.length + len(self.behind)
+        cells = [(row, column) for _, row, column in raster(*self.space.grid)]
         return SpanLayout(
-            opens=(True,) + (False,) * rest,
-            exposed=(True,) * (rest + 1),
-            rows=tuple(range(rest + 1)),
-            coordinates=raster(*self.grid),
+            opens=(True,) + (False,) * (length - 1),
+            exposed=(True,) * length,
+            rows=tuple(range(before, before + self.space.length)),
+            # A word stands at the cell beside it.
+            coordinates=tuple(
+                (i, *cells[min(max(i - before, 0), self.space.length - 1)]) for i in range(length)
+            ),
         )
 
     def prepare(self, codes: Int[Tensor, "n gh gw"]) -> Span:
-        """Embeddings of the picture with a random share of its codes masked; the targets are the masked codes."""
-        check_codes(codes, self.grid, self.codebook_size)
+        """Embeddings of the images with a random share of codes masked; the targets are the masked codes."""
+        check_codes(codes, self.space)
         flat = rearrange(codes, "n gh gw -> n (gh gw)")
         masked = self._masked(flat)
         return Span(self.embed(torch.where(masked, self.mask, flat)), torch.where(masked, flat, IGNORE))
 
-    def show(self, codes: Int[Tensor, "n gh gw"]) -> Float[Tensor, "n s d"]:
-        check_codes(codes, self.grid, self.codebook_size)
-        return self.embed(codes.flatten(1))
+    def embed_read(self, codes: Int[Tensor, "n gh gw"]) -> Float[Tensor, "n s d"]:
+        check_codes(codes, self.space)
+        return self._within(codes.flatten(1), self.before_read)
 
     def losses(self, hidden: Float[Tensor, "n m d"], span: Span) -> dict[str, Loss]:
         masked = span.targets != IGNORE
-        terms = self._errors(hidden[masked], span.targets[masked])
-        share = (1 / masked.sum(1, keepdim=True)).expand(masked.shape)[masked]
-        return {"image": Loss((terms * share).sum(), terms.new_tensor(float(len(masked))))}
+        shares = (1 / masked.sum(1, keepdim=True)).expand(masked.shape)[masked]
+        total = self.alphabet.loss(hidden[masked], span.targets[masked], shares)
+        return {self.alphabet.counted_as: Loss(total, total.new_tensor(float(len(masked))))}
 
     def write(
         self,
@@ -123,7 +146,7 @@ class Masked(ImageHead, name="masked"):
         the likeliest and the surest stay.
         """
         images = count_images(start, sampling.guidance, self.unconditional)
-        codes = torch.full((images, self.length), self.mask, device=start.device)
+        codes = torch.full((images, self.space.length), self.mask, device=start.device)
         steps = 0
         if progress is not None and progress.values is not None:
             codes, steps = progress.values, progress.steps
@@ -134,7 +157,7 @@ class Masked(ImageHead, name="masked"):
             codes = self._step(hidden, codes, done, sampling, generators)
             if progress is not None:
                 progress.note(codes, done)
-        return rearrange(codes, "n (gh gw) -> n gh gw", gh=self.grid[0])
+        return rearrange(codes, "n (gh gw) -> n gh gw", gh=self.space.grid[0])
 
     def _step(
         self,
@@ -145,38 +168,51 @@ class Masked(ImageHead, name="masked"):
         generators: Generators | None,
     ) -> Int[Tensor, "n k"]:
         """The codes that stay when `done` steps are done, the mask's elsewhere."""
-        logits = guided(self.logits(hidden), sampling.guidance)
-        proposed = choose(logits, replace(sampling, temperature=float(sampling.temperature > 0)), generators)
+        as_likely = replace(sampling, temperature=float(sampling.temperature > 0))
+        proposed, chances = self.alphabet.draw(hidden, as_likely, generators)
         unknown = codes == self.mask
         drawn = torch.where(unknown, proposed, codes)
         if done == self.steps:
             return drawn
         # The schedule in single precision, as the originals: at a whole number its floor decides.
         share = torch.tensor(done / self.steps)
-        remaining = (self.length * masked_share(self.schedule, share)).floor().long().to(codes.device)
+        remaining = (self.space.length * masked_share(self.schedule, share)).floor().long().to(codes.device)
         remaining = torch.minimum(unknown.sum(1, keepdim=True) - 1, remaining).clamp(min=1)
-        chances = logits.softmax(-1).gather(-1, drawn[..., None])[..., 0]
         confidence = chances.clamp(min=1e-20).log().masked_fill(~unknown, KNOWN)
         shares = (1 - step / self.steps for step in range(1, done + 1))
         noise = math.prod(shares, start=sampling.temperature)
         return torch.where(unsure(confidence, remaining, noise, generators), self.mask, drawn)
 
     def embed(self, codes: Int[Tensor, "n k"]) -> Float[Tensor, "n s d"]:
-        """What stands at a picture's positions; `mask` is the code of a cell that is not known."""
-        return self.codes(codes) + self.cells.weight
+        """What stands at an image's positions; `mask` is the code of a cell that is not known."""
+        return self._within(codes, self.before)
 
-    def logits(self, hidden: Float[Tensor, "*s d"]) -> Float[Tensor, "*s k"]:
-        """Of the codes at the cells of the hidden states."""
-        return self.output(hidden).float()
-
-    def _errors(self, hidden: Float[Tensor, "m d"], codes: Int[Tensor, " m"]) -> Float[Tensor, " m"]:
-        return functional.cross_entropy(self.logits(hidden), codes, reduction="none")
+    def _within(self, codes: Int[Tensor, "n k"], before: Sequence[int]) -> Float[Tensor, "n s d"]:
+        embeddings = at_cells(self.alphabet.embed(codes), self.cells)
+        around = [
+            self._embed_words(repeat(codes.new_tensor(words), "m -> n m", n=len(codes)))
+            for words in (before, self.behind)
+            if words
+        ]
+        if not around:
+            return embeddings
+        parts = [*around[: bool(before)], embeddings, *around[bool(before) :]]
+        return torch.cat([part.to(embeddings.dtype) for part in parts], 1)
 
     def _masked(self, codes: Int[Tensor, "n k"]) -> Bool[Tensor, "n k"]:
-        """Which codes are masked: at least one a picture, at random places."""
+        """Which codes are masked: at least one an image, at random places."""
         draws = _draws(codes)
-        count = (self.length * masked_share(self.schedule, draws[:, :1])).round().clamp(min=1)
+        count = (self.space.length * masked_share(self.schedule, draws[:, :1])).round().clamp(min=1)
         return draws[:, 1:].argsort(1).argsort(1) < count
+
+
+def _check_words(vocabulary: LanguageVocabulary, ids: Sequence[int]) -> None:
+    wrong = [id for id in ids if not 0 <= id < vocabulary.vocabulary_size]
+    if wrong:
+        raise RecipeError(
+            f"order 'masked': the word {wrong[0]} is none of the language model's ids, 0 to "
+            f"{vocabulary.vocabulary_size - 1}"
+        )
 
 
 def masked_share(schedule: str, t: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:

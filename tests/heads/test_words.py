@@ -2,14 +2,14 @@
 
 import pytest
 import torch
-from test_variable_next_token import Words as Language
+from writing import Vocabulary, head
 
 from chiasm.errors import RecipeError
-from chiasm.heads.vocabulary import Words
 
 
 def words(count, **options):
-    return Words(Language(), count, where="here", **options)
+    spec = {"type": "raster", "cells": False, "alphabet": {"type": "shared", **options}}
+    return head(spec, 12, count, (1, 2), vocabulary=Vocabulary()).alphabet.words
 
 
 @pytest.mark.parametrize(
@@ -24,12 +24,12 @@ def words(count, **options):
 def test_codes_are_embedded_and_predicted_by_the_rows_of_their_ids(options, ids):
     codes = torch.tensor([[2, 0], [1, 1]])
     made = words(3, **options)
-    table = made.language.table.weight
+    table = made.vocabulary.table.weight
     assert list(made.ids) == ids
     assert made(codes).tolist() == [[ids[2], ids[0]], [ids[1], ids[1]]]
     assert torch.equal(made.embed(codes), table[torch.tensor(ids)[codes]])
     hidden = torch.randn(2, 12)  # the logits of this language model
-    assert torch.equal(made.logits(hidden), hidden[:, ids])
+    assert torch.equal(made.logits(hidden, 3), hidden[:, ids])
 
 
 def test_there_may_be_one_code_alone():
@@ -39,7 +39,10 @@ def test_there_may_be_one_code_alone():
 @pytest.mark.parametrize(
     ("options", "error"),
     [
-        ({"first": 10}, r"here: codes stand at the ids 10 to 12, but the language model has the ids 0 to 11"),
+        (
+            {"first": 10},
+            r"alphabet 'shared': codes stand at the ids 10 to 12, .* model has the ids 0 to 11",
+        ),
         ({"first": -1}, r"codes stand at the ids -1 to 1"),
         ({"table": [0, 12, 3]}, r"codes stand at the ids 0 to 12"),
         ({"table": [4, 4, 5]}, r"the table has 2 different ids, but there are 3 codes"),

@@ -3,33 +3,14 @@
 import pytest
 import torch
 from torch import nn
-from writing import written
+from writing import Vocabulary, written
+from writing import head as built
 
-from chiasm import parts
 from chiasm.errors import RecipeError
 from chiasm.generators import Generators
 from chiasm.heads import DrawingState, Span
 
 END = 5  # of 5 codes and the end
-
-
-class Words(nn.Module):
-    """A language model of 12 ids whose hidden states are the logits, for a head alone."""
-
-    vocabulary_size = 12
-
-    def __init__(self):
-        super().__init__()
-        self.table = nn.Embedding(12, 4)
-
-    def embed(self, ids):
-        return self.table(ids)
-
-    def logits(self, hidden):
-        return hidden
-
-    def grow(self, count):
-        return 12 - count
 
 
 class Steps:
@@ -46,8 +27,9 @@ class Steps:
 
 
 def head(**options):
-    spec = {"type": "variable_next_token", "unconditional": 0.1, **options}
-    return parts.build("image_head", spec, 12, END + 1, (1, 4), Words())
+    own = {key: options.pop(key) for key in ("first", "end", "stray") if key in options}
+    spec = {"type": "variable", "alphabet": {"type": "shared", **own}, "unconditional": 0.1, **options}
+    return built(spec, 12, END + 1, (1, 4), vocabulary=Vocabulary(), end=END)
 
 
 def says(*ids):
@@ -86,10 +68,10 @@ def test_the_loss_is_of_the_codes_up_to_the_first_end_told_from_all_words():
 def test_without_options_a_picture_has_a_code_at_least_and_the_vocabulary_grows():
     made = head()
     assert list(made.reserved) == [6, 7, 8, 9, 10, 11]
-    assert made.standalone() == {"first": 6}
+    assert made.standalone()["alphabet"]["first"] == 6
     assert (made.shortest, made.unconditional) == (1, 0.1)
-    table = made.words.language.table.weight
-    assert torch.equal(made.show(torch.tensor([[[0, 5, 5, 5]]]))[0], table[[6, 11, 11, 11]])
+    table = made.alphabet.words.vocabulary.table.weight
+    assert torch.equal(made.embed_read(torch.tensor([[[0, 5, 5, 5]]]))[0], table[[6, 11, 11, 11]])
 
 
 def test_codes_are_drawn_among_codes_alone_by_temperature_and_top_k():
@@ -110,7 +92,7 @@ def test_behind_its_end_a_row_reads_ends_while_others_go_on():
     step = Steps(says(6, 7), says(11, 8), says(9, 9), says(9, 6))
     codes = written(made, step)
     assert codes.tolist() == [[[0, END, END, END]], [[1, 2, 3, 0]]]
-    table = made.words.language.table.weight
+    table = made.alphabet.words.vocabulary.table.weight
     for given, ids in zip(step.given, [[6, 7], [11, 8], [11, 9]], strict=True):
         assert torch.equal(given[:, 0], table[ids])
 

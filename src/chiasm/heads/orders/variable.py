@@ -1,0 +1,148 @@
+"""One position after another, as many as the image needs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from chiasm import parts
+from chiasm.bounds import Chance, Count
+from chiasm.errors import RecipeError
+from chiasm.generators import Generators
+from chiasm.heads import (
+    Alphabet,
+    DrawingState,
+    HeadContext,
+    Order,
+    Sampling,
+    Span,
+    SpanLayout,
+    Writing,
+    raster,
+)
+from chiasm.heads.one_by_one import one_by_one
+from chiasm.heads.spans import (
+    at_cells,
+    begun,
+    cell_embedding,
+    check_codes,
+    count_images,
+    counted,
+    not_orphaned,
+)
+from chiasm.losses import Loss
+
+
+class Variable(Order, name="variable"):
+    """Next-token prediction that ends where the image's codes end (LaVIT, arXiv 2309.04669).
+
+    The image tokenizer's last code ends an image (see the image tokenizer `lavit`). Neither the codes behind the
+    first end are learnt, nor are they drawn. The original guides logarithms of chances; guided logits differ from
+    them by a number that all codes share, so they choose the same. The empty prompt is the marker that begins an
+    image, alone.
+
+    Args:
+        alphabet: what one position says.
+        shortest: fewest codes of an image that is drawn.
+        cells: add a learnt embedding of its place to what stands at a position; without it only the language
+            model's positions tell places apart.
+        unconditional: share of training images that follow an empty prompt, for guidance (0 = never).
+    """
+
+    def __init__(
+        self,
+        context: HeadContext,
+        *,
+        alphabet: Alphabet,
+        shortest: Count = 1,
+        cells: bool = False,
+        unconditional: Chance = 0.1,
+    ):
+        super().__init__()
+        if context.space.end is None:
+            raise RecipeError(
+                "order 'variable' does not fit an image tokenizer whose images all have as many codes: use "
+                "'lavit', or another order"
+            )
+        self.space, self.alphabet, self.end = context.space, alphabet, context.space.end
+        self.shortest, self.unconditional = shortest, unconditional
+        self.cells = cell_embedding(context.space.length, context.width) if cells else None
+
+    @classmethod
+    def example_neighbours(cls) -> dict[str, dict[str, Any]]:
+        tokenizer = parts.lookup("image_tokenizer", "lavit")
+        return {
+            "image_tokenizer": {"type": tokenizer.name, **tokenizer.example(), "codebook_size": 15}
+        }  # and an end
+
+    def layout(self) -> SpanLayout:
+        count = self.space.length
+        return SpanLayout(
+            opens=(True,) * count,
+            exposed=(True,) * count,
+            rows=tuple(range(-1, count - 1)),
+            coordinates=raster(*self.space.grid),
+            bare=True,
+        )
+
+    def prepare(self, codes: Int[Tensor, "n gh gw"]) -> Span:
+        check_codes(codes, self.space)
+        flat = rearrange(codes, "n gh gw -> n (gh gw)")
+        return Span(self._embed(flat, 0), flat)
+
+    def losses(self, hidden: Float[Tensor, "n m d"], span: Span) -> dict[str, Loss]:
+        """Of the codes up to the first end, and of that end."""
+        learns = self._learns(span)
+        return counted(self.alphabet, hidden[learns], span.targets[learns])
+
+    def terms(self, codes: Int[Tensor, "n gh gw"], orphans: Bool[Tensor, " n"]) -> dict[str, float]:
+        flat = codes.flatten(1)
+        return {self.alphabet.counted_as: float(self._learns(Span(flat[..., None], flat, orphans)).sum())}
+
+    def _learns(self, span: Span) -> Bool[Tensor, "n k"]:
+        return self.before_end(span.targets, itself=True) & not_orphaned(span)
+
+    def before_end(self, codes: Int[Tensor, "n k"], *, itself: bool = False) -> Bool[Tensor, "n k"]:
+        """True for the codes before the first end of each row; with `itself`, for that end too."""
+        ended = codes == self.end
+        return (ended.cumsum(1) - ended.long() * itself) == 0
+
+    def write(
+        self,
+        start: Float[Tensor, "r d"],
+        sampling: Sampling,
+        generators: Generators | None = None,
+        progress: DrawingState | None = None,
+    ) -> Writing:
+        """Draw code by code, each row filled up with the end. What is noted has the alphabet's strays in it."""
+
+        def draw(hidden: Tensor, values: Tensor) -> Tensor:
+            """Behind its end a row holds nothing but ends, before `shortest` codes none."""
+            never = self.end if values.shape[1] < self.shortest else None
+            drawn = self.alphabet.draw(hidden, sampling, generators, never=never).values
+            return drawn.masked_fill((values == self.end).any(1), self.end)
+
+        values = yield from one_by_one(
+            start,
+            begun(progress, start, count_images(start, sampling.guidance, self.unconditional)),
+            sampling.guidance,
+            progress,
+            embed=self._embed,
+            draw=draw,
+            whole=self._whole,
+        )
+        codes = torch.full((len(values), self.space.length), self.end, device=values.device)
+        for row, (drawn, meant) in enumerate(zip(values, self.before_end(values), strict=True)):
+            own = drawn[meant & (drawn < self.end)]
+            codes[row, : len(own)] = own
+        return rearrange(codes, "n (gh gw) -> n gh gw", gh=self.space.grid[0])
+
+    def _whole(self, values: Int[Tensor, "n m"]) -> bool:
+        return values.shape[1] == self.space.length or bool((values == self.end).any(1).all())
+
+    def _embed(self, codes: Int[Tensor, "n m"], first: int) -> Float[Tensor, "n m d"]:
+        return at_cells(self.alphabet.embed(codes), self.cells, first)
