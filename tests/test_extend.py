@@ -68,7 +68,15 @@ def recipe(path, **changes):
 
 
 def test_the_page_has_the_files_that_it_speaks_of():
-    assert set(FILES) == {"averaged.py", "length.py", "table.py", "pets.yaml", "glance.py"}
+    assert set(FILES) == {
+        "averaged.py",
+        "tied.py",
+        "serpentine.py",
+        "length.py",
+        "table.py",
+        "pets.yaml",
+        "glance.py",
+    }
     assert all(commands(file) for file in FILES if file.endswith(".py"))
 
 
@@ -103,6 +111,23 @@ def test_a_connector_faces_the_contract_tests_of_every_part(desk):
     done = subprocess.run([sys.executable, "-m", *command, "-x"], cwd=ROOT, capture_output=True, text=True)
     assert "'averaged'" in done.stdout, "a broken promise of tokens names the part"
     assert done.returncode == 1
+
+
+def test_an_alphabet_and_an_order(desk, run):
+    shown = run(next(line for line in commands("tied.py") if line.startswith("chiasm")))
+    assert re.search(r"serpentine", shown)
+    model = {**TINY["model"], "heads": {"image": {"type": "serpentine", "alphabet": {"type": "tied"}}}}
+    name = recipe(desk / "mine.yaml", model=model)
+    plugins = "--plugin serpentine.py --plugin tied.py"
+    run(f"chiasm train {name} --out mine stages.codes.steps=1 stages.joint.steps=2 {plugins}")
+    run(f"chiasm generate mine 'Draw: a cat.' {plugins}")
+    assert len(list((desk / "drawn").iterdir())) == 1
+    head = chiasm.load("mine").heads["image"]
+    rows, columns = head.space.grid
+    codes = torch.arange(rows * columns).view(1, rows, columns) % head.space.size
+    first, second = head.prepare(codes).targets[0, : 2 * columns].split(columns)
+    assert (first.tolist(), second.tolist()) == (codes[0, 0].tolist(), codes[0, 1].flip(0).tolist())
+    assert head.layout().coordinates[columns] == (columns, 1, columns - 1)
 
 
 def test_an_evaluation_task(desk, run):
@@ -206,6 +231,8 @@ def test_a_checkpoint_family(desk, run):
 
 PLACES = {
     "averaged.py": ("chiasm.connectors", "connector", lambda: parts.lookup("connector", "averaged")),
+    "tied.py": ("chiasm.heads.alphabets", "alphabet", lambda: parts.lookup("alphabet", "tied")),
+    "serpentine.py": ("chiasm.heads.orders", "order", lambda: parts.lookup("order", "serpentine")),
     "length.py": ("chiasm.evaluation.tasks", "task", lambda: tasks()["length"]),
     "table.py": ("chiasm.data", "data", lambda: parts.lookup("data", "table")),
     "glance.py": ("chiasm.interop.families", "checkpoint family", lambda: find_family("glance")),
