@@ -61,10 +61,10 @@ class Chameleon(Family, name="chameleon"):
         language["config"] = {k: v for k, v in language["config"].items() if k not in apart}
         table = _table(config)
         tokenizer = find_family("vqgan").model(of_transformers(config["vq_config"]))["image_tokenizer"]
-        if len(table) != tokenizer["codebook_size"]:
+        codes = tokenizer["quantizer"]["codebook_size"]
+        if len(table) != codes:
             raise CheckpointError(
-                f"the vocabulary has {len(table)} codes ({CODE}...), but the image tokenizer has "
-                f"{tokenizer['codebook_size']}"
+                f"the vocabulary has {len(table)} codes ({CODE}...), but the image tokenizer has {codes}"
             )
         alphabet = {"type": "shared", "table": table, "counted_as": "text"}
         return {
