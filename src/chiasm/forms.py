@@ -60,7 +60,9 @@ class MovedPart:
         model[self.slot] = self._today(spec, stated)
         moved = [f"{key} -> {self.options[key]}" for key in spec if key in self.options]
         named = [f"{self.old} -> {self.new}"] if stated and self.old != self.new else []
-        return [f"model.{self.slot}: {', '.join(named + moved)}"] if named or moved else []
+        spelled = [] if named or moved else [f"{place} spelled out" for place in self.values]
+        changes = [*named, *moved, *spelled]
+        return [f"model.{self.slot}: {', '.join(changes)}"] if changes else []
 
     def renames(self, model: Mapping[str, Any]) -> list[tuple[str, str]]:
         if _part({"model": model}, self.slot).get("type") != self.old:

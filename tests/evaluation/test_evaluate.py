@@ -172,7 +172,7 @@ def test_the_use_of_experts_is_told_by_kind_of_token(tmp_path):
 def test_what_was_trained_cannot_be_overridden(run):
     with pytest.raises(RecipeError, match="would change the model"):
         evaluate(run[0], overrides=["model.connector.type=mlp"])
-    with pytest.raises(ChiasmError, match="no evaluation task 'question'"):
+    with pytest.raises(ChiasmError, match="no task 'question'"):
         evaluate(run[0], only=["question"])
 
 

@@ -169,7 +169,7 @@ def test_a_metric_that_fails_is_named(wrong):
 def test_a_metric_has_one_name_and_a_name_one_metric():
     with pytest.raises(RecipeError, match="did you mean 'exact'"):
         lookup("exakt")
-    with pytest.raises(RecipeError, match="two metrics are named 'exact'"):
+    with pytest.raises(RecipeError, match="metric 'exact' is defined twice"):
         metric("exact")(lambda answer, truths: 1.0)
 
 

@@ -282,7 +282,7 @@ def test_the_folder_of_a_run_is_named_after_its_recipe(tmp_path, monkeypatch):
     monkeypatch.setattr(train_module, "_run", lambda *given: seen.append(given))
     assert train(toy()) == Path("runs/toy") == seen[0][1]
     assert train(toy(), tmp_path, console=(console := quiet()), device="cpu", other_data=True) == tmp_path
-    recipe, folder, ranks, given, other = seen[1]
-    assert (recipe, folder, given, other) == (toy(), tmp_path, console, True)
+    recipe, folder, ranks, given, other, workers = seen[1]
+    assert (recipe, folder, given, other, workers) == (toy(), tmp_path, console, True, None)
     assert (ranks.rank, ranks.world, ranks.device.type) == (0, 1, "cpu")
     assert (seen[0][4], seen[0][3].quiet) == (False, False)

@@ -54,11 +54,11 @@ def test_a_stage_has_batches_of_what_it_learns(model):
         assert (batches.mixture.rank, batches.mixture.world) == (1, 2)
         assert batches.mixture.key == f"3/{stage.name}"
     assert batches.unconditional == 0.2
-    head, model.image_head = model.image_head, None
+    head = model.heads.pop("image")
     try:
         assert stage_batches(model, sources, recipe.stages[1], 3, Ranks()).unconditional == 0.0
     finally:
-        model.image_head = head
+        model.heads["image"] = head
 
 
 class Gathering(Ranks):

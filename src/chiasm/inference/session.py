@@ -232,14 +232,18 @@ def _embeddings(extensions: Sequence[Extension], rows: int, count: int) -> Float
     first = extensions[0][1].embeddings
     embeddings = first.new_zeros(rows, count, first.shape[2])
     for own, extension in extensions:
-        embeddings[list(own), : extension.embeddings.shape[1]] = extension.embeddings
+        embeddings[_index(own, first), : extension.embeddings.shape[1]] = extension.embeddings
     return embeddings
 
 
 def _of_each(hidden: Float[Tensor, "b s d"], extensions: Sequence[Extension]) -> list[Float[Tensor, "r s d"]]:
     if _is_all(extensions[0][0], len(hidden)):
         return [hidden]
-    return [hidden[list(rows), : extension.embeddings.shape[1]] for rows, extension in extensions]
+    return [hidden[_index(rows, hidden), : extension.embeddings.shape[1]] for rows, extension in extensions]
+
+
+def _index(rows: Sequence[int], like: Tensor) -> Int[Tensor, " r"]:
+    return torch.tensor(list(rows), device=like.device)
 
 
 def _is_all(own: Sequence[int], rows: int) -> bool:
