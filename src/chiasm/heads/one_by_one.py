@@ -1,38 +1,95 @@
-"""Drawing one value after another, for orders in which each is predicted from all before it."""
+"""Orders in which one value follows another, each predicted from all before it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from abc import abstractmethod
 
 import torch
+from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from chiasm.heads.drawing import Ask, DrawingState, Writing
-from chiasm.heads.spans import doubled
+from chiasm.generators import Generators
+from chiasm.heads import (
+    Alphabet,
+    Ask,
+    DrawingState,
+    HeadContext,
+    Order,
+    Sampling,
+    Span,
+    SpanLayout,
+    Writing,
+    raster,
+)
+from chiasm.heads.spans import at_cells, begun, cell_embedding, check_codes, count_images, doubled
 
 
-def one_by_one(
-    start: Float[Tensor, "r d"],
-    values: Int[Tensor, "n m"],
-    guidance: float,
-    progress: DrawingState | None,
-    *,
-    embed: Callable[[Int[Tensor, "n m"], int], Float[Tensor, "n m d"]],
-    draw: Callable[[Float[Tensor, "r d"], Int[Tensor, "n m"]], Int[Tensor, " n"]],
-    whole: Callable[[Int[Tensor, "n m"]], bool],
-) -> Writing:
-    """Complete images whose first m values are known and not yet read; the last that is drawn is not read.
+class OneByOne(Order):
+    """Next-token prediction, for orders that differ in which values are learnt, drawn, and enough.
 
-    embed: what stands at values, from the place of the first of them on. draw: the next value of each image.
-    whole: whether all images are.
+    Every code opens an attention block of its own, so codes are seen causally, as words are. The marker that begins
+    an image predicts the first.
     """
-    known, hidden = 0, start
-    while not whole(values):
-        if values.shape[1] > known:
-            hidden = (yield Ask(doubled(embed(values[:, known:], known), guidance)))[:, -1]
-            known = values.shape[1]
-        values = torch.cat([values, draw(hidden, values)[:, None]], 1)
-        if progress is not None:
-            progress.note(values, values.shape[1])
-    return values
+
+    def __init__(self, context: HeadContext, alphabet: Alphabet, cells: bool, unconditional: float):
+        super().__init__()
+        self.space, self.alphabet, self.unconditional = context.space, alphabet, unconditional
+        self.cells = cell_embedding(context.space.length, context.width) if cells else None
+
+    @abstractmethod
+    def draw(
+        self,
+        hidden: Float[Tensor, "r d"],
+        values: Int[Tensor, "n m"],
+        sampling: Sampling,
+        generators: Generators | None,
+    ) -> Int[Tensor, " n"]:
+        """The value of each image that follows those drawn so far."""
+
+    def is_whole(self, values: Int[Tensor, "n m"]) -> bool:
+        """Whether nothing is left to draw."""
+        return values.shape[1] == self.space.length
+
+    def codes_of(self, values: Int[Tensor, "n m"]) -> Int[Tensor, "n k"]:
+        """The codes of images whose values are all drawn."""
+        return values
+
+    def layout(self) -> SpanLayout:
+        count = self.space.length
+        return SpanLayout(
+            opens=(True,) * count,
+            exposed=(True,) * count,
+            rows=tuple(range(-1, count - 1)),
+            coordinates=raster(*self.space.grid),
+        )
+
+    def prepare(self, codes: Int[Tensor, "n gh gw"]) -> Span:
+        check_codes(codes, self.space)
+        flat = rearrange(codes, "n gh gw -> n (gh gw)")
+        return Span(self._embed(flat, 0), flat)
+
+    def write(
+        self,
+        start: Float[Tensor, "r d"],
+        sampling: Sampling,
+        generators: Generators | None = None,
+        progress: DrawingState | None = None,
+    ) -> Writing:
+        """Draw value by value. The last is not asked to be read; whoever goes on after the image does that."""
+        values = begun(progress, start, count_images(start, sampling.guidance, self.unconditional))
+        known, hidden = 0, start
+        while not self.is_whole(values):
+            if values.shape[1] > known:
+                unread = self._embed(values[:, known:], known)
+                hidden = (yield Ask(doubled(unread, sampling.guidance)))[:, -1]
+                known = values.shape[1]
+            drawn = self.draw(hidden, values, sampling, generators)
+            values = torch.cat([values, drawn[:, None]], 1)
+            if progress is not None:
+                progress.note(values, values.shape[1])
+        return rearrange(self.codes_of(values), "n (gh gw) -> n gh gw", gh=self.space.grid[0])
+
+    def _embed(self, values: Int[Tensor, "n m"], first: int) -> Float[Tensor, "n m d"]:
+        """What stands at values, the first of them at the place `first`."""
+        return at_cells(self.alphabet.embed(values), self.cells, first)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
-from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -13,31 +13,13 @@ from chiasm import parts
 from chiasm.bounds import Chance, Count
 from chiasm.errors import RecipeError
 from chiasm.generators import Generators
-from chiasm.heads import (
-    Alphabet,
-    DrawingState,
-    HeadContext,
-    Order,
-    Sampling,
-    Span,
-    SpanLayout,
-    Writing,
-    raster,
-)
-from chiasm.heads.one_by_one import one_by_one
-from chiasm.heads.spans import (
-    at_cells,
-    begun,
-    cell_embedding,
-    check_codes,
-    count_images,
-    counted,
-    not_orphaned,
-)
+from chiasm.heads import Alphabet, HeadContext, Sampling, Span, SpanLayout
+from chiasm.heads.one_by_one import OneByOne
+from chiasm.heads.spans import counted, not_orphaned
 from chiasm.losses import Loss
 
 
-class Variable(Order, name="variable"):
+class Variable(OneByOne, name="variable"):
     """Next-token prediction that ends where the image's codes end (LaVIT, arXiv 2309.04669).
 
     The image tokenizer's last code ends an image (see the image tokenizer `lavit`). Neither the codes behind the
@@ -62,15 +44,13 @@ class Variable(Order, name="variable"):
         cells: bool = False,
         unconditional: Chance = 0.1,
     ):
-        super().__init__()
+        super().__init__(context, alphabet, cells, unconditional)
         if context.space.end is None:
             raise RecipeError(
                 "order 'variable' does not fit an image tokenizer whose images all have as many codes: use "
                 "'lavit', or another order"
             )
-        self.space, self.alphabet, self.end = context.space, alphabet, context.space.end
-        self.shortest, self.unconditional = shortest, unconditional
-        self.cells = cell_embedding(context.space.length, context.width) if cells else None
+        self.end, self.shortest = context.space.end, shortest
 
     @classmethod
     def example_neighbours(cls) -> dict[str, dict[str, Any]]:
@@ -80,19 +60,7 @@ class Variable(Order, name="variable"):
         }  # and an end
 
     def layout(self) -> SpanLayout:
-        count = self.space.length
-        return SpanLayout(
-            opens=(True,) * count,
-            exposed=(True,) * count,
-            rows=tuple(range(-1, count - 1)),
-            coordinates=raster(*self.space.grid),
-            bare=True,
-        )
-
-    def prepare(self, codes: Int[Tensor, "n gh gw"]) -> Span:
-        check_codes(codes, self.space)
-        flat = rearrange(codes, "n gh gw -> n (gh gw)")
-        return Span(self._embed(flat, 0), flat)
+        return replace(super().layout(), bare=True)
 
     def losses(self, hidden: Float[Tensor, "n m d"], span: Span) -> dict[str, Loss]:
         """Of the codes up to the first end, and of that end."""
@@ -111,38 +79,25 @@ class Variable(Order, name="variable"):
         ended = codes == self.end
         return (ended.cumsum(1) - ended.long() * itself) == 0
 
-    def write(
+    def draw(
         self,
-        start: Float[Tensor, "r d"],
+        hidden: Float[Tensor, "r d"],
+        values: Int[Tensor, "n m"],
         sampling: Sampling,
-        generators: Generators | None = None,
-        progress: DrawingState | None = None,
-    ) -> Writing:
-        """Draw code by code, each row filled up with the end. What is noted has the alphabet's strays in it."""
+        generators: Generators | None,
+    ) -> Int[Tensor, " n"]:
+        """Behind its end a row holds nothing but ends, before `shortest` codes none. Strays may be drawn."""
+        never = self.end if values.shape[1] < self.shortest else None
+        drawn = self.alphabet.draw(hidden, sampling, generators, never=never).values
+        return drawn.masked_fill((values == self.end).any(1), self.end)
 
-        def draw(hidden: Tensor, values: Tensor) -> Tensor:
-            """Behind its end a row holds nothing but ends, before `shortest` codes none."""
-            never = self.end if values.shape[1] < self.shortest else None
-            drawn = self.alphabet.draw(hidden, sampling, generators, never=never).values
-            return drawn.masked_fill((values == self.end).any(1), self.end)
+    def is_whole(self, values: Int[Tensor, "n m"]) -> bool:
+        return super().is_whole(values) or bool((values == self.end).any(1).all())
 
-        values = yield from one_by_one(
-            start,
-            begun(progress, start, count_images(start, sampling.guidance, self.unconditional)),
-            sampling.guidance,
-            progress,
-            embed=self._embed,
-            draw=draw,
-            whole=self._whole,
-        )
+    def codes_of(self, values: Int[Tensor, "n m"]) -> Int[Tensor, "n k"]:
+        """Without the alphabet's strays, each row filled up with the end."""
         codes = torch.full((len(values), self.space.length), self.end, device=values.device)
         for row, (drawn, meant) in enumerate(zip(values, self.before_end(values), strict=True)):
             own = drawn[meant & (drawn < self.end)]
             codes[row, : len(own)] = own
-        return rearrange(codes, "n (gh gw) -> n gh gw", gh=self.space.grid[0])
-
-    def _whole(self, values: Int[Tensor, "n m"]) -> bool:
-        return values.shape[1] == self.space.length or bool((values == self.end).any(1).all())
-
-    def _embed(self, codes: Int[Tensor, "n m"], first: int) -> Float[Tensor, "n m d"]:
-        return at_cells(self.alphabet.embed(codes), self.cells, first)
+        return codes
