@@ -40,12 +40,12 @@ class DrawStep:
 
 
 def forced(model: Model, prompts: Sequence[Document], span: Span) -> Float[Tensor, "n m d"]:
-    """The hidden states that predict known codes of a next-token head, an image after each prompt."""
+    """The hidden states that predict known codes, an image after each prompt."""
     assert model.image_head is not None
     session, layout = Session(model, prompts), model.image_head.layout()
     first = session.last[:, None]
     later = session.step(span.embeddings, Kind.WRITTEN, layout.opens, layout.exposed, layout.coordinates)
-    return torch.cat([first, later[:, :-1]], 1)
+    return torch.cat([first, later], 1)[:, [row + 1 for row in layout.rows]]
 
 
 def stand_in(grid: int, codebook_size: int) -> dict[str, Any]:

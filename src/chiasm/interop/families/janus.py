@@ -19,7 +19,7 @@ from chiasm.inference.session import Session
 from chiasm.interop.cases import Case
 from chiasm.interop.config import EVERYWHERE
 from chiasm.interop.convert import load
-from chiasm.interop.drawing import DrawStep
+from chiasm.interop.drawing import DrawStep, forced
 from chiasm.interop.families.deepseek_vl import PROMPT
 from chiasm.interop.families.vqgan import signed, unsigned
 from chiasm.interop.family import Family, Folder, Original, find_family
@@ -28,7 +28,6 @@ from chiasm.interop.replay import CasePicture, case_document, read_documents, un
 from chiasm.interop.timm_siglip import siglip, siglip_rules
 from chiasm.interop.towers import causal_config, normalisation, with_padding
 from chiasm.interop.verify import replays
-from chiasm.sequence import Kind
 from chiasm.views import Size
 
 IMAGE = -1  # the id at each place of a picture in the case
@@ -176,10 +175,8 @@ def replay(case: Case) -> dict[str, Tensor]:
     words = model.language.tokenizer
     words.draw, words.inner.pad_token = int(prompt[-1]), f"<{told['pad_id']}>"
     asked = case_document(model, prompt, [], IMAGE, repeated=False)
-    session = Session(model, [asked] * len(codes))
-    start, span = session.last, head.prepare(codes)
-    row = [True] * span.embeddings.shape[1]
-    hidden = torch.cat([start[:, None], session.step(span.embeddings, Kind.WRITTEN, row, row)[:, :-1]], 1)
+    span = head.prepare(codes)
+    hidden = forced(model, [asked] * len(codes), span)
     prompts = [asked] * told["parallel"]
     step = DrawStep(Session(model, prompts + [without_prompt(model.contract, each) for each in prompts]))
     first = guided(head.alphabet.output(step.start), told["cfg_weight"])

@@ -14,17 +14,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from chiasm.errors import CheckpointError
-from chiasm.heads import GREEDY, Span
+from chiasm.heads import GREEDY
 from chiasm.inference.drawing import decode, draw
-from chiasm.inference.session import Session
 from chiasm.interop.cases import Case
 from chiasm.interop.convert import load
+from chiasm.interop.drawing import forced, prompt
 from chiasm.interop.families import var_vq
 from chiasm.interop.family import Family, Folder, Original, find_family
 from chiasm.interop.mapping import Chain, NameMap, Reshape, Rule, Split, Unused
 from chiasm.interop.verify import replays
-from chiasm.model import Model
-from chiasm.sequence import Document, Kind
 from chiasm.tokenizers import join_scales, split_scales
 
 HEAD_WIDTH = 64  # of every published model
@@ -176,11 +174,11 @@ def replay(case: Case) -> dict[str, Tensor]:
         [case.inputs[f"gt_idx_{i}"].unflatten(1, (side, side)) for i, side in enumerate(sides)]
     )
     span = head.prepare(codes)
-    hidden = _forced(model, classes, span)
-    empty = _forced(model, [model.language.tokenizer.begin] * len(classes), span)
+    prompts = [prompt([each]) for each in classes]
+    hidden = forced(model, prompts, span)
+    empty = forced(model, [prompt([model.language.tokenizer.begin])] * len(classes), span)
     logits = head.alphabet.output(hidden)
     terms = functional.cross_entropy(rearrange(logits, "n m k -> n k m"), span.targets, reduction="none")
-    prompts = [_prompt(each) for each in classes]
     drawn, plain = (
         draw(model, prompts, replace(GREEDY, guidance=1 + scale)) for scale in (case.config["cfg_scale"], 0.0)
     )
@@ -193,21 +191,6 @@ def replay(case: Case) -> dict[str, Tensor]:
         **_by_scale("greedy_idx", drawn, sides),
         **_by_scale("greedy_nocfg_idx", plain, sides),
     }
-
-
-def _prompt(id: int) -> Document:
-    made = Document(f"class {id}")
-    made.add_text([id], learn=False)
-    return made
-
-
-def _forced(model: Model, classes: list[int], span: Span) -> Tensor:
-    """The hidden states that predict known codes."""
-    assert model.image_head is not None
-    session, layout = Session(model, [_prompt(each) for each in classes]), model.image_head.layout()
-    first = session.last[:, None]
-    columns = (layout.opens, layout.exposed, layout.coordinates)
-    return torch.cat([first, session.step(span.embeddings, Kind.WRITTEN, *columns)], 1)
 
 
 def _by_scale(name: str, codes: Tensor, sides: Sequence[int]) -> dict[str, Tensor]:
