@@ -46,6 +46,9 @@ class Slot:
     coordinates: Sequence[tuple[int, int, int]] = ()
 
 
+COLUMNS = ("ids", "labels", "kinds", "opens", "exposed")  # of a document
+
+
 @dataclass
 class Document:
     """One document as columns of equal length, before it is packed. `labels` are already shifted."""
@@ -85,6 +88,12 @@ class Document:
         for first, shown in zip(opens, exposed, strict=True):
             self._add(placeholder, kind, first, shown)
 
+    def behind(self, start: int) -> Document:
+        """What stands from a position on, as a document of its own; no picture may stand across it."""
+        columns = {column: getattr(self, column)[start:] for column in COLUMNS}
+        slots = [replace(slot, start=slot.start - start) for slot in self.slots if slot.start >= start]
+        return Document(self.name, slots=slots, **columns)
+
     def check(self, context: int) -> Document:
         """Raise DataError, naming the sample, if the columns disagree or the document is too long."""
         if len(self) > context:
@@ -92,9 +101,7 @@ class Document:
                 f"{self.name} has {len(self)} tokens but the context is {context}; shorten it or raise the context",
                 "too long",
             )
-        lengths = {
-            column: len(getattr(self, column)) for column in ("ids", "labels", "kinds", "opens", "exposed")
-        }
+        lengths = {column: len(getattr(self, column)) for column in COLUMNS}
         if len(set(lengths.values())) != 1:
             raise DataError(f"{self.name}: columns of different lengths {lengths}")
         marked = sum(kind != Kind.TEXT for kind in self.kinds)
@@ -254,7 +261,7 @@ def pack(
     for r, row in enumerate(rows):
         bounds = np.cumsum([0, *map(len, row)]).tolist()
         for d, (document, (start, end)) in enumerate(zip(row, pairwise(bounds), strict=True)):
-            for name in ("ids", "labels", "kinds", "opens", "exposed"):
+            for name in COLUMNS:
                 columns[name][r, start:end] = getattr(document, name)
             columns["positions"][r, start:end] = np.arange(end - start)
             columns["documents"][r, start:end] = d

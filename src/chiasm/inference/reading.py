@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -58,15 +57,11 @@ def suffix(model: Model, reader: PictureReader, document: Document, start: int) 
 
     No image that an encoder reads may stand there.
     """
-    columns = {
-        name: getattr(document, name)[start:] for name in ("ids", "labels", "kinds", "opens", "exposed")
-    }
-    slots = [replace(slot, start=slot.start - start) for slot in document.slots if slot.start >= start]
-    batch, places = pack([[Document(document.name, slots=slots, **columns)]])
+    unread = document.behind(start)
+    batch, places = pack([[unread]])
     embeddings = model.embed(reader.attach(batch, places).to(model.device)).embeddings
-    kinds = [Kind(kind) for kind in columns["kinds"]]
-    coordinates = batch.coordinates[0].tolist()
-    return Extend(embeddings, kinds, columns["opens"], columns["exposed"], coordinates)
+    kinds = [Kind(kind) for kind in unread.kinds]
+    return Extend(embeddings, kinds, unread.opens, unread.exposed, batch.coordinates[0].tolist())
 
 
 def same(some: Float[Tensor, "n s d"], others: Float[Tensor, "n s d"]) -> bool:
