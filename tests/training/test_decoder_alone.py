@@ -47,6 +47,8 @@ def test_what_learns_of_it_is_said():
     rows = {row.slot: row for row in table(model, stage)}
     assert rows["image_decoder"].trained == sum(p.numel() for p in model.image_tokenizer.decoder.parameters())
     assert rows["image_decoder"].rate == 1e-2
+    assert rows["image_decoder"].parameters == rows["image_decoder"].trained
+    assert rows["image_tokenizer"].trained == 0
     modes = {name: module.training for name, module in model.image_tokenizer.named_children()}
     assert (modes["decoder"], modes["encoder"], modes["quantizer"]) == (True, False, False)
 

@@ -186,9 +186,11 @@ def table(model: Model, stage: Stage, objective: Objective | None = None) -> lis
     for slot, part in _slots(model, objective).items():
         parameters = list(part.parameters()) if isinstance(part, nn.Module) else []
         total = sum(p.numel() for p in parameters)
-        learns = learning(part).values() if slot in stage.train else parameters
+        learns = (
+            learning(part).values() if slot in stage.train else ()
+        )  # elsewhere it is another slot's to train
         trained = sum(p.numel() for p in learns if p.requires_grad)
-        rows.append(SlotRow(slot, part.name, total, trained, stage.train.get(slot, 0.0)))
+        rows.append(SlotRow(slot, part.name, max(total, trained), trained, stage.train.get(slot, 0.0)))
     return rows
 
 
