@@ -25,6 +25,7 @@ from chiasm.sequence import Document, Kind
 from chiasm.training.batches import DocumentBatches
 from chiasm.training.distribution import Ranks
 from chiasm.training.mixture import LeftOut, item_key
+from chiasm.training.usable import stage_batches
 from chiasm.views import View
 from chiasm.views.cut import cut
 
@@ -84,19 +85,10 @@ def prepared(
     )
     if not encodes and model.image_tokenizer is None:
         return PictureReader(contract)
-    unconditional = model.image_head.unconditional if model.image_head is not None else 0.0
     broken: Broken | None = {} if any(sources[name].broken == "skip" for name in stage.data) else None
     while True:
-        batches = DocumentBatches(
-            contract,
-            sources,
-            stage,
-            seed=seed,
-            unconditional=unconditional,
-            reader=_Listing(contract, broken=broken),
-            rank=ranks.rank,
-            world=ranks.world,
-        )
+        batches = stage_batches(model, sources, stage, seed, ranks, _Listing(contract, broken=broken))
+        assert isinstance(batches, DocumentBatches)
         batches.mixture.leave_out(left_out)
         broken_before = len(broken or ())
         images, shared = stage_images(batches, sources, stage, ranks)
