@@ -117,11 +117,12 @@ class CrossAttended:
 
     def select(self, rows: Int[Tensor, " r"]) -> CrossAttended | None:
         """The images of some rows, each of one document, which are to be continued."""
-        return CrossAttended.join([self._of_row(row) for row in rows.tolist()], [1] * len(rows))
-
-    def _of_row(self, row: int) -> CrossAttended:
         starts, stops = self._bounds()
-        own = slice(starts[row], stops[row])
+        chosen = [self._of_row(row, slice(starts[row], stops[row])) for row in rows.tolist()]
+        return CrossAttended.join(chosen, [1] * len(rows))
+
+    def _of_row(self, row: int, own: slice) -> CrossAttended:
+        """own: the tokens of its images."""
         before = self.first[row, 0]
         first, latest, end = (each[row : row + 1] - before for each in (self.first, self.latest, self.end))
         return CrossAttended(self.tokens[own], self.owners[own] - before, first, latest, end)

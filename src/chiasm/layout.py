@@ -120,7 +120,7 @@ class Layout:
     @property
     def padded(self) -> int:
         """How many positions at the front hold nothing in any row."""
-        return int((self.documents < 0).all(0).long().cumprod(0).sum())
+        return leading_padding(self.documents)
 
     @cached_property
     def by_kind(self) -> Places:
@@ -187,6 +187,11 @@ class Layout:
     def longest(self) -> int:
         """Length of the longest document, in positions."""
         return max((int(group.lengths.max()) for group in self.groups), default=0)
+
+
+def leading_padding(documents: Int[Tensor, "b t"]) -> int:
+    """How many positions at the front hold nothing in any row."""
+    return int((documents < 0).all(0).long().cumprod(0).sum())
 
 
 def _padded(column: Int[Tensor, "b t ..."], length: int, padding: int | bool) -> Int[Tensor, "b length ..."]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from chiasm.data.documents import PictureReader
 from chiasm.inference.requests import Extend
-from chiasm.layout import AXES, PADDINGS, Layout
+from chiasm.layout import AXES, PADDINGS, Layout, leading_padding
 from chiasm.sequence import PADDING, Document, Kind, pack
 
 if TYPE_CHECKING:
@@ -99,13 +99,13 @@ class Session:
         documents[at] = torch.where(last <= count, PADDING, own)
         self.lengths = self.lengths.index_add(0, at, torch.full_like(at, -count))
         self.layout = replace(self.layout, documents=documents, queries=None, clear=False)
-        self._crop(int((documents == PADDING).all(0).long().flip(0).cumprod(0).sum()))
+        self._crop(leading_padding(documents.flip(1)))
         self._check_open()
 
     def select(self, rows: Sequence[int]) -> None:
         """Go on with these rows alone, in this order."""
         at = torch.tensor(rows, device=self.lengths.device)
-        start = self.layout.select(at).padded
+        start = leading_padding(self.layout.documents[at])
         self.layout = self.layout.select(at, start=start)
         self.cache = self.model.language.select(self.cache, at, start=start)
         self.lengths, self.last = self.lengths[at], self.last[at]
