@@ -352,11 +352,17 @@ def about(path: Path) -> str:
     return str(safe_yaml.parse(line, str(path))["about"])
 
 
-def _read(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """above: the files that are laid over this one."""
+def read_raw(path: Path) -> dict[str, Any]:
+    """What a recipe's file holds, of whatever form; raises RecipeError."""
     raw = safe_yaml.read(path)
     if not isinstance(raw, dict):
         raise RecipeError(f"{path} must hold a mapping with 'name', 'model', 'data' and 'stages'")
+    return raw
+
+
+def _read(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """above: the files that are laid over this one."""
+    raw = read_raw(path)
     refuse_old(raw, path)
     return _on_base(raw, path.parent, (*above, path.resolve())) if "base" in raw else raw
 

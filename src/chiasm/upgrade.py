@@ -21,7 +21,7 @@ from chiasm.forms import Rename, renamed, renewed, slot_today
 from chiasm.frozen import FOLDER, fetched, prune
 from chiasm.integrity import CHECKSUMS, check_seal, digest_of, seal
 from chiasm.overlay import merge
-from chiasm.recipe import find_base, load_recipe, write_text
+from chiasm.recipe import find_base, load_recipe, read_raw, write_text
 from chiasm.slots import as_written
 from chiasm.start import fingerprint_of
 from chiasm.weights import read_tensors
@@ -49,7 +49,7 @@ def upgrade(path: str | Path) -> list[str]:
 def _is_old(folder: Path) -> bool:
     """Whether anything in a folder is of an older form."""
     recipes = [folder / "recipe.yaml", *(each / "recipe.yaml" for each in _checkpoints(folder))]
-    if any(renewed(_raw(path))[1] for path in recipes):
+    if any(renewed(read_raw(path))[1] for path in recipes):
         return True
     return any(
         renewed({"model": record["model"]})[1] or any(rename(name) != name for name in _names(each, record))
@@ -148,7 +148,7 @@ def _recipe_file(path: Path, above: tuple[Path, ...] = ()) -> list[str]:
     """Convert a recipe's file and those that it is laid over, its comments kept where they can be."""
     if path.suffix not in (".yaml", ".yml"):
         raise RecipeError(f"{path} is no recipe: its name does not end in .yaml")
-    old = _raw(path)
+    old = read_raw(path)
     changes: list[str] = []
     under: dict[str, Any] = {}
     if isinstance(old.get("base"), str):
@@ -168,14 +168,14 @@ def _recipe_file(path: Path, above: tuple[Path, ...] = ()) -> list[str]:
 
 def _laid_out(path: Path) -> dict[str, Any]:
     """A raw recipe with all that it is laid over under it."""
-    raw = _raw(path)
+    raw = read_raw(path)
     base = raw.get("base")
     return merge(_laid_out(find_base(base, path.parent)), raw) if isinstance(base, str) else raw
 
 
 def _resolved(path: Path) -> list[str]:
     """Convert a resolved recipe, which no hand has written."""
-    recipe, changes = renewed(_raw(path))
+    recipe, changes = renewed(read_raw(path))
     if changes:
         write_text(path, safe_yaml.write(recipe))
     return changes
@@ -211,13 +211,6 @@ def _parts_of(model: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 def _names(folder: Path, record: Mapping[str, Any]) -> list[str]:
     """The names of all tensors that stand in a checkpoint's own folder."""
     return [*read_tensors(folder / "model.safetensors"), *record["tied"]]
-
-
-def _raw(path: Path) -> dict[str, Any]:
-    raw = safe_yaml.read(path)
-    if not isinstance(raw, dict):
-        raise RecipeError(f"{path} must hold a mapping with 'name', 'model', 'data' and 'stages'")
-    return raw
 
 
 def _under_new_names(tensors: Mapping[str, Tensor], rename: Rename, folder: Path) -> dict[str, Tensor]:
