@@ -75,7 +75,8 @@ class ModelSubject(Subject):
             document(self.model.contract, sample)
 
     def answer(self, samples: Sequence[Sample], *, blind: bool = False) -> list[str]:
-        prompts = [document(self.model.contract, prompt_of(s), prompt=True, blind=blind) for s in samples]
+        contract = self.model.contract
+        prompts = [document(contract, prompt_of(sample), prompt=True, blind=blind) for sample in samples]
         tokens = self._most_tokens(samples)
         engine = Engine(self.model, rows=ROWS, positions=POSITIONS)
         batches = list(_batches(prompts))
@@ -90,7 +91,8 @@ class ModelSubject(Subject):
         return answers
 
     def draw(self, samples: Sequence[Sample], *, seed: int) -> list[Image.Image]:
-        prompts = [draw_prompt(self.model.contract, prompt_of(sample)) for sample in samples]
+        contract = self.model.contract
+        prompts = [draw_prompt(contract, prompt_of(sample)) for sample in samples]
         seeds = [(seed + i) % SEEDS for i in range(len(prompts))]
         return draw_images(self.model, prompts, seeds, self.sampling.of_images)
 
