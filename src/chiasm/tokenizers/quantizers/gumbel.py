@@ -46,9 +46,8 @@ class Gumbel(Quantizer, name="gumbel"):
         return functional.linear(latents, self.proj.weight.flatten(1), self.proj.bias)
 
     def forward(self, latents: Float[Tensor, "*n c"]) -> Quantized:
-        shape = (*latents.shape[:-1], self.embed.num_embeddings)
-        noise = -torch.empty(shape, device=latents.device).exponential_().log()
-        return self.draw(latents, noise if self.training else torch.zeros_like(noise))
+        noise = torch.zeros(*latents.shape[:-1], self.embed.num_embeddings, device=latents.device)
+        return self.draw(latents, -noise.exponential_().log() if self.training else noise)
 
     def draw(self, latents: Float[Tensor, "*n c"], noise: Float[Tensor, "*n k"]) -> Quantized:
         """Quantize with given Gumbel(0, 1) noise."""
