@@ -8,7 +8,7 @@ import torch
 from torch import distributed, multiprocessing
 from torch.nn import functional
 
-from chiasm.tokenizers.quantizer import VectorQuantizer, in_order, turned
+from chiasm.tokenizers.moving_average import VectorQuantizer, in_order, turned
 
 
 def grids(count=6, width=3, seed=0):
@@ -49,7 +49,7 @@ def test_a_look_up_in_parts_finds_the_same(monkeypatch):
     quantizer = VectorQuantizer(7, 3)
     inputs = grids()
     whole = quantizer.encode(inputs)
-    monkeypatch.setattr("chiasm.tokenizers.quantizer._LOOKUP_ELEMENTS", 7 * 5)
+    monkeypatch.setattr("chiasm.tokenizers.moving_average._LOOKUP_ELEMENTS", 7 * 5)
     assert torch.equal(quantizer.encode(inputs), whole)
 
 

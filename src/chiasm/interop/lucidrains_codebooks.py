@@ -15,7 +15,7 @@ from chiasm.interop.config import Config
 from chiasm.interop.convert import load_named
 from chiasm.interop.lucidrains_groups import PLAIN, Groups, gradient
 from chiasm.interop.mapping import Chain, NameMap, Own, Reshape, Rule, Split, Unused
-from chiasm.tokenizers.quantizer import Quantized, VectorQuantizer
+from chiasm.tokenizers.moving_average import NearestCodes, VectorQuantizer
 
 OWN = ("frequency", "last_use", "last_revival", "batches")
 # Options that draw at random, need code, or learn what no codebook of ours has.
@@ -98,7 +98,7 @@ class CodebookUpdate:
             )
         return None
 
-    def loss(self, book: LucidrainsCodebook, x: Tensor, part: Quantized, before: Tensor) -> Tensor:
+    def loss(self, book: LucidrainsCodebook, x: Tensor, part: NearestCodes, before: Tensor) -> Tensor:
         """Of one codebook: x (rows, positions, channels) was looked up in the vectors `before`; it has learnt."""
         total = x.new_zeros(())
         if self.commitment:
@@ -127,7 +127,7 @@ class CodebookUpdate:
         squares = x.square().sum(-1, keepdim=True) + before.square().sum(-1) - 2 * products
         return -squares.clamp(min=1e-8).sqrt()
 
-    def _commitment(self, book: LucidrainsCodebook, x: Tensor, part: Quantized, before: Tensor) -> Tensor:
+    def _commitment(self, book: LucidrainsCodebook, x: Tensor, part: NearestCodes, before: Tensor) -> Tensor:
         if not self.config.get("commitment_use_cross_entropy_loss", False):
             return part.commitment.mean()
         return functional.cross_entropy(self._distances(book, x, before).flatten(0, -2), part.codes.flatten())
@@ -239,7 +239,7 @@ class _Books(Groups):
     books: nn.ModuleList
 
 
-def _pass(step: CodebookUpdate, books: Any, looked_up: Sequence[Tensor]) -> tuple[list[Quantized], Tensor]:
+def _pass(step: CodebookUpdate, books: Any, looked_up: Sequence[Tensor]) -> tuple[list[NearestCodes], Tensor]:
     """Rows (rows, positions, channels) through a codebook each, which learns from them in training mode."""
     before = [book.vectors.clone() for book in books]
     parts = [book(x) for book, x in zip(books, looked_up, strict=True)]

@@ -27,8 +27,8 @@ from chiasm.losses import Loss
 from chiasm.stepwise import Stepwise
 from chiasm.tokenizers import ImageTokenizer
 from chiasm.tokenizers.detokenizer import Detokenizer
+from chiasm.tokenizers.moving_average import VectorQuantizer
 from chiasm.tokenizers.painter import Painter
-from chiasm.tokenizers.quantizer import VectorQuantizer
 
 KEEP_WEIGHT = 2.0  # of the loss that holds the share of kept patches (the paper's lambda)
 

@@ -23,7 +23,7 @@ _CLUSTER_ROUNDS = 10
 _LOOKUP_ELEMENTS = 2**24  # distances held at once: 64 MiB in fp32
 
 
-class Quantized(NamedTuple):
+class NearestCodes(NamedTuple):
     """Vectors replaced by their nearest codes.
 
     vectors: the codes' vectors, through which gradients pass straight to the input.
@@ -89,7 +89,7 @@ class VectorQuantizer(Stepwise):
         self.register_buffer("last_revival", long_ago.clone())
         self.register_buffer("batches", torch.tensor(0))
 
-    def forward(self, inputs: Float[Tensor, "*n c"]) -> Quantized:
+    def forward(self, inputs: Float[Tensor, "*n c"]) -> NearestCodes:
         with torch.autocast(inputs.device.type, enabled=False):
             inputs = self._on_sphere(inputs.float())
             flat = inputs.detach().flatten(0, -2)
@@ -98,10 +98,10 @@ class VectorQuantizer(Stepwise):
             if self.training:
                 self._notes.append((flat, codes))
             if passes:
-                return Quantized(inputs, codes.view(inputs.shape[:-1]), torch.zeros_like(inputs))
+                return NearestCodes(inputs, codes.view(inputs.shape[:-1]), torch.zeros_like(inputs))
             vectors = self.vectors[codes].view_as(inputs)
             through = turned(inputs, vectors) if self.rotation else inputs + (vectors - inputs).detach()
-            return Quantized(through, codes.view(inputs.shape[:-1]), (inputs - vectors).square())
+            return NearestCodes(through, codes.view(inputs.shape[:-1]), (inputs - vectors).square())
 
     @torch.no_grad()
     def after_step(self) -> None:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from chiasm.collective import of_all_ranks, of_first_rank, over_all_ranks
 from chiasm.stepwise import Stepwise
-from chiasm.tokenizers.quantizer import in_order
+from chiasm.tokenizers.moving_average import in_order
 
 
 class Revival(Stepwise):

@@ -17,7 +17,7 @@ from chiasm.critics import Critic, criticised
 from chiasm.errors import ChiasmError, RecipeError
 from chiasm.losses import Loss
 from chiasm.tokenizers import ImageTokenizer
-from chiasm.tokenizers.quantizer import VectorQuantizer
+from chiasm.tokenizers.moving_average import VectorQuantizer
 
 GROUPS = 8  # of the group norms; channels are a multiple of it
 DIFFERS = 0.03  # of [0, 1]: a pixel this far from the median colour is foreground

@@ -13,7 +13,7 @@ from chiasm.bounds import Batches, CodebookSize, Decay, Depth, Pixels, Weight, W
 from chiasm.errors import ChiasmError, RecipeError
 from chiasm.losses import Loss
 from chiasm.tokenizers import ImageTokenizer, join_scales, split_scales
-from chiasm.tokenizers.quantizer import Quantized, VectorQuantizer
+from chiasm.tokenizers.moving_average import NearestCodes, VectorQuantizer
 
 FACTOR = 8  # pixels along a coarse code's side; a fine code's is half of it
 
@@ -74,7 +74,7 @@ class VQVAE2(ImageTokenizer, name="vqvae2"):
         coarse = self.size // FACTOR
         return (coarse, coarse), (2 * coarse, 2 * coarse)
 
-    def quantize(self, pixels: Float[Tensor, "n 3 h w"]) -> tuple[Quantized, Quantized]:
+    def quantize(self, pixels: Float[Tensor, "n 3 h w"]) -> tuple[NearestCodes, NearestCodes]:
         """Coarse and fine codes with their vectors; in training, the codebook records its use."""
         fine = self.enc_b(2 * pixels - 1)
         coarse = self.quantize_t(_last(self.quantize_conv_t(self.enc_t(fine))))
