@@ -38,6 +38,13 @@ def test_the_order_of_the_features_does_not_matter():
     torch.testing.assert_close(part(grid), part(grid.flip(2)))
 
 
+def test_a_projected_one_reads_the_features_in_its_own_width():
+    part, grid = qformer(projected=True).eval(), torch.rand(2, 1, 5, 6)
+    assert part.trunk.blocks[0].cross.key.in_features == 8
+    features = part.input(grid.flatten(1, 2))
+    torch.testing.assert_close(part(grid), part.out(part.trunk(part.queries.expand(2, -1, -1), features)))
+
+
 def test_features_that_are_not_shown_change_nothing():
     part, features = qformer().eval(), torch.rand(2, 5, 6)
     queries = part.queries.expand(2, -1, -1)

@@ -29,6 +29,8 @@ class QFormer(Connector, name="qformer"):
         activation: of the MLPs.
         cross_every: queries attend to the features in the first of every so many blocks.
         epsilon: of the LayerNorms.
+        projected: a linear layer to `width` channels before the queries read the features (NExT-GPT,
+            arXiv 2309.05519).
     """
 
     def __init__(
@@ -44,10 +46,14 @@ class QFormer(Connector, name="qformer"):
         activation: Activation = "gelu",
         cross_every: Depth = 2,
         epsilon: Epsilon = 1e-12,
+        projected: bool = False,
     ):
         super().__init__()
         self.queries = nn.Parameter(torch.randn(queries, width) * 0.02)
-        self.trunk = Trunk(in_width, width, depth, heads, hidden, cross_every, epsilon, activation)
+        self.input = nn.Linear(in_width, width) if projected else nn.Identity()
+        self.trunk = Trunk(
+            width if projected else in_width, width, depth, heads, hidden, cross_every, epsilon, activation
+        )
         self.out = nn.Linear(width, out_width)
 
     def tokens(self, grid: tuple[int, int]) -> int:
@@ -61,7 +67,7 @@ class QFormer(Connector, name="qformer"):
 
     def ask(self, grid: Float[Tensor, "n gh gw c"]) -> Float[Tensor, "n k w"]:
         """The queries after the last block, before they get the language model's width."""
-        features = rearrange(grid, "n gh gw c -> n (gh gw) c")
+        features = self.input(rearrange(grid, "n gh gw c -> n (gh gw) c"))
         return self.trunk(self.queries.expand(len(grid), -1, -1), features)
 
     @classmethod

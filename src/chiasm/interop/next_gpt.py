@@ -1,0 +1,146 @@
+"""NExT-GPT's projectors under their own names (arXiv 2309.05519): the older and the newer ones, in and out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from chiasm.errors import CheckpointError
+from chiasm.interop.families.blip2_hf import qformer_rules
+from chiasm.interop.mapping import Reshape, Rule, Split, Unused
+
+Rules = list[Rule | Unused]
+
+HEADS = 4  # of the transformer, which its tensors do not tell
+BERT = 64  # channels of a head of the Q-Former, which is as wide as bert-base
+GROUP_HEADS = 8
+# What the older layout calls the first and the last layer of an output projector, and the newer one.
+OLD, NEW = ("fc", "model"), ("in_fc", "out_fc")
+
+BLOCK = {
+    "norm1.{p}": "attention_norm.{p}",
+    "attn.proj.{p}": "attention.out.{p}",
+    "norm2.{p}": "feed_norm.{p}",
+    "mlp.fc1.{p}": "feed.0.{p}",
+    "mlp.fc2.{p}": "feed.2.{p}",
+}
+GROUPING = {
+    "norm_x.{p}": "feature_norm.{p}",
+    "norm_tokens.{p}": "token_norm.{p}",
+    "mlp_inter.fc1.{p}": "mix.0.{p}",
+    "mlp_inter.fc2.{p}": "mix.2.{p}",
+    "norm_post_tokens.{p}": "mixed_norm.{p}",
+    "pre_assign_attn.attn.q_proj.{p}": "attention.query.{p}",
+    "pre_assign_attn.attn.k_proj.{p}": "attention.key.{p}",
+    "pre_assign_attn.attn.v_proj.{p}": "attention.value.{p}",
+    "pre_assign_attn.attn.proj.{p}": "attention.out.{p}",
+    "pre_assign_attn.norm2.{p}": "feed_norm.{p}",
+    "pre_assign_attn.mlp.fc1.{p}": "feed.0.{p}",
+    "pre_assign_attn.mlp.fc2.{p}": "feed.2.{p}",
+    "pre_assign_attn.norm_post.{p}": "attended_norm.{p}",
+    "assign.q_proj.{p}": "assignment.query.{p}",
+    "assign.k_proj.{p}": "assignment.key.{p}",
+    "assign.v_proj.{p}": "assignment.value.{p}",
+    "assign.proj.{p}": "assignment.out.{p}",
+    "norm_new_x.{p}": "out_norm.{p}",
+    "mlp_channels.fc1.{p}": "out.0.{p}",
+    "mlp_channels.fc2.{p}": "out.2.{p}",
+}
+
+
+def output_projector(kind: str, tensors: Mapping[str, Tensor], names: tuple[str, str]) -> dict[str, Any]:
+    """The connector for an output projector of this kind, by the shapes of its tensors; `names`: OLD or NEW."""
+    first = names[0] + ".weight"
+    if kind == "transformer":
+        return {
+            "type": "query_transformer",
+            "queries": tensors["query_embs"].shape[1],
+            "width": tensors[first].shape[0],
+            "depth": count(tensors, "tfm.encoder.layers."),
+            "heads": HEADS,
+            "hidden": tensors["tfm.encoder.layers.0.linear1.weight"].shape[0],
+        }
+    if kind == "qformer":
+        width = tensors["query_tokens"].shape[2]
+        blocks = "Qformer.bert.encoder.layer."
+        return {
+            "type": "qformer",
+            "queries": tensors["query_tokens"].shape[1],
+            "width": width,
+            "depth": count(tensors, blocks),
+            "heads": width // BERT,
+            "hidden": tensors[blocks + "0.intermediate_query.dense.weight"].shape[0],
+            "cross_every": 1,
+            "projected": True,
+        }
+    raise CheckpointError(
+        f"an output projector of the kind {kind!r} is known to no code that runs: the original's own fails on "
+        "it; known: transformer, qformer"
+    )
+
+
+def output_rules(spec: Mapping[str, Any], names: tuple[str, str], theirs: str, ours: str) -> Rules:
+    """Rules for `output_projector`'s connector."""
+    shape = (spec["queries"], spec["width"])
+    rules: Rules = [Rule(f"{theirs}{names[0]}.{{p}}", ours + "input.{p}")]
+    if spec["type"] == "query_transformer":
+        return [
+            *rules,
+            Rule(theirs + "query_embs", ours + "queries", Reshape((1, *shape), shape)),
+            Rule(theirs + "tfm.{rest...}", ours + "{rest...}"),
+            Rule(f"{theirs}{names[1]}.{{p}}", ours + "output.{p}"),
+        ]
+    bert = theirs + "Qformer.bert."
+    return [
+        *rules,
+        Rule(theirs + "query_tokens", ours + "queries", Reshape((1, *shape), shape)),
+        Unused(bert + "embeddings.position_ids"),
+        Rule(bert + "embeddings.LayerNorm.{p}", ours + "trunk.norm.{p}"),
+        *qformer_rules(bert + "encoder.", "self", ours),
+        Rule(f"{theirs}{names[1]}.{{p}}", ours + "out.{p}"),
+    ]
+
+
+def group_projector(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The connector for an input projector that groups, by the shapes of its tensors."""
+    stages = range(count(tensors, "layers."))
+    tokens = [tensors.get(f"layers.{n}.group_token") for n in stages]
+    mixed = [tensors.get(f"layers.{n}.downsample.mlp_inter.fc2.weight") for n in stages]
+    return {
+        "type": "group",
+        "depths": [count(tensors, f"layers.{n}.blocks.") for n in stages],
+        "group_tokens": [0 if table is None else table.shape[1] for table in tokens],
+        "groups": [weight.shape[0] for weight in mixed if weight is not None],
+        "width": tensors["in_fc.weight"].shape[0],
+        "heads": GROUP_HEADS,
+    }
+
+
+def group_rules(spec: Mapping[str, Any], theirs: str, ours: str) -> Rules:
+    """Rules for the connector `group`."""
+    width = spec["width"]
+    tables = [(n, (tokens, width)) for n, tokens in enumerate(spec["group_tokens"]) if tokens]
+    stage, block = theirs + "layers.{n}.", ours + "stages.{n}.blocks.{m}.attention."
+    projections = tuple(f"{block}{part}.weight" for part in ("query", "key", "value"))
+    return [
+        Rule(theirs + "in_fc.{p}", ours + "input.{p}"),
+        Rule(theirs + "norm.{p}", ours + "norm.{p}"),
+        Rule(theirs + "out_fc.{p}", ours + "output.{p}"),
+        *[
+            Rule(f"{theirs}layers.{n}.group_token", f"{ours}stages.{n}.tokens", Reshape((1, *shape), shape))
+            for n, shape in tables
+        ],
+        Rule(stage + "group_projector.0.{p}", ours + "stages.{n}.carry_norm.{p}"),
+        Rule(stage + "group_projector.1.fc1.{p}", ours + "stages.{n}.carry.0.{p}"),
+        Rule(stage + "group_projector.1.fc2.{p}", ours + "stages.{n}.carry.2.{p}"),
+        Rule(stage + "blocks.{m}.attn.qkv.weight", projections, Split((width,) * 3)),
+        *[Rule(f"{stage}blocks.{{m}}.{a}", f"{ours}stages.{{n}}.blocks.{{m}}.{b}") for a, b in BLOCK.items()],
+        *[Rule(f"{stage}downsample.{a}", f"{ours}stages.{{n}}.grouping.{b}") for a, b in GROUPING.items()],
+    ]
+
+
+def count(tensors: Mapping[str, Tensor], prefix: str) -> int:
+    """How many numbers follow the prefix."""
+    return len({name.removeprefix(prefix).split(".")[0] for name in tensors if name.startswith(prefix)})
