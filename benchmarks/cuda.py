@@ -29,10 +29,10 @@ import torch
 from torch import Tensor
 
 import chiasm
-from chiasm.attention import dense, flex
-from chiasm.devices import choose_device, name_of
+from chiasm.distribution.devices import choose_device, name_of
 from chiasm.errors import ChiasmError
-from chiasm.layout import Layout
+from chiasm.sequence.attention import dense, flex
+from chiasm.sequence.layout import Layout
 
 TOLERANCES = {
     torch.float32: 2e-3,

@@ -23,10 +23,10 @@ import torch
 from PIL import Image, ImageFilter
 
 from chiasm import parts
+from chiasm.distribution.processes import Ranks
 from chiasm.model import Model
 from chiasm.recipe import Recipe, load_recipe
 from chiasm.training.batches import DocumentBatches
-from chiasm.training.distribution import Ranks
 from chiasm.training.feed import Feed
 from chiasm.training.optimiser import build_optimiser
 from chiasm.training.step import DocumentsAim, TrainStep

@@ -2,10 +2,10 @@
 
     python benchmarks/mutations.py evaluation data/world/checker.py          # all changes of these modules
     python benchmarks/mutations.py heads routing --sample 100 --seed 0        # a hundred of them
-    python benchmarks/mutations.py losses.py --tests tests/test_losses.py     # against these tests
+    python benchmarks/mutations.py nn/losses.py --tests tests/nn/test_losses.py     # against these tests
 
 Modules are files or folders below src/chiasm; `mutants.py` says what a change is. The tests of a module are the
-files of its name (`tests/test_losses.py`) and those of the folder that mirrors its own (`tests/heads/`), without
+files of its name (`tests/nn/test_losses.py`) and those of the folder that mirrors its own (`tests/heads/`), without
 the slow ones unless `--slow`. They run once unchanged, which shows what functions each of them calls, by itself. A
 change is then put to the tests that call the function it is in, or to all of them where it is made on import: the
 files of the module's name first, up to the first failure. They run in a forked process that imports a copy of the

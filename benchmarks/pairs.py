@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from chiasm import parts
-from chiasm.cross_attended import CrossAttended
-from chiasm.layout import Layout, attending
+from chiasm.sequence.cross_attended import CrossAttended
+from chiasm.sequence.layout import Layout, attending
 
 
 @dataclass(frozen=True)

@@ -22,11 +22,11 @@ from transformers import LlavaConfig, LlavaForConditionalGeneration
 from chiasm import parts
 from chiasm.data import Picture, Source
 from chiasm.data.documents import PictureReader, document
+from chiasm.distribution.processes import Ranks
 from chiasm.model import Model
 from chiasm.recipe import Recipe, load_recipe
 from chiasm.sequence import IGNORE, PADDING, Document, Kind, PackedBatch
 from chiasm.training.batches import DocumentBatches
-from chiasm.training.distribution import Ranks
 from chiasm.training.feed import Feed
 from chiasm.training.optimiser import build_optimiser
 from chiasm.training.step import DocumentsAim, TrainStep

@@ -42,8 +42,8 @@ def _same_numbers():
 @pytest.fixture
 def nothing_left_behind():
     """What a test defines, or loads as a plugin, is registered for the process: it is forgotten after the test."""
-    from chiasm import plugins
-    from chiasm.registry import Registry
+    from chiasm.parts import plugins
+    from chiasm.parts.registry import Registry
 
     before = {kind: set(each._definitions) for kind, each in Registry.kinds.items()}
     loaded, texts = dict(plugins._loaded), dict(plugins._texts)

@@ -2,7 +2,7 @@
 
 import torch
 
-from chiasm.layout import Layout, attending
+from chiasm.sequence.layout import Layout, attending
 
 
 def reading(kinds, real=None):

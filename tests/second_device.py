@@ -13,7 +13,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
-from chiasm import devices
+from chiasm.distribution import devices
 
 SECOND = torch.device("meta")
 MOVES = ("_to_copy", "copy_")  # what may take tensors from one device to the other

@@ -13,21 +13,21 @@ import pytest
 import torch
 
 from chiasm import parts
-from chiasm.checkpoint import load_model, save_model
 from chiasm.data.corpus import corpus
 from chiasm.data.documents import PictureReader, document, draw_prompt, prompt_of
+from chiasm.distribution.processes import Ranks
 from chiasm.errors import RecipeError
-from chiasm.generators import Generators
 from chiasm.heads import Sampling
-from chiasm.indivisible import reasons
 from chiasm.inference.drawing import draw
 from chiasm.inference.session import Session
-from chiasm.losses import objective
 from chiasm.model import Model
+from chiasm.model.checkpoint import load_model, save_model
+from chiasm.nn.generators import Generators
+from chiasm.nn.indivisible import reasons
+from chiasm.nn.losses import objective
 from chiasm.recipe import Stage, load_recipe
+from chiasm.recipe.slots import MODEL_SLOTS
 from chiasm.sequence import pack
-from chiasm.slots import MODEL_SLOTS
-from chiasm.training.distribution import Ranks
 from chiasm.training.optimiser import build_optimiser
 from chiasm.training.step import DocumentsAim, TokenizerAim, TrainStep
 from tiny_recipe import TINY

@@ -24,7 +24,7 @@ from chiasm.encoders.vit import ViT
 from chiasm.errors import ChiasmError, RecipeError
 from chiasm.evaluation.tasks import tasks
 from chiasm.interop import find_family, import_checkpoint
-from chiasm.registry import Registry
+from chiasm.parts.registry import Registry
 from tiny_recipe import TINY
 
 pytestmark = pytest.mark.usefixtures("nothing_left_behind")

@@ -12,7 +12,7 @@ from chiasm.language.text import TextTokenizer
 from chiasm.model import Model
 from chiasm.recipe import resolve
 from chiasm.sequence import IGNORE, Kind, pack
-from chiasm.weights import load_into
+from chiasm.storage.weights import load_into
 
 VISION = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 2,
           "image_size": 28, "patch_size": 7}  # fmt: skip

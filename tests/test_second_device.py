@@ -9,7 +9,7 @@ from PIL import Image
 
 import chiasm
 from chiasm.cli import main
-from chiasm.slots import by_slot
+from chiasm.recipe.slots import by_slot
 from second_device import Elsewhere, second_device
 from tiny_recipe import TINY
 

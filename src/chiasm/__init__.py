@@ -33,7 +33,7 @@ def use(*plugins: str | Path) -> None:
     Everything in them is then found by its name, as what comes with Chiasm. Nothing else loads such a file: no
     recipe and no checkpoint can name one. Raises ChiasmError for one that cannot be imported.
     """
-    from chiasm.plugins import load_plugins
+    from chiasm.parts.plugins import load_plugins
 
     load_plugins(plugins)
 
@@ -46,7 +46,7 @@ def load(
     device: `cuda`, `cuda:1`, `mps` or `cpu`; by default the first of these that there is. dtype: `fp32`, `bf16` or
     `fp16`; by default each weight keeps the checkpoint's.
     """
-    from chiasm.checkpoint import load_model
+    from chiasm.model.checkpoint import load_model
 
     return load_model(Path(folder), device, dtype)
 

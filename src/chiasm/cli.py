@@ -244,7 +244,7 @@ def generate(
 ) -> None:
     """Draw pictures from words."""
     with _starting():
-        from chiasm.checkpoint import load_model
+        from chiasm.model.checkpoint import load_model
         from chiasm.terminal.pictures import save_picture
 
         model = load_model(folder, device, dtype)
@@ -272,7 +272,7 @@ def complete(
 ) -> None:
     """Draw what follows in a row of pictures, without words or guidance; all must fit into the context."""
     with _starting():
-        from chiasm.checkpoint import load_model
+        from chiasm.model.checkpoint import load_model
         from chiasm.terminal.pictures import save_picture
 
         model = load_model(folder, device, dtype)
@@ -426,7 +426,7 @@ def upgrade(
     plugins: Plugins = None,
 ) -> None:
     """Bring what an earlier Chiasm wrote up to date: recipes, and the names of tensors."""
-    from chiasm.upgrade import upgrade as run
+    from chiasm.terminal.upgrade import upgrade as run
 
     for line in run(place) or ["nothing to change: all of it is of today's form"]:
         _say(line)

@@ -14,10 +14,10 @@ from chiasm.data.records import RecordReader
 from chiasm.data.references import References, first_path
 from chiasm.data.sample import Message, Picture, Role, Sample
 from chiasm.errors import DataError, excerpt
-from chiasm.generators import check_seed
 from chiasm.inference import conversation as requests
 from chiasm.inference.engine import Engine
 from chiasm.inference.options import sampling_of
+from chiasm.nn.generators import check_seed
 
 if TYPE_CHECKING:
     from chiasm.model import Model

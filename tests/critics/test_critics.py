@@ -7,13 +7,13 @@ from torch.nn import functional
 
 import chiasm
 from chiasm import parts
-from chiasm.checkpoint import load_model
 from chiasm.critics.efficientnet_lite0 import EfficientNetLite0Distance
 from chiasm.critics.patchgan import PatchGAN
 from chiasm.errors import RecipeError
-from chiasm.losses import Loss, objective
+from chiasm.model.checkpoint import load_model
+from chiasm.nn.losses import Loss, objective
+from chiasm.nn.stepwise import after_step
 from chiasm.recipe import load_recipe
-from chiasm.stepwise import after_step
 from chiasm.training import train
 from chiasm.training.loop import Training
 

@@ -7,11 +7,11 @@ import torch
 from PIL import Image
 
 from chiasm.data.contract import Contract
+from chiasm.data.cut import cut
 from chiasm.data.documents import PictureReader
 from chiasm.data.files import PictureInMemory
 from chiasm.sequence import Document, Kind, pack
 from chiasm.views import Size, View
-from chiasm.views.cut import cut
 
 
 class Counted(PictureInMemory):

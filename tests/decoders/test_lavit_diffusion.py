@@ -9,7 +9,7 @@ import torch
 from chiasm import parts
 from chiasm.decoders.diffusion import Condition
 from chiasm.errors import ChiasmError, RecipeError
-from chiasm.generators import Generators
+from chiasm.nn.generators import Generators
 
 KINDS = ["lavit_diffusion", "lavit_diffusion_sd15"]
 

@@ -5,7 +5,7 @@ import torch
 
 from chiasm import parts
 from chiasm.errors import RecipeError
-from chiasm.losses import objective
+from chiasm.nn.losses import objective
 from chiasm.tokenizers.vq import VQ
 
 

@@ -7,10 +7,10 @@ from PIL import Image
 from torch.nn import functional
 
 from chiasm import parts
+from chiasm.data.cut import cut
 from chiasm.errors import CheckpointError, RecipeError
+from chiasm.storage.weights import read_tensors, resolve
 from chiasm.views import Size, View
-from chiasm.views.cut import cut
-from chiasm.weights import read_tensors, resolve
 
 SIZES = {0: 224, 1: 240, 2: 260}
 CAT, MISSILE, MOPED, ESPRESSO = range(281, 286), [657], [665], [967]  # of ImageNet's 1,000 classes

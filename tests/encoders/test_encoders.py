@@ -9,9 +9,9 @@ from safetensors.torch import load, save
 from torch.nn import functional
 
 from chiasm import parts
-from chiasm.cache import fingerprint
 from chiasm.errors import RecipeError
-from chiasm.weights import load_into
+from chiasm.storage.cache import fingerprint
+from chiasm.storage.weights import load_into
 
 # Options that make a part small enough for a test, or that it cannot do without.
 SMALL = {

@@ -6,7 +6,7 @@ import torch
 from chiasm import parts
 from chiasm.encoders.eva import _rotated
 from chiasm.errors import CheckpointError, RecipeError
-from chiasm.interop.eva import eva as eva_config
+from chiasm.interop.shapes.eva import eva as eva_config
 
 TINY = {"size": 28, "patch_size": 7, "width": 24, "depth": 2, "heads": 3, "hidden": 32}
 

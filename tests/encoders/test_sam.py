@@ -7,7 +7,7 @@ from chiasm import parts
 from chiasm.errors import RecipeError
 from chiasm.interop.families.deepseek_vl_hf import HIGH, _sam_rules
 from chiasm.interop.mapping import NameMap
-from chiasm.weights import load_into
+from chiasm.storage.weights import load_into
 
 TINY = {"size": 32, "patch_size": 8, "width": 24, "depth": 2, "heads": 3, "hidden": 48, "window": 3,
         "global_layers": [1], "neck": 10}  # fmt: skip
@@ -76,7 +76,7 @@ def test_a_global_layer_that_does_not_exist_is_a_sentence():
 def test_a_public_checkpoint_is_loaded_and_the_rest_begins_from_scratch(tmp_path, layout):
     from safetensors.torch import save_file
 
-    from chiasm.interop.sam import sam_rules
+    from chiasm.interop.shapes.sam import sam_rules
 
     told = sam()
     torch.nn.init.normal_(told.blocks[0].attention.row_distances)

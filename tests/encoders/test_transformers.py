@@ -7,7 +7,7 @@ import transformers
 
 from chiasm import parts
 from chiasm.errors import CheckpointError, ChiasmError, RecipeError
-from chiasm.weights import load_into
+from chiasm.storage.weights import load_into
 
 SMALL = {
     "hidden_size": 24,

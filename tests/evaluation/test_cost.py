@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from chiasm.evaluation.cost import flops
-from chiasm.kernels import quick_linear
+from chiasm.inference.kernels import quick_linear
 
 
 @pytest.mark.parametrize("rows", [1, 3, 50])

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from chiasm.checkpoint import save_model
 from chiasm.data.documents import document, prompt_of
 from chiasm.data.sample import Message, Sample
 from chiasm.errors import ChiasmError, RecipeError
@@ -15,6 +14,7 @@ from chiasm.evaluation.evaluate import evaluate, held_out, is_evaluated
 from chiasm.evaluation.subject import ModelSubject
 from chiasm.inference.session import Session
 from chiasm.model import Model
+from chiasm.model.checkpoint import save_model
 from chiasm.recipe import Recipe, load_recipe, resolve
 from chiasm.sequence import Kind
 

@@ -10,13 +10,13 @@ import pytest
 from PIL import Image
 
 import chiasm
-from chiasm.checkpoint import save_model
 from chiasm.cli import main
 from chiasm.data.corpus import corpus
 from chiasm.errors import ChiasmError, DataError
 from chiasm.evaluation.evaluate import evaluate
 from chiasm.evaluation.report import commands
 from chiasm.model import Model
+from chiasm.model.checkpoint import save_model
 from chiasm.recipe import load_recipe
 from chiasm.training.train import train
 

@@ -8,7 +8,7 @@ import pytest
 from chiasm.errors import ChiasmError, RecipeError
 from chiasm.evaluation import metrics
 from chiasm.evaluation.tasks import check, tasks
-from chiasm.plugins import load_plugins
+from chiasm.parts.plugins import load_plugins
 from chiasm.recipe import load_recipe
 
 pytestmark = pytest.mark.usefixtures("nothing_left_behind")

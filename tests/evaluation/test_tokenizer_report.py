@@ -133,8 +133,8 @@ def test_what_cannot_be_measured_is_said(runs, tmp_path, monkeypatch):
     ):
         report(["quickstart"], tmp_path / "out")
     seer = {"name": "seer", "model": {"encoder": {"type": "patches"}}, "data": {}, "stages": []}
-    from chiasm.checkpoint import save_model
     from chiasm.model import Model
+    from chiasm.model.checkpoint import save_model
 
     recipe = load_recipe(seer)
     save_model(Model(recipe.model), recipe, tmp_path / "seer")

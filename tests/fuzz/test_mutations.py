@@ -14,11 +14,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from chiasm import parts, safe_yaml
-from chiasm.checkpoint import load_model
+from chiasm import parts
 from chiasm.data.images import decode, measure
 from chiasm.errors import ChiasmError
+from chiasm.model.checkpoint import load_model
 from chiasm.recipe import load_recipe, recipes
+from chiasm.storage import safe_yaml
 
 LONGEST_MESSAGE = 4000  # characters; an error is a sentence, not the input
 MOST_SECONDS = 10.0  # of processor time

@@ -8,8 +8,8 @@ from torch import nn
 from writing import Vocabulary
 
 from chiasm import parts
-from chiasm.generators import Generators
 from chiasm.heads import HeadContext, Sampling
+from chiasm.nn.generators import Generators
 from chiasm.tokenizers.spaces import Codes
 
 WIDTH, SIZE = 12, 8

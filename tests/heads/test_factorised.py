@@ -6,8 +6,8 @@ from writing import head as built
 from writing import written
 
 from chiasm.errors import ChiasmError, RecipeError
-from chiasm.generators import Generators
-from chiasm.layout import Layout
+from chiasm.nn.generators import Generators
+from chiasm.sequence.layout import Layout
 from chiasm.tokenizers.lookup_free import split_code
 
 

@@ -10,11 +10,11 @@ from writing import Recorded, written
 from writing import head as built
 
 from chiasm.errors import ChiasmError, RecipeError
-from chiasm.generators import Generators
 from chiasm.heads import Ask, Sampling
 from chiasm.heads.orders import masked
 from chiasm.heads.orders.masked import masked_share, unsure
 from chiasm.heads.sampling import choose
+from chiasm.nn.generators import Generators
 from chiasm.sequence import IGNORE
 
 WIDTH, CODES, GRID = 16, 11, (3, 4)

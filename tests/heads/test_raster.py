@@ -9,8 +9,8 @@ from writing import head as built
 
 from chiasm import parts
 from chiasm.errors import ChiasmError, RecipeError
-from chiasm.generators import Generators
 from chiasm.heads.orders.raster import Raster
+from chiasm.nn.generators import Generators
 
 WIDTH, CODES, GRID = 16, 11, (3, 4)
 

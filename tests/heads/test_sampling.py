@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from chiasm.errors import ChiasmError
-from chiasm.generators import Generators
 from chiasm.heads import Sampling
 from chiasm.heads.sampling import choose, guided
+from chiasm.nn.generators import Generators
 
 
 def test_the_guidance_formula_by_hand():

@@ -6,12 +6,12 @@ from writing import Recorded, head, written
 
 from chiasm import parts
 from chiasm.errors import ChiasmError, RecipeError
-from chiasm.generators import Generators
 from chiasm.heads import Sampling
 from chiasm.inference.drawing import draw
 from chiasm.inference.session import Session
-from chiasm.interop.drawing import DrawStep
+from chiasm.interop.parity.drawing import DrawStep
 from chiasm.model import Model
+from chiasm.nn.generators import Generators
 from chiasm.recipe import load_recipe
 from chiasm.sequence import Document, Kind
 from chiasm.tokenizers import join_scales, split_scales

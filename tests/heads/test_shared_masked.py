@@ -6,7 +6,7 @@ from torch.nn import functional
 from writing import Vocabulary, written
 from writing import head as built
 
-from chiasm.generators import Generators
+from chiasm.nn.generators import Generators
 from chiasm.sequence import IGNORE
 
 CODES, MASK = 4, 4  # codes are the ids 6 to 9, the mask is 10

@@ -8,16 +8,16 @@ from PIL import Image
 from torch.nn import functional
 
 from chiasm import parts
-from chiasm.checkpoint import load_model, save_model
 from chiasm.data.corpus import corpus
 from chiasm.data.documents import PictureReader, document, draw_prompt, prompt_of
 from chiasm.errors import ChiasmError, RecipeError
-from chiasm.generators import Generators
 from chiasm.heads import Sampling
 from chiasm.inference.answers import answers
 from chiasm.inference.drawing import draw
 from chiasm.inference.session import Session
 from chiasm.model import Model
+from chiasm.model.checkpoint import load_model, save_model
+from chiasm.nn.generators import Generators
 from chiasm.recipe import load_recipe
 from chiasm.sequence import Kind, pack
 from tiny_recipe import TINY

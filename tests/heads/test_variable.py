@@ -7,8 +7,8 @@ from writing import Vocabulary, written
 from writing import head as built
 
 from chiasm.errors import RecipeError
-from chiasm.generators import Generators
 from chiasm.heads import DrawingState, Span
+from chiasm.nn.generators import Generators
 
 END = 5  # of 5 codes and the end
 

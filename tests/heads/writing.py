@@ -5,9 +5,9 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from chiasm.generators import Generators
 from chiasm.heads import Ask, DrawingState, HeadContext, Order, Sampling, finish
 from chiasm.heads.building import build_head
+from chiasm.nn.generators import Generators
 from chiasm.tokenizers.spaces import Codes
 
 

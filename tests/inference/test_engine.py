@@ -11,12 +11,12 @@ from chiasm.data.documents import document, draw_prompt
 from chiasm.data.files import PictureInMemory
 from chiasm.data.sample import Message, Sample
 from chiasm.errors import ChiasmError, DataError
-from chiasm.generators import Generators
 from chiasm.heads import Sampling
 from chiasm.inference.answers import Answers
 from chiasm.inference.drawing import Drawing
 from chiasm.inference.engine import Engine
 from chiasm.inference.text import WordSampling
+from chiasm.nn.generators import Generators
 from chiasm.sequence import PADDING
 
 QUESTIONS = [

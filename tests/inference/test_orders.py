@@ -10,7 +10,6 @@ from chiasm import parts
 from chiasm.data.corpus import corpus
 from chiasm.data.documents import document, draw_prompt
 from chiasm.data.sample import Message, Sample
-from chiasm.generators import Generators
 from chiasm.heads import Sampling
 from chiasm.inference.answers import Answers
 from chiasm.inference.conversation import Conversation
@@ -18,6 +17,7 @@ from chiasm.inference.drawing import Drawing
 from chiasm.inference.engine import Engine
 from chiasm.inference.options import sampling_of
 from chiasm.model import Model
+from chiasm.nn.generators import Generators
 from chiasm.recipe import load_recipe
 from chiasm.sequence import Kind
 from tiny_recipe import TINY

@@ -11,7 +11,7 @@ from chiasm.errors import CheckpointError, ChiasmError
 from chiasm.interop import Folder, Original, find_family, import_checkpoint, load, recognise
 from chiasm.interop.convert import _numbers
 from chiasm.interop.family import reading_config
-from chiasm.weights import read_tensors
+from chiasm.storage.weights import read_tensors
 
 VISION = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
           "image_size": 28, "patch_size": 7}  # fmt: skip

@@ -8,10 +8,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from chiasm.checkpoint import load_model
 from chiasm.errors import CheckpointError
 from chiasm.interop import Folder, export_checkpoint, find_family, import_checkpoint, recognise, verify
 from chiasm.interop.convert import _numbers
+from chiasm.model.checkpoint import load_model
 
 PLACE = os.environ.get("CHIASM_PARITY")
 SIZES = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}

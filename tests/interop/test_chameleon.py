@@ -4,17 +4,17 @@ import pytest
 import torch
 from transformers import ChameleonConfig, ChameleonForConditionalGeneration, PreTrainedTokenizerFast
 
-from chiasm.checkpoint import load_model
 from chiasm.data.documents import PictureReader, document
 from chiasm.data.sample import Message, Sample
 from chiasm.errors import CheckpointError
 from chiasm.inference.session import Session
 from chiasm.interop import export_checkpoint, import_checkpoint
 from chiasm.interop.families.chameleon import BEGIN, END
-from chiasm.interop.replay import CasePicture
+from chiasm.interop.parity.replay import CasePicture
+from chiasm.model.checkpoint import load_model
 from chiasm.sequence import WrittenImages
+from chiasm.storage.weights import read_tensors
 from chiasm.views import Size
-from chiasm.weights import read_tensors
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 CODES, SIZE = 12, 16

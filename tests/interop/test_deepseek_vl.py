@@ -8,7 +8,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from chiasm.checkpoint import load_model
 from chiasm.interop import (
     Folder,
     Original,
@@ -19,6 +18,7 @@ from chiasm.interop import (
     verify,
 )
 from chiasm.interop.convert import _numbers
+from chiasm.model.checkpoint import load_model
 
 PLACE = os.environ.get("CHIASM_PARITY")
 SAM = {"width": 16, "layers": 2, "heads": 2, "global_attn_indexes": [1], "downsample_channels": [12, 16],

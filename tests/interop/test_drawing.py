@@ -6,11 +6,11 @@ import pytest
 import torch
 from transformers import T5Config, T5EncoderModel
 
-from chiasm.checkpoint import load_model
 from chiasm.errors import CheckpointError, ChiasmError, DataError
 from chiasm.interop import export_checkpoint, find_family, import_checkpoint
 from chiasm.interop.convert import build_model
 from chiasm.language.text import TextTokenizer
+from chiasm.model.checkpoint import load_model
 from chiasm.recipe import load_recipe
 
 WIDTH = 128  # heads are 64 wide in all published models

@@ -9,14 +9,14 @@ from safetensors.torch import save_file
 from torch.nn import functional
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from chiasm.checkpoint import load_model
 from chiasm.errors import ChiasmError
 from chiasm.interop import Folder, export_checkpoint, find_family, import_checkpoint
-from chiasm.interop.cases import Case
 from chiasm.interop.convert import _numbers
 from chiasm.interop.families.flamingo import replay
-from chiasm.interop.flamingo_languages import LAYERS
-from chiasm.weights import read_tensors
+from chiasm.interop.parity.cases import Case
+from chiasm.interop.shapes.flamingo_languages import LAYERS
+from chiasm.model.checkpoint import load_model
+from chiasm.storage.weights import read_tensors
 
 WIDTH, IMAGE, LATENTS, HEADS, HEAD_WIDTH = 32, 59, 3, 2, 4
 VISION = {"image_size": 14, "patch_size": 7, "width": 16, "layers": 2, "heads": 2, "mlp_ratio": 2.0}

@@ -6,12 +6,12 @@ import os
 import pytest
 import torch
 
-from chiasm import safe_json
 from chiasm.errors import CheckpointError
 from chiasm.interop import Folder, find_family, recognise
 from chiasm.interop.families.open_magvit2 import IMAGE
-from chiasm.interop.towers import preprocessor
-from chiasm.weights import read_tensors
+from chiasm.interop.shapes.towers import preprocessor
+from chiasm.storage import safe_json
+from chiasm.storage.weights import read_tensors
 
 MAGVIT2 = (
     f"model: {{class_path: x{IMAGE}, init_args: {{n_embed: 16, ddconfig: {{ch: 32, z_channels: 4}}}}}}\n"

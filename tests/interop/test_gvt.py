@@ -8,9 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from chiasm.checkpoint import load_model
 from chiasm.interop import Folder, export_checkpoint, find_family, import_checkpoint, recognise, verify
 from chiasm.interop.convert import _numbers, build_model
+from chiasm.model.checkpoint import load_model
 from chiasm.recipe import load_recipe
 
 PLACE = os.environ.get("CHIASM_PARITY")

@@ -7,12 +7,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from chiasm.checkpoint import load_model, write_model
 from chiasm.errors import CheckpointError
-from chiasm.integrity import seal
 from chiasm.interop import Folder, export_checkpoint, import_checkpoint, recognise
 from chiasm.interop.convert import _numbers
+from chiasm.model.checkpoint import load_model, write_model
 from chiasm.recipe import load_recipe
+from chiasm.storage.integrity import seal
 
 VISION = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4}
 TEXT = {

@@ -8,16 +8,16 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from chiasm.checkpoint import load_model
 from chiasm.data.documents import draw_prompt
 from chiasm.data.sample import Message, Sample
 from chiasm.errors import CheckpointError
-from chiasm.generators import Generators
 from chiasm.heads import Sampling
 from chiasm.inference.drawing import draw
 from chiasm.interop import Folder, export_checkpoint, find_family, import_checkpoint, recognise, verify
 from chiasm.interop.convert import _numbers, build_model
 from chiasm.interop.families.lavit import BEGIN, HIGH, LOW, _place
+from chiasm.model.checkpoint import load_model
+from chiasm.nn.generators import Generators
 from chiasm.recipe import load_recipe
 
 PLACE = os.environ.get("CHIASM_PARITY")

@@ -10,8 +10,8 @@ import torch
 
 from chiasm.errors import CheckpointError
 from chiasm.interop import import_checkpoint
-from chiasm.interop.lightning import read_arguments, read_state_dict, wrapped_as
-from chiasm.weights import read_tensors
+from chiasm.interop.shapes.lightning import read_arguments, read_state_dict, wrapped_as
+from chiasm.storage.weights import read_tensors
 
 
 class Evil:

@@ -6,10 +6,10 @@ import pytest
 import torch
 import transformers
 
-from chiasm.checkpoint import save_model
 from chiasm.errors import CheckpointError
 from chiasm.interop import export_checkpoint, import_checkpoint
 from chiasm.model import Model
+from chiasm.model.checkpoint import save_model
 from chiasm.recipe import load_recipe
 
 SIZES = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}

@@ -4,16 +4,17 @@ import pytest
 import torch
 from PIL import Image
 
-from chiasm.checkpoint import load_model, read_json, write_json, write_tensors
 from chiasm.data.documents import PictureReader, document
 from chiasm.data.files import PictureInMemory
 from chiasm.data.sample import Message, Sample
 from chiasm.errors import ChiasmError, DataError
 from chiasm.interop import export_checkpoint, find_family, import_checkpoint
 from chiasm.interop.convert import build_model
+from chiasm.model.checkpoint import load_model
 from chiasm.recipe import load_recipe
 from chiasm.sequence import Kind, pack
-from chiasm.weights import read_tensors
+from chiasm.storage.folders import read_json, write_json, write_tensors
+from chiasm.storage.weights import read_tensors
 
 LLAMA = {"model_type": "llama", "vocab_size": 20, "hidden_size": 32, "intermediate_size": 48}
 LLAMA |= {"num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 12}

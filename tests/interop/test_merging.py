@@ -4,14 +4,14 @@ import pytest
 import torch
 import transformers
 
-from chiasm.checkpoint import load_model, save_model
 from chiasm.errors import CheckpointError
-from chiasm.integrity import check_seal
 from chiasm.interop import export_checkpoint, import_checkpoint
 from chiasm.interop.convert import _numbers
 from chiasm.interop.merging import merge_checkpoint
 from chiasm.model import Model
+from chiasm.model.checkpoint import load_model, save_model
 from chiasm.recipe import load_recipe
+from chiasm.storage.integrity import check_seal
 
 SMALL = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 
@@ -44,7 +44,7 @@ def trained(tmp_path):
 
 @torch.no_grad()
 def text_logits(language, ids):
-    from chiasm.layout import Layout
+    from chiasm.sequence.layout import Layout
 
     return language.logits(language(language.embed(torch.tensor([ids])), Layout.causal(1, len(ids))))
 

@@ -8,12 +8,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from chiasm.checkpoint import load_model
 from chiasm.errors import CheckpointError
 from chiasm.interop import Folder, export_checkpoint, find_family, import_checkpoint, recognise, verify
 from chiasm.interop.convert import _numbers, build_model
-from chiasm.layout import Layout
+from chiasm.model.checkpoint import load_model
 from chiasm.recipe import load_recipe
+from chiasm.sequence.layout import Layout
 
 PLACE = os.environ.get("CHIASM_PARITY")
 VISION = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2}

@@ -8,8 +8,8 @@ import torch
 
 from chiasm.errors import CheckpointError
 from chiasm.interop import Folder, find_family
-from chiasm.interop.preparation import check_preprocessor
-from chiasm.interop.towers import colour, normalisation
+from chiasm.interop.shapes.preparation import check_preprocessor
+from chiasm.interop.shapes.towers import colour, normalisation
 
 VIEWS = {"views": {"type": "letterbox", "size": 28, "padding": [127, 127, 127]}}
 

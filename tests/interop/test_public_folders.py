@@ -11,13 +11,13 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
 
-from chiasm.checkpoint import load_model
 from chiasm.cli import main
 from chiasm.interop import Folder, export_checkpoint, find_family, import_checkpoint, recognise
-from chiasm.interop.replay import CasePicture, case_document, read_documents
+from chiasm.interop.parity.replay import CasePicture, case_document, read_documents
 from chiasm.language.text import TextTokenizer
+from chiasm.model.checkpoint import load_model
+from chiasm.storage.weights import read_tensors
 from chiasm.views import Size
-from chiasm.weights import read_tensors
 
 WORDS = 400  # rows of the table of words; the last ones are the picture's
 IMAGE = WORDS - 1

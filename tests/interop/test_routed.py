@@ -8,11 +8,11 @@ from PIL import Image
 from rich.console import Console
 from safetensors.torch import load_file, save_file
 
-from chiasm.checkpoint import load_model
 from chiasm.data.files import PictureInMemory
 from chiasm.data.sample import Message
 from chiasm.interop import Folder, export_checkpoint, find_family, import_checkpoint, recognise
 from chiasm.interop.convert import _numbers, build_model
+from chiasm.model.checkpoint import load_model
 from chiasm.recipe import load_recipe
 from chiasm.training import train
 

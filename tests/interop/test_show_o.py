@@ -8,15 +8,15 @@ from PIL import Image
 from safetensors.torch import save_file
 from transformers import PreTrainedTokenizerFast
 
-from chiasm.checkpoint import load_model
 from chiasm.data.documents import document, draw_prompt, without_prompt
 from chiasm.data.sample import Message, Sample
 from chiasm.errors import CheckpointError
 from chiasm.interop import export_checkpoint, find_family, import_checkpoint
 from chiasm.interop.convert import build_model
 from chiasm.interop.families.show_o import _published
+from chiasm.model.checkpoint import load_model
 from chiasm.recipe import load_recipe
-from chiasm.weights import read_tensors
+from chiasm.storage.weights import read_tensors
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 WORDS, CODES = 40, 64

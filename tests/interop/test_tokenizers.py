@@ -10,15 +10,15 @@ from safetensors.torch import load_file, save_file
 
 import chiasm
 from chiasm import parts
-from chiasm.checkpoint import find_checkpoint
 from chiasm.data.documents import draw_prompt, without_prompt
 from chiasm.data.sample import Message, Sample
 from chiasm.heads import GREEDY, finish
 from chiasm.inference.drawing import decode, to_images
 from chiasm.inference.session import Session
 from chiasm.interop import Folder, export_checkpoint, find_family, import_checkpoint, recognise
-from chiasm.interop.drawing import DrawStep
-from chiasm.weights import read_tensors
+from chiasm.interop.parity.drawing import DrawStep
+from chiasm.recipe.checkpoints import find_checkpoint
+from chiasm.storage.weights import read_tensors
 
 SMALL = {"ch": 32, "z_channels": 6, "resolution": 16, "in_channels": 3, "out_ch": 3, "num_res_blocks": 1}
 CASES = {

@@ -8,9 +8,9 @@ from transformers.models.chameleon.modeling_chameleon import ChameleonVQVAE, Cha
 from transformers.models.emu3.modeling_emu3 import Emu3VQVAE, Emu3VQVAEConfig
 from transformers.models.janus.modeling_janus import JanusVQVAE, JanusVQVAEConfig
 
-from chiasm.interop.cases import Case
 from chiasm.interop.family import all_families
-from chiasm.interop.verify import _replayed
+from chiasm.interop.parity.cases import Case
+from chiasm.interop.parity.verify import _replayed
 
 
 def replayed(system, name, options, res, model, given, made):

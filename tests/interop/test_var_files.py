@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from chiasm import parts
-from chiasm.checkpoint import load_model
 from chiasm.errors import CheckpointError, DataError
 from chiasm.interop import export_checkpoint, find_family, import_checkpoint
 from chiasm.model import Model
+from chiasm.model.checkpoint import load_model
 from chiasm.recipe import load_recipe
 
 SCALES = (1, 2, 3, 4)

@@ -8,8 +8,8 @@ from safetensors.torch import save_file
 
 from chiasm.errors import CheckpointError
 from chiasm.interop import summary, verify
-from chiasm.interop.cases import read_cases
-from chiasm.interop.verify import compared, replays, replays_table
+from chiasm.interop.parity.cases import read_cases
+from chiasm.interop.parity.verify import compared, replays, replays_table
 
 
 def case(folder, name="one", outputs=None, tensors=None, **told):

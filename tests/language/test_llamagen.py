@@ -13,10 +13,10 @@ from chiasm.heads import raster
 from chiasm.inference.session import Session
 from chiasm.language.llama_block import GridRotation, hidden_width, turned
 from chiasm.language.text import TextTokenizer
-from chiasm.layout import Layout
 from chiasm.model import Model
 from chiasm.recipe import load_recipe
 from chiasm.sequence import Kind
+from chiasm.sequence.layout import Layout
 
 SIZES = {"width": 32, "depth": 2, "heads": 4, "hidden": 48}
 T5 = {"model_type": "t5", "d_model": 16, "d_kv": 8, "d_ff": 24, "num_layers": 1, "num_heads": 2}

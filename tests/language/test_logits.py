@@ -9,7 +9,7 @@ from chiasm.errors import RecipeError
 from chiasm.language.causal import Causal
 from chiasm.language.documents_apart import check_attention
 from chiasm.language.logits import check_logits
-from chiasm.layout import Layout
+from chiasm.sequence.layout import Layout
 
 SIZES = {
     "hidden_size": 32,

@@ -8,7 +8,7 @@ from chiasm.errors import RecipeError
 from chiasm.language.causal import Causal
 from chiasm.language.mpt import alibi_slopes
 from chiasm.language.text import TextTokenizer
-from chiasm.layout import Layout
+from chiasm.sequence.layout import Layout
 
 SIZES = {"d_model": 48, "n_layers": 2, "n_heads": 6, "max_seq_len": 128}
 OPTIONS = [{}, {"n_heads": 4}, {"attn_config": {"clip_qkv": 0.2, "softmax_scale": 0.4}}]

@@ -10,8 +10,8 @@ from chiasm import parts
 from chiasm.errors import DataError, RecipeError
 from chiasm.language.conditions import ConditionedCache, conditions
 from chiasm.language.var import Steer
-from chiasm.layout import Layout
 from chiasm.sequence import Kind
+from chiasm.sequence.layout import Layout
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"  # the published way stands there
 SMALL = {"type": "var", "width": 32, "depth": 2, "heads": 4}

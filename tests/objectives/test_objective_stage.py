@@ -8,8 +8,8 @@ from rich.console import Console
 from small import OBJECTIVES, raw
 
 from chiasm import parts
-from chiasm.checkpoint import load_model
 from chiasm.errors import RecipeError
+from chiasm.model.checkpoint import load_model
 from chiasm.recipe import load_recipe
 from chiasm.training import Interrupted, loop, train
 from chiasm.training.metrics import read_metrics

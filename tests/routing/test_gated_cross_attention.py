@@ -5,15 +5,15 @@ import torch
 from torch import nn
 
 from chiasm import parts
-from chiasm.cross_attended import CrossAttended
 from chiasm.data.corpus import corpus
 from chiasm.data.documents import PictureReader, document
 from chiasm.errors import RecipeError
-from chiasm.layout import Layout, attending
 from chiasm.model import Model
 from chiasm.recipe import load_recipe
 from chiasm.routing.gated_cross_attention import GatedCrossAttentionBlock
 from chiasm.sequence import Kind, pack
+from chiasm.sequence.cross_attended import CrossAttended
+from chiasm.sequence.layout import Layout, attending
 
 
 def build(tiny, **options):

@@ -7,8 +7,8 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 
 from chiasm import parts
 from chiasm.errors import RecipeError
-from chiasm.indivisible import reasons
-from chiasm.losses import objective
+from chiasm.nn.indivisible import reasons
+from chiasm.nn.losses import objective
 from chiasm.routing.choice import choose, gumbel
 from reading import reading
 

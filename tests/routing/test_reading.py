@@ -6,10 +6,10 @@ from torch import nn
 from transformers import LlamaConfig, LlamaModel
 
 from chiasm.errors import ChiasmError, RecipeError
-from chiasm.kinds import Places
-from chiasm.layout import Layout, attending, current_layout
 from chiasm.routing.blocks import feed_forwards, original, replace, stack_of, width_of
 from chiasm.routing.shared import Shared
+from chiasm.sequence.kinds import Places
+from chiasm.sequence.layout import Layout, attending, current_layout
 
 KINDS = torch.tensor([[0, 1, 2, 1], [2, 0, 0, 1]])
 

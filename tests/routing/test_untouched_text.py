@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from chiasm import parts
-from chiasm.kinds import KINDS
-from chiasm.layout import Layout
+from chiasm.sequence.kinds import KINDS
+from chiasm.sequence.layout import Layout
 
 SIZES = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2,
          "max_position_embeddings": 32}  # fmt: skip

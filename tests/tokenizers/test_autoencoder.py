@@ -8,8 +8,8 @@ from plain import pictures
 from torch import nn
 
 from chiasm.errors import ChiasmError, RecipeError
-from chiasm.losses import Loss
-from chiasm.stepwise import after_step, forget
+from chiasm.nn.losses import Loss
+from chiasm.nn.stepwise import after_step, forget
 from chiasm.tokenizers import join_scales, split_scales
 from chiasm.tokenizers.autoencoder import QuantizedAutoencoder, VideoAutoencoder
 from chiasm.tokenizers.quantizers import Quantized, Quantizer

@@ -6,7 +6,7 @@ import torch
 from chiasm import parts
 from chiasm.connectors.selection import WeightedAttention, best, expected, gumbel, sampled
 from chiasm.errors import ChiasmError, RecipeError
-from chiasm.stepwise import after_step
+from chiasm.nn.stepwise import after_step
 from chiasm.tokenizers.lavit import LaVITTokenizer
 
 

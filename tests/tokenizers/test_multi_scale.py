@@ -8,7 +8,7 @@ from plain import noise, pictures, shaken
 from torch.nn import functional
 
 from chiasm.errors import RecipeError
-from chiasm.stepwise import after_step
+from chiasm.nn.stepwise import after_step
 from chiasm.tokenizers.multi_scale import MultiScale, ResidualScales, nearest_convolution
 
 SCALES = [1, 2, 3, 6]

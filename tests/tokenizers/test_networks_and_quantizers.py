@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from chiasm import parts
-from chiasm.losses import objective
-from chiasm.stepwise import after_step
+from chiasm.nn.losses import objective
+from chiasm.nn.stepwise import after_step
 from chiasm.tokenizers.quantizers import Quantized, Quantizer
 
 SHAPE = {"size": 8, "width": 32, "multipliers": [1, 1], "depth": 1}

@@ -5,7 +5,7 @@ import inspect
 import pytest
 
 from chiasm import parts
-from chiasm.forms import renewed
+from chiasm.recipe.forms import renewed
 
 # What the networks are by default, each with where that is published; critics and quantizers stand apart.
 PUBLISHED = {

@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import load, save
 
 from chiasm import parts
-from chiasm.stepwise import after_step
+from chiasm.nn.stepwise import after_step
 from chiasm.tokenizers.revival import Revival
 
 SMALL = {

@@ -5,8 +5,8 @@ import torch
 
 from chiasm import parts
 from chiasm.errors import ChiasmError
-from chiasm.losses import objective
-from chiasm.stepwise import after_step
+from chiasm.nn.losses import objective
+from chiasm.nn.stepwise import after_step
 from chiasm.tokenizers import join_scales, split_scales
 from chiasm.tokenizers.multi_scale import MultiScale
 from chiasm.tokenizers.vqvae2 import VQVAE2

@@ -11,8 +11,8 @@ from safetensors.torch import load, save
 
 from chiasm import parts
 from chiasm.errors import ChiasmError, RecipeError
-from chiasm.losses import objective
-from chiasm.stepwise import after_step
+from chiasm.nn.losses import objective
+from chiasm.nn.stepwise import after_step
 from chiasm.tokenizers.vq import VQ, ResidualBlock, foreground_weight
 
 

@@ -8,8 +8,8 @@ from plain import convolve, decode, encode, noise, pictures, shaken
 
 from chiasm import parts
 from chiasm.errors import ChiasmError, RecipeError
-from chiasm.losses import objective
-from chiasm.stepwise import after_step
+from chiasm.nn.losses import objective
+from chiasm.nn.stepwise import after_step
 from chiasm.tokenizers.entropy import choice_entropy
 from chiasm.tokenizers.quantizers.nearest import Nearest
 from chiasm.tokenizers.vqgan import VQGAN

@@ -8,7 +8,7 @@ from plain import noise, pictures, shaken
 from torch.nn import functional
 
 from chiasm.errors import ChiasmError, RecipeError
-from chiasm.stepwise import after_step
+from chiasm.nn.stepwise import after_step
 from chiasm.tokenizers.vqvae2 import VQVAE2
 
 DEPTH = 2

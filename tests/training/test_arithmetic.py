@@ -10,12 +10,12 @@ from toy import Squares, raw, toy
 
 from chiasm.data import Message, Sample
 from chiasm.data.documents import PictureReader, document
+from chiasm.distribution.processes import Ranks
 from chiasm.errors import ChiasmError, RecipeError
-from chiasm.indivisible import Indivisible
-from chiasm.losses import Loss, objective
+from chiasm.nn.indivisible import Indivisible
+from chiasm.nn.losses import Loss, objective
 from chiasm.recipe import Stage, load_recipe
 from chiasm.sequence import pack
-from chiasm.training.distribution import Ranks
 from chiasm.training.optimiser import build_optimiser, optimiser_state, restore_optimiser
 from chiasm.training.step import Aim, DocumentsAim, TokenizerAim, TrainStep, uses_bf16
 from chiasm.training.train import build_model

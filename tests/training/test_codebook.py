@@ -9,8 +9,8 @@ from rich.console import Console
 from toy import GRID
 
 from chiasm import parts
+from chiasm.nn.stepwise import after_step
 from chiasm.recipe import load_recipe
-from chiasm.stepwise import after_step
 from chiasm.tokenizers.vq import VQ
 from chiasm.training import codebook, train
 from chiasm.training.codebook import PATIENCE, CodebookWatch

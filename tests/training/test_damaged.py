@@ -7,8 +7,8 @@ from rich.console import Console
 from toy import toy
 
 import chiasm
-from chiasm.checkpoint import training_checkpoints
 from chiasm.errors import ChiasmError
+from chiasm.recipe.checkpoints import training_checkpoints
 from chiasm.training import train
 from chiasm.training.loop import Training
 

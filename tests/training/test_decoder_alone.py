@@ -6,9 +6,9 @@ from rich.console import Console
 from test_tokenizer_alone import raw
 
 import chiasm
-from chiasm.checkpoint import read_parts, training_checkpoints
 from chiasm.errors import RecipeError
 from chiasm.recipe import load_recipe
+from chiasm.recipe.checkpoints import read_parts, training_checkpoints
 from chiasm.training import train
 from chiasm.training.loop import Training
 from chiasm.training.optimiser import build_optimiser, table

@@ -14,12 +14,13 @@ from safetensors.torch import load_file
 from toy import Squares, raw, toy
 
 import chiasm
-from chiasm.checkpoint import load_model, training_checkpoints
+from chiasm.distribution.processes import Ranks
 from chiasm.errors import CheckpointError, ChiasmError, DataError, RecipeError
 from chiasm.language.text import TextTokenizer
+from chiasm.model.checkpoint import load_model
+from chiasm.recipe.checkpoints import training_checkpoints
 from chiasm.training import run as run_module
 from chiasm.training import train
-from chiasm.training.distribution import Ranks
 from chiasm.training.loop import Interrupted
 from chiasm.training.metrics import Metrics, read_metrics
 from chiasm.training.run import Run

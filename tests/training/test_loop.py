@@ -16,11 +16,11 @@ from rich.console import Console
 from safetensors.torch import load_file
 from toy import toy
 
-from chiasm.checkpoint import training_checkpoints
+from chiasm.distribution.processes import Ranks
 from chiasm.errors import ChiasmError
 from chiasm.recipe import load_recipe
+from chiasm.recipe.checkpoints import training_checkpoints
 from chiasm.training import train
-from chiasm.training.distribution import Ranks
 from chiasm.training.loop import Stop, Training, _finite, _sizes, seed_all
 from chiasm.training.metrics import read_metrics
 from chiasm.training.optimiser import rate

@@ -7,9 +7,9 @@ import torch
 
 from chiasm import parts
 from chiasm.errors import OutdatedError
-from chiasm.forms import renamed, renewed, slot_today
 from chiasm.model import Model
 from chiasm.recipe import load_recipe
+from chiasm.recipe.forms import renamed, renewed, slot_today
 from tiny_recipe import TINY
 
 NETWORKS = {"depth": 1, "heads": 4, "hidden": 48}

@@ -9,10 +9,11 @@ import torch
 from rich.console import Console
 from toy import Squares, toy
 
+from chiasm.data.cut import cut
 from chiasm.data.documents import PictureReader
+from chiasm.distribution.processes import Ranks
 from chiasm.errors import DataError
 from chiasm.training.batches import DocumentBatches
-from chiasm.training.distribution import Ranks
 from chiasm.training.prepare import (
     _ahead,
     _chunks,
@@ -26,7 +27,6 @@ from chiasm.training.prepare import (
     stage_images,
 )
 from chiasm.training.train import build_model
-from chiasm.views.cut import cut
 
 QUIET = Console(quiet=True)
 

@@ -8,12 +8,12 @@ import pytest
 import torch
 from toy import toy
 
-from chiasm.checkpoint import FILES
+from chiasm.distribution.processes import Ranks
 from chiasm.errors import CheckpointError, ChiasmError, RecipeError
-from chiasm.integrity import seal
 from chiasm.recipe import load_recipe
+from chiasm.recipe.checkpoints import FILES
+from chiasm.storage.integrity import seal
 from chiasm.training import run as run_module
-from chiasm.training.distribution import Ranks
 from chiasm.training.run import Run, command, versions
 
 CPU = torch.device("cpu")

@@ -11,13 +11,13 @@ from rich.console import Console
 from toy import raw, square
 
 from chiasm.data.chat import Chat
+from chiasm.distribution.processes import Ranks
 from chiasm.errors import DataError
 from chiasm.recipe import load_recipe
 from chiasm.sequence import Kind
 from chiasm.terminal.check import check
 from chiasm.training import train
 from chiasm.training.batches import DocumentBatches
-from chiasm.training.distribution import Ranks
 from chiasm.training.loop import Training
 from chiasm.training.metrics import read_metrics
 from chiasm.training.train import build_model

@@ -9,10 +9,11 @@ import torch
 from test_position import BATCHES
 from toy import toy
 
-from chiasm.checkpoint import training_checkpoints, write_json
+from chiasm.distribution.processes import Ranks
 from chiasm.errors import CheckpointError
+from chiasm.recipe.checkpoints import training_checkpoints
+from chiasm.storage.folders import write_json
 from chiasm.training import state
-from chiasm.training.distribution import Ranks
 from chiasm.training.position import Position
 from chiasm.training.state import (
     Saved,

@@ -7,9 +7,9 @@ import torch
 from toy import Squares, toy
 
 from chiasm.data.documents import PictureReader, document
+from chiasm.distribution.processes import Ranks
 from chiasm.errors import RecipeError
 from chiasm.sequence import pack
-from chiasm.training.distribution import Ranks
 from chiasm.training.optimiser import build_optimiser
 from chiasm.training.step import DocumentsAim, TokenizerAim, TrainStep
 from chiasm.training.train import build_model

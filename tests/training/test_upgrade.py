@@ -11,17 +11,18 @@ from rich.console import Console
 from safetensors.torch import load_file, save_file
 from toy import raw, toy
 
-from chiasm import forms, safe_yaml
-from chiasm import upgrade as upgrade_module
-from chiasm.checkpoint import load_model, training_checkpoints
 from chiasm.errors import CheckpointError, OutdatedError, RecipeError
-from chiasm.forms import MovedPart, MovedSlot
-from chiasm.integrity import check_seal, digest_of, seal
-from chiasm.recipe import load_recipe
-from chiasm.start import fingerprint
+from chiasm.model.checkpoint import load_model
+from chiasm.recipe import forms, load_recipe
+from chiasm.recipe.checkpoints import training_checkpoints
+from chiasm.recipe.forms import MovedPart, MovedSlot
+from chiasm.recipe.start import fingerprint
+from chiasm.storage import safe_yaml
+from chiasm.storage.integrity import check_seal, digest_of, seal
+from chiasm.terminal import upgrade as upgrade_module
+from chiasm.terminal.upgrade import upgrade
 from chiasm.training import train
 from chiasm.training.metrics import Metrics
-from chiasm.upgrade import upgrade
 
 OLDER = (
     MovedPart("connector", "projector", "mlp", {"layers": "depth"}, tensors={r"stack\.": "layers."}),

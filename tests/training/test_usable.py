@@ -5,9 +5,9 @@ from collections import Counter
 import pytest
 from toy import Squares, toy
 
+from chiasm.distribution.processes import Ranks
 from chiasm.errors import DataError
 from chiasm.training.batches import DocumentBatches, PictureBatches
-from chiasm.training.distribution import Ranks
 from chiasm.training.train import build_model
 from chiasm.training.usable import lines, merged, skipped, stage_batches, unusable
 

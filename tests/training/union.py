@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 from toy import Squares, toy
 
 from chiasm.data.documents import PictureReader, document
+from chiasm.distribution.processes import Ranks
 from chiasm.sequence import pack
-from chiasm.training.distribution import Ranks
 from chiasm.training.optimiser import build_optimiser
 from chiasm.training.step import DocumentsAim, TrainStep
 from chiasm.training.train import build_model

@@ -5,6 +5,7 @@ import torch
 from PIL import Image
 
 from chiasm import parts
+from chiasm.data.cut import cut
 from chiasm.data.documents import PictureReader, document
 from chiasm.data.sample import Message, Picture, Sample
 from chiasm.errors import RecipeError
@@ -12,7 +13,6 @@ from chiasm.model import Model
 from chiasm.recipe import load_recipe
 from chiasm.sequence import pack
 from chiasm.views import Size
-from chiasm.views.cut import cut
 
 SMALL = {"type": "any_resolution", "size": 16, "resolutions": [(16, 32), (32, 16), (32, 32)]}
 

@@ -7,11 +7,11 @@ from PIL import Image
 from torch.nn import functional
 
 from chiasm import parts
+from chiasm.data.cut import cut
 from chiasm.errors import RecipeError
 from chiasm.model import Model
 from chiasm.recipe import load_recipe
 from chiasm.views import Size
-from chiasm.views.cut import cut
 from chiasm.views.hd_tiles import WHITE
 
 

@@ -1,7 +1,7 @@
 from PIL import Image
 
+from chiasm.data.cut import cut
 from chiasm.views import Size
-from chiasm.views.cut import cut
 from chiasm.views.letterbox import Letterbox
 
 

@@ -6,9 +6,9 @@ import torch
 from PIL import Image
 
 from chiasm import parts
+from chiasm.data.cut import cut
 from chiasm.errors import RecipeError
 from chiasm.views import Size
-from chiasm.views.cut import cut
 
 
 def native(**options):

@@ -9,10 +9,10 @@ from PIL import Image
 
 from chiasm import parts
 from chiasm.data.corpus import corpus
+from chiasm.data.cut import cut
 from chiasm.model import Model
 from chiasm.recipe import load_recipe
 from chiasm.views import Size
-from chiasm.views.cut import cut
 
 SIZES = [Size(1, 1), Size(20, 20000), Size(20000, 20), Size(1, 20000), Size(3, 1)]
 SMALL = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,

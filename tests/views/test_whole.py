@@ -6,8 +6,8 @@ import torch
 from PIL import Image
 
 from chiasm import parts
+from chiasm.data.cut import GREY, cut
 from chiasm.views import Size, View
-from chiasm.views.cut import GREY, cut
 
 
 def whole(**options):

@@ -14,7 +14,7 @@ from chiasm.parts import Part
 class Connector(Part, nn.Module, slot="connector"):
     """Interface. Built as `Connector(in_width, out_width, *, options)`.
 
-    Tokens are counted without weights: `tokens` uses plain attributes alone (see `chiasm.outline`).
+    Tokens are counted without weights: `tokens` uses plain attributes alone (see `chiasm.parts.outline`).
 
     masks: `forward` takes also which features are masked (n gh gw) and the vector that stands for them, in place of
         its own `mask_token`.

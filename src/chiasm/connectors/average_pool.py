@@ -1,10 +1,12 @@
+"""Averages over cells, then an MLP."""
+
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from chiasm.bounds import Cells, Depth
 from chiasm.connectors import Connector
+from chiasm.parts.bounds import Cells, Depth
 
 
 class AveragePool(Connector, name="average_pool"):

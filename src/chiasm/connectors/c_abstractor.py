@@ -1,11 +1,13 @@
+"""Honeybee's convolutional abstractor."""
+
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from chiasm.bounds import Cells, Count, Depth, Width
 from chiasm.connectors import Connector
 from chiasm.connectors.learnt import closing_tokens, learnt_positions, prenorm_layer, silu_mlp
+from chiasm.parts.bounds import Cells, Count, Depth, Width
 
 
 class CAbstractor(Connector, name="c_abstractor"):

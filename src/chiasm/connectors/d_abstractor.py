@@ -1,3 +1,5 @@
+"""Honeybee's deformable abstractor, and its attention to reference points."""
+
 from typing import Literal
 
 import torch
@@ -6,10 +8,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from chiasm.bounds import Cells, Count, Depth, Heads, Width
 from chiasm.connectors import Connector
 from chiasm.connectors.learnt import attend, closing_tokens, learnt_positions
 from chiasm.errors import RecipeError
+from chiasm.parts.bounds import Cells, Count, Depth, Heads, Width
 
 ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU}
 

@@ -1,3 +1,5 @@
+"""Patches embedded as tokens, with a class token and positions."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -8,8 +10,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from chiasm.bounds import Cells
 from chiasm.connectors import Connector
+from chiasm.parts.bounds import Cells
 
 FIRST = 2  # the row of the first position, as fairseq counts
 

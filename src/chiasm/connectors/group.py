@@ -9,10 +9,10 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from chiasm.bounds import Count, Depth, Heads, Tokens, Width
 from chiasm.connectors import Connector
 from chiasm.connectors.learnt import attend
 from chiasm.errors import RecipeError
+from chiasm.parts.bounds import Count, Depth, Heads, Tokens, Width
 
 Stages = Field(min_length=1, max_length=16)
 

@@ -1,10 +1,12 @@
+"""Honeybee's MLP, with the order of layers of its checkpoints."""
+
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from chiasm.bounds import Cells, Count, Depth
 from chiasm.connectors import Connector
 from chiasm.connectors.learnt import closing_tokens, learnt_positions, prenorm_layer, silu_mlp
+from chiasm.parts.bounds import Cells, Count, Depth
 
 
 class HoneybeeMLP(Connector, name="honeybee_mlp"):

@@ -1,13 +1,15 @@
+"""Learnt queries that attend to features, as Honeybee compares with."""
+
 import torch
 from einops import rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from chiasm.bounds import Cells, Count, Depth, Epsilon, Heads, Tokens, Width
 from chiasm.connectors import Connector
 from chiasm.connectors.learnt import attend, closing_tokens, learnt_positions
 from chiasm.errors import RecipeError
+from chiasm.parts.bounds import Cells, Count, Depth, Epsilon, Heads, Tokens, Width
 
 
 class HoneybeeResampler(Connector, name="honeybee_resampler"):

@@ -1,13 +1,15 @@
+"""A gated MLP, and a perceiver behind it."""
+
 import torch
 from einops import rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from chiasm.bounds import Depth, Epsilon, Heads, Tokens, Width
 from chiasm.connectors import Connector
 from chiasm.connectors.learnt import attend
 from chiasm.errors import RecipeError
+from chiasm.parts.bounds import Depth, Epsilon, Heads, Tokens, Width
 
 
 class Idefics2Resampler(Connector, name="idefics2_resampler"):

@@ -8,10 +8,10 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from chiasm.bounds import Cells, Depth, Heads, Share, Width
 from chiasm.connectors import Connector
 from chiasm.connectors.selection import Merger, Selector, best, patches_of, strong_positions
 from chiasm.errors import RecipeError
+from chiasm.parts.bounds import Cells, Depth, Heads, Share, Width
 
 
 class LaVITConnector(Connector, name="lavit"):

@@ -1,3 +1,5 @@
+"""One linear layer."""
+
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn

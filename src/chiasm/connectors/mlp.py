@@ -1,11 +1,13 @@
+"""Linear layers with an activation between them."""
+
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from chiasm.activations import Activation
-from chiasm.activations import activation as made
-from chiasm.bounds import Depth
 from chiasm.connectors import Connector
+from chiasm.nn.activations import Activation
+from chiasm.nn.activations import activation as made
+from chiasm.parts.bounds import Depth
 
 
 class MLP(Connector, name="mlp"):

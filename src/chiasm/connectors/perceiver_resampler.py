@@ -1,3 +1,5 @@
+"""Latents that attend to features and to themselves."""
+
 from typing import Literal
 
 import torch
@@ -5,9 +7,9 @@ from einops import rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from chiasm.bounds import Count, Depth, Heads, Tokens, Width
 from chiasm.connectors import Connector
 from chiasm.connectors.learnt import attend
+from chiasm.parts.bounds import Count, Depth, Heads, Tokens, Width
 
 ACTIVATIONS = {"gelu": nn.GELU, "relu": nn.ReLU}
 

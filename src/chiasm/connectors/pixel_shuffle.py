@@ -1,11 +1,13 @@
+"""Blocks of neighbouring features as one token."""
+
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from chiasm.bounds import Cells
 from chiasm.connectors import Connector
 from chiasm.connectors.learnt import RowsAndColumns
 from chiasm.errors import RecipeError
+from chiasm.parts.bounds import Cells
 
 
 class PixelShuffle(Connector, name="pixel_shuffle"):

@@ -1,3 +1,5 @@
+"""Queries in BERT's blocks, with attention to features."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -8,10 +10,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from chiasm.activations import Activation, activation
-from chiasm.bounds import Depth, Epsilon, Heads, Tokens, Width
 from chiasm.connectors import Connector
 from chiasm.errors import RecipeError
+from chiasm.nn.activations import Activation, activation
+from chiasm.parts.bounds import Depth, Epsilon, Heads, Tokens, Width
 
 
 class QFormer(Connector, name="qformer"):

@@ -13,9 +13,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from chiasm.activations import Activation
 from chiasm.connectors.qformer import QFormer, Trunk
-from chiasm.losses import Loss
+from chiasm.nn.activations import Activation
+from chiasm.nn.losses import Loss
 from chiasm.sequence import IGNORE
 
 SMOOTHING = 0.1  # of the labels, for contrast and captions

@@ -7,9 +7,9 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from chiasm.bounds import Depth, Heads, Tokens, Width
 from chiasm.connectors import Connector
 from chiasm.errors import RecipeError
+from chiasm.parts.bounds import Depth, Heads, Tokens, Width
 
 
 class QueryTransformer(Connector, name="query_transformer"):

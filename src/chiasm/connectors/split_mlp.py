@@ -1,11 +1,13 @@
+"""A layer for the features of each of several encoders, then an MLP for all."""
+
 import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from chiasm.bounds import Depth, Width
 from chiasm.connectors import Connector
 from chiasm.errors import RecipeError
+from chiasm.parts.bounds import Depth, Width
 
 
 class SplitMLP(Connector, name="split_mlp"):

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from chiasm.losses import Loss, objective
+from chiasm.nn.losses import Loss, objective
 from chiasm.parts import Part
 
 

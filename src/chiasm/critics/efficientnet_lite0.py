@@ -9,10 +9,10 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from chiasm.bounds import Weight
 from chiasm.critics import Critic
 from chiasm.encoders.efficientnet_lite import EfficientNetLite
-from chiasm.losses import Loss
+from chiasm.nn.losses import Loss
+from chiasm.parts.bounds import Weight
 
 STRIDES = (2, 4, 8, 16)
 

@@ -8,11 +8,11 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
 
-from chiasm.bounds import Batches, Decay, Depth, Weight, Width
 from chiasm.critics import Critic
-from chiasm.indivisible import Indivisible
-from chiasm.losses import Loss
-from chiasm.stepwise import Stepwise
+from chiasm.nn.indivisible import Indivisible
+from chiasm.nn.losses import Loss
+from chiasm.nn.stepwise import Stepwise
+from chiasm.parts.bounds import Batches, Decay, Depth, Weight, Width
 
 MOST_BALANCE = 1e4  # of the balance between the gradients (taming-transformers)
 STEADY = 1e-4

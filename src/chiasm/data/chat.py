@@ -13,13 +13,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from chiasm import safe_json
 from chiasm.data import Source, counts
 from chiasm.data.files import PictureFile
 from chiasm.data.records import MOST_TURNS, RecordReader
 from chiasm.data.references import References
 from chiasm.data.sample import Message, Picture, Sample
 from chiasm.errors import DataError, excerpt
+from chiasm.storage import safe_json
 
 _NAMES = {"assistant": "answer", "document": "document"}
 

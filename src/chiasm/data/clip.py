@@ -9,9 +9,9 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from chiasm.data.cut import cut
 from chiasm.data.sample import Picture
 from chiasm.views import Size, View
-from chiasm.views.cut import cut
 
 
 class Clip(Picture):

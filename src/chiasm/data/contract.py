@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from chiasm.errors import ChiasmError, DataError
-from chiasm.outline import outline
+from chiasm.parts.outline import outline
 from chiasm.views import Size, View
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class CountsTokens(Protocol):
 class Contract:
     """What the data side must know of a model, as plain data that another process can be handed.
 
-    Parts with weights may be given; their outlines are kept (`chiasm.outline`).
+    Parts with weights may be given; their outlines are kept (`chiasm.parts.outline`).
     """
 
     tokenizer: TextTokenizer

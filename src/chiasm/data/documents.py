@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from chiasm.cache import TensorCache
 from chiasm.data.assembly import Assembly
 from chiasm.data.contract import Contract
+from chiasm.data.cut import cut
 from chiasm.data.files import Decoded
 from chiasm.data.sample import Message, Picture, Sample
 from chiasm.errors import DataError
 from chiasm.sequence import Document, Kind, PackedBatch, ReadImages, Slot, WrittenImages
+from chiasm.storage.cache import TensorCache
 from chiasm.views import GREY, View
-from chiasm.views.cut import cut
 
 if TYPE_CHECKING:
     from chiasm.heads import SpanLayout

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from chiasm.generators import Generators
-from chiasm.losses import Loss
+from chiasm.nn.generators import Generators
+from chiasm.nn.losses import Loss
 from chiasm.parts import Part
 
 

@@ -10,8 +10,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from chiasm.errors import RecipeError, reason
-from chiasm.generators import Generators
-from chiasm.losses import Loss
+from chiasm.nn.generators import Generators
+from chiasm.nn.losses import Loss
 
 LATENT = 8  # pixels along the side of a latent
 

@@ -11,7 +11,6 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from chiasm.bounds import Cells, Depth, Heads, Pixels, Positive, Width
 from chiasm.connectors.learnt import attend
 from chiasm.decoders import ImageDecoder
 from chiasm.decoders.diffusion import (
@@ -24,8 +23,9 @@ from chiasm.decoders.diffusion import (
     LatentDiffusion,
 )
 from chiasm.errors import RecipeError
-from chiasm.generators import Generators
-from chiasm.losses import Loss
+from chiasm.nn.generators import Generators
+from chiasm.nn.losses import Loss
+from chiasm.parts.bounds import Cells, Depth, Heads, Pixels, Positive, Width
 from chiasm.tokenizers import ImageTokenizer
 from chiasm.tokenizers.detokenizer import Detokenizer
 from chiasm.tokenizers.lavit import LaVITTokenizer

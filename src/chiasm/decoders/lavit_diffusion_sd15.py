@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from chiasm.bounds import Cells, Depth, Heads, Pixels, Positive, Tokens, Width
 from chiasm.decoders.diffusion import DDIM, EXAMPLE_UNET, SD15_UNET, VAE, Condition
 from chiasm.decoders.lavit_diffusion import CodeDiffusion
+from chiasm.parts.bounds import Cells, Depth, Heads, Pixels, Positive, Tokens, Width
 from chiasm.tokenizers import ImageTokenizer
 
 

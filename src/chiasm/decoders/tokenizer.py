@@ -8,8 +8,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from chiasm.decoders import ImageDecoder
-from chiasm.generators import Generators
-from chiasm.losses import Loss
+from chiasm.nn.generators import Generators
+from chiasm.nn.losses import Loss
 from chiasm.tokenizers import ImageTokenizer
 
 

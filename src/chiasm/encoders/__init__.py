@@ -14,7 +14,7 @@ from chiasm.parts import Part
 class Encoder(Part, nn.Module, slot="encoder"):
     """Interface. Pixels are RGB in [0, 1]; an encoder normalises for itself and keeps the grid.
 
-    Features are counted without weights: `grid` uses plain attributes alone (see `chiasm.outline`).
+    Features are counted without weights: `grid` uses plain attributes alone (see `chiasm.parts.outline`).
 
     width: channels of a feature.
     """

@@ -1,3 +1,5 @@
+"""EfficientNet-Lite 0 to 4, stage by stage."""
+
 from __future__ import annotations
 
 import math
@@ -11,8 +13,8 @@ from torch.nn import functional
 
 from chiasm.encoders import Encoder
 from chiasm.errors import RecipeError
-from chiasm.skeleton import weightless
-from chiasm.weights import find_file, load_into, read_tensors, resolve
+from chiasm.storage.skeleton import weightless
+from chiasm.storage.weights import find_file, load_into, read_tensors, resolve
 
 # Width and depth over lite0's, from tensorflow/tpu, efficientnet/lite/efficientnet_lite_builder.py.
 SCALES = {0: (1.0, 1.0), 1: (1.0, 1.1), 2: (1.1, 1.2)}

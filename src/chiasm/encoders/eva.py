@@ -1,3 +1,5 @@
+"""Vision transformers of the EVA family, with and without rotary positions."""
+
 from typing import Any, Literal
 
 import torch
@@ -6,11 +8,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from chiasm.activations import Activation, activation
-from chiasm.bounds import Depth, Epsilon, Heads, Pixels, Width
 from chiasm.encoders import Encoder
 from chiasm.encoders.preprocessor import OPENAI
 from chiasm.errors import RecipeError
+from chiasm.nn.activations import Activation, activation
+from chiasm.parts.bounds import Depth, Epsilon, Heads, Pixels, Width
 
 THETA = 10000.0  # base of the rotary wavelengths
 

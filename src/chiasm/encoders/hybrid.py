@@ -1,3 +1,5 @@
+"""Several encoders as one: their features joined on channels."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -7,10 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from chiasm.bounds import Pixels
 from chiasm.encoders import Encoder
 from chiasm.encoders.resizing import antialiased
 from chiasm.errors import RecipeError
+from chiasm.parts.bounds import Pixels
 
 
 class Hybrid(Encoder, name="hybrid"):

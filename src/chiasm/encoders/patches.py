@@ -1,12 +1,14 @@
+"""Raw patches of pixels, without any weight."""
+
 from typing import Any
 
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from chiasm.bounds import Pixels
 from chiasm.encoders import Encoder
 from chiasm.errors import RecipeError
+from chiasm.parts.bounds import Pixels
 
 
 class Patches(Encoder, name="patches"):

@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from chiasm import safe_json
 from chiasm.errors import CheckpointError, reason
+from chiasm.storage import safe_json
 
 Colours = tuple[tuple[float, float, float], tuple[float, float, float]]
 # Mean and deviation.

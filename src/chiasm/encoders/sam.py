@@ -1,3 +1,5 @@
+"""SAM's vision transformer: windows, global blocks, relative positions, neck."""
+
 from __future__ import annotations
 
 import re
@@ -9,15 +11,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from chiasm.activations import Activation
-from chiasm.bounds import Cells, Depth, Epsilon, Heads, LayerIndex, Pixels, Width
 from chiasm.encoders import Encoder
 from chiasm.encoders.preprocessor import IMAGENET
 from chiasm.encoders.resizing import antialiased
 from chiasm.encoders.windowed import WindowedBlock
 from chiasm.errors import RecipeError
-from chiasm.skeleton import weightless
-from chiasm.weights import load_into, read_tensors, resolve
+from chiasm.nn.activations import Activation
+from chiasm.parts.bounds import Cells, Depth, Epsilon, Heads, LayerIndex, Pixels, Width
+from chiasm.storage.skeleton import weightless
+from chiasm.storage.weights import load_into, read_tensors, resolve
 
 NECK_EPSILON = 1e-6  # of the neck's LayerNorms
 # Parts of names in Meta's and in transformers' checkpoints, and what they are called here.

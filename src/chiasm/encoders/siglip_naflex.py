@@ -1,3 +1,5 @@
+"""SigLIP 2 at the aspect ratio of the image."""
+
 from __future__ import annotations
 
 from typing import Any, Literal
@@ -7,9 +9,9 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from chiasm.bounds import LayerIndex
 from chiasm.encoders.transformers import Transformers
 from chiasm.errors import RecipeError
+from chiasm.parts.bounds import LayerIndex
 
 
 class NaflexSiglip(Transformers, name="siglip_naflex"):

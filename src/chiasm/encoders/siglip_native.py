@@ -1,3 +1,5 @@
+"""SigLIP at the aspect ratio of the image, as in Idefics2."""
+
 from __future__ import annotations
 
 from typing import Any, Literal
@@ -7,9 +9,9 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from chiasm.bounds import LayerIndex
 from chiasm.encoders.transformers import Transformers
 from chiasm.errors import RecipeError
+from chiasm.parts.bounds import LayerIndex
 
 
 class NativeSiglip(Transformers, name="siglip_native"):

@@ -1,3 +1,5 @@
+"""Any vision model of the transformers library."""
+
 from __future__ import annotations
 
 import inspect
@@ -10,15 +12,15 @@ from einops import rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from chiasm.bounds import LayerIndex
 from chiasm.encoders import Encoder
 from chiasm.encoders.preprocessor import read_preprocessor
 from chiasm.encoders.staged import Stages, built, run, skeleton
 from chiasm.errors import RecipeError
-from chiasm.skeleton import weightless
-from chiasm.transformers_config import as_options, build_config, read_config
-from chiasm.transformers_weights import load_pretrained
-from chiasm.weights import resolve
+from chiasm.parts.bounds import LayerIndex
+from chiasm.storage.skeleton import weightless
+from chiasm.storage.transformers_config import as_options, build_config, read_config
+from chiasm.storage.transformers_weights import load_pretrained
+from chiasm.storage.weights import resolve
 
 FINAL_NORMS = (
     "post_layernorm",

@@ -1,3 +1,5 @@
+"""A small vision transformer that learns from scratch."""
+
 from typing import Any
 
 import torch
@@ -6,10 +8,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from chiasm.bounds import Depth, Heads, Pixels, Positive, Width
 from chiasm.encoders import Encoder
 from chiasm.encoders.resizing import antialiased
 from chiasm.errors import RecipeError
+from chiasm.parts.bounds import Depth, Heads, Pixels, Positive, Width
 
 
 class ViT(Encoder, name="vit"):

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from chiasm.activations import Activation, activation
+from chiasm.nn.activations import Activation, activation
 
 
 class WindowedBlock(nn.Module):

@@ -19,8 +19,8 @@ from chiasm.data.documents import PictureReader, document, prompt_of, writes_pic
 from chiasm.data.sample import Sample
 from chiasm.evaluation.history import training
 from chiasm.evaluation.subject import ModelSubject, expected, pictures_read
+from chiasm.inference.kernels import LINEAR, in_use
 from chiasm.inference.session import Session
-from chiasm.kernels import LINEAR, in_use
 from chiasm.model import Model
 from chiasm.recipe import Recipe
 

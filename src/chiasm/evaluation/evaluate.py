@@ -13,19 +13,21 @@ import torch
 from PIL import Image
 
 from chiasm import parts
-from chiasm.checkpoint import find_checkpoint, load_model, read_json
 from chiasm.data import Source, counts
 from chiasm.data.sample import Sample
-from chiasm.devices import DTYPES
+from chiasm.distribution.devices import DTYPES
 from chiasm.errors import CheckpointError, ChiasmError, RecipeError
 from chiasm.evaluation import experts
 from chiasm.evaluation.cost import cost
 from chiasm.evaluation.report import SAMPLES, numbers, write_report
 from chiasm.evaluation.subject import ModelSubject
 from chiasm.evaluation.tasks import Exam, NotApplicable, check, tasks
-from chiasm.integrity import checksum
-from chiasm.plugins import load_plugins, loaded
+from chiasm.model.checkpoint import load_model
+from chiasm.parts.plugins import load_plugins, loaded
 from chiasm.recipe import Recipe, load_recipe, write_text
+from chiasm.recipe.checkpoints import find_checkpoint
+from chiasm.storage.folders import read_json
+from chiasm.storage.integrity import checksum
 from chiasm.training.metrics import read_metrics
 from chiasm.training.run import date_of
 

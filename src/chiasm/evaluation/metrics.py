@@ -18,7 +18,7 @@ import unicodedata
 from collections.abc import Callable, Sequence
 
 from chiasm.errors import ChiasmError
-from chiasm.registry import Registry
+from chiasm.parts.registry import Registry
 
 Metric = Callable[[str, Sequence[str]], float]
 

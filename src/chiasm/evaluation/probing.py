@@ -13,14 +13,14 @@ from torch import Tensor, nn
 
 from chiasm import parts
 from chiasm.data import Picture, Source
+from chiasm.data.cut import cut
 from chiasm.data.documents import Contract
-from chiasm.devices import fitting
+from chiasm.distribution.devices import fitting
 from chiasm.encoders import Encoder
 from chiasm.evaluation.statistics import clustered, commonest
 from chiasm.evaluation.subject import ModelSubject, expected, pictures_read
 from chiasm.evaluation.tasks import Exam, NotApplicable, Outcome
 from chiasm.model import Model
-from chiasm.views.cut import cut
 
 NAMED = 5  # names of those that are left out
 TOGETHER = 64  # pictures that go through an encoder at once

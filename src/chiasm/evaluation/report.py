@@ -11,12 +11,12 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from chiasm.checkpoint import read_json
 from chiasm.errors import ChiasmError
 from chiasm.evaluation import experts, plots
 from chiasm.evaluation.history import curves
 from chiasm.evaluation.verdict import verdict
 from chiasm.recipe import load_recipe, write_text
+from chiasm.storage.folders import read_json
 from chiasm.training.metrics import read_metrics
 
 SAMPLES = "samples"  # folder of the images of the report

@@ -11,12 +11,12 @@ from PIL import Image
 
 from chiasm.data.documents import PictureReader, document, draw_prompt, prompt_of
 from chiasm.data.sample import Picture, Sample
-from chiasm.devices import fitting
-from chiasm.generators import SEEDS
+from chiasm.distribution.devices import fitting
 from chiasm.inference.answers import Answers
 from chiasm.inference.drawing import decode, draw_images, to_images
 from chiasm.inference.engine import Engine
 from chiasm.model import Model
+from chiasm.nn.generators import SEEDS
 from chiasm.recipe import SamplingOptions
 from chiasm.sequence import Document
 

@@ -14,13 +14,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from chiasm import parts
-from chiasm.checkpoint import load_model
 from chiasm.data import Picture, Source
 from chiasm.data.clip import Clip, clip_pixels, pixels
-from chiasm.devices import fitting
+from chiasm.distribution.devices import fitting
 from chiasm.errors import ChiasmError, RecipeError
 from chiasm.evaluation.fidelity import features, frechet, psnr, ssim, use_of
 from chiasm.model import Model
+from chiasm.model.checkpoint import load_model
 from chiasm.recipe import Recipe, find_recipe, load_recipe
 from chiasm.tokenizers import ImageTokenizer, VideoTokenizer
 from chiasm.training.batches import pictures_of

@@ -8,10 +8,10 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from chiasm.generators import Generators
 from chiasm.heads.drawing import Ask, DrawingState, Writing, finish
 from chiasm.heads.sampling import GREEDY, Sampling
-from chiasm.losses import Loss
+from chiasm.nn.generators import Generators
+from chiasm.nn.losses import Loss
 from chiasm.parts import Part
 from chiasm.tokenizers.spaces import Codes, Refinement
 

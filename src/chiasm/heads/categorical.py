@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from chiasm.generators import Generators
 from chiasm.heads import Alphabet, DrawnValues, Sampling
 from chiasm.heads.sampling import choose, guided
-from chiasm.losses import cross_entropy
+from chiasm.nn.generators import Generators
+from chiasm.nn.losses import cross_entropy
 
 
 class Categorical(Alphabet):

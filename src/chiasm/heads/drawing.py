@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeAlias
 from jaxtyping import Float
 from torch import Tensor
 
-from chiasm.generators import Generators
+from chiasm.nn.generators import Generators
 
 
 class Ask(NamedTuple):

@@ -9,7 +9,6 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from chiasm.generators import Generators
 from chiasm.heads import (
     Alphabet,
     Ask,
@@ -23,6 +22,7 @@ from chiasm.heads import (
     raster,
 )
 from chiasm.heads.spans import at_cells, begun, cell_embedding, check_codes, count_images, doubled
+from chiasm.nn.generators import Generators
 
 
 class OneByOne(Order):

@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from chiasm.devices import widest
+from chiasm.distribution.devices import widest
 from chiasm.errors import ChiasmError
-from chiasm.generators import Generators
+from chiasm.nn.generators import Generators
 
 COLDEST = 1e-30  # temperature that single precision can divide by
 

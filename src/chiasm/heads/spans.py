@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from chiasm.errors import ChiasmError, RecipeError
 from chiasm.heads import Alphabet, DrawingState, Order, Span
-from chiasm.losses import Loss
+from chiasm.nn.losses import Loss
 from chiasm.tokenizers.spaces import Codes
 
 

@@ -15,13 +15,13 @@ from chiasm.data.files import PictureInMemory
 from chiasm.data.references import References
 from chiasm.data.sample import Message, Picture, Sample
 from chiasm.errors import ChiasmError, DataError
-from chiasm.generators import Generators, check_count, seeds_of
 from chiasm.heads import DrawingState, Sampling
 from chiasm.inference.drawing import decode, to_images, write
 from chiasm.inference.engine import Engine
 from chiasm.inference.options import sampling_of
 from chiasm.inference.reading import CodedImage, CodeReader, suffix
 from chiasm.inference.requests import Forget, Keep, Read, Request, Steps
+from chiasm.nn.generators import Generators, check_count, seeds_of
 from chiasm.sequence import Document
 
 if TYPE_CHECKING:

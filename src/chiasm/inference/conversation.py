@@ -11,12 +11,12 @@ from torch import Tensor
 
 from chiasm.data.documents import without_prompt
 from chiasm.data.files import PictureInMemory
-from chiasm.generators import SEEDS, Generators
 from chiasm.heads import DrawingState
 from chiasm.inference.drawing import decode, to_images, write
 from chiasm.inference.reading import CodedImage, CodeReader, same, suffix
 from chiasm.inference.requests import Extend, Forget, Keep, Read, Request, Steps, Wish
 from chiasm.inference.text import WordSampling, choose_words, words_of
+from chiasm.nn.generators import SEEDS, Generators
 from chiasm.sequence import Document, Kind
 
 if TYPE_CHECKING:

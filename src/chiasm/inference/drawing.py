@@ -13,14 +13,14 @@ from torch import Tensor
 
 from chiasm.data.documents import draw_prompt, without_prompt
 from chiasm.data.sample import Message, Sample
-from chiasm.devices import fitting
+from chiasm.distribution.devices import fitting
 from chiasm.errors import ChiasmError, DataError, excerpt
-from chiasm.generators import Generators, check_count, seeds_of
 from chiasm.heads import Ask, DrawingState, Order, Sampling
 from chiasm.inference.engine import Engine
+from chiasm.inference.kernels import in_use
 from chiasm.inference.options import sampling_of
 from chiasm.inference.requests import Extend, Read, Request, Steps, Wish
-from chiasm.kernels import in_use
+from chiasm.nn.generators import Generators, check_count, seeds_of
 from chiasm.sequence import Document, Kind
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from chiasm.data.documents import PictureReader
+from chiasm.inference.kernels import quick_linear
 from chiasm.inference.reading import CodeReader
 from chiasm.inference.requests import Extend, Forget, Keep, Read, Request, Steps, Wish
 from chiasm.inference.session import Session
-from chiasm.kernels import quick_linear
 
 if TYPE_CHECKING:
     from chiasm.model import Model

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from chiasm.data.documents import PictureReader
 from chiasm.data.sample import Picture
-from chiasm.devices import fitting
+from chiasm.distribution.devices import fitting
 from chiasm.inference.requests import Extend
 from chiasm.sequence import Document, Kind, Slot, WrittenImages, pack
 

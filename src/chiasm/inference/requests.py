@@ -28,7 +28,8 @@ class Read:
 class Extend:
     """Append s positions to every row of the request.
 
-    kinds, opens, exposed, coordinates: of each position (see `chiasm.layout.Layout`); coordinates () = zeros.
+    kinds, opens, exposed, coordinates: of each position (see `chiasm.sequence.layout.Layout`); coordinates ()
+        = zeros.
     keep: without it the positions are forgotten once they are read.
     following: how many more positions are known to come, so that memory for them is laid out at once.
     Sent back: the hidden states, `r s d`.

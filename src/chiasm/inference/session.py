@@ -12,8 +12,8 @@ from torch import Tensor
 
 from chiasm.data.documents import PictureReader
 from chiasm.inference.requests import Extend
-from chiasm.layout import AXES, PADDINGS, Layout, leading_padding
 from chiasm.sequence import PADDING, Document, Kind, pack
+from chiasm.sequence.layout import AXES, PADDINGS, Layout, leading_padding
 
 if TYPE_CHECKING:
     from chiasm.model import Model

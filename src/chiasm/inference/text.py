@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from chiasm.generators import WORDS, Generators
 from chiasm.heads.sampling import Sampling, choose
+from chiasm.nn.generators import WORDS, Generators
 from chiasm.sequence import Document, Kind
 
 if TYPE_CHECKING:

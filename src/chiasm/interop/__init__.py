@@ -50,7 +50,7 @@ cannot reach the numbers is listed with its reason; anything else is refused by 
 Optional: `read` (files other than config.json and weights, or a config put together from several), `config`
 (`model` reversed: exports what was never imported), `constants` (values of `Own` tensors from other files of the
 folder), `chat_template`, `remark` (which weights were chosen), `write`. What several families share of
-transformers' towers is in `chiasm.interop.towers`.
+transformers' towers is in `chiasm.interop.shapes.towers`.
 
 ## How its parity cases are replayed
 By functions in the same file, each marked with the system and the beginning of `reference.class`:
@@ -67,14 +67,14 @@ shapes only, `.outputs`. `load` builds from the config and loads as an import do
 builds that part and calls `load_named(module, ours, names, where, prefix="connector.")` with `names.to_ours(...)`.
 With `@replays(..., without_effect={...})` the keys that it reads itself are accounted for as a family's are.
 `model` is a `chiasm.model.Model`, or an `nn.ModuleDict` by slot where there is no language model. Ids and pixels go
-through our documents and batches by `chiasm.interop.replay`; pixels that a case holds normalised are given back to
-[0, 1] there (`unnormalised`), because our encoders normalise for themselves. Tables are answered, all rows, by a
-function marked `@replays_table(system)`. Try: `chiasm verify parity/honeybee`.
+through our documents and batches by `chiasm.interop.parity.replay`; pixels that a case holds normalised are given
+back to [0, 1] there (`unnormalised`), because our encoders normalise for themselves. Tables are answered, all rows,
+by a function marked `@replays_table(system)`. Try: `chiasm verify parity/honeybee`.
 """
 
 from chiasm.interop.convert import export_checkpoint, import_checkpoint, load, load_named
 from chiasm.interop.family import Family, Folder, Original, all_families, find_family, recognise
-from chiasm.interop.verify import Result, replays, replays_table, summary, verify
+from chiasm.interop.parity.verify import Result, replays, replays_table, summary, verify
 
 __all__ = [
     "Family",

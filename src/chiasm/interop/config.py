@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from chiasm.errors import CheckpointError
-from chiasm.transformers_config import BOOKKEEPING
+from chiasm.storage.transformers_config import BOOKKEEPING
 
 SHOWN = 8  # keys in an error before it only counts
 REQUIRED: Any = object()

@@ -14,27 +14,20 @@ import torch
 from torch import Tensor, nn
 
 from chiasm import parts
-from chiasm.checkpoint import (
-    find_checkpoint,
-    read_json,
-    read_parts,
-    read_weights,
-    whole_folder,
-    write_json,
-    write_model,
-    write_tensors,
-)
 from chiasm.errors import CheckpointError
-from chiasm.integrity import check_seal, seal
 from chiasm.interop.family import Family, Folder, Original, find_family, reading_config, recognise
 from chiasm.interop.mapping import NameMap, some
-from chiasm.interop.preparation import check_colours, check_preprocessor
+from chiasm.interop.shapes.preparation import check_colours, check_preprocessor
 from chiasm.language.text import DRAW, PLAIN_TEMPLATE
 from chiasm.language.tokenizer_folder import JINJA, Templates, folder_template, stop_ids, write_template
+from chiasm.model.checkpoint import write_model
 from chiasm.recipe import Recipe, load_recipe
-from chiasm.slots import as_written
-from chiasm.start import targets_alone
-from chiasm.weights import load_into, read_tensors
+from chiasm.recipe.checkpoints import find_checkpoint, read_parts, read_weights
+from chiasm.recipe.slots import as_written
+from chiasm.recipe.start import targets_alone
+from chiasm.storage.folders import read_json, whole_folder, write_json, write_tensors
+from chiasm.storage.integrity import check_seal, seal
+from chiasm.storage.weights import load_into, read_tensors
 
 # Kept with the model, so that an export restores what was imported.
 ORIGIN = Path("origin/origin.json")

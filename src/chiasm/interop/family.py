@@ -11,12 +11,12 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from chiasm import safe_json, safe_yaml
 from chiasm.errors import CheckpointError, RecipeError, excerpt, reason
 from chiasm.interop.config import Config, plain, refuse_unread
 from chiasm.interop.mapping import NameMap
-from chiasm.registry import Registry
-from chiasm.weights import read_choice
+from chiasm.parts.registry import Registry
+from chiasm.storage import safe_json, safe_yaml
+from chiasm.storage.weights import read_choice
 
 _registry: Registry[type[Family]] = Registry("checkpoint family", "chiasm.interop.families", CheckpointError)
 
@@ -229,7 +229,7 @@ class Family:
 
     def write(self, original: Original, folder: Path) -> None:
         """Write the files; the default is config.json and model.safetensors."""
-        from chiasm.checkpoint import write_json, write_tensors
+        from chiasm.storage.folders import write_json, write_tensors
 
         write_json(folder / "config.json", original.config)
         write_tensors(folder / "model.safetensors", original.tensors)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from chiasm import parts
-from chiasm.checkpoint import find_checkpoint, load_model, whole_folder, write_model
 from chiasm.errors import CheckpointError
-from chiasm.integrity import seal
+from chiasm.model.checkpoint import load_model, write_model
+from chiasm.model.start import keep_origin
 from chiasm.recipe import load_recipe
-from chiasm.start import keep_origin
+from chiasm.recipe.checkpoints import find_checkpoint
+from chiasm.storage.folders import whole_folder
+from chiasm.storage.integrity import seal
 
 
 def merge_checkpoint(folder: str | Path, destination: str | Path) -> Path:

@@ -8,13 +8,13 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from chiasm.errors import RecipeError
-from chiasm.layout import attending
 from chiasm.parts import Part
+from chiasm.sequence.layout import attending
 
 if TYPE_CHECKING:
     from chiasm.language.text import TextTokenizer
-    from chiasm.layout import Layout
     from chiasm.sequence import PackedBatch
+    from chiasm.sequence.layout import Layout
 
 
 class Language(Part, nn.Module, slot="language"):

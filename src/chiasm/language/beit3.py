@@ -12,14 +12,14 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from chiasm.attention import attend
-from chiasm.bounds import Depth, Epsilon, Heads, Times, Tokens, Vocabulary, Width
 from chiasm.errors import RecipeError
 from chiasm.language import Language
 from chiasm.language.key_values import KeyValues
 from chiasm.language.text import TextTokenizer
-from chiasm.layout import Layout
+from chiasm.parts.bounds import Depth, Epsilon, Heads, Times, Tokens, Vocabulary, Width
 from chiasm.sequence import Kind
+from chiasm.sequence.attention import attend
+from chiasm.sequence.layout import Layout
 
 FIRST = 2  # the row of the first position, as fairseq counts
 GROUPS: Any = (("text",), ("read", "written"))

@@ -13,18 +13,18 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, DynamicCache
 
-from chiasm.attention import NAME
-from chiasm.bounds import Times, Vocabulary
 from chiasm.errors import CheckpointError, RecipeError, reason
 from chiasm.language import Language, dynamic_cache
 from chiasm.language import chameleon as _chameleon  # noqa: F401 - makes it known to transformers
 from chiasm.language.documents_apart import check_attention, check_positions
 from chiasm.language.logits import adjusted, check_logits
 from chiasm.language.text import DRAW, Empty, TextTokenizer
-from chiasm.layout import Layout
-from chiasm.skeleton import weightless
-from chiasm.transformers_config import as_options, build_config, read_config
-from chiasm.transformers_weights import load_pretrained
+from chiasm.parts.bounds import Times, Vocabulary
+from chiasm.sequence.attention import NAME
+from chiasm.sequence.layout import Layout
+from chiasm.storage.skeleton import weightless
+from chiasm.storage.transformers_config import as_options, build_config, read_config
+from chiasm.storage.transformers_weights import load_pretrained
 
 # Buffers of older checkpoints that hold no weights: causal masks, and frequencies that follow from the config.
 MASKS = re.compile(r"(attn|attention)\.(masked_)?bias$|rotary_emb\.inv_freq$")
@@ -219,7 +219,7 @@ def _load(folder: Path) -> Any:
 def _folder(checkpoint: str) -> Path:
     """The folder of a checkpoint in transformers' layout."""
     from chiasm.language.gguf import dequantized
-    from chiasm.weights import find_file, resolve
+    from chiasm.storage.weights import find_file, resolve
 
     path = resolve(checkpoint)
     if path.is_dir() and (path / "config.json").is_file():

@@ -7,10 +7,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from chiasm.cache import default_folder
 from chiasm.errors import CheckpointError, reason
-from chiasm.skeleton import weightless
-from chiasm.weights import load_into
+from chiasm.storage.cache import default_folder
+from chiasm.storage.skeleton import weightless
+from chiasm.storage.weights import load_into
 
 
 def dequantized(path: Path) -> Path:

@@ -7,10 +7,10 @@ from jaxtyping import Bool, Complex, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from chiasm.attention import attend
 from chiasm.errors import RecipeError
 from chiasm.language.key_values import KeyValues
-from chiasm.layout import Layout
+from chiasm.sequence.attention import attend
+from chiasm.sequence.layout import Layout
 
 Turns = Complex[Tensor, "b t p"]  # of the pairs of a head's channels; 0 where a position is without a place
 

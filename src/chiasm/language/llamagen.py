@@ -10,13 +10,13 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from chiasm.bounds import Count, Depth, Epsilon, Heads, Positive, Share, Tokens, Vocabulary, Width
 from chiasm.language import Language
 from chiasm.language.key_values import KeyValues
 from chiasm.language.llama_block import GridRotation, LlamaBlock, Turns, initialise
 from chiasm.language.text import DRAW, TextTokenizer
-from chiasm.layout import Layout
+from chiasm.parts.bounds import Count, Depth, Epsilon, Heads, Positive, Share, Tokens, Vocabulary, Width
 from chiasm.sequence import Kind
+from chiasm.sequence.layout import Layout
 
 
 class GridLlama(Language):

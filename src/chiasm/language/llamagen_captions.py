@@ -10,7 +10,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForTextEncoding
 
-from chiasm.bounds import (
+from chiasm.errors import CheckpointError, ChiasmError, DataError, RecipeError, reason
+from chiasm.language.llama_block import initialise
+from chiasm.language.llamagen import GridLlama
+from chiasm.language.text import PLAIN_TEMPLATE, TextTokenizer
+from chiasm.parts.bounds import (
     Count,
     Depth,
     Epsilon,
@@ -22,13 +26,9 @@ from chiasm.bounds import (
     Width,
     WidthOrZero,
 )
-from chiasm.errors import CheckpointError, ChiasmError, DataError, RecipeError, reason
-from chiasm.language.llama_block import initialise
-from chiasm.language.llamagen import GridLlama
-from chiasm.language.text import PLAIN_TEMPLATE, TextTokenizer
 from chiasm.sequence import Kind, PackedBatch
-from chiasm.skeleton import weightless
-from chiasm.transformers_config import build_config
+from chiasm.storage.skeleton import weightless
+from chiasm.storage.transformers_config import build_config
 
 # What a caption is to the text encoder: its words and the end marker.
 CAPTION_TEMPLATE = (

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.mpt import modeling_mpt
 
-from chiasm.attention import attend
 from chiasm.errors import RecipeError
-from chiasm.layout import Layout
+from chiasm.sequence.attention import attend
+from chiasm.sequence.layout import Layout
 
 # What the original's code can do and transformers' has not; anything else would be left out without a word.
 ONLY: dict[str, tuple[Any, ...]] = {

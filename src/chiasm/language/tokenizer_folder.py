@@ -12,8 +12,8 @@ from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from chiasm import safe_json
 from chiasm.errors import CheckpointError, reason
+from chiasm.storage import safe_json
 
 SETTINGS = "generation_config.json"
 JINJA, NAMED = "chat_template.jinja", "additional_chat_templates"

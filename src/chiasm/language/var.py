@@ -12,14 +12,14 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from chiasm.attention import attend
-from chiasm.bounds import Depth, Epsilon, Heads, Tokens, Vocabulary, Width, WidthOrZero
 from chiasm.errors import DataError, RecipeError
 from chiasm.language import Language
 from chiasm.language.conditions import ConditionedCache, Conditions, conditions
 from chiasm.language.text import DRAW, TextTokenizer
-from chiasm.layout import Layout
+from chiasm.parts.bounds import Depth, Epsilon, Heads, Tokens, Vocabulary, Width, WidthOrZero
 from chiasm.sequence import Kind
+from chiasm.sequence.attention import attend
+from chiasm.sequence.layout import Layout
 
 SHARPEST = math.log(100)  # of attention by direction; the original's bound
 GATES = 1e-3  # how open a new block's gates are, of their usual size; the original's `alng`

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from chiasm.losses import Loss
+from chiasm.nn.losses import Loss
 from chiasm.objectives.health import effective_rank, spread
 from chiasm.parts import Part
 from chiasm.views import Size

@@ -1,3 +1,5 @@
+"""Images and texts matched by a softmax over the batch."""
+
 from __future__ import annotations
 
 import math
@@ -8,10 +10,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from chiasm.bounds import Depth, Heads, Positive, Tokens, Width
 from chiasm.model import Model
 from chiasm.objectives import Setting
 from chiasm.objectives.two_towers import TextTower, TwoTowers
+from chiasm.parts.bounds import Depth, Heads, Positive, Tokens, Width
 
 SHARPEST = 100.0  # what the temperature may multiply cosines by (CLIP, section 2.5)
 

@@ -1,3 +1,5 @@
+"""Features of a teacher, learnt patch by patch."""
+
 from __future__ import annotations
 
 from typing import Any, ClassVar
@@ -8,11 +10,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from chiasm.bounds import Positive
 from chiasm.encoders import Encoder
-from chiasm.losses import Loss
 from chiasm.model import Model
+from chiasm.nn.losses import Loss
 from chiasm.objectives import Described, Fixed, Objective, Setting
+from chiasm.parts.bounds import Positive
 
 
 class FeatureDistillation(Objective, name="feature_distillation"):

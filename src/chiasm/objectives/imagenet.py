@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from chiasm.encoders.efficientnet_lite import EfficientNetLite, FrozenNorm, SameConv
-from chiasm.skeleton import weightless
-from chiasm.weights import find_file, load_into, read_tensors, resolve
+from chiasm.storage.skeleton import weightless
+from chiasm.storage.weights import find_file, load_into, read_tensors, resolve
 
 CLASSES = 1000
 

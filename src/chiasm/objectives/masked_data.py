@@ -1,3 +1,5 @@
+"""Masked patches and words, predicted."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -9,16 +11,16 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from chiasm.bounds import Cells, Share, Tokens
 from chiasm.errors import RecipeError
-from chiasm.indivisible import Indivisible
-from chiasm.layout import Layout
-from chiasm.losses import Loss, cross_entropy
 from chiasm.model import Model
+from chiasm.nn.indivisible import Indivisible
+from chiasm.nn.losses import Loss, cross_entropy
 from chiasm.objectives import Described, Objective, Setting
 from chiasm.objectives.block_masks import block_masks
 from chiasm.objectives.masked_words import Hidden, MaskedWords
+from chiasm.parts.bounds import Cells, Share, Tokens
 from chiasm.sequence import PADDING, Kind
+from chiasm.sequence.layout import Layout
 from chiasm.tokenizers import ImageTokenizer
 
 GREY = 0.5  # of a masked patch, before an encoder

@@ -1,3 +1,5 @@
+"""Pixels of masked patches, predicted."""
+
 from __future__ import annotations
 
 from typing import Any, ClassVar
@@ -7,12 +9,12 @@ from einops import rearrange, reduce, repeat
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from chiasm.bounds import Depth, Heads, Share, Width
 from chiasm.encoders.vit import ViTBlock
 from chiasm.errors import RecipeError
-from chiasm.losses import Loss
 from chiasm.model import Model
+from chiasm.nn.losses import Loss
 from chiasm.objectives import Described, Objective, Setting
+from chiasm.parts.bounds import Depth, Heads, Share, Width
 
 EPSILON = 1e-6  # of the variance of a patch
 

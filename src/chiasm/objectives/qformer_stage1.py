@@ -1,3 +1,5 @@
+"""Contrastive, matching and captioning losses of a Q-Former."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -8,14 +10,14 @@ from einops import rearrange, reduce
 from jaxtyping import Int
 from torch import Tensor
 
-from chiasm.bounds import Tokens, Width
 from chiasm.connectors.qformer import QFormer
 from chiasm.connectors.qformer_stage1 import Stage1
 from chiasm.errors import RecipeError
-from chiasm.indivisible import Indivisible
-from chiasm.losses import Loss
 from chiasm.model import Model
+from chiasm.nn.indivisible import Indivisible
+from chiasm.nn.losses import Loss
 from chiasm.objectives import Described, Objective, Setting
+from chiasm.parts.bounds import Tokens, Width
 
 WATCHED = 16  # images of a batch whose queries the health figures are computed from
 SHARPEST, FLATTEST = 0.001, 0.5  # between which the temperature stays, as in LAVIS

@@ -1,3 +1,5 @@
+"""Crops of an image, and a slow copy as their teacher."""
+
 from __future__ import annotations
 
 import copy
@@ -10,13 +12,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from chiasm.bounds import Count, Decay, Pixels, Positive, Share, Weight, Width
-from chiasm.collective import over_all_ranks
+from chiasm.distribution.collective import over_all_ranks
 from chiasm.encoders import Encoder
-from chiasm.losses import Loss
 from chiasm.model import Model
+from chiasm.nn.losses import Loss
 from chiasm.objectives import Described, Fixed, Objective, Setting
 from chiasm.objectives.crops import random_crops, recoloured
+from chiasm.parts.bounds import Count, Decay, Pixels, Positive, Share, Weight, Width
 from chiasm.views import Size
 
 LEAST_INFORMATION = 0.01  # of the greatest possible mutual information of teacher outputs and images

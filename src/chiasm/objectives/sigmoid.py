@@ -1,3 +1,5 @@
+"""Images and texts matched pair by pair."""
+
 from __future__ import annotations
 
 import math
@@ -8,9 +10,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from chiasm.bounds import Depth, Heads, Positive, Tokens, Width
 from chiasm.objectives import Setting
 from chiasm.objectives.two_towers import TextTower, TwoTowers
+from chiasm.parts.bounds import Depth, Heads, Positive, Tokens, Width
 
 
 class Sigmoid(TwoTowers, name="sigmoid"):

@@ -1,3 +1,5 @@
+"""Labels, and the labels of a teacher."""
+
 from __future__ import annotations
 
 from typing import ClassVar, Literal
@@ -7,12 +9,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from chiasm.bounds import Share
 from chiasm.errors import RecipeError
-from chiasm.losses import Loss
 from chiasm.model import Model
+from chiasm.nn.losses import Loss
 from chiasm.objectives import Described, Fixed, Objective, Setting
 from chiasm.objectives.imagenet import CLASSES, ImageNetClassifier
+from chiasm.parts.bounds import Share
 
 MOST_LABELS = 100_000  # more are captions, not labels
 

@@ -12,13 +12,13 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from chiasm.collective import gathered
+from chiasm.distribution.collective import gathered
 from chiasm.encoders.vit import ViTBlock
 from chiasm.errors import RecipeError
-from chiasm.indivisible import Indivisible
 from chiasm.language.text import TextTokenizer
-from chiasm.losses import Loss
 from chiasm.model import Model
+from chiasm.nn.indivisible import Indivisible
+from chiasm.nn.losses import Loss
 from chiasm.objectives import Described, Objective, Setting
 
 

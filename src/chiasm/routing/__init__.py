@@ -2,7 +2,7 @@
 
 A routing part attaches itself to modules of any language model by hooks, so that the language model's own
 code and parameter names stay as they are. What stands at the positions those modules find by
-`chiasm.layout.current_layout`.
+`chiasm.sequence.layout.current_layout`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from chiasm.losses import Loss
+from chiasm.nn.losses import Loss
 from chiasm.parts import Part
 
 

@@ -10,9 +10,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from chiasm.errors import RecipeError
-from chiasm.kinds import KINDS, KindName
-from chiasm.layout import current_layout
 from chiasm.routing.blocks import original, replace
+from chiasm.sequence.kinds import KINDS, KindName
+from chiasm.sequence.layout import current_layout
 
 Groups = tuple[tuple[KindName, ...], ...]
 

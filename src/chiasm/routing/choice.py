@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from chiasm.collective import over_all_ranks
+from chiasm.distribution.collective import over_all_ranks
 
 
 @dataclass(frozen=True)

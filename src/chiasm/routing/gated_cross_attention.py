@@ -1,3 +1,5 @@
+"""Blocks of cross-attention to images before layers of the language model."""
+
 from __future__ import annotations
 
 from typing import Any, Literal
@@ -8,11 +10,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from chiasm.bounds import Depth, Heads, Width
-from chiasm.cross_attended import CrossAttended
 from chiasm.errors import RecipeError
-from chiasm.layout import current_layout
+from chiasm.parts.bounds import Depth, Heads, Width
 from chiasm.routing import Routing
+from chiasm.sequence.cross_attended import CrossAttended
+from chiasm.sequence.layout import current_layout
 
 
 class GatedCrossAttention(Routing, name="gated_cross_attention"):

@@ -1,3 +1,5 @@
+"""Low-rank updates for all tokens."""
+
 from __future__ import annotations
 
 import math
@@ -10,8 +12,8 @@ from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
 from transformers.pytorch_utils import Conv1D
 
-from chiasm.bounds import Positive, Width
 from chiasm.errors import RecipeError
+from chiasm.parts.bounds import Positive, Width
 from chiasm.routing import Routing
 
 Layer = nn.Linear | Conv1D  # GPT-2 writes its linear layers as Conv1D, with the weight transposed

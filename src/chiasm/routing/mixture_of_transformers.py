@@ -1,11 +1,13 @@
+"""Weights of its own for each kind of token."""
+
 from __future__ import annotations
 
 from torch import nn
 
-from chiasm.kinds import KindName
 from chiasm.routing import Routing
 from chiasm.routing.blocks import stack_of
 from chiasm.routing.by_kind import attach, groups_of
+from chiasm.sequence.kinds import KindName
 
 
 class MixtureOfTransformers(Routing, name="mixture_of_transformers"):

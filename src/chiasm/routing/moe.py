@@ -1,3 +1,5 @@
+"""Sparse experts, the choice among them and its balance."""
+
 from __future__ import annotations
 
 import copy
@@ -9,15 +11,15 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from chiasm.bounds import Count, Heads, Positive, Weight
 from chiasm.errors import RecipeError
-from chiasm.indivisible import Indivisible
-from chiasm.kinds import KINDS
-from chiasm.layout import current_layout
-from chiasm.losses import Loss
+from chiasm.nn.indivisible import Indivisible
+from chiasm.nn.losses import Loss
+from chiasm.parts.bounds import Count, Heads, Positive, Weight
 from chiasm.routing import Routing
 from chiasm.routing.blocks import feed_forwards, original, replace, width_of
 from chiasm.routing.choice import Choice, choose, gumbel
+from chiasm.sequence.kinds import KINDS
+from chiasm.sequence.layout import current_layout
 
 
 class MoE(Routing, Indivisible, name="moe"):

@@ -1,11 +1,13 @@
+"""Feed-forward networks of their own for images."""
+
 from __future__ import annotations
 
 from torch import nn
 
-from chiasm.kinds import KindName
 from chiasm.routing import Routing
 from chiasm.routing.blocks import feed_forwards
 from chiasm.routing.by_kind import attach, groups_of
+from chiasm.sequence.kinds import KindName
 
 
 class Multiway(Routing, name="multiway"):

@@ -1,3 +1,5 @@
+"""Low-rank updates for some kinds of tokens."""
+
 from __future__ import annotations
 
 from typing import Any, Literal
@@ -6,12 +8,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from chiasm.bounds import Positive, Share, Width
 from chiasm.errors import RecipeError
-from chiasm.kinds import KindName
-from chiasm.layout import current_layout
+from chiasm.parts.bounds import Positive, Share, Width
 from chiasm.routing import Routing
 from chiasm.routing.lora import Layer, LowRank, chosen
+from chiasm.sequence.kinds import KindName
+from chiasm.sequence.layout import current_layout
 
 
 class PartialLoRA(Routing, name="partial_lora"):

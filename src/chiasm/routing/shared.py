@@ -1,3 +1,5 @@
+"""The same weights for all tokens."""
+
 from torch import nn
 
 from chiasm.routing import Routing

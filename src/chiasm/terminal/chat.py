@@ -11,13 +11,13 @@ from PIL.Image import Image
 from rich.console import Console
 from rich.text import Text
 
-from chiasm.checkpoint import load_model
 from chiasm.conversation import Reply, Turn, as_messages
 from chiasm.data import Message
 from chiasm.data.files import PictureInMemory
 from chiasm.data.references import path_items
 from chiasm.errors import ChiasmError
 from chiasm.model import Model
+from chiasm.model.checkpoint import load_model
 from chiasm.terminal.console import console as standard_console
 from chiasm.terminal.console import fail
 from chiasm.terminal.pictures import preview, save_picture

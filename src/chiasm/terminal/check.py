@@ -10,6 +10,7 @@ from rich.text import Text
 from chiasm.data import Sample, Source, counts
 from chiasm.data.corpus import corpus
 from chiasm.data.documents import document
+from chiasm.distribution.processes import Ranks
 from chiasm.errors import DataError
 from chiasm.evaluation.tasks import check as check_evaluation
 from chiasm.language.text import TextTokenizer
@@ -18,7 +19,6 @@ from chiasm.recipe import Recipe
 from chiasm.sequence import Document, Kind
 from chiasm.terminal.console import console, say
 from chiasm.training.batches import describe
-from chiasm.training.distribution import Ranks
 from chiasm.training.train import build_sources
 from chiasm.training.usable import skipped, unusable
 

@@ -20,7 +20,7 @@ from chiasm.evaluation.tasks import check as check_evaluation
 from chiasm.model import Model
 from chiasm.recipe import Recipe, Stage
 from chiasm.sequence import PADDING, Document, Kind, pack
-from chiasm.skeleton import ShapesAlone, without_weights
+from chiasm.storage.skeleton import ShapesAlone, without_weights
 from chiasm.terminal.console import console, say
 from chiasm.training.batches import DescribedBatches
 from chiasm.training.optimiser import learning

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from chiasm.errors import RecipeError
-from chiasm.losses import Loss
+from chiasm.nn.losses import Loss
 from chiasm.parts import Part
 from chiasm.tokenizers.spaces import Codes, Refinement
 

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from chiasm.critics import Critic, criticised
 from chiasm.errors import ChiasmError, RecipeError
-from chiasm.losses import Loss
-from chiasm.stepwise import Stepwise
+from chiasm.nn.losses import Loss
+from chiasm.nn.stepwise import Stepwise
 from chiasm.tokenizers import ImageTokenizer, VideoTokenizer
 from chiasm.tokenizers.quantizers import Quantized, Quantizer
 

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from chiasm.losses import Loss
+from chiasm.nn.losses import Loss
 
 MEAN_USE = "the entropy of the codes' mean use is that of a whole batch; set the image tokenizer's entropy: 0"
 SHARPNESS = (

@@ -9,7 +9,6 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from chiasm.bounds import Batches, CodebookSize, Count, Decay, Depth, Heads, Pixels, Share, Weight, Width
 from chiasm.connectors.selection import (
     Merger,
     Selector,
@@ -23,8 +22,20 @@ from chiasm.connectors.selection import (
 )
 from chiasm.encoders import Encoder
 from chiasm.errors import ChiasmError, RecipeError
-from chiasm.losses import Loss
-from chiasm.stepwise import Stepwise
+from chiasm.nn.losses import Loss
+from chiasm.nn.stepwise import Stepwise
+from chiasm.parts.bounds import (
+    Batches,
+    CodebookSize,
+    Count,
+    Decay,
+    Depth,
+    Heads,
+    Pixels,
+    Share,
+    Weight,
+    Width,
+)
 from chiasm.tokenizers import ImageTokenizer
 from chiasm.tokenizers.detokenizer import Detokenizer
 from chiasm.tokenizers.moving_average import VectorQuantizer

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from chiasm.losses import Loss
+from chiasm.nn.losses import Loss
 from chiasm.tokenizers.quantizers import Quantized, Quantizer
 
 

@@ -16,8 +16,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from chiasm.collective import of_all_ranks, of_first_rank, over_all_ranks
-from chiasm.stepwise import Stepwise
+from chiasm.distribution.collective import of_all_ranks, of_first_rank, over_all_ranks
+from chiasm.nn.stepwise import Stepwise
 
 _CLUSTER_ROUNDS = 10
 _LOOKUP_ELEMENTS = 2**24  # distances held at once: 64 MiB in fp32

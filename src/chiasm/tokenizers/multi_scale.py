@@ -12,7 +12,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from chiasm.bounds import (
+from chiasm.critics import Critic
+from chiasm.errors import RecipeError
+from chiasm.nn.losses import Loss
+from chiasm.parts.bounds import (
     Batches,
     CodebookSize,
     Count,
@@ -24,9 +27,6 @@ from chiasm.bounds import (
     Weight,
     Width,
 )
-from chiasm.critics import Critic
-from chiasm.errors import RecipeError
-from chiasm.losses import Loss
 from chiasm.tokenizers import join_scales, split_scales
 from chiasm.tokenizers.convolutional import nearest
 from chiasm.tokenizers.quantizers import Quantized, Quantizer

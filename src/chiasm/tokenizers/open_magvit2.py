@@ -8,8 +8,8 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from chiasm.bounds import Depth, Multipliers, Pixels, Width
 from chiasm.critics import Critic
+from chiasm.parts.bounds import Depth, Multipliers, Pixels, Width
 from chiasm.tokenizers.autoencoder import QuantizedAutoencoder
 from chiasm.tokenizers.magvit import MagvitDecoder, MagvitEncoder, flat
 from chiasm.tokenizers.quantizers import Quantizer

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from chiasm.errors import RecipeError
-from chiasm.losses import Loss
+from chiasm.nn.losses import Loss
 from chiasm.tokenizers.vq import GROUPS, ResidualBlock, Unfold, foreground_weight
 
 COARSE = 4  # pixels along the side of a patch that the last layer may paint at once

@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from chiasm.collective import of_all_ranks, of_first_rank, over_all_ranks
-from chiasm.stepwise import Stepwise
+from chiasm.distribution.collective import of_all_ranks, of_first_rank, over_all_ranks
+from chiasm.nn.stepwise import Stepwise
 from chiasm.tokenizers.moving_average import in_order
 
 

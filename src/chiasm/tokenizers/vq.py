@@ -12,10 +12,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from chiasm.bounds import Batches, CodebookSize, Decay, Depth, Pixels, Weight, Width
 from chiasm.critics import Critic, criticised
 from chiasm.errors import ChiasmError, RecipeError
-from chiasm.losses import Loss
+from chiasm.nn.losses import Loss
+from chiasm.parts.bounds import Batches, CodebookSize, Decay, Depth, Pixels, Weight, Width
 from chiasm.tokenizers import ImageTokenizer
 from chiasm.tokenizers.moving_average import VectorQuantizer
 

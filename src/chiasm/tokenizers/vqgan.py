@@ -9,10 +9,20 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from chiasm.bounds import Count, Depth, Kernel, Multiplier, Multipliers, Pixels, Weight, Width, WidthOrZero
 from chiasm.critics import Critic
 from chiasm.errors import RecipeError
-from chiasm.losses import Loss
+from chiasm.nn.losses import Loss
+from chiasm.parts.bounds import (
+    Count,
+    Depth,
+    Kernel,
+    Multiplier,
+    Multipliers,
+    Pixels,
+    Weight,
+    Width,
+    WidthOrZero,
+)
 from chiasm.tokenizers.autoencoder import QuantizedAutoencoder
 from chiasm.tokenizers.convolutional import ConvDecoder, ConvEncoder
 from chiasm.tokenizers.quantizers import Quantizer

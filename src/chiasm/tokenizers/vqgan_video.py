@@ -11,9 +11,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from chiasm.bounds import Cells, Count, Depth, Heads, Multipliers, Pixels, Width
 from chiasm.critics import Critic
 from chiasm.errors import RecipeError
+from chiasm.parts.bounds import Cells, Count, Depth, Heads, Multipliers, Pixels, Width
 from chiasm.tokenizers.autoencoder import VideoAutoencoder
 from chiasm.tokenizers.convolutional import ConvDecoder, ConvEncoder, norm
 from chiasm.tokenizers.quantizers import Quantizer

@@ -9,9 +9,9 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from chiasm.bounds import Batches, CodebookSize, Decay, Depth, Pixels, Weight, Width
 from chiasm.errors import ChiasmError, RecipeError
-from chiasm.losses import Loss
+from chiasm.nn.losses import Loss
+from chiasm.parts.bounds import Batches, CodebookSize, Decay, Depth, Pixels, Weight, Width
 from chiasm.tokenizers import ImageTokenizer, join_scales, split_scales
 from chiasm.tokenizers.moving_average import NearestCodes, VectorQuantizer
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from chiasm.data import Picture, Sample, Source
 from chiasm.data.clip import Clip, clip_pixels, pixels
+from chiasm.data.cut import cut
 from chiasm.data.documents import Contract, PictureReader, document, reads_picture, writes_picture
 from chiasm.decoders import ImageDecoder
 from chiasm.errors import DataError
@@ -20,7 +21,6 @@ from chiasm.sequence import Document, PackedBatch, Packer, Slot
 from chiasm.tokenizers import ImageTokenizer, VideoTokenizer
 from chiasm.training.mixture import Item, LeftOut, Mixture, Origin, chance
 from chiasm.views import Size, View
-from chiasm.views.cut import cut
 
 Result = TypeVar("Result")
 Packed = tuple[PackedBatch, list[tuple[int, Slot]]]

@@ -20,13 +20,13 @@ from rich.console import Console
 from torch import Tensor
 
 from chiasm.data import Source
+from chiasm.distribution.processes import Ranks
 from chiasm.errors import ChiasmError
 from chiasm.model import Model
 from chiasm.objectives import Described
 from chiasm.recipe import Recipe, Stage
 from chiasm.sequence import PackedBatch
 from chiasm.training.batches import DescribedBatches, PictureBatches
-from chiasm.training.distribution import Ranks
 from chiasm.training.feed import Feed, usual_workers
 from chiasm.training.metrics import Metrics
 from chiasm.training.mixture import number, without_use

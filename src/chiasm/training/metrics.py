@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from chiasm import safe_json
 from chiasm.errors import CheckpointError
+from chiasm.storage import safe_json
 
 # What the report reads of each line.
 _KINDS: dict[str, Any] = {"stage": str, "step": int, "seconds": int | float, "losses": dict}

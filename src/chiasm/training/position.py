@@ -10,8 +10,8 @@ from typing import Annotated, Any
 from pydantic import Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
-from chiasm.checkpoint import read_json
 from chiasm.errors import CheckpointError
+from chiasm.storage.folders import read_json
 from chiasm.training.mixture import LeftOut
 
 Natural = Annotated[int, Field(ge=0)]

@@ -15,19 +15,19 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
-from chiasm.cache import TensorCache, default_folder, fingerprint
 from chiasm.data import Picture, Sample, Source
+from chiasm.data.cut import cut
 from chiasm.data.documents import Contract, PictureReader, view_key
+from chiasm.distribution.processes import Ranks
 from chiasm.errors import DataError
 from chiasm.model import Model
 from chiasm.recipe import Stage
 from chiasm.sequence import Document, Kind
+from chiasm.storage.cache import TensorCache, default_folder, fingerprint
 from chiasm.training.batches import DocumentBatches
-from chiasm.training.distribution import Ranks
 from chiasm.training.mixture import LeftOut, item_key
 from chiasm.training.usable import stage_batches
 from chiasm.views import View
-from chiasm.views.cut import cut
 
 CUT = "cut 2"  # raised when the same view would give other pixels
 # Images that go through a network at once. On CPU more outgrow the cache, and take nearly twice as long.

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from chiasm import parts
-from chiasm.losses import Loss
 from chiasm.model import Model
+from chiasm.nn.losses import Loss
 from chiasm.objectives import Described, Objective, Setting
 from chiasm.recipe import Stage
 from chiasm.training.batches import DescribedBatches

@@ -17,13 +17,14 @@ from typing import Any
 
 import torch
 
-from chiasm.checkpoint import FILES, read_json, remove_drafts, training_checkpoints
-from chiasm.devices import name_of
+from chiasm.distribution.devices import name_of
+from chiasm.distribution.processes import Ranks
 from chiasm.errors import CheckpointError, ChiasmError, OutdatedError, RecipeError
-from chiasm.integrity import check_seal
-from chiasm.plugins import loaded
+from chiasm.parts.plugins import loaded
 from chiasm.recipe import Recipe, load_recipe, write_text
-from chiasm.training.distribution import Ranks
+from chiasm.recipe.checkpoints import FILES, training_checkpoints
+from chiasm.storage.folders import read_json, remove_drafts
+from chiasm.storage.integrity import check_seal
 from chiasm.training.state import differing_keys, only_more_steps
 
 

@@ -12,26 +12,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from chiasm.checkpoint import (
-    read_parts,
-    remove_folder,
-    training_checkpoints,
-    untied,
-    whole_folder,
-    write_json,
-    write_model,
-    write_tensors,
-)
+from chiasm.distribution.processes import Ranks
 from chiasm.errors import CheckpointError
-from chiasm.frozen import fetched, prune
-from chiasm.integrity import check_seal, seal
 from chiasm.model import Model
+from chiasm.model.checkpoint import write_model
 from chiasm.objectives import Objective
 from chiasm.recipe import Recipe, Stage, load_recipe
-from chiasm.training.distribution import Ranks
+from chiasm.recipe.checkpoints import read_parts, training_checkpoints
+from chiasm.storage.folders import remove_folder, untied, whole_folder, write_json, write_tensors
+from chiasm.storage.frozen import fetched, prune
+from chiasm.storage.integrity import check_seal, seal
+from chiasm.storage.weights import is_finite, load_into, read_tensors
 from chiasm.training.optimiser import Optimiser, optimiser_state
 from chiasm.training.position import Position, RandomPosition, read_position
-from chiasm.weights import is_finite, load_into, read_tensors
 
 
 def save_checkpoint(

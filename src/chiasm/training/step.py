@@ -11,17 +11,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from chiasm.distribution.processes import Ranks
 from chiasm.encoders.resizing import antialiased
 from chiasm.errors import ChiasmError, RecipeError, nearest
-from chiasm.indivisible import reasons
-from chiasm.losses import Loss, objective
 from chiasm.model import Model
+from chiasm.nn.indivisible import reasons
+from chiasm.nn.losses import Loss, objective
+from chiasm.nn.stepwise import after_step, forget
 from chiasm.recipe import Stage
 from chiasm.sequence import IGNORE, PackedBatch, WrittenImages
-from chiasm.stepwise import after_step, forget
 from chiasm.tokenizers import VideoTokenizer
 from chiasm.training.codebook import CodebookWatch
-from chiasm.training.distribution import Ranks
 from chiasm.training.optimiser import Optimiser
 
 

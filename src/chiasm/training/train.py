@@ -10,17 +10,18 @@ import torch
 from rich.console import Console
 
 from chiasm import parts
-from chiasm.checkpoint import full_disk, load_model, save_model
 from chiasm.data import Picture, Source
 from chiasm.data.corpus import corpus
-from chiasm.devices import choose_device, choose_dtype
+from chiasm.distribution.devices import choose_device, choose_dtype
+from chiasm.distribution.processes import Ranks
 from chiasm.errors import CheckpointError, ChiasmError, RecipeError
 from chiasm.evaluation.tasks import check as check_evaluation
 from chiasm.model import Model
+from chiasm.model.checkpoint import load_model, save_model
+from chiasm.model.start import begin, keep_origin
 from chiasm.recipe import Recipe, load_recipe
-from chiasm.start import begin, keep_origin
+from chiasm.storage.folders import full_disk
 from chiasm.terminal.console import console as standard_console
-from chiasm.training.distribution import Ranks
 from chiasm.training.feed import MOST_WORKERS
 from chiasm.training.loop import Interrupted, Training
 from chiasm.training.metrics import Metrics
@@ -52,7 +53,7 @@ def train(
         recipe: what to train; a path or the name of a recipe that comes with Chiasm will do.
         folder: of the run; by default `runs/` and the recipe's name.
         console: where progress is shown.
-        device: see `chiasm.devices`; by default the fastest, one for each process of a machine.
+        device: see `chiasm.distribution.devices`; by default the fastest, one for each process of a machine.
         dtype: fp32 or bf16, for all stages, instead of their `precision`.
         other_data: go on although the data has changed since the run began.
         workers: processes that make batches ahead; by default none on a CPU, else one for each core but one. The

@@ -8,11 +8,11 @@ from typing import Any
 
 from chiasm.data import Source, counts
 from chiasm.data.documents import PictureReader
+from chiasm.distribution.processes import Ranks
 from chiasm.errors import DataError
 from chiasm.model import Model
 from chiasm.recipe import Recipe, Stage
 from chiasm.training.batches import DescribedBatches, DocumentBatches, PictureBatches
-from chiasm.training.distribution import Ranks
 from chiasm.training.mixture import LeftOut, records_left_out
 
 StageBatches = DocumentBatches | PictureBatches | DescribedBatches

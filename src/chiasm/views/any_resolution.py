@@ -11,8 +11,8 @@ from einops import rearrange
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from chiasm.bounds import Pixels
 from chiasm.errors import RecipeError
+from chiasm.parts.bounds import Pixels
 from chiasm.views import GREY, MarkedViews, Size, View
 from chiasm.views.whole import Whole
 

@@ -1,6 +1,8 @@
+"""One view with bounded sides."""
+
 from typing import Any
 
-from chiasm.bounds import Pixels
+from chiasm.parts.bounds import Pixels
 from chiasm.views import Size, View, Views
 
 

@@ -10,8 +10,8 @@ import torch
 from einops import rearrange
 from torch import nn
 
-from chiasm.bounds import Cells, Pixels
 from chiasm.errors import RecipeError
+from chiasm.parts.bounds import Cells, Pixels
 from chiasm.views import MarkedViews, Size, View
 
 WHITE = (255, 255, 255)

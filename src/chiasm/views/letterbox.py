@@ -1,6 +1,8 @@
+"""One square view with borders."""
+
 from typing import Any
 
-from chiasm.bounds import Pixels
+from chiasm.parts.bounds import Pixels
 from chiasm.views import GREY, Size, View, Views
 
 

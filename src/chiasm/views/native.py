@@ -1,3 +1,5 @@
+"""One view of the size of the image."""
+
 from __future__ import annotations
 
 import math
@@ -7,8 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from chiasm.bounds import Pixels, Width
 from chiasm.errors import RecipeError
+from chiasm.parts.bounds import Pixels, Width
 from chiasm.views import MarkedViews, Size, View
 
 ROW_END = -1  # the index of the one marker, as `Views.arrange` counts

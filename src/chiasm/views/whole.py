@@ -1,6 +1,8 @@
+"""One square view."""
+
 from typing import Any, Literal
 
-from chiasm.bounds import Pixels
+from chiasm.parts.bounds import Pixels
 from chiasm.views import GREY, Size, View, Views
 
 

@@ -20,8 +20,8 @@ from chiasm.evaluation.asking import QuestionRecord, ask
 from chiasm.evaluation.conversations import Item, answer_items, questions_of
 from chiasm.evaluation.subject import Subject
 from chiasm.parts import Part
+from chiasm.parts.registry import place
 from chiasm.recipe import Evaluation
-from chiasm.registry import place
 
 # In a source that has none of what a task wants in so many groups, no further are looked at.
 PATIENCE = 1000

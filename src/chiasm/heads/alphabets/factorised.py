@@ -11,15 +11,15 @@ from jaxtyping import Bool, Float, Int
 from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
-from chiasm.bounds import Depth, Epsilon, Heads, Positive, Share, Width
 from chiasm.errors import RecipeError
-from chiasm.generators import Generators
 from chiasm.heads import Alphabet, DrawnValues, HeadContext, Sampling
 from chiasm.heads.sampling import choose, guided
 from chiasm.heads.spans import doubled
 from chiasm.language.llama_block import GridRotation, LlamaBlock, Turns, initialise
-from chiasm.layout import Layout
-from chiasm.losses import cross_entropy
+from chiasm.nn.generators import Generators
+from chiasm.nn.losses import cross_entropy
+from chiasm.parts.bounds import Depth, Epsilon, Heads, Positive, Share, Width
+from chiasm.sequence.layout import Layout
 from chiasm.tokenizers.lookup_free import join_code, split_code
 
 

@@ -8,9 +8,9 @@ from typing import Any
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from chiasm.bounds import Depth, Width
 from chiasm.heads import HeadContext
 from chiasm.heads.categorical import Categorical
+from chiasm.parts.bounds import Depth, Width
 
 
 class ProjectedCodes(Categorical, name="mlp"):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from chiasm.bounds import Share
 from chiasm.heads import HeadContext
 from chiasm.heads.categorical import Categorical
 from chiasm.heads.sampling import guided
+from chiasm.parts.bounds import Share
 
 
 class Own(Categorical, name="own"):

@@ -11,7 +11,7 @@ from chiasm.errors import RecipeError
 from chiasm.heads import HeadContext
 from chiasm.heads.categorical import Categorical
 from chiasm.heads.words import Words, check_ids
-from chiasm.losses import cross_entropy
+from chiasm.nn.losses import cross_entropy
 
 
 class SharedVocabulary(Categorical, name="shared"):

@@ -13,9 +13,7 @@ from einops import rearrange, repeat
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from chiasm.bounds import Cells, Chance
 from chiasm.errors import RecipeError
-from chiasm.generators import Generators
 from chiasm.heads import (
     Alphabet,
     Ask,
@@ -30,7 +28,9 @@ from chiasm.heads import (
     raster,
 )
 from chiasm.heads.spans import at_cells, cell_embedding, check_codes, count_images, doubled, refuse_strays
-from chiasm.losses import Loss
+from chiasm.nn.generators import Generators
+from chiasm.nn.losses import Loss
+from chiasm.parts.bounds import Cells, Chance
 from chiasm.sequence import IGNORE
 from chiasm.tokenizers.spaces import Codes
 

@@ -8,12 +8,12 @@ from jaxtyping import Float, Int
 from pydantic import NonNegativeInt
 from torch import Tensor
 
-from chiasm.bounds import Chance
-from chiasm.generators import Generators
 from chiasm.heads import Alphabet, HeadContext, Sampling, Span
 from chiasm.heads.one_by_one import OneByOne
 from chiasm.heads.spans import refuse_strays, value_losses
-from chiasm.losses import Loss
+from chiasm.nn.generators import Generators
+from chiasm.nn.losses import Loss
+from chiasm.parts.bounds import Chance
 
 
 class Raster(OneByOne, name="raster"):

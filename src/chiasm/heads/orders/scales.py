@@ -12,10 +12,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from chiasm import parts
-from chiasm.bounds import Chance
-from chiasm.devices import fitting
+from chiasm.distribution.devices import fitting
 from chiasm.errors import RecipeError
-from chiasm.generators import Generators
 from chiasm.heads import (
     Alphabet,
     Ask,
@@ -28,7 +26,9 @@ from chiasm.heads import (
     Writing,
 )
 from chiasm.heads.spans import check_codes, count_images, doubled, refuse_strays, value_losses
-from chiasm.losses import Loss
+from chiasm.nn.generators import Generators
+from chiasm.nn.losses import Loss
+from chiasm.parts.bounds import Chance
 from chiasm.tokenizers import join_scales, split_scales
 from chiasm.tokenizers.spaces import Codes, Refinement
 

@@ -10,13 +10,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from chiasm import parts
-from chiasm.bounds import Chance, Count
 from chiasm.errors import RecipeError
-from chiasm.generators import Generators
 from chiasm.heads import Alphabet, HeadContext, Sampling, Span, SpanLayout
 from chiasm.heads.one_by_one import OneByOne
 from chiasm.heads.spans import counted, not_orphaned
-from chiasm.losses import Loss
+from chiasm.nn.generators import Generators
+from chiasm.nn.losses import Loss
+from chiasm.parts.bounds import Chance, Count
 
 
 class Variable(OneByOne, name="variable"):

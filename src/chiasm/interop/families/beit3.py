@@ -13,13 +13,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from chiasm.errors import CheckpointError
-from chiasm.interop.cases import Case
 from chiasm.interop.config import TRANSFORMERS, reader
 from chiasm.interop.convert import Loaded, load
 from chiasm.interop.family import Family, Folder, Original, find_family
 from chiasm.interop.mapping import Chain, NameMap, Own, Permute, Reshape, Rule, Unused
-from chiasm.interop.padded import padded_layout
-from chiasm.interop.verify import replays
+from chiasm.interop.parity.cases import Case
+from chiasm.interop.parity.padded import padded_layout
+from chiasm.interop.parity.verify import replays
 from chiasm.sequence import Kind
 
 HEAD_WIDTH = 64  # of the releases; a checkpoint does not say

@@ -10,15 +10,15 @@ from torch import Tensor
 
 from chiasm.connectors.qformer import Trunk
 from chiasm.errors import CheckpointError
-from chiasm.interop.activations import activation_name, their_activation
-from chiasm.interop.cases import Case
 from chiasm.interop.config import EVERYWHERE, known_value
 from chiasm.interop.convert import load, load_named
 from chiasm.interop.family import Family, Folder, Original, find_family
 from chiasm.interop.mapping import NameMap, Own, Reshape, Rule, Split, Unused
-from chiasm.interop.replay import CasePicture, case_document, read_documents, scattered, unnormalised
-from chiasm.interop.towers import causal_config, normalisation, settings
-from chiasm.interop.verify import replays
+from chiasm.interop.parity.cases import Case
+from chiasm.interop.parity.replay import CasePicture, case_document, read_documents, scattered, unnormalised
+from chiasm.interop.parity.verify import replays
+from chiasm.interop.shapes.activations import activation_name, their_activation
+from chiasm.interop.shapes.towers import causal_config, normalisation, settings
 from chiasm.language.turns import IMAGES_AHEAD
 from chiasm.views import Size
 

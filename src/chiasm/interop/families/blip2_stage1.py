@@ -9,14 +9,14 @@ from torch import Tensor, nn
 
 from chiasm import parts
 from chiasm.connectors.qformer_stage1 import Stage1
-from chiasm.interop.activations import activation_name
-from chiasm.interop.cases import Case
 from chiasm.interop.convert import load_named
-from chiasm.interop.eva import eva, eva_rules
 from chiasm.interop.families.blip2_hf import qformer_rules
 from chiasm.interop.mapping import NameMap, Reshape, Rule, Unused
-from chiasm.interop.replay import unnormalised
-from chiasm.interop.verify import replays
+from chiasm.interop.parity.cases import Case
+from chiasm.interop.parity.replay import unnormalised
+from chiasm.interop.parity.verify import replays
+from chiasm.interop.shapes.activations import activation_name
+from chiasm.interop.shapes.eva import eva, eva_rules
 
 BEGIN = 1  # [DEC], which begins a caption, in the cases' small vocabulary
 

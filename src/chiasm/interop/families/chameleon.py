@@ -11,9 +11,9 @@ from chiasm.errors import CheckpointError
 from chiasm.interop.config import EVERYWHERE
 from chiasm.interop.families.chameleon_vq import of_transformers
 from chiasm.interop.family import Family, Folder, Original, find_family
-from chiasm.interop.lightning import read_state_dict
 from chiasm.interop.mapping import NameMap, Own, Rule, Unused
-from chiasm.interop.towers import causal_config
+from chiasm.interop.shapes.lightning import read_state_dict
+from chiasm.interop.shapes.towers import causal_config
 
 CODE = "IMGIMG"  # begins the name of a code's token; its number follows in letters, A for 0, and a Z
 BEGIN, END, ASK = "<racm3:break>", "<eoss>", "<reserved08706>"

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from chiasm import parts
-from chiasm.interop.cases import Case
 from chiasm.interop.config import TRANSFORMERS
 from chiasm.interop.convert import load_named
 from chiasm.interop.families.vqgan import replay_nearest
 from chiasm.interop.family import find_family
 from chiasm.interop.mapping import NameMap, Own, Rule
-from chiasm.interop.verify import replays
+from chiasm.interop.parity.cases import Case
+from chiasm.interop.parity.verify import replays
 
 WITHOUT_EFFECT = {
     **{f"*.{key}": why for key, why in TRANSFORMERS.items()},

@@ -10,16 +10,23 @@ import torch
 from torch import Tensor
 
 from chiasm.errors import CheckpointError, nearest
-from chiasm.interop.cases import Case
 from chiasm.interop.config import EVERYWHERE, known_value
 from chiasm.interop.convert import Loaded, load
 from chiasm.interop.family import Family, Folder, Original, find_family
 from chiasm.interop.mapping import NameMap, Rule, Unused
-from chiasm.interop.replay import CasePicture, case_document, read_documents, scattered
-from chiasm.interop.sam import sam_rules
-from chiasm.interop.timm_siglip import siglip, siglip_rules
-from chiasm.interop.towers import causal_config, channels, colour, deviations, normalisation, with_padding
-from chiasm.interop.verify import replays, replays_table
+from chiasm.interop.parity.cases import Case
+from chiasm.interop.parity.replay import CasePicture, case_document, read_documents, scattered
+from chiasm.interop.parity.verify import replays, replays_table
+from chiasm.interop.shapes.sam import sam_rules
+from chiasm.interop.shapes.timm_siglip import siglip, siglip_rules
+from chiasm.interop.shapes.towers import (
+    causal_config,
+    channels,
+    colour,
+    deviations,
+    normalisation,
+    with_padding,
+)
 from chiasm.views import Size
 from chiasm.views.letterbox import Letterbox
 

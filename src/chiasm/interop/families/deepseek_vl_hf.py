@@ -10,16 +10,17 @@ import torch
 from torch import Tensor
 
 from chiasm.errors import CheckpointError
-from chiasm.interop.activations import activation_name
-from chiasm.interop.cases import Case
 from chiasm.interop.config import EVERYWHERE
 from chiasm.interop.convert import load
 from chiasm.interop.families.deepseek_vl import TEMPLATE
 from chiasm.interop.family import Family, Folder, Original, find_family
 from chiasm.interop.mapping import NameMap, Own, Rule, Unused
-from chiasm.interop.replay import CasePicture, case_document, read_documents, scattered, unnormalised
-from chiasm.interop.sam import attention_rules
-from chiasm.interop.towers import (
+from chiasm.interop.parity.cases import Case
+from chiasm.interop.parity.replay import CasePicture, case_document, read_documents, scattered, unnormalised
+from chiasm.interop.parity.verify import replays
+from chiasm.interop.shapes.activations import activation_name
+from chiasm.interop.shapes.sam import attention_rules
+from chiasm.interop.shapes.towers import (
     causal_config,
     normalisation,
     settings,
@@ -27,7 +28,6 @@ from chiasm.interop.towers import (
     tower_rules,
     with_padding,
 )
-from chiasm.interop.verify import replays
 from chiasm.views import GREY, Size
 
 CLASSES = {

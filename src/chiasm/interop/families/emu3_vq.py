@@ -9,14 +9,14 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from chiasm.interop.cases import Case
 from chiasm.interop.config import TRANSFORMERS, Config, reader
 from chiasm.interop.convert import load
 from chiasm.interop.families.vqgan import signed, unsigned
 from chiasm.interop.family import Family, Folder, Original, find_family
 from chiasm.interop.mapping import Chain, NameMap, Rule, Unsqueeze
-from chiasm.interop.preprocessor import refuse_other_pixels
-from chiasm.interop.verify import replays
+from chiasm.interop.parity.cases import Case
+from chiasm.interop.parity.verify import replays
+from chiasm.interop.shapes.preprocessor import refuse_other_pixels
 
 SIZE = 512  # pixels; the original takes any multiple of the downsampling
 OURS = "image_tokenizer."

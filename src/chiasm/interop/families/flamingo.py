@@ -11,25 +11,25 @@ from einops import rearrange
 from torch import Tensor
 
 from chiasm import parts
-from chiasm.cross_attended import CrossAttended
-from chiasm.interop.cases import Case
 from chiasm.interop.config import EVERYWHERE
 from chiasm.interop.convert import load, load_named
 from chiasm.interop.family import Family, Folder, Original, find_family
-from chiasm.interop.flamingo_languages import (
+from chiasm.interop.mapping import NameMap, Reshape, Rule, Split, Unused
+from chiasm.interop.parity.cases import Case
+from chiasm.interop.parity.replay import CasePicture, case_document, read_documents, scattered, unnormalised
+from chiasm.interop.parity.verify import replays
+from chiasm.interop.shapes.flamingo_languages import (
     LAYERS,
     borrowed_language,
     language_config,
     language_rules,
     language_type,
 )
-from chiasm.interop.frozen import frozen_clip
-from chiasm.interop.mapping import NameMap, Reshape, Rule, Split, Unused
-from chiasm.interop.replay import CasePicture, case_document, read_documents, scattered, unnormalised
-from chiasm.interop.towers import causal_config, normalisation, tower, tower_rules
-from chiasm.interop.verify import replays
+from chiasm.interop.shapes.frozen import frozen_clip
+from chiasm.interop.shapes.towers import causal_config, normalisation, tower, tower_rules
 from chiasm.routing.gated_cross_attention import GatedCrossAttentionBlock
 from chiasm.sequence import Document
+from chiasm.sequence.cross_attended import CrossAttended
 from chiasm.views import Size
 
 # What the original asks with in its evaluations.

@@ -10,14 +10,14 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from chiasm.interop.cases import Case
 from chiasm.interop.config import EVERYWHERE, known_value
 from chiasm.interop.convert import load
 from chiasm.interop.family import Family, Folder, Original, find_family
 from chiasm.interop.mapping import NameMap, Rule, TableRow, Unused
-from chiasm.interop.replay import CasePicture, case_document, read_documents, scattered
-from chiasm.interop.towers import causal_config
-from chiasm.interop.verify import replays, replays_table
+from chiasm.interop.parity.cases import Case
+from chiasm.interop.parity.replay import CasePicture, case_document, read_documents, scattered
+from chiasm.interop.parity.verify import replays, replays_table
+from chiasm.interop.shapes.towers import causal_config
 from chiasm.language.turns import IMAGES_AHEAD
 from chiasm.sequence import Document
 from chiasm.views import Size

@@ -9,16 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from chiasm import parts
-from chiasm.interop.cases import Case
 from chiasm.interop.config import EVERYWHERE, reader
 from chiasm.interop.convert import load_named
-from chiasm.interop.eva import eva, eva_rules
 from chiasm.interop.families.flamingo import perceiver_options, perceiver_rules
 from chiasm.interop.family import Family, Folder
 from chiasm.interop.mapping import NameMap, Reshape, Rule, Unused
-from chiasm.interop.replay import unnormalised
-from chiasm.interop.towers import causal_config, normalisation
-from chiasm.interop.verify import replays
+from chiasm.interop.parity.cases import Case
+from chiasm.interop.parity.replay import unnormalised
+from chiasm.interop.parity.verify import replays
+from chiasm.interop.shapes.eva import eva, eva_rules
+from chiasm.interop.shapes.towers import causal_config, normalisation
 from chiasm.language.templates import QUESTION
 
 VICUNA = QUESTION

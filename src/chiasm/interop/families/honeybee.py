@@ -11,14 +11,21 @@ import torch
 from torch import Tensor
 
 from chiasm.errors import CheckpointError, nearest
-from chiasm.interop.cases import Case
 from chiasm.interop.config import EVERYWHERE, known_value
 from chiasm.interop.convert import load
 from chiasm.interop.family import Family, Folder, Original, find_family
 from chiasm.interop.mapping import NameMap, Reshape, Rule, Unused
-from chiasm.interop.replay import CasePicture, case_document, read_documents, scattered, unnormalised
-from chiasm.interop.towers import causal_config, channels, deviations, normalisation, tower, tower_rules
-from chiasm.interop.verify import replays
+from chiasm.interop.parity.cases import Case
+from chiasm.interop.parity.replay import CasePicture, case_document, read_documents, scattered, unnormalised
+from chiasm.interop.parity.verify import replays
+from chiasm.interop.shapes.towers import (
+    causal_config,
+    channels,
+    deviations,
+    normalisation,
+    tower,
+    tower_rules,
+)
 from chiasm.sequence import IGNORE
 from chiasm.views import Size
 

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from chiasm import parts
-from chiasm.interop.cases import Case
 from chiasm.interop.convert import load_named
 from chiasm.interop.mapping import NameMap, Rule
-from chiasm.interop.verify import replays
+from chiasm.interop.parity.cases import Case
+from chiasm.interop.parity.verify import replays
 
 NAMES = (
     ("0.context_layer_norm", "feature_norm"),

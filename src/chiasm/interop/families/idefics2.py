@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from chiasm.errors import CheckpointError
-from chiasm.interop.cases import Case
 from chiasm.interop.config import EVERYWHERE
 from chiasm.interop.convert import load
 from chiasm.interop.family import Family, Folder, Original, find_family
 from chiasm.interop.mapping import NameMap, Rule, Unused
-from chiasm.interop.replay import CasePicture, case_document, read_documents, scattered, unnormalised
-from chiasm.interop.towers import causal_config, normalisation, plain_config, preprocessor, tower_rules
-from chiasm.interop.verify import replays
+from chiasm.interop.parity.cases import Case
+from chiasm.interop.parity.replay import CasePicture, case_document, read_documents, scattered, unnormalised
+from chiasm.interop.parity.verify import replays
+from chiasm.interop.shapes.towers import causal_config, normalisation, plain_config, preprocessor, tower_rules
 from chiasm.views import Size
 
 BOUNDS = "image_bounds"  # not in the original's config: `size` of its preprocessor

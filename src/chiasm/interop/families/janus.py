@@ -16,18 +16,18 @@ from chiasm.heads import GREEDY
 from chiasm.heads.sampling import guided
 from chiasm.inference.drawing import draw
 from chiasm.inference.session import Session
-from chiasm.interop.cases import Case
 from chiasm.interop.config import EVERYWHERE
 from chiasm.interop.convert import load
-from chiasm.interop.drawing import DrawStep, forced
 from chiasm.interop.families.deepseek_vl import PROMPT
 from chiasm.interop.families.vqgan import signed, unsigned
 from chiasm.interop.family import Family, Folder, Original, find_family
 from chiasm.interop.mapping import NameMap, Rule, Unused
-from chiasm.interop.replay import CasePicture, case_document, read_documents, unnormalised
-from chiasm.interop.timm_siglip import siglip, siglip_rules
-from chiasm.interop.towers import causal_config, normalisation, with_padding
-from chiasm.interop.verify import replays
+from chiasm.interop.parity.cases import Case
+from chiasm.interop.parity.drawing import DrawStep, forced
+from chiasm.interop.parity.replay import CasePicture, case_document, read_documents, unnormalised
+from chiasm.interop.parity.verify import replays
+from chiasm.interop.shapes.timm_siglip import siglip, siglip_rules
+from chiasm.interop.shapes.towers import causal_config, normalisation, with_padding
 from chiasm.views import Size
 
 IMAGE = -1  # the id at each place of a picture in the case

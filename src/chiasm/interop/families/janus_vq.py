@@ -8,14 +8,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from chiasm.interop.cases import Case
 from chiasm.interop.config import TRANSFORMERS, reader
 from chiasm.interop.convert import load
 from chiasm.interop.families.vqgan import replay_nearest, unsigned
 from chiasm.interop.family import Family, Folder, Original, find_family
 from chiasm.interop.mapping import NameMap, Rule
-from chiasm.interop.preprocessor import refuse_other_pixels
-from chiasm.interop.verify import replays
+from chiasm.interop.parity.cases import Case
+from chiasm.interop.parity.verify import replays
+from chiasm.interop.shapes.preprocessor import refuse_other_pixels
 
 OURS = "image_tokenizer."
 CASE = {

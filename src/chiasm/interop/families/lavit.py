@@ -9,11 +9,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from chiasm.checkpoint import write_json
 from chiasm.decoders.diffusion import DDIM
 from chiasm.errors import CheckpointError
 from chiasm.interop.family import Family, Folder, Original
-from chiasm.interop.lavit import (
+from chiasm.interop.mapping import NameMap, Reshape, Rule, TableRows, Unused
+from chiasm.interop.shapes.lavit import (
     COUNTED,
     condition_rules,
     decoder_shape,
@@ -26,9 +26,9 @@ from chiasm.interop.lavit import (
     tower,
     tower_rules,
 )
-from chiasm.interop.mapping import NameMap, Reshape, Rule, TableRows, Unused
-from chiasm.interop.towers import causal_config
-from chiasm.weights import read_tensor
+from chiasm.interop.shapes.towers import causal_config
+from chiasm.storage.folders import write_json
+from chiasm.storage.weights import read_tensor
 
 VISUAL, LANGUAGE = "visual_tokenizer/", "language_model/"
 TOWER, ENCODER = VISUAL + "eva_vitg_psz14.bin", VISUAL + "tokenizer_encoder.bin"

@@ -13,15 +13,17 @@ from chiasm import parts
 from chiasm.decoders.diffusion import DDIM
 from chiasm.decoders.lavit_diffusion import WIDTHS, AttentionPool
 from chiasm.errors import CheckpointError
-from chiasm.generators import Generators
 from chiasm.heads import GREEDY, DrawingState, finish
 from chiasm.inference.session import Session
-from chiasm.interop.cases import Case
 from chiasm.interop.convert import build_model, load_named
-from chiasm.interop.diffusers_shape import added_shape, unet_shape, vae_shape
-from chiasm.interop.drawing import DrawStep
 from chiasm.interop.families.lavit import BEGIN, END, FIRST, STRAY
-from chiasm.interop.lavit import (
+from chiasm.interop.mapping import NameMap, Rule, Unused
+from chiasm.interop.parity.cases import Case
+from chiasm.interop.parity.drawing import DrawStep
+from chiasm.interop.parity.replay import case_document, unnormalised
+from chiasm.interop.parity.verify import replays
+from chiasm.interop.shapes.diffusers_shape import added_shape, unet_shape, vae_shape
+from chiasm.interop.shapes.lavit import (
     condition_rules,
     decoder_shape,
     detokenizer_rules,
@@ -29,10 +31,8 @@ from chiasm.interop.lavit import (
     tokenizer_rules,
     tower_rules,
 )
-from chiasm.interop.mapping import NameMap, Rule, Unused
-from chiasm.interop.replay import case_document, unnormalised
-from chiasm.interop.verify import replays
 from chiasm.model import Model
+from chiasm.nn.generators import Generators
 from chiasm.recipe import load_recipe
 from chiasm.tokenizers.detokenizer import Detokenizer
 

@@ -17,19 +17,19 @@ from transformers.modeling_outputs import BaseModelOutput
 from chiasm.errors import CheckpointError
 from chiasm.heads import GREEDY
 from chiasm.inference.drawing import draw
-from chiasm.interop.cases import Case
 from chiasm.interop.config import reader
 from chiasm.interop.convert import load
-from chiasm.interop.drawing import behind, forced, llama_rules, prompt, stand_in
 from chiasm.interop.families.llamagen_vq import LlamaGenTokenizer
 from chiasm.interop.family import Family, Folder, Original, find_family
-from chiasm.interop.lightning import read_wrapped
 from chiasm.interop.mapping import NameMap, Own, Rule
-from chiasm.interop.verify import replays
+from chiasm.interop.parity.cases import Case
+from chiasm.interop.parity.drawing import behind, forced, llama_rules, prompt, stand_in
+from chiasm.interop.parity.verify import replays
+from chiasm.interop.shapes.lightning import read_wrapped
 from chiasm.language.llama_block import hidden_width
 from chiasm.model import Model
 from chiasm.sequence import Document
-from chiasm.weights import read_tensors
+from chiasm.storage.weights import read_tensors
 
 HEAD_WIDTH = {3200: 100, 4096: 128}  # of the published widths; 64 elsewhere
 GPT, VQ, T5 = "gpt.", "vq.", "t5."

@@ -12,14 +12,14 @@ from torch import Tensor
 
 from chiasm import parts
 from chiasm.errors import CheckpointError
-from chiasm.interop.cases import Case
 from chiasm.interop.config import reader
 from chiasm.interop.convert import load, load_named
 from chiasm.interop.families.vqgan import channels_first, replay_nearest
 from chiasm.interop.family import Family, Folder, Original, find_family
-from chiasm.interop.lightning import read_arguments, read_wrapped, wrapped_as
 from chiasm.interop.mapping import NameMap, Rule, Unused
-from chiasm.interop.verify import replays
+from chiasm.interop.parity.cases import Case
+from chiasm.interop.parity.verify import replays
+from chiasm.interop.shapes.lightning import read_arguments, read_wrapped, wrapped_as
 
 MIDDLE = ("block_1", "attn_1", "block_2")
 WRAPPERS = ("ema", "model", "state_dict")  # in the order in which the original's evaluation looks for them

@@ -13,19 +13,26 @@ from torch import Tensor
 
 from chiasm.encoders.preprocessor import OPENAI
 from chiasm.errors import CheckpointError, nearest
-from chiasm.interop.cases import Case
 from chiasm.interop.config import EVERYWHERE, known_value
 from chiasm.interop.convert import load
 from chiasm.interop.family import Family, Folder, Original, find_family
 from chiasm.interop.mapping import NameMap, Rule, Unsqueeze, Unused
-from chiasm.interop.replay import CasePicture, case_document, read_documents, scattered, unnormalised
-from chiasm.interop.towers import causal_config, colour, normalisation, preprocessor, tower, tower_rules
-from chiasm.interop.verify import replays, replays_table
+from chiasm.interop.parity.cases import Case
+from chiasm.interop.parity.replay import CasePicture, case_document, read_documents, scattered, unnormalised
+from chiasm.interop.parity.verify import replays, replays_table
+from chiasm.interop.shapes.towers import (
+    causal_config,
+    colour,
+    normalisation,
+    preprocessor,
+    tower,
+    tower_rules,
+)
 from chiasm.language.templates import VICUNA
 from chiasm.sequence import IGNORE, Kind
+from chiasm.storage.weights import read_tensors, resolve
 from chiasm.views import Size
 from chiasm.views.any_resolution import AnyResolution
-from chiasm.weights import read_tensors, resolve
 
 IMAGE = -200  # the id that marks a picture in the original's input
 TOWER = "model.vision_tower.vision_tower."

@@ -12,17 +12,24 @@ from torch import Tensor
 
 from chiasm.encoders.preprocessor import OPENAI
 from chiasm.errors import CheckpointError, excerpt
-from chiasm.interop.activations import activation_name, their_activation
-from chiasm.interop.cases import Case
 from chiasm.interop.config import EVERYWHERE, known_value
 from chiasm.interop.convert import load
 from chiasm.interop.families.llava import VICUNA
 from chiasm.interop.family import Family, Folder, Original, find_family
-from chiasm.interop.llava_processor import add_image_token, close_tower, write_processor
 from chiasm.interop.mapping import NameMap, Rule, Unsqueeze, Unused
-from chiasm.interop.replay import CasePicture, case_document, read_documents, scattered, unnormalised
-from chiasm.interop.towers import causal_config, colour, normalisation, preprocessor, tower, tower_rules
-from chiasm.interop.verify import replays
+from chiasm.interop.parity.cases import Case
+from chiasm.interop.parity.replay import CasePicture, case_document, read_documents, scattered, unnormalised
+from chiasm.interop.parity.verify import replays
+from chiasm.interop.shapes.activations import activation_name, their_activation
+from chiasm.interop.shapes.llava_processor import add_image_token, close_tower, write_processor
+from chiasm.interop.shapes.towers import (
+    causal_config,
+    colour,
+    normalisation,
+    preprocessor,
+    tower,
+    tower_rules,
+)
 from chiasm.views import Size
 
 CLASSES = {"llava": "LlavaForConditionalGeneration", "llava_next": "LlavaNextForConditionalGeneration"}

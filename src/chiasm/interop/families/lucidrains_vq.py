@@ -14,13 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from chiasm.errors import CheckpointError
-from chiasm.interop.cases import Case
 from chiasm.interop.config import Config
 from chiasm.interop.convert import load_named
-from chiasm.interop.lucidrains_codebooks import replay_averages, replay_residuals
-from chiasm.interop.lucidrains_groups import PLAIN, Groups, gradient
 from chiasm.interop.mapping import NameMap, Rule
-from chiasm.interop.verify import replays
+from chiasm.interop.parity.cases import Case
+from chiasm.interop.parity.verify import replays
+from chiasm.interop.shapes.lucidrains_codebooks import replay_averages, replay_residuals
+from chiasm.interop.shapes.lucidrains_groups import PLAIN, Groups, gradient
 from chiasm.tokenizers.quantizers.fsq import FiniteScalars
 from chiasm.tokenizers.quantizers.lfq_projected import ProjectedLookupFree
 

@@ -9,24 +9,24 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from chiasm.checkpoint import write_json, write_tensors
 from chiasm.data.documents import document
 from chiasm.data.sample import Message, Sample
 from chiasm.heads import GREEDY
 from chiasm.inference.completion import VisualSentence, most_images
 from chiasm.inference.engine import Engine
 from chiasm.inference.reading import CodedImage, CodeReader
-from chiasm.interop.cases import Case
 from chiasm.interop.config import reader
 from chiasm.interop.convert import load
-from chiasm.interop.drawing import behind
 from chiasm.interop.families.vqgan import channels_first
 from chiasm.interop.family import Family, Folder, Original, find_family
 from chiasm.interop.mapping import NameMap, Rule, Unused
-from chiasm.interop.replay import CasePicture
-from chiasm.interop.towers import causal_config
-from chiasm.interop.verify import replays
+from chiasm.interop.parity.cases import Case
+from chiasm.interop.parity.drawing import behind
+from chiasm.interop.parity.replay import CasePicture
+from chiasm.interop.parity.verify import replays
+from chiasm.interop.shapes.towers import causal_config
 from chiasm.sequence import pack
+from chiasm.storage.folders import write_json, write_tensors
 from chiasm.views import Size
 
 VQGAN_KEYS = {"quantized_embed_dim", "hidden_channels"}

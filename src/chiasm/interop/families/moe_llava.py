@@ -12,15 +12,16 @@ from torch.nn import functional
 
 from chiasm.encoders.preprocessor import OPENAI
 from chiasm.errors import CheckpointError, nearest
-from chiasm.interop.cases import Case
 from chiasm.interop.config import known_value
 from chiasm.interop.convert import load, load_named
 from chiasm.interop.families.llava import IMAGE, OTHERS, VICUNA, WITHOUT_EFFECT, projector_depth, tower_folder
 from chiasm.interop.family import Family, Folder, Original, find_family
 from chiasm.interop.mapping import NameMap, Own, Rule, Unused
-from chiasm.interop.padded import causal_with_padding
-from chiasm.interop.replay import CasePicture, case_document, read_documents, scattered, unnormalised
-from chiasm.interop.towers import (
+from chiasm.interop.parity.cases import Case
+from chiasm.interop.parity.padded import causal_with_padding
+from chiasm.interop.parity.replay import CasePicture, case_document, read_documents, scattered, unnormalised
+from chiasm.interop.parity.verify import replays
+from chiasm.interop.shapes.towers import (
     causal_config,
     colour,
     normalisation,
@@ -29,12 +30,11 @@ from chiasm.interop.towers import (
     tower,
     tower_rules,
 )
-from chiasm.interop.verify import replays
-from chiasm.layout import Layout, attending
 from chiasm.routing.moe import Experts, MoE
 from chiasm.sequence import IGNORE, Kind
+from chiasm.sequence.layout import Layout, attending
+from chiasm.storage.weights import read_tensors
 from chiasm.views import Size
-from chiasm.weights import read_tensors
 
 TOWER = "model.image_tower.image_tower.vision_model."
 LANGUAGES = {

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from chiasm import parts
-from chiasm.interop.cases import Case
 from chiasm.interop.config import known_value
 from chiasm.interop.convert import load_named
 from chiasm.interop.mapping import NameMap
-from chiasm.interop.next_gpt import (
+from chiasm.interop.parity.cases import Case
+from chiasm.interop.parity.verify import replays
+from chiasm.interop.shapes.next_gpt import (
     NEW,
     OLD,
     Rules,
@@ -22,7 +23,6 @@ from chiasm.interop.next_gpt import (
     output_projector,
     output_rules,
 )
-from chiasm.interop.verify import replays
 
 CONNECTOR = "connector."
 INPUTS = {"n_in": "of the signal tokens, which are an input", "np": "of the features, which are an input"}

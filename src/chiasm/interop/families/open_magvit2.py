@@ -11,17 +11,17 @@ import yaml
 from einops import rearrange
 from torch import Tensor
 
-from chiasm.interop.cases import Case
 from chiasm.interop.config import reader
 from chiasm.interop.convert import load
 from chiasm.interop.families.vqgan import channels_first, signed, unsigned
 from chiasm.interop.family import Family, Folder, Original, find_family
-from chiasm.interop.lightning import read_state_dict
 from chiasm.interop.mapping import NameMap, Rule, Unused
-from chiasm.interop.verify import replays
+from chiasm.interop.parity.cases import Case
+from chiasm.interop.parity.verify import replays
+from chiasm.interop.shapes.lightning import read_state_dict
+from chiasm.storage.weights import find_file
 from chiasm.tokenizers.lookup_free import split_code
 from chiasm.tokenizers.quantizers.lfq import LookupFree
-from chiasm.weights import find_file
 
 IMAGE, VIDEO = ".lfqgan.VQModel", ".video_lfqgan.VQModel"
 CLASSES = (IMAGE, VIDEO, ".lfqgan_pretrain.VQModel")

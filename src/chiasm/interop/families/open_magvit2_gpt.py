@@ -15,18 +15,18 @@ from torch import Tensor
 from chiasm.errors import CheckpointError
 from chiasm.heads import GREEDY
 from chiasm.inference.drawing import draw
-from chiasm.interop.cases import Case
 from chiasm.interop.config import reader
 from chiasm.interop.convert import load
-from chiasm.interop.drawing import behind, forced, llama_rules, prompt, stand_in
 from chiasm.interop.families.open_magvit2 import OpenMagvit2
 from chiasm.interop.family import Family, Folder, Original, find_family
-from chiasm.interop.lightning import read_state_dict
 from chiasm.interop.mapping import NameMap, Own, Rule
-from chiasm.interop.verify import replays
+from chiasm.interop.parity.cases import Case
+from chiasm.interop.parity.drawing import behind, forced, llama_rules, prompt, stand_in
+from chiasm.interop.parity.verify import replays
+from chiasm.interop.shapes.lightning import read_state_dict
 from chiasm.language.llama_block import hidden_width
+from chiasm.storage.weights import find_file
 from chiasm.tokenizers.lookup_free import join_code, split_code
-from chiasm.weights import find_file
 
 CLASS = "cond_transformer.Net2NetTransformer"
 GPT, VQ = "transformer.", "first_stage_model."

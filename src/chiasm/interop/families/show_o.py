@@ -15,19 +15,19 @@ from chiasm.errors import CheckpointError
 from chiasm.heads import GREEDY, Ask, finish
 from chiasm.heads.sampling import guided
 from chiasm.inference.session import Session
-from chiasm.interop.cases import Case
 from chiasm.interop.config import reader
 from chiasm.interop.convert import load
-from chiasm.interop.drawing import DrawStep
 from chiasm.interop.families.show_o_vq import ShowOTokenizer
 from chiasm.interop.family import Family, Folder, Original, find_family
 from chiasm.interop.mapping import NameMap, Own, Rule, Unused
-from chiasm.interop.towers import causal_config
-from chiasm.interop.verify import replays
+from chiasm.interop.parity.cases import Case
+from chiasm.interop.parity.drawing import DrawStep
+from chiasm.interop.parity.verify import replays
+from chiasm.interop.shapes.towers import causal_config
 from chiasm.language.turns import IMAGES_AHEAD
-from chiasm.layout import Layout
-from chiasm.losses import cross_entropy
+from chiasm.nn.losses import cross_entropy
 from chiasm.sequence import IGNORE, Document
+from chiasm.sequence.layout import Layout
 
 # Behind the words of Phi-1.5 stand these, then the codes, then the mask.
 MARKERS = (

@@ -16,13 +16,13 @@ from torch.nn import functional
 from chiasm.errors import CheckpointError
 from chiasm.heads import GREEDY
 from chiasm.inference.drawing import decode, draw
-from chiasm.interop.cases import Case
 from chiasm.interop.convert import load
-from chiasm.interop.drawing import forced, prompt
 from chiasm.interop.families import var_vq
 from chiasm.interop.family import Family, Folder, Original, find_family
 from chiasm.interop.mapping import Chain, NameMap, Reshape, Rule, Split, Unused
-from chiasm.interop.verify import replays
+from chiasm.interop.parity.cases import Case
+from chiasm.interop.parity.drawing import forced, prompt
+from chiasm.interop.parity.verify import replays
 from chiasm.tokenizers import join_scales, split_scales
 
 HEAD_WIDTH = 64  # of every published model

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from chiasm.errors import CheckpointError
-from chiasm.interop.cases import Case
 from chiasm.interop.convert import load
 from chiasm.interop.families.vqgan import channels_first, signed, unsigned
 from chiasm.interop.family import Family, Folder, Original, find_family
 from chiasm.interop.mapping import NameMap, Rule, Split, Unused
-from chiasm.interop.verify import replays
-from chiasm.losses import objective
+from chiasm.interop.parity.cases import Case
+from chiasm.interop.parity.verify import replays
+from chiasm.nn.losses import objective
 from chiasm.tokenizers import split_scales
 from chiasm.tokenizers.multi_scale import MultiScale
 

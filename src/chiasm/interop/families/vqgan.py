@@ -12,15 +12,15 @@ from einops import rearrange
 from torch import Tensor
 
 from chiasm.errors import CheckpointError
-from chiasm.interop.cases import Case
 from chiasm.interop.config import Config, reader
 from chiasm.interop.convert import load
 from chiasm.interop.family import Family, Folder, Original, find_family
-from chiasm.interop.lightning import read_state_dict
 from chiasm.interop.mapping import NameMap, Rule, Unused
-from chiasm.interop.verify import replays
+from chiasm.interop.parity.cases import Case
+from chiasm.interop.parity.verify import replays
+from chiasm.interop.shapes.lightning import read_state_dict
+from chiasm.storage.weights import find_file
 from chiasm.tokenizers.autoencoder import QuantizedAutoencoder
-from chiasm.weights import find_file
 
 # What the layout has no word for.
 PLAIN = {

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from chiasm.errors import CheckpointError
-from chiasm.interop.cases import Case
 from chiasm.interop.config import reader
 from chiasm.interop.convert import load
 from chiasm.interop.families.vqgan import channels_first, signed, unsigned
 from chiasm.interop.family import Family, Folder, Original, find_family
 from chiasm.interop.mapping import NameMap, Own, Permute, Rule
-from chiasm.interop.verify import replays
-from chiasm.stepwise import after_step
+from chiasm.interop.parity.cases import Case
+from chiasm.interop.parity.verify import replays
+from chiasm.nn.stepwise import after_step
 from chiasm.tokenizers import join_scales
 
 LEVELS = ("t", "b")

@@ -15,17 +15,17 @@ from torch.nn import functional
 
 from chiasm import parts
 from chiasm.errors import CheckpointError
-from chiasm.interop.cases import Case
 from chiasm.interop.config import EVERYWHERE
 from chiasm.interop.convert import load, load_named
 from chiasm.interop.family import Family, Folder, Original, find_family
-from chiasm.interop.internlm2 import LINEAR, grouped, internlm2_config, internlm2_rules
 from chiasm.interop.mapping import NameMap, Own, Reshape, Rule, Transform
-from chiasm.interop.replay import CasePicture, case_document, read_documents, unnormalised
-from chiasm.interop.towers import normalisation, tower, tower_rules
-from chiasm.interop.verify import replays, replays_table
-from chiasm.layout import Layout, attending
+from chiasm.interop.parity.cases import Case
+from chiasm.interop.parity.replay import CasePicture, case_document, read_documents, unnormalised
+from chiasm.interop.parity.verify import replays, replays_table
+from chiasm.interop.shapes.internlm2 import LINEAR, grouped, internlm2_config, internlm2_rules
+from chiasm.interop.shapes.towers import normalisation, tower, tower_rules
 from chiasm.sequence import Kind
+from chiasm.sequence.layout import Layout, attending
 from chiasm.views import Size
 from chiasm.views.hd_tiles import HDTiles
 

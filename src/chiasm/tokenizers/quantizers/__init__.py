@@ -8,7 +8,7 @@ from typing import NamedTuple
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from chiasm.losses import Loss
+from chiasm.nn.losses import Loss
 from chiasm.parts import Part
 
 

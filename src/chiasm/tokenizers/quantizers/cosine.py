@@ -8,9 +8,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from chiasm.bounds import CodebookSize, Weight, Width
-from chiasm.indivisible import Indivisible
-from chiasm.losses import Loss
+from chiasm.nn.indivisible import Indivisible
+from chiasm.nn.losses import Loss
+from chiasm.parts.bounds import CodebookSize, Weight, Width
 from chiasm.tokenizers.convolutional import nearest
 from chiasm.tokenizers.entropy import MEAN_USE, choice_entropy
 from chiasm.tokenizers.quantizers import Quantized, Quantizer

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from chiasm.bounds import Levels, WidthOrZero
 from chiasm.errors import RecipeError
+from chiasm.parts.bounds import Levels, WidthOrZero
 from chiasm.tokenizers.quantizers import Quantized, Quantizer
 
 MOST = 2**24  # codes

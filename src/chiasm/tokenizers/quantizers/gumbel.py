@@ -9,8 +9,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from chiasm.bounds import CodebookSize, Positive, Weight, Width
-from chiasm.losses import Loss
+from chiasm.nn.losses import Loss
+from chiasm.parts.bounds import CodebookSize, Positive, Weight, Width
 from chiasm.tokenizers.quantizers import Quantized, Quantizer
 
 

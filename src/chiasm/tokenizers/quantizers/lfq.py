@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from chiasm.bounds import Bits, Weight
-from chiasm.indivisible import Indivisible
-from chiasm.losses import Loss
+from chiasm.nn.indivisible import Indivisible
+from chiasm.nn.losses import Loss
+from chiasm.parts.bounds import Bits, Weight
 from chiasm.tokenizers.entropy import MEAN_USE, SHARPNESS, binary_entropy, mean_choice
 from chiasm.tokenizers.lookup_free import Signs
 

@@ -9,9 +9,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from chiasm.bounds import Bits, Positive, Weight, WidthOrZero
-from chiasm.indivisible import Indivisible
-from chiasm.losses import Loss
+from chiasm.nn.indivisible import Indivisible
+from chiasm.nn.losses import Loss
+from chiasm.parts.bounds import Bits, Positive, Weight, WidthOrZero
 from chiasm.tokenizers.entropy import MEAN_USE, SHARPNESS
 from chiasm.tokenizers.lookup_free import Signs
 from chiasm.tokenizers.quantizers import Quantized

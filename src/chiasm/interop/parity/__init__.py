@@ -1,0 +1,1 @@
+"""The original projects' recorded runs, replayed with our parts."""

@@ -1,0 +1,1 @@
+"""What several public layouts have in common: towers, languages, codebooks, preprocessors."""

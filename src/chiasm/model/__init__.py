@@ -1,0 +1,293 @@
+"""The slots wired together: what a recipe's `model` section becomes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import reduce
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from einops import rearrange
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from chiasm.connectors import Connector
+from chiasm.data.documents import Contract
+from chiasm.data.sample import Message
+from chiasm.decoders import ImageDecoder
+from chiasm.distribution.devices import fitting
+from chiasm.encoders import Encoder
+from chiasm.errors import ChiasmError, DataError
+from chiasm.heads import Order, Span
+from chiasm.language import Language
+from chiasm.model.wiring import ALONE, wire
+from chiasm.nn.losses import Loss, cross_entropy
+from chiasm.recipe.slots import MODEL_SLOTS
+from chiasm.routing import Routing
+from chiasm.sequence import IGNORE, PackedBatch, ReadImages, WrittenImages, fill
+from chiasm.sequence.cross_attended import CrossAttended
+from chiasm.sequence.layout import Layout
+from chiasm.tokenizers import ImageTokenizer
+from chiasm.views import Size, Views
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from chiasm.conversation import Reply
+    from chiasm.recipe import SamplingOptions
+
+HEADS = "heads."
+
+
+class Embedded(NamedTuple):
+    """A batch with its images in their places, as the language model reads it.
+
+    span: what the image head shall predict; None where nothing is drawn.
+    """
+
+    embeddings: Float[Tensor, "b t d"]
+    layout: Layout
+    span: Span | None
+
+
+class Model(nn.Module):
+    """A model that sees, if it has an encoder, and draws, if it has an image head.
+
+    Without a language model it is an image tokenizer, or an encoder, alone: `model.image_tokenizer` encodes and
+    decodes, and asking for words is an error.
+
+    Submodules are the slots, under the names that a recipe gives them, so that `encoder.*`, `language.*` and so
+    on name the parameters of each part in a checkpoint.
+    """
+
+    views: Views | None
+    encoder: Encoder | None
+    connector: Connector | None
+    language: Language
+    routing: Routing
+    image_tokenizer: ImageTokenizer | None
+    image_decoder: ImageDecoder | None
+
+    def __init__(self, spec: Mapping[str, Mapping[str, Any]], *, texts: Iterable[str] = (), seed: int = 0):
+        """Build every slot of a resolved `model` section.
+
+        texts: what a text tokenizer is trained on, where the recipe has none. seed: of the initial weights; each
+        slot draws from its own, so that models that share a part share its initial values.
+        """
+        super().__init__()
+        self.spec = {slot: dict(options) for slot, options in spec.items()}
+        heads: dict[str, Order] = {}
+        for slot, part in wire(self.spec, texts, seed).items():
+            if slot.startswith(HEADS):
+                heads |= {slot.removeprefix(HEADS): part} if part is not None else {}
+            else:
+                setattr(self, slot, part)
+        self.heads = nn.ModuleDict(heads)
+        if self.views is not None:
+            with torch.device("cpu"):  # places are counted in earnest where weights stand on the meta device
+                self.contract.read_order(
+                    Size(64, 64), "the recipe"
+                )  # a size no part can take is an error now
+
+    @property
+    def image_head(self) -> Order | None:
+        """The head that writes images."""
+        return getattr(self.heads, "image", None)
+
+    @property
+    def speaks(self) -> bool:
+        return self.language is not None
+
+    @property
+    def sees(self) -> bool:
+        return self.encoder is not None or self._shows
+
+    @property
+    def draws(self) -> bool:
+        return self.image_head is not None
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    @property
+    def contract(self) -> Contract:
+        """What the data side needs to know of this model; raises ChiasmError if it has no language model."""
+        if not self.speaks:
+            alone = " and ".join(slot.replace("_", " ") for slot in self.slots() if slot in ALONE)
+            raise ChiasmError(
+                f"this model is an {alone} alone; it has no language model to read or write with"
+            )
+        size = self.image_tokenizer.size if self.image_tokenizer is not None else None
+        return Contract(
+            tokenizer=self.language.tokenizer,
+            context=self.language.context,
+            views=self.views,
+            encoder=self.encoder,
+            connector=self.connector,
+            span=self.image_head.layout() if self.image_head is not None else None,
+            written_size=Size(size, size) if size is not None else None,
+            shown=self.image_head.read_layout() if self._shows and self.image_head is not None else None,
+            says=self.language.says,
+            whole_pictures=self.language.whole_pictures,
+            cross_attends=self.routing.cross_attends,
+        )
+
+    def slots(self) -> dict[str, Any]:
+        """The parts by slot, in the order in which data passes through them."""
+        found = {slot: reduce(_inner, slot.split("."), self) for slot in MODEL_SLOTS}
+        return {slot: part for slot, part in found.items() if part is not None}
+
+    def standalone(self) -> dict[str, dict[str, Any]]:
+        """The `model` section with which this model is rebuilt from its own folder alone."""
+        built = self.slots()
+        return {slot: self.spec[slot] | built[slot].standalone() for slot in self.spec if slot in built}
+
+    def train_only(self, slots: Iterable[str]) -> None:
+        """Let the named slots learn; freeze all others, and put them in evaluation mode."""
+        chosen = set(slots)
+        for slot, part in self.slots().items():
+            if isinstance(part, nn.Module):
+                learns = slot in chosen and not isinstance(part, ImageDecoder)
+                part.train(learns)
+                part.requires_grad_(learns)
+        if "image_decoder" in chosen and self.image_decoder is not None:
+            for module in self.image_decoder.learners().values():
+                module.train()
+                module.requires_grad_(True)
+
+    def losses(self, batch: PackedBatch) -> dict[str, Loss]:
+        """Losses by name: `text`, those of the image head, and those of the routing."""
+        embeddings, layout, span = self.embed(batch)
+        hidden = self.language(embeddings, layout)
+        losses: dict[str, Loss] = {}
+        rows = batch.labels != IGNORE
+        if bool(rows.any()):
+            losses["text"] = _text_loss(self.language.logits(hidden[rows]), batch.labels[rows])
+        if span is not None and batch.written is not None:
+            assert self.image_head is not None
+            offsets = torch.tensor(self.image_head.layout().rows, device=hidden.device)
+            at = (batch.written.starts[:, None] + offsets).clamp(min=0)
+            for name, loss in self.image_head.losses(hidden.flatten(0, 1)[at], span).items():
+                losses[name] = losses[name] + loss if name in losses else loss
+        return losses | self.routing.losses()
+
+    def text_logits(self, hidden: Float[Tensor, "*s d"], *, images: bool = True) -> Float[Tensor, "*s v"]:
+        """Logits of the next token of a text, which is never a code; with `images`, it may begin one."""
+        logits = self.language.logits(hidden)
+        if self.image_head is None:
+            return logits
+        marker = () if images else self.language.tokenizer.before_picture
+        never = torch.tensor([*self.image_head.reserved, *marker], dtype=torch.long, device=logits.device)
+        return logits.index_fill(-1, never, -torch.inf)
+
+    def embed(self, batch: PackedBatch) -> Embedded:
+        """Words and images of a batch as the language model reads them."""
+        embeddings, layout = self.language.embed_batch(batch), batch.layout
+        span: Span | None = None
+        if batch.shown is not None:
+            assert self.image_head is not None
+            values = self.image_head.embed_read(self.codes(batch.shown))
+            embeddings = _filled(embeddings, batch.shown.starts, values)
+        if batch.read is not None:
+            visual, places = self.encode_images(batch.read)[batch.read.sources], batch.read.places
+            if self.routing.cross_attends:
+                images = CrossAttended.of(visual, batch.read.lengths, places, batch.documents)
+                layout = replace(layout, cross_attended=images)
+                visual = self.routing.marker.expand(len(places), -1)
+            embeddings = fill(embeddings, places, visual)
+        if batch.written is not None:
+            span = self._span(batch.written, batch.positions)
+            embeddings = _filled(embeddings, batch.written.starts, span.embeddings)
+        return Embedded(embeddings, layout, span)
+
+    def encode_images(self, read: ReadImages) -> Float[Tensor, "s d"]:
+        """All visual tokens of the pictures read, one after another, and behind them the markers of the views.
+
+        Raises DataError if a part breaks its word.
+        """
+        if self.encoder is None or self.connector is None:
+            raise DataError("the batch shows pictures, but this model has no encoder")
+        tables = []
+        for group, promised in zip(read.groups, read.tokens, strict=True):
+            visual = self.connector(fitting(group if read.encoded else self.encode(group), self.connector))
+            if visual.shape[1] != promised:
+                raise DataError(
+                    f"connector {self.connector.name!r} made {visual.shape[1]} tokens of a grid of "
+                    f"{tuple(group.shape[1:3])} but promised {promised}"
+                )
+            tables.append(rearrange(visual, "n k d -> (n k) d"))
+        if self.views is not None and self.views.marked and self.views.markers is not None:
+            markers = self.views.markers
+            if self.views.connected:
+                side = self.connector.block()
+                blocks = rearrange(markers, "m (r c w) -> m r c w", r=side, c=side)
+                markers = rearrange(self.connector(blocks), "m 1 d -> m d")
+            tables.append(markers.to(tables[0].dtype))
+        return torch.cat(tables)
+
+    def encode(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n gh gw c"]:
+        """Features of the encoder; without a graph when it is frozen."""
+        assert self.encoder is not None
+        learns = any(parameter.requires_grad for parameter in self.encoder.parameters())
+        with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
+            return self.encoder(fitting(pixels, self.encoder))
+
+    def codes(self, written: WrittenImages) -> Int[Tensor, "n gh gw"]:
+        """Codes of the pictures to write."""
+        assert self.image_tokenizer is not None
+        if written.encoded:
+            return written.targets
+        with torch.no_grad():
+            return self.image_tokenizer.encode(fitting(written.targets, self.image_tokenizer))
+
+    @property
+    def _shows(self) -> bool:
+        """Whether pictures are read as the codes with which they are written."""
+        return self.encoder is None and self.image_head is not None and self.image_head.reads_codes
+
+    def _span(self, written: WrittenImages, positions: Int[Tensor, "b t"]) -> Span:
+        if self.image_head is None:
+            raise DataError("the batch writes pictures, but this model has no image head")
+        span = self.image_head.prepare(self.codes(written))
+        orphans = written.orphans(positions)
+        return span._replace(orphans=orphans) if bool(orphans.any()) else span
+
+    # What users call; the loops stand in chiasm.inference.
+
+    def chat(self, messages: Sequence[Message | Mapping[str, Any]] | str, **options: Any) -> Reply:
+        """Answer a conversation, in words and, if the model draws, pictures; see `chiasm.conversation.chat`."""
+        from chiasm.conversation import chat
+
+        return chat(self, messages, **options)
+
+    def generate(self, prompt: str | Sequence[str], **options: Any) -> list[Image.Image]:
+        """Draw a picture for each prompt; see `chiasm.inference.drawing.generate`."""
+        from chiasm.inference.drawing import generate
+
+        return generate(self, prompt, **options)
+
+    def complete(self, pictures: Sequence[Any], **options: Any) -> list[Image.Image]:
+        """Draw what follows in a row of pictures; see `chiasm.inference.completion.complete`."""
+        from chiasm.inference.completion import complete
+
+        return complete(self, pictures, **options)
+
+    sampling: SamplingOptions | None = None  # defaults of `chat` and `generate`, from the recipe
+
+
+def _inner(module: Any, name: str) -> Any:
+    return getattr(module, name, None)
+
+
+def _filled(
+    embeddings: Float[Tensor, "b t d"], starts: Int[Tensor, " n"], values: Float[Tensor, "n k d"]
+) -> Float[Tensor, "b t d"]:
+    """The embeddings with those of pictures from each flat position in `starts` on."""
+    places = starts[:, None] + torch.arange(values.shape[1], device=starts.device)
+    return fill(embeddings, places.flatten(), rearrange(values, "n k d -> (n k) d"))
+
+
+def _text_loss(logits: Float[Tensor, "m v"], labels: Int[Tensor, " m"]) -> Loss:
+    return Loss(cross_entropy(logits, labels), torch.tensor(float(labels.numel()), device=labels.device))

@@ -1,0 +1,106 @@
+"""A resolved `model` section to parts: what each slot is built with, in the order in which data passes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+
+from chiasm import parts
+from chiasm.errors import RecipeError
+from chiasm.heads import HeadContext
+from chiasm.heads.building import build_head
+from chiasm.recipe.slots import MODEL_SLOTS
+
+ALONE = ("encoder", "image_tokenizer")  # slots that mean something without a language model
+
+
+def wire(spec: Mapping[str, Mapping[str, Any]], texts: Iterable[str], seed: int) -> dict[str, Any]:
+    """The part of every slot, None where the section has none; see `chiasm.model.Model`.
+
+    Raises RecipeError for slots that do not fit each other.
+    """
+    wiring = Wiring(spec, seed)
+    wiring.add("encoder")
+    wiring.add("language", texts, "heads.image" in spec)
+    if wiring.made["language"] is None:
+        _check_alone(spec)
+        wiring.add("image_tokenizer")
+        if "image_tokenizer" in spec:
+            wiring.add("image_decoder", wiring.made["image_tokenizer"])
+    else:
+        wiring.see()
+        wiring.draw()
+    return {slot: wiring.made.get(slot) for slot in MODEL_SLOTS}
+
+
+class Wiring:
+    """Slots being built. made: those that are, None where the section has none."""
+
+    def __init__(self, spec: Mapping[str, Mapping[str, Any]], seed: int):
+        self.spec, self.seed = spec, seed
+        self.made: dict[str, Any] = {}
+
+    def add(self, slot: str, *wiring: Any, builder: Callable[..., Any] | None = None) -> None:
+        """Build a slot. Each draws its initial values from a seed of its own."""
+        self.made[slot] = None
+        if slot in self.spec:
+            digest = hashlib.sha256(f"{self.seed}/{slot}".encode()).digest()
+            torch.manual_seed(int.from_bytes(digest[:4], "big"))
+            build = builder or partial(parts.build, MODEL_SLOTS[slot])
+            self.made[slot] = build(self.spec[slot], *wiring, where=f"model.{slot}")
+
+    def see(self) -> None:
+        """What stands between encoder and language model, and inside it."""
+        encoder, language = self.made["encoder"], self.made["language"]
+        routing = parts.lookup("routing", self.spec["routing"]["type"])
+        crosses: bool = routing.cross_attends  # type: ignore[attr-defined]
+        if crosses and encoder is None:
+            raise RecipeError(f"routing {routing.name!r} needs an encoder of pictures to read")
+        # What is cross-attended keeps the encoder's width.
+        width = encoder.width if crosses else language.width
+        if encoder is not None:
+            self.add("connector", encoder.width, width)
+        self.add("views", *self._marker_width(width))
+        self.add("routing", language, *([width] if crosses else []))
+
+    def draw(self) -> None:
+        """What stands behind the language model, where pictures are written."""
+        self.add("image_tokenizer")
+        tokenizer, language = self.made["image_tokenizer"], self.made["language"]
+        if tokenizer is None:
+            return
+        context = HeadContext(language.width, tokenizer.space, language, tokenizer.refinement)
+        self.add("heads.image", context, builder=build_head)
+        self.add("image_decoder", tokenizer)
+
+    def _marker_width(self, width: int) -> list[int]:
+        """What views are built with: the width of their markers, if they have any."""
+        if "views" not in self.spec:
+            return []
+        part: Any = parts.lookup("views", self.spec["views"]["type"])
+        connector = self.made.get("connector")
+        if not part.marked:
+            return []
+        if not part.connected or connector is None:
+            return [width]
+        side = connector.block()
+        if side is None:
+            raise RecipeError(
+                f"views {part.name!r} have markers that pass through the connector, but connector "
+                f"{connector.name!r} makes one token of no square of features"
+            )
+        return [side**2 * self.made["encoder"].width]
+
+
+def _check_alone(spec: Mapping[str, Any]) -> None:
+    """Raise RecipeError unless the slots mean something without a language model."""
+    joined = [slot for slot in spec if slot not in (*ALONE, "image_decoder")]
+    if joined or not spec:
+        raise RecipeError(
+            f"model has {', '.join(joined) or 'no slots'} but no language; only an image_tokenizer or an "
+            "encoder can stand alone"
+        )

@@ -1,0 +1,1 @@
+"""What several slots share: losses, activations, random numbers of requests, what learns outside of gradients."""

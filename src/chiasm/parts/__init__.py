@@ -1,0 +1,244 @@
+"""How a name in a recipe becomes a part: options and building.
+
+A slot is an abstract class (`class Connector(Part, slot="connector")`); a part is a subclass with a name
+(`class MLP(Connector, name="mlp")`). A part's options are the keyword-only arguments of its constructor and
+are defined nowhere else; what the builder wires, such as widths, is positional.
+"""
+
+from __future__ import annotations
+
+import inspect
+import operator
+import re
+import types
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from typing import Annotated, Any, ClassVar, Union, get_args, get_origin
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from chiasm.errors import RecipeError, excerpt, nearest, quoted
+from chiasm.parts.registry import Registry
+from chiasm.storage.safe_yaml import check_plain
+
+# The slots in the order in which data passes through them, and the package that holds each one's parts.
+SLOTS = {
+    "data": "chiasm.data",
+    "views": "chiasm.views",
+    "encoder": "chiasm.encoders",
+    "connector": "chiasm.connectors",
+    "language": "chiasm.language",
+    "routing": "chiasm.routing",
+    "image_tokenizer": "chiasm.tokenizers",
+    "order": "chiasm.heads.orders",
+    "alphabet": "chiasm.heads.alphabets",
+    "image_decoder": "chiasm.decoders",
+    "objective": "chiasm.objectives",
+    "critic": "chiasm.critics",
+    "quantizer": "chiasm.tokenizers.quantizers",
+    "task": "chiasm.evaluation.tasks",
+}
+
+_registries: dict[str, Registry[type[Part]]] = {slot: Registry(slot, at) for slot, at in SLOTS.items()}
+
+
+class Part:
+    """Base of everything a recipe can name. Subclass a slot's interface with `name=...` to register one."""
+
+    slot: ClassVar[str] = ""
+    name: ClassVar[str] = ""
+    spec: dict[str, Any]  # what `build` made the part from, every option spelled out
+
+    def __init_subclass__(cls, *, slot: str | None = None, name: str | None = None, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        if slot is not None:
+            cls.slot = slot
+        if name is not None:
+            _registry(cls.slot).add(name, cls)
+            cls.name = name
+
+    def standalone(self) -> dict[str, Any]:
+        """Options that rebuild the part's structure without the checkpoint it was made from.
+
+        They are saved with a trained model, so that loading it needs nothing but its own folder.
+        """
+        return {}
+
+    @classmethod
+    def example(cls) -> dict[str, Any]:
+        """Options of a small one, which the tests of all parts build; without any, the defaults are small.
+
+        It stands in a model of width 32 whose images have 32 x 32 pixels.
+        """
+        return {}
+
+    @classmethod
+    def example_neighbours(cls) -> dict[str, dict[str, Any]]:
+        """By slot, the parts that stand beside the example where not any other will do."""
+        return {}
+
+
+@dataclass(frozen=True)
+class Option:
+    """One keyword-only argument of a part's constructor."""
+
+    name: str
+    annotation: Any
+    default: Any  # inspect.Parameter.empty when the option is required
+    help: str
+
+    @property
+    def required(self) -> bool:
+        return self.default is inspect.Parameter.empty
+
+    @property
+    def type(self) -> str:
+        text = inspect.formatannotation(_unbounded(self.annotation))
+        return re.sub(r"\b(?:typing|chiasm\.[\w.]+)\.(?=\w)", "", text)
+
+
+def _unbounded(annotation: Any) -> Any:
+    """The type without its bounds: `PositiveInt` is int, and `list[Width]` a list[int]."""
+    arguments = get_args(annotation)
+    if get_origin(annotation) is Annotated:
+        return _unbounded(arguments[0])
+    if get_origin(annotation) in (types.UnionType, Union):
+        return reduce(operator.or_, map(_unbounded, arguments))
+    if get_origin(annotation) in (list, tuple, dict):
+        return get_origin(annotation)[tuple(map(_unbounded, arguments))]
+    return annotation
+
+
+def names(slot: str) -> list[str]:
+    """The names of all parts of a slot."""
+    return list(_registry(slot).items())
+
+
+def lookup(slot: str, name: str) -> type[Part]:
+    """The part class that `name` stands for in `slot`; raises RecipeError with the nearest name."""
+    return _registry(slot).lookup(name)
+
+
+def options(part: type[Part]) -> dict[str, Option]:
+    """A part's options by name, in the order of its signature."""
+    docs = _argument_docs(part)
+    signature = inspect.signature(part.__init__, eval_str=True)
+    return {
+        p.name: Option(p.name, p.annotation, p.default, docs.get(p.name, ""))
+        for p in signature.parameters.values()
+        if p.kind is inspect.Parameter.KEYWORD_ONLY
+    }
+
+
+def check(slot: str, spec: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Validate `{type: NAME, option: value, ...}` and return it with every option's value spelled out.
+
+    `where` is the dotted place in the recipe, used in messages. Raises RecipeError.
+    """
+    if not isinstance(spec, Mapping) or "type" not in spec:
+        raise RecipeError(
+            f"{where} must be a mapping with a 'type', as in {{type: {_example(slot)}}}; got {quoted(spec)}"
+        )
+    if not isinstance(spec["type"], str):
+        raise RecipeError(f"{where}.type must be a name; got {quoted(spec['type'])}")
+    part = lookup(slot, spec["type"])
+    known = options(part)
+    resolved: dict[str, Any] = {"type": spec["type"]}
+    for key in spec:
+        if key != "type" and key not in known:
+            place = excerpt(f"{where}.{key}", 200)
+            raise RecipeError(
+                f"{slot} {part.name!r} has no option {quoted(key)}{nearest(str(key), known)} (at {place})"
+            )
+    for option in known.values():
+        if option.name in spec:
+            resolved[option.name] = _check_value(option, spec[option.name], f"{where}.{option.name}")
+        elif option.required:
+            raise RecipeError(
+                f"{slot} {part.name!r} needs the option {option.name!r} ({option.type}) at {where}"
+            )
+        else:
+            resolved[option.name] = option.default
+    return resolved
+
+
+def build(
+    slot: str,
+    spec: Mapping[str, Any],
+    *wiring: Any,
+    where: str | None = None,
+    inner: Mapping[str, Sequence[Any]] | None = None,
+) -> Any:
+    """Construct the part that `spec` describes.
+
+    wiring: its positional arguments (widths and so on). inner: those of the parts that it holds, by option.
+    """
+    resolved = check(slot, spec, where or slot)
+    part = lookup(slot, resolved["type"])
+    built = {
+        key: _build_nested(
+            option.annotation, resolved[key], f"{where or slot}.{key}", (inner or {}).get(key, ())
+        )
+        for key, option in options(part).items()
+    }
+    made = part(*wiring, **built)
+    made.spec = resolved
+    return made
+
+
+def _check_value(option: Option, value: Any, where: str) -> Any:
+    nested = _nested_slot(option.annotation)
+    if nested and value is not None:
+        if isinstance(value, list):
+            return [check(nested, item, f"{where}.{i}") for i, item in enumerate(value)]
+        return check(nested, value, where)
+    check_plain(value, where)
+    try:
+        adapter = TypeAdapter(option.annotation, config=ConfigDict(arbitrary_types_allowed=True))
+        return adapter.validate_python(value, strict=None)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise RecipeError(
+            f"{where} is {quoted(value)}: {problem['msg'].lower()} (expected {option.type})"
+        ) from None
+
+
+def _build_nested(annotation: Any, value: Any, where: str, wiring: Sequence[Any]) -> Any:
+    nested = _nested_slot(annotation)
+    if nested is None or value is None:
+        return value
+    if isinstance(value, list):
+        return [build(nested, item, *wiring, where=f"{where}.{i}") for i, item in enumerate(value)]
+    return build(nested, value, *wiring, where=where)
+
+
+def _nested_slot(annotation: Any) -> str | None:
+    """The slot whose parts an option takes: `Encoder`, `Encoder | None` or `list[Encoder]`, else None."""
+    if inspect.isclass(annotation) and issubclass(annotation, Part):
+        return annotation.slot
+    if get_origin(annotation) in (list, types.UnionType, Union):
+        return next(filter(None, map(_nested_slot, get_args(annotation))), None)
+    return None
+
+
+def _registry(slot: str) -> Registry[type[Part]]:
+    if slot not in _registries:
+        raise RecipeError(f"there is no slot {quoted(slot)}{nearest(slot, SLOTS)}")
+    return _registries[slot]
+
+
+def _argument_docs(part: type[Part]) -> dict[str, str]:
+    """`name: text` entries under `Args:` in the docstrings of the class, its bases and its constructor."""
+    docs: dict[str, str] = {}
+    own = [each.__dict__.get("__doc__") for each in reversed(part.__mro__)]
+    for text in map(inspect.cleandoc, filter(None, [*own, part.__init__.__doc__])):
+        block = re.search(r"^Args:\n((?:[ \t]+.*\n?|\n)+)", text, re.MULTILINE)
+        if block:
+            entries = re.findall(r"^ {4}(\w+): (.+(?:\n {5,}.+)*)", block.group(1), re.MULTILINE)
+            docs |= {name: re.sub(r"\s+", " ", entry) for name, entry in entries}
+    return docs
+
+
+def _example(slot: str) -> str:
+    return next(iter(names(slot)), "NAME")

@@ -1,0 +1,64 @@
+"""What the stages of a recipe may ask of its model and its data."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from chiasm import parts
+from chiasm.errors import RecipeError, nearest
+
+if TYPE_CHECKING:
+    from chiasm.recipe import Recipe, Stage
+
+
+def check_stages(recipe: Recipe) -> None:
+    """Raise RecipeError for a stage, or an evaluation, that names what is not there or teaches nothing."""
+    trainable = [slot for slot in recipe.model if slot != "views" or _learns(recipe.model["views"]["type"])]
+    for stage in recipe.stages:
+        where = f"stage {stage.name!r}"
+        if stage.objective is not None:
+            _check_objective(recipe, stage, where)
+        for slot in stage.train:
+            if slot == "objective" and stage.objective is None:
+                raise RecipeError(f"{where} trains an objective but has none; add objective: {{type: NAME}}")
+            if slot not in (*trainable, "objective"):
+                raise RecipeError(
+                    f"{where} trains {slot!r}, which the model has not{nearest(slot, trainable)}"
+                )
+        for alone in ("image_tokenizer", "image_decoder"):
+            if alone in stage.train and len(stage.train) > 1 and stage.objective is None:
+                others = ", ".join(slot for slot in stage.train if slot != alone)
+                raise RecipeError(
+                    f"{where} trains the {alone.replace('_', ' ')} beside {others}; give it a stage of its own"
+                )
+        for name in stage.data:
+            if name not in recipe.data:
+                raise RecipeError(
+                    f"{where} uses the data {name!r}, which is not defined{nearest(name, recipe.data)}"
+                )
+    for held_out in (recipe.evaluation.data, *(recipe.evaluation.labelled or ())):
+        if held_out is not None and held_out not in recipe.data:
+            raise RecipeError(
+                f"evaluation uses the data {held_out!r}, which is not defined{nearest(held_out, recipe.data)}"
+            )
+    stages = [stage.name for stage in recipe.stages]
+    if len(set(stages)) < len(stages):
+        raise RecipeError(f"two stages have one name: {', '.join(stages)}")
+
+
+def _check_objective(recipe: Recipe, stage: Stage, where: str) -> None:
+    assert stage.objective is not None
+    part: Any = parts.lookup("objective", stage.objective["type"])
+    if "encoder" not in recipe.model:
+        raise RecipeError(f"{where}: objective {part.name!r} reads images, but the model has no encoder")
+    for slot in stage.train:
+        if slot not in (*part.trains, "objective"):
+            raise RecipeError(
+                f"{where} trains {slot!r}, but objective {part.name!r} teaches it nothing; it trains "
+                f"{', '.join(part.trains)} and its own weights, objective"
+            )
+
+
+def _learns(views: str) -> bool:
+    """Whether these views have markers to learn."""
+    return parts.lookup("views", views).marked  # type: ignore[attr-defined]

@@ -1,0 +1,59 @@
+"""Recipes built on a base."""
+
+import pytest
+import yaml
+
+from chiasm.errors import RecipeError
+from chiasm.recipe import load_recipe
+from chiasm.recipe.overlay import merge
+
+
+@pytest.fixture
+def folder(tmp_path, tiny):
+    (tmp_path / "shared").mkdir()
+    tiny.pop("name")
+    tiny["tiny"] = {"stages": {"joint": {"steps": 5}}}
+    (tmp_path / "shared" / "base.yaml").write_text(yaml.safe_dump(tiny))
+    return tmp_path
+
+
+def recipe(folder, **content):
+    path = folder / "mine.yaml"
+    path.write_text(yaml.safe_dump({"base": "shared/base.yaml", "name": "mine"} | content))
+    return path
+
+
+def test_a_recipe_says_only_what_differs_from_its_base(folder):
+    path = recipe(folder, stages={"joint": {"rows": 3}}, tiny={"stages": {"joint": {"length": 64}}})
+    made = load_recipe(path)
+    assert (made.name, made.stages[1].rows, made.stages[1].steps) == ("mine", 3, 6)
+    small = load_recipe(path, tiny=True)
+    assert (small.stages[1].rows, small.stages[1].steps, small.stages[1].length) == (3, 5, 64)
+
+
+def test_a_part_of_another_type_starts_afresh(folder):
+    made = load_recipe(recipe(folder, model={"encoder": {"type": "vit"}}))
+    assert made.model["encoder"]["patch_size"] == 16
+
+
+def test_a_base_may_have_a_base(folder):
+    recipe(folder)
+    (folder / "yours.yaml").write_text("{base: mine.yaml, name: yours, seed: 4}")
+    made = load_recipe(folder / "yours.yaml")
+    assert (made.name, made.seed, len(made.stages)) == ("yours", 4, 2)
+
+
+def test_what_is_saved_needs_no_base(folder):
+    made = load_recipe(recipe(folder))
+    assert "base" not in made.to_yaml()
+
+
+def test_a_base_that_is_not_there(folder):
+    with pytest.raises(RecipeError, match=r"there is no recipe at shared/bass\.yaml"):
+        load_recipe(recipe(folder, base="shared/bass.yaml"))
+
+
+@pytest.mark.parametrize("index", ["²", "9" * 5000, "٣", "-1", "7"])
+def test_an_index_that_is_none_is_a_sentence(index):
+    with pytest.raises(RecipeError, match="stages has no item"):
+        merge({"stages": [{"name": "one", "steps": 2}]}, {"stages": {index: {"steps": 1}}})
