@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-import chiasm.model.checkpoint
+import chiasm.storage.folders
 from chiasm.errors import CheckpointError
 from chiasm.model.checkpoint import load_model, save_model
 from chiasm.recipe import load_recipe
@@ -203,7 +203,7 @@ def test_a_full_disk_leaves_what_was_there(saved, monkeypatch, call):
         rename(*paths)
 
     places = {
-        "save_file": (chiasm.model.checkpoint.safetensors.torch, "save_file", full),
+        "save_file": (chiasm.storage.folders.safetensors.torch, "save_file", full),
         "fsync": (os, "fsync", full),
         "rename": (os, "rename", full),
         "second rename": (os, "rename", second),

@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 from toy import Squares, toy
 
-import chiasm.model.checkpoint
+import chiasm.storage.folders
 from chiasm.errors import CheckpointError, ChiasmError, RecipeError
 from chiasm.model.checkpoint import load_model
 from chiasm.recipe.checkpoints import training_checkpoints
@@ -156,7 +156,7 @@ def test_a_folder_is_trained_in_by_one_process(tmp_path):
 
 def test_a_full_disk_leaves_the_last_good_checkpoint(finished, tmp_path, monkeypatch):
     folder, saved = tmp_path / "run", []
-    write = chiasm.model.checkpoint.safetensors.torch.save_file
+    write = chiasm.storage.folders.safetensors.torch.save_file
 
     def full(tensors, path):
         if path.name == "state.safetensors" and path.parent.name.startswith(".learn-") and not saved:
@@ -165,7 +165,7 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(finished, tmp_path, monkeyp
         write(tensors, path)
 
     with monkeypatch.context() as patched:
-        patched.setattr(chiasm.model.checkpoint.safetensors.torch, "save_file", full)
+        patched.setattr(chiasm.storage.folders.safetensors.torch, "save_file", full)
         with pytest.raises(CheckpointError, match="disk is full"):
             train(toy(*SHORT), folder, console=quiet())
     assert [path.name for path in (folder / "checkpoints").iterdir()].count("codes-000004") == 1
