@@ -62,9 +62,9 @@ class LaVITConnector(Connector, name="lavit"):
     def forward(self, grid: Float[Tensor, "n gh gw c"]) -> Float[Tensor, "n k d"]:
         patches = patches_of(self.positions(grid))
         count = self.tokens((grid.shape[1], grid.shape[2]))
-        kept = best(self.selector(patches), count)
-        merged = self.merger(patches, kept.to(patches.dtype))
-        chosen = merged[kept > 0.5]
+        keep_mask = best(self.selector(patches), count)
+        merged = self.merger(patches, keep_mask.to(patches.dtype))
+        chosen = merged[keep_mask > 0.5]
         return self.projection(rearrange(chosen, "(n k) c -> n k c", k=count))
 
     @classmethod

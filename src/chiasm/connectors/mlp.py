@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from chiasm.connectors import Connector
 from chiasm.nn.activations import Activation
-from chiasm.nn.activations import activation as made
+from chiasm.nn.activations import activation as build_activation
 from chiasm.parts.bounds import Depth
 
 
@@ -31,7 +31,7 @@ class MLP(Connector, name="mlp"):
         super().__init__()
         layers: list[nn.Module] = [nn.Linear(in_width, out_width, bias)]
         for _ in range(depth - 1):
-            layers += [made(activation), nn.Linear(out_width, out_width, bias)]
+            layers += [build_activation(activation), nn.Linear(out_width, out_width, bias)]
         self.layers = nn.Sequential(*layers)
 
     def tokens(self, grid: tuple[int, int]) -> int:

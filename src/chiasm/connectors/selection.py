@@ -57,11 +57,13 @@ class Merger(nn.Module):
         self.source_norm = nn.LayerNorm(width)
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, patches: Float[Tensor, "n p c"], kept: Float[Tensor, "n p"]) -> Float[Tensor, "n p c"]:
+    def forward(
+        self, patches: Float[Tensor, "n p c"], keep_mask: Float[Tensor, "n p"]
+    ) -> Float[Tensor, "n p c"]:
         """Features of all patches, of which those with `kept` 1 are meant; `kept` may carry a gradient."""
         source, x = self.source_norm(patches), patches
         for block in self.blocks:
-            x = block(x, source, kept)
+            x = block(x, source, keep_mask)
         return self.norm(x)
 
 
@@ -76,13 +78,13 @@ class MergerBlock(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
 
     def forward(
-        self, x: Float[Tensor, "n p c"], source: Float[Tensor, "n p c"], kept: Float[Tensor, "n p"]
+        self, x: Float[Tensor, "n p c"], source: Float[Tensor, "n p c"], keep_mask: Float[Tensor, "n p"]
     ) -> Float[Tensor, "n p c"]:
         own = torch.eye(x.shape[1], device=x.device)
-        visible = kept[:, None] + (1 - kept[:, None]) * own  # a patch sees itself, kept or not
+        visible = keep_mask[:, None] + (1 - keep_mask[:, None]) * own  # a patch sees itself, kept or not
         normed = self.causal_norm(x)
         x = x + self.causal(normed, normed, visible.tril())
-        x = x + self.dropped(self.dropped_norm(x), source, 1 - kept[:, None])
+        x = x + self.dropped(self.dropped_norm(x), source, 1 - keep_mask[:, None])
         return x + self.mlp(self.mlp_norm(x))
 
 
@@ -140,9 +142,9 @@ def sampled(scores: Float[Tensor, "n p 2"], noise: Float[Tensor, "n p 2"]) -> Fl
     return straight((soft > 0.5).to(soft.dtype), soft)
 
 
-def at_least_one(kept: Float[Tensor, "n p"], scores: Float[Tensor, "n p 2"]) -> Float[Tensor, "n p"]:
+def at_least_one(keep_mask: Float[Tensor, "n p"], scores: Float[Tensor, "n p 2"]) -> Float[Tensor, "n p"]:
     """`kept`, but for images that keep nothing, of which the likeliest patch is kept."""
-    return torch.where(kept.sum(1, keepdim=True) < 1, best(scores, 1), kept)
+    return torch.where(keep_mask.sum(1, keepdim=True) < 1, best(scores, 1), keep_mask)
 
 
 def expected(scores: Float[Tensor, "n p 2"], most: int) -> Float[Tensor, "n p"]:

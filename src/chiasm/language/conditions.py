@@ -87,8 +87,8 @@ def conditions(
     of = torch.where(real, documents.gather(1, order), -1)
     seen = (of[:, :, None] == of[:, None]).tril() & real[:, None]
     with torch.autocast(embeddings.device.type, enabled=False):
-        said = embeddings.float().gather(1, order[..., None].expand(-1, -1, width))
-        totals = seen.float() @ said + sums[:, None]
+        sorted_words = embeddings.float().gather(1, order[..., None].expand(-1, -1, width))
+        totals = seen.float() @ sorted_words + sums[:, None]
     counts = seen.sum(2) + before[:, None]
     if cache is not None:
         last = (place[:, -1] - 1).clamp(min=0)[:, None]

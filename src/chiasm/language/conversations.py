@@ -75,8 +75,8 @@ class Conversations:
         """Ids of a text in which special tokens are special; see `encode_plain`."""
         ids = tuple(self.inner.encode(text, add_special_tokens=False))
         if self.bare and self.begin in ids:
-            known = f"draws the classes 0 to {self.begin - 1}" if self.begin else "knows pictures alone"
-            raise DataError(f"{text!r} is {'no class' if self.begin else 'text'}: this model {known}")
+            ability = f"draws the classes 0 to {self.begin - 1}" if self.begin else "knows pictures alone"
+            raise DataError(f"{text!r} is {'no class' if self.begin else 'text'}: this model {ability}")
         return ids
 
     def encode_plain(self, text: str) -> tuple[int, ...]:
@@ -111,12 +111,12 @@ class Conversations:
         begin = [] if messages[0].role == "document" else self._begin_of_processor(runs)
         stretches = [runs] if self.special.together else _between_pictures(runs)
         words_follow = prompt and not draws
-        made = [
+        written_tokens = [
             each
             for stretch in stretches
             for each in self._encoded(stretch, continued=words_follow and stretch is stretches[-1])
         ]
-        return ([Tokens(begin, False)] if begin else []) + made
+        return ([Tokens(begin, False)] if begin else []) + written_tokens
 
     def _encoded(self, runs: Sequence[TextRun], *, continued: bool) -> list[Tokens]:
         """Runs as tokens: one that reaches into what is learnt is learnt; `continued`: words follow."""
@@ -129,21 +129,21 @@ class Conversations:
             if run.learn:
                 learnt.append((len(text), len(text) + len(run.text)))
             text += run.text
-        made: list[Tokens] = []
+        tokens: list[Tokens] = []
         ends = [end for _, end in learnt]
         waiting = iter(pictures)
         for id, (start, stop) in zip(*self.special.encode(text, continued=continued), strict=True):
             if id is None:
                 picture = next(waiting)
-                made.append(Tokens((), picture.learn, picture.picture))
+                tokens.append(Tokens((), picture.learn, picture.picture))
                 continue
             span = bisect_right(ends, start)  # the first that ends behind the token's start
             learn = span < len(learnt) and max(stop, start + 1) > learnt[span][0]
-            if made and made[-1].picture is None and made[-1].learn == learn:
-                made[-1].ids.append(id)  # type: ignore[attr-defined]
+            if tokens and tokens[-1].picture is None and tokens[-1].learn == learn:
+                tokens[-1].ids.append(id)  # type: ignore[attr-defined]
             else:
-                made.append(Tokens([id], learn))
-        return made
+                tokens.append(Tokens([id], learn))
+        return tokens
 
     def _marked(self, messages: Sequence[Message], prompt: bool, draws: bool) -> list[TextRun]:
         """The runs of a conversation in marked text; see `chiasm.language.special`."""
@@ -223,8 +223,8 @@ class Conversations:
         """The token that stands for a picture in the text of a model that looks at them."""
         own = getattr(self.inner, "image_token", None)
         names = [own] if isinstance(own, str) else IMAGE_TOKENS
-        known = self.inner.get_added_vocab()
-        return next((name for name in names if name in known), None)
+        vocabulary = self.inner.get_added_vocab()
+        return next((name for name in names if name in vocabulary), None)
 
     def _turns(self, form: str) -> Turns:
         return self._cached(f"turns {form}", lambda: self._find_turns(form, self.special.mark))

@@ -30,8 +30,8 @@ class GridRotation(nn.Module):
             raise RecipeError(
                 f"a head of width {head_width} cannot turn by row and column; take a multiple of 4"
             )
-        half = head_width // 2
-        exponents = torch.arange(0, half, 2).float() / half
+        rotated_pairs = head_width // 2
+        exponents = torch.arange(0, rotated_pairs, 2).float() / rotated_pairs
         self.register_buffer("frequencies", 1.0 / base**exponents, persistent=False)
 
     def forward(

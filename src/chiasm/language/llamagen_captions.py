@@ -111,13 +111,15 @@ class LlamaGenCaptions(GridLlama, name="llamagen_captions"):
             self.tokenizer.inner.chat_template = CAPTION_TEMPLATE
         self.tokenizer.mark_pictures(None, empty="blank")
         self.text_encoder = _text_encoder(checkpoint, config, len(self.tokenizer))
-        found = 0 if self.text_encoder is None else int(self.text_encoder.config.hidden_size)
-        if not (caption_width or found) or (caption_width and found and caption_width != found):
+        features_width = 0 if self.text_encoder is None else int(self.text_encoder.config.hidden_size)
+        if not (caption_width or features_width) or (
+            caption_width and features_width and caption_width != features_width
+        ):
             raise RecipeError(
                 f"language 'llamagen_captions': caption_width is {caption_width}, but the text encoder's features "
-                f"have {found or 'no known'} channels"
+                f"have {features_width or 'no known'} channels"
             )
-        caption_width = caption_width or found
+        caption_width = caption_width or features_width
         self.empty = nn.Parameter(torch.randn(caption_tokens, caption_width) / caption_width**0.5)
         self.project = nn.Sequential(
             nn.Linear(caption_width, width, bias=False),
@@ -131,8 +133,8 @@ class LlamaGenCaptions(GridLlama, name="llamagen_captions"):
     def standalone(self) -> dict[str, Any]:
         if self.text_encoder is None:
             return {}
-        told = self.text_encoder.config
-        return {"checkpoint": None, "config": told.to_diff_dict() | {"model_type": told.model_type}}
+        config = self.text_encoder.config
+        return {"checkpoint": None, "config": config.to_diff_dict() | {"model_type": config.model_type}}
 
     def requires_grad_(self, requires_grad: bool = True) -> LlamaGenCaptions:
         """Whatever learns, the text encoder does not."""
@@ -158,9 +160,9 @@ class LlamaGenCaptions(GridLlama, name="llamagen_captions"):
         """The projected features of every caption: text that no picture and no other document divides."""
         words = (batch.kinds == Kind.TEXT) & (batch.documents >= 0)
         ids, real, places = _runs(batch.ids, words, batch.documents)
-        made = self.empty.new_zeros(*batch.ids.shape, self.width)
+        embedded = self.empty.new_zeros(*batch.ids.shape, self.width)
         if not len(ids):
-            return made
+            return embedded
         if ids.shape[1] > len(self.empty):
             raise DataError(f"a caption has {ids.shape[1]} tokens, but at most {len(self.empty)} are known")
         features = self._features(ids, real)
@@ -169,7 +171,7 @@ class LlamaGenCaptions(GridLlama, name="llamagen_captions"):
         without = self.empty[last.clamp(0, len(self.empty) - 1)]
         features = torch.where((ids == self.tokenizer.pad)[..., None], without, features)
         values = self.project(features[real])
-        return made.flatten(0, 1).index_copy(0, places[real], values).view_as(made)
+        return embedded.flatten(0, 1).index_copy(0, places[real], values).view_as(embedded)
 
     @property
     def head(self) -> nn.Module:
@@ -184,8 +186,8 @@ class LlamaGenCaptions(GridLlama, name="llamagen_captions"):
                 "language 'llamagen_captions' has no text encoder: give its 'checkpoint' or its 'config'"
             )
         with torch.no_grad():
-            found = self.text_encoder(input_ids=ids, attention_mask=real.long())
-        return found.last_hidden_state.to(self.empty.dtype)
+            features = self.text_encoder(input_ids=ids, attention_mask=real.long())
+        return features.last_hidden_state.to(self.empty.dtype)
 
     @classmethod
     def example(cls) -> dict[str, Any]:

@@ -101,9 +101,13 @@ class VAR(Language, name="var"):
     ) -> Float[Tensor, "b q d"]:
         documents = layout.of_queries(layout.documents)
         words = (layout.of_queries(layout.kinds) == Kind.TEXT) & (documents >= 0)
-        told = conditions(embeddings, words, documents, cache)
-        x = embeddings if told.index is None else embeddings + self._places(told, words).to(embeddings.dtype)
-        steering = self._steering(told, cache)
+        condition = conditions(embeddings, words, documents, cache)
+        x = (
+            embeddings
+            if condition.index is None
+            else embeddings + self._places(condition, words).to(embeddings.dtype)
+        )
+        steering = self._steering(condition, cache)
         for index, (layer, steered) in enumerate(zip(self.blocks, steering[1:], strict=True)):
             x = layer(x, steered, layout, cache, index)
         return self.norm(x, *steering[0])
@@ -122,26 +126,29 @@ class VAR(Language, name="var"):
     def blocks(self) -> list[VARLayer]:
         return [layer for layer in self.layers if isinstance(layer, VARLayer)]
 
-    def _places(self, told: Conditions, words: Bool[Tensor, "b t"]) -> Float[Tensor, "b t d"]:
+    def _places(self, condition: Conditions, words: Bool[Tensor, "b t"]) -> Float[Tensor, "b t d"]:
         """What a word has besides its embedding; a picture's first scale is predicted where its prompt ends."""
-        most, found = len(self.start), int(told.counts.max())
-        if found > most:
+        most, longest = len(self.start), int(condition.counts.max())
+        if longest > most:
             raise DataError(
-                f"a document has {found} words, but language 'var' takes {most}: shorten it or raise 'words'"
+                f"a document has {longest} words, but language 'var' takes {most}: shorten it or raise 'words'"
             )
-        place = self.start[(told.at(told.counts) - 1).clamp(min=0)] + self.level + self.cell
+        place = self.start[(condition.at(condition.counts) - 1).clamp(min=0)] + self.level + self.cell
         return torch.where(words[..., None], place, 0)
 
-    def _steering(self, told: Conditions, cache: ConditionedCache | None) -> list[tuple[Tensor, ...]]:
+    def _steering(self, condition: Conditions, cache: ConditionedCache | None) -> list[tuple[Tensor, ...]]:
         """Of the last norm, then of each block; for a picture being drawn it is made once."""
-        if told.index is None and cache is not None and cache.steering:
+        if condition.index is None and cache is not None and cache.steering:
             return cache.steering
-        shared = self.steer(told.means) if self.steer is not None else None
-        made = [told.spread(self.steer_norm(told.means))]
-        made += [told.spread(layer.steer(told.means if shared is None else shared)) for layer in self.blocks]
-        if told.index is None and cache is not None:
-            cache.steering = made
-        return made
+        shared = self.steer(condition.means) if self.steer is not None else None
+        modulations = [condition.spread(self.steer_norm(condition.means))]
+        modulations += [
+            condition.spread(layer.steer(condition.means if shared is None else shared))
+            for layer in self.blocks
+        ]
+        if condition.index is None and cache is not None:
+            cache.steering = modulations
+        return modulations
 
     def _initialise(self) -> None:
         """The original's: small weights, smaller ones before a residual sum, gates nearly shut."""

@@ -27,12 +27,12 @@ def groups_of(kinds: Sequence[Sequence[KindName]], routing: str) -> Groups:
 
 def attach(modules: dict[str, nn.Module], groups: Groups) -> nn.ModuleDict:
     """Replace modules by their `ByKind`; returns those by name."""
-    made = nn.ModuleDict()
+    added = nn.ModuleDict()
     for name, module in modules.items():
         ways = ByKind(module, groups)
-        made[name.replace(".", "/")] = ways  # a module's name cannot contain a dot
+        added[name.replace(".", "/")] = ways  # a module's name cannot contain a dot
         replace(module, ways.forward)
-    return made
+    return added
 
 
 class ByKind(nn.Module):
@@ -48,8 +48,8 @@ class ByKind(nn.Module):
         places = current_layout().by_kind
         rows, order = places.parts(self.groups)
         if all(len(each) == 0 for each in rows[1:]):  # nothing but words: as if there were no routing
-            made = original(self._module[0], x)
-            return made if not torch.is_grad_enabled() else made + self._nothing(x)
+            added = original(self._module[0], x)
+            return added if not torch.is_grad_enabled() else added + self._nothing(x)
         flat = places.flat(x)
         parts = [original(self._module[0], flat[rows[0]])]
         parts += [way(flat[each]) for way, each in zip(self.ways, rows[1:], strict=True)]

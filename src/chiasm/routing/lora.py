@@ -86,25 +86,27 @@ class LowRank(nn.Module):
 def chosen(language: nn.Module, targets: list[str] | str, routing: str) -> dict[str, Layer]:
     """The linear layers that `targets` name; raises RecipeError for a target without a layer."""
     tables = {id(m.weight) for m in language.modules() if isinstance(m, nn.Embedding)}
-    known = {
+    linear_layers = {
         name: module
         for name, module in language.named_modules()
         # A weight tied to the embedding table is a language-model head.
         if isinstance(module, Layer) and id(module.weight) not in tables
     }
     if isinstance(targets, str):
-        found = {name: layer for name, layer in known.items() if not name.endswith("lm_head")}
-        if not found:
+        targeted = {name: layer for name, layer in linear_layers.items() if not name.endswith("lm_head")}
+        if not targeted:
             raise RecipeError(f"routing {routing!r} found no linear layer in {type(language).__name__}")
-        return found
+        return targeted
     ends = tuple("." + target for target in targets)
     idle = [
-        target for target, end in zip(targets, ends) if not any(f".{name}".endswith(end) for name in known)
+        target
+        for target, end in zip(targets, ends)
+        if not any(f".{name}".endswith(end) for name in linear_layers)
     ]
     if idle or not targets:
-        endings = sorted({name.rpartition(".")[2] for name in known})
+        endings = sorted({name.rpartition(".")[2] for name in linear_layers})
         raise RecipeError(
             f"routing {routing!r} found no linear layer for targets {idle}; "
             f"the language model has: {', '.join(endings)}"
         )
-    return {name: layer for name, layer in known.items() if f".{name}".endswith(ends)}
+    return {name: layer for name, layer in linear_layers.items() if f".{name}".endswith(ends)}

@@ -89,12 +89,16 @@ class MoE(Routing, Indivisible, name="moe"):
 
     def losses(self) -> dict[str, Loss]:
         """`balance`: a term a token, which adds up those of the layers."""
-        found = [each.balance for each in self.each() if each.balance is not None]
+        balances = [each.balance for each in self.each() if each.balance is not None]
         for layer in self.each():
             layer.balance = None
-        if not self.training or not self.weight or not found:
+        if not self.training or not self.weight or not balances:
             return {}
-        return {"balance": Loss(torch.stack([each.sum for each in found]).sum(), found[0].count, self.weight)}
+        return {
+            "balance": Loss(
+                torch.stack([each.sum for each in balances]).sum(), balances[0].count, self.weight
+            )
+        }
 
     def indivisible(self, *, ranks: bool, rows: int) -> str | None:
         if self.capacities[self.training] is not None:
@@ -166,19 +170,19 @@ class Experts(nn.Module):
         self.balance = Loss(total if self.training else total.detach(), total.new_tensor(float(tokens)))
         if not self.training:
             self._note(choice, real, len(flat))
-        made = torch.zeros_like(flat)
+        mixed = torch.zeros_like(flat)
         for e, expert in enumerate(self.experts):
             chosen = choice.weights[:, e].nonzero()[:, 0]
             rows = real[chosen]
             # An expert that nobody chose is called as well, so that it gets a gradient, of zeros.
             if len(rows) or torch.is_grad_enabled():
                 answer = expert(flat[rows]) * choice.weights[chosen, e, None].to(flat.dtype)
-                made = made.index_add(0, rows, answer.to(made.dtype))
-        made = made.view_as(x)
+                mixed = mixed.index_add(0, rows, answer.to(mixed.dtype))
+        mixed = mixed.view_as(x)
         if self.mixer is None:
-            return made
+            return mixed
         shares = self.mixer(x).softmax(-1)
-        return made * shares[..., :1] + original(self._network[0], x) * shares[..., 1:]
+        return mixed * shares[..., :1] + original(self._network[0], x) * shares[..., 1:]
 
     def choose(self, tokens: Float[Tensor, "n d"]) -> Choice:
         """Which experts these tokens meet; scores are in float32."""

@@ -76,18 +76,24 @@ class QuantizedAutoencoder(ImageTokenizer, Stepwise):
         self._check(pixels)
         return self._judged(self.render(self.quantize.vectors(codes).detach()), pixels)
 
-    def reconstruction(self, made: Float[Tensor, "*n 3 h w"], pixels: Float[Tensor, "*n 3 h w"]) -> Loss:
+    def reconstruction(
+        self, reconstructed: Float[Tensor, "*n 3 h w"], pixels: Float[Tensor, "*n 3 h w"]
+    ) -> Loss:
         """The absolute error, of pixels in [-1, 1] as in most originals."""
-        return Loss.of(2 * (made - pixels).abs())
+        return Loss.of(2 * (reconstructed - pixels).abs())
 
     @property
     def last_layer(self) -> Tensor:
         """Weight of the decoder's last layer."""
         return self.decoder.conv_out.weight  # type: ignore[union-attr, return-value]
 
-    def _judged(self, made: Float[Tensor, "*n 3 h w"], pixels: Float[Tensor, "*n 3 h w"]) -> dict[str, Loss]:
-        flat, true = made.flatten(0, -4), pixels.flatten(0, -4)
-        return criticised(self.critics, flat, true, self.reconstruction(made, pixels), self.last_layer)
+    def _judged(
+        self, reconstructed: Float[Tensor, "*n 3 h w"], pixels: Float[Tensor, "*n 3 h w"]
+    ) -> dict[str, Loss]:
+        flat, true = reconstructed.flatten(0, -4), pixels.flatten(0, -4)
+        return criticised(
+            self.critics, flat, true, self.reconstruction(reconstructed, pixels), self.last_layer
+        )
 
     def _quantized(self, latents: Float[Tensor, "*n c"]) -> Quantized:
         with torch.autocast(latents.device.type, enabled=False):
@@ -161,13 +167,13 @@ class VideoAutoencoder(QuantizedAutoencoder, VideoTokenizer):
         """Reconstruction, and what the quantizer adds; raises ChiasmError for a length that cannot be made."""
         self._check(video.flatten(0, 1))
         quantized = self._quantized(self.video_latents(video))
-        made = self.render_video(quantized.vectors)
-        if made.shape != video.shape:
+        reconstructed = self.render_video(quantized.vectors)
+        if reconstructed.shape != video.shape:
             raise ChiasmError(
                 f"clips of {video.shape[1]} frames given to image_tokenizer {self.name!r}, whose codes of them "
-                f"stand for {made.shape[1]}; give it clips of so many"
+                f"stand for {reconstructed.shape[1]}; give it clips of so many"
             )
-        return self._judged(made, video) | quantized.losses
+        return self._judged(reconstructed, video) | quantized.losses
 
     @torch.no_grad()
     def decode_video(self, codes: Int[Tensor, "n u gh gw"]) -> Float[Tensor, "n t 3 h w"]:

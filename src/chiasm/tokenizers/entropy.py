@@ -38,16 +38,16 @@ def mean_choice(logits: Float[Tensor, "m c"]) -> Float[Tensor, " k"]:
     other, summed over the vectors, is one product of two thin matrices: 2^18 codes need m x 2^9 numbers twice, not
     m x 2^18 as in the original.
     """
-    half = logits.shape[1] // 2
-    low, high = _chances(logits[:, :half]), _chances(logits[:, half:])
+    low_bits = logits.shape[1] // 2
+    low, high = _chances(logits[:, :low_bits]), _chances(logits[:, low_bits:])
     return (high.T @ low).flatten() / len(logits)
 
 
 def _chances(logits: Float[Tensor, "m c"]) -> Float[Tensor, "m k"]:
     """Chances of all codes of a few bits, channel 0 the lowest bit."""
-    made = torch.ones(len(logits), 1, device=logits.device, dtype=logits.dtype)
+    joint = torch.ones(len(logits), 1, device=logits.device, dtype=logits.dtype)
     for bit in logits.unbind(1):
         one = bit.sigmoid()[:, None]
         zero = (-bit).sigmoid()[:, None]
-        made = torch.cat([made * zero, made * one], 1)
-    return made
+        joint = torch.cat([joint * zero, joint * one], 1)
+    return joint

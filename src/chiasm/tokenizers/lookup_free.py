@@ -46,16 +46,16 @@ class Signs(Quantizer):
 
 def split_code(codes: Int[Tensor, "*n"], bits: Sequence[int]) -> list[Int[Tensor, "*n"]]:
     """Codes as several smaller ones, the lowest bits first (Open-MAGVIT2's two sub-tokens of 6 and 12 bits)."""
-    made = []
+    joined = []
     for count in bits:
-        made.append(codes & (2**count - 1))
+        joined.append(codes & (2**count - 1))
         codes = codes >> count
-    return made
+    return joined
 
 
 def join_code(parts: Sequence[Int[Tensor, "*n"]], bits: Sequence[int]) -> Int[Tensor, "*n"]:
     """`split_code` reversed."""
-    made, place = torch.zeros_like(parts[0]), 0
+    joined, place = torch.zeros_like(parts[0]), 0
     for part, count in zip(parts, bits, strict=True):
-        made, place = made | (part << place), place + count
-    return made
+        joined, place = joined | (part << place), place + count
+    return joined

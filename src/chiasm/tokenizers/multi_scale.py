@@ -74,16 +74,16 @@ class ResidualScales(Quantizer):
 
     def forward(self, latents: Float[Tensor, "n h w c"]) -> Quantized:
         target = rearrange(latents, "n h w c -> n c h w")
-        codes, made, asked = self._refine(target.detach())
+        codes, partial_sums, targets = self._refine(target.detach())
         if self.revival is not None and self.training:
-            self.revival(self.embedding.weight, torch.cat(asked), join_scales(codes).flatten())
-        errors = [(each - target.detach()).square() for each in made]
-        misses = [(each.detach() - target).square() for each in made]
+            self.revival(self.embedding.weight, torch.cat(targets), join_scales(codes).flatten())
+        errors = [(each - target.detach()).square() for each in partial_sums]
+        misses = [(each.detach() - target).square() for each in partial_sums]
         losses = {
             "codebook": Loss.of(torch.stack(errors), self.codebook_weight),
             "commitment": Loss.of(torch.stack(misses), self.commitment),
         }
-        vectors = target + (made[-1] - target).detach()
+        vectors = target + (partial_sums[-1] - target).detach()
         return Quantized(rearrange(vectors, "n c h w -> n h w c"), join_scales(codes), losses)
 
     def health(self) -> dict[str, float]:
@@ -97,22 +97,22 @@ class ResidualScales(Quantizer):
 
     def progress(self, codes: Int[Tensor, "n 1 l"]) -> list[Float[Tensor, "n c h w"]]:
         """What the codes up to each scale say, at full size; the codes may end with any scale."""
-        known, length = [], 0
+        scales, length = [], 0
         for side in self.scales:
             length += side * side
-            known.append((side, side))
+            scales.append((side, side))
             if length == codes.shape[-1]:
                 break
-        made: list[Tensor] = []
-        for index, part in enumerate(split_scales(codes, known)):
+        partial_sums: list[Tensor] = []
+        for index, part in enumerate(split_scales(codes, scales)):
             said = self.said(part, index)
-            made.append(made[-1] + said if made else said)
-        return made
+            partial_sums.append(partial_sums[-1] + said if partial_sums else said)
+        return partial_sums
 
     def next_inputs(self, codes: Int[Tensor, "n 1 l"]) -> Float[Tensor, "n m c"]:
         """For every scale but the first, what the coarser ones say, averaged to its size (what VAR reads)."""
-        made = self.progress(codes)[: len(self.scales) - 1]
-        return torch.cat([self.averaged(each, index + 1) for index, each in enumerate(made)], 1)
+        partial_sums = self.progress(codes)[: len(self.scales) - 1]
+        return torch.cat([self.averaged(each, index + 1) for index, each in enumerate(partial_sums)], 1)
 
     def averaged(self, made: Float[Tensor, "n c h w"], index: int) -> Float[Tensor, "n m c"]:
         """What was said so far, at the cells of a scale in raster order."""
@@ -135,19 +135,19 @@ class ResidualScales(Quantizer):
         """Codes of every scale, what they say up to it, and the vectors that were looked up."""
         rest = latents
         codes: list[Tensor] = []
-        made: list[Tensor] = []
-        asked: list[Tensor] = []
+        partial_sums: list[Tensor] = []
+        targets: list[Tensor] = []
         for index, side in enumerate(self.scales):
             coarse = rest.detach()
             if index < len(self.scales) - 1:
                 coarse = functional.interpolate(coarse, size=(side, side), mode="area")
-            asked.append(rearrange(coarse, "n c h w -> (n h w) c"))
-            found = self._nearest(asked[-1])
-            codes.append(rearrange(found, "(n h w) -> n h w", n=len(latents), h=side))
+            targets.append(rearrange(coarse, "n c h w -> (n h w) c"))
+            indices = self._nearest(targets[-1])
+            codes.append(rearrange(indices, "(n h w) -> n h w", n=len(latents), h=side))
             said = self.said(codes[-1], index)
-            made.append(made[-1] + said if made else said)
+            partial_sums.append(partial_sums[-1] + said if partial_sums else said)
             rest = rest - said.detach()
-        return codes, made, asked
+        return codes, partial_sums, targets
 
     @torch.no_grad()
     def _nearest(self, vectors: Float[Tensor, "m c"]) -> Int[Tensor, " m"]:
@@ -240,8 +240,10 @@ class MultiScale(VQGAN, name="multi_scale"):
         )
         self.foreground = foreground
 
-    def reconstruction(self, made: Float[Tensor, "*n 3 h w"], pixels: Float[Tensor, "*n 3 h w"]) -> Loss:
-        error = 2 * (made - pixels)
+    def reconstruction(
+        self, reconstructed: Float[Tensor, "*n 3 h w"], pixels: Float[Tensor, "*n 3 h w"]
+    ) -> Loss:
+        error = 2 * (reconstructed - pixels)
         weighed = error.abs() + self.squared * error.square()
         return Loss.of(weighed * foreground_weight(pixels, self.foreground))
 

@@ -50,8 +50,8 @@ class OpenMagvit2Video(VideoAutoencoder, name="open_magvit2_video"):
         return rearrange(self.encoder(inner), "n c u gh gw -> n u gh gw c")
 
     def render_video(self, vectors: Float[Tensor, "n u gh gw c"]) -> Float[Tensor, "n t 3 h w"]:
-        made = self.decoder(rearrange(vectors, "n u gh gw c -> n c u gh gw"))
-        return rearrange(made, "n c t h w -> n t c h w").float() / 2 + 0.5
+        video = self.decoder(rearrange(vectors, "n u gh gw c -> n c u gh gw"))
+        return rearrange(video, "n c t h w -> n t c h w").float() / 2 + 0.5
 
     @classmethod
     def example(cls) -> dict[str, Any]:

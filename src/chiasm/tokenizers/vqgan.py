@@ -126,9 +126,11 @@ class VQGAN(QuantizedAutoencoder, name="vqgan"):
         pixels = self.decoder(latents).float()
         return pixels / 2 + 0.5 if self.signed else pixels
 
-    def reconstruction(self, made: Float[Tensor, "*n 3 h w"], pixels: Float[Tensor, "*n 3 h w"]) -> Loss:
+    def reconstruction(
+        self, reconstructed: Float[Tensor, "*n 3 h w"], pixels: Float[Tensor, "*n 3 h w"]
+    ) -> Loss:
         """The absolute and the squared error, by their weights, of pixels in [-1, 1] as in most originals."""
-        error = 2 * (made - pixels)
+        error = 2 * (reconstructed - pixels)
         if not self.squared:
             return Loss.of(self.absolute * error.abs())
         return Loss.of(self.absolute * error.abs() + self.squared * error.square())

@@ -147,10 +147,10 @@ class _Decoder(ConvDecoder):
         self.time_conv = nn.ModuleList(double)
 
     def forward(
-        self, latents: Float[Tensor, "n c u gh gw"], *told: Float[Tensor, "n c u gh gw"]
+        self, latents: Float[Tensor, "n c u gh gw"], *codes: Float[Tensor, "n c u gh gw"]
     ) -> Float[Tensor, "n t 3 h w"]:
         # The codes go the same way through time as the latents, in one batch with them.
-        x = self.time_res_stack(torch.cat([latents, *told]))
+        x = self.time_res_stack(torch.cat([latents, *codes]))
         for double in self.time_conv:
             x = functional.silu(double(x.repeat_interleave(2, 2)))
         parts = x.split(len(latents))
@@ -170,5 +170,5 @@ class _ToldNorm(nn.Module):
     def forward(
         self, x: Float[Tensor, "n c h w"], codes: Float[Tensor, "n d gh gw"]
     ) -> Float[Tensor, "n c h w"]:
-        told = functional.interpolate(codes, size=x.shape[-2:], mode="nearest")
-        return self.norm_layer(x) * self.conv_y(told) + self.conv_b(told)
+        code_values = functional.interpolate(codes, size=x.shape[-2:], mode="nearest")
+        return self.norm_layer(x) * self.conv_y(code_values) + self.conv_b(code_values)

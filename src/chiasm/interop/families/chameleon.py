@@ -56,8 +56,8 @@ class Chameleon(Family, name="chameleon"):
 
     def model(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> dict[str, dict[str, Any]]:
         apart = ("vq_config", "vocabulary_map", "text_config")
-        told = {key: value for key, value in config.items() if key not in apart}
-        language = causal_config({**told, "vocabulary_map": {}}, "chameleon")
+        own = {key: value for key, value in config.items() if key not in apart}
+        language = causal_config({**own, "vocabulary_map": {}}, "chameleon")
         language["config"] = {k: v for k, v in language["config"].items() if k not in apart}
         table = _table(config)
         tokenizer = find_family("vqgan").model(of_transformers(config["vq_config"]))["image_tokenizer"]
@@ -89,11 +89,11 @@ class Chameleon(Family, name="chameleon"):
 def _table(config: Mapping[str, Any]) -> list[int]:
     """The id of each code, by the names of the vocabulary."""
     digits = str.maketrans("ABCDEFGHIJ", "0123456789")
-    found = {
+    codes = {
         int(name.removeprefix(CODE)[:-1].translate(digits)): id
         for name, id in (config.get("vocabulary_map") or {}).items()
         if name.startswith(CODE)
     }
-    if not found or sorted(found) != list(range(len(found))):
+    if not codes or sorted(codes) != list(range(len(codes))):
         raise CheckpointError(f"config.json's vocabulary_map does not name every code ({CODE}...)")
-    return [found[code] for code in range(len(found))]
+    return [codes[code] for code in range(len(codes))]

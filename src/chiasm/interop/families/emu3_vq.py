@@ -166,9 +166,9 @@ def _replayed(layout: str, case: Case) -> dict[str, Tensor]:
     video = pixels if moving else pixels[:, None].repeat_interleave(tokenizer.still, 1)
     latents = tokenizer.video_latents(video)
     codes = tokenizer.quantize.encode(latents)
-    made = tokenizer.render_video(tokenizer.quantize.vectors(codes))
+    frames = tokenizer.render_video(tokenizer.quantize.vectors(codes))
     return {
         "z": rearrange(latents, "n t h w c -> n t c h w"),
         "codes": codes if moving else codes[:, 0],
-        "rec": signed(made if moving else made[:, 0]),
+        "rec": signed(frames if moving else frames[:, 0]),
     }

@@ -139,23 +139,23 @@ def _tokenizer(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _published(told: Mapping[str, Any]) -> dict[str, Any]:
+def _published(config: Mapping[str, Any]) -> dict[str, Any]:
     """A case's config as config.json has it."""
-    seen = told["siglip"]
+    seen = config["siglip"]
     aligner = {"projector_type": "mlp_gelu", "depth": 2}
-    drawn = {"ch_mult": told["ch_mult"], "ch": told["vq_ch"], "z_channels": told["z"]}
-    drawn["res"] = told["gen_res"] * 2 ** (len(told["ch_mult"]) - 1)
-    drawn |= {"image_token_size": told["codebook"], "n_embed": told["code_dim"]}
+    drawn = {"ch_mult": config["ch_mult"], "ch": config["vq_ch"], "z_channels": config["z"]}
+    drawn["res"] = config["gen_res"] * 2 ** (len(config["ch_mult"]) - 1)
+    drawn |= {"image_token_size": config["codebook"], "n_embed": config["code_dim"]}
     return {
         "vision_config": {
             "params": {"model_name": "case", "image_size": seen["image_size"], "select_layer": -1}
         },
         "case": seen,
         "aligner_config": {"params": aligner},
-        "gen_aligner_config": {"params": {**aligner, "input_dim": told["code_dim"]}},
+        "gen_aligner_config": {"params": {**aligner, "input_dim": config["code_dim"]}},
         "gen_vision_config": {"params": drawn},
-        "gen_head_config": {"params": {"image_token_embed": told["head_dim"]}},
-        "language_config": told["llm"],
+        "gen_head_config": {"params": {"image_token_embed": config["head_dim"]}},
+        "language_config": config["llm"],
     }
 
 
@@ -163,24 +163,24 @@ def _published(told: Mapping[str, Any]) -> dict[str, Any]:
 @torch.no_grad()
 def replay(case: Case) -> dict[str, Tensor]:
     """Reads a picture, learns codes, draws greedily with guidance, encodes."""
-    layout, told, given = find_family("janus"), case.config, case.inputs
-    original = Original(_published(told), case.tensors)
+    layout, config, inputs = find_family("janus"), case.config, case.inputs
+    original = Original(_published(config), case.tensors)
     model = load(layout, original, constants=layout.constants(Folder(case.path))).model
-    head, tokenizer, ids = model.image_head, model.image_tokenizer, given["und_ids"]
-    pixels = unnormalised(model.encoder, given["und_pixels"].flatten(0, 1))
+    head, tokenizer, ids = model.image_head, model.image_tokenizer, inputs["und_ids"]
+    pixels = unnormalised(model.encoder, inputs["und_pixels"].flatten(0, 1))
     pictures = [CasePicture(f"{i}", Size(*tile.shape[-2:]), tile[None]) for i, tile in enumerate(pixels)]
     read = read_documents(model, [case_document(model, row, pictures, IMAGE, repeated=True) for row in ids])
 
-    prompt, codes = given["prompt_ids"], given["train_codes"].view(-1, *tokenizer.grid)
+    prompt, codes = inputs["prompt_ids"], inputs["train_codes"].view(-1, *tokenizer.grid)
     words = model.language.tokenizer
-    words.draw, words.inner.pad_token = int(prompt[-1]), f"<{told['pad_id']}>"
-    asked = case_document(model, prompt, [], IMAGE, repeated=False)
+    words.draw, words.inner.pad_token = int(prompt[-1]), f"<{config['pad_id']}>"
+    question = case_document(model, prompt, [], IMAGE, repeated=False)
     span = head.prepare(codes)
-    hidden = forced(model, [asked] * len(codes), span)
-    prompts = [asked] * told["parallel"]
+    hidden = forced(model, [question] * len(codes), span)
+    prompts = [question] * config["parallel"]
     step = DrawStep(Session(model, prompts + [without_prompt(model.contract, each) for each in prompts]))
-    first = guided(head.alphabet.output(step.start), told["cfg_weight"])
-    drawn = draw(model, prompts, replace(GREEDY, guidance=told["cfg_weight"]))
+    first = guided(head.alphabet.output(step.start), config["cfg_weight"])
+    drawn = draw(model, prompts, replace(GREEDY, guidance=config["cfg_weight"]))
     return {
         "und_image_embeds": model.connector(model.encoder(pixels)),
         "und_logits": read.logits,
@@ -189,5 +189,5 @@ def replay(case: Case) -> dict[str, Tensor]:
         "first_cfg_logits": first,
         "greedy_codes": drawn.flatten(1),
         "greedy_image": signed(tokenizer.render(tokenizer.quantize.vectors(drawn))),
-        "vq_codes": tokenizer.quantize.encode(tokenizer.latents(unsigned(given["edit_img"]))).flatten(1),
+        "vq_codes": tokenizer.quantize.encode(tokenizer.latents(unsigned(inputs["edit_img"]))).flatten(1),
     }

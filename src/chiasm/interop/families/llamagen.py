@@ -97,9 +97,9 @@ class LlamaGenFamily(Family, name="llamagen"):
             "dropout": config.get("resid_dropout_p", 0.1),
         }
         if captions:
-            told = {"caption_tokens": config["cls_token_num"], "caption_width": config["caption_dim"]}
+            published = {"caption_tokens": config["cls_token_num"], "caption_width": config["caption_dim"]}
             config.get("num_classes")  # the original reads it for classes alone
-            language |= {"type": "llamagen_captions", "config": config.get("t5"), **told}
+            language |= {"type": "llamagen_captions", "config": config.get("t5"), **published}
         else:
             config.only("cls_token_num", 1)
             config.get("caption_dim")  # the original reads it for captions alone
@@ -158,7 +158,7 @@ def structure(drawn: Mapping[str, Tensor], where: str) -> dict[str, Any]:
     except KeyError as error:
         raise CheckpointError(f"{where} is not LlamaGen's transformer: it lacks {error}") from None
     head_width = HEAD_WIDTH.get(width, 64)
-    told: dict[str, Any] = {
+    published: dict[str, Any] = {
         "dim": width,
         "n_layer": len({key.split(".")[1] for key in drawn if key.startswith("layers.")}),
         "n_head": width // head_width,
@@ -168,9 +168,9 @@ def structure(drawn: Mapping[str, Tensor], where: str) -> dict[str, Any]:
     }
     table = drawn.get("cls_embedding.embedding_table.weight")
     if table is not None:
-        return {**told, "model_type": "c2i", "num_classes": len(table) - 1, "cls_token_num": 1}
+        return {**published, "model_type": "c2i", "num_classes": len(table) - 1, "cls_token_num": 1}
     rows, caption_width = drawn["cls_embedding.uncond_embedding"].shape
-    return {**told, "model_type": "t2i", "caption_dim": caption_width, "cls_token_num": rows}
+    return {**published, "model_type": "t2i", "caption_dim": caption_width, "cls_token_num": rows}
 
 
 def _t5(folder: Path) -> Path:
@@ -202,16 +202,18 @@ def _transformers(folder: Path) -> list[Path]:
 @torch.no_grad()
 def replay(case: Case) -> dict[str, Tensor]:
     """Teacher-forced codes behind a class or a caption, and greedy pictures with guidance, some of it and none."""
-    told, given = case.config, case.inputs
+    published, inputs = case.config, case.inputs
     tensors = {GPT + key: tensor for key, tensor in case.tensors.items()}
-    config = {key: value for key, value in told.items() if key not in ("cfg_scale", "cfg_interval", "n_pad")}
+    config = {
+        key: value for key, value in published.items() if key not in ("cfg_scale", "cfg_interval", "n_pad")
+    }
     model = load(find_family("llamagen"), Original(config, tensors)).model
     head = model.image_head
-    span = head.prepare(given["idx"].unflatten(1, head.space.grid))
-    if told["model_type"] == "t2i":  # padding was hidden from the pictures drawn, not from those learnt
+    span = head.prepare(inputs["idx"].unflatten(1, head.space.grid))
+    if published["model_type"] == "t2i":  # padding was hidden from the pictures drawn, not from those learnt
         learnt, prompts = (_captions(model, case, masked) for masked in (False, True))
     else:
-        learnt = prompts = [prompt([int(each)]) for each in given["cond"]]
+        learnt = prompts = [prompt([int(each)]) for each in inputs["cond"]]
     hidden = forced(model, learnt, span)
 
     def drawn(guidance: float, guided_codes: int = 0) -> Tensor:
@@ -219,14 +221,14 @@ def replay(case: Case) -> dict[str, Tensor]:
         return draw(model, prompts, replace(GREEDY, guidance=max(guidance, 1.0))).flatten(1).int()
 
     # Of the original's steps the first has no number; the interval is the number of the last that is guided.
-    guided_codes = told["cfg_interval"] + 2 if told["cfg_interval"] >= 0 else 0
+    guided_codes = published["cfg_interval"] + 2 if published["cfg_interval"] >= 0 else 0
     return {
         "logits": head.alphabet.logits(hidden),
         "loss": head.losses(hidden, span)["image"].mean,
-        "greedy_cfg": drawn(told["cfg_scale"]),
-        "greedy_cfg_interval": drawn(told["cfg_scale"], guided_codes),
+        "greedy_cfg": drawn(published["cfg_scale"]),
+        "greedy_cfg_interval": drawn(published["cfg_scale"], guided_codes),
         "greedy_nocfg": drawn(1.0),
-        "freqs_cis": _turns(model, told["cls_token_num"]),
+        "freqs_cis": _turns(model, published["cls_token_num"]),
     }
 
 
@@ -251,7 +253,7 @@ def _captions(model: Model, case: Case, masked: bool) -> list[Document]:
     )
     ids = torch.arange(rows * length).view(rows, length) + pad
     real = case.inputs["emb_masks"].bool() if masked else torch.ones_like(ids, dtype=torch.bool)
-    return [prompt(row[kept].tolist()) for row, kept in zip(ids, real, strict=True)]
+    return [prompt(row[real_tokens].tolist()) for row, real_tokens in zip(ids, real, strict=True)]
 
 
 def _turns(model: Model, before: int) -> Tensor:

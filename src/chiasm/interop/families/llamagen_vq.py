@@ -53,9 +53,9 @@ class LlamaGenTokenizer(Family, name="llamagen-vq"):
 
     def read(self, folder: Folder) -> Original:
         file = folder.path if folder.path.is_file() else next(folder.path.glob("vq_ds*.pt"))
-        kept = wrapped_as(file, *WRAPPERS)
+        wrapper = wrapped_as(file, *WRAPPERS)
         tensors = read_wrapped(file, *WRAPPERS)
-        told = {ARGUMENTS[k]: v for k, v in read_arguments(file, "args").items() if k in ARGUMENTS}
+        arguments = {ARGUMENTS[k]: v for k, v in read_arguments(file, "args").items() if k in ARGUMENTS}
         try:
             width = len(tensors["encoder.conv_in.weight"])
             levels = {int(key.split(".")[2]) for key in tensors if key.startswith("encoder.conv_blocks.")}
@@ -71,8 +71,8 @@ class LlamaGenTokenizer(Family, name="llamagen-vq"):
         except (KeyError, ValueError) as error:
             raise CheckpointError(f"{folder.path} is not LlamaGen's tokenizer: it lacks {error}") from None
         config = {
-            **told,
-            **({"weights": kept} if kept else {}),
+            **arguments,
+            **({"weights": wrapper} if wrapper else {}),
             "codebook_size": size,
             "codebook_embed_dim": code_width,
             "z_channels": latent_width,

@@ -55,15 +55,15 @@ WITHOUT_EFFECT = {
 @replays("lucidrains_vq", "LFQ / FSQ / VectorQuantize / ResidualVQ", without_effect=WITHOUT_EFFECT)
 def replay(case: Case) -> Mapping[str, Tensor]:
     """One quantizer: codes, vectors, losses and the gradient to what was quantized."""
-    known: dict[str, Callable[[Case, Config], dict[str, Tensor]]] = {
+    classes: dict[str, Callable[[Case, Config], dict[str, Tensor]]] = {
         "FSQ": replay_scalars,
         "LFQ": replay_signs,
         "VectorQuantize": replay_averages,
         "ResidualVQ": replay_residuals,
     }
-    if case.config["cls"] not in known:
+    if case.config["cls"] not in classes:
         raise CheckpointError(f"there is no counterpart of {case.config['cls']}")
-    return known[case.config["cls"]](case, case.config["args"])
+    return classes[case.config["cls"]](case, case.config["args"])
 
 
 class Rotated(Groups):

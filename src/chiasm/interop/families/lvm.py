@@ -148,8 +148,8 @@ class LVM(Family, name="lvm"):
 
     def read(self, folder: Folder) -> Original:
         llama, vqgan = _places(folder.path) or (folder.path, folder.path)
-        told = Folder(llama).config
-        config = {**told, "vq": Folder(vqgan).config}
+        llama_config = Folder(llama).config
+        config = {**llama_config, "vq": Folder(vqgan).config}
         config |= {"places": [str(place.relative_to(folder.path)) for place in (llama, vqgan)]}
         tensors = {LANGUAGE + key: tensor for key, tensor in Folder(llama).tensors.items()}
         return Original(config, tensors | {TOKENIZER + k: t for k, t in Folder(vqgan).tensors.items()})
@@ -179,21 +179,21 @@ class LVM(Family, name="lvm"):
     def write(self, original: Original, folder: Path) -> None:
         config = dict(original.config)
         vq = config.pop("vq")
-        for prefix, told, place in zip(
+        for prefix, part, place in zip(
             (LANGUAGE, TOKENIZER), (config, vq), config.pop("places"), strict=True
         ):
             tensors = {k.removeprefix(prefix): t for k, t in original.tensors.items() if k.startswith(prefix)}
             (folder / place).mkdir(parents=True, exist_ok=True)
-            write_json(folder / place / "config.json", told)
+            write_json(folder / place / "config.json", part)
             write_tensors(folder / place / "model.safetensors", tensors)
 
 
 def _places(folder: Path) -> tuple[Path, Path] | None:
     """The folders of the Llama and of the tokenizer, or None where it is not one of each."""
-    told = {path.parent: Folder(path.parent).config for path in folder.glob("config.json")}
-    told |= {path.parent: Folder(path.parent).config for path in sorted(folder.glob("*/config.json"))}
-    tokenizers = [place for place, config in told.items() if config.keys() >= VQGAN_KEYS]
-    llamas = [place for place, config in told.items() if config.get("model_type") == "llama"]
+    configs = {path.parent: Folder(path.parent).config for path in folder.glob("config.json")}
+    configs |= {path.parent: Folder(path.parent).config for path in sorted(folder.glob("*/config.json"))}
+    tokenizers = [place for place, config in configs.items() if config.keys() >= VQGAN_KEYS]
+    llamas = [place for place, config in configs.items() if config.get("model_type") == "llama"]
     return (llamas[0], tokenizers[0]) if len(tokenizers) == len(llamas) == 1 else None
 
 
@@ -201,23 +201,23 @@ def _places(folder: Path) -> tuple[Path, Path] | None:
 @torch.no_grad()
 def replay_sentence(case: Case) -> dict[str, Tensor]:
     """A visual sentence: frames as codes, which are the language model's only words, and the frame that follows."""
-    told, frames = case.config, case.inputs["frames"]
-    model = load(find_family("lvm"), Original(_published(told), case.tensors)).model
+    config, frames = case.config, case.inputs["frames"]
+    model = load(find_family("lvm"), Original(_published(config), case.tensors)).model
     codes = model.image_tokenizer.encode(frames)
     size = Size(model.image_tokenizer.size, model.image_tokenizer.size)
     pictures = [CasePicture(f"frame {i}", size, frame[None]) for i, frame in enumerate(frames)]
     sentence = [CodedImage(picture, each) for picture, each in zip(pictures, codes, strict=True)]
     length = codes[0].numel()
-    asked = Sample("the sentence", (Message("document", tuple(sentence)),))
+    sample = Sample("the sentence", (Message("document", tuple(sentence)),))
     model.language.context = len(sentence) * length
-    batch, slots = pack([[document(model.contract, asked)]])
+    batch, slots = pack([[document(model.contract, sample)]])
     batch = CodeReader(model).attach(batch, slots)
     embeddings, layout, span = model.embed(batch)
     hidden = model.language(embeddings, layout)[0]
     last = model.image_head.losses(
         hidden[None, -length - 1 : -1], span._replace(targets=span.targets[-1:], orphans=None)
     )
-    model.language.context = told.get("context", CONTEXT) * length
+    model.language.context = config.get("context", CONTEXT) * length
     seen = sentence[1 - most_images(model) :]  # with the one to come, as many as the context holds
     request = VisualSentence(model, seen, GREEDY, [0])
     Engine(model).submit(request).result()
@@ -231,14 +231,14 @@ def replay_sentence(case: Case) -> dict[str, Tensor]:
     }
 
 
-def _published(told: Mapping[str, Any]) -> dict[str, Any]:
+def _published(config: Mapping[str, Any]) -> dict[str, Any]:
     """A case's config as config.json has it."""
     return {
         "model_type": "llama",
-        "vocab_size": told["n_code"] + told["n_special"],
-        "hidden_size": told["hidden"],
-        "intermediate_size": told["inter"],
-        "num_hidden_layers": told["layers"],
-        "num_attention_heads": told["heads"],
-        "vq": told["vq"],
+        "vocab_size": config["n_code"] + config["n_special"],
+        "hidden_size": config["hidden"],
+        "intermediate_size": config["inter"],
+        "num_hidden_layers": config["layers"],
+        "num_attention_heads": config["heads"],
+        "vq": config["vq"],
     }

@@ -67,11 +67,11 @@ class OpenMagvit2(Family, name="open-magvit2-vq"):
 
     def read(self, folder: Folder) -> Original:
         content = _told(folder) or {}
-        told = content["model"]
+        section = content["model"]
         size = _data_size(content.get("data"))
         config = {
-            **told.get("init_args", {}),
-            "class_path": told["class_path"],
+            **section.get("init_args", {}),
+            "class_path": section["class_path"],
             **({"res": size} if size else {}),
         }
         return Original(config, read_state_dict(find_file(folder.path, ".ckpt")))
@@ -119,15 +119,15 @@ class OpenMagvit2(Family, name="open-magvit2-vq"):
     def write(self, original: Original, folder: Path) -> None:
         if not any(folder.glob("*.yaml")):
             args = dict(original.config)
-            told = {"model": {"class_path": args.pop("class_path"), "init_args": args}}
-            (folder / "model.yaml").write_text(yaml.safe_dump(told, sort_keys=False), encoding="utf-8")
+            section = {"model": {"class_path": args.pop("class_path"), "init_args": args}}
+            (folder / "model.yaml").write_text(yaml.safe_dump(section, sort_keys=False), encoding="utf-8")
         torch.save({"state_dict": original.tensors}, folder / "last.ckpt")
 
 
 def _told(folder: Folder) -> dict[str, Any] | None:
     for content in folder.yamls.values():
-        told = content.get("model") if isinstance(content, dict) else None
-        if isinstance(told, dict) and ("." + str(told.get("class_path", ""))).endswith(CLASSES):
+        section = content.get("model") if isinstance(content, dict) else None
+        if isinstance(section, dict) and ("." + str(section.get("class_path", ""))).endswith(CLASSES):
             return content
     return None
 

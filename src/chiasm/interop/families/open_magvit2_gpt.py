@@ -176,10 +176,10 @@ def _count(tensors: Mapping[str, Tensor], prefix: str) -> int:
 def _told(folder: Folder) -> dict[str, Any] | None:
     """What a YAML of the training gives the transformer."""
     for content in folder.yamls.values():
-        told = content.get("model") if isinstance(content, dict) else None
-        if isinstance(told, dict) and str(told.get("class_path", "")).endswith(CLASS):
-            given = told.get("init_args", {}).get("transformer_config", {})
-            return dict(given.get("params") or given.get("init_args") or {})
+        section = content.get("model") if isinstance(content, dict) else None
+        if isinstance(section, dict) and str(section.get("class_path", "")).endswith(CLASS):
+            transformer = section.get("init_args", {}).get("transformer_config", {})
+            return dict(transformer.get("params") or transformer.get("init_args") or {})
     return None
 
 
@@ -187,17 +187,17 @@ def _told(folder: Folder) -> dict[str, Any] | None:
 @torch.no_grad()
 def replay(case: Case) -> dict[str, Tensor]:
     """Teacher-forced sub-tokens behind a class, and greedy pictures with a guidance of each sub-token."""
-    told, given = case.config, case.inputs
+    full, inputs = case.config, case.inputs
     tensors = {GPT + key: tensor for key, tensor in case.tensors.items()}
-    config = {key: value for key, value in told.items() if key != "cfg_scale"}
+    config = {key: value for key, value in full.items() if key != "cfg_scale"}
     model = load(find_family("open-magvit2"), Original(config, tensors)).model
     head = model.image_head
     alphabet = head.alphabet
-    codes = join_code([given["idx_pre"], given["idx_post"]], alphabet.bits)
-    prompts = [prompt([int(each)]) for each in given["cls"][:, 0]]
+    codes = join_code([inputs["idx_pre"], inputs["idx_post"]], alphabet.bits)
+    prompts = [prompt([int(each)]) for each in inputs["cls"][:, 0]]
     hidden = forced(model, prompts, head.prepare(codes.unflatten(1, head.space.grid)))
     logits = alphabet.logits(hidden, split_code(codes, alphabet.bits))
-    scales = told["cfg_scale"]
+    scales = full["cfg_scale"]
     alphabet.guidance_offsets = [scale - scales[0] for scale in scales]
     drawn = draw(model, prompts, replace(GREEDY, guidance=scales[0])).flatten(1)
     pre, post = split_code(drawn, alphabet.bits)

@@ -175,12 +175,12 @@ def _phi(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
 @torch.no_grad()
 def replay(case: Case) -> dict[str, Tensor]:
     """Masks, logits and losses of all three tasks, and pictures drawn with guidance and without."""
-    told, given = case.config, case.inputs
-    model = load(find_family("show-o"), Original(_published(told), case.tensors)).model
-    head, words = model.image_head, told["llm_vocab"]
-    head.steps, head.schedule = told["steps"], told["schedule"]
-    asked, empty, learnt = given["t2i_ids"], given["t2i_uncond_ids"], given["train_ids"]
-    soi = told["max_len"] + 1
+    config, inputs = case.config, case.inputs
+    model = load(find_family("show-o"), Original(_published(config), case.tensors)).model
+    head, words = model.image_head, config["llm_vocab"]
+    head.steps, head.schedule = config["steps"], config["schedule"]
+    conditional, empty, learnt = inputs["t2i_ids"], inputs["t2i_uncond_ids"], inputs["train_ids"]
+    soi = config["max_len"] + 1
 
     def logits(ids: Tensor) -> Tensor:
         return model.language.logits(model.language(model.language.embed(ids), _layout(model, ids, words)))
@@ -199,29 +199,29 @@ def replay(case: Case) -> dict[str, Tensor]:
         codes = finish(head.write(step.start, replace(GREEDY, guidance=guidance)), read)
         return codes.flatten(1), likeliest
 
-    both, made, labels = torch.cat([asked, empty]), logits(learnt), given["train_labels"]
-    codes, likeliest = drawn(list(both), 1 + told["gs"])  # the original counts guidance from 0
+    both, learnt_logits, labels = torch.cat([conditional, empty]), logits(learnt), inputs["train_labels"]
+    codes, likeliest = drawn(list(both), 1 + config["gs"])  # the original counts guidance from 0
     return {
         "t2i_attention_allowed": _layout(model, both, words).allowed[:, None].long(),
-        "t2i_logits": logits(asked),
-        "train_logits": made,
-        "loss_t2i": _mean(made[:1, soi:], labels[:1, soi:]),
-        "loss_lm": _mean(made[1:2, :-1], labels[1:2, 1:]),
-        "loss_mmu": _mean(made[2:, :-1], labels[2:, 1:]),
+        "t2i_logits": logits(conditional),
+        "train_logits": learnt_logits,
+        "loss_t2i": _mean(learnt_logits[:1, soi:], labels[:1, soi:]),
+        "loss_lm": _mean(learnt_logits[1:2, :-1], labels[1:2, 1:]),
+        "loss_mmu": _mean(learnt_logits[2:, :-1], labels[2:, 1:]),
         "greedy_ids": codes,
         "greedy_argmax_per_step": torch.stack(likeliest),
-        "greedy_ids_nocfg": drawn(list(asked), 1.0)[0],
+        "greedy_ids_nocfg": drawn(list(conditional), 1.0)[0],
     }
 
 
-def _published(told: Mapping[str, Any]) -> dict[str, Any]:
+def _published(config: Mapping[str, Any]) -> dict[str, Any]:
     """A case's config as an import reads it; the case has no image tokenizer, so any of its grid and codes does."""
-    side, bits = round(told["n_vq"] ** 0.5), (told["codebook"] - 1).bit_length()
+    side, bits = round(config["n_vq"] ** 0.5), (config["codebook"] - 1).bit_length()
     tokenizer = {"resolution": side, "ch": 32, "z": bits, "ch_mult": [1], "dec_mult": [1]}
     return {
-        "phi": told["phi"],
-        "llm_vocab_size": told["llm_vocab"],
-        "vocab_size": told["llm_vocab"] + told["n_special"] + told["codebook"] + 1,
+        "phi": config["phi"],
+        "llm_vocab_size": config["llm_vocab"],
+        "vocab_size": config["llm_vocab"] + config["n_special"] + config["codebook"] + 1,
         "vq_model": {**tokenizer, "enc_blocks": [1], "dec_blocks": [1], "attn_resolutions": []},
     }
 
@@ -242,9 +242,9 @@ def _layout(model: Any, ids: Int[Tensor, "b t"], words: int) -> Layout:
 
 
 def _prompt(row: Int[Tensor, " t"], words: int, soi: int) -> Document:
-    made = Document("a row of the case")
-    made.add_text([id for id in row[:soi].tolist() if id != words], learn=False)
-    return made
+    row_document = Document("a row of the case")
+    row_document.add_text([id for id in row[:soi].tolist() if id != words], learn=False)
+    return row_document
 
 
 def _mean(logits: Tensor, labels: Tensor) -> Tensor:

@@ -120,9 +120,9 @@ class Var(Family, name="var"):
         )
 
     def write(self, original: Original, folder: Path) -> None:
-        told = original.config
-        drawn = f"var_d{told['depth']}.pth"
-        seen = f"vae_ch{told['ch']}v{told['V']}z{told['Cvae']}.pth"
+        config = original.config
+        drawn = f"var_d{config['depth']}.pth"
+        seen = f"vae_ch{config['ch']}v{config['V']}z{config['Cvae']}.pth"
         for file, prefix in ((drawn, "var."), (seen, "vae.")):
             torch.save(
                 {k.removeprefix(prefix): t for k, t in original.tensors.items() if k.startswith(prefix)},
@@ -158,8 +158,12 @@ def structure(drawn: Mapping[str, Tensor], seen: Mapping[str, Tensor], where: st
 
 def _tokenizer(config: Mapping[str, Any]) -> dict[str, Any]:
     """The tokenizer in the words of its own family."""
-    told = {"vocab_size": config["V"], "z_channels": config["Cvae"], "v_patch_nums": config["patch_nums"]}
-    return {**{key: config[key] for key in TOKENIZER if key in config}, **told, "ch": config.get("ch", 160)}
+    renamed = {"vocab_size": config["V"], "z_channels": config["Cvae"], "v_patch_nums": config["patch_nums"]}
+    return {
+        **{key: config[key] for key in TOKENIZER if key in config},
+        **renamed,
+        "ch": config.get("ch", 160),
+    }
 
 
 @replays("var", "VAR")

@@ -59,13 +59,13 @@ class Vqgan(Family, name="vqgan"):
     }
 
     def recognises(self, folder: Folder) -> bool:
-        return _told(folder) is not None
+        return _section(folder) is not None
 
     def read(self, folder: Folder) -> Original:
-        told = _told(folder) or {}
+        section = _section(folder) or {}
         file = find_file(folder.path, ".ckpt")
-        target = {"target": told["target"]} if "target" in told else {}
-        return Original({**told["params"], **target}, read_state_dict(file))
+        target = {"target": section["target"]} if "target" in section else {}
+        return Original({**section["params"], **target}, read_state_dict(file))
 
     def model(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> dict[str, dict[str, Any]]:
         config = reader(config)
@@ -143,18 +143,18 @@ class Vqgan(Family, name="vqgan"):
     def write(self, original: Original, folder: Path) -> None:
         params = dict(original.config)
         target = {"target": params.pop("target")} if "target" in params else {}
-        told = {"model": {**target, "params": params}}
-        (folder / "model.yaml").write_text(yaml.safe_dump(told, sort_keys=False), encoding="utf-8")
+        section = {"model": {**target, "params": params}}
+        (folder / "model.yaml").write_text(yaml.safe_dump(section, sort_keys=False), encoding="utf-8")
         torch.save({"state_dict": original.tensors}, folder / "last.ckpt")
 
 
-def _told(folder: Folder) -> dict[str, Any] | None:
+def _section(folder: Folder) -> dict[str, Any] | None:
     for content in folder.yamls.values():
-        told = content.get("model") if isinstance(content, dict) else None
-        if not isinstance(told, dict) or "ddconfig" not in (told.get("params") or {}):
+        section = content.get("model") if isinstance(content, dict) else None
+        if not isinstance(section, dict) or "ddconfig" not in (section.get("params") or {}):
             continue
-        if told.get("target", TARGETS[0]) in TARGETS:  # Chameleon's names none
-            return told
+        if section.get("target", TARGETS[0]) in TARGETS:  # Chameleon's names none
+            return section
     return None
 
 
