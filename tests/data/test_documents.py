@@ -11,7 +11,7 @@ from chiasm.data.cut import cut
 from chiasm.data.documents import PictureReader
 from chiasm.data.files import PictureInMemory
 from chiasm.sequence import Document, Kind, pack
-from chiasm.views import Size, View
+from chiasm.views import Size, View, Views
 
 
 class Counted(PictureInMemory):
@@ -22,7 +22,7 @@ class Counted(PictureInMemory):
         return super().open()
 
 
-class TwoSizes:
+class TwoSizes(Views):
     """The whole of a picture and its left half, at a token each."""
 
     def split(self, size):

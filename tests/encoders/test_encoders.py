@@ -38,6 +38,16 @@ SMALL = {
         ],
         "sizes": [None, None],
     },
+    "qwen_vl": {
+        "patch_size": 8,
+        "width": 24,
+        "depth": 2,
+        "heads": 3,
+        "hidden": 40,
+        "side": 2,
+        "out_width": 16,
+        "pool_heads": 2,
+    },
     "vit": {"patch_size": 8, "width": 24, "depth": 2, "heads": 3, "size": 32},
     "transformers": {
         "config": {

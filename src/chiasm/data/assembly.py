@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from chiasm.data.contract import Contract
@@ -83,4 +83,18 @@ class Assembly:
             sources=torch.cat(self._sources),
             tokens=[group.tokens for group in self.groups],
             lengths=[len(rows) for rows in self._sources],
+            centres=self._centres(),
         )
+
+    def _centres(self) -> list[Float[Tensor, "n 2"]] | None:
+        """Where the views of each group lie, if the views' tokens depend on it."""
+        views = self._contract.views
+        if views is None or not views.locates:
+            return None
+        return [torch.tensor([_centre(*each) for each in group.views]) for group in self.groups]
+
+
+def _centre(picture: Picture, view: View) -> tuple[float, float]:
+    """The shares of a picture to the left of a view's centre and above it."""
+    left, top, right, bottom = view.box
+    return (left + right) / 2 / picture.size.width, (top + bottom) / 2 / picture.size.height

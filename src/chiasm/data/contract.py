@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 class SplitsImages(Protocol):
     """What the data side asks of views; see `chiasm.views.Views`."""
 
+    locates: bool
+
     def split(self, size: Size) -> list[View]: ...
     def arrange(self, size: Size, grids: Sequence[tuple[int, int]]) -> Sequence[int]: ...
 

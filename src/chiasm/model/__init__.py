@@ -210,13 +210,16 @@ class Model(nn.Module):
         if self.encoder is None or self.connector is None:
             raise DataError("the batch shows pictures, but this model has no encoder")
         tables = []
-        for group, promised in zip(read.groups, read.tokens, strict=True):
+        for g, (group, promised) in enumerate(zip(read.groups, read.tokens, strict=True)):
             visual = self.connector(fitting(group if read.encoded else self.encode(group), self.connector))
             if visual.shape[1] != promised:
                 raise DataError(
                     f"connector {self.connector.name!r} made {visual.shape[1]} tokens of a grid of "
                     f"{tuple(group.shape[1:3])} but promised {promised}"
                 )
+            if read.centres is not None:
+                assert self.views is not None
+                visual = visual + self.views.locate(read.centres[g])[:, None]
             tables.append(rearrange(visual, "n k d -> (n k) d"))
         if self.views is not None and self.views.marked and self.views.markers is not None:
             markers = self.views.markers

@@ -131,6 +131,7 @@ class ReadImages:
     tokens: how many visual tokens a view of each group was promised to make.
     lengths: visual tokens of each picture; where they are cross-attended, `places` has one position for
         each picture, and `sources` all of its tokens.
+    centres: of each group, where its views lie (n 2); see `chiasm.views.Views.locate`. None: it does not matter.
     """
 
     groups: list[Tensor]
@@ -139,6 +140,7 @@ class ReadImages:
     sources: Int[Tensor, " s"]
     tokens: list[int]
     lengths: list[int] = field(default_factory=list)
+    centres: list[Float[Tensor, "n 2"]] | None = None
 
 
 @dataclass

@@ -50,10 +50,12 @@ class Views(Part, slot="views"):
     width: of the language model's embeddings; with `connected`, of the block of features that becomes one token.
     markers: of marked views: those vectors, or None where the options leave them out.
     connected: the markers stand among the features and pass through the connector, each as a block of its own.
+    locates: `locate` says what is added to the visual tokens of each view.
     """
 
     marked: ClassVar[bool] = False
     connected: ClassVar[bool] = False
+    locates: bool = False
     markers: Float[Tensor, "m d"] | None
 
     @abstractmethod
@@ -68,6 +70,13 @@ class Views(Part, slot="views"):
         marker m. The default reads all tokens, view by view.
         """
         return range(sum(rows * columns for rows, columns in grids))
+
+    def locate(self, centres: Float[Tensor, "n 2"]) -> Float[Tensor, "n d"]:
+        """What is added to all visual tokens of views, where there is such: `locates`.
+
+        centres: of each view, the share of the image to the left of its centre, and the share above.
+        """
+        raise NotImplementedError
 
 
 class MarkedViews(Views, nn.Module):

@@ -108,7 +108,7 @@ class AnyResolution(MarkedViews, name="any_resolution"):
 
     def enlarge(self, size: Size) -> Enlargement:
         """Onto which canvas a picture is laid, how large, and where."""
-        canvas = max(self.resolutions, key=lambda canvas: _merit(canvas, size))  # the first of equals
+        canvas = max(self.resolutions, key=lambda canvas: merit(canvas, size))  # the first of equals
         across, down = canvas.width / size.width, canvas.height / size.height
         if across < down:
             picture = Size(min(math.ceil(size.height * across), canvas.height), canvas.width)
@@ -135,7 +135,7 @@ class AnyResolution(MarkedViews, name="any_resolution"):
         return {"size": 16, "resolutions": [[32, 32]]}
 
 
-def _merit(canvas: Size, size: Size) -> tuple[int, int]:
+def merit(canvas: Size, size: Size) -> tuple[int, int]:
     """How many pixels of the picture a canvas can show, and (negative) how many of its own are wasted."""
     scale = min(canvas.width / size.width, canvas.height / size.height)
     covered = int(size.width * scale) * int(size.height * scale)
