@@ -1,0 +1,224 @@
+"""A denoising network that puts named things into boxes: GLIGEN (arXiv 2301.07093), with which VITRON draws."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
+
+import torch
+from einops import rearrange
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from chiasm.connectors.learnt import attend
+from chiasm.errors import ChiasmError, RecipeError, reason
+
+FREQUENCIES = 8  # of each edge of a box
+HIGHEST = 100  # radians over the image: the frequencies rise from 1 to almost this
+HIDDEN = 512  # of the network that makes a box's token
+
+
+class Grounding(NamedTuple):
+    """What the network's gates read. tokens: one a box. scale: 1 = all of it, 0 = as if there were no boxes."""
+
+    tokens: Float[Tensor, "n k d"]
+    scale: float = 1.0
+
+
+class GroundedUNet(nn.Module):
+    """Stable Diffusion's network with a gated layer in each of its transformer blocks that reads boxes.
+
+    Args:
+        unet: configuration of diffusers' UNet2DConditionModel; of an in-painting network, `in_channels` counts
+            latents, those of the masked source and the mask: 4 + 4 + 1.
+        phrase_width: of the embedding that says what is in a box.
+        gate: how an image reads its boxes: both attend to themselves together (`self`, as published), or the image
+            attends to the boxes (`cross`).
+    """
+
+    unet: Any
+
+    def __init__(
+        self, unet: Mapping[str, Any], *, phrase_width: int, gate: Literal["self", "cross"] = "self"
+    ):
+        super().__init__()
+        try:
+            from diffusers import UNet2DConditionModel
+            from diffusers.models.attention import BasicTransformerBlock
+        except ImportError:
+            raise RecipeError("a grounded network needs diffusers: pip install 'chiasm[diffusion]'") from None
+        try:
+            self.unet = UNet2DConditionModel(**unet)
+        except (TypeError, ValueError) as error:
+            raise RecipeError(
+                f"diffusers refuses the configuration of a grounded network: {reason(error)}"
+            ) from None
+        width = self.unet.config["cross_attention_dim"]
+        self.boxes = BoxTokens(phrase_width, width)
+        self.unet.position_net = _AsTheyAre()
+        kind = {"self": GatedSelfAttention, "cross": GatedCrossAttention}[gate]
+        for block in self.unet.modules():
+            if isinstance(block, BasicTransformerBlock):
+                block.fuser = kind(block.dim, width, block.attn1.heads)
+
+    def forward(
+        self,
+        latents: Float[Tensor, "n c h w"],
+        times: Int[Tensor, " n"],
+        context: Float[Tensor, "n t d"],
+        grounding: Grounding,
+    ) -> Float[Tensor, "n c2 h w"]:
+        """The noise in latents. context: of the caption. Raises ChiasmError for channels that are not its own."""
+        channels = self.unet.config["in_channels"]
+        if latents.shape[1] != channels:
+            raise ChiasmError(
+                f"latents of {latents.shape[1]} channels given to a grounded network of {channels}"
+                + (", which are latents, source and mask" if channels == 9 else "")
+            )
+        return self.unet(
+            latents,
+            times,
+            encoder_hidden_states=context,
+            cross_attention_kwargs={"gligen": grounding._asdict()},
+        ).sample
+
+
+class BoxTokens(nn.Module):
+    """A token for each box: where it is, and what shall be in it.
+
+    Args:
+        phrase_width: of the phrases' embeddings.
+        width: of a token.
+    """
+
+    def __init__(self, phrase_width: int, width: int):
+        super().__init__()
+        place_width = 4 * 2 * FREQUENCIES
+        self.network = nn.Sequential(
+            nn.Linear(phrase_width + place_width, HIDDEN),
+            nn.SiLU(),
+            nn.Linear(HIDDEN, HIDDEN),
+            nn.SiLU(),
+            nn.Linear(HIDDEN, width),
+        )
+        self.no_phrase = nn.Parameter(torch.zeros(phrase_width))
+        self.no_place = nn.Parameter(torch.zeros(place_width))
+
+    def forward(
+        self,
+        boxes: Float[Tensor, "n k 4"],
+        phrases: Float[Tensor, "n k p"],
+        present: Float[Tensor, "n k"],
+    ) -> Float[Tensor, "n k d"]:
+        """boxes: left, top, right, bottom in [0, 1] of the image. present: 1 for a box, 0 for what fills up."""
+        present = present[..., None]
+        phrases = phrases * present + (1 - present) * self.no_phrase
+        places = waves(boxes) * present + (1 - present) * self.no_place
+        return self.network(torch.cat([phrases, places], -1))
+
+
+def waves(boxes: Float[Tensor, "*s 4"]) -> Float[Tensor, "*s w"]:
+    """Sines and cosines of the edges, frequency by frequency."""
+    powers = torch.arange(FREQUENCIES, device=boxes.device) / FREQUENCIES
+    angles = boxes[..., None, :] * (HIGHEST**powers).to(boxes.dtype)[:, None]
+    return rearrange([angles.sin(), angles.cos()], "wave ... f edge -> ... (f wave edge)")
+
+
+class Gated(nn.Module):
+    """A layer that adds what an image reads of its boxes, through gates that begin closed.
+
+    Args:
+        width: of the image's tokens.
+        context_width: of the boxes'.
+        heads: of attention.
+    """
+
+    def __init__(self, width: int, context_width: int, heads: int):
+        super().__init__()
+        self.head_width = width // heads
+        self.norm, self.mlp_norm = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.query = nn.Linear(width, width, bias=False)
+        self.key, self.value = (
+            nn.Linear(self.read_width(width, context_width), width, bias=False) for _ in "kv"
+        )
+        self.out = nn.Linear(width, width)
+        self.mlp = GatedMLP(width)
+        self.gate, self.mlp_gate = nn.Parameter(torch.zeros(())), nn.Parameter(torch.zeros(()))
+
+    @staticmethod
+    def read_width(width: int, context_width: int) -> int:
+        """Of what keys and values are made of."""
+        return width
+
+    @abstractmethod
+    def read(self, x: Float[Tensor, "n q c"], tokens: Float[Tensor, "n k d"]) -> Float[Tensor, "n q c"]:
+        """What an image's tokens read of its boxes."""
+
+    def attend(self, queries: Float[Tensor, "n q c"], keys: Float[Tensor, "n k e"]) -> Float[Tensor, "n q c"]:
+        return self.out(attend(self.query(queries), self.key(keys), self.value(keys), self.head_width))
+
+    def forward(self, x: Float[Tensor, "n q c"], grounding: Grounding) -> Float[Tensor, "n q c"]:
+        tokens, scale = grounding
+        if scale == 0:
+            return x
+        x = x + scale * self.gate.tanh() * self.read(x, tokens)
+        return x + scale * self.mlp_gate.tanh() * self.mlp(self.mlp_norm(x))
+
+
+class GatedSelfAttention(Gated):
+    """Image and boxes attend to themselves together; what the boxes become is dropped."""
+
+    def __init__(self, width: int, context_width: int, heads: int):
+        super().__init__(width, context_width, heads)
+        self.boxes = nn.Linear(context_width, width)
+
+    def read(self, x: Float[Tensor, "n q c"], tokens: Float[Tensor, "n k d"]) -> Float[Tensor, "n q c"]:
+        both = self.norm(torch.cat([x, self.boxes(tokens)], 1))
+        return self.attend(both[:, : x.shape[1]], both)
+
+
+class GatedCrossAttention(Gated):
+    """The image attends to its boxes."""
+
+    @staticmethod
+    def read_width(width: int, context_width: int) -> int:
+        return context_width
+
+    def read(self, x: Float[Tensor, "n q c"], tokens: Float[Tensor, "n k d"]) -> Float[Tensor, "n q c"]:
+        return self.attend(self.norm(x), tokens)
+
+
+class GatedMLP(nn.Module):
+    """An MLP of four times the width, half of whose first layer opens and closes the other (GEGLU)."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.input, self.output = nn.Linear(width, 8 * width), nn.Linear(4 * width, width)
+
+    def forward(self, x: Float[Tensor, "*s c"]) -> Float[Tensor, "*s c"]:
+        values, gates = self.input(x).chunk(2, -1)
+        return self.output(values * F.gelu(gates))
+
+
+class _AsTheyAre(nn.Module):
+    """In the place where diffusers makes tokens of boxes: they are made once an image, not once a step."""
+
+    def forward(self, tokens: Float[Tensor, "n k d"], scale: float) -> Grounding:
+        return Grounding(tokens, scale)
+
+
+def grounding_scales(steps: int, shares: tuple[float, float, float] = (0.3, 0.0, 0.7)) -> list[float]:
+    """How much the gates say at each step: all of it, then less and less, then nothing, which draws better images.
+
+    shares: of the steps in each of the three; the default is VITRON's. Raises ChiasmError unless they add up to 1.
+    """
+    if min(shares) < 0 or not math.isclose(sum(shares), 1):
+        raise ChiasmError(
+            f"the shares of the steps are {shares}; none may be below 0, and they must add up to 1"
+        )
+    whole, falling = int(shares[0] * steps), int(shares[1] * steps)
+    scales = [1.0] * whole + [(falling - 1 - i) / falling for i in range(falling)]
+    return scales + [0.0] * (steps - len(scales))

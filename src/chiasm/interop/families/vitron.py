@@ -1,0 +1,115 @@
+"""Replays of VITRON's parts: the token of a region, and the grounded network with which it draws and edits."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from chiasm.connectors.regions import RegionToken
+from chiasm.decoders.grounding import GroundedUNet, Grounding
+from chiasm.errors import CheckpointError
+from chiasm.interop.cases import Case
+from chiasm.interop.config import known_value
+from chiasm.interop.convert import load_named
+from chiasm.interop.ldm_unet import ldm_unet, ldm_unet_rules
+from chiasm.interop.mapping import NameMap, Rule
+from chiasm.interop.verify import replays
+
+GATES = {"gatedSA": "self", "gatedCA": "cross"}
+
+
+@replays("vitron", "RegionExtractor", without_effect={"boxes": "an input says them too"})
+@torch.no_grad()
+def replay_region(case: Case) -> dict[str, Tensor]:
+    """Features and boxes to a token each."""
+    config = case.config
+    region = RegionToken(config["in"], config["out"], size=config["img"]).eval()
+    names = NameMap(
+        *(Rule(f"region_linear.layers.{i}.{{p}}", f"network.{2 * i}.{{p}}") for i in range(3)),
+        Rule("loc_encoder.loc_encoder.{n}.{p}", "place.{n}.{p}"),
+    )
+    ours, _ = names.to_ours(case.tensors, case.name)
+    load_named(region, ours, names, case.name)
+    features = case.inputs["feats"]
+    grid = rearrange(features, "n (h w) c -> n h w c", h=math.isqrt(features.shape[1]))
+    return {"region_tokens": region(grid, case.inputs["regions"])}
+
+
+@replays("vitron", "UNetModel", without_effect={"n": "an input has so many boxes"})
+@torch.no_grad()
+def replay_grounded(case: Case) -> dict[str, Tensor]:
+    """The noise in latents with boxes, and with closed gates."""
+    config, inputs = case.config, case.inputs
+    network = _network(case)
+    latents = inputs["x"]
+    if config["inpaint"]:
+        latents = torch.cat([latents, _source(case)], 1)
+    tokens = network.boxes(inputs["boxes"], inputs["positive_embeddings"], inputs["masks"])
+    with_boxes, without = (
+        network(latents, inputs["timesteps"], inputs["context"], Grounding(tokens, scale))
+        for scale in (1.0, 0.0)
+    )
+    return {"noise_pred": with_boxes, "noise_pred_scale0": without, "grounding_tokens": tokens}
+
+
+def _source(case: Case) -> Tensor:
+    """The masked source and its mask, which an in-painting network reads beside its latents."""
+    sources = [each for name, each in case.inputs.items() if name != "x" and each.ndim == 4]
+    if len(sources) != 1:
+        raise CheckpointError(f"{case.name} paints in, but has no input with the masked source and its mask")
+    return sources[0]
+
+
+def _network(case: Case) -> GroundedUNet:
+    config, tensors = case.config, case.tensors
+    gate: Any = GATES[known_value("fuser", config["fuser"], *GATES)]
+    unet = ldm_unet(
+        tensors,
+        multipliers=config["mult"],
+        blocks=config["nrb"],
+        attention=config["attn"],
+        heads=config["heads"],
+    )
+    known_value("ctx", config["ctx"], unet["cross_attention_dim"])
+    phrase_width = len(tensors["position_net.null_positive_feature"])
+    network = GroundedUNet(unet, phrase_width=phrase_width, gate=gate).eval()
+    names = NameMap(*grounded_rules(unet))
+    ours, _ = names.to_ours(tensors, case.name)
+    load_named(network, ours, names, case.name)
+    return network
+
+
+def grounded_rules(unet: dict[str, Any]) -> list[Rule]:
+    """Rules for GLIGEN's tensors: the UNet's, in which the gates stand, and those of the boxes' tokens."""
+    names = {
+        "alpha_attn": "gate",
+        "alpha_dense": "mlp_gate",
+        "linear.{p}": "boxes.{p}",
+        "attn.to_q.{p}": "query.{p}",
+        "attn.to_k.{p}": "key.{p}",
+        "attn.to_v.{p}": "value.{p}",
+        "attn.to_out.0.{p}": "out.{p}",
+        "ff.net.0.proj.{p}": "mlp.input.{p}",
+        "ff.net.2.{p}": "mlp.output.{p}",
+        "norm1.{p}": "norm.{p}",
+        "norm2.{p}": "mlp_norm.{p}",
+    }
+    rules = []
+    for rule in ldm_unet_rules(unet, "", "unet."):
+        theirs, ours = str(rule.theirs), str(rule.ours)
+        if "attentions" in ours:  # its gates first, for the first rule that matches decides
+            theirs, ours = (
+                each.replace("{rest...}", "transformer_blocks.{n}.fuser.") for each in (theirs, ours)
+            )
+            rules += [Rule(theirs + a, ours + b) for a, b in names.items()]
+        rules.append(rule)
+    return [
+        Rule("position_net.linears.{n}.{p}", "boxes.network.{n}.{p}"),
+        Rule("position_net.null_positive_feature", "boxes.no_phrase"),
+        Rule("position_net.null_position_feature", "boxes.no_place"),
+        *rules,
+    ]
