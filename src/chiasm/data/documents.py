@@ -112,7 +112,10 @@ def _empty(contract: Contract, name: str, prompt: Sequence[int]) -> Document:
     """What stands before a picture that follows no prompt, without the picture's marker."""
     made = Document(f"{name} (empty prompt)")
     if contract.span is None or not contract.span.bare:
-        made.add_text(contract.tokenizer.emptied(prompt), learn=False)
+        ids = contract.tokenizer.emptied(prompt)
+        seen = 1 if contract.tokenizer.hides else len(ids)
+        made.add_text(ids[:seen], learn=False)
+        made.add_text(ids[seen:], learn=False, exposed=False)
     return made
 
 

@@ -51,7 +51,8 @@ class Causal(Language, name="causal"):
         read_marker: the token before a picture that an encoder reads; null = none.
         read_end: the token behind one; null = none.
         empty_prompt: what stands before a picture without a prompt, for guidance: the `begin` token alone; the chat
-            `template` round no words, as Show-o; or the prompt `padded`, all but its ends, as Janus.
+            `template` round no words, as Show-o; or the prompt `padded`, all but its ends, as Janus, or `hidden`,
+            where the image does not see that padding but stands as far behind, as JanusFlow.
     """
 
     def __init__(

@@ -26,7 +26,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 DRAW = "<|draw|>"  # begins a picture that the model makes
 PLAIN_TEMPLATE = PLAIN
 
-Empty = Literal["begin", "template", "padded", "blank"]  # see `TextTokenizer.emptied`
+Empty = Literal["begin", "template", "padded", "hidden", "blank"]  # see `TextTokenizer.emptied`
 
 
 class TextTokenizer:
@@ -168,9 +168,9 @@ class TextTokenizer:
         """What stands in place of a prompt in the rows of guidance that have none.
 
         The begin token alone; the template round no words; or the prompt with padding for all but its first token
-        (and the marker of the picture behind it), or for all.
+        (and the marker of the picture behind it), which an image may see or not (`hides`), or for all.
         """
-        if self.empty == "padded" and prompt:
+        if self.empty in ("padded", "hidden") and prompt:
             return [prompt[0]] + [self.pad] * (len(prompt) - 1)
         if self.empty == "blank" and prompt:
             return [self.pad] * len(prompt)
@@ -178,6 +178,11 @@ class TextTokenizer:
             runs = self.tokens([Message("user", ("",))], prompt=True, draws=True)
             return [id for run in runs for id in run.ids]
         return [self.begin]
+
+    @property
+    def hides(self) -> bool:
+        """Whether an image sees nothing of what stands in place of a prompt but its first token."""
+        return self.empty == "hidden"
 
     @property
     def before_picture(self) -> tuple[int, ...]:

@@ -66,12 +66,15 @@ class Document:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def add_text(self, ids: Sequence[int], *, learn: bool) -> None:
-        """Append text, causal; with `learn`, each of its tokens is predicted by the position before it."""
+    def add_text(self, ids: Sequence[int], *, learn: bool, exposed: bool = True) -> None:
+        """Append text, causal; with `learn`, each of its tokens is predicted by the position before it.
+
+        exposed: what stands behind it sees it.
+        """
         for token in ids:
             if learn and self.labels:
                 self.labels[-1] = token
-            self._add(token, Kind.TEXT, True, True)
+            self._add(token, Kind.TEXT, True, exposed)
 
     def add_picture(
         self,
