@@ -7,6 +7,7 @@ says of them, and of the encoder's own features, which go past the language mode
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -100,9 +101,7 @@ class FlowDecoder(nn.Module):
         self.norm = nn.RMSNorm(width, eps=epsilon)
         self.blocks = nn.ModuleList(FlowBlock(both, time_width, bias, epsilon) for _ in range(depth))
         ends = [both] + [skipped] * (doublings - 1) + [channels]
-        self.doublings = nn.ModuleList(
-            Doubling(a, b, bias, epsilon) for a, b in zip(ends, ends[1:], strict=False)
-        )
+        self.doublings = nn.ModuleList(Doubling(a, b, bias, epsilon) for a, b in pairwise(ends))
 
     def forward(self, spoken: Float[Tensor, "n gh gw c"], noisy: Noisy) -> Float[Tensor, "n h w c2"]:
         grid = torch.cat([self.norm(spoken), noisy.features], -1)
@@ -125,7 +124,9 @@ class FlowBlock(nn.Module):
         self.response = ResponseNorm(hidden)
         self.modulation = nn.Linear(time_width, 2 * width, bias=bias)
 
-    def forward(self, grid: Float[Tensor, "n gh gw c"], time: Float[Tensor, "n t"]) -> Float[Tensor, "n gh gw c"]:
+    def forward(
+        self, grid: Float[Tensor, "n gh gw c"], time: Float[Tensor, "n t"]
+    ) -> Float[Tensor, "n gh gw c"]:
         mixed = rearrange(self.depthwise(rearrange(grid, "n h w c -> n c h w")), "n c h w -> n h w c")
         grid = grid + self.down(self.response(F.gelu(self.up(self.norm(mixed)))))
         scale, shift = self.modulation(F.silu(time))[:, None, None].chunk(2, -1)
