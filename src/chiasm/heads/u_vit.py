@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 LONGEST = 10_000  # of the wavelengths of a time
-UNIT = 1000  # a time of 1 is embedded as that of so many steps
+LAST = 1000.0  # the time of an image; noise has 0
 EXPANSION = 4  # hidden width over width of a block
 
 
@@ -36,7 +36,8 @@ class FlowEncoder(nn.Module):
         width: of the features.
         time_width: of a time's embedding.
         stride: side of the square of latents that becomes a cell.
-        kernel: side of the square that a cell reads; what lies beyond the latents is 0.
+        kernel: side of the square that a cell reads.
+        padding: rows of zeros round the latents.
         depth: blocks behind the convolution.
         bias: of the blocks and of the time's layers.
         epsilon: of the norms.
@@ -64,8 +65,8 @@ class FlowEncoder(nn.Module):
         self.blocks = nn.ModuleList(FlowBlock(width, time_width, bias, epsilon) for _ in range(depth))
 
     def forward(self, latents: Float[Tensor, "n h w c"], times: Float[Tensor, " n"]) -> Noisy:
-        """times: in [0, 1], 0 = noise alone."""
-        time = self.time(wave_embedding(UNIT * times, self.width).to(latents.dtype))
+        """times: from 0, noise alone, to `LAST`, the images themselves."""
+        time = self.time(wave_embedding(times, self.width).to(latents.dtype))
         grid = rearrange(self.patchify(rearrange(latents, "n h w c -> n c h w")), "n c gh gw -> n gh gw c")
         for block in self.blocks:
             grid = block(grid, time)
@@ -81,7 +82,9 @@ class FlowDecoder(nn.Module):
         skipped: of the encoder's features.
         time_width: of a time's embedding.
         doublings: how often the grid becomes twice as fine.
-        inner: width between the doublings.
+        depth: blocks before that.
+        bias: of the blocks and of the doublings.
+        epsilon: of the norms.
     """
 
     def __init__(
