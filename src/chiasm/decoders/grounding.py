@@ -62,7 +62,8 @@ class GroundedUNet(nn.Module):
         kind = {"self": GatedSelfAttention, "cross": GatedCrossAttention}[gate]
         for block in self.unet.modules():
             if isinstance(block, BasicTransformerBlock):
-                block.fuser = kind(block.dim, width, block.attn1.heads)
+                fuser: Any = kind(block.dim, width, block.attn1.heads)
+                block.fuser = fuser
 
     def forward(
         self,

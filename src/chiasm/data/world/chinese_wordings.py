@@ -156,6 +156,19 @@ WORDINGS = {
         ),
         ("请把{one}拿走。", "把{one}删除。", "请删去{one}。"),
     ),
+    "segment": Wording(
+        (
+            "分割{one}。",
+            "标出{one}。",
+            "勾出{one}。",
+            "抠出{one}。",
+            "选中{one}。",
+            "请分割{one}。",
+            "请标出{one}。",
+            "给我{one}的掩码。",
+        ),
+        ("请勾出{one}。", "请抠出{one}。", "把{one}标出来。"),
+    ),
     "replace": Wording(
         (
             "把{one}换成{other}。",

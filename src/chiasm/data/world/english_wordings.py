@@ -240,6 +240,19 @@ WORDINGS = {
         ),
         ("Please take the {one} away.", "Remove the {one} from the picture.", "Leave the {one} out."),
     ),
+    "segment": Wording(
+        (
+            "Segment the {one}.",
+            "Mark the {one}.",
+            "Outline the {one}.",
+            "Cut out the {one}.",
+            "Select the {one}.",
+            "Please segment the {one}.",
+            "Please mark the {one}.",
+            "Give me a mask of the {one}.",
+        ),
+        ("Please outline the {one}.", "Mask the {one}.", "Please cut out the {one}."),
+    ),
     "replace": Wording(
         (
             "Replace the {one} with {a_other}.",

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field
 
 from chiasm.data import Message, Picture, Sample, Source
 from chiasm.data.world.assets import Emoji, Language, assets_version, emoji_set
+from chiasm.data.world.calls import scene_call
 from chiasm.data.world.composer import TINTS, Composer, Draft
 from chiasm.data.world.dice import Dice
 from chiasm.data.world.edits import analogy, edit
@@ -79,7 +80,8 @@ class World(Source, name="world"):
             its own, in which nothing can be learnt from other answers, as evaluation wants it.
         tasks: how many documents of each task a scene gives (fewer where a scene cannot be asked so many):
             what, where, count, exist, choice, relation, caption, name (one emoji that fills the picture, drawn
-            from all of them evenly), draw, edit, analogy, sentence (an analogy in pictures alone), read, words.
+            from all of them evenly), draw, edit, analogy, sentence (an analogy in pictures alone), read, words,
+            call (an instruction answered by the call of a tool; see `chiasm.data.calls`).
         seed: other scenes for another seed; what is held out stays the same.
     """
 
@@ -260,6 +262,13 @@ class World(Source, name="world"):
             for question in QUESTIONS[task](draft, say, dice, 1):
                 yield (f"{caption} {question.text}",), (question.answer,), _truth(question)
 
+    def _call(self, draft: Draft, say: Phrases, dice: Dice, count: int) -> Iterator[Exchange]:
+        for _ in range(count):
+            example = scene_call(draft, self.canvas, say, dice)
+            answer = str(example.call)
+            shown = (ScenePicture(draft.scene, self.canvas),) if example.shows else ()
+            yield (*shown, example.text), (answer,), {"type": example.kind, "answer": answer}
+
     def _target(self, scene: Scene) -> ScenePicture:
         return ScenePicture(scene.calmed(self.drawn_jitter), self.drawn_canvas)
 
@@ -304,4 +313,5 @@ TASKS: dict[str, Callable[[World, Draft, Phrases, Dice, int], Iterator[Exchange]
     "sentence": World._sentence,
     "read": World._read,
     "words": World._words,
+    "call": World._call,
 }

@@ -3,8 +3,8 @@
 import pytest
 from PIL import Image
 
+from chiasm.data.calls import Call, parse_call, run_call
 from chiasm.errors import DataError
-from chiasm.inference.calls import Call, parse_call, run_call
 
 EDIT = "Sure. <module>C</module> <instruction>generation: a red hat</instruction> <region>8,0,40,24</region>"
 
