@@ -87,3 +87,13 @@ def test_no_file_lies_loose():
 def test_the_rooms_say_what_they_are():
     mute = [path for path in PACKAGE.rglob("*.py") if ast.get_docstring(ast.parse(path.read_text())) is None]
     assert not mute
+
+
+def test_a_class_has_a_name_of_its_own():
+    files = {path: ast.parse(path.read_text(encoding="utf-8")) for path in PACKAGE.rglob("*.py")}
+    homes: dict[str, list[str]] = {}
+    for path, tree in files.items():
+        for node in tree.body:
+            if isinstance(node, ast.ClassDef):
+                homes.setdefault(node.name, []).append(module_of(path))
+    assert {name: modules for name, modules in homes.items() if len(modules) > 1} == {}

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from chiasm.decoders.diffusion import EXAMPLE_UNET
-from chiasm.decoders.grounding import BoxTokens, Gated, GroundedUNet, Grounding, grounding_scales
+from chiasm.decoders.grounding import BoxTokens, GatedBlock, GroundedUNet, Grounding, grounding_scales
 from chiasm.errors import ChiasmError, RecipeError
 
 UNET = {**EXAMPLE_UNET, "cross_attention_dim": 12}
@@ -18,7 +18,7 @@ def network(request):
     torch.manual_seed(0)
     made = GroundedUNet(UNET, phrase_width=10, gate=request.param).eval()
     for module in made.modules():
-        if isinstance(module, Gated):
+        if isinstance(module, GatedBlock):
             nn.init.constant_(module.gate, 0.5)
             nn.init.constant_(module.mlp_gate, 0.5)
     return made

@@ -4,7 +4,18 @@ import pytest
 import torch
 
 from chiasm.errors import CheckpointError
-from chiasm.interop.mapping import Chain, Join, NameMap, Own, Permute, Reshape, Rule, Split, Unsqueeze, Unused
+from chiasm.interop.mapping import (
+    Chain,
+    Join,
+    NameMap,
+    OwnTensors,
+    Permute,
+    Reshape,
+    Rule,
+    Split,
+    Unsqueeze,
+    Unused,
+)
 
 
 @pytest.mark.parametrize(
@@ -34,7 +45,9 @@ def test_there_and_back_is_the_same(theirs, ours, transform, tensors):
 
 
 def test_the_first_rule_that_matches_wins_and_unused_is_kept_aside():
-    names = NameMap(Unused("old.{rest...}"), Rule("a.b", "first"), Rule("a.{x}", "second.{x}"), Own("mean"))
+    names = NameMap(
+        Unused("old.{rest...}"), Rule("a.b", "first"), Rule("a.{x}", "second.{x}"), OwnTensors("mean")
+    )
     made, unused = names.to_ours(
         {"a.b": torch.zeros(1), "a.c": torch.ones(1), "old.x.y": torch.ones(2)}, "it"
     )

@@ -13,7 +13,7 @@ from chiasm import parts
 from chiasm.errors import ChiasmError, RecipeError
 from chiasm.nn.losses import objective
 from chiasm.nn.stepwise import after_step
-from chiasm.tokenizers.vq import VQ, ResidualBlock, foreground_weight
+from chiasm.tokenizers.vq import VQ, SmallResidualBlock, foreground_weight
 
 
 def tiny(**options):
@@ -266,7 +266,7 @@ def test_its_options_reach_its_codebook():
 
 def test_a_residual_block_begins_near_the_identity():
     torch.manual_seed(0)
-    mixing = ResidualBlock(32).layers[-1].weight.detach().abs()
+    mixing = SmallResidualBlock(32).layers[-1].weight.detach().abs()
     bound = 0.1 * 32**-0.5  # a tenth of what a fresh convolution has
     assert 0.95 * bound < float(mixing.max()) <= bound
 

@@ -1,3 +1,5 @@
+"""Learnt queries on a grid that attend to features once."""
+
 from typing import Any
 
 from jaxtyping import Float

@@ -1,3 +1,5 @@
+"""GroupViT's grouping of features, as NExT-GPT's input projector."""
+
 from __future__ import annotations
 
 from typing import Annotated, Any
@@ -17,7 +19,7 @@ from chiasm.parts.bounds import Count, Depth, Heads, Tokens, Width
 Stages = Field(min_length=1, max_length=16)
 
 
-class Group(Connector, name="group"):
+class GroupConnector(Connector, name="group"):
     """GroupViT's grouping of features (arXiv 2202.11094), NExT-GPT's newer input projector (arXiv 2309.05519).
 
     In each stage learnt group tokens attend to the features and they to them; between stages every feature is
@@ -56,7 +58,7 @@ class Group(Connector, name="group"):
         self.groups = groups[-1] if groups else None
         self.input = nn.Linear(in_width, width)
         self.stages = nn.ModuleList(
-            Stage(width, heads, depth, tokens, before, count)
+            GroupStage(width, heads, depth, tokens, before, count)
             for depth, tokens, before, count in zip(
                 depths, group_tokens, [0, *group_tokens], [*groups, None], strict=False
             )
@@ -82,7 +84,7 @@ class Group(Connector, name="group"):
         return {"depths": [1, 1], "group_tokens": [3, 0], "groups": [2], "width": 8, "heads": 2}
 
 
-class Stage(nn.Module):
+class GroupStage(nn.Module):
     """Blocks over features and group tokens; then the features become groups, where `groups` says how many.
 
     tokens, before: group tokens of this stage and of the one before it, 0 = none.
@@ -121,7 +123,7 @@ class Grouping(nn.Module):
         super().__init__()
         self.feature_norm, self.token_norm = nn.LayerNorm(width), nn.LayerNorm(width)
         self.mix, self.mixed_norm = mlp(tokens, width // 2, groups), nn.LayerNorm(width)
-        self.attention = Attention(width, heads)
+        self.attention = GroupAttention(width, heads)
         self.feed_norm, self.feed = nn.LayerNorm(width), mlp(width, 4 * width, width)
         self.attended_norm = nn.LayerNorm(width)
         self.assignment = Assignment(width)
@@ -136,7 +138,7 @@ class Grouping(nn.Module):
         return groups + self.out(self.out_norm(groups))
 
 
-class Attention(nn.Module):
+class GroupAttention(nn.Module):
     """Attention in heads, from one row of tokens to another."""
 
     def __init__(self, width: int, heads: int, bias: bool = True):
@@ -173,7 +175,7 @@ class Block(nn.Module):
 
     def __init__(self, width: int, heads: int):
         super().__init__()
-        self.attention_norm, self.attention = nn.LayerNorm(width), Attention(width, heads, bias=False)
+        self.attention_norm, self.attention = nn.LayerNorm(width), GroupAttention(width, heads, bias=False)
         self.feed_norm, self.feed = nn.LayerNorm(width), mlp(width, 4 * width, width)
 
     def forward(self, x: Float[Tensor, "n s c"]) -> Float[Tensor, "n s c"]:

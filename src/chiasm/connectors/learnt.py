@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 
-class Positions(nn.Module):
+class LearntPositions(nn.Module):
     """A learnt vector for each feature of a grid, added to it; for another grid the table is interpolated."""
 
     def __init__(self, grid: tuple[int, int], width: int):
@@ -41,7 +41,7 @@ class RowsAndColumns(nn.Module):
 
 def learnt_positions(grid: tuple[int, int] | None, width: int) -> nn.Module:
     """Learnt positions of a grid; without a grid none."""
-    return nn.Identity() if grid is None else Positions(grid, width)
+    return nn.Identity() if grid is None else LearntPositions(grid, width)
 
 
 class Closing(nn.Module):

@@ -1,3 +1,5 @@
+"""A transformer of encoder and decoder between features and learnt queries."""
+
 from __future__ import annotations
 
 from typing import Any

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from chiasm.connectors.learnt import Positions
+from chiasm.connectors.learnt import LearntPositions
 
 FEATURE_DEVIATION = 4.0  # standard deviation of EfficientNet-Lite0's features
 SMOOTHING = 1e-6  # weight that all keys share, counting or not
@@ -183,7 +183,7 @@ def strong_positions(grid: tuple[int, int] | None, width: int) -> nn.Module:
     """
     if grid is None:
         return nn.Identity()
-    positions = Positions(grid, width)
+    positions = LearntPositions(grid, width)
     nn.init.normal_(positions.table, std=FEATURE_DEVIATION)
     return positions
 

@@ -16,7 +16,7 @@ from chiasm.views import Size, View
 
 
 @dataclass
-class Group:
+class ViewGroup:
     """Views that pass through the encoder together: of one size, each becoming as many tokens.
 
     first: row of the table of tokens at which those of the first view begin.
@@ -46,12 +46,14 @@ class Assembly:
 
     def __init__(self, contract: Contract, pictures: Iterable[Picture]):
         self._contract = contract
-        self._members: dict[str, list[tuple[Group, int]]] = {}  # of a picture: the place of each of its views
-        groups: dict[tuple[Size, int], Group] = {}
+        self._members: dict[
+            str, list[tuple[ViewGroup, int]]
+        ] = {}  # of a picture: the place of each of its views
+        groups: dict[tuple[Size, int], ViewGroup] = {}
         for key, picture in {each.key: each for each in pictures}.items():
             self._members[key] = []
             for view, tokens in contract.read_views(picture.size, f"image {key}"):
-                group = groups.setdefault((view.size, tokens), Group([], tokens))
+                group = groups.setdefault((view.size, tokens), ViewGroup([], tokens))
                 self._members[key].append((group, len(group.views)))
                 group.views.append((picture, view))
         self.groups = [groups[size] for size in sorted(groups)]

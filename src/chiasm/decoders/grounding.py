@@ -59,7 +59,7 @@ class GroundedUNet(nn.Module):
         width = self.unet.config["cross_attention_dim"]
         self.boxes = BoxTokens(phrase_width, width)
         self.unet.position_net = _AsTheyAre()
-        kind = {"self": GatedSelfAttention, "cross": GatedCrossAttention}[gate]
+        kind = {"self": GatedSelfAttention, "cross": GroundedAttention}[gate]
         for block in self.unet.modules():
             if isinstance(block, BasicTransformerBlock):
                 fuser: Any = kind(block.dim, width, block.attn1.heads)
@@ -128,7 +128,7 @@ def waves(boxes: Float[Tensor, "*s 4"]) -> Float[Tensor, "*s w"]:
     return rearrange([angles.sin(), angles.cos()], "wave ... f edge -> ... (f wave edge)")
 
 
-class Gated(nn.Module):
+class GatedBlock(nn.Module):
     """A layer that adds what an image reads of its boxes, through gates that begin closed.
 
     Args:
@@ -146,7 +146,7 @@ class Gated(nn.Module):
             nn.Linear(self.read_width(width, context_width), width, bias=False) for _ in "kv"
         )
         self.out = nn.Linear(width, width)
-        self.mlp = GatedMLP(width)
+        self.mlp = GroundedMLP(width)
         self.gate, self.mlp_gate = nn.Parameter(torch.zeros(())), nn.Parameter(torch.zeros(()))
 
     @staticmethod
@@ -169,7 +169,7 @@ class Gated(nn.Module):
         return x + scale * self.mlp_gate.tanh() * self.mlp(self.mlp_norm(x))
 
 
-class GatedSelfAttention(Gated):
+class GatedSelfAttention(GatedBlock):
     """Image and boxes attend to themselves together; what the boxes become is dropped."""
 
     def __init__(self, width: int, context_width: int, heads: int):
@@ -181,7 +181,7 @@ class GatedSelfAttention(Gated):
         return self.attend(both[:, : x.shape[1]], both)
 
 
-class GatedCrossAttention(Gated):
+class GroundedAttention(GatedBlock):
     """The image attends to its boxes."""
 
     @staticmethod
@@ -192,7 +192,7 @@ class GatedCrossAttention(Gated):
         return self.attend(self.norm(x), tokens)
 
 
-class GatedMLP(nn.Module):
+class GroundedMLP(nn.Module):
     """An MLP of four times the width, half of whose first layer opens and closes the other (GEGLU)."""
 
     def __init__(self, width: int):

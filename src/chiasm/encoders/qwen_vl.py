@@ -1,3 +1,5 @@
+"""Qwen-VL's vision transformer (ViT-bigG)."""
+
 from __future__ import annotations
 
 from typing import Any

@@ -34,7 +34,7 @@ A family is one public layout (a project's own; transformers' of the same model 
 Our names are those of the model's state dict: `SLOT.` and the part's own. The first rule that matches a name wins;
 `{n}` is a stretch without dots, `{rest...}` any rest. Transforms (`Split`, `Join`, `Permute`, `Reshape`,
 `Unsqueeze`, `TableRow`, `Chain`) invert exactly; a new one is a class with `to_ours` and `to_theirs`.
-`Own("encoder.mean")` names tensors of ours that they have not. A tensor without a rule, a tensor missing or of
+`OwnTensors("encoder.mean")` names tensors of ours that they have not. A tensor without a rule, a tensor missing or of
 another shape is an error with the original's name in it. Tied weights may be given once.
 
 Every key of the config is accounted for. What `model`, `names`, `chat_template` or `added_tokens` reads is; what
@@ -48,7 +48,7 @@ cannot reach the numbers is listed with its reason; anything else is refused by 
 `config` is a `chiasm.interop.config.Config` there, which remembers what was read.
 
 Optional: `read` (files other than config.json and weights, or a config put together from several), `config`
-(`model` reversed: exports what was never imported), `constants` (values of `Own` tensors from other files of the
+(`model` reversed: exports what was never imported), `constants` (values of `OwnTensors` from other files of the
 folder), `chat_template`, `remark` (which weights were chosen), `write`. What several families share of
 transformers' towers is in `chiasm.interop.shapes.towers`.
 

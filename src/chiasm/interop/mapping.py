@@ -172,7 +172,7 @@ class Unused:
 
 
 @dataclass(frozen=True)
-class Own:
+class OwnTensors:
     """Tensors of ours that their layout has not (an encoder's normalisation); they keep the built values."""
 
     ours: str
@@ -181,10 +181,10 @@ class Own:
 class NameMap:
     """Rules in order; the first that matches a name decides. Names that none matches are errors."""
 
-    def __init__(self, *entries: Rule | Unused | Own):
+    def __init__(self, *entries: Rule | Unused | OwnTensors):
         self.rules = [entry for entry in entries if isinstance(entry, Rule)]
         self.unused = [_Pattern(entry.theirs) for entry in entries if isinstance(entry, Unused)]
-        self.own = [_Pattern(entry.ours) for entry in entries if isinstance(entry, Own)]
+        self.own = [_Pattern(entry.ours) for entry in entries if isinstance(entry, OwnTensors)]
 
     def to_ours(
         self, theirs: Mapping[str, Tensor], where: str

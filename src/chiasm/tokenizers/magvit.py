@@ -71,7 +71,7 @@ class MagvitEncoder(nn.Module):
         self.down = nn.ModuleList()
         channels = width
         for level, multiplier in enumerate(multipliers):
-            stage = _Stage(_blocks(channels, width * multiplier, depth, convolution))
+            stage = _MagvitStage(_blocks(channels, width * multiplier, depth, convolution))
             channels = width * multiplier
             if level < len(multipliers) - 1:
                 stage.downsample = convolution(channels, channels, 3, (1 + (multiplier != 1), 2, 2))
@@ -101,7 +101,7 @@ class MagvitDecoder(nn.Module):
         stages, styles = [], []
         for level, multiplier in reversed(list(enumerate(multipliers))):
             styles.append(_StyledNorm(channels, latent_width))
-            stage = _Stage(_blocks(channels, width * multiplier, depth, convolution))
+            stage = _MagvitStage(_blocks(channels, width * multiplier, depth, convolution))
             channels = width * multiplier
             if level > 0:
                 stage.upsample = _Unfold(channels, convolution, moving=multipliers[level - 1] != 1)
@@ -117,7 +117,7 @@ class MagvitDecoder(nn.Module):
         return self.conv_out(functional.silu(self.norm_out(x)))
 
 
-class _Stage(nn.Module):
+class _MagvitStage(nn.Module):
     """The blocks of one resolution, and the change to the next."""
 
     def __init__(self, block: nn.Module):

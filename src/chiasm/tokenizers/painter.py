@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from chiasm.errors import RecipeError
 from chiasm.nn.losses import Loss
-from chiasm.tokenizers.vq import GROUPS, ResidualBlock, Unfold, foreground_weight
+from chiasm.tokenizers.vq import GROUPS, SmallResidualBlock, Unfold, foreground_weight
 
 COARSE = 4  # pixels along the side of a patch that the last layer may paint at once
 
@@ -31,11 +31,11 @@ class Painter(nn.Module):
             )
         self.grid, patch = grid, size // grid[0]
         channels = _rounded(width)
-        layers: list[nn.Module] = [nn.Conv2d(in_width, channels, 3, 1, 1), ResidualBlock(channels)]
+        layers: list[nn.Module] = [nn.Conv2d(in_width, channels, 3, 1, 1), SmallResidualBlock(channels)]
         while patch > COARSE and patch % 2 == 0:
             before, width, patch = channels, width // 2, patch // 2
             channels = _rounded(width)
-            layers += [nn.Conv2d(before, channels * 4, 1), Unfold(2), ResidualBlock(channels)]
+            layers += [nn.Conv2d(before, channels * 4, 1), Unfold(2), SmallResidualBlock(channels)]
         self.layers = nn.Sequential(
             *layers,
             nn.GroupNorm(GROUPS, channels),

@@ -176,7 +176,7 @@ def foreground_weight(pixels: Float[Tensor, "n 3 h w"], weight: float) -> Float[
     return 1 + (weight - 1) * differs
 
 
-class ResidualBlock(nn.Module):
+class SmallResidualBlock(nn.Module):
     """Normalise, activate, convolve; mixed over the channels and added to the input."""
 
     def __init__(self, width: int):
@@ -211,4 +211,4 @@ class Unfold(Fold):
 
 
 def _blocks(width: int, depth: int) -> list[nn.Module]:
-    return [ResidualBlock(width) for _ in range(depth)]
+    return [SmallResidualBlock(width) for _ in range(depth)]

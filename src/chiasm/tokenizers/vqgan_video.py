@@ -58,8 +58,8 @@ class VideoVQGAN(VideoAutoencoder, name="vqgan_video"):
         super().__init__(size=size, factor=2 ** (len(multipliers) - 1), quantizer=quantizer, critics=critics)
         self.still, code_width = downsample_time, quantizer.width
         halvings = downsample_time.bit_length() - 1
-        self.encoder = _Encoder(width, multipliers, depth, code_width, attention_levels, halvings, heads)
-        self.decoder = _Decoder(width, multipliers, depth, code_width, attention_levels, halvings, heads)
+        self.encoder = _VideoEncoder(width, multipliers, depth, code_width, attention_levels, halvings, heads)
+        self.decoder = _VideoDecoder(width, multipliers, depth, code_width, attention_levels, halvings, heads)
         self.quant_conv = _CausalConv3d(code_width, code_width, (3, 1, 1))
         self.post_quant_conv = _CausalConv3d(code_width, code_width, (3, 1, 1))
 
@@ -105,7 +105,7 @@ class _Residual3d(nn.Module):
         return x + self.conv2(functional.silu(self.norm2(hidden)))
 
 
-class _Encoder(ConvEncoder):
+class _VideoEncoder(ConvEncoder):
     def __init__(
         self,
         width: int,
@@ -129,7 +129,7 @@ class _Encoder(ConvEncoder):
         return self.time_res_stack(x)
 
 
-class _Decoder(ConvDecoder):
+class _VideoDecoder(ConvDecoder):
     def __init__(
         self,
         width: int,

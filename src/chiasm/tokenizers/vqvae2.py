@@ -55,15 +55,15 @@ class VQVAE2(ImageTokenizer, name="vqvae2"):
             raise RecipeError(f"image_tokenizer 'vqvae2': size {size} is no multiple of {FACTOR}")
         self.size, self.codebook_size, self.commitment = size, codebook_size, commitment
         blocks = depth, residual_width
-        self.enc_b = _Encoder(3, width, 4, *blocks)
-        self.enc_t = _Encoder(width, width, 2, *blocks)
+        self.enc_b = _LevelEncoder(3, width, 4, *blocks)
+        self.enc_t = _LevelEncoder(width, width, 2, *blocks)
         self.quantize_conv_t = nn.Conv2d(width, code_width, 1)
         self.quantize_t = VectorQuantizer(codebook_size, code_width, decay=decay, revive_after=revive_after)
-        self.dec_t = _Decoder(code_width, code_width, width, 2, *blocks)
+        self.dec_t = _LevelDecoder(code_width, code_width, width, 2, *blocks)
         self.quantize_conv_b = nn.Conv2d(code_width + width, code_width, 1)
         self.quantize_b = VectorQuantizer(codebook_size, code_width, decay=decay, revive_after=revive_after)
         self.upsample_t = nn.ConvTranspose2d(code_width, code_width, 4, 2, 1)
-        self.dec = _Decoder(2 * code_width, 3, width, 4, *blocks)
+        self.dec = _LevelDecoder(2 * code_width, 3, width, 4, *blocks)
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -144,7 +144,7 @@ class VQVAE2(ImageTokenizer, name="vqvae2"):
         }
 
 
-class _Residual(nn.Module):
+class _ReLUResidual(nn.Module):
     def __init__(self, width: int, inner_width: int):
         super().__init__()
         self.conv = nn.Sequential(
@@ -155,7 +155,7 @@ class _Residual(nn.Module):
         return x + self.conv(x)
 
 
-class _Encoder(nn.Module):
+class _LevelEncoder(nn.Module):
     """Halves the resolution once (`stride` 2) or twice (4)."""
 
     def __init__(self, in_width: int, width: int, stride: int, depth: int, residual_width: int):
@@ -164,21 +164,21 @@ class _Encoder(nn.Module):
         if stride == 4:
             down += [nn.Conv2d(width // 2, width, 4, 2, 1), nn.ReLU()]
         last = nn.Conv2d(width if stride == 4 else width // 2, width, 3, 1, 1)
-        residual = [_Residual(width, residual_width) for _ in range(depth)]
+        residual = [_ReLUResidual(width, residual_width) for _ in range(depth)]
         self.blocks = nn.Sequential(*down, last, *residual, nn.ReLU())
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d h2 w2"]:
         return self.blocks(x)
 
 
-class _Decoder(nn.Module):
+class _LevelDecoder(nn.Module):
     """Doubles the resolution once (`stride` 2) or twice (4)."""
 
     def __init__(
         self, in_width: int, out_width: int, width: int, stride: int, depth: int, residual_width: int
     ):
         super().__init__()
-        residual = [_Residual(width, residual_width) for _ in range(depth)]
+        residual = [_ReLUResidual(width, residual_width) for _ in range(depth)]
         if stride == 4:
             first = nn.ConvTranspose2d(width, width // 2, 4, 2, 1)
             up: list[nn.Module] = [first, nn.ReLU(), nn.ConvTranspose2d(width // 2, out_width, 4, 2, 1)]

@@ -32,14 +32,14 @@ class NotApplicable(Exception):
 
 
 @dataclass(frozen=True)
-class Condition:
+class Control:
     """How questions are asked. blind: without the pictures. change: what is asked in a sample's place."""
 
     blind: bool = False
     change: Callable[[Sample], Sample] = lambda sample: sample
 
 
-SEEING, BLIND = Condition(), Condition(blind=True)
+SEEING, BLIND = Control(), Control(blind=True)
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class Exam:
                 return False
         return True
 
-    def ask(self, items: Sequence[Item], conditions: Mapping[str, Condition]) -> list[QuestionRecord]:
+    def ask(self, items: Sequence[Item], conditions: Mapping[str, Control]) -> list[QuestionRecord]:
         """The questions with the subject's answers under each condition, scored by the recipe's metric."""
         questions = ask(items, metrics.lookup(self.sizes.metric))
         for name, condition in conditions.items():

@@ -22,7 +22,7 @@ DISTANCE = f"FD-{NETWORK}"
 EXAMPLES = 16  # prompts in the report
 
 
-class Drawing(Task, name="drawing"):
+class DrawingTask(Task, name="drawing"):
     """Pictures of prompts without a scene: reconstructions, and how far drawn pictures lie from true ones.
 
     reconstruction: PSNR (dB) and SSIM of the true pictures through the image tokenizer, at its size, and their

@@ -10,7 +10,7 @@ from PIL import Image
 from chiasm.data.sample import Picture, Sample
 from chiasm.evaluation.asking import QuestionRecord, scores_by_type
 from chiasm.evaluation.subject import answers_in_words, pictures_read, with_pictures
-from chiasm.evaluation.tasks import BLIND, SEEING, Condition, Exam, Item, NotApplicable, Outcome, Task
+from chiasm.evaluation.tasks import BLIND, SEEING, Control, Exam, Item, NotApplicable, Outcome, Task
 
 FREE = ("caption",)  # whole sentences, which matching does not judge
 RANDOM = 12  # questions shown in the report as they come
@@ -28,7 +28,7 @@ class Questions(Task, name="questions"):
         swap = swapped([item.sample for item in items], exam.seed)
         conditions = {"said": SEEING, "blind": BLIND}
         if swap:
-            conditions["shuffled"] = Condition(change=lambda sample: with_pictures(sample, swap))
+            conditions["shuffled"] = Control(change=lambda sample: with_pictures(sample, swap))
         questions = exam.ask(items, conditions)
         images, random, wrong = _examples(questions, items, exam.seed)
         samples = {"asked": [each.record() for each in questions], "random": random, "wrong": wrong}

@@ -16,7 +16,7 @@ from chiasm.errors import CheckpointError
 from chiasm.interop.config import TRANSFORMERS, reader
 from chiasm.interop.convert import Loaded, load
 from chiasm.interop.family import Family, Folder, Original, find_family
-from chiasm.interop.mapping import Chain, NameMap, Own, Permute, Reshape, Rule, Unused
+from chiasm.interop.mapping import Chain, NameMap, OwnTensors, Permute, Reshape, Rule, Unused
 from chiasm.interop.parity.cases import Case
 from chiasm.interop.parity.padded import padded_layout
 from chiasm.interop.parity.verify import replays
@@ -158,7 +158,7 @@ class BEiT3(Family, name="beit3"):
                 for a, way in WAYS.items()
             ],
             *[Rule(f"{p}encoder.layer_norm.{a}.{{w}}", f"language.norm.{way}.{{w}}") for a, way in WAYS.items()],
-            Rule("mlm_head.{w}", "language.readout.{w}") if captions else Own("language.readout.{w}"),
+            Rule("mlm_head.{w}", "language.readout.{w}") if captions else OwnTensors("language.readout.{w}"),
             *[Unused(f"{name}.{{rest...}}") for name in ("pooler", "head", "vision_head", "language_head")],
             *[Unused(name) for name in ("logit_scale", "fc_norm.{w}")],
         )  # fmt: skip

@@ -13,7 +13,7 @@ from chiasm.errors import CheckpointError
 from chiasm.interop.config import EVERYWHERE, known_value
 from chiasm.interop.convert import load, load_named
 from chiasm.interop.family import Family, Folder, Original, find_family
-from chiasm.interop.mapping import NameMap, Own, Reshape, Rule, Split, Unused
+from chiasm.interop.mapping import NameMap, OwnTensors, Reshape, Rule, Split, Unused
 from chiasm.interop.parity.cases import Case
 from chiasm.interop.parity.replay import CasePicture, case_document, read_documents, scattered, unnormalised
 from chiasm.interop.parity.verify import replays
@@ -95,8 +95,8 @@ class Blip2Transformers(Family, name="blip2-hf"):
             Rule(theirs + "self_attn.projection.{p}", ours + "attention.out.{p}"),
             Rule(theirs + "mlp.fc1.{p}", ours + "mlp.up.{p}"),
             Rule(theirs + "mlp.fc2.{p}", ours + "mlp.down.{p}"),
-            Own("encoder.mean"),
-            Own("encoder.deviation"),
+            OwnTensors("encoder.mean"),
+            OwnTensors("encoder.deviation"),
             Rule("query_tokens", "connector.queries", Reshape((1, *shape), shape)),
             Rule("qformer.layernorm.{p}", "connector.trunk.norm.{p}"),
             *qformer_rules("qformer.encoder.", "attention"),

@@ -11,7 +11,7 @@ from chiasm.errors import CheckpointError
 from chiasm.interop.config import EVERYWHERE
 from chiasm.interop.families.chameleon_vq import of_transformers
 from chiasm.interop.family import Family, Folder, Original, find_family
-from chiasm.interop.mapping import NameMap, Own, Rule, Unused
+from chiasm.interop.mapping import NameMap, OwnTensors, Rule, Unused
 from chiasm.interop.shapes.lightning import read_state_dict
 from chiasm.interop.shapes.towers import causal_config
 
@@ -76,7 +76,7 @@ class Chameleon(Family, name="chameleon"):
     def names(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> NameMap:
         draws = any(key.startswith("model.vqmodel.decoder.") for key in keys)
         return NameMap(
-            *([] if draws else [Own("image_tokenizer.decoder.{rest...}")]),
+            *([] if draws else [OwnTensors("image_tokenizer.decoder.{rest...}")]),
             Unused("model.layers.{n}.self_attn.rotary_emb.inv_freq"),
             Rule("model.vqmodel.{rest...}", "image_tokenizer.{rest...}"),
             Rule("{rest...}", "language.inner.{rest...}"),

@@ -13,7 +13,7 @@ from chiasm.interop.config import TRANSFORMERS
 from chiasm.interop.convert import load_named
 from chiasm.interop.families.vqgan import replay_nearest
 from chiasm.interop.family import find_family
-from chiasm.interop.mapping import NameMap, Own, Rule
+from chiasm.interop.mapping import NameMap, OwnTensors, Rule
 from chiasm.interop.parity.cases import Case
 from chiasm.interop.parity.verify import replays
 
@@ -55,7 +55,9 @@ def replay(case: Case) -> dict[str, Tensor]:
     """The picture to codes; there is no decoder to load."""
     layout = find_family("vqgan")
     spec = layout.model(of_transformers(case.config["config"]))["image_tokenizer"]
-    names = NameMap(Own("image_tokenizer.decoder.{rest...}"), Rule("{rest...}", "image_tokenizer.{rest...}"))
+    names = NameMap(
+        OwnTensors("image_tokenizer.decoder.{rest...}"), Rule("{rest...}", "image_tokenizer.{rest...}")
+    )
     ours, _ = names.to_ours(case.tensors, case.name)
     tokenizer = parts.build("image_tokenizer", spec).eval()
     load_named(tokenizer, ours, names, case.name, prefix="image_tokenizer.")

@@ -14,7 +14,7 @@ from chiasm.interop.config import EVERYWHERE
 from chiasm.interop.convert import load
 from chiasm.interop.families.deepseek_vl import TEMPLATE
 from chiasm.interop.family import Family, Folder, Original, find_family
-from chiasm.interop.mapping import NameMap, Own, Rule, Unused
+from chiasm.interop.mapping import NameMap, OwnTensors, Rule, Unused
 from chiasm.interop.parity.cases import Case
 from chiasm.interop.parity.replay import CasePicture, case_document, read_documents, scattered, unnormalised
 from chiasm.interop.parity.verify import replays
@@ -167,7 +167,7 @@ def _sam(config: Mapping[str, Any], side: int) -> dict[str, Any]:
     }
 
 
-def _sam_rules() -> list[Rule | Own]:
+def _sam_rules() -> list[Rule | OwnTensors]:
     prefix = "model.high_res_vision_model.vision_encoder."
     theirs, ours = prefix + "layers.{n}.", HIGH + ".blocks.{n}."
     necks = {prefix + "neck.": HIGH + ".neck.", "model.high_res_vision_neck.": HIGH + ".early_neck."}
@@ -190,8 +190,8 @@ def _sam_rules() -> list[Rule | Own]:
         Rule("model.aligner.high_res_vision_proj.{p}", "connector.shares.0.{p}"),
         Rule("model.aligner.vision_proj.{p}", "connector.shares.1.{p}"),
         Rule("model.aligner.proj.{p}", "connector.layers.1.{p}"),
-        Own(HIGH + ".mean"),
-        Own(HIGH + ".deviation"),
+        OwnTensors(HIGH + ".mean"),
+        OwnTensors(HIGH + ".deviation"),
     ]
 
 

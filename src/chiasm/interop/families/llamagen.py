@@ -21,7 +21,7 @@ from chiasm.interop.config import reader
 from chiasm.interop.convert import load
 from chiasm.interop.families.llamagen_vq import LlamaGenTokenizer
 from chiasm.interop.family import Family, Folder, Original, find_family
-from chiasm.interop.mapping import NameMap, Own, Rule
+from chiasm.interop.mapping import NameMap, OwnTensors, Rule
 from chiasm.interop.parity.cases import Case
 from chiasm.interop.parity.drawing import behind, forced, llama_rules, prompt, stand_in
 from chiasm.interop.parity.verify import replays
@@ -134,7 +134,7 @@ class LlamaGenFamily(Family, name="llamagen"):
             *llama_rules(GPT + "layers.", "language.layers.", **sizes),
             Rule(GPT + "norm.weight", "language.norm.weight"),
             Rule(GPT + "output.weight", "heads.image.alphabet.output.weight"),
-            *(behind(tokenizer, VQ) if tokenizer else [Own("image_tokenizer.{rest...}")]),
+            *(behind(tokenizer, VQ) if tokenizer else [OwnTensors("image_tokenizer.{rest...}")]),
         )
 
     def remark(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> str:

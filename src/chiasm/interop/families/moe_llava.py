@@ -16,7 +16,7 @@ from chiasm.interop.config import known_value
 from chiasm.interop.convert import load, load_named
 from chiasm.interop.families.llava import IMAGE, OTHERS, VICUNA, WITHOUT_EFFECT, projector_depth, tower_folder
 from chiasm.interop.family import Family, Folder, Original, find_family
-from chiasm.interop.mapping import NameMap, Own, Rule, Unused
+from chiasm.interop.mapping import NameMap, OwnTensors, Rule, Unused
 from chiasm.interop.parity.cases import Case
 from chiasm.interop.parity.padded import causal_with_padding
 from chiasm.interop.parity.replay import CasePicture, case_document, read_documents, scattered, unnormalised
@@ -171,11 +171,11 @@ class MoELlava(Family, name="moe-llava"):
             *[
                 Rule(f"model.layers.{n}.mlp.mlp.{{rest...}}", f"{idle}{n}.mlp.{{rest...}}")
                 if residual
-                else Own(f"{idle}{n}.mlp.{{rest...}}")
+                else OwnTensors(f"{idle}{n}.mlp.{{rest...}}")
                 for n in layers
             ],
             Unused("model.layers.{n}.self_attn.rotary_emb.inv_freq"),
-            Own("language.inner.lm_head.bias"),  # transformers' Phi has one, of zeros; theirs has not
+            OwnTensors("language.inner.lm_head.bias"),  # transformers' Phi has one, of zeros; theirs has not
             Rule("lm_head.weight", "language.inner.lm_head.weight"),
             Rule("model.{rest...}", "language.inner.model.{rest...}"),
         )

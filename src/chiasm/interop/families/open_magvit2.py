@@ -33,7 +33,7 @@ TRAINING = (
 SMOOTHED = "model_ema."
 
 
-class OpenMagvit2(Family, name="open-magvit2-vq"):
+class OpenMagvit2Tokenizer(Family, name="open-magvit2-vq"):
     """A .ckpt beside the YAML of its training; the config is that YAML's `model.init_args`.
 
     Where the original keeps moving averages of its weights (`use_ema`, the default of its video tokenizer and

@@ -17,9 +17,9 @@ from chiasm.heads import GREEDY
 from chiasm.inference.drawing import draw
 from chiasm.interop.config import reader
 from chiasm.interop.convert import load
-from chiasm.interop.families.open_magvit2 import OpenMagvit2
+from chiasm.interop.families.open_magvit2 import OpenMagvit2Tokenizer
 from chiasm.interop.family import Family, Folder, Original, find_family
-from chiasm.interop.mapping import NameMap, Own, Rule
+from chiasm.interop.mapping import NameMap, OwnTensors, Rule
 from chiasm.interop.parity.cases import Case
 from chiasm.interop.parity.drawing import behind, forced, llama_rules, prompt, stand_in
 from chiasm.interop.parity.verify import replays
@@ -51,7 +51,7 @@ class OpenMagvit2Transformer(Family, name="open-magvit2"):
         "max_batch_size": "room for keys and values",
         "max_seq_len": "room for keys and values",
         **dict.fromkeys(("attn_dropout_p", "ffn_dropout_p", "drop_path_rate"), "in training only"),
-        **{f"vq.{key}": reason for key, reason in OpenMagvit2.without_effect.items()},
+        **{f"vq.{key}": reason for key, reason in OpenMagvit2Tokenizer.without_effect.items()},
     }
 
     def recognises(self, folder: Folder) -> bool:
@@ -121,7 +121,7 @@ class OpenMagvit2Transformer(Family, name="open-magvit2"):
 
     def _tokenizer_names(self, config: Mapping[str, Any], keys: Collection[str]) -> list[Any]:
         if "vq" not in config:
-            return [Own("image_tokenizer.{rest...}")]
+            return [OwnTensors("image_tokenizer.{rest...}")]
         own = [key.removeprefix(VQ) for key in keys if key.startswith(VQ)]
         return behind(find_family("open-magvit2-vq").names(config["vq"], own), VQ)
 

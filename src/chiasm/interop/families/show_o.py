@@ -19,7 +19,7 @@ from chiasm.interop.config import reader
 from chiasm.interop.convert import load
 from chiasm.interop.families.show_o_vq import ShowOTokenizer
 from chiasm.interop.family import Family, Folder, Original, find_family
-from chiasm.interop.mapping import NameMap, Own, Rule, Unused
+from chiasm.interop.mapping import NameMap, OwnTensors, Rule, Unused
 from chiasm.interop.parity.cases import Case
 from chiasm.interop.parity.drawing import DrawStep
 from chiasm.interop.parity.verify import replays
@@ -140,7 +140,7 @@ class ShowO(Family, name="show-o"):
         tokenizer = find_family("show-o-vq").names(config["vq_model"])
         alone = not any(key.startswith(TOKENIZER) for key in keys)  # a case of the language model
         return NameMap(
-            *([Own("image_tokenizer.{rest...}")] if alone else []),
+            *([OwnTensors("image_tokenizer.{rest...}")] if alone else []),
             Unused(TOKENIZER + "quantize.embedding"),
             Unused(TOKENIZER + "quantize.power_vals"),
             *(Rule(TOKENIZER + str(rule.theirs), rule.ours) for rule in tokenizer.rules),

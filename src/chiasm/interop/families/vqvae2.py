@@ -14,7 +14,7 @@ from chiasm.interop.config import reader
 from chiasm.interop.convert import load
 from chiasm.interop.families.vqgan import channels_first, signed, unsigned
 from chiasm.interop.family import Family, Folder, Original, find_family
-from chiasm.interop.mapping import NameMap, Own, Permute, Rule
+from chiasm.interop.mapping import NameMap, OwnTensors, Permute, Rule
 from chiasm.interop.parity.cases import Case
 from chiasm.interop.parity.verify import replays
 from chiasm.nn.stepwise import after_step
@@ -24,7 +24,7 @@ LEVELS = ("t", "b")
 SIZE = 256  # of the released checkpoint's training; any multiple of 8 works
 
 
-class VQVAE2(Family, name="vqvae2"):
+class VQVAE2Tokenizer(Family, name="vqvae2"):
     """One .pt file without a config: the structure is read from the tensors."""
 
     looks_for = "one vqvae_*.pt"
@@ -73,7 +73,7 @@ class VQVAE2(Family, name="vqvae2"):
             Rule("quantize_{level}.embed", ours + "vectors", Permute((1, 0))),
             Rule("quantize_{level}.embed_avg", ours + "sums", Permute((1, 0))),
             Rule("quantize_{level}.cluster_size", ours + "counts"),
-            *(Own(ours + own) for own in ("frequency", "last_use", "last_revival", "batches")),
+            *(OwnTensors(ours + own) for own in ("frequency", "last_use", "last_revival", "batches")),
             Rule("{rest...}", "image_tokenizer.{rest...}"),
         )
 

@@ -18,7 +18,7 @@ from chiasm.errors import CheckpointError
 from chiasm.interop.config import EVERYWHERE
 from chiasm.interop.convert import load, load_named
 from chiasm.interop.family import Family, Folder, Original, find_family
-from chiasm.interop.mapping import NameMap, Own, Reshape, Rule, Transform
+from chiasm.interop.mapping import NameMap, OwnTensors, Reshape, Rule, Transform
 from chiasm.interop.parity.cases import Case
 from chiasm.interop.parity.replay import CasePicture, case_document, read_documents, unnormalised
 from chiasm.interop.parity.verify import replays, replays_table
@@ -114,7 +114,7 @@ class XComposer2(Family, name="xcomposer2"):
             Rule("vision_proj.{rest...}", "connector.layers.{rest...}"),
             Rule(("plora_sub_GN", "plora_glb_GN"), "views.markers", Markers(wide)),
             Rule(f"{theirs}attention.wqkv.Plora_A.weight", f"{UPDATES}self_attn/q_proj.a"),
-            *[Own(f"{UPDATES}self_attn/{name}_proj.a") for name in "kv"],  # one and the same as q's
+            *[OwnTensors(f"{UPDATES}self_attn/{name}_proj.a") for name in "kv"],  # one and the same as q's
             Rule(f"{theirs}attention.wqkv.Plora_B.weight", fused, grouped(spec["language"])),
             *[
                 Rule(

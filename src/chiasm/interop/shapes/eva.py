@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from chiasm.errors import CheckpointError
-from chiasm.interop.mapping import Own, Rule, Split, Unused
+from chiasm.interop.mapping import OwnTensors, Rule, Split, Unused
 
 REFUSED = ("use_rel_pos_bias", "use_shared_rel_pos_bias", "qk_scale")
 
@@ -41,7 +41,9 @@ def eva(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def eva_rules(encoder: Mapping[str, Any], prefix: str, slot: str = "encoder") -> list[Rule | Unused | Own]:
+def eva_rules(
+    encoder: Mapping[str, Any], prefix: str, slot: str = "encoder"
+) -> list[Rule | Unused | OwnTensors]:
     """Rules for a tower whose tensors begin with `prefix`; classifier, its norms and rotary tables are unused."""
     theirs, ours, width = prefix + "blocks.{n}.", slot + ".blocks.{n}.", encoder["width"]
     attention, mlp = ours + "attention.", ours + "mlp."
@@ -71,6 +73,6 @@ def eva_rules(encoder: Mapping[str, Any], prefix: str, slot: str = "encoder") ->
         Rule(theirs + "attn.proj.{p}", attention + "out.{p}"),
         Rule(theirs + "mlp.ffn_ln.{p}", mlp + "norm.{p}"),
         *[Rule(f"{theirs}mlp.{a}.{{p}}", f"{mlp}{b}.{{p}}") for a, b in layers.items()],
-        Own(slot + ".mean"),
-        Own(slot + ".deviation"),
+        OwnTensors(slot + ".mean"),
+        OwnTensors(slot + ".deviation"),
     ]

@@ -8,10 +8,10 @@ from typing import Any
 
 from torch import Tensor
 
-from chiasm.interop.mapping import Own, Reshape, Rule, Split, Unused
+from chiasm.interop.mapping import OwnTensors, Reshape, Rule, Split, Unused
 from chiasm.interop.shapes.eva import eva, eva_rules
 
-Rules = list[Rule | Unused | Own]
+Rules = list[Rule | Unused | OwnTensors]
 
 COUNTED = ("counts", "sums", "frequency", "last_use", "last_revival", "batches")  # what a codebook learns by
 RATIO = 4.3637  # hidden width over width of the tokenizer's blocks
@@ -117,7 +117,7 @@ def tokenizer_rules(config: Mapping[str, Any], theirs: str) -> Rules:
         *merger_rules(config, theirs, slot),
         Rule(theirs + "encode_task_layer.{n}.{p}", slot + ".to_code.{n}.{p}"),
         Rule(theirs + "quantize.embedding.weight", slot + ".quantizer.vectors"),
-        *[Own(f"{slot}.quantizer.{name}") for name in COUNTED],
+        *[OwnTensors(f"{slot}.quantizer.{name}") for name in COUNTED],
     ]
 
 

@@ -12,7 +12,7 @@ from torch.nn import functional
 from chiasm.errors import CheckpointError
 from chiasm.interop.config import Config
 from chiasm.interop.convert import load_named
-from chiasm.interop.mapping import Chain, NameMap, Own, Reshape, Rule, Split, Unused
+from chiasm.interop.mapping import Chain, NameMap, OwnTensors, Reshape, Rule, Split, Unused
 from chiasm.interop.parity.cases import Case
 from chiasm.interop.shapes.lucidrains_groups import PLAIN, Groups, gradient
 from chiasm.tokenizers.moving_average import NearestCodes, VectorQuantizer
@@ -300,7 +300,7 @@ def _channel_first(config: Config) -> bool:
 
 def _book_rules(
     case: Case, config: Config, width: int, theirs: str, ours: list[str], size: int | None = None
-) -> list[Rule | Unused | Own]:
+) -> list[Rule | Unused | OwnTensors]:
     """The codebooks that are one tensor of theirs."""
     if config.get("kmeans_init", False) and not bool(
         case.tensors.get(theirs + "initted", torch.tensor(False))
@@ -315,7 +315,7 @@ def _book_rules(
         Rule(theirs + "embed", tuple(book + "vectors" for book in ours), vectors),
         Rule(theirs + "embed_avg", tuple(book + "sums" for book in ours), vectors),
         Rule(theirs + "cluster_size", tuple(book + "counts" for book in ours), counts),
-        *(Own(book + own) for book in ours for own in OWN),
+        *(OwnTensors(book + own) for book in ours for own in OWN),
     ]
 
 

@@ -8,11 +8,11 @@ from typing import Any
 
 from chiasm.errors import CheckpointError
 from chiasm.interop.config import reader
-from chiasm.interop.mapping import Own, Permute, Rule, Split
+from chiasm.interop.mapping import OwnTensors, Permute, Rule, Split
 from chiasm.interop.shapes.internlm2 import GroupedQKV
 
 POOL_HEAD = 128  # channels of a head of the attention that pools
-Rules = list[Rule | Own]
+Rules = list[Rule | OwnTensors]
 
 
 def encoder(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -55,8 +55,8 @@ def encoder_rules(spec: Mapping[str, Any], theirs: str, ours: str) -> Rules:
         Rule(block + "attn.in_proj.{p}", qkv, GroupedQKV(spec["heads"], 1)),
         *[Rule(f"{block}{a}.{{p}}", f"{ours_block}{b}.{{p}}") for a, b in layers.items()],
         *resampler_rules(spec["out_width"], theirs + "attn_pool.", ours + "pool."),
-        Own(ours + "mean"),
-        Own(ours + "deviation"),
+        OwnTensors(ours + "mean"),
+        OwnTensors(ours + "deviation"),
     ]
 
 

@@ -1,9 +1,9 @@
 """SAM's image encoder with Meta's tensor names (DeepSeek-VL, Vary)."""
 
-from chiasm.interop.mapping import Own, Rule
+from chiasm.interop.mapping import OwnTensors, Rule
 
 
-def sam_rules(prefix: str, slot: str = "encoder") -> list[Rule | Own]:
+def sam_rules(prefix: str, slot: str = "encoder") -> list[Rule | OwnTensors]:
     """Rules for the encoder `sam` but for what follows the neck; tensors begin with `prefix`."""
     theirs, ours = prefix + "blocks.{n}.", slot + ".blocks.{n}."
     return [
@@ -15,8 +15,8 @@ def sam_rules(prefix: str, slot: str = "encoder") -> list[Rule | Own]:
         Rule(theirs + "mlp.lin2.{p}", ours + "mlp.2.{p}"),
         *attention_rules(theirs, ours),
         Rule(prefix + "neck.{rest...}", slot + ".neck.{rest...}"),
-        Own(slot + ".mean"),
-        Own(slot + ".deviation"),
+        OwnTensors(slot + ".mean"),
+        OwnTensors(slot + ".deviation"),
     ]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from chiasm.errors import CheckpointError, nearest
-from chiasm.interop.mapping import Own, Reshape, Rule, Split, Unused
+from chiasm.interop.mapping import OwnTensors, Reshape, Rule, Split, Unused
 from chiasm.interop.shapes.towers import settings, tower
 
 # The structures that DeepSeek's configs only name.
@@ -48,7 +48,9 @@ def siglip(params: Mapping[str, Any], shapes: Mapping[str, Any]) -> dict[str, An
     return tower(config, "siglip_vision_model", layer=-1, final_norm=True)
 
 
-def siglip_rules(encoder: Mapping[str, Any], prefix: str, slot: str = "encoder") -> list[Rule | Unused | Own]:
+def siglip_rules(
+    encoder: Mapping[str, Any], prefix: str, slot: str = "encoder"
+) -> list[Rule | Unused | OwnTensors]:
     """Rules for a tower whose tensors begin with `prefix`; timm's pooling is unused."""
     built = settings(encoder["config"])
     width, patches = built.hidden_size, (built.image_size // built.patch_size) ** 2
@@ -68,6 +70,6 @@ def siglip_rules(encoder: Mapping[str, Any], prefix: str, slot: str = "encoder")
         Rule(theirs + "attn.proj.{p}", ours + "self_attn.out_proj.{p}"),
         Rule(theirs + "mlp.{rest...}", ours + "mlp.{rest...}"),
         Rule(prefix + "norm.{p}", slot + ".final_norm.{p}"),
-        Own(slot + ".mean"),
-        Own(slot + ".deviation"),
+        OwnTensors(slot + ".mean"),
+        OwnTensors(slot + ".deviation"),
     ]

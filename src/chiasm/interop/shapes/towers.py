@@ -12,7 +12,7 @@ from torch import Tensor
 from chiasm.errors import CheckpointError, RecipeError, excerpt
 from chiasm.interop.config import known_value, plain
 from chiasm.interop.family import Folder, Original
-from chiasm.interop.mapping import Own, Rule, Unused
+from chiasm.interop.mapping import OwnTensors, Rule, Unused
 from chiasm.storage.transformers_config import as_options, build_config
 
 # Fields that belong to a machine, a run or transformers' bookkeeping, not to the structure.
@@ -57,7 +57,9 @@ def tower(
     return spec | ({"final_norm": True} if final_norm else {})
 
 
-def tower_rules(encoder: Mapping[str, Any], prefix: str, slot: str = "encoder") -> list[Rule | Unused | Own]:
+def tower_rules(
+    encoder: Mapping[str, Any], prefix: str, slot: str = "encoder"
+) -> list[Rule | Unused | OwnTensors]:
     """Rules for a CLIP or SigLIP tower whose tensors begin with `prefix`; layers after `layer` are unused."""
     depth, feature_layers = settings(encoder["config"]).num_hidden_layers, encoder["layer"]
     layers = [feature_layers] if isinstance(feature_layers, int) else feature_layers
@@ -69,8 +71,8 @@ def tower_rules(encoder: Mapping[str, Any], prefix: str, slot: str = "encoder") 
         Unused(f"{prefix}embeddings.position_ids"),
         Unused(f"{prefix}head.{{rest...}}"),
         Rule(f"{prefix}{{rest...}}", f"{slot}.model.{{rest...}}"),
-        Own(f"{slot}.mean"),
-        Own(f"{slot}.deviation"),
+        OwnTensors(f"{slot}.mean"),
+        OwnTensors(f"{slot}.deviation"),
     ]
 
 
