@@ -34,8 +34,8 @@ A family is one public layout (a project's own; transformers' of the same model 
 Our names are those of the model's state dict: `SLOT.` and the part's own. The first rule that matches a name wins;
 `{n}` is a stretch without dots, `{rest...}` any rest. Transforms (`Split`, `Join`, `Permute`, `Reshape`,
 `Unsqueeze`, `TableRow`, `Chain`) invert exactly; a new one is a class with `to_ours` and `to_theirs`.
-`OwnTensors("encoder.mean")` names tensors of ours that they have not. A tensor without a rule, a tensor missing or of
-another shape is an error with the original's name in it. Tied weights may be given once.
+`OwnTensors("encoder.mean")` names tensors of ours that they have not. A tensor without a rule, a tensor missing or
+of another shape is an error with the original's name in it. Tied weights may be given once.
 
 Every key of the config is accounted for. What `model`, `names`, `chat_template` or `added_tokens` reads is; what
 cannot reach the numbers is listed with its reason; anything else is refused by name when a checkpoint is loaded:

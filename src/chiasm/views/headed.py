@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from chiasm.bounds import Pixels
+from chiasm.parts.bounds import Pixels
 from chiasm.views import GREY, MarkedViews, Size, View
 from chiasm.views.letterbox import Letterbox
 

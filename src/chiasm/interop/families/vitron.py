@@ -12,12 +12,12 @@ from torch import Tensor
 from chiasm.connectors.regions import RegionToken
 from chiasm.decoders.grounding import GroundedUNet, Grounding
 from chiasm.errors import CheckpointError
-from chiasm.interop.cases import Case
 from chiasm.interop.config import known_value
 from chiasm.interop.convert import load_named
 from chiasm.interop.ldm_unet import ldm_unet, ldm_unet_rules
 from chiasm.interop.mapping import NameMap, Rule
-from chiasm.interop.verify import replays
+from chiasm.interop.parity.cases import Case
+from chiasm.interop.parity.verify import replays
 
 GATES = {"gatedSA": "self", "gatedCA": "cross"}
 
