@@ -1,13 +1,12 @@
 """LaVIT's decoders: what they condition on, what they refuse."""
 
 import sys
-from types import SimpleNamespace
 
 import pytest
 import torch
 
 from chiasm import parts
-from chiasm.decoders.diffusion import Condition
+from chiasm.decoders import DecoderContext
 from chiasm.errors import ChiasmError, RecipeError
 from chiasm.nn.generators import Generators
 
@@ -22,7 +21,8 @@ def decoder(request):
 def build(kind, **options):
     part = parts.lookup("image_decoder", kind)
     tokenizer = parts.build("image_tokenizer", part.example_neighbours()["image_tokenizer"])
-    return parts.build("image_decoder", {"type": kind, **part.example(), **options}, tokenizer).eval()
+    context = DecoderContext(tokenizer.space, tokenizer)
+    return parts.build("image_decoder", {"type": kind, **part.example(), **options}, context).eval()
 
 
 def codes_of(decoder, *rows):
@@ -34,9 +34,8 @@ def codes_of(decoder, *rows):
 
 
 def test_a_picture_depends_on_its_own_codes_and_noise_alone(decoder):
-    noise = decoder.diffusion.noise(2, decoder.size, Generators([1, 2]))
-    both = decoder.latents(codes_of(decoder, [3, 5], [7]), noise)
-    alone = decoder.latents(codes_of(decoder, [7]), noise[1:])
+    both = decoder.latents(codes_of(decoder, [3, 5], [7]), Generators([1, 2]))
+    alone = decoder.latents(codes_of(decoder, [7]), Generators([2]))
     torch.testing.assert_close(both[1:], alone, atol=1e-4, rtol=1e-4)
 
 
@@ -89,21 +88,15 @@ def test_the_first_decoder_is_led_away_from_an_empty_text_whose_rest_is_masked()
 def test_without_guidance_the_network_runs_on_the_pictures_alone():
     decoder = build("lavit_diffusion", guidance=1.0)
     seen = []
-    decoder.diffusion.unet.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+    decoder.denoising.denoiser.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
     decoder.decode(codes_of(decoder, [1], [2]))
     assert seen == [2, 2]
-
-
-def test_rows_of_guidance_stand_behind_those_without():
-    both = Condition(torch.ones(2, 3, 4)).doubled(Condition(torch.zeros(2, 3, 4)))
-    assert both.tokens[:2].sum() == 0
-    assert both.mask is None
 
 
 def test_codes_of_another_tokenizer_are_refused():
     other = parts.build("image_tokenizer", {"type": "vq", "size": 32, "width": 16})
     with pytest.raises(RecipeError, match="decodes the codes of the image_tokenizer 'lavit', not of 'vq'"):
-        parts.build("image_decoder", {"type": "lavit_diffusion"}, other)
+        parts.build("image_decoder", {"type": "lavit_diffusion"}, DecoderContext(other.space, other))
 
 
 def test_codes_out_of_range_are_refused(decoder):
@@ -128,22 +121,23 @@ def test_it_learns_the_noise_in_the_latents_of_images_and_leaves_their_autoencod
     for module in decoder.learners().values():
         module.requires_grad_(True)
     loss = decoder.losses(codes_of(decoder, [3, 5], [7], []), pixels)["diffusion"]
-    latents = decoder.diffusion.noise(3, decoder.size, None)
-    assert float(loss.count) == latents.numel()
+    assert float(loss.count) == 3 * 4 * 4 * 4  # images, channels, rows, columns
     loss.mean.backward()
     without = {name for name, parameter in decoder.named_parameters() if parameter.grad is None}
-    assert without == {name for name, _ in decoder.named_parameters() if name.startswith("diffusion.vae.")}
+    assert without == {
+        name for name, _ in decoder.named_parameters() if name.startswith("denoising.autoencoder.")
+    }
 
 
 def test_its_loss_is_the_error_of_the_predicted_noise(decoder, monkeypatch):
     """At each image's own time; a network that says nothing of it has the variance of noise as its loss."""
     asked = {}
 
-    def silent(noisy, times, **condition):
-        asked.update(noisy=noisy, times=times, **condition)
-        return SimpleNamespace(sample=torch.zeros_like(noisy))
+    def silent(noisy, times, condition):
+        asked.update(noisy=noisy, times=times, tokens=condition.tokens)
+        return torch.zeros_like(noisy)
 
-    monkeypatch.setattr(decoder.diffusion.unet, "forward", silent)
+    monkeypatch.setattr(decoder.denoising.denoiser, "forward", silent)
     pixels = torch.rand(16, 3, decoder.size, decoder.size)
     codes = codes_of(decoder, *[[3, 5]] * 16)
     torch.manual_seed(0)
@@ -152,14 +146,5 @@ def test_its_loss_is_the_error_of_the_predicted_noise(decoder, monkeypatch):
     assert len(asked["times"].unique()) > 10
     # Some of the images learn without their codes, for guidance.
     whole = decoder.condition(decoder.features(codes)).tokens
-    same = [torch.allclose(own, each, atol=1e-5) for own, each in zip(asked["encoder_hidden_states"], whole)]
+    same = [torch.allclose(own, each, atol=1e-5) for own, each in zip(asked["tokens"], whole)]
     assert 0 < sum(same) <= 16
-
-
-def test_a_condition_is_replaced_row_by_row():
-    one = Condition(torch.ones(2, 1, 3), torch.ones(2, 1, dtype=torch.bool), {"pooled": torch.ones(2, 4)})
-    two = Condition(torch.zeros(2, 1, 3), torch.zeros(2, 1, dtype=torch.bool), {"pooled": torch.zeros(2, 4)})
-    mixed = one.where(torch.tensor([False, True]), two)
-    assert mixed.tokens[:, 0, 0].tolist() == [1, 0]
-    assert mixed.mask[:, 0].tolist() == [True, False]
-    assert mixed.added["pooled"][:, 0].tolist() == [1, 0]

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from chiasm import parts
+from chiasm.decoders import DecoderContext
 from chiasm.errors import RecipeError
 from chiasm.nn.losses import objective
 from chiasm.tokenizers.vq import VQ
@@ -11,7 +12,7 @@ from chiasm.tokenizers.vq import VQ
 
 def test_it_decodes_as_its_tokenizer_does_and_owns_no_weights():
     vq = VQ(size=16, downsample=4, codebook_size=8, code_width=4, width=32, depth=1).eval()
-    decoder = parts.build("image_decoder", {"type": "tokenizer"}, vq)
+    decoder = parts.build("image_decoder", {"type": "tokenizer"}, DecoderContext(vq.space, vq))
     codes = torch.randint(0, 8, (2, 4, 4))
     assert torch.equal(decoder.decode(codes), vq.decode(codes))
     assert decoder.state_dict() == {}
@@ -22,7 +23,7 @@ def test_it_decodes_as_its_tokenizer_does_and_owns_no_weights():
 def test_it_learns_alone_all_that_stands_behind_the_codes_or_says_that_it_cannot(name):
     example = parts.lookup("image_tokenizer", name).example()
     tokenizer = parts.build("image_tokenizer", {"type": name, **example})
-    decoder = parts.build("image_decoder", {"type": "tokenizer"}, tokenizer)
+    decoder = parts.build("image_decoder", {"type": "tokenizer"}, DecoderContext(tokenizer.space, tokenizer))
     pixels = torch.rand(2, 3, decoder.size, decoder.size)
     codes = tokenizer.eval().encode(pixels)
     if not decoder.learners():

@@ -2,33 +2,91 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
+from chiasm.errors import ChiasmError
 from chiasm.nn.generators import Generators
 from chiasm.nn.losses import Loss
 from chiasm.parts import Part
+from chiasm.tokenizers import ImageTokenizer
+from chiasm.tokenizers.spaces import Space
+
+
+@dataclass(frozen=True)
+class DecoderContext:
+    """What an image decoder is built with.
+
+    space: of its targets; None = it stands alone, and takes whatever fits it.
+    image_tokenizer: that makes the targets, if one does. Who keeps it does so outside of its modules, for its
+        weights are not the decoder's.
+    """
+
+    space: Space | None
+    image_tokenizer: ImageTokenizer | None = None
 
 
 class ImageDecoder(Part, nn.Module, slot="image_decoder"):
-    """Interface. Built as `ImageDecoder(image_tokenizer, *, options)`.
+    """Interface. Built as `ImageDecoder(context, *, options)`.
 
+    A target is what an image tokenizer makes or a head writes: codes, "n gh gw", or vectors, "n gh gw c".
+
+    space: of its targets; of vectors, without a grid where any number of them will do.
     size: height and width in pixels of the images that it makes.
+    guided: whether it is led away from a negative target.
+    edits: whether it changes a source image.
     """
 
+    space: Space
     size: int
+    guided: bool = False
+    edits: bool = False
 
     @abstractmethod
     def decode(
-        self, codes: Int[Tensor, "n gh gw"], *, generators: Generators | None = None
+        self,
+        target: Tensor,
+        *,
+        generators: Generators | None = None,
+        negative: Tensor | None = None,
+        guidance: float | None = None,
+        source: Float[Tensor, "n 3 h w"] | None = None,
     ) -> Float[Tensor, "n 3 h w"]:
-        """Images of codes. generators: one an image, for decoders that draw something; None = from seed 0 on."""
+        """Images of targets.
+
+        generators: one an image, for decoders that draw something; None = from seed 0 on.
+        negative: targets that guidance leads away from; None = the decoder's own.
+        guidance: how far it leads; 1 = none, None = as far as the decoder's options say.
+        source: images to change. Raises ChiasmError for what it cannot use, or lacks.
+        """
 
     @abstractmethod
-    def losses(self, codes: Int[Tensor, "n gh gw"], pixels: Float[Tensor, "n 3 h w"]) -> dict[str, Loss]:
-        """Training losses by name, of codes and the images of `size` that they shall become."""
+    def losses(
+        self,
+        target: Tensor,
+        pixels: Float[Tensor, "n 3 h w"],
+        *,
+        source: Float[Tensor, "n 3 h w"] | None = None,
+    ) -> dict[str, Loss]:
+        """Training losses by name, of targets and the images of `size` that they shall become.
+
+        Where the targets have a graph, gradients reach what made them, whether or not the decoder learns.
+        """
 
     def learners(self) -> Mapping[str, nn.Module]:
         """What a stage that trains it changes, by name; all else stays as it is."""
         return dict(self.named_children())
+
+    def check_inputs(
+        self, *, negative: Tensor | None = None, guidance: float | None = None, source: Tensor | None = None
+    ) -> None:
+        """Raise ChiasmError for inputs that the decoder has no use for, or lacks."""
+        who = f"image_decoder {self.name!r}"
+        if (negative is not None or guidance is not None) and not self.guided:
+            raise ChiasmError(f"{who} is not guided: it takes no negative target and no guidance")
+        if source is not None and not self.edits:
+            raise ChiasmError(f"{who} changes no image: it takes no source")
+        if source is None and self.edits:
+            raise ChiasmError(f"{who} changes an image, and needs that image as its source")

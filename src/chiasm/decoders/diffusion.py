@@ -1,211 +1,232 @@
-"""Pictures by latent diffusion, with the networks of diffusers: what decoders of this kind share."""
+"""Images by diffusion or flow, conditioned on what a head has written."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor, nn
 
-from chiasm.errors import RecipeError, reason
-from chiasm.nn.generators import Generators
+from chiasm.decoders import DecoderContext, ImageDecoder
+from chiasm.decoders.conditioners import Conditioner, ConditionerContext
+from chiasm.decoders.conditions import Condition
+from chiasm.decoders.denoisers import Denoiser
+from chiasm.decoders.denoisers.unet import EXAMPLE_UNET
+from chiasm.decoders.denoising import PIXELS, Denoising
+from chiasm.decoders.guidance import Guidance
+from chiasm.decoders.schedulers import Scheduler
+from chiasm.errors import ChiasmError, RecipeError
+from chiasm.nn.generators import Generators, TrainingNoise
 from chiasm.nn.losses import Loss
+from chiasm.parts.bounds import Chance, Pixels, Positive, Share
+from chiasm.tokenizers import ContinuousTokenizer, ImageTokenizer
 
-LATENT = 8  # pixels along the side of a latent
-
-# Stable Diffusion's noise, the same in 1.5 and XL.
-DDIM = {
-    "beta_start": 0.00085,
-    "beta_end": 0.012,
-    "beta_schedule": "scaled_linear",
-    "num_train_timesteps": 1000,
-    "clip_sample": False,
-    "set_alpha_to_one": False,
-    "steps_offset": 1,
-}
-SDXL_UNET = {
-    "sample_size": 128,
-    "block_out_channels": [320, 640, 1280],
-    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
-    "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
-    "transformer_layers_per_block": [1, 2, 10],
-    "attention_head_dim": [5, 10, 20],
-    "cross_attention_dim": 2048,
-    "use_linear_projection": True,
-    "addition_embed_type": "text_time",
-    "addition_time_embed_dim": 256,
-    "projection_class_embeddings_input_dim": 2816,
-}
-SD15_UNET = {"sample_size": 64, "attention_head_dim": 8, "cross_attention_dim": 768}
-VAE = {
-    "block_out_channels": [128, 256, 512, 512],
-    "down_block_types": ["DownEncoderBlock2D"] * 4,
-    "up_block_types": ["UpDecoderBlock2D"] * 4,
-    "layers_per_block": 2,
-    "latent_channels": 4,
-    "sample_size": 512,
-    "scaling_factor": 0.18215,
-}
-SDXL_VAE = VAE | {"sample_size": 1024, "scaling_factor": 0.13025}
-# Small networks for the examples of decoders.
-EXAMPLE_VAE = {
-    "block_out_channels": [8, 8, 8, 8],
-    "down_block_types": ["DownEncoderBlock2D"] * 4,
-    "up_block_types": ["UpDecoderBlock2D"] * 4,
-    "norm_num_groups": 4,
-    "layers_per_block": 1,
-}
-EXAMPLE_UNET = {
-    "block_out_channels": [8, 16],
-    "layers_per_block": 1,
-    "norm_num_groups": 4,
-    "attention_head_dim": 2,
-    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D"],
-    "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D"],
-}
+Steps = Annotated[int, Field(ge=1, le=1000)]
+Scale = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
+MOST_GUIDANCE = 100.0
 
 
-class Condition(NamedTuple):
-    """What a picture is drawn after.
+class DiffusionDecoder(ImageDecoder, name="diffusion"):
+    """A denoiser that makes an image of noise, conditioned on codes or vectors (Emu2, arXiv 2312.13286; DreamLLM,
+    2309.11499; NExT-GPT, 2309.05519; SEED-X, 2404.14396).
 
-    tokens: that the network looks at. mask: False where there is none; None = all are meant.
-    added: further inputs of the network, by diffusers' names.
-    """
-
-    tokens: Float[Tensor, "n k d"]
-    mask: Bool[Tensor, "n k"] | None = None
-    added: dict[str, Tensor] | None = None
-
-    def doubled(self, other: Condition) -> Condition:
-        """This condition's rows behind the other's."""
-        mask = None
-        if self.mask is not None and other.mask is not None:
-            mask = torch.cat([other.mask, self.mask])
-        added = None
-        if self.added is not None and other.added is not None:
-            added = {name: torch.cat([other.added[name], tensor]) for name, tensor in self.added.items()}
-        return Condition(torch.cat([other.tokens, self.tokens]), mask, added)
-
-    def where(self, chosen: Bool[Tensor, " n"], other: Condition) -> Condition:
-        """The other's rows where they are chosen, else this condition's."""
-
-        def mixed(one: Tensor, two: Tensor) -> Tensor:
-            return torch.where(chosen.view(-1, *[1] * (one.ndim - 1)), two, one)
-
-        mask = mixed(self.mask, other.mask) if self.mask is not None and other.mask is not None else None
-        added = None
-        if self.added is not None and other.added is not None:
-            added = {name: mixed(tensor, other.added[name]) for name, tensor in self.added.items()}
-        return Condition(mixed(self.tokens, other.tokens), mask, added)
-
-
-class LatentDiffusion(nn.Module):
-    """A network that predicts noise, an autoencoder of pixels, and DDIM (arXiv 2010.02502) between them.
+    Trained alone, on what the image tokenizer makes of images, it is the second half of an autoencoder. Frozen
+    behind a head that writes conditions, its loss teaches that head. What guidance leads away from is an empty
+    condition, unless a negative target is given.
 
     Args:
-        unet: configuration of diffusers' UNet2DConditionModel.
-        vae: configuration of diffusers' AutoencoderKL.
-        scheduler: configuration of diffusers' DDIMScheduler.
+        size: height and width of the images in pixels.
+        autoencoder: an image tokenizer of vectors in whose latents it works; null = in pixels.
+        edits: it changes a source image, whose latents are concatenated to the noisy ones (InstructPix2Pix, arXiv
+            2211.09800).
+        denoiser: the network.
+        conditioner: from a target to what the network is conditioned on.
+        scheduler: of noise, in training and in generation.
+        steps: of a generation.
+        guidance: toward the target; 1 = none.
+        source_guidance: toward the source image; 1 = none.
+        guidance_rescale: how far a guided prediction's deviation is brought back (arXiv 2305.08891); 0 = none.
+        unconditional: share of training images that learn without their target, and with `edits` as many each
+            without their source and without both.
+        min_snr: bound of the signal-to-noise ratio that weighs the loss (arXiv 2303.09556); null = no weights.
+        noise_offset: deviation of a training noise that is the same all over a channel.
     """
 
-    unet: Any
-    vae: Any
-    scheduler: Any
+    guided = True
 
-    def __init__(self, unet: Mapping[str, Any], vae: Mapping[str, Any], scheduler: Mapping[str, Any]):
-        super().__init__()
-        try:
-            from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-        except ImportError:
-            raise RecipeError(
-                "decoders that draw by diffusion need diffusers: pip install 'chiasm[diffusion]'"
-            ) from None
-        try:
-            self.unet = UNet2DConditionModel(**_plain(unet))
-            self.vae = AutoencoderKL(**_plain(vae))
-            self.scheduler = DDIMScheduler(**_plain(scheduler))
-        except (TypeError, ValueError) as error:
-            raise RecipeError(
-                f"diffusers refuses the configuration of a diffusion decoder: {reason(error)}"
-            ) from None
-
-    @property
-    def token_width(self) -> int:
-        """Of what the network looks at."""
-        return int(self.unet.config["cross_attention_dim"])
-
-    def noise(self, count: int, size: int, generators: Generators | None) -> Float[Tensor, "n c h w"]:
-        """Where `count` pictures of `size` pixels begin: each by its own seed; without generators, from 0 on."""
-        shape = (self.unet.config["in_channels"], size // LATENT, size // LATENT)
-        noise = (generators or Generators(range(count))).for_pixels().normal(*shape)
-        return noise.to(self.unet.device, self.unet.dtype)
-
-    def loss(self, condition: Condition, pixels: Float[Tensor, "n 3 h w"]) -> Loss:
-        """The squared error of the noise in latents of images, at random times (DDPM, arXiv 2006.11239)."""
-        with torch.no_grad(), torch.autocast(pixels.device.type, enabled=False):
-            mean = self.vae.encode(2 * pixels.to(self.vae.dtype) - 1).latent_dist.mean
-        latents = mean * self.vae.config["scaling_factor"]
-        noise = torch.randn_like(latents)
-        steps = self.scheduler.config["num_train_timesteps"]
-        times = torch.randint(steps, (len(latents),), device=latents.device)
-        predicted = self.unet(
-            self.scheduler.add_noise(latents, noise, times),
-            times,
-            encoder_hidden_states=condition.tokens,
-            encoder_attention_mask=condition.mask,
-            added_cond_kwargs=condition.added,
-        ).sample
-        return Loss.of((predicted.float() - self._target(latents, noise, times).float()).square())
-
-    def _target(
-        self, latents: Float[Tensor, "n c h w"], noise: Float[Tensor, "n c h w"], times: Int[Tensor, " n"]
-    ) -> Float[Tensor, "n c h w"]:
-        """What the network predicts, as its scheduler has it."""
-        kind = self.scheduler.config["prediction_type"]
-        if kind == "v_prediction":
-            return self.scheduler.get_velocity(latents, noise, times)
-        return latents if kind == "sample" else noise
-
-    @torch.no_grad()
-    def sample(
+    def __init__(
         self,
-        condition: Condition,
-        empty: Condition,
-        noise: Float[Tensor, "n c h w"],
+        context: DecoderContext,
         *,
-        steps: int,
-        guidance: float,
-    ) -> Float[Tensor, "n c h w"]:
-        """Latents of pictures, in the autoencoder's scale.
+        size: Pixels = 512,
+        autoencoder: ContinuousTokenizer | None = None,
+        edits: bool = False,
+        denoiser: Denoiser,
+        conditioner: Conditioner,
+        scheduler: Scheduler,
+        steps: Steps = 50,
+        guidance: Scale = 7.5,
+        source_guidance: Scale = 1.0,
+        guidance_rescale: Share = 0.0,
+        unconditional: Chance = 0.1,
+        min_snr: Positive | None = None,
+        noise_offset: Share = 0.0,
+    ):
+        super().__init__()
+        if autoencoder is not None and autoencoder.size != size:
+            raise RecipeError(
+                f"image_decoder {self.name!r} makes images of {size} pixels, but its autoencoder works on "
+                f"{autoencoder.size}; give both the same size"
+            )
+        if not edits and source_guidance != 1:
+            raise RecipeError(
+                f"image_decoder {self.name!r}: source_guidance is for a decoder with edits: true"
+            )
+        if edits and 3 * unconditional >= 1:
+            raise RecipeError(
+                f"image_decoder {self.name!r}: with edits a share of {unconditional} each learns without target, "
+                "without source and without both; it must be below 1/3"
+            )
+        self.size, self.edits, self.steps = size, edits, steps
+        self.guidance = Guidance(guidance, source_guidance, guidance_rescale)
+        self.unconditional, self.min_snr, self.noise_offset = unconditional, min_snr, noise_offset
+        self.conditioner = conditioner
+        self.space = conditioner.space
+        self.denoising = Denoising(denoiser, autoencoder, scheduler, size)
+        scheduler.sampler(steps)  # a number of steps that it cannot take is an error now
+        if min_snr is not None:
+            scheduler.min_snr_weights(torch.zeros(1, dtype=torch.long), min_snr)
 
-        guidance: 1 = none, else `without + guidance * (with - without)` the condition, in the predicted noise.
-        """
-        both = condition.doubled(empty) if guidance != 1 else condition
-        latents = noise * self.scheduler.init_noise_sigma
-        self.scheduler.set_timesteps(steps, device=noise.device)
-        for time in self.scheduler.timesteps:
-            rows = torch.cat([latents, latents]) if guidance != 1 else latents
-            predicted = self.unet(
-                self.scheduler.scale_model_input(rows, time),
-                time,
-                encoder_hidden_states=both.tokens,
-                encoder_attention_mask=both.mask,
-                added_cond_kwargs=both.added,
-            ).sample
-            if guidance != 1:
-                without, within = predicted.chunk(2)
-                predicted = without + guidance * (within - without)
-            latents = self.scheduler.step(predicted, time, latents).prev_sample
-        return latents / self.vae.config["scaling_factor"]
+    @classmethod
+    def held_wiring(cls, option: str, wiring: Sequence[Any], built: Mapping[str, Any]) -> Sequence[Any]:
+        if option == "denoiser":
+            channels = _channels(built["autoencoder"])
+            return channels, channels if built["edits"] else 0
+        if option == "conditioner":
+            denoiser, (context,) = built["denoiser"], wiring
+            return (ConditionerContext(context.space, denoiser.token_width, denoiser.pooled_width),)
+        return ()
+
+    def condition(self, target: Tensor, source: Float[Tensor, "n 3 h w"] | None = None) -> Condition:
+        """What the denoiser is conditioned on; raises ChiasmError for a target of another form."""
+        condition = self.conditioner(target)
+        if self.denoising.denoiser.pooled_width is not None:
+            condition = condition._replace(
+                added={**condition.added, "time_ids": self._sizes(condition.tokens)}
+            )
+        return condition._replace(source=self._source_latents(source)) if source is not None else condition
+
+    def empty(self, condition: Condition) -> Condition:
+        """The same without a target."""
+        empty = self.conditioner.empty(condition)
+        if condition.added is not None and "time_ids" in condition.added:
+            empty = empty._replace(added={**(empty.added or {}), "time_ids": condition.added["time_ids"]})
+        return empty._replace(source=condition.source)
 
     @torch.no_grad()
-    def pixels(self, latents: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 3 h2 w2"]:
-        """Pixels of latents in the autoencoder's scale; those of pictures lie in [0, 1]."""
-        return self.vae.decode(latents).sample / 2 + 0.5
+    def decode(
+        self,
+        target: Tensor,
+        *,
+        generators: Generators | None = None,
+        negative: Tensor | None = None,
+        guidance: float | None = None,
+        source: Float[Tensor, "n 3 h w"] | None = None,
+    ) -> Float[Tensor, "n 3 h w"]:
+        """Images of targets; the same seed gives the same image."""
+        self.check_inputs(negative=negative, guidance=guidance, source=source)
+        condition = self.condition(target, source)
+        without = self.empty(condition) if negative is None else self.condition(negative, source)
+        if without.tokens.shape != condition.tokens.shape:
+            raise ChiasmError(
+                f"image_decoder {self.name!r}: the targets have the shape {tuple(target.shape)}, but the negative "
+                f"ones {tuple(target.shape if negative is None else negative.shape)}; they must be alike"
+            )
+        latents = self.denoising.sample(
+            condition,
+            without,
+            (generators or Generators(range(len(target)))).for_pixels(),
+            steps=self.steps,
+            guidance=self._guidance(guidance),
+        )
+        return self.denoising.pixels(latents)
+
+    def losses(
+        self,
+        target: Tensor,
+        pixels: Float[Tensor, "n 3 h w"],
+        *,
+        source: Float[Tensor, "n 3 h w"] | None = None,
+    ) -> dict[str, Loss]:
+        """The error of what the denoiser predicts; some images learn without their target, for guidance."""
+        self.check_inputs(source=source)
+        clean = self.denoising.latents(pixels)
+        random = TrainingNoise(pixels)
+        condition = self._dropped(self.condition(target, source), random.uniform())
+        loss = self.denoising.drawn_loss(
+            condition, clean, random, min_snr=self.min_snr, noise_offset=self.noise_offset
+        )
+        return {"diffusion": loss}
+
+    def learners(self) -> Mapping[str, nn.Module]:
+        """All but the autoencoder of pixels, whose latents stay what they are."""
+        return {"conditioner": self.conditioner, "denoising.denoiser": self.denoising.denoiser}
+
+    def _dropped(self, condition: Condition, chance: Float[Tensor, " n"]) -> Condition:
+        """The condition without the targets, the sources or both of some images."""
+        share = self.unconditional
+        if not share:
+            return condition
+        dropped = condition.where(chance < (2 if self.edits else 1) * share, self.empty(condition))
+        if condition.source is None:
+            return dropped
+        without_source = (chance >= share) & (chance < 3 * share)
+        return dropped.where(without_source, dropped.with_zero_source())
+
+    def _guidance(self, scale: float | None) -> Guidance:
+        if scale is None:
+            return self.guidance
+        if not 0 <= scale <= MOST_GUIDANCE:
+            raise ChiasmError(f"guidance: it must be a number from 0 to {MOST_GUIDANCE:g}, not {scale}")
+        return Guidance(scale, self.guidance.source_scale, self.guidance.rescale)
+
+    def _source_latents(self, source: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n c h w"]:
+        """Of the image to change, in the autoencoder's own scale, as InstructPix2Pix and SEED-X take them."""
+        autoencoder = self.denoising.autoencoder
+        latents = self.denoising.latents(source)
+        if autoencoder is None:
+            return latents
+        return latents / autoencoder.scaling + autoencoder.shift
+
+    def _sizes(self, like: Tensor) -> Float[Tensor, "n 6"]:
+        """Original size, upper left corner of the crop, size to make: a whole image (SDXL, arXiv 2307.01952)."""
+        sizes = torch.tensor([self.size, self.size, 0, 0, self.size, self.size], device=like.device)
+        return sizes.to(like.dtype).expand(len(like), -1)
+
+    @classmethod
+    def example(cls) -> dict[str, Any]:
+        return {
+            "size": 32,
+            "denoiser": {
+                "type": "unet",
+                "config": {**EXAMPLE_UNET, "cross_attention_dim": 24, "in_channels": 3, "out_channels": 3},
+            },
+            "conditioner": {"type": "codes"},
+            "scheduler": {"type": "ddim"},
+            "steps": 2,
+        }
 
 
-def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Without what diffusers notes about itself."""
-    return {key: value for key, value in config.items() if not key.startswith("_")}
+def _channels(autoencoder: ImageTokenizer | None) -> int:
+    """Of what is denoised; raises RecipeError for an autoencoder of codes."""
+    if autoencoder is None:
+        return PIXELS
+    if not isinstance(autoencoder, ContinuousTokenizer):
+        raise RecipeError(
+            "image_decoder 'diffusion' works in latents that are vectors, but its autoencoder "
+            f"{autoencoder.name!r} makes codes"
+        )
+    return autoencoder.width

@@ -12,23 +12,19 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from chiasm.connectors.learnt import attend
-from chiasm.decoders import ImageDecoder
-from chiasm.decoders.diffusion import (
-    DDIM,
-    EXAMPLE_UNET,
-    EXAMPLE_VAE,
-    SDXL_UNET,
-    SDXL_VAE,
-    Condition,
-    LatentDiffusion,
-)
+from chiasm.decoders import DecoderContext, ImageDecoder
+from chiasm.decoders.conditions import Condition
+from chiasm.decoders.denoisers.unet import EXAMPLE_UNET, SDXL_UNET, UNet
+from chiasm.decoders.denoising import Denoising
+from chiasm.decoders.guidance import Guidance
+from chiasm.decoders.schedulers.diffusers_schedulers import DDIM, DDIMScheduler
 from chiasm.errors import RecipeError
-from chiasm.nn.generators import Generators
+from chiasm.nn.generators import Generators, TrainingNoise
 from chiasm.nn.losses import Loss
 from chiasm.parts.bounds import Cells, Depth, Heads, Pixels, Positive, Width
-from chiasm.tokenizers import ImageTokenizer
 from chiasm.tokenizers.detokenizer import Detokenizer
 from chiasm.tokenizers.lavit import LaVITTokenizer
+from chiasm.tokenizers.vae import EXAMPLE_VAE, SDXL_VAE, VAE
 
 UNCONDITIONAL = 0.1  # share of images that learn without their condition (arXiv 2207.12598)
 WIDTHS = (768, 1280)  # of the two halves of SDXL's tokens; the second is also that of its pooled vector
@@ -43,7 +39,7 @@ class CodeDiffusion(ImageDecoder):
 
     def __init__(
         self,
-        image_tokenizer: ImageTokenizer,
+        context: DecoderContext,
         *,
         size: int,
         steps: int,
@@ -56,14 +52,16 @@ class CodeDiffusion(ImageDecoder):
         networks: tuple[dict[str, Any], dict[str, Any], dict[str, Any]],
     ):
         super().__init__()
+        image_tokenizer = context.image_tokenizer
         if not isinstance(image_tokenizer, LaVITTokenizer):
+            other = "nothing" if image_tokenizer is None else repr(image_tokenizer.name)
             raise RecipeError(
-                f"image_decoder {self.name!r} decodes the codes of the image_tokenizer 'lavit', not of "
-                f"{image_tokenizer.name!r}"
+                f"image_decoder {self.name!r} decodes the codes of the image_tokenizer 'lavit', not of {other}"
             )
         # In a tuple, so that the tokenizer's weights are registered, saved and counted once, in its own slot.
         self._tokenizer = (image_tokenizer,)
-        self.size, self.steps, self.guidance = size, steps, guidance
+        self.space = image_tokenizer.space
+        self.size, self.steps, self.guidance = size, steps, Guidance(guidance)
         features = image_tokenizer.encoder.width
         self.detokenizer = Detokenizer(
             image_tokenizer.quantizer.vectors.shape[1],
@@ -74,7 +72,10 @@ class CodeDiffusion(ImageDecoder):
             image_tokenizer.cells,
             out_width or features,
         )
-        self.diffusion = LatentDiffusion(*networks)
+        unet, vae, scheduler = networks
+        autoencoder = VAE(size=size, config=vae)
+        denoiser = UNet(autoencoder.width, 0, config=unet)
+        self.denoising = Denoising(denoiser, autoencoder, DDIMScheduler(config=scheduler), size)
 
     @abstractmethod
     def condition(self, features: Float[Tensor, "n p c"]) -> Condition:
@@ -89,33 +90,55 @@ class CodeDiffusion(ImageDecoder):
         return self.detokenizer(*self._tokenizer[0].vectors(codes))
 
     def latents(
-        self, codes: Int[Tensor, "n 1 k"], noise: Float[Tensor, "n c h w"]
+        self,
+        codes: Int[Tensor, "n 1 k"],
+        generators: Generators,
+        noise: Float[Tensor, "n c h w"] | None = None,
     ) -> Float[Tensor, "n c h w"]:
-        """Latents of pictures that begin as `noise`."""
+        """Latents of images. noise: that they begin with; None = the generators' own."""
         condition = self.condition(self.features(codes))
-        return self.diffusion.sample(
-            condition, self.empty(condition), noise, steps=self.steps, guidance=self.guidance
+        return self.denoising.sample(
+            condition,
+            self.empty(condition),
+            generators,
+            steps=self.steps,
+            guidance=self.guidance,
+            noise=noise,
         )
 
-    def losses(self, codes: Int[Tensor, "n 1 k"], pixels: Float[Tensor, "n 3 h w"]) -> dict[str, Loss]:
+    def losses(
+        self,
+        target: Int[Tensor, "n 1 k"],
+        pixels: Float[Tensor, "n 3 h w"],
+        *,
+        source: Float[Tensor, "n 3 h w"] | None = None,
+    ) -> dict[str, Loss]:
         """The error of the predicted noise; a share of images without their codes, for guidance."""
-        condition = self.condition(self.features(codes))
-        dropped = torch.rand(len(codes), device=codes.device) < UNCONDITIONAL
-        condition = condition.where(dropped, self.empty(condition))
-        return {"diffusion": self.diffusion.loss(condition, pixels)}
+        self.check_inputs(source=source)
+        random = TrainingNoise(pixels)
+        condition = self.condition(self.features(target))
+        condition = condition.where(random.uniform() < UNCONDITIONAL, self.empty(condition))
+        return {"diffusion": self.denoising.drawn_loss(condition, self.denoising.latents(pixels), random)}
 
     def learners(self) -> Mapping[str, nn.Module]:
         """All but the autoencoder of pixels, whose latents stay what they are."""
-        children = {name: module for name, module in self.named_children() if name != "diffusion"}
-        return {**children, "diffusion.unet": self.diffusion.unet}
+        children = {name: module for name, module in self.named_children() if name != "denoising"}
+        return {**children, "denoising.denoiser": self.denoising.denoiser}
 
     @torch.no_grad()
     def decode(
-        self, codes: Int[Tensor, "n 1 k"], *, generators: Generators | None = None
+        self,
+        target: Int[Tensor, "n 1 k"],
+        *,
+        generators: Generators | None = None,
+        negative: Tensor | None = None,
+        guidance: float | None = None,
+        source: Float[Tensor, "n 3 h w"] | None = None,
     ) -> Float[Tensor, "n 3 h w"]:
-        """Pictures of codes; the same seed gives the same picture."""
-        noise = self.diffusion.noise(len(codes), self.size, generators)
-        return self.diffusion.pixels(self.latents(codes, noise)).clamp(0, 1)
+        """Images of codes; the same seed gives the same image."""
+        self.check_inputs(negative=negative, guidance=guidance, source=source)
+        own = (generators or Generators(range(len(target)))).for_pixels()
+        return self.denoising.pixels(self.latents(target, own))
 
     @classmethod
     def example(cls) -> dict[str, Any]:
@@ -148,7 +171,7 @@ class LaVITDiffusion(CodeDiffusion, name="lavit_diffusion"):
 
     def __init__(
         self,
-        image_tokenizer: ImageTokenizer,
+        context: DecoderContext,
         *,
         size: Pixels = 1024,
         steps: Cells = 25,
@@ -163,7 +186,7 @@ class LaVITDiffusion(CodeDiffusion, name="lavit_diffusion"):
         scheduler: dict[str, Any] = DDIM,
     ):
         super().__init__(
-            image_tokenizer,
+            context,
             size=size,
             steps=steps,
             guidance=guidance,

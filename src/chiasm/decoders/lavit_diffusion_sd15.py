@@ -8,10 +8,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from chiasm.decoders.diffusion import DDIM, EXAMPLE_UNET, SD15_UNET, VAE, Condition
+from chiasm.decoders import DecoderContext
+from chiasm.decoders.conditions import Condition
+from chiasm.decoders.denoisers.unet import EXAMPLE_UNET, SD15_UNET
 from chiasm.decoders.lavit_diffusion import CodeDiffusion
+from chiasm.decoders.schedulers.diffusers_schedulers import DDIM
 from chiasm.parts.bounds import Cells, Depth, Heads, Pixels, Positive, Tokens, Width
-from chiasm.tokenizers import ImageTokenizer
+from chiasm.tokenizers.vae import SD_VAE
 
 
 class LaVITDiffusionSD15(CodeDiffusion, name="lavit_diffusion_sd15"):
@@ -39,7 +42,7 @@ class LaVITDiffusionSD15(CodeDiffusion, name="lavit_diffusion_sd15"):
 
     def __init__(
         self,
-        image_tokenizer: ImageTokenizer,
+        context: DecoderContext,
         *,
         size: Pixels = 512,
         steps: Cells = 50,
@@ -51,11 +54,11 @@ class LaVITDiffusionSD15(CodeDiffusion, name="lavit_diffusion_sd15"):
         out_width: Width | None = None,
         empty_tokens: Tokens = 77,
         unet: dict[str, Any] = SD15_UNET,
-        vae: dict[str, Any] = VAE,
+        vae: dict[str, Any] = SD_VAE,
         scheduler: dict[str, Any] = DDIM,
     ):
         super().__init__(
-            image_tokenizer,
+            context,
             size=size,
             steps=steps,
             guidance=guidance,
@@ -67,8 +70,8 @@ class LaVITDiffusionSD15(CodeDiffusion, name="lavit_diffusion_sd15"):
             networks=(unet, vae, scheduler),
         )
         features = out_width or self._tokenizer[0].encoder.width
-        self.projection = nn.Linear(features, self.diffusion.token_width)
-        self.register_buffer("empty_text", torch.zeros(empty_tokens, self.diffusion.token_width))
+        self.projection = nn.Linear(features, self.denoising.denoiser.token_width)
+        self.register_buffer("empty_text", torch.zeros(empty_tokens, self.denoising.denoiser.token_width))
 
     def condition(self, features: Float[Tensor, "n p c"]) -> Condition:
         tokens = self.projection(features)

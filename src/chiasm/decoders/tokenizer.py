@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from chiasm.decoders import ImageDecoder
+from chiasm.decoders import DecoderContext, ImageDecoder
+from chiasm.errors import RecipeError
 from chiasm.nn.generators import Generators
 from chiasm.nn.losses import Loss
-from chiasm.tokenizers import ImageTokenizer
 
 
 class TokenizerDecoder(ImageDecoder, name="tokenizer"):
@@ -19,20 +19,37 @@ class TokenizerDecoder(ImageDecoder, name="tokenizer"):
     A stage may train it alone, for better images of the same codes.
     """
 
-    def __init__(self, image_tokenizer: ImageTokenizer):
+    def __init__(self, context: DecoderContext):
         super().__init__()
+        image_tokenizer = context.image_tokenizer
+        if image_tokenizer is None:
+            raise RecipeError("image_decoder 'tokenizer' is the image tokenizer's, but the model has none")
         # In a tuple, so that the tokenizer's weights are registered, saved and counted once, in its own slot.
         self._tokenizer = (image_tokenizer,)
-        self.size = image_tokenizer.size
+        self.space, self.size = image_tokenizer.space, image_tokenizer.size
 
     def decode(
-        self, codes: Int[Tensor, "n gh gw"], *, generators: Generators | None = None
+        self,
+        target: Tensor,
+        *,
+        generators: Generators | None = None,
+        negative: Tensor | None = None,
+        guidance: float | None = None,
+        source: Float[Tensor, "n 3 h w"] | None = None,
     ) -> Float[Tensor, "n 3 h w"]:
-        """Images of codes; it draws nothing, so `generators` have no effect."""
-        return self._tokenizer[0].decode(codes)
+        """Images of codes or vectors; it draws nothing, so `generators` have no effect."""
+        self.check_inputs(negative=negative, guidance=guidance, source=source)
+        return self._tokenizer[0].decode(target)
 
-    def losses(self, codes: Int[Tensor, "n gh gw"], pixels: Float[Tensor, "n 3 h w"]) -> dict[str, Loss]:
-        return self._tokenizer[0].decoding_losses(codes, pixels)
+    def losses(
+        self,
+        target: Tensor,
+        pixels: Float[Tensor, "n 3 h w"],
+        *,
+        source: Float[Tensor, "n 3 h w"] | None = None,
+    ) -> dict[str, Loss]:
+        self.check_inputs(source=source)
+        return self._tokenizer[0].decoding_losses(target, pixels)
 
     def learners(self) -> Mapping[str, nn.Module]:
         """The half of the tokenizer behind its codes, which stay what they are."""

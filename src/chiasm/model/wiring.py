@@ -10,10 +10,12 @@ from typing import Any
 import torch
 
 from chiasm import parts
+from chiasm.decoders import DecoderContext
 from chiasm.errors import RecipeError
 from chiasm.heads import HeadContext
 from chiasm.heads.building import build_head
 from chiasm.recipe.slots import MODEL_SLOTS
+from chiasm.tokenizers import ImageTokenizer
 
 ALONE = ("encoder", "image_tokenizer")  # slots that mean something without a language model
 
@@ -30,7 +32,7 @@ def wire(spec: Mapping[str, Mapping[str, Any]], texts: Iterable[str], seed: int)
         _check_alone(spec)
         wiring.add("image_tokenizer")
         if "image_tokenizer" in spec:
-            wiring.add("image_decoder", wiring.made["image_tokenizer"])
+            wiring.add("image_decoder", decoder_context(wiring.made["image_tokenizer"]))
     else:
         wiring.see()
         wiring.draw()
@@ -75,7 +77,7 @@ class Wiring:
             return
         context = HeadContext(language.width, tokenizer.space, language, tokenizer.refinement)
         self.add("heads.image", context, builder=build_head)
-        self.add("image_decoder", tokenizer)
+        self.add("image_decoder", decoder_context(tokenizer))
 
     def _marker_width(self, width: int) -> list[int]:
         """What views are built with: the width of their markers, if they have any."""
@@ -94,6 +96,11 @@ class Wiring:
                 f"{connector.name!r} makes one token of no square of features"
             )
         return [side**2 * self.made["encoder"].width]
+
+
+def decoder_context(image_tokenizer: ImageTokenizer) -> DecoderContext:
+    """What an image decoder of the tokenizer's targets is built with."""
+    return DecoderContext(image_tokenizer.space, image_tokenizer)
 
 
 def _check_alone(spec: Mapping[str, Any]) -> None:

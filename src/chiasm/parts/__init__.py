@@ -34,6 +34,9 @@ SLOTS = {
     "order": "chiasm.heads.orders",
     "alphabet": "chiasm.heads.alphabets",
     "image_decoder": "chiasm.decoders",
+    "denoiser": "chiasm.decoders.denoisers",
+    "conditioner": "chiasm.decoders.conditioners",
+    "scheduler": "chiasm.decoders.schedulers",
     "objective": "chiasm.objectives",
     "critic": "chiasm.critics",
     "quantizer": "chiasm.tokenizers.quantizers",
@@ -72,6 +75,14 @@ class Part:
         It stands in a model of width 32 whose images have 32 x 32 pixels.
         """
         return {}
+
+    @classmethod
+    def held_wiring(cls, option: str, wiring: Sequence[Any], built: Mapping[str, Any]) -> Sequence[Any]:
+        """Positional arguments of the part that it holds as `option`.
+
+        wiring: its own positional arguments. built: values of the options before this one, parts included.
+        """
+        return ()
 
     @classmethod
     def example_neighbours(cls) -> dict[str, dict[str, Any]]:
@@ -172,16 +183,15 @@ def build(
 ) -> Any:
     """Construct the part that `spec` describes.
 
-    wiring: its positional arguments (widths and so on). inner: those of the parts that it holds, by option.
+    wiring: its positional arguments (widths and so on). inner: those of the parts that it holds, by option, where
+        `Part.held_wiring` does not say.
     """
     resolved = check(slot, spec, where or slot)
     part = lookup(slot, resolved["type"])
-    built = {
-        key: _build_nested(
-            option.annotation, resolved[key], f"{where or slot}.{key}", (inner or {}).get(key, ())
-        )
-        for key, option in options(part).items()
-    }
+    built: dict[str, Any] = {}
+    for key, option in options(part).items():
+        arguments = (inner or {}).get(key) or part.held_wiring(key, wiring, built)
+        built[key] = _build_nested(option.annotation, resolved[key], f"{where or slot}.{key}", arguments)
     made = part(*wiring, **built)
     made.spec = resolved
     return made

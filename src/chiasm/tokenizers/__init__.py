@@ -1,4 +1,4 @@
-"""Image tokenizers: pixels to codes and back."""
+"""Image tokenizers: pixels to codes, or to vectors, and back."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -11,15 +11,16 @@ from torch import Tensor, nn
 from chiasm.errors import RecipeError
 from chiasm.nn.losses import Loss
 from chiasm.parts import Part
-from chiasm.tokenizers.spaces import Codes, Refinement
+from chiasm.tokenizers.spaces import Codes, Refinement, Space, Vectors
 
 
 class ImageTokenizer(Part, nn.Module, slot="image_tokenizer"):
-    """Interface of a discrete tokenizer.
+    """Interface of a tokenizer of codes; for one of vectors see `ContinuousTokenizer`.
 
     Codes are one grid, whatever the tokenizer: one with several scales puts the codes of all of them in one row,
     the coarsest first and each in raster order, and names the scales in `scales`.
 
+    decodes: it makes pixels of its targets; else an image decoder of another kind must.
     size: height and width in pixels of the pictures it encodes and decodes.
     codebook_size: number of different codes.
     codebooks: 1, or as many as there are scales, each of which has one of its own, numbered from 0.
@@ -27,6 +28,7 @@ class ImageTokenizer(Part, nn.Module, slot="image_tokenizer"):
     decoding: names of its modules that make pixels of codes, where they can learn alone.
     """
 
+    decodes: ClassVar[bool] = True
     decoding: ClassVar[tuple[str, ...]] = ()
 
     size: int
@@ -45,7 +47,7 @@ class ImageTokenizer(Part, nn.Module, slot="image_tokenizer"):
         return (self.grid,)
 
     @property
-    def space(self) -> Codes:
+    def space(self) -> Space:
         """What it makes."""
         scales = self.scales if len(self.scales) > 1 else None
         return Codes(self.grid, self.codebook_size, scales, self.end)
@@ -74,6 +76,28 @@ class ImageTokenizer(Part, nn.Module, slot="image_tokenizer"):
     def health(self) -> dict[str, float]:
         """Live figures of the codebook for the progress line: share used, perplexity, codes revived."""
         return {}
+
+
+class ContinuousTokenizer(ImageTokenizer):
+    """Interface of a tokenizer of vectors: it encodes pixels as "n gh gw c", in single precision, and has no codes.
+
+    width: numbers of each vector.
+    scaling, shift: a vector is `(latent - shift) * scaling` of what its network makes.
+    """
+
+    width: int
+    scaling: float = 1.0
+    shift: float = 0.0
+
+    @property
+    def space(self) -> Vectors:
+        return Vectors(self.grid, self.width)
+
+    @abstractmethod
+    def encode(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n gh gw c"]: ...
+
+    @abstractmethod
+    def decode(self, vectors: Float[Tensor, "n gh gw c"]) -> Float[Tensor, "n 3 h w"]: ...
 
 
 class VideoTokenizer(ImageTokenizer):

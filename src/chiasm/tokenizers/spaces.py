@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol, TypeAlias
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -19,6 +19,8 @@ class Codes:
     end: the code that ends an image, where the number of codes varies; what stands behind it means nothing.
     """
 
+    content: ClassVar[str] = "codes"
+
     grid: tuple[int, int]
     size: int
     scales: tuple[tuple[int, int], ...] | None = None
@@ -32,7 +34,12 @@ class Codes:
 
 @dataclass(frozen=True)
 class Vectors:
-    """A grid of vectors. grid: rows and columns. width: numbers of each vector."""
+    """A grid of vectors.
+
+    grid: rows and columns; (0, 0) = as many as whoever writes them likes. width: numbers of each vector.
+    """
+
+    content: ClassVar[str] = "vectors"
 
     grid: tuple[int, int]
     width: int
@@ -41,6 +48,9 @@ class Vectors:
     def length(self) -> int:
         """Positions of an image."""
         return self.grid[0] * self.grid[1]
+
+
+Space: TypeAlias = Codes | Vectors
 
 
 class Refinement(Protocol):

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from chiasm.decoders.diffusion import DDIM
+from chiasm.decoders.schedulers.diffusers_schedulers import DDIM
 from chiasm.errors import CheckpointError
 from chiasm.interop.family import Family, Folder, Original
 from chiasm.interop.mapping import NameMap, Reshape, Rule, TableRows, Unused
@@ -40,6 +40,7 @@ DRAWN = {"high": (HIGH, "highres_pixel_decoding/"), "low": (LOW, "pixel_decoding
 BEGIN, END, FIRST = 32000, 32001, 32002  # ids of the markers, and of code 0
 STRAY = [0, 1, 2, BEGIN]  # words that the original leaves drawable within a picture, and drops
 SHORTEST = 20
+NETWORKS = {"unet": "denoiser", "vae": "autoencoder"}  # of diffusers, by their places in a decoder of ours
 TEMPLATE = (
     "{% for message in messages %}{{ message['content'] }}"
     "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}"
@@ -77,7 +78,7 @@ class LaVIT(Family, name="lavit"):
             if "drawn" in config or decoder not in files or not (place / below).is_dir():
                 continue
             config["drawn"] = kind
-            config |= {n: folder.json(f"{below}{n}/{j}.json") for n, j in _NETWORKS.items()}
+            config |= {n: folder.json(f"{below}{n}/{j}.json") for n, j in _CONFIGS.items()}
             for name in ("unet", "vae"):
                 tensors |= {f"{below}{name}/{k}": t for k, t in folder.read(place / below / name).items()}
             if kind == "low":
@@ -133,8 +134,8 @@ class LaVIT(Family, name="lavit"):
             rules += detokenizer_rules(config["decoders"][drawn], cells, drawn + "/", ours)
             rules += condition_rules(drawn + "/", "image_decoder")
             rules += [
-                Rule(f"{below}{n}/{{rest...}}", f"image_decoder.diffusion.{n}.{{rest...}}")
-                for n in ("unet", "vae")
+                Rule(f"{below}{theirs}/{{rest...}}", f"image_decoder.denoising.{ours}.inner.{{rest...}}")
+                for theirs, ours in NETWORKS.items()
             ]
         if "empty_tokens" in config:
             shape = (config["empty_tokens"], config["unet"]["cross_attention_dim"])
@@ -186,7 +187,7 @@ class LaVIT(Family, name="lavit"):
             torch.save(tensors.get("", tensors), folder / file)
 
 
-_NETWORKS = {"unet": "config", "vae": "config", "scheduler": "scheduler_config"}
+_CONFIGS = {"unet": "config", "vae": "config", "scheduler": "scheduler_config"}
 
 
 def _decoder(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -216,7 +217,7 @@ def _configs(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     found = {LANGUAGE + "config.json": config["language"]}
     if "drawn" in config:
         below = DRAWN[config["drawn"]][1]
-        found |= {f"{below}{name}/{file}.json": config[name] for name, file in _NETWORKS.items()}
+        found |= {f"{below}{name}/{file}.json": config[name] for name, file in _CONFIGS.items()}
     return found
 
 

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from chiasm import parts
-from chiasm.decoders.diffusion import DDIM
+from chiasm.decoders import DecoderContext
 from chiasm.decoders.lavit_diffusion import WIDTHS, AttentionPool
+from chiasm.decoders.schedulers.diffusers_schedulers import DDIM
 from chiasm.errors import CheckpointError
 from chiasm.heads import GREEDY, DrawingState, finish
 from chiasm.inference.session import Session
 from chiasm.interop.convert import build_model, load_named
-from chiasm.interop.families.lavit import BEGIN, END, FIRST, STRAY
+from chiasm.interop.families.lavit import BEGIN, END, FIRST, NETWORKS, STRAY
 from chiasm.interop.mapping import NameMap, Rule, Unused
 from chiasm.interop.parity.cases import Case
 from chiasm.interop.parity.drawing import DrawStep
@@ -127,11 +128,13 @@ def replay_pixels(case: Case) -> dict[str, Tensor]:
     told, high = case.config, case.config["highres"]
     made, codes = _decoder(case, high), _codes(case, told)
     condition = made.condition(made.features(codes))
-    latents = made.latents(codes, case.inputs["noise"])
+    autoencoder = made.denoising.autoencoder
+    noise = case.inputs["noise"]
+    latents = made.latents(codes, Generators(range(len(noise))), noise) / autoencoder.scaling
     stride = condition.tokens.shape[-1] // case.outputs["prompt_embeds"].shape[-1]
     found = {
         "latents_scaled": latents,
-        "decoded": 2 * made.diffusion.pixels(latents) - 1,
+        "decoded": 2 * autoencoder.pixels(latents) - 1,
         "prompt_embeds": condition.tokens[..., ::stride],
     }
     return found | ({"pooled": condition.added["text_embeds"]} if high else {})
@@ -185,11 +188,14 @@ def _decoder(case: Case, high: bool) -> Any:
         if empty is None:
             raise CheckpointError(f"{case.name} has no uncond_embeddings, which guidance leads away from")
         spec["empty_tokens"] = empty.shape[-2]
-    made = parts.build("image_decoder", spec, pictures).eval()
+    made = parts.build("image_decoder", spec, DecoderContext(pictures.space, pictures)).eval()
     names = NameMap(
         *detokenizer_rules(shape, told["grid"] ** 2, theirs, "image_decoder.detokenizer."),
         *condition_rules(theirs, "image_decoder"),
-        *[Rule(f"{n}.{{rest...}}", f"image_decoder.diffusion.{n}.{{rest...}}") for n in ("unet", "vae")],
+        *[
+            Rule(f"{theirs}.{{rest...}}", f"image_decoder.denoising.{ours}.inner.{{rest...}}")
+            for theirs, ours in NETWORKS.items()
+        ],
         Rule("uncond_embeddings", "image_decoder.empty_text"),
         Unused("quantize.{rest...}"),
     )

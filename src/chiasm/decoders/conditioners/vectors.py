@@ -1,0 +1,87 @@
+"""Vectors as the tokens of a denoiser: as they are, or projected."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from chiasm.decoders.conditioners import Conditioner, ConditionerContext
+from chiasm.decoders.conditions import Condition
+from chiasm.errors import ChiasmError, RecipeError
+from chiasm.tokenizers.spaces import Vectors
+
+ANY = (0, 0)  # the grid of any number of vectors
+
+
+class VectorTokens(Conditioner, name="vectors"):
+    """The vectors themselves, as in Emu2 (arXiv 2312.13286): they are as wide as the denoiser's tokens.
+
+    A denoiser that reads a pooled vector too is given their mean.
+    """
+
+    space: Vectors
+
+    def __init__(self, context: ConditionerContext):
+        super().__init__()
+        space = context.space or Vectors(ANY, context.token_width)
+        if not isinstance(space, Vectors):
+            raise RecipeError(
+                "conditioner 'vectors' takes vectors, but the targets are codes; take conditioner 'codes'"
+            )
+        for name, width in (("tokens", context.token_width), ("pooled vector", context.pooled_width)):
+            if width not in (None, space.width):
+                raise RecipeError(
+                    f"conditioner 'vectors': the targets have {space.width} channels, but the denoiser's {name} "
+                    f"{width} (Stable Diffusion 1.5 has 768, 2 has 1024); take conditioner 'linear', or another "
+                    "denoiser"
+                )
+        self.space, self.pools = space, context.pooled_width is not None
+
+    def forward(self, target: Float[Tensor, "n gh gw c"]) -> Condition:
+        tokens = vectors_in_row(target, self.space.width, self.name)
+        return Condition(tokens, added={"text_embeds": tokens.mean(1)} if self.pools else None)
+
+
+class LinearTokens(Conditioner, name="linear"):
+    """The vectors projected to the width of the denoiser's tokens, as in DreamLLM (arXiv 2309.11499).
+
+    A denoiser that reads a pooled vector too is given a projection of their mean.
+
+    Args:
+        bias: the projections have biases.
+    """
+
+    space: Vectors
+
+    def __init__(self, context: ConditionerContext, *, bias: bool = True):
+        super().__init__()
+        if not isinstance(context.space, Vectors):
+            raise RecipeError(
+                "conditioner 'linear' takes vectors whose width is known; nothing here makes any"
+            )
+        self.space = context.space
+        self.tokens = nn.Linear(self.space.width, context.token_width, bias=bias)
+        pooled = context.pooled_width
+        self.pooled = nn.Linear(self.space.width, pooled, bias=bias) if pooled is not None else None
+
+    def forward(self, target: Float[Tensor, "n gh gw c"]) -> Condition:
+        vectors = vectors_in_row(target, self.space.width, self.name)
+        added = {"text_embeds": self.pooled(vectors.mean(1))} if self.pooled is not None else None
+        return Condition(self.tokens(vectors), added=added)
+
+    @classmethod
+    def example(cls) -> dict[str, Any]:
+        return {"bias": False}
+
+
+def vectors_in_row(target: Tensor, width: int, conditioner: str) -> Float[Tensor, "n k c"]:
+    """The vectors of each target, row by row; raises ChiasmError for a target of another kind or width."""
+    if target.ndim != 4 or not target.is_floating_point() or target.shape[-1] != width:
+        raise ChiasmError(
+            f"conditioner {conditioner!r} takes vectors, (images, rows, columns, {width}), not "
+            f"{str(target.dtype).removeprefix('torch.')} of shape {tuple(target.shape)}"
+        )
+    return rearrange(target, "n gh gw c -> n (gh gw) c")

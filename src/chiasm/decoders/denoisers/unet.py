@@ -1,0 +1,99 @@
+"""The UNet of Stable Diffusion and SDXL, from diffusers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from chiasm.decoders.conditions import Condition
+from chiasm.decoders.denoisers import Denoiser
+from chiasm.errors import RecipeError
+from chiasm.nn.diffusers_library import create
+
+SD15_UNET = {"sample_size": 64, "attention_head_dim": 8, "cross_attention_dim": 768}
+SDXL_UNET = {
+    "sample_size": 128,
+    "block_out_channels": [320, 640, 1280],
+    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+    "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
+    "transformer_layers_per_block": [1, 2, 10],
+    "attention_head_dim": [5, 10, 20],
+    "cross_attention_dim": 2048,
+    "use_linear_projection": True,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 256,
+    "projection_class_embeddings_input_dim": 2816,
+}
+EXAMPLE_UNET = {
+    "block_out_channels": [8, 16],
+    "layers_per_block": 1,
+    "norm_num_groups": 4,
+    "attention_head_dim": 2,
+    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D"],
+    "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D"],
+}
+SIZES = 6  # numbers of `time_ids`
+OTHER_INPUTS = ("class_embed_type", "num_class_embeds", "encoder_hid_dim_type", "encoder_hid_dim")
+
+
+class UNet(Denoiser, name="unet"):
+    """diffusers' UNet2DConditionModel (Stable Diffusion, arXiv 2112.10752; SDXL, arXiv 2307.01952).
+
+    It needs `chiasm[diffusion]`.
+
+    Args:
+        config: configuration of UNet2DConditionModel; the default is Stable Diffusion 1.5's.
+    """
+
+    inner: Any
+
+    def __init__(self, channels: int, source_channels: int, *, config: dict[str, Any] = SD15_UNET):
+        super().__init__()
+        self.inner = create("UNet2DConditionModel", config, f"denoiser {self.name!r}")
+        full = self.inner.config
+        self._check_channels(full, channels, source_channels)
+        self.channels, self.token_width = channels, full["cross_attention_dim"]
+        if not isinstance(self.token_width, int):
+            raise RecipeError(
+                f"denoiser 'unet': cross_attention_dim is {self.token_width}; it must be one number"
+            )
+        other = [name for name in OTHER_INPUTS if full.get(name) is not None]
+        if other or full["addition_embed_type"] not in (None, "text_time"):
+            raise RecipeError(
+                "denoiser 'unet' reads tokens, a pooled vector and sizes; its configuration asks for other inputs: "
+                f"{', '.join(other) or full['addition_embed_type']}"
+            )
+        if full["addition_embed_type"] == "text_time":
+            sizes = SIZES * full["addition_time_embed_dim"]
+            self.pooled_width = full["projection_class_embeddings_input_dim"] - sizes
+
+    def forward(
+        self, x: Float[Tensor, "n c h w"], times: Tensor, condition: Condition
+    ) -> Float[Tensor, "n c h w"]:
+        if condition.source is not None:
+            x = torch.cat([x, condition.source.to(x.dtype)], 1)
+        result = self.inner(
+            x,
+            times,
+            encoder_hidden_states=condition.tokens,
+            encoder_attention_mask=condition.mask,
+            added_cond_kwargs=condition.added,
+        )
+        return result.sample  # type: ignore[no-any-return]
+
+    def _check_channels(self, config: Any, channels: int, source_channels: int) -> None:
+        wanted = (channels + source_channels, channels)
+        if (config["in_channels"], config["out_channels"]) != wanted:
+            beside = f" and {source_channels} of the image to change" if source_channels else ""
+            raise RecipeError(
+                f"denoiser 'unet' has in_channels {config['in_channels']} and out_channels "
+                f"{config['out_channels']}, but the images have {channels} channels{beside}: they must be "
+                f"{wanted[0]} and {wanted[1]}"
+            )
+
+    @classmethod
+    def example(cls) -> dict[str, Any]:
+        return {"config": {**EXAMPLE_UNET, "cross_attention_dim": 24, "in_channels": 3, "out_channels": 3}}
