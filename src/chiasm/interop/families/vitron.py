@@ -14,10 +14,10 @@ from chiasm.decoders.grounding import GroundedUNet, Grounding
 from chiasm.errors import CheckpointError
 from chiasm.interop.config import known_value
 from chiasm.interop.convert import load_named
-from chiasm.interop.ldm_unet import ldm_unet, ldm_unet_rules
 from chiasm.interop.mapping import NameMap, Rule
 from chiasm.interop.parity.cases import Case
 from chiasm.interop.parity.verify import replays
+from chiasm.interop.shapes.ldm_unet import ldm_unet, ldm_unet_rules
 
 GATES = {"gatedSA": "self", "gatedCA": "cross"}
 
