@@ -28,15 +28,26 @@ from chiasm.nn.losses import objective
 from chiasm.recipe import Stage, load_recipe
 from chiasm.recipe.slots import MODEL_SLOTS
 from chiasm.sequence import pack
+from chiasm.tokenizers.spaces import Vectors
 from chiasm.training.optimiser import build_optimiser
 from chiasm.training.step import DocumentsAim, TokenizerAim, TrainStep
 from tiny_recipe import TINY
 
-# Every order with every alphabet, and a network with every quantizer.
+
+def fits(order, alphabet):
+    """Whether both write one space; what a decoder is conditioned on cannot be read before it is drawn."""
+    order, alphabet = parts.lookup("order", order), parts.lookup("alphabet", alphabet)
+    if alphabet.conditions and order.symbols(Vectors((1, 1), 1)):
+        return False
+    return bool(set(order.spaces) & set(alphabet.spaces))
+
+
+# Every order with every alphabet that fits, and a network with every quantizer.
 HEADS = {
     f"{order}-{alphabet}": (order, alphabet)
     for order in parts.names("order")
     for alphabet in parts.names("alphabet")
+    if fits(order, alphabet)
 }
 EVERY = [
     (slot, name)
@@ -52,7 +63,7 @@ def head_of(name):
     """A head, and what it needs beside it."""
     order, alphabet = (parts.lookup(*each) for each in zip(("order", "alphabet"), HEADS[name], strict=True))
     spec = {"type": order.name, **order.example(), "alphabet": {"type": alphabet.name, **alphabet.example()}}
-    return {"heads": {"image": spec}, **order.example_neighbours()}
+    return {"heads": {"image": spec}, **order.example_neighbours(), **alphabet.example_neighbours()}
 
 
 def part_of(slot, name):
@@ -75,6 +86,10 @@ def made(part):
     slot, name = part
     raw = deepcopy(TINY)
     raw["model"] |= head_of(name) if name in HEADS else part_of(slot, name)
+    raw["model"] = {slot: spec for slot, spec in raw["model"].items() if spec is not None}
+    tokenizer = raw["model"].get("image_tokenizer")
+    if tokenizer is None or not parts.lookup("image_tokenizer", tokenizer["type"]).learns:
+        raw["stages"] = raw["stages"][1:]
     recipe = load_recipe(raw)
     model = Model(recipe.model, texts=corpus(recipe))
     world = parts.build("data", recipe.data["world"])
@@ -117,16 +132,11 @@ def test_what_the_data_side_knows_of_a_model_counts_the_same_in_another_process(
 
 def test_all_that_learns_gets_a_gradient_and_nothing_frozen_does(part, made):
     _, model, samples = made
-    slot = part[0]
+    slot = learner(part, model)
+    model.train_only([slot])
     if slot == "image_tokenizer":
-        model.train_only([slot])
         objective(model.image_tokenizer.losses(torch.stack(images_of(model, samples)))).backward()
     else:
-        # What decodes learns from no document.
-        part_learns = slot not in ("views", "image_decoder") and any(
-            True for _ in model.slots()[slot].parameters()
-        )
-        model.train_only([slot if part_learns else "connector"])
         objective(losses(model, [document(model.contract, sample) for sample in samples])).backward()
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
@@ -157,6 +167,14 @@ def test_packed_loss_is_the_sum_of_the_unpacked(made):
     for name, loss in packed.items():
         total = sum(each[name].sum for each in alone if name in each)
         torch.testing.assert_close(loss.sum, total, rtol=1e-4, atol=1e-3)
+
+
+def learner(part, model):
+    """The slot of the part; the connector where it has nothing to learn, or decodes, which no document teaches."""
+    learns = part[0] not in ("views", "image_decoder") and any(
+        True for _ in model.slots()[part[0]].parameters()
+    )
+    return part[0] if learns and getattr(model.slots()[part[0]], "learns", True) else "connector"
 
 
 def aim_of(model, stage):
@@ -190,11 +208,8 @@ def assert_same_step(one, other):
 
 
 def stage_of(part, model, **options):
-    """A stage that trains the part, or where it has nothing to learn from documents the connector."""
-    learns = part[0] not in ("views", "image_decoder") and any(
-        True for _ in model.slots()[part[0]].parameters()
-    )
-    slot = part[0] if learns else "connector"
+    """A stage that trains the part, or what else learns from documents (`learner`)."""
+    slot = learner(part, model)
     options = {"steps": 1, "rows": 1, "precision": "fp32", "clip": 1e9} | options
     return Stage(name="learn", train={slot: 1e-3}, data={"world": 1.0}, **options)
 
@@ -229,7 +244,7 @@ def objective_and_gradient(model, stage, batches, monkeypatch):
 def test_a_step_over_batches_of_one_is_a_step_over_one_batch_of_all(part, made, monkeypatch):
     """In training mode. What refuses it says why, and is right to: it is no sum over samples."""
     _, model, samples = made
-    if part[0] == "image_tokenizer":
+    if learner(part, model) == "image_tokenizer":
         images = {image.numpy().tobytes(): image for image in images_of(model, samples)}.values()
         assert len(images) > 2, "different ones, else they are one another's mean"
         whole, apart = [torch.stack(list(images))], [image[None] for image in images]
@@ -255,7 +270,7 @@ def test_a_step_over_batches_of_one_is_a_step_over_one_batch_of_all(part, made, 
 
 def test_packed_is_unpacked_in_training_too(part, made, monkeypatch):
     _, model, samples = made
-    if part[0] == "image_tokenizer":
+    if learner(part, model) == "image_tokenizer":
         pytest.skip("it learns from images, which are not packed")
     documents = [document(model.contract, sample) for sample in samples[:6]]
     stage = stage_of(part, model)
@@ -306,7 +321,12 @@ def test_a_picture_of_a_batch_is_the_one_that_its_prompt_and_seed_give_alone(mad
     sampling = Sampling(guidance=1.5)
     codes = draw(model, prompts, sampling, generators=Generators(range(len(prompts))))
     alone = draw(model, prompts[-1:], sampling, generators=Generators([len(prompts) - 1]))
-    assert torch.equal(codes[-1:], alone)
+    if codes.is_floating_point():  # the last bits of a vector may depend on what else is in a batch
+        torch.testing.assert_close(codes[-1:], alone)
+    else:
+        assert torch.equal(codes[-1:], alone)
+    if model.image_tokenizer is not None and not model.image_tokenizer.decodes:
+        return
     pixels = model.image_decoder.decode(codes)
     assert pixels.min() >= 0
     assert pixels.max() <= 1

@@ -214,9 +214,8 @@ class PictureReader:
         starts = torch.tensor([start for start, _ in slots])
         pictures = [slot.picture for _, slot in slots]
         if self.codes is not None:
-            return WrittenImages(
-                torch.stack(_cached(self.codes, [p.key for p in pictures])).long(), True, starts
-            )
+            cached = torch.stack(_cached(self.codes, [p.key for p in pictures]))
+            return WrittenImages(cached if cached.is_floating_point() else cached.long(), True, starts)
         return WrittenImages(torch.stack([self.target(picture) for picture in pictures]), False, starts)
 
     def crops(self, picture: Picture, views: Sequence[View]) -> list[Tensor]:

@@ -23,6 +23,7 @@ from chiasm.model import Model
 from chiasm.model.checkpoint import load_model
 from chiasm.recipe import Recipe, find_recipe, load_recipe
 from chiasm.tokenizers import ImageTokenizer, VideoTokenizer
+from chiasm.tokenizers.spaces import Codes
 from chiasm.training.batches import pictures_of
 from chiasm.views import Size
 
@@ -106,6 +107,11 @@ def measure(
     tokenizer = model.eval().image_tokenizer
     if tokenizer is None:
         raise ChiasmError(f"{name or 'the model'} has no image tokenizer")
+    if not isinstance(tokenizer.space, Codes):
+        raise ChiasmError(
+            f"{name or 'the model'}: image_tokenizer {tokenizer.name!r} makes vectors, whose rate is no number of "
+            "bits; what is measured here are tokenizers of codes"
+        )
     images = list(islice(_images(source), count))
     if not images:
         raise ChiasmError(f"the held-out data of {name or 'the model'} has no images")

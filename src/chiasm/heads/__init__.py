@@ -1,11 +1,11 @@
 """How hidden states of the language model become an image: an order of positions, and what each of them says."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Protocol
 
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
 from chiasm.heads.drawing import Ask, DrawingState, Writing, finish
@@ -13,12 +13,13 @@ from chiasm.heads.sampling import GREEDY, Sampling
 from chiasm.nn.generators import Generators
 from chiasm.nn.losses import Loss
 from chiasm.parts import Part
-from chiasm.tokenizers.spaces import Codes, Refinement
+from chiasm.tokenizers.spaces import Codes, Refinement, Space, Vectors
 
 __all__ = [
     "GREEDY",
     "Alphabet",
     "Ask",
+    "ConditionedDecoder",
     "DrawingState",
     "DrawnValues",
     "HeadContext",
@@ -63,13 +64,16 @@ def raster(rows: int, columns: int) -> tuple[tuple[int, int, int], ...]:
 class Span(NamedTuple):
     """What stands at the positions of written images, and what their hidden states shall predict.
 
+    targets: what the hidden states at `SpanLayout.rows` predict, first axis: image.
     orphans: images with nothing before them in their document, whose row -1 is no hidden state of theirs: what
         it would predict is not learnt.
+    drawn: what the order has drawn at random, for its losses.
     """
 
     embeddings: Float[Tensor, "n k d"]
-    targets: Tensor  # first two axes: image, row of `SpanLayout.rows`
+    targets: Tensor
     orphans: Bool[Tensor, " n"] | None = None
+    drawn: Any = None
 
 
 class LanguageVocabulary(Protocol):
@@ -85,56 +89,94 @@ class LanguageVocabulary(Protocol):
     def grow(self, count: int) -> int: ...
 
 
+class ConditionedDecoder(Protocol):
+    """An image decoder that learns from vectors; see `chiasm.decoders.ImageDecoder`."""
+
+    def losses(self, target: Tensor, pixels: Float[Tensor, "n 3 h w"]) -> dict[str, Loss]: ...
+
+
 @dataclass(frozen=True)
 class HeadContext:
     """What a head and its alphabet are built with.
 
-    width: of the language model's hidden states.
+    width: of the hidden states that it is handed.
     space: of what is written.
     vocabulary: of the language model. Who keeps it does so outside of its modules, for its weights are not the
         head's; likewise the refinement.
     refinement: what one scale of the space adds to the coarser ones; None = there are none.
+    decoder: whose conditions are written, where it is those; likewise kept outside of modules.
     """
 
     width: int
-    space: Codes
+    space: Space
     vocabulary: LanguageVocabulary
     refinement: Refinement | None = None
+    decoder: ConditionedDecoder | None = None
+
+    @property
+    def codes(self) -> Codes:
+        """The space, for what writes codes alone (see `Alphabet.spaces`)."""
+        assert isinstance(self.space, Codes)
+        return self.space
+
+    @property
+    def vectors(self) -> Vectors:
+        """The space, for what writes vectors alone."""
+        assert isinstance(self.space, Vectors)
+        return self.space
 
 
 class DrawnValues(NamedTuple):
-    """Values drawn at some places. confidence: the chance that each had, after guidance alone."""
+    """Values drawn at some places.
 
-    values: Int[Tensor, "n ..."]
-    confidence: Float[Tensor, "n ..."]
+    confidence: the chance that each had, after guidance alone; vectors have none.
+    """
+
+    values: Shaped[Tensor, "n ..."]
+    confidence: Float[Tensor, "n ..."] | None = None
 
 
 class Alphabet(Part, nn.Module, slot="alphabet"):
     """What one position says. Interface, built as `Alphabet(context, symbols, *, options)`.
 
+    A value is a code, a whole number, or a vector, which has one axis more (c, behind those written here).
+
     symbols: how many values can be read at a position: the codes, and behind them what an order adds, such as a
-        mask; 0 = none is ever read.
+        mask; of vectors, which cannot be counted, 1; 0 = none is ever read.
+    spaces: which it writes.
+    conditions: its vectors are what the image decoder is conditioned on, whose losses are learnt: the targets are
+        pixels of the decoder's size.
     reserved: ids of the language model's vocabulary that stand for codes, which text never holds.
     counted_as: the name of its loss.
     strays: how many values behind the symbols may be drawn, though they are no part of an image.
     """
 
+    spaces: ClassVar[tuple[type[Space], ...]] = (Codes,)
+    conditions: ClassVar[bool] = False
     reserved: Sequence[int] = ()
     counted_as: str = "image"
     strays: int = 0
 
     @abstractmethod
-    def embed(self, values: Int[Tensor, "*s"]) -> Float[Tensor, "*s d"]:
+    def embed(self, values: Shaped[Tensor, "*s"]) -> Float[Tensor, "*s d"]:
         """What stands at positions of these values."""
 
     @abstractmethod
     def loss(
         self,
         hidden: Float[Tensor, "m d"],
-        values: Int[Tensor, " m"],
+        values: Shaped[Tensor, " m"],
         weights: Float[Tensor, " m"] | None = None,
     ) -> Float[Tensor, ""]:
         """The sum of the losses of values that hidden states shall predict, each with its weight."""
+
+    def image_losses(
+        self, hidden: Float[Tensor, "n gh gw d"], targets: Shaped[Tensor, "n gh gw"]
+    ) -> dict[str, Loss]:
+        """Losses by name of images whose values are all predicted at once, one term a value."""
+        count = hidden.shape[:3].numel()
+        total = self.loss(hidden.flatten(0, 2), targets.flatten(0, 2))
+        return {self.counted_as: Loss(total, total.new_tensor(float(count)))}
 
     @abstractmethod
     def draw(
@@ -147,19 +189,24 @@ class Alphabet(Part, nn.Module, slot="alphabet"):
     ) -> DrawnValues:
         """Values at n rows of places: r = n, or 2 n with guidance, those that follow their prompt first.
 
-        never: a value that is not drawn.
+        never: a code that is not drawn.
         """
 
 
 class Order(Part, nn.Module, slot="order"):
     """Who is predicted when, seeing whom. Interface, built as `Order(context, *, alphabet, options)`.
 
-    reads_codes: whether an image that is only looked at can stand in the sequence as its codes, in models without
+    A target is what the image tokenizer encodes an image as: codes "n gh gw" or vectors "n gh gw c".
+
+    spaces: which it writes.
+    reads_codes: whether an image that is only looked at can stand in the sequence as its target, in models without
         an encoder.
     unconditional: share of training images that follow an empty prompt, for guidance (0 = never).
     """
 
+    spaces: ClassVar[tuple[type[Space], ...]] = (Codes,)
     reads_codes: ClassVar[bool] = True
+    space: Space
     alphabet: Alphabet
     unconditional: float
 
@@ -168,12 +215,18 @@ class Order(Part, nn.Module, slot="order"):
         return {"alphabet": {"type": "own"}}
 
     @classmethod
-    def symbols(cls, space: Codes) -> int:
+    def symbols(cls, space: Space) -> int:
         """How many values its alphabet is asked to embed."""
-        return space.size
+        return space.size if isinstance(space, Codes) else 1
+
+    @classmethod
+    def inner(cls, spec: Mapping[str, Any], context: HeadContext) -> dict[str, tuple[Any, ...]]:
+        """What the parts that it holds are built with, by option. spec: every option of it."""
+        return {"alphabet": (context, cls.symbols(context.space))}
 
     @property
     def reserved(self) -> Sequence[int]:
+        """Ids of the language model's vocabulary that text never holds."""
         return self.alphabet.reserved
 
     def standalone(self) -> dict[str, Any]:
@@ -184,22 +237,24 @@ class Order(Part, nn.Module, slot="order"):
     def layout(self) -> SpanLayout: ...
 
     @abstractmethod
-    def prepare(self, codes: Int[Tensor, "n gh gw"]) -> Span:
-        """What stands at the positions of images; raises ChiasmError on codes of another tokenizer."""
+    def prepare(self, target: Shaped[Tensor, "n gh gw"]) -> Span:
+        """What stands at the positions of images; raises ChiasmError on a target of another tokenizer."""
 
     def read_layout(self) -> SpanLayout:
         """How an image that is only looked at stands in the sequence; its `rows` mean nothing."""
         return self.layout()
 
-    def embed_read(self, codes: Int[Tensor, "n gh gw"]) -> Float[Tensor, "n k d"]:
+    def embed_read(self, target: Shaped[Tensor, "n gh gw"]) -> Float[Tensor, "n k d"]:
         """What stands at the positions of images that are only looked at."""
-        return self.prepare(codes).embeddings
+        return self.prepare(target).embeddings
 
     @abstractmethod
     def losses(self, hidden: Float[Tensor, "n m d"], span: Span) -> dict[str, Loss]:
         """Losses by name, from the hidden states at `SpanLayout.rows`."""
 
-    def terms(self, codes: Int[Tensor, "n gh gw"], orphans: Bool[Tensor, " n"]) -> dict[str, float] | None:
+    def terms(
+        self, target: Shaped[Tensor, "n gh gw"], orphans: Bool[Tensor, " n"]
+    ) -> dict[str, float] | None:
         """How many terms each loss of these images will have; None = as many for each, but for orphans."""
         return None
 
@@ -211,7 +266,10 @@ class Order(Part, nn.Module, slot="order"):
         generators: Generators | None = None,
         progress: DrawingState | None = None,
     ) -> Writing:
-        """Draw n images, behind prompts that end with the begin marker; returns their codes (n gh gw).
+        """Draw n images, behind prompts that end with the begin marker; returns their targets.
+
+        What an image decoder is conditioned on is, with guidance, a pair: "n 2 gh gw c", what follows the prompt
+        and what follows the empty one.
 
         start: hidden states of the begin marker, one a row: r = n, or 2 n with guidance, first all that follow
             their prompt, then, in the same order, those that follow the empty prompt.

@@ -6,7 +6,7 @@ from abc import abstractmethod
 
 import torch
 from einops import rearrange
-from jaxtyping import Float, Int
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from chiasm.heads import (
@@ -21,15 +21,15 @@ from chiasm.heads import (
     Writing,
     raster,
 )
-from chiasm.heads.spans import at_cells, begun, cell_embedding, check_codes, count_images, doubled
+from chiasm.heads.spans import at_cells, begun, cell_embedding, check_target, count_images, doubled
 from chiasm.nn.generators import Generators
 
 
 class OneByOne(Order):
     """Next-token prediction, for orders that differ in which values are learnt, drawn, and enough.
 
-    Every code opens an attention block of its own, so codes are seen causally, as words are. The marker that begins
-    an image predicts the first.
+    Every value opens an attention block of its own, so values are seen causally, as words are. The marker that
+    begins an image predicts the first.
     """
 
     def __init__(self, context: HeadContext, alphabet: Alphabet, cells: bool, unconditional: float):
@@ -41,18 +41,18 @@ class OneByOne(Order):
     def draw(
         self,
         hidden: Float[Tensor, "r d"],
-        values: Int[Tensor, "n m"],
+        values: Shaped[Tensor, "n m"],
         sampling: Sampling,
         generators: Generators | None,
-    ) -> Int[Tensor, " n"]:
+    ) -> Shaped[Tensor, " n"]:
         """The value of each image that follows those drawn so far."""
 
-    def is_whole(self, values: Int[Tensor, "n m"]) -> bool:
+    def is_whole(self, values: Shaped[Tensor, "n m"]) -> bool:
         """Whether nothing is left to draw."""
         return values.shape[1] == self.space.length
 
-    def codes_of(self, values: Int[Tensor, "n m"]) -> Int[Tensor, "n k"]:
-        """The codes of images whose values are all drawn."""
+    def target_of(self, values: Shaped[Tensor, "n m"]) -> Shaped[Tensor, "n k"]:
+        """The target of images whose values are all drawn."""
         return values
 
     def layout(self) -> SpanLayout:
@@ -64,9 +64,9 @@ class OneByOne(Order):
             coordinates=raster(*self.space.grid),
         )
 
-    def prepare(self, codes: Int[Tensor, "n gh gw"]) -> Span:
-        check_codes(codes, self.space)
-        flat = rearrange(codes, "n gh gw -> n (gh gw)")
+    def prepare(self, target: Shaped[Tensor, "n gh gw"]) -> Span:
+        check_target(target, self.space)
+        flat = target.flatten(1, 2)
         return Span(self._embed(flat, 0), flat)
 
     def write(
@@ -77,7 +77,9 @@ class OneByOne(Order):
         progress: DrawingState | None = None,
     ) -> Writing:
         """Draw value by value. The last is not asked to be read; whoever goes on after the image does that."""
-        values = begun(progress, start, count_images(start, sampling.guidance, self.unconditional))
+        values = begun(
+            progress, start, count_images(start, sampling.guidance, self.unconditional), self.space
+        )
         known, hidden = 0, start
         while not self.is_whole(values):
             if values.shape[1] > known:
@@ -88,8 +90,8 @@ class OneByOne(Order):
             values = torch.cat([values, drawn[:, None]], 1)
             if progress is not None:
                 progress.note(values, values.shape[1])
-        return rearrange(self.codes_of(values), "n (gh gw) -> n gh gw", gh=self.space.grid[0])
+        return rearrange(self.target_of(values), "n (gh gw) ... -> n gh gw ...", gh=self.space.grid[0])
 
-    def _embed(self, values: Int[Tensor, "n m"], first: int) -> Float[Tensor, "n m d"]:
+    def _embed(self, values: Shaped[Tensor, "n m"], first: int) -> Float[Tensor, "n m d"]:
         """What stands at values, the first of them at the place `first`."""
         return at_cells(self.alphabet.embed(values), self.cells, first)

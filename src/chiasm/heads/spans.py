@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
 from chiasm.errors import ChiasmError, RecipeError
 from chiasm.heads import Alphabet, DrawingState, Order, Span
 from chiasm.nn.losses import Loss
-from chiasm.tokenizers.spaces import Codes
+from chiasm.tokenizers.spaces import Codes, Space
+
+
+def check_target(target: Shaped[Tensor, "n gh gw ..."], space: Space) -> None:
+    """Raise ChiasmError on what another image tokenizer has encoded."""
+    if isinstance(space, Codes):
+        check_codes(target, space)
+    elif tuple(target.shape[1:]) != (*space.grid, space.width):
+        raise ChiasmError(
+            f"vectors of shape {tuple(target.shape)} given to an image head of grid {tuple(space.grid)} and width "
+            f"{space.width}"
+        )
 
 
 def check_codes(codes: Int[Tensor, "n gh gw"], space: Codes) -> None:
@@ -45,16 +56,20 @@ def doubled(values: Tensor, guidance: float) -> Tensor:
     return values if guidance == 1 else torch.cat([values, values])
 
 
-def begun(progress: DrawingState | None, start: Float[Tensor, "r d"], images: int) -> Int[Tensor, "n m"]:
+def begun(
+    progress: DrawingState | None, start: Float[Tensor, "r d"], images: int, space: Space
+) -> Shaped[Tensor, "n m"]:
     """The values that were drawn before the drawing was stopped; none of a fresh image."""
     if progress is not None and progress.values is not None:
         return progress.values
-    return torch.zeros(images, 0, dtype=torch.long, device=start.device)
+    if isinstance(space, Codes):
+        return torch.zeros(images, 0, dtype=torch.long, device=start.device)
+    return torch.zeros(images, 0, space.width, device=start.device)
 
 
 def not_orphaned(span: Span) -> Bool[Tensor, "n m"]:
     """The targets that have something to be predicted from, where row -1 predicts the first: not an orphan's."""
-    learns = torch.ones_like(span.targets, dtype=torch.bool)
+    learns = torch.ones(span.targets.shape[:2], dtype=torch.bool, device=span.targets.device)
     if span.orphans is not None:
         learns[:, 0] = ~span.orphans
     return learns
@@ -63,12 +78,14 @@ def not_orphaned(span: Span) -> Bool[Tensor, "n m"]:
 def value_losses(alphabet: Alphabet, hidden: Float[Tensor, "n m d"], span: Span) -> dict[str, Loss]:
     """The loss of every target, one term each that has something to be predicted from."""
     if span.orphans is None:  # nothing is to be looked for
-        return counted(alphabet, hidden.flatten(0, 1), span.targets.flatten())
+        return counted(alphabet, hidden.flatten(0, 1), span.targets.flatten(0, 1))
     learns = not_orphaned(span)
     return counted(alphabet, hidden[learns], span.targets[learns])
 
 
-def counted(alphabet: Alphabet, hidden: Float[Tensor, "m d"], values: Int[Tensor, " m"]) -> dict[str, Loss]:
+def counted(
+    alphabet: Alphabet, hidden: Float[Tensor, "m d"], values: Shaped[Tensor, " m"]
+) -> dict[str, Loss]:
     """The alphabet's loss of these values, one term each."""
     total = alphabet.loss(hidden, values)
     return {alphabet.counted_as: Loss(total, total.new_tensor(float(len(values))))}

@@ -121,7 +121,7 @@ class Conversation(Request):
         drawn = yield from write(self.model, states, sampling, generators, self._progress, kept)
         if guided:
             yield Keep([0])
-        image = to_images(decode(self.model, drawn.target, generators))[0]
+        image = to_images(decode(self.model, drawn.target, generators, sampling.guidance))[0]
         begin = len(self.document)
         self._append(CodedImage(PictureInMemory(image), drawn.target[0]))
         self.pieces.append(image)

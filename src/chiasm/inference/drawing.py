@@ -145,7 +145,7 @@ def draw(
     generators: Generators | None = None,
     progress: DrawingState | None = None,
 ) -> Tensor:
-    """What the head draws behind each prompt document (`draw_prompt`): codes, `n gh gw`, of one image each."""
+    """What the head draws behind each prompt document (`draw_prompt`): the target of one image each."""
     request = Drawing(model, prompts, sampling, generators, progress)
     return Engine(model).submit(request).result()  # type: ignore[no-any-return]
 
@@ -188,23 +188,29 @@ def draw_images(
         handles.append((engine.submit(Drawing(model, prompts[some], sampling, generators)), generators))
     images: list[Image.Image] = []
     for handle, generators in handles:
-        images += to_images(decode(model, handle.result(), generators))
+        images += to_images(decode(model, handle.result(), generators, sampling.guidance))
     return images
 
 
 @in_use
-def decode(model: Model, codes: Tensor, generators: Generators | None = None) -> Float[Tensor, "n 3 h w"]:
-    """Pixels of images given by their codes, one after another.
+def decode(
+    model: Model, target: Tensor, generators: Generators | None = None, guidance: float = 1.0
+) -> Float[Tensor, "n 3 h w"]:
+    """Pixels of what the head has drawn (`draw`), one after another.
+
+    guidance: with which it was drawn; of conditions the decoder guides, between what follows the prompt and what
+        follows the empty one.
 
     In a batch the last bits of a convolution depend on how many images there are, and now and then a byte with
     them: decoded alone an image is the same whatever is drawn beside it.
     """
     assert model.image_decoder is not None
-    pixels = []
-    for i, each in enumerate(codes.split(1)):
+    pixels, pairs = [], model.conditions and guidance != 1
+    for i, each in enumerate(target.split(1)):
         own = None if generators is None else Generators(generators.seeds[i : i + 1])
-        pixels.append(model.image_decoder.decode(each, generators=own))
-    return torch.cat(pixels) if pixels else model.image_decoder.decode(codes)
+        guided: dict[str, Any] = {"negative": each[:, 1], "guidance": guidance} if pairs else {}
+        pixels.append(model.image_decoder.decode(each[:, 0] if pairs else each, generators=own, **guided))
+    return torch.cat(pixels) if pixels else model.image_decoder.decode(target)
 
 
 def to_images(pixels: Float[Tensor, "n 3 h w"]) -> list[Image.Image]:

@@ -23,7 +23,7 @@ CLOSE = 0.01  # of a vector's length, by which different numbers of rows may mov
 
 
 class CodedImage(Picture):
-    """An image with the codes that stand for it, so that it need not be encoded."""
+    """An image with the codes or vectors that stand for it, so that it need not be encoded."""
 
     def __init__(self, image: Picture, codes: Tensor):
         self.image, self.codes = image, codes
@@ -34,7 +34,7 @@ class CodedImage(Picture):
 
 
 class CodeReader(PictureReader):
-    """Encodes images that stand in the sequence as codes one by one, so that their codes depend on no neighbour."""
+    """Encodes images that stand in the sequence as targets one by one, so that they depend on no neighbour."""
 
     def __init__(self, model: Model):
         super().__init__(model.contract)
@@ -45,6 +45,8 @@ class CodeReader(PictureReader):
         return WrittenImages(torch.stack(codes), True, torch.tensor([start for start, _ in slots]))
 
     def _codes(self, picture: Picture) -> Tensor:
+        if self.model.conditions:
+            return torch.zeros(())  # nothing of it stands in the sequence
         if isinstance(picture, CodedImage):
             return picture.codes
         assert self.model.image_tokenizer is not None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from einops import rearrange
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 from chiasm.connectors import Connector
@@ -108,6 +108,11 @@ class Model(nn.Module):
         return self.image_head is not None
 
     @property
+    def conditions(self) -> bool:
+        """Whether the image head writes what the decoder is conditioned on, whose loss they learn together."""
+        return self.image_head is not None and self.image_head.alphabet.conditions
+
+    @property
     def device(self) -> torch.device:
         return next(self.parameters()).device
 
@@ -119,7 +124,8 @@ class Model(nn.Module):
             raise ChiasmError(
                 f"this model is an {alone} alone; it has no language model to read or write with"
             )
-        size = self.image_tokenizer.size if self.image_tokenizer is not None else None
+        target = self.image_decoder if self.conditions else self.image_tokenizer
+        size = target.size if target is not None else None
         return Contract(
             tokenizer=self.language.tokenizer,
             context=self.language.context,
@@ -188,7 +194,7 @@ class Model(nn.Module):
         span: Span | None = None
         if batch.shown is not None:
             assert self.image_head is not None
-            values = self.image_head.embed_read(self.codes(batch.shown))
+            values = self.image_head.embed_read(self.targets(batch.shown))
             embeddings = _filled(embeddings, batch.shown.starts, values)
         if batch.read is not None:
             visual, places = self.encode_images(batch.read)[batch.read.sources], batch.read.places
@@ -237,23 +243,23 @@ class Model(nn.Module):
         with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
             return self.encoder(fitting(pixels, self.encoder))
 
-    def codes(self, written: WrittenImages) -> Int[Tensor, "n gh gw"]:
-        """Codes of the pictures to write."""
-        assert self.image_tokenizer is not None
-        if written.encoded:
+    def targets(self, written: WrittenImages) -> Shaped[Tensor, "n ..."]:
+        """What the image head shall write of images: codes or vectors; pixels where it writes conditions."""
+        if written.encoded or self.conditions:
             return written.targets
+        assert self.image_tokenizer is not None
         with torch.no_grad():
             return self.image_tokenizer.encode(fitting(written.targets, self.image_tokenizer))
 
     @property
     def _shows(self) -> bool:
-        """Whether pictures are read as the codes with which they are written."""
+        """Whether images are read as the targets with which they are written."""
         return self.encoder is None and self.image_head is not None and self.image_head.reads_codes
 
     def _span(self, written: WrittenImages, positions: Int[Tensor, "b t"]) -> Span:
         if self.image_head is None:
             raise DataError("the batch writes pictures, but this model has no image head")
-        span = self.image_head.prepare(self.codes(written))
+        span = self.image_head.prepare(self.targets(written))
         orphans = written.orphans(positions)
         return span._replace(orphans=orphans) if bool(orphans.any()) else span
 

@@ -13,9 +13,10 @@ from chiasm import parts
 from chiasm.decoders import DecoderContext
 from chiasm.errors import RecipeError
 from chiasm.heads import HeadContext
-from chiasm.heads.building import build_head
+from chiasm.heads.building import alphabet_of, build_head
 from chiasm.recipe.slots import MODEL_SLOTS
 from chiasm.tokenizers import ImageTokenizer
+from chiasm.tokenizers.spaces import Vectors
 
 ALONE = ("encoder", "image_tokenizer")  # slots that mean something without a language model
 
@@ -73,11 +74,15 @@ class Wiring:
         """What stands behind the language model, where pictures are written."""
         self.add("image_tokenizer")
         tokenizer, language = self.made["image_tokenizer"], self.made["language"]
-        if tokenizer is None:
-            return
-        context = HeadContext(language.width, tokenizer.space, language, tokenizer.refinement)
-        self.add("heads.image", context, builder=build_head)
-        self.add("image_decoder", decoder_context(tokenizer))
+        if "heads.image" in self.spec and alphabet_of(self.spec["heads.image"]).conditions:
+            self.add("image_decoder", DecoderContext(None, tokenizer))
+            decoder = self.made["image_decoder"]
+            context = HeadContext(language.width, _conditions(decoder), language, decoder=decoder)
+            self.add("heads.image", context, builder=build_head)
+        elif tokenizer is not None:
+            context = HeadContext(language.width, tokenizer.space, language, tokenizer.refinement)
+            self.add("heads.image", context, builder=build_head)
+            self.add("image_decoder", decoder_context(tokenizer))
 
     def _marker_width(self, width: int) -> list[int]:
         """What views are built with: the width of their markers, if they have any."""
@@ -101,6 +106,16 @@ class Wiring:
 def decoder_context(image_tokenizer: ImageTokenizer) -> DecoderContext:
     """What an image decoder of the tokenizer's targets is built with."""
     return DecoderContext(image_tokenizer.space, image_tokenizer)
+
+
+def _conditions(decoder: Any) -> Vectors:
+    """What a decoder is conditioned on."""
+    if not isinstance(decoder.space, Vectors):
+        raise RecipeError(
+            f"image_decoder {decoder.name!r} is conditioned on codes, but the alphabet 'condition' writes vectors; "
+            "use a decoder that is conditioned on vectors, or another alphabet"
+        )
+    return decoder.space
 
 
 def _check_alone(spec: Mapping[str, Any]) -> None:

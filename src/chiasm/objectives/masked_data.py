@@ -22,6 +22,7 @@ from chiasm.parts.bounds import Cells, Share, Tokens
 from chiasm.sequence import PADDING, Kind
 from chiasm.sequence.layout import Layout
 from chiasm.tokenizers import ImageTokenizer
+from chiasm.tokenizers.spaces import Codes
 
 GREY = 0.5  # of a masked patch, before an encoder
 ROLES = 3  # of a batch's pairs: the first of each three is read whole, of the next only the picture, then the text
@@ -225,6 +226,11 @@ def _tokenizer(model: Model, grid: Sequence[int]) -> ImageTokenizer:
         raise RecipeError(
             "objective 'masked_data' asks for the codes of patches; give the model an image_tokenizer, and train "
             "it in an earlier stage or take it from a checkpoint with 'start'"
+        )
+    if not isinstance(tokenizer.space, Codes):
+        raise RecipeError(
+            f"objective 'masked_data' asks for the codes of patches, but image_tokenizer {tokenizer.name!r} makes "
+            "vectors; use one that makes codes"
         )
     if tuple(tokenizer.grid) != tuple(grid):
         rows, columns = tokenizer.grid

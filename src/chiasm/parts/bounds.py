@@ -20,6 +20,7 @@ __all__ = [
     "Decay",
     "Depth",
     "Epsilon",
+    "Grid",
     "Heads",
     "Kernel",
     "LayerIndex",
@@ -44,6 +45,7 @@ Cells = Annotated[int, Field(ge=1, le=1_024)]  # rows or columns of a grid, or f
 CodebookSize = Annotated[int, Field(ge=1, le=2**24)]
 Count = Annotated[int, Field(ge=0, le=1_024)]  # of layers or levels, where none is a choice
 Depth = Annotated[int, Field(ge=1, le=1_024)]  # layers or blocks
+Grid = Annotated[list[Cells], Field(min_length=2, max_length=2)]  # rows and columns
 Heads = Annotated[int, Field(ge=1, le=1_024)]
 Kernel = Annotated[int, Field(ge=1, le=63)]  # the side of a convolution
 Multiplier = Annotated[int, Field(ge=1, le=64)]  # of a width

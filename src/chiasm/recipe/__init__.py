@@ -33,6 +33,10 @@ if TYPE_CHECKING:
 
 SEEING = ("views", "encoder", "connector")  # all of them, or none
 DRAWING = ("image_tokenizer", "heads.image")  # likewise
+CONDITIONING = (
+    "heads.image",
+    "image_decoder",
+)  # likewise, where the head writes what the decoder is conditioned on
 
 
 class Strict(BaseModel):
@@ -409,13 +413,21 @@ def _sequence(value: Any, where: str) -> Iterable[Any]:
 def _check_model(model: Mapping[str, Any], *, teaches: bool) -> None:
     """teaches: a stage has an objective, for which an image tokenizer alone can make what is to be predicted."""
     check_slots(model)
+    drawing = CONDITIONING if _conditions(model) else DRAWING
     groups = (
-        (SEEING, DRAWING) if "language" in model else ()
+        (SEEING, drawing) if "language" in model else ()
     )  # without it, parts stand alone (an imported VQGAN)
     for group in groups:
         missing = [slot for slot in group if slot not in model]
         if 0 < len(missing) < len(group) and not (teaches and missing == ["heads.image"]):
             raise RecipeError(f"model lacks {', '.join(missing)}: {', '.join(group)} belong together")
+
+
+def _conditions(model: Mapping[str, Any]) -> bool:
+    """Whether the image head writes what the decoder is conditioned on; a head that is none says so later."""
+    alphabet = model.get("heads.image", {}).get("alphabet")
+    name = alphabet.get("type") if isinstance(alphabet, Mapping) else None
+    return name in parts.names("alphabet") and getattr(parts.lookup("alphabet", name), "conditions", False)
 
 
 def _completed(model: Mapping[str, Any]) -> dict[str, Any]:

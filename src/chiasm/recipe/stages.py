@@ -25,7 +25,12 @@ def check_stages(recipe: Recipe) -> None:
                 raise RecipeError(
                     f"{where} trains {slot!r}, which the model has not{nearest(slot, trainable)}"
                 )
-        for alone in ("image_tokenizer", "image_decoder"):
+        if "image_tokenizer" in stage.train and not _tokenizer_learns(recipe):
+            name = recipe.model["image_tokenizer"]["type"]
+            raise RecipeError(
+                f"{where} trains the image tokenizer, but {name!r} has nothing to learn; leave it out"
+            )
+        for alone in ("image_tokenizer",) if _conditions(recipe) else ("image_tokenizer", "image_decoder"):
             if alone in stage.train and len(stage.train) > 1 and stage.objective is None:
                 others = ", ".join(slot for slot in stage.train if slot != alone)
                 raise RecipeError(
@@ -57,6 +62,16 @@ def _check_objective(recipe: Recipe, stage: Stage, where: str) -> None:
                 f"{where} trains {slot!r}, but objective {part.name!r} teaches it nothing; it trains "
                 f"{', '.join(part.trains)} and its own weights, objective"
             )
+
+
+def _conditions(recipe: Recipe) -> bool:
+    """Whether the decoder learns with the head, which writes what it is conditioned on."""
+    head = recipe.model.get("heads.image")
+    return head is not None and parts.lookup("alphabet", head["alphabet"]["type"]).conditions  # type: ignore[attr-defined]
+
+
+def _tokenizer_learns(recipe: Recipe) -> bool:
+    return parts.lookup("image_tokenizer", recipe.model["image_tokenizer"]["type"]).learns  # type: ignore[attr-defined]
 
 
 def _learns(views: str) -> bool:

@@ -150,7 +150,7 @@ class ReadImages:
 class WrittenImages:
     """Pictures to make.
 
-    targets: codes (n gh gw) when `encoded`, else pixels (n 3 h w).
+    targets: codes (n gh gw) or vectors (n gh gw c) when `encoded`, else pixels (n 3 h w).
     starts: flat position of each picture's first place.
     """
 

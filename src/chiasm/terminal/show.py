@@ -22,6 +22,7 @@ from chiasm.recipe import Recipe, Stage
 from chiasm.sequence import PADDING, Document, Kind, pack
 from chiasm.storage.skeleton import ShapesAlone, without_weights
 from chiasm.terminal.console import console, say
+from chiasm.tokenizers.spaces import Codes
 from chiasm.training.batches import DescribedBatches
 from chiasm.training.optimiser import learning
 from chiasm.training.pretraining import build_objective
@@ -90,8 +91,9 @@ def _output(model: Model, slot: str, image: Picture | None, views: list) -> str:
         return f"width {language.width}, {len(language.tokenizer):,} tokens, context {language.context:,}"
     if slot == "image_tokenizer" and model.image_tokenizer is not None:
         tokenizer = model.image_tokenizer
-        grid = f"{tokenizer.grid[0]} x {tokenizer.grid[1]} of {tokenizer.codebook_size:,} codes"
-        return f"{tokenizer.size} x {tokenizer.size} pixels ↔ {grid}"
+        space, (rows, columns) = tokenizer.space, tokenizer.grid
+        what = f"{space.size:,} codes" if isinstance(space, Codes) else f"vectors of width {space.width}"
+        return f"{tokenizer.size} x {tokenizer.size} pixels ↔ {rows} x {columns} of {what}"
     if slot == "heads.image" and model.contract.span is not None:
         return f"{model.contract.span.length} positions an image"
     return ""

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -21,6 +21,7 @@ class ImageTokenizer(Part, nn.Module, slot="image_tokenizer"):
     the coarsest first and each in raster order, and names the scales in `scales`.
 
     decodes: it makes pixels of its targets; else an image decoder of another kind must.
+    learns: it can be trained.
     size: height and width in pixels of the pictures it encodes and decodes.
     codebook_size: number of different codes.
     codebooks: 1, or as many as there are scales, each of which has one of its own, numbered from 0.
@@ -29,6 +30,7 @@ class ImageTokenizer(Part, nn.Module, slot="image_tokenizer"):
     """
 
     decodes: ClassVar[bool] = True
+    learns: ClassVar[bool] = True
     decoding: ClassVar[tuple[str, ...]] = ()
 
     size: int
@@ -98,6 +100,10 @@ class ContinuousTokenizer(ImageTokenizer):
 
     @abstractmethod
     def decode(self, vectors: Float[Tensor, "n gh gw c"]) -> Float[Tensor, "n 3 h w"]: ...
+
+    @classmethod
+    def example_neighbours(cls) -> dict[str, dict[str, Any]]:
+        return {"heads": {"image": {"type": "raster", "alphabet": {"type": "regression"}}}}
 
 
 class VideoTokenizer(ImageTokenizer):

@@ -112,7 +112,8 @@ class Training:
         """What the stage minimises, and on what."""
         reader = None
         left_out = self.position.left_out.get(stage.name, {})
-        on_images = "image_tokenizer" in stage.train or "image_decoder" in stage.train
+        decoder_alone = "image_decoder" in stage.train and not self.model.conditions
+        on_images = "image_tokenizer" in stage.train or decoder_alone
         if stage.objective is None and not on_images:
             reader = prepared(
                 self.model,
@@ -136,7 +137,7 @@ class Training:
             ), batches
         if not isinstance(batches, PictureBatches):
             return DocumentsAim(self.model), batches
-        return (DecoderAim if "image_decoder" in stage.train else TokenizerAim)(self.model), batches
+        return (DecoderAim if decoder_alone else TokenizerAim)(self.model), batches
 
     def _workers(self, stage: Stage) -> int:
         skips = any(self.sources[name].broken == "skip" for name in stage.data)

@@ -83,7 +83,8 @@ def prepared(
         and any(True for _ in model.encoder.parameters())
         and "encoder" not in stage.train
     )
-    if not encodes and model.image_tokenizer is None:
+    writes_codes = model.image_tokenizer is not None and not model.conditions
+    if not encodes and not writes_codes:
         return PictureReader(contract)
     broken: Broken | None = {} if any(sources[name].broken == "skip" for name in stage.data) else None
     while True:
@@ -97,7 +98,7 @@ def prepared(
         if encodes and images.read:
             features = feature_cache(model, bf16)
             fill_features(model, features, images.read, bf16=bf16, console=console, part=part, broken=broken)
-        if model.image_tokenizer is not None and images.written:
+        if writes_codes and images.written:
             codes = code_cache(model)
             fill_codes(model, codes, images.written, console=console, part=part, broken=broken)
         if broken is None:
@@ -176,7 +177,8 @@ def fill_codes(
     tokenizer, device, reader = model.image_tokenizer.eval(), model.device, PictureReader(model.contract)
 
     def encode(pixels: Tensor) -> Tensor:
-        return tokenizer.encode(pixels.to(device)).to(torch.int32)
+        target = tokenizer.encode(pixels.to(device))
+        return target.float() if target.is_floating_point() else target.to(torch.int32)
 
     chunks = _chunks(list(images))[part[0] :: part[1]]
 

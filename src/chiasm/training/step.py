@@ -21,6 +21,7 @@ from chiasm.nn.stepwise import after_step, forget
 from chiasm.recipe import Stage
 from chiasm.sequence import IGNORE, PackedBatch, WrittenImages
 from chiasm.tokenizers import VideoTokenizer
+from chiasm.tokenizers.spaces import Codes
 from chiasm.training.codebook import CodebookWatch
 from chiasm.training.optimiser import Optimiser
 
@@ -94,7 +95,7 @@ class DocumentsAim(Aim):
 
     def _image_terms(self, written: WrittenImages, orphans: Tensor) -> dict[str, float]:
         assert self.model.image_head is not None
-        terms = self.model.image_head.terms(self.model.codes(written), orphans)
+        terms = self.model.image_head.terms(self.model.targets(written), orphans)
         if terms is not None:
             return terms
         orphan_count, led_count = int(orphans.sum()), int((~orphans).sum())
@@ -323,12 +324,24 @@ def uses_bf16(precision: str, device: torch.device) -> bool:
 
 def _terms_per_image(model: Model, orphan: bool) -> dict[str, float]:
     """Numbers of loss terms of one written image by name, counted on a blank one."""
-    head, tokenizer = model.image_head, model.image_tokenizer
-    if head is None or tokenizer is None:
+    head = model.image_head
+    if head is None:
         return {}
     with torch.random.fork_rng(devices=[]), torch.no_grad():
-        span = head.prepare(torch.zeros(1, *tokenizer.grid, dtype=torch.long, device=model.device))
+        span = head.prepare(_blank(model).to(model.device))
         if orphan:
             span = span._replace(orphans=torch.ones(1, dtype=torch.bool, device=model.device))
         hidden = torch.zeros(1, len(head.layout().rows), model.language.width, device=model.device)
         return {name: float(loss.count) for name, loss in head.losses(hidden, span).items()}
+
+
+def _blank(model: Model) -> Tensor:
+    """A target of one image."""
+    assert model.image_head is not None
+    space = model.image_head.space
+    if model.conditions:
+        assert model.image_decoder is not None
+        return torch.zeros(1, 3, model.image_decoder.size, model.image_decoder.size)
+    if isinstance(space, Codes):
+        return torch.zeros(1, *space.grid, dtype=torch.long)
+    return torch.zeros(1, *space.grid, space.width)

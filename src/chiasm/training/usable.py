@@ -33,7 +33,7 @@ def stage_batches(
     if "image_tokenizer" in stage.train:
         assert model.image_tokenizer is not None
         return PictureBatches(model.image_tokenizer, sources, stage, **options)
-    if "image_decoder" in stage.train:
+    if "image_decoder" in stage.train and not model.conditions:
         assert model.image_decoder is not None
         return PictureBatches(model.image_decoder, sources, stage, **options)
     unconditional = model.image_head.unconditional if model.image_head is not None else 0.0

@@ -60,13 +60,13 @@ class Factorised(Alphabet, name="factorised"):
         top_ks: list[NonNegativeInt] = [],  # noqa: B006
     ):
         super().__init__()
-        size, width = context.space.size, context.width
+        size, width = context.codes.size, context.width
         if 2 ** sum(bits) != size:
             raise RecipeError(
                 f"alphabet 'factorised': {' + '.join(map(str, bits))} bits make {2 ** sum(bits)} codes, but the "
                 f"image tokenizer has {size}"
             )
-        self.bits, self.size, self.columns = list(bits), size, context.space.grid[1]
+        self.bits, self.size, self.columns = list(bits), size, context.codes.grid[1]
         self.guidance_offsets = self._each("guidance_offsets", guidance_offsets, 0.0)
         self.temperature_factors = self._each("temperature_factors", temperature_factors, 1.0)
         self.top_ks = self._each("top_ks", top_ks, 0)

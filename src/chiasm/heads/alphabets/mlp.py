@@ -39,7 +39,7 @@ class ProjectedCodes(Categorical, name="mlp"):
         layers = [layer for a, b in pairwise(widths) for layer in (nn.GELU(), nn.Linear(a, b))]
         self.adapter = nn.Sequential(*layers[1:])
         self.output = nn.Sequential(
-            nn.Linear(context.width, hidden), nn.GELU(), nn.Linear(hidden, context.space.size)
+            nn.Linear(context.width, hidden), nn.GELU(), nn.Linear(hidden, context.codes.size)
         )
 
     @classmethod

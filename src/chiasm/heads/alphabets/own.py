@@ -24,7 +24,7 @@ class Own(Categorical, name="own"):
     def __init__(self, context: HeadContext, symbols: int, *, bias: bool = False, deviation: Share = 0.02):
         super().__init__()
         self.codes = nn.Embedding(symbols, context.width) if symbols else None
-        self.output = nn.Linear(context.width, context.space.size, bias=bias)
+        self.output = nn.Linear(context.width, context.codes.size, bias=bias)
         if self.codes is not None:
             nn.init.normal_(self.codes.weight, std=0.02)
         nn.init.normal_(self.output.weight, std=deviation)

@@ -45,7 +45,7 @@ class SharedVocabulary(Categorical, name="shared"):
         counted_as: Literal["image", "text"] = "image",
     ):
         super().__init__()
-        where, count = f"alphabet {self.name!r}", max(symbols, context.space.size)
+        where, count = f"alphabet {self.name!r}", max(symbols, context.codes.size)
         if first is not None and table is not None:
             raise RecipeError(f"{where}: give either 'first' or 'table', not both")
         if end is not None and first is None:
@@ -61,7 +61,7 @@ class SharedVocabulary(Categorical, name="shared"):
         check_ids(ids, count, context.vocabulary, where)
         if stray:
             check_ids([*ids, *stray], count + len(stray), context.vocabulary, where)
-        self.size, self.against, self.counted_as = context.space.size, against, counted_as
+        self.size, self.against, self.counted_as = context.codes.size, against, counted_as
         self.reserved, self.strays = ids, len(stray)
         self.words = Words(context.vocabulary, [*ids, *stray] if stray else ids)
 

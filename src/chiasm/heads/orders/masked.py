@@ -32,7 +32,7 @@ from chiasm.nn.generators import Generators
 from chiasm.nn.losses import Loss
 from chiasm.parts.bounds import Cells, Chance
 from chiasm.sequence import IGNORE
-from chiasm.tokenizers.spaces import Codes
+from chiasm.tokenizers.spaces import Codes, Space
 
 KNOWN = math.log(torch.finfo(torch.float32).max)  # confidence in a code that is no longer masked
 
@@ -61,6 +61,8 @@ class Masked(Order, name="masked"):
         unconditional: share of training images that follow an empty prompt, for guidance (0 = never).
     """
 
+    space: Codes
+
     def __init__(
         self,
         context: HeadContext,
@@ -80,7 +82,7 @@ class Masked(Order, name="masked"):
             masked_share(schedule, torch.zeros(()))
         except ValueError as error:
             raise RecipeError(f"order {self.name!r}: {error}") from None
-        self.space, self.alphabet, self.unconditional = context.space, alphabet, unconditional
+        self.space, self.alphabet, self.unconditional = context.codes, alphabet, unconditional
         self.steps, self.schedule = steps, schedule
         self.before, self.before_read, self.behind = list(before), list(before_read), list(behind)
         _check_words(context.vocabulary, [*before, *before_read, *behind])
@@ -88,8 +90,8 @@ class Masked(Order, name="masked"):
         self.cells = cell_embedding(context.space.length, context.width) if cells else None
 
     @classmethod
-    def symbols(cls, space: Codes) -> int:
-        return space.size + 1
+    def symbols(cls, space: Space) -> int:
+        return super().symbols(space) + 1
 
     @property
     def mask(self) -> int:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import ClassVar
 
-from jaxtyping import Float, Int
+from jaxtyping import Float, Shaped
 from pydantic import NonNegativeInt
 from torch import Tensor
 
@@ -14,22 +15,26 @@ from chiasm.heads.spans import refuse_strays, value_losses
 from chiasm.nn.generators import Generators
 from chiasm.nn.losses import Loss
 from chiasm.parts.bounds import Chance
+from chiasm.tokenizers.spaces import Codes, Vectors
 
 
 class Raster(OneByOne, name="raster"):
     """Next-token prediction over an image's codes, row by row (LlamaGen, arXiv 2406.06525; Janus, 2410.13848;
-    Chameleon, 2405.09818; Emu3, 2409.18869; LVM, 2312.00785; Open-MAGVIT2, 2409.04410).
+    Chameleon, 2405.09818; Emu3, 2409.18869; LVM, 2312.00785; Open-MAGVIT2, 2409.04410), or over its vectors (Emu2,
+    2312.13286; NextStep-1, 2508.10711).
 
-    Every code opens an attention block of its own, so codes are seen causally, as words are. The marker that begins
-    an image always predicts the first cell.
+    Every value opens an attention block of its own, so values are seen causally, as words are. The marker that
+    begins an image always predicts the first cell.
 
     Args:
         alphabet: what one position says.
         cells: add a learnt embedding of its cell to what stands at a position, which tells the language model which
             cell comes next; without it only the language model's positions tell cells apart.
-        guided_codes: how many of an image's first codes are guided, the rest follow the prompt alone; 0 = all.
+        guided_codes: how many of an image's first values are guided, the rest follow the prompt alone; 0 = all.
         unconditional: share of training images that follow an empty prompt, for guidance (0 = never).
     """
+
+    spaces: ClassVar = (Codes, Vectors)
 
     def __init__(
         self,
@@ -50,10 +55,10 @@ class Raster(OneByOne, name="raster"):
     def draw(
         self,
         hidden: Float[Tensor, "r d"],
-        values: Int[Tensor, "n m"],
+        values: Shaped[Tensor, "n m"],
         sampling: Sampling,
         generators: Generators | None,
-    ) -> Int[Tensor, " n"]:
+    ) -> Shaped[Tensor, " n"]:
         if self.guided_codes and values.shape[1] >= self.guided_codes:
             hidden, sampling = hidden[: len(values)], replace(sampling, guidance=1.0)
         return self.alphabet.draw(hidden, sampling, generators).values

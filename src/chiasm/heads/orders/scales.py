@@ -30,7 +30,7 @@ from chiasm.nn.generators import Generators
 from chiasm.nn.losses import Loss
 from chiasm.parts.bounds import Chance
 from chiasm.tokenizers import join_scales, split_scales
-from chiasm.tokenizers.spaces import Codes, Refinement
+from chiasm.tokenizers.spaces import Codes, Refinement, Space
 
 
 class Scales(Order, name="scales"):
@@ -48,6 +48,7 @@ class Scales(Order, name="scales"):
     """
 
     reads_codes: ClassVar[bool] = False
+    space: Codes
 
     def __init__(
         self,
@@ -61,7 +62,7 @@ class Scales(Order, name="scales"):
         refuse_strays(self, alphabet)
         refinement = _fitting(context.refinement)
         self._refinement = (refinement,)  # in a tuple, for its weights are the image tokenizer's
-        self.space, self.alphabet, self.sides = context.space, alphabet, tuple(refinement.scales)
+        self.space, self.alphabet, self.sides = context.codes, alphabet, tuple(refinement.scales)
         self.unconditional, self.ramp = unconditional, ramp
         self.read = nn.Linear(refinement.width, context.width)
         self.levels = nn.Embedding(len(self.sides) - 1, context.width)
@@ -71,7 +72,7 @@ class Scales(Order, name="scales"):
         nn.init.zeros_(self.read.bias)
 
     @classmethod
-    def symbols(cls, space: Codes) -> int:
+    def symbols(cls, space: Space) -> int:
         return 0
 
     @property

@@ -17,6 +17,7 @@ from chiasm.heads.spans import counted, not_orphaned
 from chiasm.nn.generators import Generators
 from chiasm.nn.losses import Loss
 from chiasm.parts.bounds import Chance, Count
+from chiasm.tokenizers.spaces import Codes
 
 
 class Variable(OneByOne, name="variable"):
@@ -45,7 +46,7 @@ class Variable(OneByOne, name="variable"):
         unconditional: Chance = 0.1,
     ):
         super().__init__(context, alphabet, cells, unconditional)
-        if context.space.end is None:
+        if not isinstance(context.space, Codes) or context.space.end is None:
             raise RecipeError(
                 "order 'variable' does not fit an image tokenizer whose images all have as many codes: use "
                 "'lavit', or another order"
@@ -94,7 +95,7 @@ class Variable(OneByOne, name="variable"):
     def is_whole(self, values: Int[Tensor, "n m"]) -> bool:
         return super().is_whole(values) or bool((values == self.end).any(1).all())
 
-    def codes_of(self, values: Int[Tensor, "n m"]) -> Int[Tensor, "n k"]:
+    def target_of(self, values: Int[Tensor, "n m"]) -> Int[Tensor, "n k"]:
         """Without the alphabet's strays, each row filled up with the end."""
         codes = torch.full((len(values), self.space.length), self.end, device=values.device)
         for row, (drawn, meant) in enumerate(zip(values, self.before_end(values), strict=True)):

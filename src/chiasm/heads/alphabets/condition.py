@@ -1,0 +1,84 @@
+"""What the image decoder is conditioned on, learnt by the decoder's own loss."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from chiasm.errors import RecipeError
+from chiasm.heads import Alphabet, ConditionedDecoder, DrawnValues, HeadContext, Sampling
+from chiasm.heads.projection import projection
+from chiasm.nn.generators import Generators
+from chiasm.nn.losses import Loss
+from chiasm.parts.bounds import Count
+from chiasm.tokenizers.spaces import Vectors
+
+
+class Conditions(Alphabet, name="condition"):
+    """Hidden states, projected, are what the image decoder is conditioned on (DreamLLM, arXiv 2309.11499;
+    MetaQueries, 2504.06256).
+
+    There is no image tokenizer: the loss is the decoder's on the image's pixels, and its gradient flows through the
+    decoder, frozen or not, to the language model. With guidance the decoder guides between what follows the prompt
+    and what follows the empty one.
+
+    Args:
+        depth: linear layers from a hidden state to a condition, GELU between them; 0 = the hidden state is it.
+        bias: the linear layers have biases.
+    """
+
+    spaces: ClassVar = (Vectors,)
+    conditions: ClassVar = True
+
+    def __init__(self, context: HeadContext, symbols: int, *, depth: Count = 1, bias: bool = False):
+        super().__init__()
+        if symbols:
+            raise RecipeError(
+                "alphabet 'condition' has no values that could be read before they are drawn; use it with order "
+                "'queries', which reads none"
+            )
+        assert context.decoder is not None
+        self._decoder = (context.decoder,)  # in a tuple, for its weights are the image decoder's
+        self.output = projection(context.width, context.vectors.width, depth, bias, f"alphabet {self.name!r}")
+
+    @property
+    def decoder(self) -> ConditionedDecoder:
+        return self._decoder[0]
+
+    def embed(self, values: Float[Tensor, "*s c"]) -> Float[Tensor, "*s d"]:
+        raise NotImplementedError("conditions are never read")
+
+    def loss(
+        self,
+        hidden: Float[Tensor, "m d"],
+        values: Float[Tensor, "m c"],
+        weights: Float[Tensor, " m"] | None = None,
+    ) -> Float[Tensor, ""]:
+        raise NotImplementedError("conditions are learnt by whole images; see image_losses")
+
+    def image_losses(
+        self, hidden: Float[Tensor, "n gh gw d"], targets: Float[Tensor, "n 3 h w"]
+    ) -> dict[str, Loss]:
+        """The decoder's losses of the images, of which `targets` are the pixels."""
+        return self.decoder.losses(self.output(hidden), targets)
+
+    def draw(
+        self,
+        hidden: Float[Tensor, "r ... d"],
+        sampling: Sampling,
+        generators: Generators | None = None,
+        *,
+        never: int | None = None,
+    ) -> DrawnValues:
+        """With guidance pairs, "n 2 ... c": what follows each prompt, and what follows the empty one."""
+        conditions = self.output(hidden)
+        if sampling.guidance == 1:
+            return DrawnValues(conditions)
+        return DrawnValues(torch.stack(conditions.chunk(2), 1))
+
+    @classmethod
+    def example_neighbours(cls) -> dict[str, dict[str, Any]]:
+        return {"image_decoder": {"type": "diffusion"}}
