@@ -19,7 +19,10 @@ def test_it_decodes_as_its_tokenizer_does_and_owns_no_weights():
     assert list(decoder.modules()) == [decoder]
 
 
-@pytest.mark.parametrize("name", parts.names("image_tokenizer"))
+DECODE = [name for name in parts.names("image_tokenizer") if parts.lookup("image_tokenizer", name).decodes]
+
+
+@pytest.mark.parametrize("name", DECODE)
 def test_it_learns_alone_all_that_stands_behind_the_codes_or_says_that_it_cannot(name):
     example = parts.lookup("image_tokenizer", name).example()
     tokenizer = parts.build("image_tokenizer", {"type": name, **example})
@@ -36,3 +39,10 @@ def test_it_learns_alone_all_that_stands_behind_the_codes_or_says_that_it_cannot
     objective(decoder.losses(codes, pixels)).backward()
     for key, parameter in tokenizer.named_parameters():
         assert (parameter.grad is not None) == (key.split(".")[0] in decoder.learners()), key
+
+
+def test_a_tokenizer_that_makes_no_pixels_needs_another_decoder():
+    example = parts.lookup("image_tokenizer", "features").example()
+    features = parts.build("image_tokenizer", {"type": "features", **example})
+    with pytest.raises(RecipeError, match="image_tokenizer 'features' makes no pixels"):
+        parts.build("image_decoder", {"type": "tokenizer"}, DecoderContext(features.space, features))

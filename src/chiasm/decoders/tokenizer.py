@@ -24,6 +24,11 @@ class TokenizerDecoder(ImageDecoder, name="tokenizer"):
         image_tokenizer = context.image_tokenizer
         if image_tokenizer is None:
             raise RecipeError("image_decoder 'tokenizer' is the image tokenizer's, but the model has none")
+        if not image_tokenizer.decodes:
+            raise RecipeError(
+                f"image_tokenizer {image_tokenizer.name!r} makes no pixels, and so image_decoder 'tokenizer' none: "
+                "use 'diffusion'"
+            )
         # In a tuple, so that the tokenizer's weights are registered, saved and counted once, in its own slot.
         self._tokenizer = (image_tokenizer,)
         self.space, self.size = image_tokenizer.space, image_tokenizer.size

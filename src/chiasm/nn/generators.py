@@ -67,29 +67,30 @@ class Generators:
 
 
 class TrainingNoise:
-    """Random numbers for the losses of a batch, one set an item.
+    """Random numbers for the losses of a batch, of each item's own seed.
 
-    With gradients they come from torch's generator, which a run seeds by (seed, stage, process) and restores when
-    it goes on. Without them they are a function of the item alone, so that an evaluation can be repeated.
+    With gradients the seeds come from torch's generator, which a run seeds by (seed, stage, process) and restores
+    when it goes on; over how many batches the items are shared out does not matter. Without them a seed is a function
+    of the item alone, so that an evaluation can be repeated.
 
     items: whose first axis is that of the batch.
     """
 
     def __init__(self, items: Tensor):
-        self._count, self._device = len(items), items.device
-        self._own = None if torch.is_grad_enabled() else Generators([_digest(item) for item in items])
+        self._device = items.device
+        if torch.is_grad_enabled():
+            seeds = torch.randint(2**63 - 1, (len(items),)).tolist()
+        else:
+            seeds = [_digest(item) for item in items]
+        self._own = Generators(seeds)
 
     def uniform(self, *shape: int) -> Float[Tensor, "n ..."]:
         """Numbers of [0, 1) for each item."""
-        if self._own is not None:
-            return self._own.uniform(*shape, device=self._device)
-        return torch.rand(self._count, *shape, device=self._device)
+        return self._own.uniform(*shape, device=self._device)
 
     def normal(self, *shape: int) -> Float[Tensor, "n ..."]:
         """Numbers of the standard normal distribution for each item."""
-        if self._own is not None:
-            return self._own.normal(*shape, device=self._device)
-        return torch.randn(self._count, *shape, device=self._device)
+        return self._own.normal(*shape, device=self._device)
 
 
 def _digest(item: Tensor) -> int:

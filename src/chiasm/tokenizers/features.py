@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
+from chiasm import parts
 from chiasm.encoders import Encoder
 from chiasm.errors import RecipeError
 from chiasm.nn.losses import Loss
@@ -67,6 +68,12 @@ class Features(ContinuousTokenizer, name="features"):
     def standalone(self) -> dict[str, Any]:
         own = self.encoder.standalone()
         return {"encoder": {**self.encoder.spec, **own}} if own else {}
+
+    @classmethod
+    def example_neighbours(cls) -> dict[str, dict[str, Any]]:
+        decoder = parts.lookup("image_decoder", "diffusion")
+        spec = {"type": decoder.name, **decoder.example(), "conditioner": {"type": "linear"}}
+        return {**super().example_neighbours(), "image_decoder": spec}
 
     @classmethod
     def example(cls) -> dict[str, Any]:

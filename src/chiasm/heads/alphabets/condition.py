@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from chiasm import parts
 from chiasm.errors import RecipeError
 from chiasm.heads import Alphabet, ConditionedDecoder, DrawnValues, HeadContext, Sampling
 from chiasm.heads.projection import projection
@@ -81,4 +82,6 @@ class Conditions(Alphabet, name="condition"):
 
     @classmethod
     def example_neighbours(cls) -> dict[str, dict[str, Any]]:
-        return {"image_decoder": {"type": "diffusion"}}
+        decoder = parts.lookup("image_decoder", "diffusion")
+        spec = {"type": decoder.name, **decoder.example(), "conditioner": {"type": "vectors"}}
+        return {"image_tokenizer": None, "image_decoder": spec}  # type: ignore[dict-item]

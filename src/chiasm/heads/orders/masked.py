@@ -172,6 +172,7 @@ class Masked(Order, name="masked"):
         """The codes that stay when `done` steps are done, the mask's elsewhere."""
         as_likely = replace(sampling, temperature=float(sampling.temperature > 0))
         proposed, chances = self.alphabet.draw(hidden, as_likely, generators)
+        assert chances is not None
         unknown = codes == self.mask
         drawn = torch.where(unknown, proposed, codes)
         if done == self.steps:
