@@ -70,8 +70,8 @@ class TrainingNoise:
     """Random numbers for the losses of a batch, of each item's own seed.
 
     With gradients the seeds come from torch's generator, which a run seeds by (seed, stage, process) and restores
-    when it goes on; over how many batches the items are shared out does not matter. Without them a seed is a function
-    of the item alone, so that an evaluation can be repeated.
+    when it goes on; over how many batches the items are shared out does not matter. Without them a seed is a
+    function of the item alone, so that an evaluation can be repeated.
 
     items: whose first axis is that of the batch.
     """

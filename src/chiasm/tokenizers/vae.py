@@ -11,6 +11,7 @@ from torch import Tensor
 
 from chiasm.errors import ChiasmError, RecipeError
 from chiasm.nn.diffusers_library import create
+from chiasm.nn.generators import TrainingNoise
 from chiasm.nn.losses import Loss
 from chiasm.parts.bounds import Pixels, Weight
 from chiasm.tokenizers import ContinuousTokenizer
@@ -107,7 +108,7 @@ class VAE(ContinuousTokenizer, name="vae"):
     def losses(self, pixels: Float[Tensor, "n 3 h w"]) -> dict[str, Loss]:
         """The absolute error of images in [-1, 1], and how far the latents are from a standard normal."""
         posterior = self.posterior(pixels)
-        noise = torch.randn_like(posterior.mean) if torch.is_grad_enabled() else 0
+        noise = TrainingNoise(pixels).normal(*posterior.mean.shape[1:]) if torch.is_grad_enabled() else 0
         rebuilt = self.pixels(posterior.mean + posterior.std * noise)
         return {
             "reconstruction": Loss.of(2 * (rebuilt - pixels).abs()),
