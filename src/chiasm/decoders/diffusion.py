@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from chiasm.decoders import DecoderContext, ImageDecoder
 from chiasm.decoders.conditioners import Conditioner, ConditionerContext
+from chiasm.decoders.conditioners.vectors import ANY
 from chiasm.decoders.conditions import Condition
 from chiasm.decoders.denoisers import Denoiser
 from chiasm.decoders.denoisers.unet import EXAMPLE_UNET
@@ -23,6 +24,7 @@ from chiasm.nn.generators import Generators, TrainingNoise
 from chiasm.nn.losses import Loss
 from chiasm.parts.bounds import Chance, Pixels, Positive, Share
 from chiasm.tokenizers import ContinuousTokenizer, ImageTokenizer
+from chiasm.tokenizers.spaces import Vectors
 
 Steps = Annotated[int, Field(ge=1, le=1000)]
 Scale = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
@@ -43,7 +45,8 @@ class DiffusionDecoder(ImageDecoder, name="diffusion"):
         edits: it changes a source image, whose latents are concatenated to the noisy ones (InstructPix2Pix, arXiv
             2211.09800).
         denoiser: the network.
-        conditioner: from a target to what the network is conditioned on.
+        conditioner: from a target to what the network is conditioned on; null = not known yet, as of an imported
+            decoder whose recipe has still to name one.
         scheduler: of noise, in training and in generation.
         steps: of a generation.
         guidance: toward the target; 1 = none.
@@ -65,7 +68,7 @@ class DiffusionDecoder(ImageDecoder, name="diffusion"):
         autoencoder: ContinuousTokenizer | None = None,
         edits: bool = False,
         denoiser: Denoiser,
-        conditioner: Conditioner,
+        conditioner: Conditioner | None,
         scheduler: Scheduler,
         steps: Steps = 50,
         guidance: Scale = 7.5,
@@ -94,11 +97,11 @@ class DiffusionDecoder(ImageDecoder, name="diffusion"):
         self.guidance = Guidance(guidance, source_guidance, guidance_rescale)
         self.unconditional, self.min_snr, self.noise_offset = unconditional, min_snr, noise_offset
         self.conditioner = conditioner
-        self.space = conditioner.space
+        self.space = Vectors(ANY, denoiser.token_width) if conditioner is None else conditioner.space
         self.denoising = Denoising(denoiser, autoencoder, scheduler, size)
         scheduler.sampler(steps)  # a number of steps that it cannot take is an error now
         if min_snr is not None:
-            scheduler.min_snr_weights(torch.zeros(1, dtype=torch.long), min_snr)
+            scheduler.min_snr_weights(torch.zeros(1, dtype=torch.long, device="cpu"), min_snr)
 
     @classmethod
     def held_wiring(cls, option: str, wiring: Sequence[Any], built: Mapping[str, Any]) -> Sequence[Any]:
@@ -112,6 +115,11 @@ class DiffusionDecoder(ImageDecoder, name="diffusion"):
 
     def condition(self, target: Tensor, source: Float[Tensor, "n 3 h w"] | None = None) -> Condition:
         """What the denoiser is conditioned on; raises ChiasmError for a target of another form."""
+        if self.conditioner is None:
+            raise ChiasmError(
+                f"image_decoder {self.name!r} has no conditioner: its recipe must name one before it can learn "
+                "or decode"
+            )
         condition = self.conditioner(target)
         if self.denoising.denoiser.pooled_width is not None:
             condition = condition._replace(
@@ -121,6 +129,7 @@ class DiffusionDecoder(ImageDecoder, name="diffusion"):
 
     def empty(self, condition: Condition) -> Condition:
         """The same without a target."""
+        assert self.conditioner is not None
         empty = self.conditioner.empty(condition)
         if condition.added is not None and "time_ids" in condition.added:
             empty = empty._replace(added={**(empty.added or {}), "time_ids": condition.added["time_ids"]})
@@ -173,7 +182,8 @@ class DiffusionDecoder(ImageDecoder, name="diffusion"):
 
     def learners(self) -> Mapping[str, nn.Module]:
         """All but the autoencoder of pixels, whose latents stay what they are."""
-        return {"conditioner": self.conditioner, "denoising.denoiser": self.denoising.denoiser}
+        conditioner = {} if self.conditioner is None else {"conditioner": self.conditioner}
+        return {**conditioner, "denoising.denoiser": self.denoising.denoiser}
 
     def _dropped(self, condition: Condition, chance: Float[Tensor, " n"]) -> Condition:
         """The condition without the targets, the sources or both of some images."""

@@ -313,10 +313,17 @@ def _restored(
 
 def build_model(spec: Mapping[str, Mapping[str, Any]], tokenizer: Path | None) -> nn.Module:
     from chiasm.model import Model
+    from chiasm.model.wiring import decoder_context
 
     if "language" not in spec:
         slots = [slot for slot in spec if slot != "image_decoder"]
-        return nn.ModuleDict({slot: parts.build(slot, spec[slot], where=f"model.{slot}") for slot in slots})
+        built = {slot: parts.build(slot, spec[slot], where=f"model.{slot}") for slot in slots}
+        if "image_decoder" in spec:
+            context = decoder_context(built.get("image_tokenizer"))
+            built["image_decoder"] = parts.build(
+                "image_decoder", spec["image_decoder"], context, where="model.image_decoder"
+            )
+        return nn.ModuleDict(built)
     if tokenizer is None and not _reads_text(spec):
         return Model(spec)
     with tempfile.TemporaryDirectory() as draft:

@@ -18,7 +18,7 @@ from chiasm.recipe.slots import MODEL_SLOTS
 from chiasm.tokenizers import ImageTokenizer
 from chiasm.tokenizers.spaces import Vectors
 
-ALONE = ("encoder", "image_tokenizer")  # slots that mean something without a language model
+ALONE = ("encoder", "image_tokenizer", "image_decoder")  # slots that mean something without a language model
 
 
 def wire(spec: Mapping[str, Mapping[str, Any]], texts: Iterable[str], seed: int) -> dict[str, Any]:
@@ -32,8 +32,7 @@ def wire(spec: Mapping[str, Mapping[str, Any]], texts: Iterable[str], seed: int)
     if wiring.made["language"] is None:
         _check_alone(spec)
         wiring.add("image_tokenizer")
-        if "image_tokenizer" in spec:
-            wiring.add("image_decoder", decoder_context(wiring.made["image_tokenizer"]))
+        wiring.add("image_decoder", decoder_context(wiring.made["image_tokenizer"]))
     else:
         wiring.see()
         wiring.draw()
@@ -103,9 +102,9 @@ class Wiring:
         return [side**2 * self.made["encoder"].width]
 
 
-def decoder_context(image_tokenizer: ImageTokenizer) -> DecoderContext:
-    """What an image decoder of the tokenizer's targets is built with."""
-    return DecoderContext(image_tokenizer.space, image_tokenizer)
+def decoder_context(image_tokenizer: ImageTokenizer | None) -> DecoderContext:
+    """What an image decoder of the tokenizer's targets is built with; without one it stands alone."""
+    return DecoderContext(None if image_tokenizer is None else image_tokenizer.space, image_tokenizer)
 
 
 def _conditions(decoder: Any) -> Vectors:
@@ -120,9 +119,9 @@ def _conditions(decoder: Any) -> Vectors:
 
 def _check_alone(spec: Mapping[str, Any]) -> None:
     """Raise RecipeError unless the slots mean something without a language model."""
-    joined = [slot for slot in spec if slot not in (*ALONE, "image_decoder")]
+    joined = [slot for slot in spec if slot not in ALONE]
     if joined or not spec:
         raise RecipeError(
-            f"model has {', '.join(joined) or 'no slots'} but no language; only an image_tokenizer or an "
-            "encoder can stand alone"
+            f"model has {', '.join(joined) or 'no slots'} but no language; only an image_tokenizer, an "
+            "image_decoder or an encoder can stand alone"
         )

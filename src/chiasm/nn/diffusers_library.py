@@ -9,19 +9,23 @@ from typing import Any
 from chiasm.errors import RecipeError, reason
 
 
+def library(part: str) -> Any:
+    """The package; raises RecipeError that says how to get it. part: who needs it."""
+    try:
+        return importlib.import_module("diffusers")
+    except ImportError:
+        raise RecipeError(f"{part} needs diffusers: pip install 'chiasm[diffusion]'") from None
+
+
 def create(class_name: str, config: Mapping[str, Any], part: str) -> Any:
     """An object of a class of diffusers; raises RecipeError without diffusers, or for a config it refuses.
 
     part: for the message, as in "denoiser 'unet'".
     """
-    try:
-        library = importlib.import_module("diffusers")
-    except ImportError:
-        raise RecipeError(f"{part} needs diffusers: pip install 'chiasm[diffusion]'") from None
     plain = {
         key: value for key, value in config.items() if not key.startswith("_")
     }  # not its notes on itself
     try:
-        return getattr(library, class_name)(**plain)
+        return getattr(library(part), class_name)(**plain)
     except (TypeError, ValueError, NotImplementedError, ImportError) as error:
         raise RecipeError(f"{part}: diffusers refuses the configuration: {reason(error)}") from None

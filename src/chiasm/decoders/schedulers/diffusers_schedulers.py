@@ -37,7 +37,8 @@ class DiffusersScheduler(Scheduler):
     library_class: ClassVar[str]
 
     def __init__(self, *, config: dict[str, Any]):
-        self.inner = create(self.library_class, config, f"scheduler {self.name!r}")
+        with torch.device("cpu"):  # its tables are real where weights stand on the meta device
+            self.inner = create(self.library_class, config, f"scheduler {self.name!r}")
         self.kind = str(self.inner.config["prediction_type"])
         if self.kind not in ("epsilon", "v_prediction", "sample"):
             raise RecipeError(
@@ -89,7 +90,8 @@ class DiffusersScheduler(Scheduler):
     def _begun(self, steps: int, device: torch.device | str) -> Any:
         inner = deepcopy(self.inner)  # a generation leaves its state in it
         try:
-            inner.set_timesteps(steps, device=device)
+            with torch.device("cpu"):
+                inner.set_timesteps(steps, device=device)
         except (ValueError, IndexError, ZeroDivisionError, RuntimeError) as error:
             raise RecipeError(
                 f"scheduler {self.name!r} cannot generate in {steps} steps: {reason(error)}"
