@@ -52,7 +52,11 @@ def test_a_time_for_all_is_the_same_time_for_each():
 
 
 def test_masked_tokens_change_nothing():
-    denoiser, x, mask = built(), torch.randn(2, 3, 8, 8), torch.tensor([[True, True, False, False, False]] * 2)
+    denoiser, x, mask = (
+        built(),
+        torch.randn(2, 3, 8, 8),
+        torch.tensor([[True, True, False, False, False]] * 2),
+    )
     one = condition(mask=mask)
     other = one._replace(tokens=torch.where(mask[..., None], one.tokens, 9.0))
     torch.testing.assert_close(denoiser(x, torch.tensor(3), one), denoiser(x, torch.tensor(3), other))

@@ -54,7 +54,7 @@ class DiT(Denoiser, name="dit"):
         self.patches = nn.Linear((channels + source_channels) * patch_size**2, width)
         self.times = nn.Sequential(nn.Linear(TIME_CHANNELS, width), nn.SiLU(), nn.Linear(width, width))
         self.tokens = nn.Linear(width, width)
-        self.blocks = nn.ModuleList(Block(width, heads, expansion * width) for _ in range(depth))
+        self.blocks = nn.ModuleList(ModulatedBlock(width, heads, expansion * width) for _ in range(depth))
         self.modulation = modulation(width, 2)
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
         self.output = nn.Linear(width, channels * patch_size**2)
@@ -94,7 +94,7 @@ class DiT(Denoiser, name="dit"):
         return {"width": 32, "depth": 1, "heads": 2, "patch_size": 4, "expansion": 2}
 
 
-class Block(nn.Module):
+class ModulatedBlock(nn.Module):
     """Self-attention, attention to the condition's tokens and an MLP, each modulated and gated by the state."""
 
     def __init__(self, width: int, heads: int, hidden: int):
