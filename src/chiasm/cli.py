@@ -281,6 +281,28 @@ def complete(
 
 
 @app.command()
+def serve(
+    folders: Annotated[
+        list[str],
+        typer.Argument(help="runs or checkpoints; NAME=FOLDER gives one a name", metavar="FOLDER..."),
+    ],
+    host: Annotated[str, typer.Option(help="0.0.0.0 = reachable from other machines")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535)] = 8000,
+    pending: Annotated[int, typer.Option(min=1, help="requests of a model under way or waiting")] = 64,
+    body: Annotated[int, typer.Option(min=1, help="most MiB of a request")] = 32,
+    images: Annotated[int, typer.Option(min=0, help="most images of a request")] = 16,
+    device: Device = None,
+    dtype: Dtype = None,
+    plugins: Plugins = None,
+) -> None:
+    """Answer over HTTP in the shapes of OpenAI's API, images in and out; CHIASM_API_KEY: the key of its clients."""
+    with _starting():
+        from chiasm.terminal.serve import serve as run
+
+    run(folders, host, port, pending=pending, body=body << 20, images=images, device=device, dtype=dtype)
+
+
+@app.command()
 def show(
     recipe: RecipeName,
     overrides: Overrides = None,

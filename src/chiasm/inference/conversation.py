@@ -35,16 +35,21 @@ class Conversation(Request):
     that is drawn within stays there, and only what its head has not read yet is read behind it.
 
     seed: of the words, and of the first image; each further image has the next.
+    images: whether it may draw.
+    cut: a limit (of tokens, or the context) came before its end.
     """
 
-    def __init__(self, model: Model, document: Document, options: SamplingOptions, seed: int):
+    def __init__(
+        self, model: Model, document: Document, options: SamplingOptions, seed: int, *, images: bool = True
+    ):
         super().__init__()
+        self.images, self.cut = images, False
         self.model, self.document, self.options = model, document, options
         self.words: WordSampling = options.of_words
         self.ended = False
         self._tokenizer = model.language.tokenizer
         self._reader = CodeReader(model)
-        self._seed = self._image_seed = seed
+        self.seed = self._image_seed = seed
         self._progress = DrawingState(Generators([seed]))
         self._remaining = options.answer_tokens
         self._ids: list[int] = []  # of the words since the last image
@@ -53,13 +58,18 @@ class Conversation(Request):
 
     @property
     def rows(self) -> int:
-        return 1 if self.options.guidance == 1 or not self.model.draws else 2
+        return 1 if self.options.guidance == 1 or not (self.images and self.model.draws) else 2
 
     @property
     def positions(self) -> int:
         span = self.model.contract.span
         image = 0 if span is None else span.length
         return min(self.model.language.context, len(self.document) + self._remaining + image)
+
+    @property
+    def tokens(self) -> int:
+        """Of the answer so far; an image counts as the one that begins it."""
+        return self.options.answer_tokens - self._remaining
 
     def steps(self) -> Steps:
         states = yield Read([self.document])
@@ -70,7 +80,7 @@ class Conversation(Request):
         """One more token."""
         id = self._choose(states) if self._goes_on() else None
         if id is None or id in self._tokenizer.ends:
-            self.ended = True
+            self.ended, self.cut = True, id is None
             self._give_text()
             return states
         self._draws = id == self._tokenizer.draw
@@ -90,10 +100,10 @@ class Conversation(Request):
         return self._remaining > 0 and len(self.document) < self.model.language.context
 
     def _choose(self, states: States) -> int:
-        logits = self.model.text_logits(states)
+        logits = self.model.text_logits(states, images=self.images)
         seen = [words_of(self.document, self._tokenizer)] if self.words.penalises else []
         place = self.options.answer_tokens - self._remaining
-        return choose_words(logits, self.words, [self._seed], place, seen)[0]
+        return choose_words(logits, self.words, [self.seed], place, seen)[0]
 
     def _give_text(self) -> None:
         """Give out the text that is certain by now."""

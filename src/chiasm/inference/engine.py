@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from chiasm.data.documents import PictureReader
+from chiasm.errors import ChiasmError
 from chiasm.inference.kernels import quick_linear
 from chiasm.inference.reading import CodeReader
 from chiasm.inference.requests import Extend, Forget, Keep, Read, Request, Steps, Wish
@@ -29,7 +30,7 @@ class Handle(Iterator[Any]):
         self.engine, self.request = engine, request
         self.done = False
         self.error: Exception | None = None
-        self._value: Any = None
+        self.value: Any = None
         # The engine's: the generator (None: to be begun), what it waits for, and its rows in the session.
         self.steps: Steps | None = None
         self.wish: Wish | None = None
@@ -42,7 +43,7 @@ class Handle(Iterator[Any]):
             self.engine.tick()
         if self.error is not None:
             raise self.error
-        return self._value
+        return self.value
 
     def __next__(self) -> Any:
         """The next piece of the result; raises what the request failed with."""
@@ -54,7 +55,7 @@ class Handle(Iterator[Any]):
         return self.request.pieces.popleft()
 
     def finish(self, value: Any = None, error: Exception | None = None) -> None:
-        self.done, self._value, self.error = True, value, error
+        self.done, self.value, self.error = True, value, error
 
 
 class Engine:
@@ -80,6 +81,15 @@ class Engine:
         handle = Handle(self, request)
         self._waiting.append(handle)
         return handle
+
+    def withdraw(self, handle: Handle) -> None:
+        """Stop a request that nobody waits for any more, between two ticks; no other notices."""
+        if handle.steps is not None:
+            handle.steps.close()
+        if handle in self._waiting:
+            self._waiting.remove(handle)
+        handle.finish(error=ChiasmError("the request was withdrawn"))
+        self._leave()
 
     def run(self) -> None:
         """Tick until nothing is left to do."""

@@ -240,6 +240,11 @@ class MultiScale(VQGAN, name="multi_scale"):
         )
         self.foreground = foreground
 
+    @torch.no_grad()
+    def decode_scales(self, codes: Int[Tensor, "n 1 l"]) -> Float[Tensor, "n 3 h w"]:
+        """Images of the coarsest scales alone; the codes end with any of them."""
+        return self.render(self.quantize.vectors(codes)).clamp(0, 1)
+
     def reconstruction(
         self, reconstructed: Float[Tensor, "*n 3 h w"], pixels: Float[Tensor, "*n 3 h w"]
     ) -> Loss:

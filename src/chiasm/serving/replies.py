@@ -1,0 +1,140 @@
+"""Shapes of replies: images as base64, answers whole and in events."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from PIL import Image
+
+from chiasm.inference.conversation import Conversation
+from chiasm.serving.requests import Images
+from chiasm.serving.schema import ImagesRequest
+
+Piece = str | Image.Image
+
+
+def encoded(image: Image.Image, form: str = "png", quality: int | None = None) -> str:
+    """An image file in base64."""
+    file = io.BytesIO()
+    options = {"quality": quality} if quality is not None and form != "png" else {}
+    image.save(file, form, **options)
+    return base64.b64encode(file.getvalue()).decode("ascii")
+
+
+def image_part(image: Image.Image, index: int) -> dict[str, Any]:
+    url = "data:image/png;base64," + encoded(image)
+    return {"type": "image_url", "image_url": {"url": url}, "index": index}
+
+
+def event(data: Mapping[str, Any] | str) -> str:
+    """A server-sent event."""
+    text = data if isinstance(data, str) else json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    return f"data: {text}\n\n"
+
+
+def finish_reason(request: Conversation) -> str:
+    return "length" if request.cut else "stop"
+
+
+def usage(prompt: int, answer: int) -> dict[str, int]:
+    return {"prompt_tokens": prompt, "completion_tokens": answer, "total_tokens": prompt + answer}
+
+
+class ChatReply:
+    """The reply to one chat request, in one piece or in chunks. ordered: content is a list of parts in order."""
+
+    def __init__(self, id: str, model: str, seed: int, *, ordered: bool):
+        self.head = {"id": id, "created": int(time.time()), "model": model, "seed": seed}
+        self.ordered, self._images = ordered, 0
+
+    def whole(self, pieces: Sequence[Piece], reason: str, counts: Mapping[str, int]) -> dict[str, Any]:
+        message: dict[str, Any] = {"role": "assistant", "refusal": None}
+        if self.ordered:
+            message["content"] = self._parts(pieces)
+        else:
+            message["content"] = "".join(piece for piece in pieces if isinstance(piece, str))
+            images = [self._image(piece) for piece in pieces if isinstance(piece, Image.Image)]
+            message |= {"images": images} if images else {}
+        choice = {"index": 0, "message": message, "finish_reason": reason, "logprobs": None}
+        return {**self.head, "object": "chat.completion", "choices": [choice], "usage": dict(counts)}
+
+    def first(self) -> dict[str, Any]:
+        return self._chunk({"role": "assistant", "content": [] if self.ordered else ""})
+
+    def chunk(self, piece: Piece) -> dict[str, Any]:
+        if self.ordered:
+            return self._chunk({"content": self._parts([piece])})
+        return self._chunk({"content": piece} if isinstance(piece, str) else {"images": [self._image(piece)]})
+
+    def last(self, reason: str) -> dict[str, Any]:
+        return self._chunk({}, reason)
+
+    def count(self, counts: Mapping[str, int]) -> dict[str, Any]:
+        return {**self.head, "object": "chat.completion.chunk", "choices": [], "usage": dict(counts)}
+
+    def _chunk(self, delta: Mapping[str, Any], reason: str | None = None) -> dict[str, Any]:
+        choice = {"index": 0, "delta": dict(delta), "finish_reason": reason, "logprobs": None}
+        return {**self.head, "object": "chat.completion.chunk", "choices": [choice]}
+
+    def _parts(self, pieces: Iterable[Piece]) -> list[dict[str, Any]]:
+        parts: list[dict[str, Any]] = []
+        for piece in pieces:
+            if not isinstance(piece, str):
+                parts.append(self._image(piece))
+            elif parts and parts[-1]["type"] == "text":
+                parts[-1]["text"] += piece
+            else:
+                parts.append({"type": "text", "text": piece})
+        return parts
+
+    def _image(self, image: Image.Image) -> dict[str, Any]:
+        self._images += 1
+        return image_part(image, self._images - 1)
+
+
+class ImagesReply:
+    """The reply to a request for images, whole or as events of one that grows."""
+
+    def __init__(self, body: ImagesRequest, seeds: Sequence[int], request: Images):
+        self.form, self.quality = body.output_format or "png", body.output_compression
+        self.seeds, self._partials = seeds, 0
+        prompt = max(map(len, request.documents))
+        drawn = (request.positions - prompt) * len(seeds)
+        self.usage = {
+            "input_tokens": prompt,
+            "input_tokens_details": {"text_tokens": prompt, "image_tokens": 0},
+            "output_tokens": drawn,
+            "total_tokens": prompt + drawn,
+        }
+
+    def whole(self, images: Sequence[Image.Image]) -> dict[str, Any]:
+        files = [encoded(each, self.form, self.quality) for each in images]
+        data = [{"b64_json": file, "seed": seed} for file, seed in zip(files, self.seeds, strict=True)]
+        return {"created": int(time.time()), "data": data, **self._form(images[0]), "usage": self.usage}
+
+    def partial(self, image: Image.Image) -> dict[str, Any]:
+        self._partials += 1
+        more = {"partial_image_index": self._partials - 1}
+        return self._event("image_generation.partial_image", image) | more
+
+    def completed(self, images: Sequence[Image.Image]) -> dict[str, Any]:
+        more = {"seed": self.seeds[0], "usage": self.usage}
+        return self._event("image_generation.completed", images[0]) | more
+
+    def _event(self, kind: str, image: Image.Image) -> dict[str, Any]:
+        file = encoded(image, self.form, self.quality)
+        return {"type": kind, "b64_json": file, "created_at": int(time.time()), **self._form(image)}
+
+    def _form(self, image: Image.Image) -> dict[str, Any]:
+        width, height = image.size
+        return {
+            "output_format": self.form,
+            "size": f"{width}x{height}",
+            "quality": "auto",
+            "background": "opaque",
+        }

@@ -1,0 +1,116 @@
+"""Requests of clients as requests of the engine: checked, documents made, in a thread that no model waits for."""
+
+from __future__ import annotations
+
+import secrets
+from collections import deque
+from collections.abc import Sequence
+from contextlib import closing
+
+from PIL import Image
+
+from chiasm.data.documents import document, draw_prompt
+from chiasm.data.sample import Message, Sample
+from chiasm.errors import ChiasmError
+from chiasm.heads import Sampling
+from chiasm.inference.conversation import Conversation
+from chiasm.inference.drawing import Drawing, decode, to_images
+from chiasm.inference.options import sampling_of
+from chiasm.inference.preview import preview, share_drawn
+from chiasm.inference.requests import Steps
+from chiasm.model import Model
+from chiasm.nn.generators import Generators, seeds_of
+from chiasm.sequence import Document
+from chiasm.serving.messages import messages_of
+from chiasm.serving.schema import ChatRequest, CompletionRequest, ImagesRequest, sampling_options
+
+
+class Images(Drawing):
+    """Images behind prompts; its result is the images themselves.
+
+    previews: how many images that are not whole yet it gives as pieces of the first, evenly spread.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        prompts: Sequence[Document],
+        sampling: Sampling,
+        generators: Generators,
+        *,
+        previews: int = 0,
+    ):
+        super().__init__(model, prompts, sampling, generators)
+        self._due = deque(each / (previews + 1) for each in range(1, previews + 1))
+
+    def steps(self) -> Steps:
+        inner, answer = super().steps(), None
+        with closing(inner):
+            while True:
+                try:
+                    wish = inner.send(answer)
+                except StopIteration as end:
+                    images: list[Image.Image] = to_images(decode(self.model, end.value, self.generators))
+                    return images
+                self._preview()
+                answer = yield wish
+
+    def _preview(self) -> None:
+        assert self.progress is not None
+        share = share_drawn(self.model, self.progress) if self._due else 0.0
+        if not self._due or share < self._due[0] or share == 1:
+            return
+        while self._due and self._due[0] <= share:
+            self._due.popleft()
+        pixels = preview(self.model, self.progress, self.generators)
+        if pixels is not None:
+            self.pieces.append(to_images(pixels[:1])[0])
+
+
+def chat_request(model: Model, body: ChatRequest, *, most_images: int) -> Conversation:
+    """Raises ChiasmError for what the model cannot do."""
+    wanted = set(body.modalities or ("text", "image"))
+    if body.modalities and "image" in wanted and not model.draws:
+        raise ChiasmError("modalities: this model answers in text alone")
+    if body.modalities and "text" not in wanted:
+        raise ChiasmError("modalities: this model's answers may always hold text; ask for text and image")
+    messages = messages_of(body.messages, most_images=most_images)
+    options = sampling_of(model, **sampling_options(body))
+    prompt = document(model.contract, Sample("the conversation", tuple(messages)), prompt=True)
+    return Conversation(model, prompt, options, seed_of(body.seed), images="image" in wanted)
+
+
+def completion_request(model: Model, body: CompletionRequest) -> Conversation:
+    """The prompt is plain text: no template stands round it."""
+    sample = Sample("the prompt", (Message("document", (body.prompt,)),))
+    options = sampling_of(model, **sampling_options(body))
+    prompt = document(model.contract, sample, prompt=True)
+    return Conversation(model, prompt, options, seed_of(body.seed), images=False)
+
+
+def images_request(model: Model, body: ImagesRequest) -> tuple[Images, Sequence[int]]:
+    """The request, and the seed of each image."""
+    if not model.draws:
+        raise ChiasmError("this model has no image head: it cannot draw")
+    if not body.prompt.strip():
+        raise ChiasmError("prompt: it is empty: there is nothing to draw")
+    contract = model.contract
+    assert contract.written_size is not None
+    height, width = contract.written_size
+    if body.size not in (None, "auto", f"{width}x{height}"):
+        raise ChiasmError(f"size: this model draws {width}x{height}, not {body.size!r}")
+    if body.partial_images and not body.stream:
+        raise ChiasmError("partial_images: they come in a stream; set stream")
+    if body.stream and (body.n or 1) != 1:
+        raise ChiasmError("n: a stream is of one image")
+    options = sampling_of(model, guidance=body.guidance_scale, temperature=body.temperature, top_k=body.top_k)
+    seeds = seeds_of(seed_of(body.seed), 1, body.n or 1)
+    sample = Sample("the prompt", (Message("user", (body.prompt,)),))
+    prompts = [draw_prompt(contract, sample)] * len(seeds)
+    previews = body.partial_images or 0
+    return Images(model, prompts, options.of_images, Generators(seeds), previews=previews), seeds
+
+
+def seed_of(seed: int | None) -> int:
+    """The request's, or one that nobody could know."""
+    return secrets.randbits(31) if seed is None else seed

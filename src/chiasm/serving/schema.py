@@ -1,0 +1,140 @@
+"""What requests may hold: OpenAI's fields that a model here can honour, and a few of our own; nothing else.
+
+A field that is not listed, or a value of it that cannot be honoured, is refused by name.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+MOST_TOKENS = 1 << 16
+Text = Annotated[str, StringConstraints(max_length=1 << 20)]
+Seed = Annotated[int, Field(ge=0, le=(1 << 63) - 1, description="what is drawn by chance repeats with it")]
+Guidance = Annotated[
+    float | None, Field(ge=1, le=1000, description="classifier-free guidance of images; 1 = none")
+]
+ImageTemperature = Annotated[float | None, Field(ge=0, le=1000, description="of images; 0 = greedy")]
+ImageTopK = Annotated[
+    int | None, Field(ge=0, le=1 << 31, description="codes an image may choose from at each place; 0 = all")
+]
+
+
+class Fields(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class StreamOptions(Fields):
+    include_usage: bool = Field(False, description="a last event with the tokens of prompt and answer")
+
+
+class TextPart(Fields):
+    type: Literal["text"]
+    text: Text
+
+
+class ImageURL(Fields):
+    url: str = Field(description="data:image/...;base64,...")
+    detail: Literal["auto"] = Field(
+        "auto", description="how an image is cut is the model's, not the request's"
+    )
+
+
+class ImagePart(Fields):
+    type: Literal["image_url"]
+    image_url: ImageURL
+    index: int | None = Field(None, description="its number among the images of an answer; has no effect")
+
+
+Part = Annotated[TextPart | ImagePart, Field(discriminator="type")]
+
+
+class ChatMessage(Fields):
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Text | list[Part] | None = None
+    images: list[ImagePart] | None = Field(
+        None, description="of an answer of the model, behind its text, as this server gave them"
+    )
+    refusal: None = None
+    name: None = None
+
+
+class WordFields(Fields):
+    """How words are chosen; what is left out is as the model's recipe has it."""
+
+    temperature: float | None = Field(None, ge=0, le=2, description="of words; 0 = greedy")
+    top_p: float | None = Field(None, gt=0, le=1)
+    top_k: int | None = Field(None, ge=0, le=1 << 31, description="words the next may be drawn from; 0 = all")
+    repetition_penalty: float | None = Field(None, gt=0, le=1000)
+    max_tokens: int | None = Field(None, gt=0, le=MOST_TOKENS)
+    stop: Text | list[Text] | None = Field(None, description="what ends an answer and is no part of it")
+    seed: Seed | None = None
+    n: Literal[1] | None = Field(None, description="one answer a request")
+    stream: bool | None = False
+    stream_options: StreamOptions | None = None
+    presence_penalty: Literal[0] | None = None
+    frequency_penalty: Literal[0] | None = None
+    user: str | None = Field(None, description="has no effect")
+
+
+class ChatRequest(WordFields):
+    model: str
+    messages: list[ChatMessage] = Field(min_length=1, max_length=4096)
+    max_completion_tokens: int | None = Field(None, gt=0, le=MOST_TOKENS)
+    modalities: list[Literal["text", "image"]] | None = Field(
+        None, min_length=1, description="what an answer may hold; left out, all that the model can"
+    )
+    guidance_scale: Guidance = None
+    image_temperature: ImageTemperature = None
+    image_top_k: ImageTopK = None
+    ordered_content: bool = Field(
+        False,
+        description="content is a list of text and images in their order, instead of text beside images",
+    )
+    logprobs: Literal[False] | None = None
+    response_format: dict[Literal["type"], Literal["text"]] | None = None
+
+
+class CompletionRequest(WordFields):
+    model: str
+    prompt: Annotated[Text, Field(min_length=1)]
+    echo: Literal[False] | None = None
+
+
+class ImagesRequest(Fields):
+    prompt: Annotated[Text, Field(min_length=1)]
+    model: str | None = Field(None, description="left out, the one that draws")
+    n: int | None = Field(1, ge=1, le=10)
+    size: str | None = Field("auto", description="auto, or the size that the model draws")
+    quality: Literal["auto"] | None = None
+    background: Literal["auto", "opaque"] | None = None
+    style: None = None
+    output_format: Literal["png", "jpeg", "webp"] | None = "png"
+    output_compression: int | None = Field(None, ge=0, le=100, description="quality of jpeg and webp")
+    response_format: Literal["b64_json"] | None = None
+    stream: bool | None = False
+    partial_images: int | None = Field(0, ge=0, le=3)
+    seed: Seed | None = None
+    guidance_scale: Guidance = None
+    temperature: ImageTemperature = None
+    top_k: ImageTopK = None
+    user: str | None = Field(None, description="has no effect")
+
+
+def sampling_options(request: ChatRequest | CompletionRequest) -> dict[str, Any]:
+    """What a request asks of words and images, by the names of `chiasm.inference.options.sampling_of`."""
+    options: dict[str, Any] = {
+        "tokens": request.max_tokens,
+        "word_temperature": request.temperature,
+        "word_top_k": request.top_k,
+        "word_top_p": request.top_p,
+        "repetition_penalty": request.repetition_penalty,
+        "stop": request.stop or None,
+    }
+    if isinstance(request, ChatRequest):
+        options["tokens"] = request.max_completion_tokens or request.max_tokens
+        options["guidance"] = request.guidance_scale
+        options["temperature"] = request.image_temperature
+        options["top_k"] = request.image_top_k
+    return {key: value for key, value in options.items() if value is not None}

@@ -1,0 +1,66 @@
+"""`chiasm serve`: models over HTTP, until Ctrl-C."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from chiasm.errors import ChiasmError
+from chiasm.model import Model
+from chiasm.model.checkpoint import load_model
+from chiasm.terminal.console import say
+
+GRACE = 30  # seconds in which requests under way may be finished
+
+
+def serve(
+    folders: Sequence[str],
+    host: str,
+    port: int,
+    *,
+    pending: int,
+    body: int,
+    images: int,
+    device: str | None,
+    dtype: str | None,
+) -> None:
+    """Raises ChiasmError for a folder without a model that answers, or a port that is taken."""
+    try:
+        import uvicorn
+
+        from chiasm.serving.app import Limits, create_app
+    except ImportError as error:
+        raise ChiasmError(f"a server needs {error.name}: pip install 'chiasm[serve]'") from None
+
+    named = names(folders)
+    models: dict[str, Model] = {name: load_model(folder, device, dtype) for name, folder in named.items()}
+    key = os.environ.get("CHIASM_API_KEY") or None
+    app = create_app(models, key=key, limits=Limits(pending=pending, body=body, images=images))
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    config = uvicorn.Config(
+        app, host=host, port=port, log_config=None, access_log=False, timeout_graceful_shutdown=GRACE
+    )
+    try:
+        socket = config.bind_socket()
+    except (OSError, SystemExit):
+        raise ChiasmError(f"{host}:{port} cannot be listened at; is something else there? (--port)") from None
+    address = "http://{}:{}/v1".format(*socket.getsockname()[:2])
+    whom = "clients with the key" if key else "whoever reaches this address (CHIASM_API_KEY sets a key)"
+    say(f"{', '.join(models)} at {address} for {whom}")
+    uvicorn.Server(config).run([socket])
+
+
+def names(folders: Sequence[str]) -> dict[str, Path]:
+    """Folders by the names under which their models are served; raises ChiasmError for one name twice."""
+    named: dict[str, Path] = {}
+    for each in folders:
+        given, equals, place = each.partition("=")
+        folder = Path(place if equals else each)
+        name = given if equals else folder.resolve().name
+        if not name or name in named:
+            problem = f"there is another {name!r}" if name else "it has no name"
+            raise ChiasmError(f"{each!r}: {problem}; give it one: NAME=FOLDER")
+        named[name] = folder
+    return named

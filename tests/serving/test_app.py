@@ -1,0 +1,380 @@
+"""The server as its clients meet it: OpenAI's own client, and requests that mean no good."""
+
+import base64
+import http.client
+import io
+import json
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
+
+import openai
+import pytest
+import torch
+import uvicorn
+from PIL import Image
+
+from chiasm.conversation import chat
+from chiasm.errors import ChiasmError
+from chiasm.serving.app import Limits, create_app
+
+KEY = "a key"
+LIMITS = Limits(pending=8, body=1 << 20, images=3)
+
+
+@pytest.fixture(scope="module")
+def model():
+    """With larger weights, so that answers depend on questions, and one that draws when it is asked to."""
+    from chiasm.data.corpus import corpus
+    from chiasm.model import Model
+    from chiasm.recipe import load_recipe
+    from tiny_recipe import TINY
+
+    recipe = load_recipe(deepcopy(TINY))
+    torch.manual_seed(0)
+    model = Model(recipe.model, texts=corpus(recipe)).eval()
+    model.sampling = recipe.sampling
+    with torch.no_grad():
+        for parameter in (*model.language.parameters(), *model.image_head.parameters()):
+            if parameter.ndim > 1:
+                parameter.mul_(4)
+    logits = model.language.logits
+    bias = torch.full((1,), 5.0)
+    model.language.logits = lambda hidden: logits(hidden).index_add(
+        -1, torch.tensor([model.language.tokenizer.draw]), bias.expand(*hidden.shape[:-1], 1)
+    )
+    return model
+
+
+@pytest.fixture(scope="module")
+def address(model):
+    listening = socket.socket()
+    listening.bind(("127.0.0.1", 0))
+    app = create_app({"tiny": model}, key=KEY, limits=LIMITS)
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=5))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    yield listening.getsockname()
+    server.should_exit = True
+    thread.join(20)
+    assert not thread.is_alive()
+
+
+@pytest.fixture
+def client(address):
+    return openai.OpenAI(base_url="http://{}:{}/v1".format(*address), api_key=KEY, max_retries=0)
+
+
+def post(address, path, body, **headers):
+    """Status and JSON of a reply to a body as it is."""
+    connection = http.client.HTTPConnection(*address, timeout=60)
+    headers = {"authorization": f"Bearer {KEY}", "content-type": "application/json", **headers}
+    connection.request("POST", path, body if isinstance(body, bytes | str) else json.dumps(body), headers)
+    reply = connection.getresponse()
+    return reply.status, json.loads(reply.read())
+
+
+def said(text):
+    return [{"role": "user", "content": text}]
+
+
+def data_url(color="red", size=(32, 32)):
+    file = io.BytesIO()
+    Image.new("RGB", size, color).save(file, "png")
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def opened(url):
+    return Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2] or url)))
+
+
+def showing(*urls, text="What is this?"):
+    parts = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
+    return [{"role": "user", "content": [*parts, {"type": "text", "text": text}]}]
+
+
+def test_models_say_what_they_read_and_make(client):
+    (only,) = client.models.list().data
+    assert only.id == "tiny"
+    assert only.modalities == {"input": ["text", "image"], "output": ["text", "image"]}
+    assert only.image_size == "32x32"
+    assert only.image_tokens == 4
+    assert client.models.retrieve("tiny").context_length == only.context_length == 256
+
+
+def test_an_answer_is_the_models_own(client, model):
+    reply = client.chat.completions.create(model="tiny", messages=said("What is this?"), max_tokens=6, seed=1)
+    expected = chat(model, "What is this?", tokens=6, seed=1)
+    assert reply.choices[0].message.content == "".join(i for i in expected.content if isinstance(i, str))
+    images = [opened(each["image_url"]["url"]) for each in reply.choices[0].message.images]
+    assert [each.tobytes() for each in images] == [each.tobytes() for each in expected.pictures]
+    assert images  # it draws within its answer
+    assert reply.usage.completion_tokens <= 6
+    assert reply.seed == 1
+
+
+def test_what_it_answers_depends_on_the_image(client):
+    answers = {
+        client.chat.completions.create(
+            model="tiny", messages=showing(data_url(color)), max_tokens=8, modalities=["text"]
+        )
+        .choices[0]
+        .message.content
+        for color in ("red", "white", "black", "lime")
+    }
+    assert len(answers) > 1
+
+
+def test_a_stream_is_the_answer_piece_by_piece(client):
+    options = {"model": "tiny", "messages": said("Draw: a dog."), "max_tokens": 6, "seed": 2}
+    whole = client.chat.completions.create(**options).choices[0]
+    text, images, reasons = "", [], []
+    for chunk in client.chat.completions.create(
+        **options, stream=True, stream_options={"include_usage": True}
+    ):
+        usage = chunk.usage
+        for choice in chunk.choices:
+            text += choice.delta.content or ""
+            images += getattr(choice.delta, "images", None) or []
+            reasons.append(choice.finish_reason)
+    assert text == whole.message.content
+    assert images == whole.message.images
+    assert [each["index"] for each in images] == list(range(len(images)))
+    assert reasons[-1] == whole.finish_reason
+    assert usage.total_tokens == usage.prompt_tokens + usage.completion_tokens
+
+
+def test_ordered_content_keeps_text_and_images_in_their_order(client, model):
+    reply = client.chat.completions.create(
+        model="tiny",
+        messages=said("What is this?"),
+        max_tokens=6,
+        seed=1,
+        extra_body={"ordered_content": True},
+    )
+    parts = reply.choices[0].message.content
+    expected = chat(model, "What is this?", tokens=6, seed=1).content
+    kinds = ["text" if isinstance(each, str) else "image_url" for each in expected]
+    assert [part["type"] for part in parts] == kinds
+
+
+def test_an_answer_goes_back_as_it_came(client):
+    first = client.chat.completions.create(model="tiny", messages=said("Draw: a dog."), max_tokens=4, seed=1)
+    message = first.choices[0].message.model_dump(exclude_none=True)
+    messages = [*said("Draw: a dog."), message, *said("And a cat?")]
+    second = client.chat.completions.create(
+        model="tiny", messages=messages, max_tokens=4, modalities=["text"]
+    )
+    assert second.usage.prompt_tokens > first.usage.prompt_tokens + len(message.get("images", ())) * 4
+    assert not getattr(second.choices[0].message, "images", None)
+
+
+def test_images_of_a_prompt_are_the_models_own(client, model):
+    reply = client.images.generate(model="tiny", prompt="a dog", n=2, extra_body={"seed": 5})
+    expected = model.generate("a dog", count=2, seed=5)
+    assert [opened(each.b64_json).tobytes() for each in reply.data] == [each.tobytes() for each in expected]
+    assert [each.seed for each in reply.data] == [5, 6]
+    assert reply.size == "32x32"
+
+
+def test_a_streamed_image_grows_on_grey_and_ends_as_it_is_whole(client, model):
+    events = list(
+        client.images.generate(prompt="a dog", stream=True, partial_images=3, extra_body={"seed": 5})
+    )
+    assert [each.type.rpartition(".")[2] for each in events] == [*["partial_image"] * 3, "completed"]
+    assert [each.partial_image_index for each in events[:-1]] == [0, 1, 2]
+    grey = [opened(each.b64_json).convert("RGB").getcolors(1024) for each in events]
+    counts = [sum(count for count, color in colors if color == (128, 128, 128)) for colors in grey]
+    assert counts[:-1] == sorted(counts[:-1], reverse=True)
+    assert counts[0] >= 3 * 16 * 16  # three of four cells are not drawn
+    (expected,) = model.generate("a dog", seed=5)
+    assert opened(events[-1].b64_json).tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("form", ["png", "jpeg", "webp"])
+def test_images_come_in_the_format_that_is_asked_for(client, form):
+    reply = client.images.generate(prompt="a dog", output_format=form, extra_body={"seed": 5})
+    assert opened(reply.data[0].b64_json).format.lower() == form
+
+
+def test_a_text_is_continued(client):
+    reply = client.completions.create(model="tiny", prompt="The dog", max_tokens=5)
+    streamed = client.completions.create(model="tiny", prompt="The dog", max_tokens=5, stream=True)
+    assert "".join(each.choices[0].text for each in streamed) == reply.choices[0].text
+    assert reply.choices[0].finish_reason == "length"
+
+
+def test_neighbours_change_nothing_and_nothing_is_mixed_up(client, model):
+    questions = [f"How many dogs are there, number {i}?" for i in range(8)]
+
+    def asked(question):
+        return (
+            client.chat.completions.create(
+                model="tiny", messages=said(question), max_tokens=8, modalities=["text"]
+            )
+            .choices[0]
+            .message.content
+        )
+
+    alone = [asked(question) for question in questions]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(asked, questions))
+    assert together == alone
+    assert len(set(alone)) > 1
+
+
+@pytest.mark.parametrize(
+    ("more", "param"),
+    [
+        ({"temperature": 3}, "temperature"),
+        ({"temperature": "hot"}, "temperature"),
+        ({"n": 2}, "n"),
+        ({"tools": []}, "tools"),
+        ({"logprobs": True}, "logprobs"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"max_tokens": 10**9}, "max_tokens"),
+        ({"seed": -1}, "seed"),
+        ({"logit_bias": {}}, "logit_bias"),
+        ({"modalities": ["audio"]}, "modalities.0"),
+        ({"modalities": ["image"]}, "modalities"),
+        ({"response_format": {"type": "json_object"}}, "response_format.type"),
+        ({"messages": []}, "messages"),
+        ({"messages": said("")}, None),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "messages.0.role"),
+        ({"messages": [{"role": "assistant", "content": "x"}]}, None),
+        ({"messages": showing("/etc/passwd")}, None),
+        ({"messages": showing("file:///etc/passwd")}, None),
+        ({"messages": showing("http://169.254.169.254/")}, None),
+        ({"messages": showing("data:image/png;base64,AAAA")}, None),
+        ({"messages": showing(*[data_url()] * 4)}, None),
+        ({"messages": said("word " * 1000)}, None),
+        ({"stream_options": {"include_usage": True, "more": 1}}, "stream_options.more"),
+    ],
+)
+def test_what_cannot_be_honoured_is_refused_by_name(address, more, param):
+    status, body = post(
+        address, "/v1/chat/completions", {"model": "tiny", "messages": said("Hello."), **more}
+    )
+    assert status == 400
+    assert body["error"]["type"] == "invalid_request_error"
+    if param is not None:
+        assert body["error"]["param"] == param
+    assert "Traceback" not in body["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        *(
+            {"size": "64x64"},
+            {"quality": "hd"},
+            {"n": 0},
+            {"partial_images": 2},
+            {"prompt": " "},
+            {"mask": "x"},
+        ),
+        *({"response_format": "url"}, {"stream": True, "n": 2}, {"guidance_scale": 0.5}),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused(address, more):
+    status, body = post(address, "/v1/images/generations", {"prompt": "a dog", **more})
+    assert status == 400
+    (name,) = [key for key in more if key != "stream"]
+    assert name.removesuffix("_scale") in body["error"]["message"]
+
+
+def test_another_model_is_not_found(client):
+    with pytest.raises(openai.NotFoundError, match="did you mean 'tiny'"):
+        client.chat.completions.create(model="tinny", messages=said("Hello."))
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"[]", b"\xff\xfe", b'{"model": NaN}', b"[" * 100_000, b"1" * 10_000]
+)
+def test_a_body_that_is_no_request_is_a_sentence(address, body):
+    status, reply = post(address, "/v1/chat/completions", body)
+    assert status == 400
+    assert reply["error"]["message"]
+
+
+def test_a_large_body_is_refused_before_it_is_read(address):
+    status, _ = post(address, "/v1/chat/completions", b"x" * (LIMITS.body + 1))
+    assert status == 413
+
+
+def test_a_large_body_in_chunks_is_refused_while_it_is_read(address):
+    chunks = (b"x" * 65536 for _ in range(2 * LIMITS.body // 65536))
+    connection = http.client.HTTPConnection(*address, timeout=60)
+    headers = {"authorization": f"Bearer {KEY}", "content-type": "application/json"}
+    connection.request("POST", "/v1/chat/completions", chunks, headers, encode_chunked=True)
+    assert connection.getresponse().status == 413
+
+
+@pytest.mark.parametrize("key", ["another", "", "a ke", "ключ"])
+def test_another_key_opens_nothing(address, key):
+    header = f"Bearer {key}".encode()
+    status, body = post(address, "/v1/chat/completions", {"model": "tiny"}, authorization=header)
+    assert (status, body["error"]["code"]) == (401, "invalid_api_key")
+
+
+def test_health_needs_no_key_and_a_reply_has_a_number(address):
+    connection = http.client.HTTPConnection(*address)
+    connection.request("GET", "/health")
+    reply = connection.getresponse()
+    assert reply.status == 200
+    assert reply.headers["x-request-id"].startswith("req_")
+
+
+def test_metrics_count_what_was_done(client, address):
+    def count():
+        connection = http.client.HTTPConnection(*address)
+        connection.request("GET", "/metrics", headers={"authorization": f"Bearer {KEY}"})
+        lines = connection.getresponse().read().decode().splitlines()
+        found = [
+            line
+            for line in lines
+            if line.startswith('chiasm_requests_total{model="tiny",outcome="done",route="images"}')
+        ]
+        return float(found[0].split()[-1]) if found else 0
+
+    before = count()
+    client.images.generate(prompt="a dog")
+    assert count() == before + 1
+
+
+def test_a_client_that_leaves_frees_its_place(client, address):
+    for _ in range(3 * LIMITS.pending):  # more than there are places
+        stream = client.chat.completions.create(
+            model="tiny", messages=said("Hello."), max_tokens=200, stream=True, modalities=["text"]
+        )
+        next(iter(stream))
+        stream.close()
+        time.sleep(0.02)
+    client.chat.completions.create(model="tiny", messages=said("Hello."), max_tokens=2)
+
+
+def test_more_than_there_is_room_for_is_told_to_come_again(client):
+    def asked(_):
+        try:
+            client.chat.completions.create(
+                model="tiny", messages=said("Hello."), max_tokens=150, modalities=["text"], temperature=1
+            )
+        except openai.RateLimitError as error:
+            return error.response.headers["retry-after"]
+        return None
+
+    with ThreadPoolExecutor(32) as pool:
+        outcomes = list(pool.map(asked, range(32)))
+    assert outcomes.count(None) >= LIMITS.pending
+    assert "1" in outcomes
+
+
+def test_a_model_without_words_is_not_served(model):
+    part = deepcopy(model)
+    part.language = None
+    with pytest.raises(ChiasmError, match="no language model"):
+        create_app({"part": part})
