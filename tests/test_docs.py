@@ -2,14 +2,21 @@
 
 import re
 import shlex
+import socket
 import subprocess
 import sys
+import threading
+import time
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
+import uvicorn
 from PIL import Image
 
+import chiasm
 from chiasm.cli import main
+from chiasm.serving.app import create_app
 
 pytestmark = pytest.mark.usefixtures("nothing_left_behind")
 
@@ -24,7 +31,7 @@ SHORTER = {
 NOT_RUN = (
     *("make ", "git ", "pip ", "torchrun ", "tensorboard ", "python ", "cd "),
     *("chiasm import ", "chiasm export ", "chiasm verify ", "chiasm merge "),
-    "chiasm upgrade ",
+    *("chiasm upgrade ", "chiasm serve "),
     *("chiasm train smol", "chiasm train llava", "chiasm train fuyu", "chiasm train mine"),
     *("chiasm train gvt", "chiasm eval runs/gvt"),
 )
@@ -34,6 +41,22 @@ def blocks(page: Path, language: str) -> list[str]:
     return re.findall(
         rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
     )
+
+
+@contextmanager
+def served(folder):
+    """A server of one model, as `chiasm serve FOLDER` starts it, at a port of its own."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(
+        uvicorn.Config(create_app({Path(folder).name: chiasm.load(folder)}), log_config=None)
+    )
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    yield "{}:{}".format(*listening.getsockname())
+    server.should_exit = True
+    thread.join()
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +79,9 @@ def test_python_blocks_run_in_order(page, desk, monkeypatch):
     monkeypatch.chdir(desk)
     names: dict = {"__name__": "docs"}
     for block in blocks(page, "python"):
-        exec(compile(block, str(page), "exec"), names)
+        with served("runs/quickstart") if "127.0.0.1:8000" in block else nullcontext("") as address:
+            block = block.replace("127.0.0.1:8000", address)
+            exec(compile(block, str(page), "exec"), names)
 
 
 @pytest.mark.parametrize("page", TRIED, ids=lambda page: page.stem)

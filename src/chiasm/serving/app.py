@@ -8,11 +8,12 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
@@ -61,6 +62,7 @@ def create_app(
             raise ChiasmError(f"{name!r} has no language model: it answers nothing")
     server = Server(models, limits)
     app = FastAPI(title="Chiasm", lifespan=server.lifespan, redirect_slashes=False)
+    app.get("/", include_in_schema=False)(server.playground)
     app.get("/health")(server.health)
     app.get("/metrics")(server.metrics)
     app.get("/v1/models")(server.list_models)
@@ -92,6 +94,12 @@ class Server:
         yield
         for worker in self.workers.values():
             await run_in_threadpool(worker.stop)
+
+    async def playground(self) -> FileResponse:
+        """A page to talk with the models."""
+        return FileResponse(
+            Path(__file__).with_name("playground.html"), headers={"cache-control": "no-cache"}
+        )
 
     async def health(self) -> dict[str, str]:
         """Whether the server takes requests."""

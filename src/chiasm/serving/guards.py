@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 log = logging.getLogger("chiasm.serving")
-OPEN = ("/health",)  # without a key
+OPEN = ("/", "/health")  # without a key
 
 
 def error_body(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from chiasm.errors import ChiasmError
 from chiasm.model import Model
@@ -48,8 +50,14 @@ def serve(
         raise ChiasmError(f"{host}:{port} cannot be listened at; is something else there? (--port)") from None
     address = "http://{}:{}/v1".format(*socket.getsockname()[:2])
     whom = "clients with the key" if key else "whoever reaches this address (CHIASM_API_KEY sets a key)"
-    say(f"{', '.join(models)} at {address} for {whom}")
-    uvicorn.Server(config).run([socket])
+
+    class Announced(uvicorn.Server):
+        async def startup(self, sockets: Any = None) -> None:
+            await super().startup(sockets)
+            say(f"{', '.join(models)} at {address} for {whom}")
+
+    with suppress(KeyboardInterrupt):  # uvicorn has stopped by then
+        Announced(config).run([socket])
 
 
 def names(folders: Sequence[str]) -> dict[str, Path]:

@@ -1,0 +1,96 @@
+"""How many requests a second a served model answers with many clients, against one request at a time.
+
+    python benchmarks/serving.py runs/quickstart                 # 16 clients, 64 requests of each kind
+    python benchmarks/serving.py runs/quickstart --clients 4 --requests 16
+
+Both are the same server and the same requests, over HTTP, taken in turns: first one client that sends one request
+after the other, as a server without an engine would answer them, then all clients at once. Every answer with many
+clients is compared with the one that was given alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import socket
+import threading
+import time
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from statistics import median
+from typing import Any
+
+import uvicorn
+
+import chiasm
+from chiasm.serving.app import Limits, create_app
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("folder", help="a run or a checkpoint")
+    parser.add_argument("--clients", type=int, default=16)
+    parser.add_argument("--requests", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--tokens", type=int, default=32, help="of an answer")
+    options = parser.parse_args()
+    address = _served(options.folder, options.clients)
+    kinds: dict[str, list[tuple[str, dict[str, Any]]]] = {
+        "answers": [_question(i, options.tokens) for i in range(options.requests)],
+        "images": [_drawing(i) for i in range(options.requests)],
+    }
+    kinds["both"] = [pair[i % 2] for i, pair in enumerate(zip(*kinds.values(), strict=True))]
+    for kind, requests in kinds.items():
+        alone, together, differing = [], [], 0
+        for _ in range(options.rounds):
+            seconds, expected = _timed(address, requests, 1)
+            alone.append(seconds)
+            seconds, answers = _timed(address, requests, options.clients)
+            together.append(seconds)
+            differing += sum(map(lambda one, two: one != two, expected, answers))
+        ratio = median(one / many for one, many in zip(alone, together, strict=True))
+        rate = len(requests) / median(together)
+        print(
+            f"{kind:8} {rate:7.1f} requests/s with {options.clients} clients, {ratio:.2f} times one at a time; "
+            f"{differing} of {len(requests) * options.rounds} answers differ"
+        )
+
+
+def _served(folder: str, clients: int) -> str:
+    listening = socket.create_server(("127.0.0.1", 0))
+    app = create_app({"model": chiasm.load(folder)}, limits=Limits(pending=2 * clients))
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None))
+    threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True).start()
+    while not server.started:
+        time.sleep(0.01)
+    return "http://{}:{}".format(*listening.getsockname())
+
+
+def _question(number: int, tokens: int) -> tuple[str, dict[str, Any]]:
+    messages = [{"role": "user", "content": f"Describe the picture number {number}."}]
+    body = {"model": "model", "messages": messages, "max_tokens": tokens, "modalities": ["text"]}
+    return "/v1/chat/completions", body
+
+
+def _drawing(number: int) -> tuple[str, dict[str, Any]]:
+    return "/v1/images/generations", {"model": "model", "prompt": f"Draw: {number} dogs.", "seed": number}
+
+
+def _timed(address: str, requests: list[tuple[str, dict[str, Any]]], clients: int) -> tuple[float, list[Any]]:
+    began = time.perf_counter()
+    with ThreadPoolExecutor(clients) as pool:
+        answers = list(pool.map(lambda each: _ask(address, *each), requests))
+    return time.perf_counter() - began, answers
+
+
+def _ask(address: str, path: str, body: dict[str, Any]) -> Any:
+    request = urllib.request.Request(
+        address + path, json.dumps(body).encode(), {"content-type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=600) as reply:
+        answer = json.load(reply)
+    return answer["choices"] if "choices" in answer else answer["data"]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""The page in a real browser, as a user would use it."""
+
+import shutil
+import socket
+import threading
+import time
+
+import pytest
+import uvicorn
+from PIL import Image
+
+from chiasm.serving.app import create_app
+
+playwright = pytest.importorskip("playwright.sync_api")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium here")
+
+
+@pytest.fixture
+def page(tiny_model):
+    listening = socket.create_server(("127.0.0.1", 0))
+    app = create_app({"one": tiny_model[0], "two": tiny_model[0]})
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=1))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page()
+        faults = []
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.goto("http://{}:{}".format(*listening.getsockname()))
+        page.wait_for_selector("#model-one")
+        yield page
+        browser.close()
+    server.should_exit = True
+    thread.join()
+    assert faults == []
+
+
+def test_an_image_is_drawn_and_asked_about_side_by_side(page, tmp_path):
+    page.fill("#text", "a dog")
+    page.click("#draw")
+    page.wait_for_selector(".answer img[title^=seed]")
+    Image.new("RGB", (32, 32), "red").save(tmp_path / "red.png")
+    page.set_input_files("#files", tmp_path / "red.png")
+    page.wait_for_selector("#thumbs img")
+    page.check("#model-two")
+    page.click("summary")
+    page.fill("#max_tokens", "4")
+    page.fill("#text", "What is this?")
+    page.press("#text", "Enter")
+    page.wait_for_selector(".turn:nth-child(2) .answers .answer:nth-child(2)")
+    page.wait_for_function("!document.querySelector('#send').disabled")
+    assert page.locator(".turn:nth-child(2) .error").count() == 0
+    assert page.locator(".turn:nth-child(2) .asked img").count() == 1
+    with page.expect_download() as download:
+        page.click("#save")
+    assert "What is this?" in download.value.path().read_text(encoding="utf-8")
+
+
+def test_errors_are_shown_and_the_page_speaks_chinese(page):
+    page.click("summary")
+    page.fill("#temperature", "5")
+    page.fill("#text", "Hello.")
+    page.click("#send")
+    page.wait_for_selector(".error")
+    assert "temperature" in page.inner_text(".error")
+    page.select_option("#language", "zh")
+    assert page.inner_text("#send") == "发送"
