@@ -14,7 +14,7 @@ from chiasm.language.key_values import KeyValues
 
 
 @dataclass(frozen=True, eq=False)
-class Conditions:
+class WordConditions:
     """A few conditions a row, and which of them holds at each position (index None: the only one, everywhere).
 
     counts: how many words each is the mean of.
@@ -68,7 +68,7 @@ def conditions(
     words: Bool[Tensor, "b t"],
     documents: Int[Tensor, "b t"],
     cache: ConditionedCache | None,
-) -> Conditions:
+) -> WordConditions:
     """The conditions of these positions; the first of each row is that of the words before them (none: zeros)."""
     rows, _, width = embeddings.shape
     first = cache is None or cache.sums is None
@@ -79,7 +79,7 @@ def conditions(
     if cache is not None and first:
         cache.sums, cache.counts = sums, before
     if not bool(words.any()):
-        return Conditions(_means(sums, before)[:, None].to(embeddings.dtype), before[:, None], None)
+        return WordConditions(_means(sums, before)[:, None].to(embeddings.dtype), before[:, None], None)
     place = words.cumsum(1)
     most = int(place[:, -1].max())
     order = torch.argsort(~words, dim=1, stable=True)[:, :most]
@@ -98,7 +98,7 @@ def conditions(
         cache.steering = []
     mine = of.gather(1, (place - 1).clamp(min=0)) == documents  # a document may begin with a picture
     totals, counts = torch.cat([sums[:, None], totals], 1), torch.cat([before[:, None], counts], 1)
-    return Conditions(_means(totals, counts).to(embeddings.dtype), counts, torch.where(mine, place, 0))
+    return WordConditions(_means(totals, counts).to(embeddings.dtype), counts, torch.where(mine, place, 0))
 
 
 def _means(sums: Tensor, counts: Tensor) -> Any:

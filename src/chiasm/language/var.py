@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from chiasm.errors import DataError, RecipeError
 from chiasm.language import Language
-from chiasm.language.conditions import ConditionedCache, Conditions, conditions
+from chiasm.language.conditions import ConditionedCache, WordConditions, conditions
 from chiasm.language.text import DRAW, TextTokenizer
 from chiasm.parts.bounds import Depth, Epsilon, Heads, Tokens, Vocabulary, Width, WidthOrZero
 from chiasm.sequence import Kind
@@ -126,7 +126,7 @@ class VAR(Language, name="var"):
     def blocks(self) -> list[VARLayer]:
         return [layer for layer in self.layers if isinstance(layer, VARLayer)]
 
-    def _places(self, condition: Conditions, words: Bool[Tensor, "b t"]) -> Float[Tensor, "b t d"]:
+    def _places(self, condition: WordConditions, words: Bool[Tensor, "b t"]) -> Float[Tensor, "b t d"]:
         """What a word has besides its embedding; a picture's first scale is predicted where its prompt ends."""
         most, longest = len(self.start), int(condition.counts.max())
         if longest > most:
@@ -136,7 +136,9 @@ class VAR(Language, name="var"):
         place = self.start[(condition.at(condition.counts) - 1).clamp(min=0)] + self.level + self.cell
         return torch.where(words[..., None], place, 0)
 
-    def _steering(self, condition: Conditions, cache: ConditionedCache | None) -> list[tuple[Tensor, ...]]:
+    def _steering(
+        self, condition: WordConditions, cache: ConditionedCache | None
+    ) -> list[tuple[Tensor, ...]]:
         """Of the last norm, then of each block; for a picture being drawn it is made once."""
         if condition.index is None and cache is not None and cache.steering:
             return cache.steering
