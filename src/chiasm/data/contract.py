@@ -55,6 +55,7 @@ class Contract:
     shown: SpanLayout | None = None  # of pictures that are read by their codes; None: the encoder reads them
     says: bool = True  # words are predicted; else only read
     whole_pictures: bool = False  # tokens of a picture that is read see each other, else those before them
+    encodes_prompt: bool = False  # what stands before an answer is one block, which an encoder reads
     cross_attends: bool = False  # to images that are read; each has one position in the sequence
 
     def __post_init__(self) -> None:
@@ -73,6 +74,19 @@ class Contract:
         with _counting(where):
             grids = [connector.token_grid(encoder.grid(*view.size)) for view in views.split(size)]
             return views.arrange(size, grids)
+
+    def read_coordinates(self, size: Size, where: str) -> list[tuple[int, int, int]]:
+        """Of every visual token in the order in which they are read: how many stand before it, and its cell in its
+        view; a marker of the views has none.
+        """
+        views, encoder, connector = self._reading(where)
+        with _counting(where):
+            grids = [connector.token_grid(encoder.grid(*view.size)) for view in views.split(size)]
+            cells = [
+                (row, column) for rows, columns in grids for row in range(rows) for column in range(columns)
+            ]
+            order = views.arrange(size, grids)
+        return [(i, *(cells[index] if index >= 0 else (0, 0))) for i, index in enumerate(order)]
 
     def read_tokens(self, size: Size, where: str) -> int:
         """How many positions a picture of this size takes, markers included."""

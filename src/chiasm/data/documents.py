@@ -59,7 +59,10 @@ def document(
         )
     except DataError as error:
         raise DataError(f"{sample.name}: {error}", error.kind) from None
+    answer: int | None = None
     for run in runs:
+        if run.learn and answer is None:
+            answer, draws = len(made), run.picture is not None
         if run.picture is None:
             made.add_text(run.ids, learn=run.learn and contract.says)
         elif run.learn:
@@ -70,8 +73,12 @@ def document(
             length = contract.read_tokens(run.picture.size, sample.name)
             opens = [True] + [not contract.whole_pictures] * (length - 1)
             made.add_text(contract.tokenizer.before_read, learn=False)
-            made.add_picture(run.picture, Kind.READ, contract.tokenizer.end, opens, [True] * length)
+            cells = (
+                contract.read_coordinates(run.picture.size, sample.name) if contract.encodes_prompt else ()
+            )
+            made.add_picture(run.picture, Kind.READ, contract.tokenizer.end, opens, [True] * length, cells)
             made.add_text(contract.tokenizer.behind_read, learn=False)
+    _join_prompt(contract, made, len(made) if answer is None else answer, image=draws)
     return made.check(contract.context)
 
 
@@ -88,6 +95,16 @@ def without_prompt(contract: Contract, prompt: Document) -> Document:
     made = _empty(contract, prompt.name, prompt.ids[:end])
     made.add_text(prompt.ids[end:], learn=False)
     return made.check(contract.context)
+
+
+def _join_prompt(contract: Contract, made: Document, answer: int, *, image: bool) -> None:
+    """Make one block of what an encoder reads: all before the position that predicts an answer.
+
+    answer: where the first one begins, or will. image: it begins with an image.
+    """
+    if contract.encodes_prompt:
+        alone = image and not contract.tokenizer.before_picture and contract.span is not None
+        made.join(answer + (min(contract.span.rows) if alone and contract.span is not None else -1))
 
 
 def writes_picture(sample: Sample) -> bool:
@@ -116,6 +133,7 @@ def _empty(contract: Contract, name: str, prompt: Sequence[int]) -> Document:
         seen = 1 if contract.tokenizer.hides else len(ids)
         made.add_text(ids[:seen], learn=False)
         made.add_text(ids[seen:], learn=False, exposed=False)
+    _join_prompt(contract, made, len(made), image=True)
     return made
 
 

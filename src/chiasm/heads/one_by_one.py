@@ -29,7 +29,7 @@ class OneByOne(Order):
     """Next-token prediction, for orders that differ in which values are learnt, drawn, and enough.
 
     Every value opens an attention block of its own, so values are seen causally, as words are. The marker that
-    begins an image predicts the first.
+    begins an image predicts the first, unless an order has something of its own for that.
     """
 
     def __init__(self, context: HeadContext, alphabet: Alphabet, cells: bool, unconditional: float):
@@ -55,6 +55,10 @@ class OneByOne(Order):
         """The target of images whose values are all drawn."""
         return values
 
+    def standing(self, values: Shaped[Tensor, "n m"]) -> Shaped[Tensor, "n k"]:
+        """What stands at the first positions of images of which these values are drawn."""
+        return values
+
     def layout(self) -> SpanLayout:
         count = self.space.length
         return SpanLayout(
@@ -67,7 +71,7 @@ class OneByOne(Order):
     def prepare(self, target: Shaped[Tensor, "n gh gw"]) -> Span:
         check_target(target, self.space)
         flat = target.flatten(1, 2)
-        return Span(self._embed(flat, 0), flat)
+        return Span(self._embed(self.standing(flat), 0), flat)
 
     def write(
         self,
@@ -82,10 +86,11 @@ class OneByOne(Order):
         )
         known, hidden = 0, start
         while not self.is_whole(values):
-            if values.shape[1] > known:
-                unread = self._embed(values[:, known:], known)
+            standing = self.standing(values)
+            if standing.shape[1] > known:
+                unread = self._embed(standing[:, known:], known)
                 hidden = (yield Ask(doubled(unread, sampling.guidance)))[:, -1]
-                known = values.shape[1]
+                known = standing.shape[1]
             drawn = self.draw(hidden, values, sampling, generators)
             values = torch.cat([values, drawn[:, None]], 1)
             if progress is not None:

@@ -133,6 +133,20 @@ class TableRows(Transform):
 
 
 @dataclass(frozen=True)
+class FirstRows(Transform):
+    """The first rows of our table are these of theirs, which are its first rows too; all others stay."""
+
+    order: Sequence[int]
+
+    def to_ours(self, theirs: list[Tensor]) -> list[Tensor]:
+        return [torch.cat([theirs[0][list(self.order)], theirs[0][len(self.order) :]])]
+
+    def to_theirs(self, ours: list[Tensor]) -> list[Tensor]:
+        back = [list(self.order).index(row) for row in range(len(self.order))]
+        return [torch.cat([ours[0][back], ours[0][len(back) :]])]
+
+
+@dataclass(frozen=True)
 class Chain(Transform):
     """One transform after another, in the order from theirs to ours."""
 

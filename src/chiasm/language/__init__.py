@@ -24,10 +24,12 @@ class Language(Part, nn.Module, slot="language"):
     context: the most positions a document may have.
     tokenizer: text to ids and back.
     whole_pictures: the tokens of a picture that is read see each other, else only those before them.
+    encodes_prompt: what stands before an answer is one block, in which all see each other; an encoder reads it.
     says: it predicts words; else it only reads them, and texts have no loss.
     """
 
     whole_pictures: ClassVar[bool] = False
+    encodes_prompt: ClassVar[bool] = False
     says: ClassVar[bool] = True
     width: int
     context: int

@@ -43,7 +43,7 @@ class GridRotation(nn.Module):
 
 def turned(x: Float[Tensor, "b t h e"], turns: Turns) -> Float[Tensor, "b t h e"]:
     """Queries or keys after their rotation, in at least single precision."""
-    pairs = torch.view_as_complex(x.float().view(*x.shape[:-1], -1, 2))
+    pairs = torch.view_as_complex(x.float().view(*x.shape[:-1], x.shape[-1] // 2, 2))
     return torch.view_as_real(pairs * turns[:, :, None]).flatten(-2)
 
 

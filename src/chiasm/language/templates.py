@@ -26,4 +26,24 @@ CAPTION = (
     "{{ eos_token }}{% else %}{{ message['content'] }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}{{ bos_token }}{% endif %}"
 )
-NAMED = {"caption": CAPTION, "plain": PLAIN, "question": QUESTION, "vicuna": VICUNA}
+# Unified-IO 2's, for an encoder that reads the prompt: which modality is asked for stands before it. Where there is
+# no prompt, the original asks for an image in these words.
+_ENCODED = (
+    "{{% for message in messages %}}{{% if message['role'] == 'user' %}}{user}"
+    "{{% elif message['role'] == 'assistant' %}}{{{{ message['content'] }}}}{{{{ eos_token }}}}"
+    "{{% else %}}{{{{ message['content'] }}}}{{% endif %}}{{% endfor %}}"
+)
+UNIFIED_IO = {
+    "default": _ENCODED.format(user="[Text] [S]{{ message['content'] }}{{ eos_token }}{{ bos_token }}"),
+    "draw": _ENCODED.format(
+        user="[Image] [S]{{ message['content'] or 'An image of a random picture.' }}{{ eos_token }}"
+    ),
+}
+NAMED: dict[str, str | dict[str, str]] = {
+    "caption": CAPTION,
+    "plain": PLAIN,
+    "question": QUESTION,
+    "unified_io": UNIFIED_IO,
+    "vicuna": VICUNA,
+}
+ADDED = {"plain": (ANSWER,), "unified_io": ("[Text] [S]", "[Image] [S]")}  # tokens that a template needs

@@ -18,7 +18,7 @@ from chiasm.data.sample import Message
 from chiasm.errors import CheckpointError
 from chiasm.language.conversations import BARE_TEMPLATE, Conversations, TextRun, Tokens
 from chiasm.language.special import TOKEN
-from chiasm.language.templates import ANSWER, NAMED, PLAIN
+from chiasm.language.templates import ADDED, ANSWER, NAMED, PLAIN
 from chiasm.language.tokenizer_folder import load_tokenizer, save_tokenizer, stop_ids
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -105,12 +105,13 @@ class TextTokenizer:
     def use_template(self, template: str) -> None:
         """Take a chat template in place of the tokenizer's own: a name of `NAMED`, or a Jinja file.
 
-        plain: what the user says, <|answer|>, the answer, and the end; the token is added where it is not there.
+        plain: what the user says, <|answer|>, the answer, and the end. A token that a template needs is added where
+        it is not there.
         Raises CheckpointError.
         """
         if template in NAMED:
-            if template == "plain":
-                self._special(ANSWER)
+            for token in ADDED.get(template, ()):
+                self._special(token)
             self.inner.chat_template = NAMED[template]
             return
         try:

@@ -137,6 +137,7 @@ class Model(nn.Module):
             shown=self.image_head.read_layout() if self._shows and self.image_head is not None else None,
             says=self.language.says,
             whole_pictures=self.language.whole_pictures,
+            encodes_prompt=self.language.encodes_prompt,
             cross_attends=self.routing.cross_attends,
         )
 

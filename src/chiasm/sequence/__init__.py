@@ -93,6 +93,11 @@ class Document:
         for first, shown in zip(opens, exposed, strict=True):
             self._add(placeholder, kind, first, shown)
 
+    def join(self, end: int) -> None:
+        """Make one block of the positions before `end`, in which all see each other."""
+        for place in range(1, end):
+            self.opens[place] = False
+
     def behind(self, start: int) -> Document:
         """What stands from a position on, as a document of its own; no picture may stand across it."""
         columns = {column: getattr(self, column)[start:] for column in COLUMNS}

@@ -112,10 +112,15 @@ class Layout:
 
     def counted(self, marked: Bool[Tensor, "b t"]) -> Int[Tensor, "b t"]:
         """How many marked positions of the same document stand before each, which padding may divide."""
-        documents, before = self.documents, marked.cumsum(1) - marked.long()
-        begins = torch.ones_like(marked)
-        begins[:, 1:] = documents[:, 1:] > documents.cummax(1).values[:, :-1]
-        return before - torch.where(begins, before, 0).cummax(1).values
+        before = marked.cumsum(1) - marked.long()
+        return before - torch.where(self._begins, before, 0).cummax(1).values
+
+    @property
+    def _begins(self) -> Bool[Tensor, "b t"]:
+        """Where a document begins, or the padding in front of the first."""
+        begins = torch.ones_like(self.documents, dtype=torch.bool)
+        begins[:, 1:] = self.documents[:, 1:] > self.documents.cummax(1).values[:, :-1]
+        return begins
 
     @property
     def padded(self) -> int:
@@ -135,6 +140,12 @@ class Layout:
     @cached_property
     def blocks(self) -> Int[Tensor, "b t"]:
         return self.opens.long().cumsum(1)
+
+    @cached_property
+    def first_block(self) -> Bool[Tensor, "b t"]:
+        """The positions of each document's first block: what an encoder reads, where there is one."""
+        first = torch.where(self._begins, self.blocks, 0).cummax(1).values
+        return (self.documents >= 0) & (self.blocks == first)
 
     @cached_property
     def allowed(self) -> Bool[Tensor, "b q t"]:

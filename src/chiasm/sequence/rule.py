@@ -13,8 +13,10 @@ and (`exposed[key]` or `block[key] == block[query]`). So, within one document,
 from __future__ import annotations
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+HIDDEN = -1e10  # far below any score, and a number still: no softmax is empty
 
 
 def allowed(
@@ -39,3 +41,8 @@ def with_themselves(allowed: Bool[Tensor, "b q t"]) -> Bool[Tensor, "b 1 q t"]:
     first = allowed.shape[2] - allowed.shape[1]
     itself = torch.eye(allowed.shape[2], dtype=torch.bool, device=allowed.device)[first:]
     return (allowed | itself)[:, None]
+
+
+def hiding(unseen: Bool[Tensor, "*s"], dtype: torch.dtype) -> Float[Tensor, "*s"]:
+    """What is added to the scores of attention to hide keys; a query that sees none sees all of them alike."""
+    return unseen.to(dtype) * max(HIDDEN, torch.finfo(dtype).min)
