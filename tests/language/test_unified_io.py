@@ -9,7 +9,7 @@ from chiasm.data.documents import document, draw_prompt, prompt_of, without_prom
 from chiasm.data.sample import Message, Sample
 from chiasm.errors import ChiasmError, RecipeError
 from chiasm.inference.session import Session
-from chiasm.language.encoder_decoder_memory import Selected
+from chiasm.language.encoder_decoder_memory import Gathered
 from chiasm.language.unified_io import UnifiedIO
 from chiasm.model import Model
 from chiasm.recipe import load_recipe
@@ -144,7 +144,7 @@ def test_a_prompt_of_an_image_is_encoded_up_to_what_predicts_the_first_code(mark
 
 def test_places_go_back_where_they_came_from():
     chosen = torch.tensor([[True, False, True, True], [False, True, False, False]])
-    selected = Selected.of(Layout.causal(2, 4), chosen)
+    selected = Gathered.of(Layout.causal(2, 4), chosen)
     values = torch.arange(8.0).view(2, 4, 1)
     assert selected.take(values)[0, :, 0].tolist() == [0, 2, 3]
     assert selected.layout.documents.tolist() == [[0, 0, 0], [0, -1, -1]]

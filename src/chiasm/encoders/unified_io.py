@@ -58,7 +58,7 @@ class UnifiedIOVision(Encoder, name="unified_io"):
         self.class_embedding = nn.Parameter(torch.randn(width) * width**-0.5)
         self.positions = nn.Parameter(torch.randn(1 + table**2, width) * width**-0.5)
         self.first_norm = nn.LayerNorm(width)
-        self.blocks = nn.ModuleList(Block(width, heads, hidden) for _ in range(depth))
+        self.blocks = nn.ModuleList(UnifiedIOBlock(width, heads, hidden) for _ in range(depth))
         self.register_buffer("mean", torch.tensor(OPENAI[0]).view(3, 1, 1))
         self.register_buffer("deviation", torch.tensor(OPENAI[1]).view(3, 1, 1))
 
@@ -122,7 +122,7 @@ class UnifiedIOVision(Encoder, name="unified_io"):
         return {"patch_size": 8, "width": 16, "depth": 3, "heads": 2, "hidden": 24, "table": 3}
 
 
-class Block(nn.Module):
+class UnifiedIOBlock(nn.Module):
     """Attention and MLP, each behind a LayerNorm and beside a skip connection."""
 
     def __init__(self, width: int, heads: int, hidden: int):

@@ -1,6 +1,6 @@
 """The layers of an encoder-decoder language model: T5's, with normalised queries and keys and rotary positions.
 
-Which positions an encoder reads and which a decoder writes, and how they attend, is a `Memory` (see
+Which positions an encoder reads and which a decoder writes, and how they attend, is a `DecoderMemory` (see
 `chiasm.language.encoder_decoder_memory`); the layers hold the weights.
 """
 
@@ -20,7 +20,7 @@ from chiasm.sequence.attention import attend
 from chiasm.sequence.layout import Layout
 
 
-class Memory(Protocol):
+class DecoderMemory(Protocol):
     """What the positions of a decoder attend to: in each layer first `extend`, then the two kinds of attention."""
 
     def extend(
@@ -28,7 +28,7 @@ class Memory(Protocol):
         layer: int,
         key: Float[Tensor, "b h u e"],
         value: Float[Tensor, "b h u e"],
-        crosses: Attention | None,
+        crosses: TurnedAttention | None,
     ) -> None:
         """Note the keys and values of a layer's own attention.
 
@@ -36,7 +36,7 @@ class Memory(Protocol):
         """
 
     def attend_written(
-        self, attention: Attention, query: Float[Tensor, "b h u e"]
+        self, attention: TurnedAttention, query: Float[Tensor, "b h u e"]
     ) -> Float[Tensor, "b u h e"]:
         """To what the decoder has read of the same document, these positions included."""
 
@@ -44,7 +44,7 @@ class Memory(Protocol):
         """To what the encoder has made of the same document."""
 
 
-class Attention(nn.Module):
+class TurnedAttention(nn.Module):
     """Projections of attention without biases; queries and keys of each head are normalised before they turn."""
 
     def __init__(self, width: int, heads: int, normalised: bool, epsilon: float):
@@ -77,7 +77,7 @@ class Attention(nn.Module):
         return turned(x, rotary).to(x.dtype).transpose(1, 2)
 
 
-class FeedForward(nn.Module):
+class GatedNetwork(nn.Module):
     """Linear layers without biases.
 
     gated: what the activation lets through is multiplied by a second projection.
@@ -96,7 +96,7 @@ class FeedForward(nn.Module):
 
 
 class EncoderLayer(nn.Module):
-    """Attention and feed-forward network, each behind a norm."""
+    """TurnedAttention and feed-forward network, each behind a norm."""
 
     def __init__(
         self,
@@ -110,9 +110,9 @@ class EncoderLayer(nn.Module):
     ):
         super().__init__()
         self.attention_norm = nn.RMSNorm(width, epsilon)
-        self.attention = Attention(width, heads, normalised, epsilon)
+        self.attention = TurnedAttention(width, heads, normalised, epsilon)
         self.network_norm = nn.RMSNorm(width, epsilon)
-        self.network = FeedForward(width, hidden, activation, gated)
+        self.network = GatedNetwork(width, hidden, activation, gated)
 
     def forward(self, x: Float[Tensor, "b s d"], rotary: Turns, layout: Layout) -> Float[Tensor, "b s d"]:
         normed, own = self.attention_norm(x), self.attention
@@ -123,7 +123,7 @@ class EncoderLayer(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """Attention to what is written, to what was encoded, and a feed-forward network, each behind a norm.
+    """TurnedAttention to what is written, to what was encoded, and a feed-forward network, each behind a norm.
 
     crosses: it attends to what was encoded.
     """
@@ -141,14 +141,14 @@ class DecoderLayer(nn.Module):
     ):
         super().__init__()
         self.attention_norm = nn.RMSNorm(width, epsilon)
-        self.attention = Attention(width, heads, normalised, epsilon)
+        self.attention = TurnedAttention(width, heads, normalised, epsilon)
         self.cross_norm = nn.RMSNorm(width, epsilon) if crosses else None
-        self.cross_attention = Attention(width, heads, normalised, epsilon) if crosses else None
+        self.cross_attention = TurnedAttention(width, heads, normalised, epsilon) if crosses else None
         self.network_norm = nn.RMSNorm(width, epsilon)
-        self.network = FeedForward(width, hidden, activation, gated)
+        self.network = GatedNetwork(width, hidden, activation, gated)
 
     def forward(
-        self, x: Float[Tensor, "b u d"], rotary: Turns, memory: Memory, index: int
+        self, x: Float[Tensor, "b u d"], rotary: Turns, memory: DecoderMemory, index: int
     ) -> Float[Tensor, "b u d"]:
         """index: which layer this is."""
         normed, own = self.attention_norm(x), self.attention

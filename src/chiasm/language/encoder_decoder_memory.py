@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from chiasm.language.encoder_decoder import Attention
+from chiasm.language.encoder_decoder import TurnedAttention
 from chiasm.language.key_values import KeyValues
 from chiasm.language.llama_block import Turns
 from chiasm.sequence.attention import attend
@@ -18,7 +18,7 @@ from chiasm.sequence.rule import hiding, with_themselves
 
 
 @dataclass(frozen=True, eq=False)
-class Selected:
+class Gathered:
     """Some positions of every row, moved together; those behind them are padding.
 
     places: where each stood. real: False at padding. length: of a row before.
@@ -30,7 +30,7 @@ class Selected:
     length: int
 
     @staticmethod
-    def of(layout: Layout, chosen: Bool[Tensor, "b t"]) -> Selected:
+    def of(layout: Layout, chosen: Bool[Tensor, "b t"]) -> Gathered:
         most = int(chosen.sum(1).max())
         places = torch.argsort(~chosen, dim=1, stable=True)[:, :most]
         real = chosen.gather(1, places)
@@ -39,7 +39,7 @@ class Selected:
         for name in ("documents", "opens", "exposed"):
             columns[name] = torch.where(real, columns[name], torch.full_like(columns[name], PADDINGS[name]))
         inner = replace(layout, **columns, cross_attended=None, queries=None, clear=False)
-        return Selected(places, real, inner, chosen.shape[1])
+        return Gathered(places, real, inner, chosen.shape[1])
 
     def take(self, x: Tensor) -> Tensor:
         """Of `b t ...`, what stands at the positions: `b s ...`."""
@@ -61,8 +61,8 @@ class WholeDocuments:
 
     def __init__(
         self,
-        source: Selected,
-        target: Selected,
+        source: Gathered,
+        target: Gathered,
         encoded: Float[Tensor, "b s d"],
         rotary: Turns,
         cache: KeyValues | None,
@@ -79,7 +79,7 @@ class WholeDocuments:
         layer: int,
         key: Float[Tensor, "b h u e"],
         value: Float[Tensor, "b h u e"],
-        crosses: Attention | None,
+        crosses: TurnedAttention | None,
     ) -> None:
         self.written, self.crossed = (key, value), None
         if crosses is not None:
@@ -88,7 +88,7 @@ class WholeDocuments:
             self.cache.extended(layer, *(self._columns(i) for i in range(2)))
 
     def attend_written(
-        self, attention: Attention, query: Float[Tensor, "b h u e"]
+        self, attention: TurnedAttention, query: Float[Tensor, "b h u e"]
     ) -> Float[Tensor, "b u h e"]:
         answer, _ = attend(attention, query, *self.written, None, layout=self.target.layout)
         return answer
@@ -122,12 +122,12 @@ class BehindCache:
         layer: int,
         key: Float[Tensor, "b h u e"],
         value: Float[Tensor, "b h u e"],
-        crosses: Attention | None,
+        crosses: TurnedAttention | None,
     ) -> None:
         self.keys, self.values = self.cache.extended(layer, key, value)
 
     def attend_written(
-        self, attention: Attention, query: Float[Tensor, "b h u e"]
+        self, attention: TurnedAttention, query: Float[Tensor, "b h u e"]
     ) -> Float[Tensor, "b u h e"]:
         return self._attend(query, self.written_mask)
 

@@ -14,7 +14,7 @@ from torch.nn import functional
 from chiasm.errors import ChiasmError, RecipeError
 from chiasm.language import Language
 from chiasm.language.encoder_decoder import DecoderLayer, EncoderLayer, rotations
-from chiasm.language.encoder_decoder_memory import BehindCache, Selected, WholeDocuments
+from chiasm.language.encoder_decoder_memory import BehindCache, Gathered, WholeDocuments
 from chiasm.language.key_values import KeyValues
 from chiasm.language.llama_block import Turns
 from chiasm.language.text import DRAW, Empty, TextTokenizer
@@ -135,7 +135,7 @@ class UnifiedIO(Language, name="unified_io"):
                     "language 'unified_io' encodes a prompt as a whole: nothing can be added to one that was read"
                 )
             return self._decoded(x, rotary, layout, BehindCache(layout, cache))
-        source, target = (Selected.of(layout, each) for each in (layout.first_block, ~layout.first_block))
+        source, target = (Gathered.of(layout, each) for each in (layout.first_block, ~layout.first_block))
         encoded = self.encoded(source.take(x), source.take(rotary), source.layout)
         memory = WholeDocuments(source, target, encoded, source.take(rotary), cache)
         decoded = self._decoded(target.take(x), target.take(rotary), target.layout, memory)

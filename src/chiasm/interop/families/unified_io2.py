@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from chiasm.errors import CheckpointError
 from chiasm.interop.config import Config, plain, reader
 from chiasm.interop.family import Family, Folder, find_family
-from chiasm.interop.mapping import FirstRows, NameMap, Own, Rule, Unused
+from chiasm.interop.mapping import FirstRows, NameMap, OwnTensors, Rule, Unused
 from chiasm.language.templates import UNIFIED_IO
 
 # The original renumbers Llama's first words: <s> is 0, </s> is 1, <unk> is 2. Which of its rows each of Llama's is.
@@ -117,7 +117,7 @@ class UnifiedIO2(Family, name="unified-io-2"):
             *(
                 Rule(f"{theirs}.modality_embedding", f"language.{ours}")
                 if present[ours]
-                else Own(f"language.{ours}")
+                else OwnTensors(f"language.{ours}")
                 for ours, theirs in marks.items()
             ),
             *_layer_rules(config["t5_config"]),
@@ -283,14 +283,14 @@ def _layer_rules(t5: Config) -> list[Rule]:
     return rules
 
 
-def _vit_rules() -> list[Rule | Own]:
+def _vit_rules() -> list[Rule | OwnTensors]:
     theirs, ours = VIT + "transformer.resblocks.{n}.", "encoder.blocks.{n}."
     pairs = {"attn.out_proj": "out", "ln_1": "attention_norm", "ln_2": "mlp_norm"}
     pairs |= {"mlp.fc1": "mlp.0", "mlp.fc2": "mlp.2"}
     return [
         Rule("input_embedders.image.projection.weight", "connector.layers.0.weight"),
-        Own("encoder.mean"),
-        Own("encoder.deviation"),
+        OwnTensors("encoder.mean"),
+        OwnTensors("encoder.deviation"),
         Rule(VIT + "embedding.weight", "encoder.patchify.weight"),
         Rule(VIT + "class_embedding", "encoder.class_embedding"),
         Rule(VIT + "positional_embedding", "encoder.positions"),

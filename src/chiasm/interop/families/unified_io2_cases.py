@@ -55,7 +55,7 @@ class CaseLayout(Layout):
 
 
 @dataclass(frozen=True, eq=False)
-class Piece:
+class CasePiece:
     """Positions of one kind in all rows: what stands there before it is marked, and which are no padding."""
 
     embeddings: Float[Tensor, "b s d"]
@@ -78,7 +78,7 @@ class Piece:
         }
 
 
-def laid(documents: list[list[Piece]]) -> tuple[Float[Tensor, "b t d"], dict[str, Any]]:
+def laid(documents: list[list[CasePiece]]) -> tuple[Float[Tensor, "b t d"], dict[str, Any]]:
     """Embeddings and columns of a layout: in each row these documents, one behind another."""
     columns: list[dict[str, Tensor]] = []
     for number, document in enumerate(documents):
@@ -91,7 +91,7 @@ def laid(documents: list[list[Piece]]) -> tuple[Float[Tensor, "b t d"], dict[str
     return embeddings, {name: torch.cat([each[name] for each in columns], 1) for name in columns[0]}
 
 
-class Replay:
+class ReplayedCase:
     """A case's model, and its inputs as pieces."""
 
     def __init__(self, case: Case):
@@ -104,14 +104,14 @@ class Replay:
         ids[list(FIRST_WORDS)] = torch.arange(len(FIRST_WORDS))
         self.ids = ids  # ours, by theirs
 
-    def words(self, ids: Int[Tensor, "b s"], real: Tensor, *, prompt: bool) -> Piece:
-        return Piece(self.language.embed(self.ids[ids.long()]), real.bool(), Kind.TEXT, prompt)
+    def words(self, ids: Int[Tensor, "b s"], real: Tensor, *, prompt: bool) -> CasePiece:
+        return CasePiece(self.language.embed(self.ids[ids.long()]), real.bool(), Kind.TEXT, prompt)
 
     def word_logits(self, hidden: Float[Tensor, "*s d"]) -> Float[Tensor, "*s v"]:
         return self.language.logits(hidden)[..., self.ids]
 
     @cached_property
-    def prompt(self) -> list[Piece]:
+    def prompt(self) -> list[CasePiece]:
         inputs = self.inputs
         pieces = [self.words(inputs["inputs/text/tokens"], inputs["inputs/text/mask"], prompt=True)]
         if "inputs/image/input" in inputs:
@@ -120,10 +120,10 @@ class Replay:
             real = inputs["inputs/image/mask"].bool()
             features = encoder.features(inputs["inputs/image/input"], places, grid, real)
             cells = torch.stack([places, places // grid[1], places % grid[1]], -1)
-            pieces.append(Piece(self.model.connector(features[:, None]), real, Kind.READ, True, cells))
+            pieces.append(CasePiece(self.model.connector(features[:, None]), real, Kind.READ, True, cells))
         return pieces
 
-    def answer_words(self) -> Piece:
+    def answer_words(self) -> CasePiece:
         inputs = self.inputs
         ids, places = inputs["targets/text/inputs"], inputs["targets/text/pos_ids"]
         segments = inputs.get("targets/text/segment_ids", torch.ones_like(ids))
@@ -133,11 +133,11 @@ class Replay:
             raise CheckpointError("targets/text/segment_ids name several answers, of which one is known")
         return self.words(ids, inputs["targets/text/mask"], prompt=False)
 
-    def answer_image(self, codes: Int[Tensor, "b gh gw"]) -> Piece:
+    def answer_image(self, codes: Int[Tensor, "b gh gw"]) -> CasePiece:
         head, real = self.model.image_head, self.inputs["targets/image/mask"].bool()
         count = real.shape[1]  # without the last code, behind which nothing is predicted
         cells = torch.tensor(head.layout().coordinates)[:count].expand(len(real), -1, -1)
-        return Piece(head.prepare(codes).embeddings[:, :count], real, Kind.WRITTEN, False, cells)
+        return CasePiece(head.prepare(codes).embeddings[:, :count], real, Kind.WRITTEN, False, cells)
 
     def cosines_and_sines(self) -> Float[Tensor, "b s e"]:
         """Cosines and sines of the encoder's positions, padding counted."""
@@ -208,7 +208,7 @@ def _mean(logits: Float[Tensor, "b s v"], targets: Int[Tensor, "b s"], learnt: T
 @torch.no_grad()
 def replay(case: Case) -> dict[str, Tensor]:
     """Reads a prompt, and learns answers in words and as an image, each a document of its own."""
-    replayed, inputs = Replay(case), case.inputs
+    replayed, inputs = ReplayedCase(case), case.inputs
     targets = plain(case.config["targets"])
     documents = {}
     if "text" in targets:
@@ -264,7 +264,7 @@ def _options(case: Case) -> list[list[int]]:
 @torch.no_grad()
 def replay_drawing(case: Case) -> dict[str, Tensor]:
     """Draws the likeliest codes behind a prompt, guided away from a negative one."""
-    replayed, inputs = Replay(case), case.inputs
+    replayed, inputs = ReplayedCase(case), case.inputs
     model, head = replayed.model, replayed.model.image_head
     prompts, without = (
         [
