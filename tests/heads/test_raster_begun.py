@@ -62,7 +62,7 @@ def test_a_drawing_that_was_stopped_goes_on():
 
 def test_rows_that_are_no_codes_become_the_nearest():
     order = head(rows=9, stray=True)
-    assert order.codes_of(torch.tensor([[0, 4, 5, 6, 7, 8]])).tolist() == [[0, 4, 0, 0, 4, 4]]
+    assert order.target_of(torch.tensor([[0, 4, 5, 6, 7, 8]])).tolist() == [[0, 4, 0, 0, 4, 4]]
 
 
 def test_an_image_with_nothing_before_it_is_learnt_whole():

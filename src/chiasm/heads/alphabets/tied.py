@@ -39,7 +39,7 @@ class Tied(Categorical, name="tied"):
         stray: bool = False,
     ):
         super().__init__()
-        self.size, self.first = context.space.size, first
+        self.size, self.first = context.codes.size, first
         needed = max(symbols, self.size + first)
         if rows and rows < needed:
             raise RecipeError(

@@ -13,7 +13,7 @@ from chiasm.heads.spans import value_losses
 from chiasm.nn.generators import Generators
 from chiasm.nn.losses import Loss
 from chiasm.parts.bounds import Chance
-from chiasm.tokenizers.spaces import Codes
+from chiasm.tokenizers.spaces import Space
 
 ADDED = 2  # values behind the codes: the symbol, and a mask, of which the original has a row
 
@@ -32,10 +32,11 @@ class RasterBegun(OneByOne, name="raster_begun"):
 
     def __init__(self, context: HeadContext, *, alphabet: Alphabet, unconditional: Chance = 0.1):
         super().__init__(context, alphabet, False, unconditional)
+        self.codes = context.codes.size
 
     @classmethod
-    def symbols(cls, space: Codes) -> int:
-        return space.size + 1
+    def symbols(cls, space: Space) -> int:
+        return super().symbols(space) + 1
 
     def layout(self) -> SpanLayout:
         count, (rows, columns) = self.space.length, self.space.grid
@@ -47,7 +48,7 @@ class RasterBegun(OneByOne, name="raster_begun"):
         )
 
     def standing(self, values: Int[Tensor, "n m"]) -> Int[Tensor, "n k"]:
-        return functional.pad(values, (1, 0), value=self.space.size)
+        return functional.pad(values, (1, 0), value=self.codes)
 
     def losses(self, hidden: Float[Tensor, "n m d"], span: Span) -> dict[str, Loss]:
         """One term a code, also where nothing stands before an image."""
@@ -62,7 +63,7 @@ class RasterBegun(OneByOne, name="raster_begun"):
     ) -> Int[Tensor, " n"]:
         return self.alphabet.draw(hidden, sampling, generators).values
 
-    def codes_of(self, values: Int[Tensor, "n m"]) -> Int[Tensor, "n k"]:
+    def target_of(self, values: Int[Tensor, "n m"]) -> Int[Tensor, "n k"]:
         """The symbol and a mask count as the first code, rows behind the codes as the last: the original's."""
-        codes = values.clamp(max=self.space.size - 1)
-        return torch.where((values >= self.space.size) & (values < self.space.size + ADDED), 0, codes)
+        codes = values.clamp(max=self.codes - 1)
+        return torch.where((values >= self.codes) & (values < self.codes + ADDED), 0, codes)
