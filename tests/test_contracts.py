@@ -28,16 +28,15 @@ from chiasm.nn.losses import objective
 from chiasm.recipe import Stage, load_recipe
 from chiasm.recipe.slots import MODEL_SLOTS
 from chiasm.sequence import pack
-from chiasm.tokenizers.spaces import Vectors
 from chiasm.training.optimiser import build_optimiser
 from chiasm.training.step import DocumentsAim, TokenizerAim, TrainStep
 from tiny_recipe import TINY
 
 
 def fits(order, alphabet):
-    """Whether both write one space; what a decoder is conditioned on cannot be read before it is drawn."""
+    """Whether both write one space, and the order conditions of a decoder where the alphabet does."""
     order, alphabet = parts.lookup("order", order), parts.lookup("alphabet", alphabet)
-    if alphabet.conditions and order.symbols(Vectors((1, 1), 1)):
+    if alphabet.conditions and not order.conditions:
         return False
     return bool(set(order.spaces) & set(alphabet.spaces))
 

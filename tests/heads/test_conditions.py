@@ -125,7 +125,7 @@ def test_what_does_not_fit_is_a_sentence(raw):
     def raster(model):
         model["heads"]["image"] = {"type": "raster", "alphabet": {"type": "condition"}}
 
-    assert "use it with order 'queries'" in refusal(raster)
+    assert "use order 'queries'" in refusal(raster)
     assert "needs a grid" in refusal(lambda model: model["heads"]["image"].pop("grid"))
     assert "model lacks image_decoder" in refusal(lambda model: model.pop("image_decoder"))
     deep = {"type": "condition", "depth": 0}

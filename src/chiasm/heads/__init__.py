@@ -201,11 +201,13 @@ class Order(Part, nn.Module, slot="order"):
     spaces: which it writes.
     reads_codes: whether an image that is only looked at can stand in the sequence as its target, in models without
         an encoder.
+    conditions: whether it can write what an image decoder is conditioned on, which is never read.
     unconditional: share of training images that follow an empty prompt, for guidance (0 = never).
     """
 
     spaces: ClassVar[tuple[type[Space], ...]] = (Codes,)
     reads_codes: ClassVar[bool] = True
+    conditions: ClassVar[bool] = False
     space: Space
     alphabet: Alphabet
     unconditional: float

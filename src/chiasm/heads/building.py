@@ -21,6 +21,12 @@ def build_head(spec: Mapping[str, Any], context: HeadContext, where: str = "mode
                 f"{slot} {part.name!r} writes {_contents(part.spaces)}, but the image tokenizer makes "
                 f"{context.space.content}; {context.space.content} are written by {_fitting(slot, context.space)}"
             )
+    if alphabet.conditions and not order.conditions:
+        writers = [name for name in parts.names("order") if order_of({"type": name}).conditions]
+        raise RecipeError(
+            f"alphabet {alphabet.name!r} writes what the image decoder is conditioned on, which order "
+            f"{order.name!r} cannot; use order {' or '.join(map(repr, writers))}"
+        )
     return parts.build("order", options, context, where=where, inner=order.inner(options, context))
 
 

@@ -101,7 +101,7 @@ class FlowDecoder(nn.Module):
     ):
         super().__init__()
         both = width + skipped
-        self.norm = nn.RMSNorm(width, eps=epsilon)
+        self.norm = PreciseNorm(width, eps=epsilon)
         self.blocks = nn.ModuleList(FlowBlock(both, time_width, bias, epsilon) for _ in range(depth))
         ends = [both] + [skipped] * (doublings - 1) + [channels]
         self.doublings = nn.ModuleList(Doubling(a, b, bias, epsilon) for a, b in pairwise(ends))
@@ -122,7 +122,7 @@ class FlowBlock(nn.Module):
         super().__init__()
         hidden = EXPANSION * width
         self.depthwise = nn.Conv2d(width, width, 7, padding=3, groups=width, bias=bias)
-        self.norm = nn.RMSNorm(width, eps=epsilon)
+        self.norm = PreciseNorm(width, eps=epsilon)
         self.up, self.down = nn.Linear(width, hidden, bias=bias), nn.Linear(hidden, width, bias=bias)
         self.response = ResponseNorm(hidden)
         self.modulation = nn.Linear(time_width, 2 * width, bias=bias)
@@ -134,6 +134,13 @@ class FlowBlock(nn.Module):
         grid = grid + self.down(self.response(F.gelu(self.up(self.norm(mixed)))))
         scale, shift = self.modulation(F.silu(time))[:, None, None].chunk(2, -1)
         return grid * (1 + scale) + shift
+
+
+class PreciseNorm(nn.RMSNorm):
+    """A norm of the root mean square, in its weights' precision whatever it reads."""
+
+    def forward(self, x: Float[Tensor, "*s c"]) -> Float[Tensor, "*s c"]:
+        return super().forward(x.to(self.weight.dtype))
 
 
 class ResponseNorm(nn.Module):
@@ -154,7 +161,7 @@ class Doubling(nn.Module):
 
     def __init__(self, width: int, out_width: int, bias: bool, epsilon: float):
         super().__init__()
-        self.norm = nn.RMSNorm(width, eps=epsilon)
+        self.norm = PreciseNorm(width, eps=epsilon)
         self.output = nn.Linear(width, 4 * out_width, bias=bias)
 
     def forward(self, grid: Float[Tensor, "n gh gw c"]) -> Float[Tensor, "n h w c2"]:

@@ -9,7 +9,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from chiasm import parts
-from chiasm.errors import RecipeError
 from chiasm.heads import Alphabet, ConditionedDecoder, DrawnValues, HeadContext, Sampling
 from chiasm.heads.projection import projection
 from chiasm.nn.generators import Generators
@@ -36,11 +35,6 @@ class Conditions(Alphabet, name="condition"):
 
     def __init__(self, context: HeadContext, symbols: int, *, depth: Count = 1, bias: bool = False):
         super().__init__()
-        if symbols:
-            raise RecipeError(
-                "alphabet 'condition' has no values that could be read before they are drawn; use it with order "
-                "'queries', which reads none"
-            )
         assert context.decoder is not None
         self._decoder = (context.decoder,)  # in a tuple, for its weights are the image decoder's
         self.output = projection(context.width, context.vectors.width, depth, bias, f"alphabet {self.name!r}")

@@ -56,6 +56,7 @@ class Queries(Order, name="queries"):
 
     spaces: ClassVar = (Codes, Vectors)
     reads_codes: ClassVar[bool] = False
+    conditions: ClassVar[bool] = True
 
     def __init__(
         self,

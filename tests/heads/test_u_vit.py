@@ -1,0 +1,116 @@
+"""JanusFlow's order: what is learnt, how an image is drawn, and what is refused."""
+
+import pytest
+import torch
+
+from chiasm.errors import ChiasmError, RecipeError
+from chiasm.heads import HeadContext, Sampling, finish
+from chiasm.heads.building import build_head
+from chiasm.heads.u_vit import LAST
+from chiasm.nn.generators import Generators
+from chiasm.tokenizers.spaces import Vectors
+
+WIDTH = 16
+SPACE = Vectors((8, 8), 5)
+SPEC = {"type": "u_vit", "alphabet": {"type": "regression", "depth": 0}, "width": 8, "depth": 1, "steps": 4}
+
+
+def head(**options):
+    torch.manual_seed(0)
+    return build_head({**SPEC, **options}, HeadContext(WIDTH, SPACE, None)).eval()
+
+
+def as_read(ask):
+    """A language model that says what it reads."""
+    return ask.embeddings
+
+
+PLAIN = Sampling()
+
+
+def drawn(order, seeds, sampling=PLAIN, read=as_read):
+    rows = len(seeds) * (1 if sampling.guidance == 1 else 2)
+    with torch.no_grad():
+        return finish(order.write(torch.zeros(rows, WIDTH), sampling, Generators(seeds)), read)
+
+
+def test_an_image_is_its_time_and_a_position_for_each_square_of_latents():
+    layout = head().layout()
+    assert layout.length == 1 + 4 * 4
+    assert layout.rows == tuple(range(1, 17))
+    assert all(layout.opens)
+    assert layout.coordinates[0] == (0, 0, 0)
+    assert layout.coordinates[-1] == (16, 3, 3)
+    assert head(stride=4).layout().length == 1 + 2 * 2
+
+
+def test_the_target_is_the_way_from_noise_to_image_wherever_on_it_the_image_is():
+    order = head()
+    image, noise = torch.randn(2, 1, 8, 8, 5)
+    early, late = (order.between(image, noise, torch.tensor([time])) for time in (0.0, 1.0))
+    assert torch.equal(early.targets, image - noise)
+    assert torch.equal(late.targets, image - noise)
+    assert torch.equal(early.embeddings, order.embed(order.encoder(noise, torch.zeros(1))))
+    assert torch.equal(late.embeddings, order.embed(order.encoder(image, torch.tensor([LAST]))))
+
+
+def test_the_loss_of_the_true_velocity_is_zero():
+    order = head()
+    span = order.between(*torch.randn(2, 3, 8, 8, 5), torch.rand(3))
+    hidden = torch.randn(3, 16, WIDTH)
+    span = span._replace(targets=order.spoken(hidden, span.drawn))
+    assert order.losses(hidden, span)["image"].mean.item() == pytest.approx(0, abs=1e-9)
+
+
+def test_a_drawing_follows_the_velocity_from_its_noise_in_equal_steps(monkeypatch):
+    order, times = head(), []
+    constant = torch.full((1, 8, 8, 5), 3.0)
+    monkeypatch.setattr(order, "spoken", lambda hidden, noisy: constant)
+    encoder = order.encoder.forward
+    monkeypatch.setattr(
+        order.encoder, "forward", lambda latents, at: times.append(float(at[0])) or encoder(latents, at)
+    )
+    noise = Generators([7]).normal(8, 8, 5)
+    torch.testing.assert_close(drawn(order, [7]), noise + 3.0)
+    assert times == [0.0, 250.0, 500.0, 750.0]
+
+
+def test_an_image_depends_on_its_own_seed_alone():
+    order = head()
+    both, alone = drawn(order, [4, 9]), drawn(order, [9])
+    torch.testing.assert_close(both[1:], alone)
+    assert not torch.allclose(both[:1], alone)
+
+
+def test_guidance_leads_from_the_velocity_without_a_prompt_to_that_with_it():
+    order = head()
+
+    def read(ask):
+        prompted, bare = ask.embeddings.chunk(2)
+        return torch.cat([prompted + 1, bare])
+
+    plain = drawn(order, [3], read=lambda ask: ask.embeddings + 1)
+    torch.testing.assert_close(
+        drawn(order, [3], Sampling(guidance=2.0), lambda ask: ask.embeddings + 1), plain
+    )
+    assert not torch.allclose(drawn(order, [3], Sampling(guidance=2.0), read), plain)
+
+
+def test_without_warmth_every_drawing_begins_at_zero_and_needs_no_seed():
+    order, cold = head(), Sampling(temperature=0.0)
+    assert torch.equal(drawn(order, [1], cold), drawn(order, [2], cold))
+    with pytest.raises(ChiasmError, match="needs generators, one for each image"):
+        finish(order.write(torch.zeros(1, WIDTH), Sampling()), as_read)
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"stride": 3}, "has stride 3; it must be 2, 4, 8"),
+        ({"stride": 16}, "which must be 0.5 x 0.5"),
+        ({"kernel": 5, "padding": 0}, "make 2 x 2 positions of 8 x 8 latents, which must be 4 x 4"),
+    ],
+)
+def test_networks_that_do_not_fit_the_latents_are_refused(options, problem):
+    with pytest.raises(RecipeError, match=problem):
+        head(**options)
