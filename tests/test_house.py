@@ -12,7 +12,17 @@ ROOMS = (
     *("errors", "storage", "parts", "distribution", "nn", "recipe"),
     *("views", "sequence", "data", "encoders", "connectors", "language", "routing"),
     *("critics", "tokenizers", "heads", "decoders", "model", "objectives"),
-    *("inference", "conversation", "training", "evaluation", "serving", "interop", "terminal", "cli"),
+    *(
+        "inference",
+        "conversation",
+        "training",
+        "evaluation",
+        "studies",
+        "serving",
+        "interop",
+        "terminal",
+        "cli",
+    ),
 )
 LOOSE = {"__init__", "cli", "conversation", "errors"}  # the package's face, its command line, its errors
 # What knows of a room to its right, and why.

@@ -92,6 +92,13 @@ def options(
     """Build, train, compare and serve models that both see and draw."""
 
 
+StudyFolder = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Argument(help="of the study (default: runs/studies/NAME-PRESET)"),
+]
+Preset = Annotated[Optional[str], typer.Option(help="how large: smoke, desk, night ...")]  # noqa: UP045
+
+
 @app.command()
 def quickstart(
     folder: Annotated[Path, typer.Option("--out", help="the run's folder")] = Path("runs/quickstart"),
@@ -278,6 +285,24 @@ def complete(
         model = load_model(folder, device, dtype)
     for picture in model.complete(pictures, count=count, temperature=temperature, top_k=top_k, seed=seed):
         _say(str(save_picture(picture, out)))
+
+
+@app.command()
+def study(
+    source: Annotated[str, typer.Argument(help="a study's name or file; or `report`", metavar="STUDY")],
+    folder: StudyFolder = None,
+    preset: Preset = None,
+    jobs: Annotated[int, typer.Option(min=0, help="cells at a time; 0 = one a core")] = 0,
+) -> None:
+    """Measure the arms of a study, compare them, and write its report; `study report FOLDER`: that alone."""
+    with _starting():
+        from chiasm.terminal.study import report as write
+        from chiasm.terminal.study import study as run
+
+    if source == "report":
+        write(folder)
+    else:
+        run(source, folder, preset, jobs)
 
 
 @app.command()

@@ -21,27 +21,27 @@ ImageTopK = Annotated[
 ]
 
 
-class Fields(BaseModel):
+class RequestFields(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class StreamOptions(Fields):
+class StreamOptions(RequestFields):
     include_usage: bool = Field(False, description="a last event with the tokens of prompt and answer")
 
 
-class TextPart(Fields):
+class TextPart(RequestFields):
     type: Literal["text"]
     text: Text
 
 
-class ImageURL(Fields):
+class ImageURL(RequestFields):
     url: str = Field(description="data:image/...;base64,...")
     detail: Literal["auto"] = Field(
         "auto", description="how an image is cut is the model's, not the request's"
     )
 
 
-class ImagePart(Fields):
+class ImagePart(RequestFields):
     type: Literal["image_url"]
     image_url: ImageURL
     index: int | None = Field(None, description="its number among the images of an answer; has no effect")
@@ -50,7 +50,7 @@ class ImagePart(Fields):
 Part = Annotated[TextPart | ImagePart, Field(discriminator="type")]
 
 
-class ChatMessage(Fields):
+class ChatMessage(RequestFields):
     role: Literal["system", "developer", "user", "assistant"]
     content: Text | list[Part] | None = None
     images: list[ImagePart] | None = Field(
@@ -60,7 +60,7 @@ class ChatMessage(Fields):
     name: None = None
 
 
-class WordFields(Fields):
+class WordFields(RequestFields):
     """How words are chosen; what is left out is as the model's recipe has it."""
 
     temperature: float | None = Field(None, ge=0, le=2, description="of words; 0 = greedy")
@@ -102,7 +102,7 @@ class CompletionRequest(WordFields):
     echo: Literal[False] | None = None
 
 
-class ImagesRequest(Fields):
+class ImagesRequest(RequestFields):
     prompt: Annotated[Text, Field(min_length=1)]
     model: str | None = Field(None, description="left out, the one that draws")
     n: int | None = Field(1, ge=1, le=10)

@@ -1,0 +1,63 @@
+"""One cell of a study, in a process of its own: `python -m chiasm.studies.cells RECIPE FOLDER`.
+
+Trains and measures the recipe in the folder, and says on standard output what it cost in processor seconds.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from chiasm.evaluation.evaluate import evaluate
+from chiasm.studies.plan import Cell, Study, score_at
+from chiasm.training import train
+
+SECONDS = "processor.json"
+
+
+def run(recipe: str, folder: str) -> None:
+    """A cell that was stopped goes on where it was; its seconds are added up."""
+    began = time.process_time()
+    train(recipe, folder)
+    evaluate(folder, report=False)
+    spent = Path(folder) / SECONDS
+    before = json.loads(spent.read_text()) if spent.is_file() else 0.0
+    spent.write_text(json.dumps(before + time.process_time() - began))
+
+
+def record_of(cell: Cell, study: Study, folder: Path) -> dict[str, Any]:
+    """What is kept of a cell; raises RecipeError where the evaluation has no such endpoint."""
+    measured = json.loads((folder / "eval.json").read_text(encoding="utf-8"))
+    made = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    task, _, rest = study.endpoint.partition(".")
+    table = measured["tasks"].get(task, {})
+    cost = measured["cost"]
+    return {
+        "id": cell.id,
+        "arm": cell.arm,
+        "seed": cell.seed,
+        "score": score_at(measured["tasks"], study.endpoint),
+        "items": _items(folder, task) if rest == "score" else None,
+        "controls": {name: table[name] for name in ("blind", "shuffled", "commonest") if name in table},
+        "samples": sum(stage.steps * stage.rows * stage.accumulate for stage in cell.recipe.stages),
+        "parameters": cost["parameters"]["total"],
+        "trainable": cost["parameters"]["trainable"],
+        "image_tokens": cost["image_tokens"],
+        "flops": cost["flops"],
+        "tokens": cost["training"]["tokens"],
+        "seconds": json.loads((folder / SECONDS).read_text()),
+        "versions": made.get("versions"),
+    }
+
+
+def _items(folder: Path, task: str) -> list[float] | None:
+    """The score of each question, in the order in which they were asked."""
+    samples = json.loads((folder / "samples.json").read_text(encoding="utf-8")).get(task, {})
+    return [float(each["score"]) for each in samples.get("asked", ())] or None
+
+
+if __name__ == "__main__":
+    run(*sys.argv[1:])

@@ -1,0 +1,33 @@
+"""`chiasm study`: arms and seeds, measured and compared."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from chiasm.errors import ChiasmError
+from chiasm.terminal.console import say
+
+
+def study(source: str, folder: Path | None, preset: str | None, jobs: int) -> None:
+    """Run what has no record yet, and write the report."""
+    from chiasm.studies.plan import load_study
+    from chiasm.studies.runner import run_study
+
+    plan = load_study(source, preset)
+    place = folder or Path("runs") / "studies" / "-".join(filter(None, (plan.name, preset)))
+    run_study(plan, place, jobs=jobs, say=say)
+    report(place)
+
+
+def report(folder: Path | None) -> None:
+    """Write the report of a study's folder from its records."""
+    if folder is None:
+        raise ChiasmError("chiasm study report FOLDER: name the folder of a study")
+    try:
+        from chiasm.studies.report import write_report
+    except ImportError as error:
+        raise ChiasmError(f"a study's statistics need {error.name}: pip install 'chiasm[study]'") from None
+    paths = write_report(folder)
+    headline = paths[0].read_text(encoding="utf-8").split("\n\n")[1].strip("*\n ")
+    say(headline)
+    say(f"report: {paths[1]}")
