@@ -8,6 +8,7 @@ from chiasm.decoders import DecoderContext
 from chiasm.decoders.denoisers.unet import EXAMPLE_UNET
 from chiasm.errors import ChiasmError, RecipeError
 from chiasm.nn.generators import Generators
+from chiasm.nn.stepwise import after_step
 from chiasm.tokenizers.spaces import Codes, Vectors
 from chiasm.tokenizers.vae import EXAMPLE_VAE
 
@@ -206,3 +207,32 @@ def test_other_decoders_take_no_guidance_and_no_source():
         decoder.decode(torch.zeros(1, *tokenizer.grid, dtype=torch.long), guidance=2.0)
     with pytest.raises(RecipeError, match="is the image tokenizer's, but the model has none"):
         parts.build("image_decoder", {"type": "tokenizer"}, ALONE)
+
+
+def test_it_generates_with_the_average_of_the_weights_that_it_had():
+    decoder = built(average=0.5).train()
+    plain = built()
+    plain.load_state_dict(decoder.state_dict(), strict=False)
+    before = plain.decode(target(1), generators=Generators([0]))
+    torch.testing.assert_close(decoder.decode(target(1), generators=Generators([0])), before)
+    denoiser, weights = decoder.denoising.denoiser, []
+    for step in range(3):
+        with torch.no_grad():
+            for parameter in denoiser.parameters():
+                parameter.add_(0.1 * (step + 1))
+        weights.append([parameter.clone() for parameter in denoiser.parameters()])
+        after_step(torch.nn.ModuleList(decoder.learners().values()))
+    # The first step is taken whole, of the second the average keeps 2 / 11, of the third 3 / 12.
+    for parameter, one, two, three in zip(plain.denoising.denoiser.parameters(), *weights, strict=True):
+        average = one * 2 / 11 + two * 9 / 11
+        parameter.data = average * 3 / 12 + three * 9 / 12
+    expected = plain.decode(target(1), generators=Generators([0]))
+    ours = decoder.decode(target(1), generators=Generators([0]))
+    torch.testing.assert_close(ours, expected, atol=1e-3, rtol=1e-3)
+    assert not torch.allclose(expected, before, atol=1e-2)
+
+
+def test_a_frozen_network_is_not_averaged():
+    decoder = built(average=0.5).requires_grad_(False)
+    after_step(decoder)
+    assert decoder.denoising.average.steps == 0

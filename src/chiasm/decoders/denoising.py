@@ -12,6 +12,7 @@ from chiasm.decoders.denoisers import Denoiser
 from chiasm.decoders.guidance import Guidance
 from chiasm.decoders.schedulers import Scheduler
 from chiasm.errors import ChiasmError
+from chiasm.nn.averaged_weights import AveragedWeights
 from chiasm.nn.generators import Generators, TrainingNoise
 from chiasm.nn.losses import Loss
 from chiasm.tokenizers import ContinuousTokenizer
@@ -25,12 +26,19 @@ class Denoising(nn.Module):
     Args:
         autoencoder: its `encode` makes the latents; None = images themselves, in [-1, 1].
         size: height and width of the images in pixels.
+        average: decay of a moving average of the denoiser's weights, with which it generates; None = there is none.
     """
 
     def __init__(
-        self, denoiser: Denoiser, autoencoder: ContinuousTokenizer | None, scheduler: Scheduler, size: int
+        self,
+        denoiser: Denoiser,
+        autoencoder: ContinuousTokenizer | None,
+        scheduler: Scheduler,
+        size: int,
+        average: float | None = None,
     ):
         super().__init__()
+        self.average = AveragedWeights(denoiser, average) if average is not None else None
         self.denoiser, self.autoencoder, self.scheduler, self.size = denoiser, autoencoder, scheduler, size
 
     @property
@@ -117,10 +125,10 @@ class Denoising(nn.Module):
 
         branches = guidance.branches(condition, without)
         stacked = Condition.stacked(branches)
-        sampler = self.scheduler.sampler(steps, like.device)
+        sampler, predict = self.scheduler.sampler(steps, like.device), self.average or self.denoiser
         x = (normal() if noise is None else noise) * sampler.start
         for time in sampler.times:
             rows = sampler.scaled(x, time).repeat(len(branches), 1, 1, 1)
-            predicted = self.denoiser(rows, time, stacked)
+            predicted = predict(rows, time, stacked)
             x = sampler.step(guidance.combined(predicted.chunk(len(branches))), time, x, normal)
         return x

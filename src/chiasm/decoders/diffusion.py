@@ -22,7 +22,7 @@ from chiasm.decoders.schedulers import Scheduler
 from chiasm.errors import ChiasmError, RecipeError
 from chiasm.nn.generators import Generators, TrainingNoise
 from chiasm.nn.losses import Loss
-from chiasm.parts.bounds import Chance, Pixels, Positive, Share
+from chiasm.parts.bounds import Chance, Decay, Pixels, Positive, Share
 from chiasm.tokenizers import ContinuousTokenizer, ImageTokenizer
 from chiasm.tokenizers.spaces import Vectors
 
@@ -56,6 +56,7 @@ class DiffusionDecoder(ImageDecoder, name="diffusion"):
             without their source and without both.
         min_snr: bound of the signal-to-noise ratio that weighs the loss (arXiv 2303.09556); null = no weights.
         noise_offset: deviation of a training noise that is the same all over a channel.
+        average: decay of a moving average of the denoiser's weights, with which it generates; null = none.
     """
 
     guided = True
@@ -77,6 +78,7 @@ class DiffusionDecoder(ImageDecoder, name="diffusion"):
         unconditional: Chance = 0.1,
         min_snr: Positive | None = None,
         noise_offset: Share = 0.0,
+        average: Decay | None = None,
     ):
         super().__init__()
         if autoencoder is not None and autoencoder.size != size:
@@ -98,7 +100,7 @@ class DiffusionDecoder(ImageDecoder, name="diffusion"):
         self.unconditional, self.min_snr, self.noise_offset = unconditional, min_snr, noise_offset
         self.conditioner = conditioner
         self.space = Vectors(ANY, denoiser.token_width) if conditioner is None else conditioner.space
-        self.denoising = Denoising(denoiser, autoencoder, scheduler, size)
+        self.denoising = Denoising(denoiser, autoencoder, scheduler, size, average)
         scheduler.sampler(steps)  # a number of steps that it cannot take is an error now
         if min_snr is not None:
             scheduler.min_snr_weights(torch.zeros(1, dtype=torch.long, device="cpu"), min_snr)
@@ -182,8 +184,12 @@ class DiffusionDecoder(ImageDecoder, name="diffusion"):
 
     def learners(self) -> Mapping[str, nn.Module]:
         """All but the autoencoder of pixels, whose latents stay what they are."""
-        conditioner = {} if self.conditioner is None else {"conditioner": self.conditioner}
-        return {**conditioner, "denoising.denoiser": self.denoising.denoiser}
+        modules = {
+            "conditioner": self.conditioner,
+            "denoising.denoiser": self.denoising.denoiser,
+            "denoising.average": self.denoising.average,
+        }
+        return {name: module for name, module in modules.items() if module is not None}
 
     def _dropped(self, condition: Condition, chance: Float[Tensor, " n"]) -> Condition:
         """The condition without the targets, the sources or both of some images."""

@@ -82,6 +82,10 @@ class DocumentsAim(Aim):
     def losses(self, batch: PackedBatch) -> dict[str, Loss]:
         return self.model.losses(batch)
 
+    def after_step(self) -> None:
+        if self.model.image_decoder is not None:  # which may average the weights with which it generates
+            after_step(self.model.image_decoder)
+
     def modules(self) -> Iterable[nn.Module]:
         return (self.model,)
 

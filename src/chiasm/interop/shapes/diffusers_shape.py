@@ -14,13 +14,14 @@ def unet_shape(tensors: Mapping[str, Tensor], *, heads: int, groups: int) -> dic
     crossed = [f"down_blocks.{i}.attentions.0.proj_in.weight" in tensors for i in range(blocks)]
     first = crossed.index(True)
     attention = f"down_blocks.{first}.attentions.0."
+    middle = max(1, _count(tensors, "mid_block.attentions.0.transformer_blocks."))  # as the last block's
     config: dict[str, Any] = {
         "block_out_channels": _channels(tensors, "down_blocks.", blocks),
         "layers_per_block": _count(tensors, "down_blocks.0.resnets."),
         "down_block_types": ["CrossAttnDownBlock2D" if each else "DownBlock2D" for each in crossed],
         "up_block_types": ["CrossAttnUpBlock2D" if each else "UpBlock2D" for each in reversed(crossed)],
         "transformer_layers_per_block": [
-            max(1, _count(tensors, f"down_blocks.{i}.attentions.0.transformer_blocks."))
+            _count(tensors, f"down_blocks.{i}.attentions.0.transformer_blocks.") or middle
             for i in range(blocks)
         ],
         "cross_attention_dim": tensors[attention + "transformer_blocks.0.attn2.to_k.weight"].shape[1],
@@ -51,6 +52,9 @@ def vae_shape(tensors: Mapping[str, Tensor], *, groups: int, scaling: float) -> 
         "layers_per_block": _count(tensors, "encoder.down_blocks.0.resnets."),
         "down_block_types": ["DownEncoderBlock2D"] * blocks,
         "up_block_types": ["UpDecoderBlock2D"] * blocks,
+        "mid_block_add_attention": "encoder.mid_block.attentions.0.to_q.weight" in tensors,
+        "use_quant_conv": "quant_conv.weight" in tensors,
+        "use_post_quant_conv": "post_quant_conv.weight" in tensors,
         "latent_channels": tensors["decoder.conv_in.weight"].shape[1],
         "norm_num_groups": groups,
         "scaling_factor": scaling,
