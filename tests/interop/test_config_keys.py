@@ -9,6 +9,8 @@ from test_chameleon import vocabulary
 from test_deepseek_vl import original as deepseek_vl
 from test_drawing import AR, C2I, T2I
 from test_gvt import config as gvt
+from test_janusflow import CONFIG as JANUSFLOW
+from test_janusflow import VAE
 from test_lavit import LLAMA as LAVIT_LLAMA
 from test_lavit import LOW, SHAPE
 from test_lavit import TOKENIZER as LAVIT_TOKENIZER
@@ -103,6 +105,7 @@ MODELS = {
     "honeybee": lambda: HONEYBEE,
     "idefics2": idefics2,
     "janus": lambda: JANUS,
+    "janusflow": lambda: {**JANUSFLOW, "vae": VAE},
     "lavit": lambda: LAVIT,
     "llamagen": lambda: LLAMAGEN,
     "llava": lambda: LLAVA,
@@ -129,6 +132,12 @@ INSIDE = {  # where the parts of a model have configs of their own
         "language_config",
         "gen_vision_config.params",
         "gen_head_config.params",
+    ],
+    "janusflow": [
+        "vision_und_enc_config.params",
+        "language_config",
+        "vision_gen_enc_config.params",
+        "vision_gen_dec_config.params",
     ],
     "lavit": ["tokenizer", "language"],
     "llamagen": ["vq"],
