@@ -9,6 +9,7 @@ from chiasm.errors import RecipeError
 SMALL = {
     "qformer": {"queries": 3, "width": 8, "depth": 2, "heads": 2, "hidden": 16},
     "grid_resampler": {"side": 2, "heads": 2},
+    "resampler_2d": {"queries": 4, "heads": 2},
     "lavit": {"depth": 1, "heads": 2, "hidden": 16, "keep": 0.5},
 }
 

@@ -15,6 +15,8 @@ class TwoViews:
     A marker ends every picture: the first for tall ones, the second for wide ones.
     """
 
+    views, view_words = None, ()
+
     def read_views(self, size, where):
         whole = (View((0, 0, size.width, size.height), Size(8, 8)), 2)
         small = (View((0, 0, 4, 4), Size(4, 4)), 1)

@@ -12,7 +12,7 @@ from chiasm.nn.grid_resampler import GridResampler, sinusoids
 
 
 def test_positions_are_sines_and_cosines_of_the_column_then_of_the_row():
-    table = sinusoids(3, 8).view(3, 3, 8)
+    table = sinusoids(3, 3, 8).view(3, 3, 8)
     row, column = 2, 1
     expected = [
         f(place / 10000 ** (i / 2)) for place in (column, row) for f in (math.sin, math.cos) for i in range(2)

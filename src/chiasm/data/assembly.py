@@ -86,6 +86,7 @@ class Assembly:
             tokens=[group.tokens for group in self.groups],
             lengths=[len(rows) for rows in self._sources],
             centres=self._centres(),
+            words=torch.tensor(words) if (words := self._contract.view_words) else None,
         )
 
     def _centres(self) -> list[Float[Tensor, "n 2"]] | None:

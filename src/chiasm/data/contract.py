@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Protocol
 
 from chiasm.errors import ChiasmError, DataError
@@ -21,6 +23,8 @@ class SplitsImages(Protocol):
 
     locates: bool
 
+    @property
+    def words(self) -> Sequence[str]: ...
     def split(self, size: Size) -> list[View]: ...
     def arrange(self, size: Size, grids: Sequence[tuple[int, int]]) -> Sequence[int]: ...
 
@@ -69,15 +73,33 @@ class Contract:
             return [(view, connector.tokens(encoder.grid(*view.size))) for view in views.split(size)]
 
     def read_order(self, size: Size, where: str) -> Sequence[int]:
-        """The visual tokens of a picture in the order in which they are read; see `Views.arrange`."""
+        """The visual tokens of a picture in the order in which they are read; see `Views.arrange`.
+
+        -1 - w is id w of `view_words`, where the views have words.
+        """
         views, encoder, connector = self._reading(where)
         with _counting(where):
             grids = [connector.token_grid(encoder.grid(*view.size)) for view in views.split(size)]
-            return views.arrange(size, grids)
+            order = views.arrange(size, grids)
+        if not views.words:
+            return order
+        starts = list(accumulate(map(len, self._view_words), initial=0))
+        spelled = [range(-1 - first, -1 - last, -1) for first, last in pairwise(starts)]
+        return [each for index in order for each in ((index,) if index >= 0 else spelled[-1 - index])]
+
+    @property
+    def view_words(self) -> list[int]:
+        """The ids of all words that stand among visual tokens, one after another."""
+        return [id for ids in self._view_words for id in ids]
+
+    @cached_property
+    def _view_words(self) -> list[tuple[int, ...]]:
+        """Of each text of the views."""
+        return [self.tokenizer.encode(text) for text in (self.views.words if self.views else ())]
 
     def read_coordinates(self, size: Size, where: str) -> list[tuple[int, int, int]]:
         """Of every visual token in the order in which they are read: how many stand before it, and its cell in its
-        view; a marker of the views has none.
+        view; a marker or word of the views has none.
         """
         views, encoder, connector = self._reading(where)
         with _counting(where):
@@ -85,7 +107,7 @@ class Contract:
             cells = [
                 (row, column) for rows, columns in grids for row in range(rows) for column in range(columns)
             ]
-            order = views.arrange(size, grids)
+        order = self.read_order(size, where)
         return [(i, *(cells[index] if index >= 0 else (0, 0))) for i, index in enumerate(order)]
 
     def read_tokens(self, size: Size, where: str) -> int:

@@ -60,6 +60,7 @@ def document(
     except DataError as error:
         raise DataError(f"{sample.name}: {error}", error.kind) from None
     answer: int | None = None
+    number = 0  # of the images that are read
     for run in runs:
         if run.learn and answer is None:
             answer, draws = len(made), run.picture is not None
@@ -72,12 +73,13 @@ def document(
         elif not blind:
             length = contract.read_tokens(run.picture.size, sample.name)
             opens = [True] + [not contract.whole_pictures] * (length - 1)
-            made.add_text(contract.tokenizer.before_read, learn=False)
+            made.add_text(contract.tokenizer.before_read(number), learn=False)
             cells = (
                 contract.read_coordinates(run.picture.size, sample.name) if contract.encodes_prompt else ()
             )
             made.add_picture(run.picture, Kind.READ, contract.tokenizer.end, opens, [True] * length, cells)
             made.add_text(contract.tokenizer.behind_read, learn=False)
+            number += 1
     _join_prompt(contract, made, len(made) if answer is None else answer, image=draws)
     return made.check(contract.context)
 

@@ -27,6 +27,8 @@ class NativeSiglip(Transformers, name="siglip_native"):
         class_token: 'drop'; SigLIP has none.
         margin: the fractions are made smaller by this part of themselves before they are rounded. transformers 4.5x
             has 1e-6, by which a patch on an edge of the table falls to the position before it.
+        counted: the fractions are counted up, as MiniCPM-V has it, and not multiplied, by which some patches on an
+            edge do.
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class NativeSiglip(Transformers, name="siglip_native"):
         final_norm: bool = True,
         class_token: Literal["drop", "join"] = "drop",
         margin: float = 0.0,
+        counted: bool = False,
     ):
         super().__init__(
             checkpoint=checkpoint, config=config, layer=layer, final_norm=final_norm, class_token=class_token
@@ -45,7 +48,7 @@ class NativeSiglip(Transformers, name="siglip_native"):
         if "siglip" not in self.model.config.model_type:
             raise RecipeError(f"encoder 'siglip_native' needs a SigLIP, not {self.model.config.model_type!r}")
 
-        self.margin = margin
+        self.margin, self.counted = margin, counted
 
     def forward(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n gh gw c"]:
         rows, columns = self.grid(*pixels.shape[-2:])
@@ -63,6 +66,9 @@ class NativeSiglip(Transformers, name="siglip_native"):
         edges = torch.arange(1 / side, 1.0, 1 / side, device=device)
 
         def buckets(count: int) -> Int[Tensor, " m"]:
+            if self.counted:  # on the CPU, for the rounding
+                fractions = torch.arange(0, 1 - 1e-6, 1 / count).to(device)
+                return torch.bucketize(fractions, edges, right=True)
             # In float32, because patches lie on the edges.
             indices = torch.arange(count, dtype=torch.float32, device=device)
             fractions = indices / count * (1 - self.margin) if self.margin else indices * (1.0 / count)

@@ -11,7 +11,7 @@ from torch.nn import functional
 from chiasm.encoders import Encoder
 from chiasm.encoders.resizing import antialiased
 from chiasm.errors import RecipeError
-from chiasm.parts.bounds import Depth, Heads, Pixels, Positive, Width
+from chiasm.parts.bounds import Depth, Epsilon, Heads, Pixels, Positive, Width
 
 
 class ViT(Encoder, name="vit"):
@@ -27,6 +27,7 @@ class ViT(Encoder, name="vit"):
         heads: attention heads; they must divide `width`.
         mlp_ratio: hidden width of a block's MLP over `width`.
         size: side in pixels of the pictures whose table of positions is learned.
+        epsilon: of the layer norms; timm's SigLIP, of which this is the structure too, has 1e-6.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class ViT(Encoder, name="vit"):
         heads: Heads = 3,
         mlp_ratio: Positive = 4.0,
         size: Pixels = 224,
+        epsilon: Epsilon = 1e-5,
     ):
         super().__init__()
         if width % heads:
@@ -47,8 +49,9 @@ class ViT(Encoder, name="vit"):
         self.patchify = nn.Conv2d(3, width, patch_size, patch_size)
         self.positions = nn.Parameter(torch.empty(1, width, *self.grid(size, size)))
         nn.init.trunc_normal_(self.positions, std=0.02)
-        self.blocks = nn.Sequential(*(ViTBlock(width, heads, round(width * mlp_ratio)) for _ in range(depth)))
-        self.norm = nn.LayerNorm(width)
+        hidden = round(width * mlp_ratio)
+        self.blocks = nn.Sequential(*(ViTBlock(width, heads, hidden, epsilon=epsilon) for _ in range(depth)))
+        self.norm = nn.LayerNorm(width, eps=epsilon)
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         if height % self.patch_size or width % self.patch_size:
@@ -96,13 +99,13 @@ class ViTBlock(nn.Module):
     causal: a token sees those before it and itself, else all.
     """
 
-    def __init__(self, width: int, heads: int, hidden: int, causal: bool = False):
+    def __init__(self, width: int, heads: int, hidden: int, causal: bool = False, epsilon: float = 1e-5):
         super().__init__()
         self.heads, self.causal = heads, causal
-        self.attention_norm = nn.LayerNorm(width)
+        self.attention_norm = nn.LayerNorm(width, eps=epsilon)
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
-        self.mlp_norm = nn.LayerNorm(width)
+        self.mlp_norm = nn.LayerNorm(width, eps=epsilon)
         self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
 
     def extra_repr(self) -> str:

@@ -18,7 +18,7 @@ from chiasm.errors import CheckpointError
 from chiasm.interop.family import Family, Folder, Original, find_family, reading_config, recognise
 from chiasm.interop.mapping import NameMap, some
 from chiasm.interop.shapes.preparation import check_colours, check_preprocessor
-from chiasm.language.text import DRAW, PLAIN_TEMPLATE
+from chiasm.language.text import DRAW, NUMBER, PLAIN_TEMPLATE
 from chiasm.language.tokenizer_folder import JINJA, Templates, folder_template, stop_ids, write_template
 from chiasm.model.checkpoint import write_model
 from chiasm.recipe import Recipe, load_recipe
@@ -179,7 +179,8 @@ def import_checkpoint(
     tokenizer_folder = Path(tokenizer) if tokenizer else family.tokenizer(folder)
     if tokenizer_folder is None and _reads_text(plan.model):
         raise CheckpointError(f"{source} has no tokenizer files; give a folder that has them (--tokenizer)")
-    template = _template(tokenizer_folder, folder.path, plan.chat_template)
+    template = plan.chat_template if family.own_conversation else None
+    template = template or _template(tokenizer_folder, folder.path, plan.chat_template)
     if template is None and _reads_text(plan.model) and plan.model["language"]["type"] == "causal":
         raise CheckpointError(
             f"{source} has no chat template, and none is known for this language model of {family.name!r}; put a "
@@ -341,7 +342,9 @@ def build_model(spec: Mapping[str, Mapping[str, Any]], tokenizer: Path | None) -
 def _markers(spec: Mapping[str, Mapping[str, Any]]) -> set[str]:
     """The tokens round images, which are added to a tokenizer that lacks them."""
     language = spec["language"]
-    markers = {language.get("read_marker"), language.get("read_end")}
+    begin = language.get("read_marker")
+    markers = {None if begin and NUMBER in begin else begin, language.get("read_end")}
+    markers |= set(language.get("special_tokens") or ())
     if "heads.image" in spec:
         markers |= {language.get("draw_marker", DRAW), language.get("draw_end")}
     return {marker for marker in markers if marker is not None}

@@ -139,11 +139,14 @@ class Family:
     looks_for: what `recognises` goes by, in words, for the error when no family knows a folder.
     without_effect: places in the config that do not reach the numbers, each with the reason; one stands for all
         below it, and `*.key` for that key at any depth. What no method reads and this does not list is refused.
+    own_conversation: the original's code never asks the tokenizer for a chat template, even where it has one (of
+        the language model that was taken); `chat_template` decides.
     """
 
     name: ClassVar[str] = ""
     looks_for: ClassVar[str] = ""
     without_effect: ClassVar[Mapping[str, str]] = {}
+    own_conversation: ClassVar[bool] = False
 
     def __init_subclass__(cls, *, name: str | None = None, **kwargs: Any):
         super().__init_subclass__(**kwargs)

@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, DynamicCache
 from chiasm.errors import CheckpointError, RecipeError, reason
 from chiasm.language import Language, dynamic_cache
 from chiasm.language import chameleon as _chameleon  # noqa: F401 - makes it known to transformers
+from chiasm.language import minicpm as _minicpm  # noqa: F401 - likewise
 from chiasm.language.documents_apart import check_attention, check_positions
 from chiasm.language.logits import adjusted, check_logits
 from chiasm.language.text import DRAW, Empty, TextTokenizer
@@ -48,8 +49,10 @@ class Causal(Language, name="causal"):
         draw_marker: the token that begins a written picture, added where the tokenizer lacks it; null = none, a
             picture follows what stands before it at once.
         draw_end: the token behind a written picture; null = none.
-        read_marker: the token before a picture that an encoder reads; null = none.
+        read_marker: the token before a picture that an encoder reads; null = none. A text with `{number}` counts
+            the pictures of a document (MiniCPM-V 2.6: <image_id>{number}</image_id>).
         read_end: the token behind one; null = none.
+        special_tokens: further tokens, added where the tokenizer lacks them, such as the words of views.
         empty_prompt: what stands before a picture without a prompt, for guidance: the `begin` token alone; the chat
             `template` round no words, as Show-o; or the prompt `padded`, all but its ends, as Janus, or `hidden`,
             where the image does not see that padding but stands as far behind, as JanusFlow.
@@ -71,6 +74,7 @@ class Causal(Language, name="causal"):
         empty_prompt: Empty = "begin",
         read_marker: str | None = None,
         read_end: str | None = None,
+        special_tokens: list[str] = [],  # noqa: B006
     ):
         super().__init__()
         if (checkpoint is None) == (config is None):
@@ -87,6 +91,7 @@ class Causal(Language, name="causal"):
         if chat_template is not None:
             self.tokenizer.use_template(chat_template)
         self.tokenizer.allow_work(template_work)
+        self.tokenizer.add_special(special_tokens)
         self.tokenizer.mark_read(read_marker, read_end)
         if draws:
             self.tokenizer.mark_pictures(draw_marker, draw_end, empty_prompt)

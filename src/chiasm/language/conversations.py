@@ -19,7 +19,10 @@ from chiasm.language.turns import Rendered, TemplateTurn, Turns
 
 BARE_TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
 # What stands for an image in the tokenizers of public models, where they do not say it themselves.
-IMAGE_TOKENS = ("<image>", "<|image_pad|>", "<image_soft_token>", "<|image|>", "<image_placeholder>", "[IMG]")
+IMAGE_TOKENS = (
+    *("<image>", "<|image_pad|>", "<image_soft_token>", "<|image|>", "<image_placeholder>", "[IMG]"),
+    "<IMG_CONTEXT>",
+)
 
 
 @dataclass(frozen=True)

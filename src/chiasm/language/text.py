@@ -24,6 +24,7 @@ from chiasm.language.tokenizer_folder import load_tokenizer, save_tokenizer, sto
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 DRAW = "<|draw|>"  # begins a picture that the model makes
+NUMBER = "{number}"  # in what stands before a picture that is read
 PLAIN_TEMPLATE = PLAIN
 
 Empty = Literal["begin", "template", "padded", "hidden", "blank"]  # see `TextTokenizer.emptied`
@@ -42,7 +43,8 @@ class TextTokenizer:
         self.draw: int | None = None
         self.drawn: int | None = None
         self.empty: Empty = "begin"
-        self.before_read: tuple[int, ...] = ()
+        self._before_read: tuple[int, ...] = ()
+        self._numbered = ""
         self.behind_read: tuple[int, ...] = ()
         self.stops = frozenset(stops)
         self._conversations = Conversations(inner)
@@ -161,9 +163,24 @@ class TextTokenizer:
         self.empty = empty
 
     def mark_read(self, begin: str | None, end: str | None) -> None:
-        """Say which tokens stand before and behind a picture that an encoder reads."""
-        self.before_read = () if begin is None else (self._special(begin),)
+        """Say what stands before and behind a picture that an encoder reads: a token each, added where it lacks.
+
+        begin: or a text with `{number}`, which is how many pictures of the document stand before this one.
+        """
+        self._numbered = begin if begin is not None and NUMBER in begin else ""
+        self._before_read = () if begin is None or self._numbered else (self._special(begin),)
         self.behind_read = () if end is None else (self._special(end),)
+
+    def before_read(self, number: int) -> tuple[int, ...]:
+        """What stands before picture `number`, from 0, of a document."""
+        return (
+            self.encode(self._numbered.replace(NUMBER, str(number))) if self._numbered else self._before_read
+        )
+
+    def add_special(self, tokens: Iterable[str]) -> None:
+        """Make these tokens of the vocabulary, where they are not."""
+        for token in tokens:
+            self._special(token)
 
     def emptied(self, prompt: Sequence[int]) -> list[int]:
         """What stands in place of a prompt in the rows of guidance that have none.

@@ -18,6 +18,9 @@ from chiasm.language.template import render
 
 # In a chat template: the images of the message behind it, wherever that has them. Nothing to transformers.
 IMAGES_AHEAD = "{{ images_ahead }}"
+# Likewise, in place of `message['content']`: a line ends behind every image, whether the message says so or not. To
+# transformers it is the content as it stands.
+IMAGE_LINES = f"(message['content'] | replace('{READ}\\n', '{READ}') | replace('{READ}', '{READ}\\n'))"
 _AHEAD = "\ufdd8"  # what it is rendered as
 _HOLDS = "\ufdd6"  # the content of a message in the templates' probes
 _LIST = "\ufdd7"  # a content that a template prints as it is

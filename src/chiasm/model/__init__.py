@@ -210,7 +210,7 @@ class Model(nn.Module):
         return Embedded(embeddings, layout, span)
 
     def encode_images(self, read: ReadImages) -> Float[Tensor, "s d"]:
-        """All visual tokens of the pictures read, one after another, and behind them the markers of the views.
+        """All visual tokens of the pictures read, one after another, and behind them the views' markers or words.
 
         Raises DataError if a part breaks its word.
         """
@@ -235,6 +235,8 @@ class Model(nn.Module):
                 blocks = rearrange(markers, "m (r c w) -> m r c w", r=side, c=side)
                 markers = rearrange(self.connector(blocks), "m 1 d -> m d")
             tables.append(markers.to(tables[0].dtype))
+        if read.words is not None:
+            tables.append(self.language.embed(read.words).to(tables[0].dtype))
         return torch.cat(tables)
 
     def encode(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n gh gw c"]:

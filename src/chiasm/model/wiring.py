@@ -67,6 +67,9 @@ class Wiring:
         if encoder is not None:
             self.add("connector", encoder.width, width)
         self.add("views", *self._marker_width(width))
+        if crosses and self.made["views"] is not None and self.made["views"].words:
+            name = self.made["views"].name
+            raise RecipeError(f"views {name!r} have words, which routing {routing.name!r} has no place for")
         self.add("routing", language, *([width] if crosses else []))
 
     def draw(self) -> None:

@@ -33,7 +33,7 @@ class GridResampler(nn.Module):
         self.heads, self.side = heads, side
         self.queries = nn.Parameter(torch.empty(side**2, out_width))
         nn.init.trunc_normal_(self.queries, std=0.02)
-        self.register_buffer("positions", sinusoids(side, out_width))
+        self.register_buffer("positions", sinusoids(side, side, out_width))
         self.input = nn.Identity() if in_width == out_width else nn.Linear(in_width, out_width, bias=False)
         self.query_norm, self.feature_norm = (nn.LayerNorm(out_width, epsilon) for _ in range(2))
         self.query, self.key, self.value, self.out = (nn.Linear(out_width, out_width) for _ in range(4))
@@ -62,12 +62,12 @@ def resized(table: Float[Tensor, "k d"], rows: int, columns: int) -> Float[Tenso
     return rearrange(planes, "1 d r c -> (r c) d").to(table.dtype)
 
 
-def sinusoids(side: int, width: int) -> Float[Tensor, "k d"]:
-    """Sines and cosines of a cell's column, and behind them those of its row."""
+def sinusoids(rows: int, columns: int, width: int) -> Float[Tensor, "k d"]:
+    """Sines and cosines of a cell's column, and behind them those of its row, for a grid row by row."""
     count = math.ceil(width / 4)
     frequencies = THETA ** -(torch.arange(count).float() / count)
-    angles = torch.outer(torch.arange(side).float(), frequencies)
+    angles = torch.outer(torch.arange(max(rows, columns)).float(), frequencies)
     waves = torch.cat([angles.sin(), angles.cos()], dim=1)
-    across = repeat(waves, "c d -> (r c) d", r=side)
-    table = torch.cat([across, repeat(waves, "r d -> (r c) d", c=side)], dim=1)
+    across = repeat(waves[:columns], "c d -> (r c) d", r=rows)
+    table = torch.cat([across, repeat(waves[:rows], "r d -> (r c) d", c=columns)], dim=1)
     return table[:, :width].contiguous()

@@ -135,11 +135,12 @@ class ReadImages:
     groups: pixels (n 3 h w) or, when `encoded`, features (n gh gw c), one tensor for each size.
     places: flat positions (row * t + column) that visual tokens fill.
     sources: for each place, the row in the table of all visual tokens, group by group, view by view, and behind
-        them the markers of the views.
+        them the markers of the views, or their words.
     tokens: how many visual tokens a view of each group was promised to make.
     lengths: visual tokens of each picture; where they are cross-attended, `places` has one position for
         each picture, and `sources` all of its tokens.
     centres: of each group, where its views lie (n 2); see `chiasm.views.Views.locate`. None: it does not matter.
+    words: ids of the views' words, of the language model; None: they have none.
     """
 
     groups: list[Tensor]
@@ -149,6 +150,7 @@ class ReadImages:
     tokens: list[int]
     lengths: list[int] = field(default_factory=list)
     centres: list[Float[Tensor, "n 2"]] | None = None
+    words: Int[Tensor, " w"] | None = None
 
 
 @dataclass

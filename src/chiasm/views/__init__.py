@@ -49,6 +49,8 @@ class Views(Part, slot="views"):
     marked: built as `Views(width, *, options)`, as they may have markers: learnt vectors among the visual tokens.
     width: of the language model's embeddings; with `connected`, of the block of features that becomes one token.
     markers: of marked views: those vectors, or None where the options leave them out.
+    words: of views without markers: texts of the language model among the visual tokens; `arrange` names them as
+        it names markers.
     connected: the markers stand among the features and pass through the connector, each as a block of its own.
     locates: `locate` says what is added to the visual tokens of each view.
     """
@@ -56,6 +58,7 @@ class Views(Part, slot="views"):
     marked: ClassVar[bool] = False
     connected: ClassVar[bool] = False
     locates: bool = False
+    words: Sequence[str] = ()
     markers: Float[Tensor, "m d"] | None
 
     @abstractmethod
@@ -67,7 +70,7 @@ class Views(Part, slot="views"):
 
         grids: rows and columns of visual tokens of each view.
         Returns indices into the tokens of all views, one view after another, each row by row; -1 - m is learnt
-        marker m. The default reads all tokens, view by view.
+        marker m, or text m of `words`. The default reads all tokens, view by view.
         """
         return range(sum(rows * columns for rows, columns in grids))
 

@@ -48,10 +48,23 @@ WITHOUT_EFFECT = {
     "crop_pct": "of classifiers",
     "num_frames": "of videos",
     "aspect_ratio_setting": "the config's is used",
+    "norm_mean": "taken over by the encoder",
+    "norm_std": "taken over by the encoder",
+    "image_feature_size": "counts of tokens follow from the parts",
+    "unk": "a placeholder in a prompt",
+    "use_image_id": "the config's is used",
+    "version": "the config's is used",
+    **{
+        f"{place}_{end}": "taken over by the views"
+        for place in ("im", "slice", "im_id")
+        for end in ("start", "end")
+    },
 }
 BICUBIC = 3  # PIL's number
 COLOUR_STEPS = 255
 PADDED = ("letterbox", "native")  # views that are always filled up
+# Views that cut an image by a rule of their own, whatever form the preprocessor gives it.
+TILED = ("ratio_tiles", "slices")
 
 
 def check_preprocessor(folder: Folder, model: Mapping[str, Mapping[str, Any]]) -> None:
@@ -109,14 +122,28 @@ def _check(config: Config, views: Mapping[str, Any]) -> None:
         config.only(key, BICUBIC, None, default=None)
     config.only("min_size", views["shortest"] if views["type"] == "letterbox" else 14, None, default=None)
     config.only("do_image_splitting", False, None, default=None)
+    _check_tiles(config, views)
     _check_fit(config, views)
     _check_padding(config, views)
+
+
+def _check_tiles(config: Config, views: Mapping[str, Any]) -> None:
+    """How many tiles InternVL's processor makes, whatever its `crop_to_patches` is, or slices MiniCPM-V's."""
+    tiles = views["type"] == "ratio_tiles"
+    config.only("crop_to_patches", False, None, *([True] if tiles else []), default=None)
+    for key, option in (("min_patches", "fewest"), ("max_patches", "tiles")):
+        if tiles:
+            config.only(key, views[option], None, default=None)
+    if views["type"] == "slices":
+        config.only("max_slice_nums", views["slices"], None, default=None)
+        config.only("scale_resolution", views["size"], None, default=None)
+        config.only("slice_mode", True, None, default=None)
 
 
 def _check_fit(config: Config, views: Mapping[str, Any]) -> None:
     """How images come into the form of a view: cropped, padded, or neither."""
     crops, pads = (config.only(key, None, True, False) for key in ("do_center_crop", "do_pad"))
-    if views.get("resolutions"):
+    if views.get("resolutions") or views["type"] in TILED:
         return  # tiles are square, so that nothing is cropped, and what is padded is a batch
     if "fit" in views:
         if not pads and crops is not None and crops != (views["fit"] == "crop"):
