@@ -21,8 +21,10 @@ from chiasm.serving.app import create_app
 pytestmark = pytest.mark.usefixtures("nothing_left_behind")
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-TRIED = [page for page in PAGES if page.stem != "extend"]  # whose files and commands `test_extend.py` follows
+PAGES = [ROOT / "README.md", ROOT / "README.zh.md", *sorted((ROOT / "docs").glob("*.md"))]
+TRIED = [
+    page for page in PAGES if page.stem not in ("extend", "README.zh")
+]  # whose files and commands `test_extend.py` follows
 # What takes minutes is run on the recipe's tiny overlay; what needs files or hardware of the reader's is not run.
 SHORTER = {
     "chiasm quickstart": "chiasm train quickstart --tiny --out runs/quickstart",
@@ -98,6 +100,14 @@ def test_commands_run(page, desk, monkeypatch):
         assert command.startswith("chiasm "), f"{page.name}: {line!r} is not a command that this test knows"
         monkeypatch.setattr(sys, "argv", shlex.split(command))
         main()
+
+
+def test_the_chinese_readme_keeps_step_with_the_english_one():
+    pages = [(ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "README.zh.md")]
+    outlines = [re.findall(r"^(#+) |^(```.*?^```)", page, re.MULTILINE | re.DOTALL) for page in pages]
+    assert outlines[0] == outlines[1]  # sections of the same levels, and the same code between them
+    items = [len(re.findall(r"^- \*\*", page, re.MULTILINE)) for page in pages]
+    assert items[0] == items[1]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

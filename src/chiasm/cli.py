@@ -359,6 +359,14 @@ def check(
 
 
 @app.command()
+def doctor() -> None:
+    """Say what this machine has, what is missing for what, and how to get it."""
+    from chiasm.terminal.doctor import doctor as run
+
+    run()
+
+
+@app.command()
 def parts(
     slot: Annotated[Optional[str], typer.Argument(help="only this slot")] = None,  # noqa: UP045
     plugins: Plugins = None,
