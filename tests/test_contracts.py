@@ -18,6 +18,7 @@ from chiasm.data.documents import PictureReader, document, draw_prompt, prompt_o
 from chiasm.distribution.processes import Ranks
 from chiasm.errors import RecipeError
 from chiasm.heads import Sampling
+from chiasm.heads.denoising import Denoising
 from chiasm.inference.drawing import decode, draw
 from chiasm.inference.session import Session
 from chiasm.model import Model
@@ -36,6 +37,8 @@ from tiny_recipe import TINY
 def fits(order, alphabet):
     """Whether both write one space, and the order conditions of a decoder where the alphabet does."""
     order, alphabet = parts.lookup("order", order), parts.lookup("alphabet", alphabet)
+    if order.name == "whole" and not issubclass(alphabet, Denoising):
+        return False
     if alphabet.conditions and not order.conditions:
         return False
     return bool(set(order.spaces) & set(alphabet.spaces))
