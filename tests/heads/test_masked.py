@@ -11,8 +11,8 @@ from writing import head as built
 
 from chiasm.errors import ChiasmError, RecipeError
 from chiasm.heads import Ask, Sampling
+from chiasm.heads.masking import masked_share, unsure
 from chiasm.heads.orders import masked
-from chiasm.heads.orders.masked import masked_share, unsure
 from chiasm.heads.sampling import choose
 from chiasm.nn.generators import Generators
 from chiasm.sequence import IGNORE

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional
 
 from chiasm.errors import ChiasmError
 from chiasm.heads import Alphabet, DrawnValues, HeadContext, Sampling
@@ -176,9 +177,8 @@ class TokenNetwork(nn.Module):
         self.norm = nn.LayerNorm(hidden, 1e-6, elementwise_affine=False)
         self.modulation = nn.Sequential(nn.SiLU(), nn.Linear(hidden, 2 * hidden))
         self.output = nn.Linear(hidden, width)
-        for layer in (self.modulation[1], self.output):
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        _zero(self.modulation[1])
+        _zero(self.output)
 
     def forward(
         self, noisy: Float[Tensor, "*s c"], hidden: Float[Tensor, "*s d"], times: Float[Tensor, "*s"]
@@ -201,8 +201,7 @@ class ModulatedBlock(nn.Module):
         self.norm = nn.LayerNorm(width, 1e-6)
         self.network = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
         self.modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 3 * width))
-        nn.init.zeros_(self.modulation[1].weight)  # type: ignore[arg-type]
-        nn.init.zeros_(self.modulation[1].bias)  # type: ignore[arg-type]
+        _zero(self.modulation[1])
 
     def forward(self, x: Float[Tensor, "*s w"], condition: Float[Tensor, "*s w"]) -> Float[Tensor, "*s w"]:
         shift, scale, gate = self.modulation(condition).chunk(3, -1)
@@ -214,10 +213,17 @@ class TimeEmbedding(nn.Module):
 
     def __init__(self, width: int):
         super().__init__()
-        self.layers = nn.Sequential(nn.Linear(2 * _FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width))
+        self.first = nn.Linear(2 * _FREQUENCIES, width)
+        self.last = nn.Linear(width, width)
 
     def forward(self, times: Float[Tensor, "*s"]) -> Float[Tensor, "*s w"]:
         steps = torch.arange(_FREQUENCIES, device=times.device) / _FREQUENCIES
         angles = _SCALE * times.float()[..., None] * torch.exp(-math.log(10_000.0) * steps)
         waves = torch.cat([angles.cos(), angles.sin()], -1)
-        return self.layers(waves.to(self.layers[0].weight.dtype))
+        return self.last(functional.silu(self.first(waves.to(self.first.weight.dtype))))
+
+
+def _zero(layer: nn.Module) -> None:
+    """Begin a linear layer at nothing."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -27,6 +26,7 @@ from chiasm.heads import (
     Writing,
     raster,
 )
+from chiasm.heads.masking import masked_share, unsure
 from chiasm.heads.noise import training_numbers
 from chiasm.heads.spans import at_cells, cell_embedding, check_target, count_images, doubled, refuse_strays
 from chiasm.nn.generators import Generators
@@ -198,7 +198,7 @@ class Masked(Order, name="masked"):
         confidence = chances.clamp(min=1e-20).log().masked_fill(~unknown, KNOWN)
         shares = (1 - step / self.steps for step in range(1, done + 1))
         noise = math.prod(shares, start=sampling.temperature)
-        return torch.where(unsure(confidence, remaining, noise, generators), self.space.size, drawn)
+        return drawn.masked_fill(unsure(confidence, remaining, noise, generators), self.mask)
 
     def _vector_step(
         self,
@@ -263,39 +263,6 @@ def _check_words(vocabulary: LanguageVocabulary, ids: Sequence[int]) -> None:
             f"order 'masked': the word {wrong[0]} is none of the language model's ids, 0 to "
             f"{vocabulary.vocabulary_size - 1}"
         )
-
-
-def masked_share(schedule: str, t: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
-    """Share of codes that are masked when the share `t` of the steps is done. Raises ValueError."""
-    if schedule == "cosine":
-        return torch.cos(t * math.pi * 0.5)
-    if schedule == "linear":
-        return 1 - t
-    if schedule == "sigmoid":  # between -3 and 3
-        first, last = torch.tensor([-3.0, 3.0]).sigmoid()
-        return (last - torch.sigmoid(t * 6 - 3)) / (last - first)
-    if schedule.startswith("pow"):
-        with suppress(ValueError):
-            power = float(schedule.removeprefix("pow"))
-            if 0 < power < math.inf:
-                return 1 - t**power
-    raise ValueError(
-        f"the schedule is {schedule!r}; it must be cosine, linear, sigmoid or powX with X above 0"
-    )
-
-
-def unsure(
-    confidence: Float[Tensor, "n k"],
-    left: Int[Tensor, "n 1"],
-    temperature: float,
-    generators: Generators | None,
-) -> Bool[Tensor, "n k"]:
-    """The `left` cells of each picture with the least confidence, on which there is noise at a temperature."""
-    if temperature > 0:
-        assert generators is not None
-        noise = generators.uniform(*confidence.shape[1:], device=confidence.device)
-        confidence = confidence - temperature * torch.log(-torch.log(noise))
-    return confidence < confidence.sort(-1).values.gather(1, left)
 
 
 def _filled(values: Shaped[Tensor, "n k"], where: Bool[Tensor, "n k"], value: float) -> Shaped[Tensor, "n k"]:
