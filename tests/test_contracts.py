@@ -37,7 +37,7 @@ from tiny_recipe import TINY
 def fits(order, alphabet):
     """Whether both write one space, and the order conditions of a decoder where the alphabet does."""
     order, alphabet = parts.lookup("order", order), parts.lookup("alphabet", alphabet)
-    if order.name == "whole" and not issubclass(alphabet, Denoising):
+    if order.name in ("whole", "u_vit") and issubclass(alphabet, Denoising) != (order.name == "whole"):
         return False
     if alphabet.conditions and not order.conditions:
         return False

@@ -24,6 +24,7 @@ from chiasm.heads import (
     Writing,
     raster,
 )
+from chiasm.heads.denoising import Denoising
 from chiasm.heads.projection import example_tokenizer
 from chiasm.heads.spans import check_target, count_images, doubled
 from chiasm.heads.u_vit import LAST, FlowDecoder, FlowEncoder, Noisy, PreciseNorm
@@ -86,6 +87,10 @@ class UViT(Order, name="u_vit"):
         unconditional: Chance = 0.1,
     ):
         super().__init__()
+        if isinstance(alphabet, Denoising):
+            raise RecipeError(
+                f"order 'u_vit' denoises, and alphabet {alphabet.name!r} would once more: use 'regression'"
+            )
         self.alphabet, self.space, self.unconditional = alphabet, context.vectors, unconditional
         self.steps, self.times = steps, times
         channels, kernel = context.vectors.width, kernel or stride
