@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -201,7 +202,7 @@ def import_checkpoint(
     if hasattr(loaded.model, "language"):
         text_tokenizer = loaded.model.language.tokenizer
         text_tokenizer.stops |= frozenset(stop_ids(folder.path))
-        _finish_tokenizer(text_tokenizer, template, plan.added_tokens)
+        _finish_tokenizer(text_tokenizer, template, plan.added_tokens, family.is_special)
     origin = {
         "family": family.name,
         "averaged": averaged,
@@ -376,10 +377,13 @@ def _default(templates: Templates) -> str | None:
 
 
 def _finish_tokenizer(
-    tokenizer: Any, template: str | dict[str, str] | None, added: Mapping[str, int]
+    tokenizer: Any,
+    template: str | dict[str, str] | None,
+    added: Mapping[str, int],
+    is_special: Callable[[str], bool],
 ) -> None:
-    if added:
-        tokenizer.inner.add_tokens(list(added), special_tokens=True)
+    for special, tokens in groupby(added, key=is_special):
+        tokenizer.inner.add_tokens(list(tokens), special_tokens=special)
     for token, id in added.items():
         actual = tokenizer.inner.convert_tokens_to_ids(token)
         if actual != id:

@@ -218,6 +218,10 @@ class Family:
         """Tokens with their ids that the original adds to its tokenizer when it runs, in the order of the ids."""
         return {}
 
+    def is_special(self, token: str) -> bool:
+        """Whether an added token is a mark, which no text holds and no answer shows; else it is a word."""
+        return True
+
     def complete(
         self,
         original: Original,

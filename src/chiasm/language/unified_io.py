@@ -50,8 +50,8 @@ class UnifiedIO(Language, name="unified_io"):
         epsilon: of the norms.
         context: most positions of a document, prompt and answer together.
         tokenizer: folder or hub name of a tokenizer; without one it is trained on the recipe's own texts.
-        chat_template: as of language 'causal', in place of the tokenizer's own; without either, `plain`. The
-            original's is `unified_io`: what is asked for, words or an image, stands before the prompt.
+        chat_template: as of language 'causal', in place of the tokenizer's own. The original's is `unified_io`:
+            what is asked for, words or an image, stands before the prompt.
         template_work: as of language 'causal'.
         vocabulary: most tokens of a tokenizer trained on the recipe's own texts.
         vocab_size: least rows of the table of words.
@@ -98,7 +98,7 @@ class UnifiedIO(Language, name="unified_io"):
                 "turn by row and column"
             )
         if tokenizer:
-            self.tokenizer = TextTokenizer.load(tokenizer, plain=chat_template is None)
+            self.tokenizer = TextTokenizer.load(tokenizer)
         else:
             self.tokenizer = TextTokenizer.train(texts, vocabulary)
         if chat_template is not None:

@@ -131,6 +131,11 @@ class UnifiedIO2(Family, name="unified-io-2"):
     def added_tokens(self, config: Mapping[str, Any]) -> dict[str, int]:
         return {token: WORDS + place for place, token in enumerate(_added())}
 
+    def is_special(self, token: str) -> bool:
+        return not token.startswith(
+            "<extra_id_"
+        )  # places in an image, and what stands for text that is left out
+
     def remark(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> str:
         aside = [name for name in ("audio", "image history") if _present(keys, name.replace(" ", "_"))]
         remarks = [f"without its {' and '.join(aside)}"] if aside else []
