@@ -1,10 +1,12 @@
 """JanusFlow's order: what is learnt, how an image is drawn, and what is refused."""
 
+from contextlib import suppress
+
 import pytest
 import torch
 
 from chiasm.errors import ChiasmError, RecipeError
-from chiasm.heads import HeadContext, Sampling, finish
+from chiasm.heads import DrawingState, HeadContext, Sampling, finish
 from chiasm.heads.building import build_head
 from chiasm.heads.u_vit import LAST
 from chiasm.nn.generators import Generators
@@ -80,6 +82,23 @@ def test_an_image_depends_on_its_own_seed_alone():
     both, alone = drawn(order, [4, 9]), drawn(order, [9])
     torch.testing.assert_close(both[1:], alone)
     assert not torch.allclose(both[:1], alone)
+
+
+@torch.no_grad()
+def test_a_drawing_that_was_stopped_goes_on_to_the_same_image():
+    order, progress = head(), DrawingState(Generators([5]))
+
+    def stops(ask):
+        if progress.steps == 2:
+            raise KeyboardInterrupt
+        return ask.embeddings
+
+    for read in (stops, as_read):
+        writing = order.write(torch.zeros(1, WIDTH), PLAIN, progress.restored(), progress)
+        with suppress(KeyboardInterrupt):
+            image = finish(writing, read)
+    assert progress.steps == 4
+    assert torch.equal(image, drawn(order, [5]))
 
 
 def test_guidance_leads_from_the_velocity_without_a_prompt_to_that_with_it():

@@ -15,6 +15,7 @@ from chiasm.data.sample import Message, Sample
 from chiasm.errors import CheckpointError
 from chiasm.interop import Folder, export_checkpoint, find_family, import_checkpoint, recognise, verify
 from chiasm.interop.convert import _numbers, build_model
+from chiasm.interop.shapes.autoencoder_kl import FORMER
 from chiasm.recipe import load_recipe
 from chiasm.storage.weights import read_tensors
 
@@ -108,6 +109,22 @@ def test_guidance_leads_away_from_a_prompt_that_is_hidden_and_no_marker_stands_b
     assert words.inner.convert_tokens_to_ids("<end_of_image>") == words.behind_read[0]
     assert (empty.ids[0], len(empty)) == (prompt.ids[0], len(prompt))
     assert empty.exposed == [True] + [False] * (len(prompt) - 1)
+
+
+def test_an_autoencoder_whose_attention_has_its_former_names_is_the_same_and_keeps_them(published, tmp_path):
+    place = published / "vae/diffusion_pytorch_model.safetensors"
+    plain = import_checkpoint(published, tmp_path / "plain")
+    former = dict(read_tensors(published / "vae"))
+    for old, new in FORMER.items():
+        former = {
+            name.replace(f"attentions.0.{new}.", f"attentions.0.{old}."): t for name, t in former.items()
+        }
+    save_file({name: tensor.contiguous() for name, tensor in former.items()}, place)
+    old = import_checkpoint(published, tmp_path / "old")
+    one, other = (read_tensors(folder / "model.safetensors") for folder in (plain, old))
+    assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+    export_checkpoint(old, tmp_path / "back")
+    assert read_tensors(tmp_path / "back/vae").keys() == former.keys()
 
 
 def test_a_folder_without_its_autoencoder_is_refused_with_what_it_lacks(published, tmp_path):

@@ -25,6 +25,7 @@ from chiasm.interop.parity.cases import Case
 from chiasm.interop.parity.drawing import DrawStep, forced
 from chiasm.interop.parity.replay import CasePicture, case_document, read_documents, unnormalised
 from chiasm.interop.parity.verify import replays
+from chiasm.interop.shapes.autoencoder_kl import autoencoder_rules
 from chiasm.interop.shapes.diffusers_shape import vae_shape
 from chiasm.interop.shapes.timm_siglip import siglip, siglip_rules
 from chiasm.interop.shapes.towers import causal_config, normalisation, with_padding
@@ -115,7 +116,7 @@ class JanusFlow(Family, name="janusflow"):
             *flow_rules(config, "heads.image."),
             Unused("language_model.model.layers.{n}.self_attn.rotary_emb.inv_freq"),
             Rule("language_model.{rest...}", "language.inner.{rest...}"),
-            Rule(VAE + "{rest...}", "image_tokenizer.inner.{rest...}"),
+            *autoencoder_rules(keys, VAE, "image_tokenizer.inner."),
         )
 
     def chat_template(self, config: Mapping[str, Any]) -> dict[str, str]:
