@@ -66,6 +66,7 @@ Dtype = Annotated[
 Guidance = Annotated[Optional[float], typer.Option(help="classifier-free guidance; 1 = none")]  # noqa: UP045
 Temperature = Annotated[Optional[float], typer.Option(help="0 = greedy")]  # noqa: UP045
 TopK = Annotated[Optional[int], typer.Option(help="codes to choose from at each place; 0 = all")]  # noqa: UP045
+TopP = Annotated[Optional[float], typer.Option(help="the likeliest codes whose chances reach this; 1 = all")]  # noqa: UP045
 
 # What other libraries print of themselves; a variable that the user has set stays.
 QUIET = {
@@ -203,6 +204,7 @@ def chat(
     guidance: Guidance = None,
     temperature: Annotated[Optional[float], typer.Option(help="of images; 0 = greedy")] = None,  # noqa: UP045
     top_k: TopK = None,
+    top_p: TopP = None,
     seed: Seed = 0,
     device: Device = None,
     dtype: Dtype = None,
@@ -222,6 +224,7 @@ def chat(
         "guidance": guidance,
         "temperature": temperature,
         "top_k": top_k,
+        "top_p": top_p,
     }
     converse(
         folder,
@@ -244,6 +247,7 @@ def generate(
     guidance: Guidance = None,
     temperature: Temperature = None,
     top_k: TopK = None,
+    top_p: TopP = None,
     seed: Seed = 0,
     device: Device = None,
     dtype: Dtype = None,
@@ -256,7 +260,7 @@ def generate(
 
         model = load_model(folder, device, dtype)
     pictures = model.generate(
-        prompts, count=count, guidance=guidance, temperature=temperature, top_k=top_k, seed=seed
+        prompts, count=count, guidance=guidance, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed
     )
     for i, picture in enumerate(pictures):
         _say(f"{save_picture(picture, out)}  {prompts[i // count]}")
@@ -272,6 +276,7 @@ def complete(
     count: Annotated[int, typer.Option(help="how many images follow")] = 1,
     temperature: Temperature = None,
     top_k: TopK = None,
+    top_p: TopP = None,
     seed: Seed = 0,
     device: Device = None,
     dtype: Dtype = None,
@@ -283,7 +288,9 @@ def complete(
         from chiasm.terminal.pictures import save_picture
 
         model = load_model(folder, device, dtype)
-    for picture in model.complete(pictures, count=count, temperature=temperature, top_k=top_k, seed=seed):
+    for picture in model.complete(
+        pictures, count=count, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed
+    ):
         _say(str(save_picture(picture, out)))
 
 

@@ -71,7 +71,7 @@ class Turn(Iterator["str | Image.Image"]):
             `{"text": words}` is never taken for a path.
         seed: of the words, and of the first image that is drawn; each further image has the next.
         tokens: most tokens of the answer; an image counts as the one that begins it.
-        guidance, temperature, top_k: of the images.
+        guidance, temperature, top_k, top_p: of the images.
         word_temperature, word_top_k, word_top_p, repetition_penalty: of the words, which are the likeliest unless
             these say otherwise.
         stop: a text, or several, any of which ends the answer and is no part of it.
@@ -91,6 +91,7 @@ class Turn(Iterator["str | Image.Image"]):
         guidance: float | None = None,
         temperature: float | None = None,
         top_k: int | None = None,
+        top_p: float | None = None,
         word_temperature: float | None = None,
         word_top_k: int | None = None,
         word_top_p: float | None = None,
@@ -104,6 +105,7 @@ class Turn(Iterator["str | Image.Image"]):
             guidance=guidance,
             temperature=temperature,
             top_k=top_k,
+            top_p=top_p,
             word_temperature=word_temperature,
             word_top_k=word_top_k,
             word_top_p=word_top_p,

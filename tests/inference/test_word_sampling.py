@@ -124,3 +124,13 @@ def test_the_defaults_are_the_recipes(says):
     model = says("abcabd")
     model.sampling = model.sampling.model_copy(update={"stop": ("c",)})
     assert model.chat("x", tokens=20).text == "ab"
+
+
+def test_images_are_drawn_among_the_likeliest_codes_wherever_that_is_asked(tiny_model):
+    model = tiny_model[0]
+    narrow = model.generate("a dog", seed=1, top_p=1e-6)[0].tobytes()
+    assert narrow == model.generate("a dog", seed=1, temperature=0.0)[0].tobytes()
+    assert narrow == model.generate("a dog", seed=2, top_p=1e-6)[0].tobytes()
+    assert narrow != model.generate("a dog", seed=1)[0].tobytes()
+    with pytest.raises(ChiasmError, match="top_p"):
+        model.generate("a dog", top_p=0.0)

@@ -88,6 +88,7 @@ def complete(
     seed: int = 0,
     temperature: float | None = None,
     top_k: int | None = None,
+    top_p: float | None = None,
 ) -> list[Image.Image]:
     """The next `count` images of a visual sentence (LVM, arXiv 2312.00785).
 
@@ -100,7 +101,7 @@ def complete(
     """
     if not pictures:
         raise DataError("a visual sentence needs a picture to follow")
-    options = sampling_of(model, temperature=temperature, top_k=top_k)
+    options = sampling_of(model, temperature=temperature, top_k=top_k, top_p=top_p)
     seeds = seeds_of(seed, 1, check_count(count))
     sentence = [References().picture(each, "the sentence") for each in pictures]
     most = most_images(model)

@@ -159,6 +159,7 @@ def generate(
     guidance: float | None = None,
     temperature: float | None = None,
     top_k: int | None = None,
+    top_p: float | None = None,
 ) -> list[Image.Image]:
     """Images of each prompt, which depend on it and on their seed alone, not on the prompts beside it.
 
@@ -167,7 +168,7 @@ def generate(
     Raises ChiasmError for an option out of range.
     """
     prompts = _prompts(prompt)
-    options = sampling_of(model, guidance=guidance, temperature=temperature, top_k=top_k)
+    options = sampling_of(model, guidance=guidance, temperature=temperature, top_k=top_k, top_p=top_p)
     seeds = seeds_of(seed, len(prompts), check_count(count))
     contract = model.contract  # a part alone has none, and says so
     if model.image_head is None:

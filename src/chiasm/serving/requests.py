@@ -103,7 +103,9 @@ def images_request(model: Model, body: ImagesRequest) -> tuple[Images, Sequence[
         raise ChiasmError("partial_images: they come in a stream; set stream")
     if body.stream and (body.n or 1) != 1:
         raise ChiasmError("n: a stream is of one image")
-    options = sampling_of(model, guidance=body.guidance_scale, temperature=body.temperature, top_k=body.top_k)
+    options = sampling_of(
+        model, guidance=body.guidance_scale, temperature=body.temperature, top_k=body.top_k, top_p=body.top_p
+    )
     seeds = seeds_of(seed_of(body.seed), 1, body.n or 1)
     sample = Sample("the prompt", (Message("user", (body.prompt,)),))
     prompts = [draw_prompt(contract, sample)] * len(seeds)

@@ -21,6 +21,12 @@ ImageTopK = Annotated[
 ]
 
 
+ImageTopP = Annotated[
+    float | None,
+    Field(gt=0, le=1, description="the likeliest codes whose chances reach this together; 1 = all"),
+]
+
+
 class RequestFields(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
@@ -88,6 +94,7 @@ class ChatRequest(WordFields):
     guidance_scale: Guidance = None
     image_temperature: ImageTemperature = None
     image_top_k: ImageTopK = None
+    image_top_p: ImageTopP = None
     ordered_content: bool = Field(
         False,
         description="content is a list of text and images in their order, instead of text beside images",
@@ -119,6 +126,7 @@ class ImagesRequest(RequestFields):
     guidance_scale: Guidance = None
     temperature: ImageTemperature = None
     top_k: ImageTopK = None
+    top_p: ImageTopP = None
     user: str | None = Field(None, description="has no effect")
 
 
@@ -137,4 +145,5 @@ def sampling_options(request: ChatRequest | CompletionRequest) -> dict[str, Any]
         options["guidance"] = request.guidance_scale
         options["temperature"] = request.image_temperature
         options["top_k"] = request.image_top_k
+        options["top_p"] = request.image_top_p
     return {key: value for key, value in options.items() if value is not None}
