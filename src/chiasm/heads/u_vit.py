@@ -21,8 +21,8 @@ LAST = 1000.0  # the time of an image; noise has 0
 EXPANSION = 4  # hidden width over width of a block
 
 
-class Noisy(NamedTuple):
-    """Noisy latents as features of their cells. time: the embedding of how far they are denoised."""
+class NoisyCells(NamedTuple):
+    """NoisyCells latents as features of their cells. time: the embedding of how far they are denoised."""
 
     features: Float[Tensor, "n gh gw c"]
     time: Float[Tensor, "n t"]
@@ -64,13 +64,13 @@ class FlowEncoder(nn.Module):
         self.patchify = nn.Conv2d(channels, width, kernel, stride, padding)
         self.blocks = nn.ModuleList(FlowBlock(width, time_width, bias, epsilon) for _ in range(depth))
 
-    def forward(self, latents: Float[Tensor, "n h w c"], times: Float[Tensor, " n"]) -> Noisy:
+    def forward(self, latents: Float[Tensor, "n h w c"], times: Float[Tensor, " n"]) -> NoisyCells:
         """times: from 0, noise alone, to `LAST`, the images themselves."""
         time = self.time(wave_embedding(times, self.width).to(latents.dtype))
         grid = rearrange(self.patchify(rearrange(latents, "n h w c -> n c h w")), "n c gh gw -> n gh gw c")
         for block in self.blocks:
             grid = block(grid, time)
-        return Noisy(grid, time)
+        return NoisyCells(grid, time)
 
 
 class FlowDecoder(nn.Module):
@@ -106,7 +106,7 @@ class FlowDecoder(nn.Module):
         ends = [both] + [skipped] * (doublings - 1) + [channels]
         self.doublings = nn.ModuleList(Doubling(a, b, bias, epsilon) for a, b in pairwise(ends))
 
-    def forward(self, spoken: Float[Tensor, "n gh gw c"], noisy: Noisy) -> Float[Tensor, "n h w c2"]:
+    def forward(self, spoken: Float[Tensor, "n gh gw c"], noisy: NoisyCells) -> Float[Tensor, "n h w c2"]:
         grid = torch.cat([self.norm(spoken), noisy.features], -1)
         for block in self.blocks:
             grid = block(grid, noisy.time)

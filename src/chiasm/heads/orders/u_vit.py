@@ -27,7 +27,7 @@ from chiasm.heads import (
 from chiasm.heads.denoising import Denoising
 from chiasm.heads.projection import example_tokenizer
 from chiasm.heads.spans import check_target, count_images, doubled
-from chiasm.heads.u_vit import LAST, FlowDecoder, FlowEncoder, Noisy, PreciseNorm
+from chiasm.heads.u_vit import LAST, FlowDecoder, FlowEncoder, NoisyCells, PreciseNorm
 from chiasm.nn.generators import Generators, TrainingNoise
 from chiasm.nn.losses import Loss
 from chiasm.parts.bounds import Cells, Chance, Count, Epsilon, Kernel, Width
@@ -186,12 +186,12 @@ class UViT(Order, name="u_vit"):
         hidden = yield Ask(self.embed(noisy), keep=False)
         return self.alphabet.draw(self.spoken(hidden[:, 1:], noisy), sampling).values.to(latents.dtype)
 
-    def embed(self, noisy: Noisy) -> Float[Tensor, "n k d"]:
+    def embed(self, noisy: NoisyCells) -> Float[Tensor, "n k d"]:
         """What stands at the positions of noisy images."""
         cells = self.input(rearrange(noisy.features, "n gh gw c -> n (gh gw) c"))
         return torch.cat([noisy.time[:, None], cells], 1)
 
-    def spoken(self, hidden: Float[Tensor, "n m d"], noisy: Noisy) -> Float[Tensor, "n gh gw c"]:
+    def spoken(self, hidden: Float[Tensor, "n m d"], noisy: NoisyCells) -> Float[Tensor, "n gh gw c"]:
         """What the second network makes of the hidden states at the cells."""
         grid = rearrange(self.output(self.norm(hidden)), "n (gh gw) c -> n gh gw c", gh=self.cells[0])
         return self.decoder(grid, noisy)
