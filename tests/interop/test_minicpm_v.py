@@ -156,6 +156,17 @@ def test_a_preprocessor_that_prepares_otherwise_is_refused(tmp_path, prepared, w
         import_checkpoint(tmp_path / "public", tmp_path / "ours")
 
 
+def test_its_tokenizers_code_does_no_more_than_to_name_tokens(tmp_path):
+    """The tokenizer.json is read, the code beside it is not."""
+    public(tmp_path / "public", VERSIONS["2.6"])
+    path = tmp_path / "public/tokenizer_config.json"
+    name = "tokenization_minicpmv_fast.MiniCPMVTokenizerFast"
+    wrapped = {"tokenizer_class": "MiniCPMVTokenizerFast", "auto_map": {"AutoTokenizer": [name, name]}}
+    path.write_text(json.dumps({**json.loads(path.read_text()), **wrapped}))
+    import_checkpoint(tmp_path / "public", tmp_path / "ours")
+    assert "<image_id>" in load_model(tmp_path / "ours").language.tokenizer.inner.get_vocab()
+
+
 def test_words_round_images_are_the_preprocessors(tmp_path):
     public(tmp_path / "public", VERSIONS["2.6"], slice_start="<box>", slice_end="</box>")
     family = find_family("minicpm-v")
