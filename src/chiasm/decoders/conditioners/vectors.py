@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from chiasm.decoders.conditioners import Conditioner, ConditionerContext
 from chiasm.decoders.conditions import Condition
 from chiasm.errors import ChiasmError, RecipeError
+from chiasm.parts.bounds import Count
 from chiasm.tokenizers.spaces import Vectors
 
 ANY = (0, 0)  # the grid of any number of vectors
@@ -20,11 +22,16 @@ class VectorTokens(Conditioner, name="vectors"):
     """The vectors themselves, as in Emu2 (arXiv 2312.13286): they are as wide as the denoiser's tokens.
 
     A denoiser that reads a pooled vector too is given their mean.
+
+    Args:
+        empty: how many vectors, kept with the weights, stand for no target: what the text encoder of a diffusion
+            model makes of an empty prompt (NExT-GPT, arXiv 2309.05519); 0 = zeros stand for it.
     """
 
     space: Vectors
+    empty_tokens: Tensor
 
-    def __init__(self, context: ConditionerContext):
+    def __init__(self, context: ConditionerContext, *, empty: Count = 0):
         super().__init__()
         space = context.space or Vectors(ANY, context.token_width)
         if not isinstance(space, Vectors):
@@ -38,11 +45,24 @@ class VectorTokens(Conditioner, name="vectors"):
                     f"{width} (Stable Diffusion 1.5 has 768, 2 has 1024); take conditioner 'linear', or another "
                     "denoiser"
                 )
-        self.space, self.pools = space, context.pooled_width is not None
+        self.space, self.pools, self.empties = space, context.pooled_width is not None, empty
+        if empty:
+            self.register_buffer("empty_tokens", torch.zeros(empty, space.width))
 
     def forward(self, target: Float[Tensor, "n gh gw c"]) -> Condition:
         tokens = vectors_in_row(target, self.space.width, self.name)
         return Condition(tokens, added={"text_embeds": tokens.mean(1)} if self.pools else None)
+
+    def empty(self, condition: Condition) -> Condition:
+        zeros = super().empty(condition)
+        if not self.empties:
+            return zeros
+        if condition.tokens.shape[1] != self.empties:
+            raise ChiasmError(
+                f"conditioner 'vectors' has {self.empties} vectors for no target, but targets have "
+                f"{condition.tokens.shape[1]}; guidance needs as many"
+            )
+        return zeros._replace(tokens=self.empty_tokens.to(condition.tokens.dtype).expand_as(condition.tokens))
 
 
 class LinearTokens(Conditioner, name="linear"):

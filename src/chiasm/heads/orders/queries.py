@@ -47,7 +47,9 @@ class Queries(Order, name="queries"):
         grid: rows and columns of the queries; null = those of what is written. A decoder's conditions need them.
         causal: a query sees only those before it; else all see each other.
         words: ids of the language model's words that stand at the queries, in place of vectors of their own; text
-            never holds them.
+            never holds those that stand at one query alone.
+        from_marker: the first query is the marker that begins an image, whose hidden state is read too, as of the
+            first signal token of NExT-GPT.
         with_words: what is read at a query is added to its hidden state, as in NExT-GPT.
         bridge: a connector between the hidden states, which it takes for a grid of features, and the alphabet, such
             as the resamplers of SEED-X and NExT-GPT; it makes as many vectors, as wide, as are written.
@@ -66,22 +68,28 @@ class Queries(Order, name="queries"):
         grid: Grid | None = None,
         causal: bool = False,
         words: list[int] = [],  # noqa: B006
+        from_marker: bool = False,
         with_words: bool = False,
         bridge: Connector | None = None,
         unconditional: Chance = 0.1,
     ):
         super().__init__()
         self.alphabet, self.bridge = alphabet, bridge
-        self.unconditional, self.causal, self.with_words = unconditional, causal, with_words
+        self.unconditional, self.causal = unconditional, causal
+        self.from_marker, self.with_words = from_marker, with_words
         self.grid = _grid_of(grid, context.space)
         self.space = self._written(context.space)
         self.words = list(words)
         count = math.prod(self.grid)
+        self.length = count - from_marker  # positions that it fills
+        if not self.length:
+            raise RecipeError("order 'queries': from_marker needs queries behind the marker; widen the grid")
         if words:
             _check_words(words, count, context.vocabulary)
             self.queries = None
         else:
-            self.queries = nn.Parameter(torch.randn(count, context.width) * 0.02)
+            rows = count if with_words else self.length
+            self.queries = nn.Parameter(torch.randn(rows, context.width) * 0.02)
         self._embed_words = context.vocabulary.embed
 
     @classmethod
@@ -100,32 +108,35 @@ class Queries(Order, name="queries"):
 
     @property
     def reserved(self) -> Sequence[int]:
-        return [*self.alphabet.reserved, *self.words]
+        own = [word for word in self.words if self.words.count(word) == 1]
+        return [*self.alphabet.reserved, *own[self.from_marker :]]
 
     def layout(self) -> SpanLayout:
-        count = math.prod(self.grid)
+        first = int(self.from_marker)
         return SpanLayout(
-            opens=(True,) + (self.causal,) * (count - 1),
-            exposed=(True,) * count,
-            rows=tuple(range(count)),
-            coordinates=raster(*self.grid),
+            opens=(True,) + (self.causal,) * (self.length - 1),
+            exposed=(True,) * self.length,
+            rows=tuple(range(-first, self.length)),
+            coordinates=raster(*self.grid)[first:],
         )
 
     def prepare(self, target: Shaped[Tensor, "n ..."]) -> Span:
         """The queries; a target that is a condition's, an image itself, is not looked at."""
         if not self.alphabet.conditions:
             check_target(target, self.space)
-        return Span(self.embed(len(target)), target)
+        return Span(self.embed(len(target), target.device)[:, -self.length :], target)
 
-    def embed(self, images: int) -> Float[Tensor, "n k d"]:
+    def embed(self, images: int, device: torch.device | str = "cpu") -> Float[Tensor, "n k d"]:
         """What stands at the queries of some images."""
         if self.queries is not None:
             return self.queries.expand(images, -1, -1)
-        device = next(self.alphabet.parameters()).device
         ids = torch.tensor(self.words, device=device)
         return self._embed_words(repeat(ids, "k -> n k", n=images))
 
     def losses(self, hidden: Float[Tensor, "n m d"], span: Span) -> dict[str, Loss]:
+        if self.from_marker and span.orphans is not None:  # they have no marker before them
+            first = torch.where(span.orphans[:, None, None], 0, hidden[:, :1])
+            hidden = torch.cat([first, hidden[:, 1:]], 1)
         return self.alphabet.image_losses(self.bridged(hidden), span.targets)
 
     def write(
@@ -137,13 +148,16 @@ class Queries(Order, name="queries"):
     ) -> Writing:
         """Draw all positions behind one pass, which is made again when it was stopped."""
         images = count_images(start, sampling.guidance, self.unconditional)
-        hidden = yield Ask(doubled(self.embed(images), sampling.guidance))
+        queries = self.embed(images, start.device)[:, -self.length :]
+        hidden = yield Ask(doubled(queries, sampling.guidance))
+        if self.from_marker:
+            hidden = torch.cat([start[:, None], hidden], 1)
         return self.alphabet.draw(self.bridged(hidden), sampling, generators).values
 
     def bridged(self, hidden: Float[Tensor, "n m d"]) -> Float[Tensor, "n gh gw c"]:
         """What the alphabet is handed, in the grid that is written."""
         if self.with_words:
-            hidden = hidden + self.embed(len(hidden)).to(hidden.dtype)
+            hidden = hidden + self.embed(len(hidden), hidden.device).to(hidden.dtype)
         if self.bridge is not None:
             grid = rearrange(hidden, "n (gh gw) d -> n gh gw d", gh=self.grid[0])
             hidden = self.bridge(grid)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
 from chiasm.errors import CheckpointError
+from chiasm.interop.config import plain
 from chiasm.interop.families.blip2_hf import qformer_rules
+from chiasm.interop.family import Folder
 from chiasm.interop.mapping import Reshape, Rule, Split, Unused
+from chiasm.interop.shapes.stable_diffusion import decoder
 
 Rules = list[Rule | Unused]
 
+STEPS, GUIDANCE = 50, 7.5  # of the diffusion model, whose own empty prompt guidance leads away from
 HEADS = 4  # of the transformer, which its tensors do not tell
 BERT = 64  # channels of a head of the Q-Former, which is as wide as bert-base
 GROUP_HEADS = 8
@@ -50,6 +54,40 @@ GROUPING = {
 }
 
 
+def drawing(
+    networks: Mapping[str, Any], projector: Mapping[str, Any], width: int, signals: Sequence[int]
+) -> dict[str, Any]:
+    """Head and image decoder.
+
+    networks: see `decoder`. projector, width: the connector that it is here, and of the vectors that it makes.
+    signals: ids of the signal tokens, of which the first begins an image. Raises CheckpointError where they do not
+    fit.
+    """
+    read = networks["unet"]["cross_attention_dim"]
+    if width != read:
+        raise CheckpointError(
+            f"its projector makes vectors of {width} channels, but the diffusion model attends to {read} (Stable "
+            "Diffusion 1.5 to 768, 2 to 1024): it was trained for another one"
+        )
+    prediction = networks["scheduler"].get("prediction_type", "epsilon")
+    made = decoder(
+        networks, "euler" if prediction == "v_prediction" else "pndm", steps=STEPS, guidance=GUIDANCE
+    )
+    made["conditioner"] = {"type": "vectors", "empty": projector["queries"]}
+    head = {
+        "type": "queries",
+        "alphabet": {"type": "condition", "depth": 0},
+        "grid": [1, len(signals)],
+        "causal": True,
+        "words": list(signals),
+        "from_marker": True,
+        "with_words": True,
+        "bridge": plain(projector),
+        "unconditional": 0.0,
+    }
+    return {"heads": {"image": head}, "image_decoder": made}
+
+
 def output_projector(kind: str, tensors: Mapping[str, Tensor], names: tuple[str, str]) -> dict[str, Any]:
     """The connector for an output projector of this kind, by the shapes of its tensors; `names`: OLD or NEW."""
     first = names[0] + ".weight"
@@ -81,6 +119,14 @@ def output_projector(kind: str, tensors: Mapping[str, Tensor], names: tuple[str,
     )
 
 
+def output_width(tensors: Mapping[str, Tensor], names: tuple[str, str]) -> int:
+    """Channels of the vectors that an output projector makes; raises CheckpointError where its last layer lacks."""
+    last = names[1] + ".weight"
+    if last not in tensors:
+        raise CheckpointError(f"the output projector has no {last}, its last layer")
+    return tensors[last].shape[0]
+
+
 def output_rules(spec: Mapping[str, Any], names: tuple[str, str], theirs: str, ours: str) -> Rules:
     """Rules for `output_projector`'s connector."""
     shape = (spec["queries"], spec["width"])
@@ -89,8 +135,8 @@ def output_rules(spec: Mapping[str, Any], names: tuple[str, str], theirs: str, o
         return [
             *rules,
             Rule(theirs + "query_embs", ours + "queries", Reshape((1, *shape), shape)),
-            Rule(theirs + "tfm.{rest...}", ours + "{rest...}"),
             Rule(f"{theirs}{names[1]}.{{p}}", ours + "output.{p}"),
+            Rule(theirs + "tfm.{rest...}", ours + "{rest...}"),
         ]
     bert = theirs + "Qformer.bert."
     return [
@@ -101,6 +147,27 @@ def output_rules(spec: Mapping[str, Any], names: tuple[str, str], theirs: str, o
         *qformer_rules(bert + "encoder.", "self", ours),
         Rule(f"{theirs}{names[1]}.{{p}}", ours + "out.{p}"),
     ]
+
+
+def input_projector(kind: str, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The connector for an input projector of this kind, by the shapes of its tensors."""
+    if kind == "group":
+        return group_projector(tensors)
+    depths = {"linear": 1, "mlp": 2}
+    if kind not in depths:
+        raise CheckpointError(
+            f"an input projector of the kind {kind!r} is unknown; known: group, linear, mlp"
+        )
+    return {"type": "mlp", "depth": depths[kind]}
+
+
+def input_rules(spec: Mapping[str, Any], theirs: str, ours: str) -> Rules:
+    """Rules for `input_projector`'s connector."""
+    if spec["type"] == "group":
+        return group_rules(spec, theirs, ours)
+    if spec["depth"] == 1:  # then it is a layer, else a row of layers
+        return [Rule(theirs + "{p}", ours + "layers.0.{p}")]
+    return [Rule(theirs + "layer.{n}.{p}", ours + "layers.{n}.{p}")]
 
 
 def group_projector(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -144,3 +211,32 @@ def group_rules(spec: Mapping[str, Any], theirs: str, ours: str) -> Rules:
 def count(tensors: Mapping[str, Tensor], prefix: str) -> int:
     """How many numbers follow the prefix."""
     return len({name.removeprefix(prefix).split(".")[0] for name in tensors if name.startswith(prefix)})
+
+
+def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): each for key, each in tensors.items() if key.startswith(prefix)}
+
+
+def signal_ids(folder: Folder, name: str, signals: int, separator: str | None = None) -> list[int]:
+    """Ids of the signal tokens, with those of the separator between them.
+
+    name: of the n-th token, `{}` being n. Raises CheckpointError naming one that the folder's tokenizer lacks.
+    """
+    from chiasm.language.tokenizer_folder import load_tokenizer
+
+    if signals < 2:
+        raise CheckpointError(
+            f"{folder.path} draws by {signals} signal tokens; there have to be two at least"
+        )
+    tokenizer = load_tokenizer(folder.path)
+    words = [name.format(n) for n in range(signals)] + ([separator] if separator else [])
+    vocabulary = tokenizer.get_vocab()
+    lacking = [word for word in words if word not in vocabulary]
+    if lacking:
+        raise CheckpointError(
+            f"the tokenizer of {folder.path} has no {', '.join(lacking)}, of which its images are made"
+        )
+    ids = [vocabulary[word] for word in words]
+    if separator is None:
+        return ids
+    return [ids[0], *(id for signal in ids[1:-1] for id in (ids[-1], signal))]
