@@ -75,7 +75,7 @@ class DiffusersFolder(Family, name="diffusers"):
         config = {"index": folder.json(INDEX), **{key: folder.json(name) for key, name in CONFIGS.items()}}
         tensors: dict[str, Tensor] = {}
         for name in CLASSES:
-            tensors |= {f"{name}/{key}": tensor for key, tensor in _weights(folder, name).items()}
+            tensors |= {f"{name}/{key}": tensor for key, tensor in network_weights(folder, name).items()}
         return Original(config, tensors)
 
     def model(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> dict[str, dict[str, Any]]:
@@ -122,7 +122,8 @@ class DiffusersFolder(Family, name="diffusers"):
             write_tensors(folder / name / WEIGHTS[0], own)
 
 
-def _weights(folder: Folder, name: str) -> dict[str, Tensor]:
+def network_weights(folder: Folder, name: str) -> dict[str, Tensor]:
+    """The tensors of a folder's `unet` or `vae`; raises CheckpointError where it has none."""
     files = [folder.path / name / file for file in WEIGHTS]
     file = next((file for file in files if file.is_file()), None)
     if file is None:

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from chiasm.errors import CheckpointError, reason
 from chiasm.interop.config import plain
+from chiasm.interop.families.diffusers import network_weights
 from chiasm.interop.family import Folder
 from chiasm.interop.mapping import Rule
-from chiasm.storage.weights import read_tensors, resolve
+from chiasm.storage.weights import resolve
 
 PLACE, EMPTY = "image_decoder.", "empty_prompt"  # where its tensors stand among a checkpoint's
 NETWORKS = {"unet": "config", "vae": "config", "scheduler": "scheduler_config"}  # a folder, and its JSON file
@@ -129,13 +130,13 @@ def diffusion_tensors(folder: Folder, reference: str, tokens: int) -> dict[str, 
 
     Raises CheckpointError naming a file that is missing.
     """
-    place = named_folder(folder, reference).path
+    place = named_folder(folder, reference)
     tensors = {
         f"{PLACE}{part}.{key}": tensor
         for part in ("unet", "vae")
-        for key, tensor in read_tensors(place / part).items()
+        for key, tensor in network_weights(place, part).items()
     }
-    return tensors | {PLACE + EMPTY: empty_prompt(place, tokens)}
+    return tensors | {PLACE + EMPTY: empty_prompt(place.path, tokens)}
 
 
 def empty_prompt(place: Path, tokens: int) -> Float[Tensor, "k d"]:
