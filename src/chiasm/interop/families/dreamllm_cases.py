@@ -47,8 +47,8 @@ def replay(case: Case) -> dict[str, Tensor]:
         _document(model, ids.tolist(), labels.tolist(), images)
         for ids, labels in zip(inputs["input_ids"], inputs["labels"], strict=True)
     ]
-    batch, slots = pack([[each] for each in documents])
-    batch = Reader(model, unsigned(inputs["images_dm"])).attach(batch, slots)
+    packed, slots = pack([[each] for each in documents])
+    batch: Any = Reader(model, unsigned(inputs["images_dm"])).attach(packed, slots)
     embeddings, layout, span = model.embed(batch)
     hidden = model.language(embeddings, layout)
     logits = model.language.logits(hidden)

@@ -112,7 +112,7 @@ class NextGPT(Family, name="next-gpt"):
         config, tensors = folder.config, _with_adapters(folder)
         reference, clip = config.get("image_decoder") or "", _clip(folder)
         seen, projector = below(tensors, INPUT), below(tensors, OUTPUT)
-        own = {
+        own: dict[str, Any] = {
             "config": config,
             **diffusion_configs(folder, reference),
             "clip": clip.config.get("vision_config", clip.config) if clip else None,

@@ -72,7 +72,7 @@ class NextGPTLegacy(Family, name="next-gpt-legacy"):
             )
         kind = "qformer" if "query_tokens" in projector else "transformer"
         reference = "diffusion" if (folder.path / "diffusion").is_dir() else DIFFUSION
-        own = {
+        own: dict[str, Any] = {
             "config": folder.config,
             **diffusion_configs(folder, reference),
             "signals": signal_ids(folder, SIGNAL, SIGNALS),
