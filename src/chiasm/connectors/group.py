@@ -98,7 +98,7 @@ class GroupStage(nn.Module):
             nn.init.trunc_normal_(self.tokens, std=0.02)
         self.carry_norm = nn.LayerNorm(width) if carried else None
         self.carry = mlp(before, width // 2, tokens) if carried else None
-        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
+        self.blocks = nn.ModuleList(GroupBlock(width, heads) for _ in range(depth))
         self.grouping = Grouping(width, heads, tokens, groups) if groups else None
 
     def forward(
@@ -170,7 +170,7 @@ class Assignment(nn.Module):
         return self.out(share / (share.sum(-1, keepdim=True) + 1) @ self.value(x))
 
 
-class Block(nn.Module):
+class GroupBlock(nn.Module):
     """A transformer's block, norms first; queries, keys and values have no biases."""
 
     def __init__(self, width: int, heads: int):
