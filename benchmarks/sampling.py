@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from diffusion_pipelines import against_pipeline
 from published_llamagen import LlamaGen
 from published_var import Var
 from taking_turns import compared, table
@@ -43,10 +44,12 @@ class Sizes:
     pictures: int
     rounds: int
     guidance: float
+    denoiser: int
+    steps: int
 
 
-FULL = Sizes(512, 8, 8, (1, 2, 3, 4, 5, 6, 8, 10, 13, 16), 4096, 32, 2, 3, 2.5)
-QUICK = Sizes(64, 2, 2, (1, 2, 3), 32, 32, 1, 1, 2.5)
+FULL = Sizes(512, 8, 8, (1, 2, 3, 4, 5, 6, 8, 10, 13, 16), 4096, 32, 2, 3, 2.5, 64, 10)
+QUICK = Sizes(64, 2, 2, (1, 2, 3), 32, 32, 1, 1, 2.5, 32, 5)
 
 
 def main() -> None:
@@ -180,6 +183,12 @@ def against_next_token(sizes: Sizes, side: int) -> dict[str, Any]:
     return result
 
 
+def against_diffusers(sizes: Sizes, scheduler: str) -> dict[str, Any]:
+    """A denoiser of diffusers by our decoder, and by diffusers' pipeline."""
+    size = 16 * sizes.scales[-1]
+    return against_pipeline(scheduler, sizes.denoiser, size, sizes.steps, sizes.pictures, sizes.rounds)
+
+
 def total(scales: Sequence[int]) -> int:
     return sum(side * side for side in scales)
 
@@ -190,6 +199,9 @@ COMPARISONS: dict[str, Callable[[Sizes], dict[str, Any]]] = {
     "llamagen": against_llamagen,
     "next scale, as many codes": same_codes,
     "next scale, the same grid": same_grid,
+    "diffusion, ddim": partial(against_diffusers, scheduler="ddim"),
+    "diffusion, euler": partial(against_diffusers, scheduler="euler"),
+    "diffusion, pndm": partial(against_diffusers, scheduler="pndm"),
 }
 
 
@@ -253,7 +265,7 @@ def _options() -> argparse.Namespace:
     for name in ("width", "depth", "heads", "pictures", "rounds"):
         parser.add_argument(f"--{name}", type=int, help=f"default: {getattr(FULL, name)}")
     parser.add_argument("--threads", type=int, default=1, help="of torch (default: 1)")
-    parser.add_argument("--only", help="comparisons whose names begin so: var, llamagen, next")
+    parser.add_argument("--only", help="comparisons whose names begin so: var, llamagen, next, diffusion")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument(
         "--quick", action="store_true", help="tiny sizes: shows that it runs, measures nothing"

@@ -56,6 +56,8 @@ def test_pictures_are_drawn_as_the_originals_draw_them():
     for name in ("var", "var, no guidance", "llamagen"):
         assert result[name]["same_codes"] == 1
         assert result[name]["pixel_error"] < 1e-3
+    for scheduler in ("ddim", "euler", "pndm"):
+        assert result[f"diffusion, {scheduler}"]["pixel_error"] < 1e-3
     for name in ("next scale, as many codes", "next scale, the same grid"):
         scale, token = result[name]["parameters"].values()
         assert abs(scale / token - 1) < 0.02
