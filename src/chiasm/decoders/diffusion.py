@@ -127,7 +127,7 @@ class DiffusionDecoder(ImageDecoder, name="diffusion"):
             condition = condition._replace(
                 added={**condition.added, "time_ids": self._sizes(condition.tokens)}
             )
-        return condition._replace(source=self._source_latents(source)) if source is not None else condition
+        return condition._replace(source=self.source_latents(source)) if source is not None else condition
 
     def empty(self, condition: Condition) -> Condition:
         """The same without a target."""
@@ -209,7 +209,7 @@ class DiffusionDecoder(ImageDecoder, name="diffusion"):
             raise ChiasmError(f"guidance: it must be a number from 0 to {MOST_GUIDANCE:g}, not {scale}")
         return Guidance(scale, self.guidance.source_scale, self.guidance.rescale)
 
-    def _source_latents(self, source: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n c h w"]:
+    def source_latents(self, source: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n c h w"]:
         """Of the image to change, in the autoencoder's own scale, as InstructPix2Pix and SEED-X take them."""
         autoencoder = self.denoising.autoencoder
         latents = self.denoising.latents(source)

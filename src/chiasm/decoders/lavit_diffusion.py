@@ -7,11 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from chiasm.connectors.learnt import attend
 from chiasm.decoders import DecoderContext, ImageDecoder
 from chiasm.decoders.conditions import Condition
 from chiasm.decoders.denoisers.unet import EXAMPLE_UNET, SDXL_UNET, UNet
@@ -19,6 +17,7 @@ from chiasm.decoders.denoising import Denoising
 from chiasm.decoders.guidance import Guidance
 from chiasm.decoders.schedulers.diffusers_schedulers import DDIM, DDIMScheduler
 from chiasm.errors import RecipeError
+from chiasm.nn.attention_pool import AttentionPool
 from chiasm.nn.generators import Generators, TrainingNoise
 from chiasm.nn.losses import Loss
 from chiasm.parts.bounds import Cells, Depth, Heads, Pixels, Positive, Width
@@ -223,19 +222,3 @@ class LaVITDiffusion(CodeDiffusion, name="lavit_diffusion"):
             "projection_class_embeddings_input_dim": 1280 + 6 * 8,  # the pooled vector, and six numbers
         }
         return {**super().example(), "unet": unet}
-
-
-class AttentionPool(nn.Module):
-    """The mean of the features looks at all of them and at itself (CLIP's pooling, arXiv 2103.00020)."""
-
-    def __init__(self, cells: int, width: int, heads: int, out_width: int):
-        super().__init__()
-        self.head_width = width // heads
-        self.positions = nn.Parameter(torch.randn(cells + 1, width) * width**-0.5)
-        self.query, self.key, self.value = (nn.Linear(width, width) for _ in range(3))
-        self.out = nn.Linear(width, out_width)
-
-    def forward(self, features: Float[Tensor, "n p c"]) -> Float[Tensor, "n d"]:
-        x = torch.cat([features.mean(1, keepdim=True), features], dim=1) + self.positions
-        pooled = attend(self.query(x[:, :1]), self.key(x), self.value(x), self.head_width)
-        return rearrange(self.out(pooled), "n 1 d -> n d")

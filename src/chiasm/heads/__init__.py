@@ -147,6 +147,8 @@ class Alphabet(Part, nn.Module, slot="alphabet"):
     conditions: its vectors are what the image decoder is conditioned on, whose losses are learnt: the targets are
         pixels of the decoder's size.
     reserved: ids of the language model's vocabulary that stand for codes, which text never holds.
+    pairs: with guidance it writes pairs, "n 2 gh gw c": what follows the prompt, and what follows the empty one,
+        between which the image decoder guides.
     counted_as: the name of its loss.
     strays: how many values behind the symbols may be drawn, though they are no part of an image.
     """
@@ -154,6 +156,7 @@ class Alphabet(Part, nn.Module, slot="alphabet"):
     spaces: ClassVar[tuple[type[Space], ...]] = (Codes,)
     conditions: ClassVar[bool] = False
     reserved: Sequence[int] = ()
+    pairs: bool = False
     counted_as: str = "image"
     strays: int = 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from dataclasses import replace
 
 import torch
 from einops import rearrange
@@ -81,9 +82,11 @@ class OneByOne(Order):
         progress: DrawingState | None = None,
     ) -> Writing:
         """Draw value by value. The last is not asked to be read; whoever goes on after the image does that."""
-        values = begun(
-            progress, start, count_images(start, sampling.guidance, self.unconditional), self.space
-        )
+        rows = count_images(start, sampling.guidance, self.unconditional)
+        pairs = self.alphabet.pairs and sampling.guidance != 1
+        if pairs:  # what follows the empty prompt is an image of its own
+            rows, sampling = len(start), replace(sampling, guidance=1.0)
+        values = begun(progress, start, rows, self.space)
         known, hidden = 0, start
         while not self.is_whole(values):
             standing = self.standing(values)
@@ -95,7 +98,8 @@ class OneByOne(Order):
             values = torch.cat([values, drawn[:, None]], 1)
             if progress is not None:
                 progress.note(values, values.shape[1])
-        return rearrange(self.target_of(values), "n (gh gw) ... -> n gh gw ...", gh=self.space.grid[0])
+        target = rearrange(self.target_of(values), "n (gh gw) ... -> n gh gw ...", gh=self.space.grid[0])
+        return torch.stack(target.chunk(2), 1) if pairs else target
 
     def _embed(self, values: Shaped[Tensor, "n m"], first: int) -> Float[Tensor, "n m d"]:
         """What stands at values, the first of them at the place `first`."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from chiasm.data.documents import without_prompt
 from chiasm.data.files import PictureInMemory
 from chiasm.heads import DrawingState
-from chiasm.inference.drawing import decode, to_images, write
+from chiasm.inference.drawing import decode, to_images, without_negative, write
 from chiasm.inference.reading import CodedImage, CodeReader, same, suffix
 from chiasm.inference.requests import Extend, Forget, Keep, Read, Request, Steps, Wish
 from chiasm.inference.text import WordSampling, choose_words, words_of
@@ -132,8 +132,9 @@ class Conversation(Request):
         if guided:
             yield Keep([0])
         image = to_images(decode(self.model, drawn.target, generators, sampling.guidance))[0]
+        own = without_negative(self.model, drawn.target, sampling.guidance)
         begin = len(self.document)
-        self._append(CodedImage(PictureInMemory(image), drawn.target[0]))
+        self._append(CodedImage(PictureInMemory(image), own[0]))
         self.pieces.append(image)
         if not self._goes_on():
             return drawn.last

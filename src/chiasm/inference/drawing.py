@@ -205,13 +205,26 @@ def decode(
     In a batch the last bits of a convolution depend on how many images there are, and now and then a byte with
     them: decoded alone an image is the same whatever is drawn beside it.
     """
-    assert model.image_decoder is not None
-    pixels, pairs = [], model.conditions and guidance != 1
+    if model.image_decoder is None:
+        raise ChiasmError(
+            "this model has no image decoder: it can draw what its image tokenizer encodes images as, but no pixels"
+        )
+    pixels, pairs = [], _are_pairs(model, guidance)
     for i, each in enumerate(target.split(1)):
         own = None if generators is None else Generators(generators.seeds[i : i + 1])
         guided: dict[str, Any] = {"negative": each[:, 1], "guidance": guidance} if pairs else {}
         pixels.append(model.image_decoder.decode(each[:, 0] if pairs else each, generators=own, **guided))
     return torch.cat(pixels) if pixels else model.image_decoder.decode(target)
+
+
+def without_negative(model: Model, target: Tensor, guidance: float) -> Tensor:
+    """What the head has drawn after the prompt itself; guidance: with which it was drawn."""
+    return target[:, 0] if _are_pairs(model, guidance) else target
+
+
+def _are_pairs(model: Model, guidance: float) -> bool:
+    """Whether the head has drawn pairs, for the decoder to guide between."""
+    return model.image_head is not None and model.image_head.alphabet.pairs and guidance != 1
 
 
 def to_images(pixels: Float[Tensor, "n 3 h w"]) -> list[Image.Image]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -20,7 +21,14 @@ from chiasm.interop.family import Family, Folder, Original, find_family, reading
 from chiasm.interop.mapping import NameMap, some
 from chiasm.interop.shapes.preparation import check_colours, check_preprocessor
 from chiasm.language.text import DRAW, NUMBER, PLAIN_TEMPLATE
-from chiasm.language.tokenizer_folder import JINJA, Templates, folder_template, stop_ids, write_template
+from chiasm.language.tokenizer_folder import (
+    JINJA,
+    Templates,
+    folder_template,
+    load_tokenizer,
+    stop_ids,
+    write_template,
+)
 from chiasm.model.checkpoint import write_model
 from chiasm.recipe import Recipe, load_recipe
 from chiasm.recipe.checkpoints import find_checkpoint, read_parts, read_weights
@@ -187,22 +195,23 @@ def import_checkpoint(
             f"{source} has no chat template, and none is known for this language model of {family.name!r}; put a "
             f"{JINJA} into it, or give the folder of a tokenizer that has one (--tokenizer)"
         )
-    loaded = load(
-        family,
-        original,
-        tokenizer=tokenizer_folder,
-        constants=constants,
-        name=folder.path.resolve().name,
-        remark=folder.remark,
-        where=str(source),
-    )
+    with _with_added(tokenizer_folder, plan.added_tokens, family.is_special) as texts:
+        loaded = load(
+            family,
+            original,
+            tokenizer=texts,
+            constants=constants,
+            name=folder.path.resolve().name,
+            remark=folder.remark,
+            where=str(source),
+        )
     if "encoder.mean" not in constants:
         with reading_config(str(source), family):
             check_colours(folder, getattr(loaded.model, "encoder", None))
     if hasattr(loaded.model, "language"):
         text_tokenizer = loaded.model.language.tokenizer
         text_tokenizer.stops |= frozenset(stop_ids(folder.path))
-        _finish_tokenizer(text_tokenizer, template, plan.added_tokens, family.is_special)
+        _finish_tokenizer(text_tokenizer, template, plan.added_tokens)
     origin = {
         "family": family.name,
         "averaged": averaged,
@@ -376,14 +385,25 @@ def _default(templates: Templates) -> str | None:
     return templates if isinstance(templates, str) else templates.get("default")
 
 
-def _finish_tokenizer(
-    tokenizer: Any,
-    template: str | dict[str, str] | None,
-    added: Mapping[str, int],
-    is_special: Callable[[str], bool],
-) -> None:
+@contextmanager
+def _with_added(
+    tokenizer: Path | None, added: Mapping[str, int], is_special: Callable[[str], bool]
+) -> Iterator[Path | None]:
+    """A folder of the tokenizer that has the tokens too which the original adds when it runs."""
+    if tokenizer is None or not added:
+        yield tokenizer
+        return
+    inner = load_tokenizer(tokenizer)
     for special, tokens in groupby(added, key=is_special):
-        tokenizer.inner.add_tokens(list(tokens), special_tokens=special)
+        inner.add_tokens(list(tokens), special_tokens=special)
+    with tempfile.TemporaryDirectory() as draft:
+        inner.save_pretrained(draft)
+        yield Path(draft)
+
+
+def _finish_tokenizer(
+    tokenizer: Any, template: str | dict[str, str] | None, added: Mapping[str, int]
+) -> None:
     for token, id in added.items():
         actual = tokenizer.inner.convert_tokens_to_ids(token)
         if actual != id:

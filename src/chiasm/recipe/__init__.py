@@ -435,9 +435,17 @@ def _completed(model: Mapping[str, Any]) -> dict[str, Any]:
     model = dict(model)
     if "language" in model:
         model.setdefault("routing", {"type": "shared"})
-    if "image_tokenizer" in model:
+    if "image_tokenizer" in model and _decodes(model["image_tokenizer"]):
         model.setdefault("image_decoder", {"type": "tokenizer"})
     return {slot: model[slot] for slot in MODEL_SLOTS if slot in model}
+
+
+def _decodes(tokenizer: Any) -> bool:
+    """Whether an image tokenizer makes pixels; one that is none says so later."""
+    name = tokenizer.get("type") if isinstance(tokenizer, Mapping) else None
+    if not isinstance(name, str) or name not in parts.names("image_tokenizer"):
+        return True
+    return bool(getattr(parts.lookup("image_tokenizer", name), "decodes", True))
 
 
 def _with_objective(stage: Stage) -> Stage:

@@ -32,6 +32,7 @@ class Conditions(Alphabet, name="condition"):
 
     spaces: ClassVar = (Vectors,)
     conditions: ClassVar = True
+    pairs = True
 
     def __init__(self, context: HeadContext, symbols: int, *, depth: Count = 1, bias: bool = False):
         super().__init__()

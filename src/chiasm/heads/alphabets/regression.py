@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
@@ -19,13 +20,15 @@ from chiasm.tokenizers.spaces import Vectors
 class Regression(Alphabet, name="regression"):
     """A vector that is predicted as it is (Emu2, arXiv 2312.13286; SEED-X, 2404.14396).
 
-    What may follow in many ways is predicted as the mean of them. Guidance acts on the vectors; nothing is drawn at
-    random, so that the temperature has no effect.
+    What may follow in many ways is predicted as the mean of them. Nothing is drawn at random, so that the
+    temperature has no effect.
 
     Args:
         loss: mse, the mean squared error of a vector's numbers, or cosine, 1 less its cosine with the true one.
         depth: linear layers from a hidden state to a vector, GELU between them; 0 = the hidden state is the vector.
         bias: the linear layers, also the one that embeds vectors which are read, have biases.
+        guides: what guidance acts on: the vectors; or the decoder, which then leads away from what the model draws
+            after the empty prompt, as in Emu2.
     """
 
     spaces: ClassVar = (Vectors,)
@@ -38,9 +41,10 @@ class Regression(Alphabet, name="regression"):
         loss: Literal["mse", "cosine"] = "mse",
         depth: Count = 1,
         bias: bool = False,
+        guides: Literal["vectors", "decoder"] = "vectors",
     ):
         super().__init__()
-        self.distance = loss
+        self.distance, self.pairs = loss, guides == "decoder"
         width = context.vectors.width
         self.input = nn.Linear(width, context.width, bias=bias) if symbols else None
         self.output = projection(context.width, width, depth, bias, f"alphabet {self.name!r}")
@@ -70,7 +74,10 @@ class Regression(Alphabet, name="regression"):
         *,
         never: int | None = None,
     ) -> DrawnValues:
-        return DrawnValues(guided(self.output(hidden).float(), sampling.guidance))
+        vectors = self.output(hidden).float()
+        if self.pairs and sampling.guidance != 1:
+            return DrawnValues(torch.stack(vectors.chunk(2), 1))
+        return DrawnValues(guided(vectors, sampling.guidance))
 
     @classmethod
     def example_neighbours(cls) -> dict[str, dict[str, Any]]:

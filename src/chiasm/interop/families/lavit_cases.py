@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from chiasm import parts
 from chiasm.decoders import DecoderContext
-from chiasm.decoders.lavit_diffusion import WIDTHS, AttentionPool
+from chiasm.decoders.lavit_diffusion import WIDTHS
 from chiasm.decoders.schedulers.diffusers_schedulers import DDIM
 from chiasm.errors import CheckpointError
 from chiasm.heads import GREEDY, DrawingState, finish
@@ -33,6 +33,7 @@ from chiasm.interop.shapes.lavit import (
     tower_rules,
 )
 from chiasm.model import Model
+from chiasm.nn.attention_pool import AttentionPool
 from chiasm.nn.generators import Generators
 from chiasm.recipe import load_recipe
 from chiasm.tokenizers.detokenizer import Detokenizer
