@@ -177,6 +177,11 @@ def test_it_answers_in_words_about_an_image_and_draws(imported):
         ({"t5_config__encoder_max_image_length": 4}, "language.read_scale", 2.0),
         ({"image_vit_cfg__num_layers": 5}, "encoder.depth", 5),
         ({"image_vqgan__num_res_blocks": 2}, "image_tokenizer.depth", 2),
+        (
+            {"image_vqgan__resolution": 256, "image_vqgan__attn_resolutions": [128]},
+            "image_tokenizer.attention_sizes",
+            [8],
+        ),
         ({"t5_config__image_vocab_size": 40}, "heads.image.alphabet.rows", 40),
     ],
 )
@@ -215,7 +220,8 @@ def test_a_checkpoint_may_lack_modalities(inputs, targets):
             {"t5_config__image_vit_patch_size": 4},
             "patch_size is 8, but t5_config.image_vit_patch_size is 4",
         ),
-        ({"t5_config__default_image_size": [32, 32]}, r"default_image_size is \[32, 32\]"),
+        ({"t5_config__default_image_size": [16, 32]}, r"default_image_size is \[16, 32\]"),
+        ({"image_vqgan__default_input_size": [32, 32]}, r"default_input_size is \[32, 32\]"),
         ({"image_vit_cfg__num_pos": 7}, "num_pos is 7"),
         ({"image_vqgan__double_z": True}, "image_vqgan.double_z is True"),
         ({"use_image_vit": False}, "use_image_vit is False"),

@@ -207,7 +207,7 @@ def _drawing(config: Config) -> dict[str, dict[str, Any]]:
     vqgan.only("double_z", False)
     for key, channels in (("in_channels", 3), ("out_ch", 3)):
         vqgan.only(key, channels)
-    size, factor = vqgan["resolution"], 2 ** (len(vqgan["ch_mult"]) - 1)
+    size, factor = t5["default_image_size"][0], 2 ** (len(vqgan["ch_mult"]) - 1)
     for place, value, known in (
         ("t5_config.default_image_size", t5["default_image_size"], [size, size]),
         ("image_vqgan.default_input_size", vqgan["default_input_size"], [size, size]),
@@ -215,13 +215,15 @@ def _drawing(config: Config) -> dict[str, dict[str, Any]]:
     ):
         if list(value) != known:
             raise CheckpointError(
-                f"{place} is {list(value)}, but with image_vqgan.resolution {size} and {len(vqgan['ch_mult'])} "
-                f"levels only {known} is known"
+                f"{place} is {list(value)}, but for images of {size} pixels and "
+                f"{len(vqgan['ch_mult'])} levels only {known} is known"
             )
+    # Which levels attend is counted from `resolution`, whatever the size of the images.
+    levels = range(len(vqgan["ch_mult"]))
+    attending = [level for level in levels if vqgan["resolution"] // 2**level in vqgan["attn_resolutions"]]
     structure = {"double_z": False, "in_channels": 3, "out_ch": 3, "resolution": size}
-    structure |= {
-        key: vqgan[key] for key in ("z_channels", "ch", "ch_mult", "num_res_blocks", "attn_resolutions")
-    }
+    structure |= {key: vqgan[key] for key in ("z_channels", "ch", "ch_mult", "num_res_blocks")}
+    structure["attn_resolutions"] = [size // 2**level for level in attending]
     tokenizer = {"ddconfig": structure, "n_embed": vqgan["n_embed"], "embed_dim": vqgan["embed_dim"]}
     alphabet = {"type": "tied", "first": 2, "rows": t5["image_vocab_size"], "stray": True}
     return {

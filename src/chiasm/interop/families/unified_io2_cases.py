@@ -234,8 +234,10 @@ def replay(case: Case) -> dict[str, Tensor]:
         words = inputs["targets/text/targets"].long()
         outputs |= {"logits_text": logits, "targets_text": words, "mask_text": learnt.long()}
         outputs["loss_text"] = _mean(logits, words, learnt)
-        outputs["greedy_text"] = replayed.greedy(case.outputs["greedy_text"].shape[1] - 1)
-        outputs["answer_scores"] = replayed.scores(_options(case))
+        if "greedy_text" in case.outputs:
+            outputs["greedy_text"] = replayed.greedy(case.outputs["greedy_text"].shape[1] - 1)
+        if "answer_scores" in case.outputs:
+            outputs["answer_scores"] = replayed.scores(_options(case))
     if "image" in targets:
         alphabet, learnt = replayed.model.image_head.alphabet, inputs["targets/image/loss_mask"]
         logits, rows = (
