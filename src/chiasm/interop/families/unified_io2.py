@@ -221,7 +221,7 @@ def _drawing(config: Config) -> dict[str, dict[str, Any]]:
     # Which levels attend is counted from `resolution`, whatever the size of the images.
     levels = range(len(vqgan["ch_mult"]))
     attending = [level for level in levels if vqgan["resolution"] // 2**level in vqgan["attn_resolutions"]]
-    structure = {"double_z": False, "in_channels": 3, "out_ch": 3, "resolution": size}
+    structure: dict[str, Any] = {"double_z": False, "in_channels": 3, "out_ch": 3, "resolution": size}
     structure |= {key: vqgan[key] for key in ("z_channels", "ch", "ch_mult", "num_res_blocks")}
     structure["attn_resolutions"] = [size // 2**level for level in attending]
     tokenizer = {"ddconfig": structure, "n_embed": vqgan["n_embed"], "embed_dim": vqgan["embed_dim"]}
