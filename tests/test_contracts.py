@@ -18,7 +18,7 @@ from chiasm.data.documents import PictureReader, document, draw_prompt, prompt_o
 from chiasm.distribution.processes import Ranks
 from chiasm.errors import RecipeError
 from chiasm.heads import Sampling
-from chiasm.heads.denoising import Denoising
+from chiasm.heads.denoising import TokenDenoising
 from chiasm.inference.drawing import decode, draw
 from chiasm.inference.session import Session
 from chiasm.model import Model
@@ -37,7 +37,7 @@ from tiny_recipe import TINY
 def fits(order, alphabet):
     """Whether both write one space, and the order conditions of a decoder where the alphabet does."""
     order, alphabet = parts.lookup("order", order), parts.lookup("alphabet", alphabet)
-    if order.name in ("whole", "u_vit") and issubclass(alphabet, Denoising) != (order.name == "whole"):
+    if order.name in ("whole", "u_vit") and issubclass(alphabet, TokenDenoising) != (order.name == "whole"):
         return False
     if alphabet.conditions and not order.conditions:
         return False

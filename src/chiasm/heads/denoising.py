@@ -59,7 +59,7 @@ class Path(Protocol):
         """The values behind a step. fresh: noise, where a step adds it."""
 
 
-class Denoising(Alphabet):
+class TokenDenoising(Alphabet):
     """What a flow and a diffusion a token share: a part adds its `path`.
 
     In training a vector is learnt at `repeats` random times of its path. It is drawn in `steps` steps, each of
@@ -173,7 +173,7 @@ class TokenNetwork(nn.Module):
         self.noisy = nn.Linear(width, hidden)
         self.time = TimeEmbedding(hidden)
         self.condition = nn.Linear(condition_width, hidden)
-        self.blocks = nn.ModuleList(ModulatedBlock(hidden) for _ in range(depth))
+        self.blocks = nn.ModuleList(ModulatedMLP(hidden) for _ in range(depth))
         self.norm = nn.LayerNorm(hidden, 1e-6, elementwise_affine=False)
         self.modulation = nn.Sequential(nn.SiLU(), nn.Linear(hidden, 2 * hidden))
         self.output = nn.Linear(hidden, width)
@@ -193,7 +193,7 @@ class TokenNetwork(nn.Module):
         return self.output(self.norm(x) * (1 + scale) + shift)
 
 
-class ModulatedBlock(nn.Module):
+class ModulatedMLP(nn.Module):
     """A residual network of which the condition sets scale, shift and strength."""
 
     def __init__(self, width: int):

@@ -13,7 +13,7 @@ from chiasm.parts.bounds import Positive
 LAST = 1000.0  # the time of noise, as of the other schedulers
 
 
-class Flow(Scheduler, name="flow"):
+class FlowScheduler(Scheduler, name="flow"):
     """Flow matching (arXiv 2210.02747) with Euler steps; the denoiser predicts noise minus image.
 
     Args:

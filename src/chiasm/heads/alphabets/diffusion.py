@@ -10,14 +10,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from chiasm.heads import HeadContext
-from chiasm.heads.denoising import Denoising
+from chiasm.heads.denoising import TokenDenoising
 from chiasm.parts.bounds import Cells, Count, Width
 
 LEVELS = 1000  # of noise, at which it learns
 _MOST_BETA = 0.999  # of the cosine schedule's steps (arXiv 2102.09672)
 
 
-class TokenDiffusion(Denoising, name="diffusion"):
+class TokenDiffusion(TokenDenoising, name="diffusion"):
     """Diffusion a token (MAR, arXiv 2406.11838): a small network behind the hidden state takes its noise away.
 
     Of a thousand levels of noise a draw visits `steps`, ancestrally (DDPM, arXiv 2006.11239), with the posterior's

@@ -10,11 +10,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from chiasm.heads import HeadContext
-from chiasm.heads.denoising import Denoising
+from chiasm.heads.denoising import TokenDenoising
 from chiasm.parts.bounds import Cells, Count, Positive, Width
 
 
-class Flow(Denoising, name="flow"):
+class Flow(TokenDenoising, name="flow"):
     """Flow matching (arXiv 2210.02747) a token, as in NextStep-1 (2508.10711), or over a whole image with order
     `whole` (Bagel, 2505.14683).
 

@@ -24,7 +24,7 @@ from chiasm.heads import (
     Writing,
     raster,
 )
-from chiasm.heads.denoising import Denoising
+from chiasm.heads.denoising import TokenDenoising
 from chiasm.heads.projection import example_tokenizer
 from chiasm.heads.spans import check_target, count_images, doubled
 from chiasm.heads.u_vit import LAST, FlowDecoder, FlowEncoder, NoisyCells, PreciseNorm
@@ -87,7 +87,7 @@ class UViT(Order, name="u_vit"):
         unconditional: Chance = 0.1,
     ):
         super().__init__()
-        if isinstance(alphabet, Denoising):
+        if isinstance(alphabet, TokenDenoising):
             raise RecipeError(
                 f"order 'u_vit' denoises, and alphabet {alphabet.name!r} would once more: use 'regression'"
             )

@@ -24,7 +24,7 @@ from chiasm.heads import (
     Writing,
     raster,
 )
-from chiasm.heads.denoising import Denoising, TimeEmbedding
+from chiasm.heads.denoising import TimeEmbedding, TokenDenoising
 from chiasm.heads.noise import noise_like, training_numbers
 from chiasm.heads.sampling import guided
 from chiasm.heads.spans import at_cells, cell_embedding, check_target, count_images, doubled
@@ -41,7 +41,7 @@ class Noisy(NamedTuple):
     times: Float[Tensor, " n"]
 
 
-class Whole(Order, name="whole"):
+class WholeImage(Order, name="whole"):
     """Diffusion or flow over an image with the language model as the network (Transfusion, arXiv 2408.11039; Bagel,
     2505.14683).
 
@@ -70,11 +70,11 @@ class Whole(Order, name="whole"):
         unconditional: Chance = 0.1,
     ):
         super().__init__()
-        if not isinstance(alphabet, Denoising):
+        if not isinstance(alphabet, TokenDenoising):
             raise RecipeError(
                 f"order 'whole' denoises, but alphabet {alphabet.name!r} does not: use 'flow' or 'diffusion'"
             )
-        self.alphabet: Denoising = alphabet
+        self.alphabet: TokenDenoising = alphabet
         self.space, self.unconditional = context.vectors, unconditional
         self.patch = patch
         rows, columns = self.space.grid
