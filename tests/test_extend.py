@@ -70,7 +70,7 @@ def recipe(path, **changes):
 def test_the_page_has_the_files_that_it_speaks_of():
     assert set(FILES) == {
         "averaged.py",
-        "tied.py",
+        "mirrored.py",
         "serpentine.py",
         "length.py",
         "table.py",
@@ -114,11 +114,11 @@ def test_a_connector_faces_the_contract_tests_of_every_part(desk):
 
 
 def test_an_alphabet_and_an_order(desk, run):
-    shown = run(next(line for line in commands("tied.py") if line.startswith("chiasm")))
+    shown = run(next(line for line in commands("mirrored.py") if line.startswith("chiasm")))
     assert re.search(r"serpentine", shown)
-    model = {**TINY["model"], "heads": {"image": {"type": "serpentine", "alphabet": {"type": "tied"}}}}
+    model = {**TINY["model"], "heads": {"image": {"type": "serpentine", "alphabet": {"type": "mirrored"}}}}
     name = recipe(desk / "mine.yaml", model=model)
-    plugins = "--plugin serpentine.py --plugin tied.py"
+    plugins = "--plugin serpentine.py --plugin mirrored.py"
     run(f"chiasm train {name} --out mine stages.codes.steps=1 stages.joint.steps=2 {plugins}")
     run(f"chiasm generate mine 'Draw: a cat.' {plugins}")
     assert len(list((desk / "drawn").iterdir())) == 1
@@ -231,7 +231,7 @@ def test_a_checkpoint_family(desk, run):
 
 PLACES = {
     "averaged.py": ("chiasm.connectors", "connector", lambda: parts.lookup("connector", "averaged")),
-    "tied.py": ("chiasm.heads.alphabets", "alphabet", lambda: parts.lookup("alphabet", "tied")),
+    "mirrored.py": ("chiasm.heads.alphabets", "alphabet", lambda: parts.lookup("alphabet", "mirrored")),
     "serpentine.py": ("chiasm.heads.orders", "order", lambda: parts.lookup("order", "serpentine")),
     "length.py": ("chiasm.evaluation.tasks", "task", lambda: tasks()["length"]),
     "table.py": ("chiasm.data", "data", lambda: parts.lookup("data", "table")),

@@ -300,6 +300,7 @@ def study(
     folder: StudyFolder = None,
     preset: Preset = None,
     jobs: Annotated[int, typer.Option(min=0, help="cells at a time; 0 = one a core")] = 0,
+    plugins: Plugins = None,
 ) -> None:
     """Measure the arms of a study, compare them, and write its report; `study report FOLDER`: that alone."""
     with _starting():
@@ -309,7 +310,7 @@ def study(
     if source == "report":
         write(folder)
     else:
-        run(source, folder, preset, jobs)
+        run(source, folder, preset, jobs, plugins or ())
 
 
 @app.command()

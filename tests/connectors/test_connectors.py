@@ -10,6 +10,7 @@ SMALL = {
     "qformer": {"queries": 3, "width": 8, "depth": 2, "heads": 2, "hidden": 16},
     "grid_resampler": {"side": 2, "heads": 2},
     "resampler_2d": {"queries": 4, "heads": 2},
+    "transformer": {"depth": 1, "heads": 2},
     "lavit": {"depth": 1, "heads": 2, "hidden": 16, "keep": 0.5},
 }
 
@@ -36,12 +37,15 @@ def test_every_parameter_of_a_connector_gets_a_gradient(name):
 def test_a_saved_connector_is_bit_equal_when_loaded(name):
     part, other, grid = connector(name), connector(name), torch.rand(2, 4, 4, 6)
     other.load_state_dict(load(save(part.state_dict())))
-    assert torch.equal(part(grid), other(grid))
+    torch.manual_seed(0)  # some draw noise in training
+    expected = part(grid)
+    torch.manual_seed(0)
+    assert torch.equal(other(grid), expected)
 
 
 @pytest.mark.parametrize("name", parts.names("connector"))
 def test_pictures_of_a_batch_do_not_see_each_other(name):
-    part, grid = connector(name), torch.rand(2, 4, 4, 6)
+    part, grid = connector(name).eval(), torch.rand(2, 4, 4, 6)
     torch.testing.assert_close(part(grid)[:1], part(grid[:1]))
 
 

@@ -194,7 +194,7 @@ def test_answers_and_questions_are_the_words_of_the_last_turns():
 
 def test_drawings_are_judged_by_decibels_reckoned_by_hand():
     """Errors of 10, 11 and 12 of 255; the interval is of the mean's standard error."""
-    outcome = drawing.Drawing().run(exam([[draws(i)] for i in range(3)], seed=5, pictures=3))
+    outcome = drawing.DrawingTask().run(exam([[draws(i)] for i in range(3)], seed=5, pictures=3))
     noise = np.array([-20 * np.log10(error / 255) for error in (10, 11, 12)])
     told = outcome.scores["reconstruction"]
     half = 1.959964 * noise.std(ddof=1) / 3**0.5
@@ -210,14 +210,14 @@ def test_drawings_are_judged_by_decibels_reckoned_by_hand():
 
 
 def test_one_drawing_alone_has_no_interval_and_no_distance():
-    scores = drawing.Drawing().run(exam([[draws(1)]], pictures=3)).scores
+    scores = drawing.DrawingTask().run(exam([[draws(1)]], pictures=3)).scores
     assert "psnr_ci" not in scores["reconstruction"]
     assert drawing.DISTANCE in scores["left_out"]
 
 
 def test_the_report_shows_sixteen_drawings(monkeypatch):
     monkeypatch.setattr(drawing, "_distances", lambda *pictures: {})
-    outcome = drawing.Drawing().run(exam([[draws(i)] for i in range(20)], pictures=17))
+    outcome = drawing.DrawingTask().run(exam([[draws(i)] for i in range(20)], pictures=17))
     assert outcome.scores["n"] == 17
     assert len(outcome.samples["rows"]) == 16
     assert len(outcome.pictures) == 48

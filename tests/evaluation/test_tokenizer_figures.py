@@ -12,6 +12,7 @@ from chiasm.data.world import MovingWorld
 from chiasm.evaluation import tokenizer_report as report
 from chiasm.evaluation import tokenizers
 from chiasm.evaluation.tokenizers import Measurement, by_data, measure
+from chiasm.tokenizers.spaces import Codes
 from chiasm.views import Size
 
 
@@ -35,6 +36,7 @@ def tokenizer(**changes):
         "codebooks": 1,
         "end": None,
         "scales": [(1, 1), (2, 2)],
+        "space": Codes((2, 2), 4),
     }
     return SimpleNamespace(**own | changes)
 

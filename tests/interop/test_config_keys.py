@@ -1,6 +1,7 @@
 """Every family accounts for every key of its originals' configs: read, known to be without effect, or refused."""
 
 import copy
+from pathlib import Path
 
 import pytest
 import transformers
@@ -151,6 +152,20 @@ INSIDE = {  # where the parts of a model have configs of their own
 }
 
 
+OWN_FILES = {  # whose configs are of several files, which tests of their own lay out and change
+    "diffusers": "diffusers",
+    "dreamllm": "dreamllm",
+    "emu2": "emu2",
+    "internvl": "internvl",
+    "internvl-hf": "internvl",
+    "minicpm-v": "minicpm_v",
+    "next-gpt": "next_gpt",
+    "next-gpt-legacy": "next_gpt",
+    "seed-x": "seed_x",
+    "unified-io-2": "unified_io2",
+}
+
+
 def planned(family, config):
     return find_family(family).plan(config, [], "the checkpoint").model
 
@@ -166,7 +181,8 @@ def with_key(config, place, value):
 
 
 def test_every_family_is_tried():
-    assert MODELS.keys() | PUBLISHED.keys() == all_families().keys()
+    assert MODELS.keys() | PUBLISHED.keys() | OWN_FILES.keys() == all_families().keys()
+    assert all((Path(__file__).parent / f"test_{name}.py").is_file() for name in OWN_FILES.values())
 
 
 @pytest.mark.parametrize("family", MODELS)

@@ -25,6 +25,14 @@ EXAMPLES = {
     "beit3": SMALL,
     "llamagen": SMALL,
     "llamagen_captions": {**SMALL, "config": T5},
+    "unified_io": {
+        "width": 32,
+        "encoder_depth": 2,
+        "decoder_depth": 2,
+        "heads": 4,
+        "hidden": 48,
+        "vocabulary": 300,
+    },
     "causal": {"config": {"model_type": "llama", **LLAMA}, "vocabulary": 300},
     "causal, with a sliding window": {
         "config": {"model_type": "mistral", "sliding_window": 32, **LLAMA},

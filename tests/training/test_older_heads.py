@@ -127,3 +127,16 @@ def test_an_overlay_that_names_no_type_is_converted_too():
     over = {"model": {"image_head": {"hidden": 32}}}
     assert renewed(over, recipe)[0] == {"model": {"heads": {"image": {"alphabet": {"hidden": 32}}}}}
     assert slot_today("image_head") == "heads.image"
+
+
+@pytest.mark.parametrize("kind", ["lavit_diffusion", "lavit_diffusion_sd15"])
+def test_the_networks_of_lavits_decoders_have_other_names(kind):
+    rename = renamed({"image_decoder": {"type": kind}})
+    assert rename("image_decoder.diffusion.unet.conv_in.weight") == (
+        "image_decoder.denoising.denoiser.inner.conv_in.weight"
+    )
+    assert rename("image_decoder.diffusion.vae.a") == "image_decoder.denoising.autoencoder.inner.a"
+    assert rename("image_decoder.denoising.denoiser.inner.a") == "image_decoder.denoising.denoiser.inner.a"
+    assert renamed({"image_decoder": {"type": "tokenizer"}})("image_decoder.diffusion.unet.a") == (
+        "image_decoder.diffusion.unet.a"
+    )

@@ -120,7 +120,10 @@ class Model(nn.Module):
     def contract(self) -> Contract:
         """What the data side needs to know of this model; raises ChiasmError if it has no language model."""
         if not self.speaks:
-            alone = " and ".join(slot.replace("_", " ") for slot in self.slots() if slot in ALONE)
+            slots = [
+                slot for slot in self.slots() if slot in ALONE and self.spec[slot]["type"] != "tokenizer"
+            ]
+            alone = " and ".join(slot.replace("_", " ") for slot in slots)
             raise ChiasmError(
                 f"this model is an {alone} alone; it has no language model to read or write with"
             )

@@ -46,6 +46,10 @@ class QFormerStage1(Objective, Indivisible, name="qformer_stage1"):
             raise RecipeError(
                 f"objective 'qformer_stage1' trains a connector 'qformer', but the model has {actual!r}"
             )
+        if connector.spec.get("projected"):
+            raise RecipeError(
+                "objective 'qformer_stage1' trains a connector 'qformer' without 'projected' alone"
+            )
         self.tokenizer, self.context = setting.model.language.tokenizer, context
         words = len(self.tokenizer)
         self.whole, begin, self.padding = words, words + 1, words + 2
@@ -56,7 +60,7 @@ class QFormerStage1(Objective, Indivisible, name="qformer_stage1"):
             shared=shared,
             begin=begin,
             padding=self.padding,
-            **{key: value for key, value in connector.spec.items() if key != "type"},
+            **{key: value for key, value in connector.spec.items() if key not in ("type", "projected")},
         )
         self.stage.take_over(connector)
 

@@ -175,6 +175,11 @@ def _muse_decoder_attention(spec: Mapping[str, Any]) -> list[int]:
 _NEAREST = "codebook_size code_width codebook_weight commitment"
 _LFQ = "bits commitment entropy"
 # In the order in which the changes were made.
+_DENOISING = {
+    r"diffusion\.unet\.": "denoising.denoiser.inner.",
+    r"diffusion\.vae\.": "denoising.autoencoder.inner.",
+}
+
 TABLE: tuple[Row, ...] = (
     # Quantizers became parts, and the networks round them one.
     _nested("vqgan", "vqgan", "nearest", f"{_NEAREST} entropy revive_after"),
@@ -223,6 +228,9 @@ TABLE: tuple[Row, ...] = (
     _head("variable_next_token", "variable", "shared", ("first", "end", "stray")),
     _head("next_scale", "scales", "own", alphabet__bias=True, alphabet__deviation=3.6e-4),
     MovedSlot("image_head", "heads.image"),
+    # Decoders that draw by diffusion share one loop.
+    MovedPart("image_decoder", "lavit_diffusion", "lavit_diffusion", tensors=_DENOISING),
+    MovedPart("image_decoder", "lavit_diffusion_sd15", "lavit_diffusion_sd15", tensors=_DENOISING),
 )  # fmt: skip
 
 

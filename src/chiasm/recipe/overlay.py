@@ -43,7 +43,8 @@ def nested(keys: Sequence[str], value: Any) -> dict[str, Any]:
 
 
 def _merge_list(items: list[Any], overlay: Mapping[str, Any], where: str) -> list[Any]:
-    places = {item["name"]: i for i, item in enumerate(items) if isinstance(item, Mapping) and "name" in item}
+    names = [item.get("name") if isinstance(item, Mapping) else None for item in items]
+    places = {name: i for i, name in enumerate(names) if isinstance(name, str)}
     for key, value in overlay.items():
         index = places.get(key, int(key) if re.fullmatch("[0-9]{1,6}", str(key)) else None)
         if index is None or index >= len(items):

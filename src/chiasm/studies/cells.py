@@ -1,4 +1,4 @@
-"""One cell of a study, in a process of its own: `python -m chiasm.studies.cells RECIPE FOLDER`.
+"""One cell of a study, in a process of its own: `python -m chiasm.studies.cells RECIPE FOLDER [PLUGIN ...]`.
 
 Trains and measures the recipe in the folder, and says on standard output what it cost in processor seconds.
 """
@@ -12,15 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from chiasm.evaluation.evaluate import evaluate
+from chiasm.parts.plugins import load_plugins
 from chiasm.studies.plan import Cell, Study, score_at
 from chiasm.training import train
 
 SECONDS = "processor.json"
 
 
-def run(recipe: str, folder: str) -> None:
+def run(recipe: str, folder: str, *plugins: str) -> None:
     """A cell that was stopped goes on where it was; its seconds are added up."""
     began = time.process_time()
+    load_plugins(plugins)
     train(recipe, folder)
     evaluate(folder, report=False)
     spent = Path(folder) / SECONDS

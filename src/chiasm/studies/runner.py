@@ -21,11 +21,18 @@ RECORDS, RUNS = "records", "cells"
 
 
 def run_study(
-    study: Study, folder: Path, *, jobs: int = 0, say: Callable[[str], None] = lambda line: None
+    study: Study,
+    folder: Path,
+    *,
+    jobs: int = 0,
+    plugins: Sequence[str] = (),
+    say: Callable[[str], None] = lambda line: None,
 ) -> list[dict[str, Any]]:
     """Train and measure every cell that has no record in the folder yet, and return all records.
 
-    jobs: cells at a time, one thread each; 0 = one a core. Raises ChiasmError when cells have failed, at the end.
+    jobs: cells at a time, one thread each; 0 = one a core.
+    plugins: as for `chiasm.use`, for every cell.
+    Raises ChiasmError when cells have failed, at the end.
     """
     cells = cells_of(study)
     (folder / RECORDS).mkdir(parents=True, exist_ok=True)
@@ -33,7 +40,9 @@ def run_study(
     missing = [cell for cell in cells if read_record(folder, cell) is None]
     say(f"{len(cells)} cells, {len(cells) - len(missing)} of them measured already")
     with ThreadPoolExecutor(jobs or os.cpu_count() or 1) as pool:
-        failed = [name for name in pool.map(lambda cell: _run(study, cell, folder, say), missing) if name]
+        failed = [
+            name for name in pool.map(lambda cell: _run(study, cell, folder, plugins, say), missing) if name
+        ]
     if failed:
         places = ", ".join(str(folder / RUNS / name / "output.log") for name in failed)
         raise ChiasmError(
@@ -55,7 +64,9 @@ def records_of(folder: Path, cells: Sequence[Cell]) -> list[dict[str, Any]]:
     return [record for cell in cells if (record := read_record(folder, cell)) is not None]
 
 
-def _run(study: Study, cell: Cell, folder: Path, say: Callable[[str], None]) -> str | None:
+def _run(
+    study: Study, cell: Cell, folder: Path, plugins: Sequence[str], say: Callable[[str], None]
+) -> str | None:
     """Run a cell; its name where it has failed."""
     place = folder / RUNS / cell.name
     recipe = place / "recipe.yaml"
@@ -63,7 +74,14 @@ def _run(study: Study, cell: Cell, folder: Path, say: Callable[[str], None]) -> 
         shutil.rmtree(place)  # of an older form of the study
     place.mkdir(parents=True, exist_ok=True)
     recipe.write_text(_text(cell), encoding="utf-8")
-    command = [sys.executable, "-m", "chiasm.studies.cells", str(recipe), str(place / "run")]
+    command = [
+        sys.executable,
+        "-m",
+        "chiasm.studies.cells",
+        str(recipe),
+        str(place / "run"),
+        *map(str, plugins),
+    ]
     threads = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     with (place / "output.log").open("a", encoding="utf-8") as log:
         code = subprocess.run(

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from chiasm.errors import ChiasmError
 from chiasm.terminal.console import say
 
 
-def study(source: str, folder: Path | None, preset: str | None, jobs: int) -> None:
+def study(
+    source: str, folder: Path | None, preset: str | None, jobs: int, plugins: Sequence[str] = ()
+) -> None:
     """Run what has no record yet, and write the report."""
     from chiasm.studies.plan import load_study
     from chiasm.studies.runner import run_study
 
     plan = load_study(source, preset)
     place = folder or Path("runs") / "studies" / "-".join(filter(None, (plan.name, preset)))
-    run_study(plan, place, jobs=jobs, say=say)
+    run_study(plan, place, jobs=jobs, plugins=plugins, say=say)
     report(place)
 
 

@@ -27,6 +27,7 @@ DRAWN = {"caption": 1, "name": 2, "draw": 1, "edit": 2, "analogy": 2, "sentence"
 WORLDS = {
     "everything": {"type": "world", "tasks": QUESTIONS | DRAWN},
     "default": {"type": "world"},
+    "calls": {"type": "world", "tasks": {"call": 1}},
     "Chinese, two by two": {
         "type": "world", "language": "zh", "phrasings": "plain", "grid": 2, "objects": [1, 4], "jitter": 0.5,
         "drawn_jitter": 0.25, "seed": 7, "tasks": QUESTIONS | DRAWN,
@@ -64,7 +65,7 @@ def test_the_samples_of_a_version_stay_as_they_are(name):
 
 
 def test_the_record_has_every_task_of_the_world():
-    assert {*QUESTIONS, *DRAWN} == {*source.QUESTIONS, *source.TASKS}
+    assert {*QUESTIONS, *DRAWN, *WORLDS["calls"]["tasks"]} == {*source.QUESTIONS, *source.TASKS}
 
 
 def samples_of(name: str) -> dict[str, str]:
