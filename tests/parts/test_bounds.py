@@ -23,10 +23,19 @@ def numbers():
                                        id=f"{name}.{option.name}={value}")  # fmt: skip
 
 
+def needed(slot, name):
+    """Options that a part cannot do without."""
+    return [option for option in parts.options(parts.lookup(slot, name)).values() if option.required]
+
+
+def complete(slot):
+    """A part of a slot that needs no option."""
+    return next(name for name in parts.names(slot) if not needed(slot, name))
+
+
 @pytest.mark.parametrize(("slot", "name", "option", "value"), numbers())
 def test_a_number_out_of_range_is_refused_by_name(slot, name, option, value):
-    required = {each.name: {"type": parts.names(each.annotation.slot)[0]}
-                for each in parts.options(parts.lookup(slot, name)).values() if each.required}  # fmt: skip
+    required = {option.name: {"type": complete(option.annotation.slot)} for option in needed(slot, name)}
     with pytest.raises(RecipeError, match=rf"^model\.part\.{option} is "):
         parts.check(slot, {"type": name, **required, option: value}, "model.part")
 

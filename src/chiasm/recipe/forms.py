@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from chiasm.errors import OutdatedError, excerpt
+from chiasm.errors import OutdatedError, RecipeError, excerpt, quoted
 from chiasm.recipe.overlay import merge
 
 Section = MutableMapping[str, Any]
@@ -321,5 +321,9 @@ def _get(section: Mapping[str, Any], place: str) -> Any:
 def _put(section: Section, place: str, value: Any) -> None:
     *folders, last = place.split(".")
     for key in folders:
-        section = section.setdefault(key, {})
+        if section.get(key) is None:
+            section[key] = {}
+        section = section[key]
+        if not isinstance(section, MutableMapping):
+            raise RecipeError(f"{key} is {quoted(section)}; it must be a mapping of options")
     section[last] = value
