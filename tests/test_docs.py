@@ -2,21 +2,18 @@
 
 import re
 import shlex
-import socket
 import subprocess
 import sys
-import threading
-import time
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
-import uvicorn
 from PIL import Image
 
 import chiasm
 from chiasm.cli import main
 from chiasm.serving.app import create_app
+from served import served
 
 pytestmark = pytest.mark.usefixtures("nothing_left_behind")
 
@@ -46,19 +43,10 @@ def blocks(page: Path, language: str) -> list[str]:
 
 
 @contextmanager
-def served(folder):
-    """A server of one model, as `chiasm serve FOLDER` starts it, at a port of its own."""
-    listening = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(
-        uvicorn.Config(create_app({Path(folder).name: chiasm.load(folder)}), log_config=None)
-    )
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    yield "{}:{}".format(*listening.getsockname())
-    server.should_exit = True
-    thread.join()
+def listening(folder):
+    """The address of a server of one model, as `chiasm serve FOLDER` starts it."""
+    with served(create_app({Path(folder).name: chiasm.load(folder)})) as place:
+        yield "{}:{}".format(*place)
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +69,7 @@ def test_python_blocks_run_in_order(page, desk, monkeypatch):
     monkeypatch.chdir(desk)
     names: dict = {"__name__": "docs"}
     for block in blocks(page, "python"):
-        with served("runs/quickstart") if "127.0.0.1:8000" in block else nullcontext("") as address:
+        with listening("runs/quickstart") if "127.0.0.1:8000" in block else nullcontext("") as address:
             block = block.replace("127.0.0.1:8000", address)
             exec(compile(block, str(page), "exec"), names)
 

@@ -4,8 +4,6 @@ import base64
 import http.client
 import io
 import json
-import socket
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
@@ -13,12 +11,12 @@ from copy import deepcopy
 import openai
 import pytest
 import torch
-import uvicorn
 from PIL import Image
 
 from chiasm.conversation import chat
 from chiasm.errors import ChiasmError
 from chiasm.serving.app import Limits, create_app
+from served import served
 
 KEY = "a key"
 LIMITS = Limits(pending=8, body=1 << 20, images=3)
@@ -50,18 +48,8 @@ def model():
 
 @pytest.fixture(scope="module")
 def address(model):
-    listening = socket.socket()
-    listening.bind(("127.0.0.1", 0))
-    app = create_app({"tiny": model}, key=KEY, limits=LIMITS)
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=5))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    yield listening.getsockname()
-    server.should_exit = True
-    thread.join(20)
-    assert not thread.is_alive()
+    with served(create_app({"tiny": model}, key=KEY, limits=LIMITS)) as place:
+        yield place
 
 
 @pytest.fixture

@@ -1,15 +1,12 @@
 """The page in a real browser, as a user would use it."""
 
 import shutil
-import socket
-import threading
-import time
 
 import pytest
-import uvicorn
 from PIL import Image
 
 from chiasm.serving.app import create_app
+from served import served
 
 playwright = pytest.importorskip("playwright.sync_api")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -18,24 +15,16 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium h
 
 @pytest.fixture
 def page(tiny_model):
-    listening = socket.create_server(("127.0.0.1", 0))
     app = create_app({"one": tiny_model[0], "two": tiny_model[0]})
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=1))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    with playwright.sync_playwright() as driver:
+    with served(app) as place, playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         page = browser.new_page()
         faults = []
         page.on("pageerror", lambda error: faults.append(str(error)))
-        page.goto("http://{}:{}".format(*listening.getsockname()))
+        page.goto("http://{}:{}".format(*place))
         page.wait_for_selector("#model-one")
         yield page
         browser.close()
-    server.should_exit = True
-    thread.join()
     assert faults == []
 
 

@@ -10,9 +10,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from chiasm.errors import ChiasmError
 from chiasm.heads import Alphabet, DrawnValues, HeadContext, Sampling
-from chiasm.heads.noise import noise_like, training_numbers
+from chiasm.heads.noise import first_noise, noise_like, training_numbers
 from chiasm.heads.projection import example_tokenizer
 from chiasm.heads.sampling import guided
 from chiasm.nn.generators import Generators
@@ -131,14 +130,8 @@ class TokenDenoising(Alphabet):
         generators: Generators | None,
     ) -> Float[Tensor, "n ..."]:
         """What values begin as."""
-        if sampling.temperature == 0:
-            rows = len(hidden) if sampling.guidance == 1 else len(hidden) // 2
-            return torch.zeros(rows, *shape, device=hidden.device)
-        if generators is None:
-            raise ChiasmError(
-                f"drawing at temperature {sampling.temperature} needs generators, one for each image"
-            )
-        return sampling.temperature * generators.normal(*shape, device=hidden.device)
+        images = len(hidden) if sampling.guidance == 1 else len(hidden) // 2
+        return first_noise(images, shape, sampling, generators, hidden.device)
 
     def fresh(
         self, values: Float[Tensor, "n ..."], sampling: Sampling, generators: Generators | None

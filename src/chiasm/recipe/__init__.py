@@ -345,9 +345,14 @@ def find_recipe(source: str | Path) -> Path:
 
 def recipes() -> dict[str, Path]:
     """The recipes that come with Chiasm, by name."""
+    return shipped("recipes", "recipes")
+
+
+def shipped(folder: str, packaged: str) -> dict[str, Path]:
+    """The YAML files of a folder of the repository, by name; in a wheel it has the name `packaged`."""
     package = Path(__file__).parents[1]
-    folder = next(filter(Path.is_dir, (package / "recipes", package.parents[1] / "recipes")), None)
-    return {} if folder is None else {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    place = next(filter(Path.is_dir, (package / packaged, package.parents[1] / folder)), None)
+    return {} if place is None else {path.stem: path for path in sorted(place.glob("*.yaml"))}
 
 
 def about(path: Path) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -22,9 +21,18 @@ from chiasm.inference.conversation import Conversation
 from chiasm.model import Model
 from chiasm.serving.guards import Guard, error_body
 from chiasm.serving.measures import Measures
-from chiasm.serving.replies import ChatReply, ImagesReply, Piece, event, finish_reason, usage
+from chiasm.serving.replies import (
+    ChatReply,
+    CompletionReply,
+    ImagesReply,
+    Piece,
+    WordsReply,
+    event,
+    finish_reason,
+    usage,
+)
 from chiasm.serving.requests import chat_request, completion_request, images_request
-from chiasm.serving.schema import ChatRequest, CompletionRequest, ImagesRequest
+from chiasm.serving.schema import ChatRequest, CompletionRequest, ImagesRequest, WordFields
 from chiasm.serving.worker import Full, Stopped, Ticket, Worker
 
 Result = TypeVar("Result")
@@ -122,14 +130,26 @@ class Server:
         """An answer to a conversation, in text and images."""
         worker = self._worker(body.model)
         asked = await run_in_threadpool(chat_request, worker.model, body, most_images=self.limits.images)
-        prompt = len(asked.document)
-        ticket = worker.submit(asked)
-        reply = ChatReply(
-            f"chatcmpl-{uuid.uuid4().hex}", body.model, asked.seed, ordered=body.ordered_content
-        )
+        reply = ChatReply(body.model, asked.seed, ordered=body.ordered_content)
+        return await self._answer("chat", request, body, asked, reply)
+
+    async def complete(self, request: Request, body: CompletionRequest) -> Any:
+        """What follows a text, in text."""
+        worker = self._worker(body.model)
+        asked = await run_in_threadpool(completion_request, worker.model, body)
+        reply = CompletionReply(body.model, asked.seed)
+        return await self._answer("completions", request, body, asked, reply)
+
+    async def _answer(
+        self, route: str, request: Request, body: WordFields, asked: Conversation, reply: WordsReply
+    ) -> Any:
+        """Whole, or event by event."""
+        prompt = len(asked.document)  # which grows by the answer
+        ticket = self._worker(body.model).submit(asked)
 
         async def events() -> AsyncIterator[str]:
-            yield event(reply.first())
+            for each in reply.first():
+                yield event(each)
             async for piece in ticket:
                 yield event(await run_in_threadpool(reply.chunk, piece))
             self._count(body.model, prompt, asked)
@@ -139,47 +159,11 @@ class Server:
             yield event("[DONE]")
 
         if body.stream:
-            return self._stream("chat", body.model, ticket, events())
-        pieces = await self._whole("chat", body.model, request, ticket, _pieces(ticket))
+            return self._stream(route, body.model, ticket, events())
+        pieces = await self._whole(route, body.model, request, ticket, _pieces(ticket))
         self._count(body.model, prompt, asked)
         counts = usage(prompt, asked.tokens)
         return await run_in_threadpool(reply.whole, pieces, finish_reason(asked), counts)
-
-    async def complete(self, request: Request, body: CompletionRequest) -> Any:
-        """What follows a text, in text."""
-        worker = self._worker(body.model)
-        asked = await run_in_threadpool(completion_request, worker.model, body)
-        prompt = len(asked.document)
-        ticket = worker.submit(asked)
-        head = {
-            "id": f"cmpl-{uuid.uuid4().hex}",
-            "object": "text_completion",
-            "created": int(time.time()),
-            "model": body.model,
-            "seed": asked.seed,
-        }
-
-        def choices(text: str, reason: str | None) -> dict[str, Any]:
-            return {
-                **head,
-                "choices": [{"index": 0, "text": text, "finish_reason": reason, "logprobs": None}],
-            }
-
-        async def events() -> AsyncIterator[str]:
-            async for piece in ticket:
-                yield event(choices(piece, None))
-            self._count(body.model, prompt, asked)
-            yield event(choices("", finish_reason(asked)))
-            if body.stream_options is not None and body.stream_options.include_usage:
-                yield event({**head, "choices": [], "usage": usage(prompt, asked.tokens)})
-            yield event("[DONE]")
-
-        if body.stream:
-            return self._stream("completions", body.model, ticket, events())
-        pieces = await self._whole("completions", body.model, request, ticket, _pieces(ticket))
-        self._count(body.model, prompt, asked)
-        text = "".join(map(str, pieces))
-        return {**choices(text, finish_reason(asked)), "usage": usage(prompt, asked.tokens)}
 
     async def draw(self, request: Request, body: ImagesRequest) -> Any:
         """Images of a prompt."""

@@ -6,6 +6,8 @@ import base64
 import io
 import json
 import time
+import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -45,11 +47,65 @@ def usage(prompt: int, answer: int) -> dict[str, int]:
     return {"prompt_tokens": prompt, "completion_tokens": answer, "total_tokens": prompt + answer}
 
 
-class ChatReply:
-    """The reply to one chat request, in one piece or in chunks. ordered: content is a list of parts in order."""
+class WordsReply(ABC):
+    """The reply to one request for an answer, in one piece or in chunks."""
 
-    def __init__(self, id: str, model: str, seed: int, *, ordered: bool):
-        self.head = {"id": id, "created": int(time.time()), "model": model, "seed": seed}
+    prefix: str
+
+    def __init__(self, model: str, seed: int):
+        self.head = {
+            "id": f"{self.prefix}-{uuid.uuid4().hex}",
+            "created": int(time.time()),
+            "model": model,
+            "seed": seed,
+        }
+
+    @abstractmethod
+    def whole(self, pieces: Sequence[Piece], reason: str, counts: Mapping[str, int]) -> dict[str, Any]: ...
+
+    def first(self) -> list[dict[str, Any]]:
+        """What comes before the first piece."""
+        return []
+
+    @abstractmethod
+    def chunk(self, piece: Piece) -> dict[str, Any]: ...
+
+    @abstractmethod
+    def last(self, reason: str) -> dict[str, Any]: ...
+
+    @abstractmethod
+    def count(self, counts: Mapping[str, int]) -> dict[str, Any]: ...
+
+
+class CompletionReply(WordsReply):
+    """What follows a text."""
+
+    prefix = "cmpl"
+
+    def whole(self, pieces: Sequence[Piece], reason: str, counts: Mapping[str, int]) -> dict[str, Any]:
+        return self._choice("".join(map(str, pieces)), reason) | {"usage": dict(counts)}
+
+    def chunk(self, piece: Piece) -> dict[str, Any]:
+        return self._choice(str(piece), None)
+
+    def last(self, reason: str) -> dict[str, Any]:
+        return self._choice("", reason)
+
+    def count(self, counts: Mapping[str, int]) -> dict[str, Any]:
+        return {**self.head, "object": "text_completion", "choices": [], "usage": dict(counts)}
+
+    def _choice(self, text: str, reason: str | None) -> dict[str, Any]:
+        choice = {"index": 0, "text": text, "finish_reason": reason, "logprobs": None}
+        return {**self.head, "object": "text_completion", "choices": [choice]}
+
+
+class ChatReply(WordsReply):
+    """An answer to a conversation. ordered: content is a list of parts in order."""
+
+    prefix = "chatcmpl"
+
+    def __init__(self, model: str, seed: int, *, ordered: bool):
+        super().__init__(model, seed)
         self.ordered, self._images = ordered, 0
 
     def whole(self, pieces: Sequence[Piece], reason: str, counts: Mapping[str, int]) -> dict[str, Any]:
@@ -63,8 +119,8 @@ class ChatReply:
         choice = {"index": 0, "message": message, "finish_reason": reason, "logprobs": None}
         return {**self.head, "object": "chat.completion", "choices": [choice], "usage": dict(counts)}
 
-    def first(self) -> dict[str, Any]:
-        return self._chunk({"role": "assistant", "content": [] if self.ordered else ""})
+    def first(self) -> list[dict[str, Any]]:
+        return [self._chunk({"role": "assistant", "content": [] if self.ordered else ""})]
 
     def chunk(self, piece: Piece) -> dict[str, Any]:
         if self.ordered:

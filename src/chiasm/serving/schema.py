@@ -69,6 +69,7 @@ class ChatMessage(RequestFields):
 class WordFields(RequestFields):
     """How words are chosen; what is left out is as the model's recipe has it."""
 
+    model: str
     temperature: float | None = Field(None, ge=0, le=2, description="of words; 0 = greedy")
     top_p: float | None = Field(None, gt=0, le=1)
     top_k: int | None = Field(None, ge=0, le=1 << 31, description="words the next may be drawn from; 0 = all")
@@ -85,7 +86,6 @@ class WordFields(RequestFields):
 
 
 class ChatRequest(WordFields):
-    model: str
     messages: list[ChatMessage] = Field(min_length=1, max_length=4096)
     max_completion_tokens: int | None = Field(None, gt=0, le=MOST_TOKENS)
     modalities: list[Literal["text", "image"]] | None = Field(
@@ -104,7 +104,6 @@ class ChatRequest(WordFields):
 
 
 class CompletionRequest(WordFields):
-    model: str
     prompt: Annotated[Text, Field(min_length=1)]
     echo: Literal[False] | None = None
 

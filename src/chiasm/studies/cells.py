@@ -13,6 +13,7 @@ from typing import Any
 
 from chiasm.evaluation.evaluate import evaluate
 from chiasm.parts.plugins import load_plugins
+from chiasm.storage.folders import read_json
 from chiasm.studies.plan import Cell, Study, score_at
 from chiasm.training import train
 
@@ -26,14 +27,14 @@ def run(recipe: str, folder: str, *plugins: str) -> None:
     train(recipe, folder)
     evaluate(folder, report=False)
     spent = Path(folder) / SECONDS
-    before = json.loads(spent.read_text()) if spent.is_file() else 0.0
+    before = read_json(spent) if spent.is_file() else 0.0
     spent.write_text(json.dumps(before + time.process_time() - began))
 
 
 def record_of(cell: Cell, study: Study, folder: Path) -> dict[str, Any]:
     """What is kept of a cell; raises RecipeError where the evaluation has no such endpoint."""
-    measured = json.loads((folder / "eval.json").read_text(encoding="utf-8"))
-    made = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    measured = read_json(folder / "eval.json")
+    made = read_json(folder / "run.json")
     task, _, rest = study.endpoint.partition(".")
     table = measured["tasks"].get(task, {})
     cost = measured["cost"]
@@ -50,14 +51,14 @@ def record_of(cell: Cell, study: Study, folder: Path) -> dict[str, Any]:
         "image_tokens": cost["image_tokens"],
         "flops": cost["flops"],
         "tokens": cost["training"]["tokens"],
-        "seconds": json.loads((folder / SECONDS).read_text()),
+        "seconds": read_json(folder / SECONDS),
         "versions": made.get("versions"),
     }
 
 
 def _items(folder: Path, task: str) -> list[float] | None:
     """The score of each question, in the order in which they were asked."""
-    samples = json.loads((folder / "samples.json").read_text(encoding="utf-8")).get(task, {})
+    samples = read_json(folder / "samples.json").get(task, {})
     return [float(each["score"]) for each in samples.get("asked", ())] or None
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from chiasm.errors import RecipeError, nearest, quoted
-from chiasm.recipe import Recipe, load_recipe
+from chiasm.recipe import Recipe, load_recipe, shipped
 from chiasm.storage import safe_yaml
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,60}$")]
@@ -90,19 +90,17 @@ class Cell:
 
 def studies() -> dict[str, Path]:
     """The studies that come with Chiasm, by name."""
-    package = Path(__file__).parents[1]
-    folder = next(filter(Path.is_dir, (package / "study-files", package.parents[1] / "studies")), None)
-    return {} if folder is None else {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    return shipped("studies", "study-files")
 
 
 def load_study(source: str | Path, preset: str | None = None) -> Study:
     """A study by name or file, with a preset laid over it; raises RecipeError naming what is not understood."""
-    shipped = studies()
+    known = studies()
     path = Path(source)
     if path.suffix not in (".yaml", ".yml"):
-        if str(source) not in shipped:
-            raise RecipeError(f"there is no study {quoted(str(source))}{nearest(str(source), shipped)}")
-        path = shipped[str(source)]
+        if str(source) not in known:
+            raise RecipeError(f"there is no study {quoted(str(source))}{nearest(str(source), known)}")
+        path = known[str(source)]
     try:
         raw = safe_yaml.parse(path.read_text(encoding="utf-8"), str(path))
     except OSError as error:

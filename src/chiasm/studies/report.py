@@ -36,8 +36,11 @@ class ArmRow:
     warnings: Sequence[str]
 
 
-def write_report(folder: Path) -> list[Path]:
-    """Write `report.md` and `report.html` of a study's folder, from its records; raises ChiasmError without any."""
+def write_report(folder: Path) -> tuple[str, Path]:
+    """Write `report.md` and `report.html` of a study's folder, from its records; raises ChiasmError without any.
+
+    Returns the verdict in one sentence, and the page.
+    """
     if not (folder / "study.yaml").is_file():
         raise ChiasmError(f"{folder} is no study's folder: it has no study.yaml")
     study = load_study(folder / "study.yaml")
@@ -58,12 +61,9 @@ def write_report(folder: Path) -> list[Path]:
         lstrip_blocks=True,
     )
     page.filters |= environment.filters
-    paths = []
     for name, templates in (("report.md", environment), ("report.html", page)):
-        path = folder / name
-        path.write_text(templates.get_template(f"{name}.j2").render(content), encoding="utf-8")
-        paths.append(path)
-    return paths
+        (folder / name).write_text(templates.get_template(f"{name}.j2").render(content), encoding="utf-8")
+    return content["headline"], folder / "report.html"
 
 
 def content_of(study: Study, records: Sequence[Mapping[str, Any]], cells: int) -> dict[str, Any]:

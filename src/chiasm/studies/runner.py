@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from chiasm.errors import ChiasmError
-from chiasm.storage import safe_json, safe_yaml
+from chiasm.recipe import write_text
+from chiasm.storage import safe_yaml
+from chiasm.storage.folders import read_json
 from chiasm.studies.cells import record_of
 from chiasm.studies.plan import Cell, Study, cells_of
 
@@ -56,7 +58,7 @@ def read_record(folder: Path, cell: Cell) -> dict[str, Any] | None:
     path = folder / RECORDS / f"{cell.name}.json"
     if not path.is_file():
         return None
-    record = safe_json.parse(path.read_text(encoding="utf-8"))
+    record = read_json(path)
     return record if record.get("id") == cell.id else None
 
 
@@ -91,9 +93,7 @@ def _run(
         say(f"{cell.name}: failed")
         return cell.name
     record = record_of(cell, study, place / "run")
-    draft = folder / RECORDS / f".{cell.name}.draft"
-    draft.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    os.replace(draft, folder / RECORDS / f"{cell.name}.json")
+    write_text(folder / RECORDS / f"{cell.name}.json", json.dumps(record, indent=1) + "\n")
     say(f"{cell.name}: {record['score']:.3f} in {record['seconds']:.0f} processor seconds")
     return None
 

@@ -30,7 +30,6 @@ def report(folder: Path | None) -> None:
         from chiasm.studies.report import write_report
     except ImportError as error:
         raise ChiasmError(f"a study's statistics need {error.name}: pip install 'chiasm[study]'") from None
-    paths = write_report(folder)
-    headline = paths[0].read_text(encoding="utf-8").split("\n\n")[1].strip("*\n ")
+    headline, page = write_report(folder)
     say(headline)
-    say(f"report: {paths[1]}")
+    say(f"report: {page}")

@@ -11,7 +11,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from chiasm.errors import ChiasmError, RecipeError
+from chiasm.errors import RecipeError
 from chiasm.heads import (
     Alphabet,
     Ask,
@@ -25,6 +25,7 @@ from chiasm.heads import (
     raster,
 )
 from chiasm.heads.denoising import TokenDenoising
+from chiasm.heads.noise import first_noise
 from chiasm.heads.projection import example_tokenizer
 from chiasm.heads.spans import check_target, count_images, doubled
 from chiasm.heads.u_vit import LAST, FlowDecoder, FlowEncoder, NoisyCells, PreciseNorm
@@ -203,13 +204,7 @@ class UViT(Order, name="u_vit"):
         if progress is not None and progress.values is not None:
             return progress.values, progress.steps
         device = self.input.weight.device
-        if sampling.temperature == 0:
-            return torch.zeros(images, *self.shape, device=device), 0
-        if generators is None:
-            raise ChiasmError(
-                f"drawing at temperature {sampling.temperature} needs generators, one for each image"
-            )
-        return sampling.temperature * generators.normal(*self.shape, device=device), 0
+        return first_noise(images, self.shape, sampling, generators, device), 0
 
 
 def _cells(grid: tuple[int, int], stride: int, kernel: int, padding: int) -> tuple[int, int]:
