@@ -66,6 +66,18 @@ def test_cross_entropy_and_its_gradient_equal_torch(monkeypatch, chunk):
     torch.testing.assert_close(results[0], results[1])
 
 
+@pytest.mark.parametrize("chunk", [1, 40, 10_000])
+def test_a_label_weighs_as_much_as_it_is_said_to(monkeypatch, chunk):
+    monkeypatch.setitem(losses._CHUNK, "cpu", chunk)
+    torch.manual_seed(0)
+    logits, labels = torch.randn(4, 19, requires_grad=True), torch.randint(0, 19, (4,))
+    weights = torch.tensor([0.0, 0.5, 1.0, 3.0])
+    value = cross_entropy(logits, labels, weights)
+    expected = (F.cross_entropy(logits, labels, reduction="none") * weights).sum()
+    torch.testing.assert_close(value, expected)
+    torch.testing.assert_close(*(torch.autograd.grad(each, logits) for each in (value, expected)))
+
+
 @pytest.mark.parametrize("chunk", [1, 10_000])
 def test_each_row_has_its_label(monkeypatch, chunk):
     monkeypatch.setitem(losses._CHUNK, "cpu", chunk)

@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from chiasm.errors import RecipeError
+from chiasm.errors import ChiasmError, RecipeError
 from chiasm.heads import raster
 from chiasm.language import Language
 from chiasm.sequence.layout import AXES, PADDINGS, Layout, current_layout
+from chiasm.sequence.rule import hiding
 
 EXAMPLES = {  # opens, exposed, and which keys each position sees: those of the docstring of `chiasm.sequence.rule`
     "causal": ("1111", "1111", ["1000", "1100", "1110", "1111"]),
@@ -49,6 +50,31 @@ def test_the_columns_of_queries_are_those_of_the_last_positions():
     assert behind.filled.tolist() == [0]
     assert behind.kinds.tolist() == [[0, 1, 2, 2, 0]]
     assert behind.coordinates.shape == (1, 5, AXES)
+
+
+def test_selected_rows_are_whole_unless_they_start_later():
+    both = layout([[0, 0, 0], [0, 0, -1]], kinds=torch.tensor([[0, 1, 2], [2, 2, 0]]))
+    chosen = both.select(torch.tensor([1, 0, 1]))
+    assert chosen.documents.tolist() == [[0, 0, -1], [0, 0, 0], [0, 0, -1]]
+    assert both.select(torch.tensor([0]), start=1).kinds.tolist() == [[1, 2]]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_hidden_key_has_no_weight_and_where_all_are_hidden_all_weigh_the_same(dtype):
+    hidden = hiding(torch.tensor([[False, True, False], [True, True, True]]), dtype)
+    assert hidden.isfinite().all()
+    weights = (hidden + torch.tensor([1.0, 9.0, 1.0], dtype=dtype)).float().softmax(-1)
+    assert weights[0].tolist() == [0.5, 0.0, 0.5]
+    assert (hidden.float().softmax(-1)[1] - 1 / 3).abs().max() < 1e-6
+
+
+def test_a_routed_module_sees_all_places_along_one_axis():
+    """Whether rows stand apart or what wraps a module has joined them already; nothing else is taken for it."""
+    by_kind = layout([[0, 0, 0], [0, 0, 0]]).by_kind
+    rows = torch.arange(6.0).view(2, 3, 1)
+    assert by_kind.flat(rows).tolist() == by_kind.flat(rows.view(6, 1)).tolist() == [[n] for n in range(6)]
+    with pytest.raises(ChiasmError, match=r"\(3, 2, 1\), which does not fit \(2, 3\)"):
+        by_kind.flat(rows.view(3, 2, 1))
 
 
 def test_joined_rows_keep_their_columns_behind_padding_that_nothing_sees():
