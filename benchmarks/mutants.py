@@ -2,7 +2,8 @@
 
 A change turns one operator, comparison, `and`/`or`, `not`, number, truth value or returned value into another. What
 decides nothing is left alone: annotations, decorators, f-strings, the sentences of errors (`raise`), blocks for the
-type checker, and the `strict` of a `zip`, which guards against what never happens.
+type checker, the `strict` of a `zip`, which guards against what never happens, and the `example` of a part, which is
+what the contract tests build it from.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ LEFT_ALONE = {"annotation", "returns", "decorator_list", "format_spec"}
 class Place:
     """Where a change can be made: the number of a node in a module, and of one of its changes.
 
-    function: first line of the function that the node runs in, counting its decorators; None on import.
+    function: first line of the outermost function that the node runs in, counting its decorators (what a compiler
+        traces does not tell that it calls a function within); None on import.
     """
 
     module: Path
@@ -100,7 +102,7 @@ def _nodes(tree: ast.AST) -> list[tuple[ast.AST, int | None]]:
         for field, value in ast.iter_fields(node):
             if field in LEFT_ALONE:
                 continue
-            within = _first_line(node) if is_function and field == "body" else function
+            within = function or (_first_line(node) if is_function and field == "body" else None)
             for child in value if isinstance(value, list) else [value]:
                 if isinstance(child, ast.AST) and not _decides_nothing(child):
                     visit(child, within)
@@ -116,7 +118,8 @@ def _first_line(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
 def _decides_nothing(node: ast.AST) -> bool:
     for_types = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
     strict = isinstance(node, ast.keyword) and node.arg == "strict"
-    return isinstance(node, ast.JoinedStr | ast.Raise) or for_types or strict
+    example = isinstance(node, ast.FunctionDef) and node.name == "example"
+    return isinstance(node, ast.JoinedStr | ast.Raise) or for_types or strict or example
 
 
 def _changes(node: ast.AST) -> Iterator[Callable[[], None]]:

@@ -47,16 +47,15 @@ class ByKind(nn.Module):
     def forward(self, x: Float[Tensor, "b t ..."]) -> Float[Tensor, "b t ..."]:
         places = current_layout().by_kind
         rows, order = places.parts(self.groups)
+        flat = places.flat(x)
         if all(len(each) == 0 for each in rows[1:]):  # nothing but words: as if there were no routing
             added = original(self._module[0], x)
-            return added if not torch.is_grad_enabled() else added + self._nothing(x)
-        flat = places.flat(x)
+            return added if not torch.is_grad_enabled() else added + self._nothing(flat)
         parts = [original(self._module[0], flat[rows[0]])]
         parts += [way(flat[each]) for way, each in zip(self.ways, rows[1:], strict=True)]
         joined = torch.cat(parts)[order]
         return joined.view(*x.shape[:-1], joined.shape[-1])
 
-    def _nothing(self, x: Tensor) -> Tensor:
-        """Zero, that depends on all weights: they get a gradient, so that ranks without a picture keep step."""
-        empty = x.flatten(0, -2)[:0].view(0, *x.shape[2:]) if x.ndim > 2 else x[:0]
-        return torch.stack([way(empty).sum() for way in self.ways]).sum()
+    def _nothing(self, flat: Tensor) -> Tensor:
+        """Zero, that depends on all weights: they get a gradient, so that ranks without an image keep step."""
+        return torch.stack([way(flat[:0]).sum() for way in self.ways]).sum()
