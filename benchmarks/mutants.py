@@ -118,7 +118,7 @@ def _first_line(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
 def _decides_nothing(node: ast.AST) -> bool:
     for_types = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
     strict = isinstance(node, ast.keyword) and node.arg == "strict"
-    example = isinstance(node, ast.FunctionDef) and node.name == "example"
+    example = isinstance(node, ast.FunctionDef) and node.name.startswith("example")
     return isinstance(node, ast.JoinedStr | ast.Raise) or for_types or strict or example
 
 

@@ -72,5 +72,7 @@ def test_a_place_knows_the_function_that_it_runs_in(module):
     functions = {mutate(place).before: place.function for place in places(module)}
     outer = SOURCE.splitlines().index("@decorator(3)") + 1
     assert functions["a < b"] == functions["return f'{a + 1:.3f}' + inner(b)"] == outer
-    assert functions["-x"] == outer  # a compiler that traces the outer one does not tell that the inner is called
+    assert (
+        functions["-x"] == outer
+    )  # a compiler that traces the outer one does not tell that the inner is called
     assert {place.function for place in places(module) if mutate(place).line == outer + 1} == {None}

@@ -5,7 +5,7 @@ import torch
 
 from chiasm import parts
 from chiasm.errors import RecipeError
-from chiasm.heads import Ask, HeadContext, Sampling, finish
+from chiasm.heads import Ask, HeadContext, Sampling, Span, finish
 from chiasm.heads.building import build_head
 from chiasm.tokenizers.spaces import Vectors
 
@@ -54,6 +54,19 @@ def test_what_is_drawn_are_the_hidden_states_of_the_marker_and_of_the_queries_wi
     torch.testing.assert_close(asked[0].embeddings, Vocabulary().embed(torch.tensor([[2, 5, 2]])))
     expected = torch.cat([start[:, None], hidden], 1) + torch.tensor([8.0, 2.0, 5.0, 2.0])[None, :, None]
     torch.testing.assert_close(drawn, expected[:, None])
+
+
+def test_an_image_without_a_marker_before_it_reads_nothing_of_its_neighbour():
+    head = queries()
+    seen = []
+    head.alphabet.image_losses = lambda hidden, targets: seen.append(hidden)
+    hidden = torch.rand(2, 4, WIDTH)
+    for orphans in (None, torch.tensor([True, False])):
+        head.losses(hidden, Span(torch.zeros(2, 3, WIDTH), None, orphans))
+    torch.testing.assert_close(seen[0], head.bridged(hidden))
+    torch.testing.assert_close(seen[1][1], seen[0][1])
+    alone = torch.cat([torch.zeros(1, 1, WIDTH), hidden[:1, 1:]], 1)
+    torch.testing.assert_close(seen[1][:1], head.bridged(alone))
 
 
 def test_text_may_hold_the_marker_and_a_word_that_stands_at_several_queries():

@@ -111,6 +111,8 @@ def test_each_scale_but_the_first_is_one_block_and_every_code_has_a_row_that_pre
     assert layout.opens == (True, False, False, False, True) + (False,) * 8
     assert all(layout.exposed)
     assert layout.rows == tuple(range(-1, 13))
+    two, three = ([(row, column) for row in range(side) for column in range(side)] for side in (2, 3))
+    assert layout.coordinates == tuple((place, *cell) for place, cell in enumerate(two + three))
 
 
 def test_a_position_reads_the_coarser_scales_its_level_and_its_cell():

@@ -46,6 +46,11 @@ def test_an_image_is_its_time_and_a_position_for_each_square_of_latents():
     assert head(stride=4).layout().length == 1 + 2 * 2
 
 
+@pytest.mark.parametrize("stride", [2, 4, 8])
+def test_a_drawing_has_as_many_latents_as_the_space_whatever_square_of_them_a_position_is(stride):
+    assert drawn(head(stride=stride), [3]).shape == (1, 8, 8, 5)
+
+
 def test_the_target_is_the_way_from_noise_to_image_wherever_on_it_the_image_is():
     order = head()
     image, noise = torch.randn(2, 1, 8, 8, 5)
