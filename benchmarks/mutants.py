@@ -2,8 +2,8 @@
 
 A change turns one operator, comparison, `and`/`or`, `not`, number, truth value or returned value into another. What
 decides nothing is left alone: annotations, decorators, f-strings, the sentences of errors (`raise`), blocks for the
-type checker, the `strict` of a `zip`, which guards against what never happens, and the `example` of a part, which is
-what the contract tests build it from.
+type checker, the `strict` of a `zip`, which guards against what never happens, and the `example` of a part, from
+which the contract tests build it.
 """
 
 from __future__ import annotations
