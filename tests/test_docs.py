@@ -61,6 +61,7 @@ def desk(tmp_path_factory):
             patch.setattr(sys, "argv", ["chiasm", *command])
             main()
     Image.new("RGB", (192, 192), "white").save(folder / "scene.png")
+    Image.new("RGBA", (192, 192)).save(folder / "mask.png")
     return folder
 
 

@@ -31,6 +31,7 @@ EXCEPTIONS = {
     ("recipe", "inference.text"): "options of words become what the engine is handed",
     ("model", "inference.completion"): "Model.complete is the engine's",
     ("model", "inference.drawing"): "Model.generate is the engine's",
+    ("model", "inference.editing"): "Model.edit is the engine's",
     ("model", "conversation"): "Model.chat is the engine's",
     ("training.train", "evaluation.tasks"): "what a recipe measures is checked before it trains",
     ("training.train", "terminal.console"): "progress goes where commands print",

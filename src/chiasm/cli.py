@@ -267,6 +267,39 @@ def generate(
 
 
 @app.command()
+def edit(
+    folder: Folder,
+    picture: Annotated[Path, typer.Argument(help="the image's file", metavar="PICTURE")],
+    prompt: Annotated[str, typer.Argument(help="what shall be seen (--mask), or what shall be changed")],
+    mask: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            help="an image of the same size; what is transparent in it is drawn anew, all else stays"
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="folder for the images")] = Path("drawn"),
+    count: Annotated[int, typer.Option(help="images that are drawn, of this seed and the next ones")] = 1,
+    guidance: Guidance = None,
+    temperature: Temperature = None,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    seed: Seed = 0,
+    device: Device = None,
+    dtype: Dtype = None,
+    plugins: Plugins = None,
+) -> None:
+    """Draw a part of a picture anew, under a mask, or all of it after an instruction."""
+    with _starting():
+        from chiasm.model.checkpoint import load_model
+        from chiasm.terminal.pictures import save_picture
+
+        model = load_model(folder, device, dtype)
+    sampling = {"guidance": guidance, "temperature": temperature, "top_k": top_k, "top_p": top_p}
+    for each in model.edit(picture, prompt, mask=mask, count=count, seed=seed, **sampling):
+        _say(str(save_picture(each, out)))
+
+
+@app.command()
 def complete(
     folder: Folder,
     pictures: Annotated[

@@ -1,88 +1,17 @@
 """The server as its clients meet it: OpenAI's own client, and requests that mean no good."""
 
-import base64
 import http.client
-import io
-import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 
 import openai
 import pytest
-import torch
-from PIL import Image
 
 from chiasm.conversation import chat
 from chiasm.errors import ChiasmError
-from chiasm.serving.app import Limits, create_app
-from served import served
-
-KEY = "a key"
-LIMITS = Limits(pending=8, body=1 << 20, images=3)
-
-
-@pytest.fixture(scope="module")
-def model():
-    """With larger weights, so that answers depend on questions, and one that draws when it is asked to."""
-    from chiasm.data.corpus import corpus
-    from chiasm.model import Model
-    from chiasm.recipe import load_recipe
-    from tiny_recipe import TINY
-
-    recipe = load_recipe(deepcopy(TINY))
-    torch.manual_seed(0)
-    model = Model(recipe.model, texts=corpus(recipe)).eval()
-    model.sampling = recipe.sampling
-    with torch.no_grad():
-        for parameter in (*model.language.parameters(), *model.image_head.parameters()):
-            if parameter.ndim > 1:
-                parameter.mul_(4)
-    logits = model.language.logits
-    bias = torch.full((1,), 5.0)
-    model.language.logits = lambda hidden: logits(hidden).index_add(
-        -1, torch.tensor([model.language.tokenizer.draw]), bias.expand(*hidden.shape[:-1], 1)
-    )
-    return model
-
-
-@pytest.fixture(scope="module")
-def address(model):
-    with served(create_app({"tiny": model}, key=KEY, limits=LIMITS)) as place:
-        yield place
-
-
-@pytest.fixture
-def client(address):
-    return openai.OpenAI(base_url="http://{}:{}/v1".format(*address), api_key=KEY, max_retries=0)
-
-
-def post(address, path, body, **headers):
-    """Status and JSON of a reply to a body as it is."""
-    connection = http.client.HTTPConnection(*address, timeout=60)
-    headers = {"authorization": f"Bearer {KEY}", "content-type": "application/json", **headers}
-    connection.request("POST", path, body if isinstance(body, bytes | str) else json.dumps(body), headers)
-    reply = connection.getresponse()
-    return reply.status, json.loads(reply.read())
-
-
-def said(text):
-    return [{"role": "user", "content": text}]
-
-
-def data_url(color="red", size=(32, 32)):
-    file = io.BytesIO()
-    Image.new("RGB", size, color).save(file, "png")
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
-
-
-def opened(url):
-    return Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2] or url)))
-
-
-def showing(*urls, text="What is this?"):
-    parts = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
-    return [{"role": "user", "content": [*parts, {"type": "text", "text": text}]}]
+from chiasm.serving.app import create_app
+from clients import KEY, LIMITS, data_url, opened, post, said, showing
 
 
 def test_models_say_what_they_read_and_make(client):

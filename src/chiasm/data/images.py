@@ -87,6 +87,27 @@ def to_rgb(image: Image.Image, where: str) -> Image.Image:
     return _sound(rgb, where)
 
 
+def transparent(image: Image.Image, where: str) -> np.ndarray:
+    """True for the pixels of a PIL image, upright, of which nothing is seen; raises DataError."""
+
+    def alpha() -> np.ndarray:
+        _check_pixels(image, where)
+        if not image.has_transparency_data:
+            raise DataError(f"{where} has no transparency; transparent is what shall be drawn anew", "mask")
+        _scale_transparent(image)
+        image.load()
+        turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
+        upright = image if turn is None else image.transpose(turn)
+        return np.asarray(upright.convert("RGBA").getchannel("A")) == 0
+
+    return _sound(alpha, where)
+
+
+def open_image(data: bytes, where: str) -> Image.Image:
+    """The image in the bytes of a file, its pixels not yet decoded; raises DataError naming `where`."""
+    return _sound(lambda: _open(io.BytesIO(data), where), where)
+
+
 def opaque(image: Image.Image, where: str) -> Image.Image:
     """A PIL image as RGB, without turning it; raises DataError naming `where`."""
     if image.mode == "RGB" and "transparency" not in image.info:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
-from chiasm.heads.drawing import Ask, DrawingState, Writing, finish
+from chiasm.heads.drawing import Ask, DrawingState, Retained, Writing, finish
 from chiasm.heads.sampling import GREEDY, Sampling
 from chiasm.nn.generators import Generators
 from chiasm.nn.losses import Loss
@@ -25,6 +25,7 @@ __all__ = [
     "HeadContext",
     "LanguageVocabulary",
     "Order",
+    "Retained",
     "Sampling",
     "Span",
     "SpanLayout",
@@ -205,12 +206,14 @@ class Order(Part, nn.Module, slot="order"):
     reads_codes: whether an image that is only looked at can stand in the sequence as its target, in models without
         an encoder.
     conditions: whether it can write what an image decoder is conditioned on, which is never read.
+    edits: whether it can keep values of an image and draw the others (see `DrawingState.retained`).
     unconditional: share of training images that follow an empty prompt, for guidance (0 = never).
     """
 
     spaces: ClassVar[tuple[type[Space], ...]] = (Codes,)
     reads_codes: ClassVar[bool] = True
     conditions: ClassVar[bool] = False
+    edits: ClassVar[bool] = False
     space: Space
     alphabet: Alphabet
     unconditional: float
@@ -279,6 +282,7 @@ class Order(Part, nn.Module, slot="order"):
         start: hidden states of the begin marker, one a row: r = n, or 2 n with guidance, first all that follow
             their prompt, then, in the same order, those that follow the empty prompt.
         generators: one an image, whose numbers no other image takes.
-        progress: where what is drawn is noted, and what there is of it found, to go on from there.
+        progress: where what is drawn is noted, and what there is of it found, to go on from there; what it
+            retains is not drawn.
         Raises ChiasmError when guidance is asked of a head that never saw an empty prompt.
         """

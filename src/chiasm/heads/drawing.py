@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from typing import NamedTuple, TypeAlias
 
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from chiasm.nn.generators import Generators
@@ -21,6 +21,16 @@ class Ask(NamedTuple):
     keep: bool = True
 
 
+class Retained(NamedTuple):
+    """What stays of an image that is edited.
+
+    values: of the whole image, in raster order. redrawn: the places whose values are drawn anew, on the CPU.
+    """
+
+    values: Shaped[Tensor, "k ..."]
+    redrawn: Bool[Tensor, " k"]
+
+
 Writing: TypeAlias = Generator[Ask, Float[Tensor, "r s d"], Tensor]  # returns the target
 
 
@@ -28,7 +38,10 @@ class DrawingState:
     """How far images have got, so that drawing can go on after whatever stopped it.
 
     values: those drawn so far, in the form of their head; None = none. steps: how many draws made them.
+    retained: what of them is not drawn, but stays as it was; None = nothing.
     """
+
+    retained: Retained | None = None
 
     def __init__(self, generators: Generators):
         self.values: Tensor | None = None

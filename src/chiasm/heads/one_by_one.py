@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import replace
+from typing import ClassVar
 
 import torch
 from einops import rearrange
@@ -22,7 +23,15 @@ from chiasm.heads import (
     Writing,
     raster,
 )
-from chiasm.heads.spans import at_cells, begun, cell_embedding, check_target, count_images, doubled
+from chiasm.heads.spans import (
+    at_cells,
+    begun,
+    cell_embedding,
+    check_target,
+    count_images,
+    doubled,
+    with_retained,
+)
 from chiasm.nn.generators import Generators
 
 
@@ -32,6 +41,8 @@ class OneByOne(Order):
     Every value opens an attention block of its own, so values are seen causally, as words are. The marker that
     begins an image predicts the first, unless an order has something of its own for that.
     """
+
+    edits: ClassVar[bool] = True
 
     def __init__(self, context: HeadContext, alphabet: Alphabet, cells: bool, unconditional: float):
         super().__init__()
@@ -81,12 +92,16 @@ class OneByOne(Order):
         generators: Generators | None = None,
         progress: DrawingState | None = None,
     ) -> Writing:
-        """Draw value by value. The last is not asked to be read; whoever goes on after the image does that."""
+        """Draw value by value. The last is not asked to be read; whoever goes on after the image does that.
+
+        Values that are retained are read in their turn, as if they had been drawn: what is drawn follows from the
+        prompt and from all before it, and knows nothing of what stays behind it.
+        """
         rows = count_images(start, sampling.guidance, self.unconditional)
         pairs = self.alphabet.pairs and sampling.guidance != 1
         if pairs:  # what follows the empty prompt is an image of its own
             rows, sampling = len(start), replace(sampling, guidance=1.0)
-        values = begun(progress, start, rows, self.space)
+        values = with_retained(begun(progress, start, rows, self.space), progress)
         known, hidden = 0, start
         while not self.is_whole(values):
             standing = self.standing(values)
@@ -95,7 +110,7 @@ class OneByOne(Order):
                 hidden = (yield Ask(doubled(unread, sampling.guidance)))[:, -1]
                 known = standing.shape[1]
             drawn = self.draw(hidden, values, sampling, generators)
-            values = torch.cat([values, drawn[:, None]], 1)
+            values = with_retained(torch.cat([values, drawn[:, None]], 1), progress)
             if progress is not None:
                 progress.note(values, values.shape[1])
         target = rearrange(self.target_of(values), "n (gh gw) ... -> n gh gw ...", gh=self.space.grid[0])

@@ -67,6 +67,18 @@ def begun(
     return torch.zeros(images, 0, space.width, device=start.device)
 
 
+def with_retained(values: Shaped[Tensor, "n m"], progress: DrawingState | None) -> Shaped[Tensor, "n l"]:
+    """Values and those behind them that stay as they are, up to the next that is to be drawn."""
+    if progress is None or progress.retained is None:
+        return values
+    kept, redrawn = progress.retained
+    begin = values.shape[1]
+    run = redrawn[begin:].nonzero()
+    end = begin + int(run[0]) if len(run) else len(kept)
+    following = kept[begin:end].to(values)
+    return torch.cat([values, following.expand(len(values), *following.shape)], 1)
+
+
 def not_orphaned(span: Span) -> Bool[Tensor, "n m"]:
     """The targets that have something to be predicted from, where row -1 predicts the first: not an orphan's."""
     learns = torch.ones(span.targets.shape[:2], dtype=torch.bool, device=span.targets.device)

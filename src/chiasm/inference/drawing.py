@@ -7,18 +7,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from einops import rearrange
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from PIL import Image
 from torch import Tensor
 
 from chiasm.data.documents import draw_prompt, without_prompt
-from chiasm.data.sample import Message, Sample
+from chiasm.data.sample import Message, Picture, Sample
 from chiasm.distribution.devices import fitting
 from chiasm.errors import ChiasmError, DataError, excerpt
-from chiasm.heads import Ask, DrawingState, Order, Sampling
+from chiasm.heads import Ask, DrawingState, Order, Retained, Sampling
 from chiasm.inference.engine import Engine
 from chiasm.inference.kernels import in_use
 from chiasm.inference.options import sampling_of
+from chiasm.inference.reading import CodeReader
 from chiasm.inference.requests import Extend, Read, Request, Steps, Wish
 from chiasm.nn.generators import Generators, check_count, seeds_of
 from chiasm.sequence import Document, Kind
@@ -95,10 +96,18 @@ def write(
         hidden = fitting(read, head)
 
 
+class EditedImage(NamedTuple):
+    """An image of which a part is drawn anew, and the cells of that part."""
+
+    image: Picture
+    redrawn: Bool[Tensor, "gh gw"]
+
+
 class Drawing(Request):
     """One image behind each of some prompts (`draw_prompt`), in step. Its result is what the head has drawn.
 
     progress: how far the images have got, to go on from there.
+    original: the image whose other cells all of them keep; None = all of it is drawn.
     """
 
     def __init__(
@@ -108,11 +117,12 @@ class Drawing(Request):
         sampling: Sampling,
         generators: Generators | None = None,
         progress: DrawingState | None = None,
+        original: EditedImage | None = None,
     ):
         super().__init__()
         if model.image_head is None:
             raise ChiasmError("this model has no image head: it cannot draw")
-        self.model, self.sampling = model, sampling
+        self.model, self.sampling, self.original = model, sampling, original
         self.documents = list(prompts)
         if sampling.guidance != 1:
             self.documents += [without_prompt(model.contract, each) for each in prompts]
@@ -132,9 +142,17 @@ class Drawing(Request):
 
     def steps(self) -> Steps:
         generators = self.progress.restored() if self.progress is not None else None
+        self._retain()
         start = yield Read(self.documents)
         drawn = yield from write(self.model, start, self.sampling, generators, self.progress)
         return drawn.target
+
+    def _retain(self) -> None:
+        """Encode the original, once."""
+        if self.original is None or self.progress is None or self.progress.retained is not None:
+            return
+        values = CodeReader(self.model).codes_of(self.original.image)
+        self.progress.retained = Retained(values.flatten(0, 1), self.original.redrawn.flatten())
 
 
 def draw(
@@ -179,14 +197,19 @@ def generate(
 
 
 def draw_images(
-    model: Model, prompts: Sequence[Document], seeds: Sequence[int], sampling: Sampling
+    model: Model,
+    prompts: Sequence[Document],
+    seeds: Sequence[int],
+    sampling: Sampling,
+    original: EditedImage | None = None,
 ) -> list[Image.Image]:
-    """One image behind each prompt document, each with its seed."""
+    """One image behind each prompt document, each with its seed; of an original, with what stays of it."""
     engine, handles = Engine(model), []
     for start in range(0, len(prompts), TOGETHER):
         some = slice(start, start + TOGETHER)
         generators = Generators(seeds[some])
-        handles.append((engine.submit(Drawing(model, prompts[some], sampling, generators)), generators))
+        request = Drawing(model, prompts[some], sampling, generators, original=original)
+        handles.append((engine.submit(request), generators))
     images: list[Image.Image] = []
     for handle, generators in handles:
         images += to_images(decode(model, handle.result(), generators, sampling.guidance))

@@ -34,13 +34,17 @@ def share_drawn(model: Model, progress: DrawingState) -> float:
         return 0.0
     if space.scales is not None:
         return progress.steps / len(space.scales)
-    return float(_drawn(progress.values, space).float().mean())
+    drawn = _drawn(progress.values, space).float()
+    if progress.retained is None:
+        return float(drawn.mean())
+    return float(drawn[:, progress.retained.redrawn.to(drawn.device)].mean())
 
 
 def preview(
     model: Model, progress: DrawingState, generators: Generators | None
 ) -> Float[Tensor, "n 3 h w"] | None:
     """Images as far as they are drawn: cell by cell, on grey, or at the scales that are there, coarse but whole.
+    What stays of an image that is edited is there from the first.
 
     None: nothing is drawn, or nothing can be shown before the end (an image of a variable number of codes, or a
     decoder that makes nothing of some scales alone).
@@ -53,6 +57,9 @@ def preview(
         return tokenizer.decode_scales(values[:, None]) if isinstance(tokenizer, DecodesScales) else None
     drawn = _drawn(values, space)
     codes = functional.pad(values, (0, space.length - values.shape[1])).where(drawn, 0)
+    if progress.retained is not None:
+        stays = ~progress.retained.redrawn.to(values.device)
+        codes, drawn = torch.where(stays, progress.retained.values.to(values), codes), drawn | stays
     pixels = decode(model, codes.unflatten(1, space.grid), generators)
     cells = drawn.unflatten(1, space.grid)[:, None].float()
     return torch.where(functional.interpolate(cells, size=pixels.shape[-2:]) > 0, pixels, GREY)

@@ -41,10 +41,11 @@ class CodeReader(PictureReader):
         self.model = model
 
     def _written(self, slots: Sequence[tuple[int, Slot]]) -> WrittenImages:
-        codes = [self._codes(slot.picture) for _, slot in slots]
+        codes = [self.codes_of(slot.picture) for _, slot in slots]
         return WrittenImages(torch.stack(codes), True, torch.tensor([start for start, _ in slots]))
 
-    def _codes(self, picture: Picture) -> Tensor:
+    def codes_of(self, picture: Picture) -> Tensor:
+        """What stands for an image where it is written: codes or vectors."""
         if self.model.conditions:
             return torch.zeros(())  # nothing of it stands in the sequence
         if isinstance(picture, CodedImage):

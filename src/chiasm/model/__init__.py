@@ -289,6 +289,12 @@ class Model(nn.Module):
 
         return complete(self, pictures, **options)
 
+    def edit(self, images: Any, prompt: str, **options: Any) -> list[Image.Image]:
+        """Draw a picture anew, or the part of it under a mask; see `chiasm.inference.editing.edit`."""
+        from chiasm.inference.editing import edit
+
+        return edit(self, images, prompt, **options)
+
     sampling: SamplingOptions | None = None  # defaults of `chat` and `generate`, from the recipe
 
 

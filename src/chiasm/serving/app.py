@@ -19,6 +19,7 @@ from starlette.exceptions import HTTPException
 from chiasm.errors import ChiasmError, nearest
 from chiasm.inference.conversation import Conversation
 from chiasm.model import Model
+from chiasm.serving.forms import BODY, edits_body
 from chiasm.serving.guards import Guard, error_body
 from chiasm.serving.measures import Measures
 from chiasm.serving.replies import (
@@ -31,7 +32,7 @@ from chiasm.serving.replies import (
     finish_reason,
     usage,
 )
-from chiasm.serving.requests import chat_request, completion_request, images_request
+from chiasm.serving.requests import Images, chat_request, completion_request, edits_request, images_request
 from chiasm.serving.schema import ChatRequest, CompletionRequest, ImagesRequest, WordFields
 from chiasm.serving.worker import Full, Stopped, Ticket, Worker
 
@@ -78,6 +79,7 @@ def create_app(
     app.post("/v1/chat/completions")(server.chat)
     app.post("/v1/completions")(server.complete)
     app.post("/v1/images/generations")(server.draw)
+    app.post("/v1/images/edits", openapi_extra=BODY)(server.edit)
     app.exception_handler(RequestValidationError)(_invalid)
     app.exception_handler(HTTPException)(_http_error)
     app.exception_handler(ChiasmError)(_refused)
@@ -168,13 +170,23 @@ class Server:
     async def draw(self, request: Request, body: ImagesRequest) -> Any:
         """Images of a prompt."""
         name = body.model or self._one_that_draws()
-        worker = self._worker(name)
-        asked, seeds = await run_in_threadpool(images_request, worker.model, body)
-        ticket = worker.submit(asked)
-        reply = ImagesReply(body, seeds, asked)
-        if body.stream:
-            return self._stream("images", name, ticket, self._growing(reply, ticket, name))
-        images = await self._whole("images", name, request, ticket, ticket.result())
+        model = self._worker(name).model
+        asked, seeds = await run_in_threadpool(images_request, model, body)
+        return await self._draw("images", request, name, asked, ImagesReply(body, seeds, asked))
+
+    async def edit(self, request: Request) -> Any:
+        """An image, drawn anew under a mask, or after an instruction."""
+        body = await edits_body(request)
+        name = body.model or self._one_that_draws()
+        model = self._worker(name).model
+        asked, seeds = await run_in_threadpool(edits_request, model, body, most_images=self.limits.images)
+        return await self._draw("edits", request, name, asked, ImagesReply(body, seeds, asked))
+
+    async def _draw(self, route: str, request: Request, name: str, asked: Images, reply: ImagesReply) -> Any:
+        ticket = self._worker(name).submit(asked)
+        if reply.stream:
+            return self._stream(route, name, ticket, self._growing(reply, ticket, name))
+        images = await self._whole(route, name, request, ticket, ticket.result())
         self.measures.images.labels(name).inc(len(images))
         return await run_in_threadpool(reply.whole, images)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from chiasm.data.files import picture_of_base64
+from chiasm.data.files import PictureBytes, picture_of_base64
 from chiasm.data.sample import Message, Picture, Role
 from chiasm.errors import DataError, excerpt
 from chiasm.serving.schema import ChatMessage, ImagePart
@@ -38,7 +38,7 @@ def _content(message: ChatMessage, where: str) -> Iterator[str | Picture]:
         for number, part in enumerate(message.content or ()):
             place = f"{where}.content[{number}]"
             if isinstance(part, ImagePart):
-                yield _image(part, place)
+                yield image_of(part.image_url.url, place)
             elif part.text:
                 yield part.text
     if message.images and message.role != "assistant":
@@ -46,11 +46,11 @@ def _content(message: ChatMessage, where: str) -> Iterator[str | Picture]:
             f"{where}.images: only an answer of the model has them; images of a user are parts of content"
         )
     for number, part in enumerate(message.images or ()):
-        yield _image(part, f"{where}.images[{number}]")
+        yield image_of(part.image_url.url, f"{where}.images[{number}]")
 
 
-def _image(part: ImagePart, where: str) -> Picture:
-    url = part.image_url.url
+def image_of(url: str, where: str) -> PictureBytes:
+    """The image that a request holds; raises DataError naming `where`."""
     if not url[:5].lower() == "data:":
         raise DataError(
             f"{where}: {excerpt(url)} is not fetched; send the image itself, as data:image/png;base64,..."

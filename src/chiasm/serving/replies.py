@@ -14,8 +14,9 @@ from typing import Any
 from PIL import Image
 
 from chiasm.inference.conversation import Conversation
+from chiasm.sequence import Kind
 from chiasm.serving.requests import Images
-from chiasm.serving.schema import ImagesRequest
+from chiasm.serving.schema import EditsRequest, ImagesRequest
 
 Piece = str | Image.Image
 
@@ -157,13 +158,15 @@ class ImagesReply:
     """The reply to a request for images, whole or as events of one that grows."""
 
     def __init__(self, body: ImagesRequest, seeds: Sequence[int], request: Images):
+        self.kind = "image_edit" if isinstance(body, EditsRequest) else "image_generation"
         self.form, self.quality = body.output_format or "png", body.output_compression
-        self.seeds, self._partials = seeds, 0
+        self.seeds, self.stream, self._partials = seeds, bool(body.stream), 0
         prompt = max(map(len, request.documents))
         drawn = (request.positions - prompt) * len(seeds)
+        read = sum(kind == Kind.READ for kind in request.documents[0].kinds)
         self.usage = {
             "input_tokens": prompt,
-            "input_tokens_details": {"text_tokens": prompt, "image_tokens": 0},
+            "input_tokens_details": {"text_tokens": prompt - read, "image_tokens": read},
             "output_tokens": drawn,
             "total_tokens": prompt + drawn,
         }
@@ -176,15 +179,20 @@ class ImagesReply:
     def partial(self, image: Image.Image) -> dict[str, Any]:
         self._partials += 1
         more = {"partial_image_index": self._partials - 1}
-        return self._event("image_generation.partial_image", image) | more
+        return self._event("partial_image", image) | more
 
     def completed(self, images: Sequence[Image.Image]) -> dict[str, Any]:
         more = {"seed": self.seeds[0], "usage": self.usage}
-        return self._event("image_generation.completed", images[0]) | more
+        return self._event("completed", images[0]) | more
 
-    def _event(self, kind: str, image: Image.Image) -> dict[str, Any]:
+    def _event(self, what: str, image: Image.Image) -> dict[str, Any]:
         file = encoded(image, self.form, self.quality)
-        return {"type": kind, "b64_json": file, "created_at": int(time.time()), **self._form(image)}
+        return {
+            "type": f"{self.kind}.{what}",
+            "b64_json": file,
+            "created_at": int(time.time()),
+            **self._form(image),
+        }
 
     def _form(self, image: Image.Image) -> dict[str, Any]:
         width, height = image.size

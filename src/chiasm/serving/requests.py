@@ -11,18 +11,25 @@ from PIL import Image
 
 from chiasm.data.documents import document, draw_prompt
 from chiasm.data.sample import Message, Sample
-from chiasm.errors import ChiasmError
+from chiasm.errors import ChiasmError, DataError
 from chiasm.heads import Sampling
 from chiasm.inference.conversation import Conversation
-from chiasm.inference.drawing import Drawing, decode, to_images
+from chiasm.inference.drawing import Drawing, EditedImage, decode, to_images
+from chiasm.inference.editing import edit_of
 from chiasm.inference.options import sampling_of
 from chiasm.inference.preview import preview, share_drawn
 from chiasm.inference.requests import Steps
 from chiasm.model import Model
 from chiasm.nn.generators import Generators, seeds_of
 from chiasm.sequence import Document
-from chiasm.serving.messages import messages_of
-from chiasm.serving.schema import ChatRequest, CompletionRequest, ImagesRequest, sampling_options
+from chiasm.serving.messages import image_of, messages_of
+from chiasm.serving.schema import (
+    ChatRequest,
+    CompletionRequest,
+    EditsRequest,
+    ImagesRequest,
+    sampling_options,
+)
 
 
 class Images(Drawing):
@@ -39,8 +46,9 @@ class Images(Drawing):
         generators: Generators,
         *,
         previews: int = 0,
+        original: EditedImage | None = None,
     ):
-        super().__init__(model, prompts, sampling, generators)
+        super().__init__(model, prompts, sampling, generators, original=original)
         self._due = deque(each / (previews + 1) for each in range(1, previews + 1))
 
     def steps(self) -> Steps:
@@ -90,27 +98,54 @@ def completion_request(model: Model, body: CompletionRequest) -> Conversation:
 
 def images_request(model: Model, body: ImagesRequest) -> tuple[Images, Sequence[int]]:
     """The request, and the seed of each image."""
+    _check_images(model, body)
+    sample = Sample("the prompt", (Message("user", (body.prompt,)),))
+    return _images(model, body, draw_prompt(model.contract, sample), None)
+
+
+def edits_request(model: Model, body: EditsRequest, *, most_images: int) -> tuple[Images, Sequence[int]]:
+    """The request, and the seed of each image."""
+    _check_images(model, body)
+    if len(body.images) > most_images:
+        raise DataError(f"images: more than {most_images} in one request")
+    images = [image_of(each.image_url, f"images[{i}]") for i, each in enumerate(body.images)]
+    mask = None if body.mask is None else image_of(body.mask.image_url, "mask").data()
+    wanted = edit_of(model, images, body.prompt, mask)
+    return _images(model, body, wanted.prompt, wanted.original)
+
+
+def _check_images(model: Model, body: ImagesRequest) -> None:
     if not model.draws:
         raise ChiasmError("this model has no image head: it cannot draw")
     if not body.prompt.strip():
         raise ChiasmError("prompt: it is empty: there is nothing to draw")
-    contract = model.contract
-    assert contract.written_size is not None
-    height, width = contract.written_size
+    size = model.contract.written_size
+    assert size is not None
+    height, width = size
     if body.size not in (None, "auto", f"{width}x{height}"):
         raise ChiasmError(f"size: this model draws {width}x{height}, not {body.size!r}")
     if body.partial_images and not body.stream:
         raise ChiasmError("partial_images: they come in a stream; set stream")
     if body.stream and (body.n or 1) != 1:
         raise ChiasmError("n: a stream is of one image")
+
+
+def _images(
+    model: Model, body: ImagesRequest, prompt: Document, original: EditedImage | None
+) -> tuple[Images, Sequence[int]]:
     options = sampling_of(
         model, guidance=body.guidance_scale, temperature=body.temperature, top_k=body.top_k, top_p=body.top_p
     )
     seeds = seeds_of(seed_of(body.seed), 1, body.n or 1)
-    sample = Sample("the prompt", (Message("user", (body.prompt,)),))
-    prompts = [draw_prompt(contract, sample)] * len(seeds)
-    previews = body.partial_images or 0
-    return Images(model, prompts, options.of_images, Generators(seeds), previews=previews), seeds
+    request = Images(
+        model,
+        [prompt] * len(seeds),
+        options.of_images,
+        Generators(seeds),
+        previews=body.partial_images or 0,
+        original=original,
+    )
+    return request, seeds
 
 
 def seed_of(seed: int | None) -> int:

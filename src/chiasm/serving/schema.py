@@ -129,6 +129,21 @@ class ImagesRequest(RequestFields):
     user: str | None = Field(None, description="has no effect")
 
 
+class ImageReference(RequestFields):
+    image_url: str = Field(description="data:image/...;base64,...")
+
+
+class EditsRequest(ImagesRequest):
+    images: list[ImageReference] = Field(
+        min_length=1, description="the image under the mask, or those that are read before the prompt"
+    )
+    mask: ImageReference | None = Field(
+        None,
+        description="an image of the same size; where it is fully transparent, new is drawn, all else keeps its "
+        "codes. Left out, the prompt is an instruction, and all is drawn anew",
+    )
+
+
 def sampling_options(request: ChatRequest | CompletionRequest) -> dict[str, Any]:
     """What a request asks of words and images, by the names of `chiasm.inference.options.sampling_of`."""
     options: dict[str, Any] = {

@@ -20,6 +20,7 @@ from chiasm.heads import (
     HeadContext,
     LanguageVocabulary,
     Order,
+    Retained,
     Sampling,
     Span,
     SpanLayout,
@@ -63,6 +64,7 @@ class Masked(Order, name="masked"):
     """
 
     spaces: ClassVar = (Codes, Vectors)
+    edits: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -157,9 +159,13 @@ class Masked(Order, name="masked"):
         The temperature is that of the noise on the confidence that decides which codes stay; each step multiplies
         it by the share of steps that remain, as in Show-o. Codes are drawn as likely as they are; at 0 they are
         the likeliest and the surest stay. Of vectors it is the alphabet's.
+
+        Values that are retained are known from the first pass on, and all others see them.
         """
         images = count_images(start, sampling.guidance, self.unconditional)
-        values, steps = self._nothing(images, start), 0
+        retained = progress.retained if progress is not None else None
+        count = self.space.length if retained is None else int(retained.redrawn.sum())
+        values, steps = self._begun(images, start, retained), 0
         if progress is not None and progress.values is not None:
             values, steps = progress.values, progress.steps
         rows = torch.tensor(list(self.layout().rows), device=start.device)
@@ -167,26 +173,32 @@ class Masked(Order, name="masked"):
         for done in range(steps + 1, self.steps + 1):
             block = doubled(self.embed(values), sampling.guidance)
             hidden = (yield Ask(block, keep=False))[:, rows]
-            values = step(hidden, values, done, sampling, generators)
+            values = step(hidden, values, count, done, sampling, generators)
             if progress is not None:
                 progress.note(values, done)
         return rearrange(values, "n (gh gw) ... -> n gh gw ...", gh=self.space.grid[0])
 
-    def _nothing(self, images: int, start: Float[Tensor, "r d"]) -> Shaped[Tensor, "n k"]:
-        """Values none of which is known."""
-        if isinstance(self.space, Codes):
-            return torch.full((images, self.space.length), self.space.size, device=start.device)
-        return torch.full((images, self.space.length, self.space.width), math.nan, device=start.device)
+    def _begun(
+        self, images: int, start: Float[Tensor, "r d"], retained: Retained | None
+    ) -> Shaped[Tensor, "n k"]:
+        """Values none of which is known but those that are retained."""
+        width = () if isinstance(self.space, Codes) else (self.space.width,)
+        nothing = torch.full((images, self.space.length, *width), self.mask, device=start.device)
+        if retained is None:
+            return nothing
+        unknown = retained.redrawn.to(start.device).view(-1, *[1] * len(width))
+        return torch.where(unknown, nothing, retained.values.to(nothing))
 
     def _step(
         self,
         hidden: Float[Tensor, "r k d"],
         codes: Int[Tensor, "n k"],
+        count: int,
         done: int,
         sampling: Sampling,
         generators: Generators | None,
     ) -> Int[Tensor, "n k"]:
-        """The codes that stay when `done` steps are done, the mask's elsewhere."""
+        """The codes that stay when `done` steps are done, of `count` to be drawn, the mask's elsewhere."""
         as_likely = replace(sampling, temperature=float(sampling.temperature > 0))
         proposed, chances = self.alphabet.draw(hidden, as_likely, generators)
         assert chances is not None
@@ -194,7 +206,7 @@ class Masked(Order, name="masked"):
         drawn = torch.where(unknown, proposed, codes)
         if done == self.steps:
             return drawn
-        remaining = self._remaining(unknown, done)
+        remaining = self._remaining(unknown, count, done)
         confidence = chances.clamp(min=1e-20).log().masked_fill(~unknown, KNOWN)
         shares = (1 - step / self.steps for step in range(1, done + 1))
         noise = math.prod(shares, start=sampling.temperature)
@@ -204,14 +216,17 @@ class Masked(Order, name="masked"):
         self,
         hidden: Float[Tensor, "r k d"],
         vectors: Float[Tensor, "n k c"],
+        count: int,
         done: int,
         sampling: Sampling,
         generators: Generators | None,
     ) -> Float[Tensor, "n k c"]:
         """The vectors with those of some more cells: at random which; without generators row by row."""
         unknown = self.unknown(vectors)
-        count = int(unknown.sum(1)[0]) if len(vectors) else 0  # of each image as many
-        now = count if done == self.steps else count - int(self._remaining(unknown, done)[0])
+        left = int(unknown.sum(1)[0]) if len(vectors) else 0  # of each image as many
+        now = left if done == self.steps else left - int(self._remaining(unknown, count, done)[0])
+        if not now:
+            return vectors
         places = torch.arange(self.space.length, device=vectors.device).expand(len(vectors), -1)
         turn = places if generators is None else generators.uniform(self.space.length, device=vectors.device)
         chosen = turn.float().masked_fill(~unknown, torch.inf).argsort(1)[:, :now, None]
@@ -219,11 +234,11 @@ class Masked(Order, name="masked"):
         drawn = self.alphabet.draw(own, sampling, generators).values
         return vectors.scatter(1, chosen.expand_as(drawn), drawn)
 
-    def _remaining(self, unknown: Bool[Tensor, "n k"], done: int) -> Int[Tensor, "n 1"]:
-        """How many values of each image are not known behind a step that is not the last."""
+    def _remaining(self, unknown: Bool[Tensor, "n k"], count: int, done: int) -> Int[Tensor, "n 1"]:
+        """How many of `count` values of each image are not known behind a step that is not the last."""
         # The schedule in single precision, as the originals: at a whole number its floor decides.
         share = torch.tensor(done / self.steps)
-        remaining = (self.space.length * masked_share(self.schedule, share)).floor().long().to(unknown.device)
+        remaining = (count * masked_share(self.schedule, share)).floor().long().to(unknown.device)
         return torch.minimum(unknown.sum(1, keepdim=True) - 1, remaining).clamp(min=1)
 
     def embed(self, values: Shaped[Tensor, "n k"]) -> Float[Tensor, "n s d"]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -35,6 +35,8 @@ class Variable(OneByOne, name="variable"):
             model's positions tell places apart.
         unconditional: share of training images that follow an empty prompt, for guidance (0 = never).
     """
+
+    edits: ClassVar[bool] = False  # its codes have no places of their own
 
     def __init__(
         self,
