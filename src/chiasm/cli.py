@@ -201,6 +201,10 @@ def chat(
     stop: Annotated[
         list[str] | None, typer.Option(help="a text that ends an answer; may be given several times")
     ] = None,
+    zoom: Annotated[
+        bool,
+        typer.Option("--zoom", help="look twice: at the whole image, and at the part that is asked about"),
+    ] = False,
     guidance: Guidance = None,
     temperature: Annotated[Optional[float], typer.Option(help="of images; 0 = greedy")] = None,  # noqa: UP045
     top_k: TopK = None,
@@ -235,6 +239,7 @@ def chat(
         device=device,
         dtype=dtype,
         sampling=sampling,
+        zoom=zoom,
     )
 
 

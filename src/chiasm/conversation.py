@@ -17,6 +17,8 @@ from chiasm.errors import DataError, excerpt
 from chiasm.inference import conversation as requests
 from chiasm.inference.engine import Engine
 from chiasm.inference.options import sampling_of
+from chiasm.inference.zoom import Zoom, ZoomedAnswer
+from chiasm.inference.zoom import zoom as zoom_samples
 from chiasm.nn.generators import check_seed
 
 if TYPE_CHECKING:
@@ -56,6 +58,43 @@ def chat(model: Model, messages: Conversation, **options: Any) -> Reply:
     for piece in Turn(model, messages, **options):
         reply.add(piece)
     return reply
+
+
+def zoom(
+    model: Model,
+    messages: Conversation,
+    settings: Zoom | None = None,
+    *,
+    seed: int = 0,
+    tokens: int | None = None,
+    word_temperature: float | None = None,
+    word_top_k: int | None = None,
+    word_top_p: float | None = None,
+    repetition_penalty: float | None = None,
+    stop: str | Sequence[str] | None = None,
+) -> ZoomedAnswer:
+    """Answer a conversation in words, looking twice at the last image that was shown (DualFocus).
+
+    settings: how the model is asked for the part to look at. The other arguments and errors are those of `Turn`.
+    """
+    options = sampling_of(
+        model,
+        tokens=tokens,
+        word_temperature=word_temperature,
+        word_top_k=word_top_k,
+        word_top_p=word_top_p,
+        repetition_penalty=repetition_penalty,
+        stop=stop,
+    )
+    sample = Sample("the conversation", tuple(as_messages(messages)))
+    return zoom_samples(
+        model,
+        [sample],
+        settings,
+        tokens=options.answer_tokens,
+        sampling=options.of_words,
+        seed=check_seed(seed),
+    )[0]
 
 
 class Turn(Iterator["str | Image.Image"]):

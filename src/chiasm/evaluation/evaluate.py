@@ -159,7 +159,8 @@ def examine(
     samples: dict[str, Any] = {}
     images: dict[str, Image.Image] = {}
     seconds: dict[str, float] = {}
-    for name in chosen or registered:
+    usual = [n for n, task in registered.items() if not task.on_request or n in recipe.evaluation.tasks]
+    for name in chosen or usual:
         begin = perf_counter()
         try:
             outcome = registered[name].run(exam)

@@ -15,6 +15,7 @@ from chiasm.distribution.devices import fitting
 from chiasm.inference.answers import Answers
 from chiasm.inference.drawing import decode, draw_images, to_images
 from chiasm.inference.engine import Engine
+from chiasm.inference.zoom import Zoom, ZoomedAnswer, zoom
 from chiasm.model import Model
 from chiasm.nn.generators import SEEDS
 from chiasm.recipe import SamplingOptions
@@ -89,6 +90,11 @@ class ModelSubject(Subject):
             for i, text in zip(batch, handle.result(), strict=True):
                 answers[i] = text
         return answers
+
+    def zoom(self, samples: Sequence[Sample], settings: Zoom) -> list[ZoomedAnswer]:
+        """The answer to each sample's last question in two looks at its image."""
+        prompts = [prompt_of(sample) for sample in samples]
+        return zoom(self.model, prompts, settings, tokens=self._most_tokens(samples))
 
     def draw(self, samples: Sequence[Sample], *, seed: int) -> list[Image.Image]:
         contract = self.model.contract

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from chiasm.conversation import Reply
+    from chiasm.inference.zoom import ZoomedAnswer
     from chiasm.recipe import SamplingOptions
 
 HEADS = "heads."
@@ -276,6 +277,12 @@ class Model(nn.Module):
         from chiasm.conversation import chat
 
         return chat(self, messages, **options)
+
+    def zoom(self, messages: Sequence[Message | Mapping[str, Any]] | str, **options: Any) -> ZoomedAnswer:
+        """Answer about an image in two looks; see `chiasm.conversation.zoom`."""
+        from chiasm.conversation import zoom
+
+        return zoom(self, messages, **options)
 
     def generate(self, prompt: str | Sequence[str], **options: Any) -> list[Image.Image]:
         """Draw a picture for each prompt; see `chiasm.inference.drawing.generate`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.text import Text
 
 from chiasm.conversation import Reply, Turn, as_messages
-from chiasm.data import Message
+from chiasm.conversation import zoom as look_twice
+from chiasm.data import Message, Picture
 from chiasm.data.files import PictureInMemory
 from chiasm.data.references import path_items
 from chiasm.errors import ChiasmError
@@ -26,6 +27,7 @@ HELP = (
     "Images whose paths stand in a message are read by the model. "
     "Ctrl-C stops an answer, an empty message goes on with it. /new begins again, /quit or Ctrl-D leaves."
 )
+OF_IMAGES = ("guidance", "temperature", "top_k", "top_p")  # options that an answer in words has no use for
 
 
 def converse(
@@ -38,18 +40,23 @@ def converse(
     device: str | None = None,
     dtype: str | None = None,
     sampling: Mapping[str, Any] | None = None,
+    zoom: bool = False,
 ) -> None:
     """Answer one message, or talk until the user leaves.
 
-    sampling: options of `Turn` for words and images.
+    sampling: options of `Turn` for words and images. zoom: look twice where there is an image, and say where.
     """
+    if zoom and (drawing := [name for name in OF_IMAGES if (sampling or {}).get(name) is not None]):
+        raise ChiasmError(
+            f"{drawing[0]} is of images that are drawn; with zoom, answers are words: leave one out"
+        )
     console = standard_console()
     model = load_model(folder, device, dtype)
     history: list[Message] = []
     attached: list[Any] = [{"image": path} for path in images]
     options = {"seed": seed, **(sampling or {})}
     if message is not None:
-        _Answer(console, model, history, [*attached, *items(message)], save, options).run()
+        _Answer(console, model, history, [*attached, *items(message)], save, options, zoom).run()
         return
     console.print(HELP, style="dim")
     stopped: _Answer | None = None
@@ -67,7 +74,8 @@ def converse(
         elif text or stopped:
             try:
                 answer = stopped if stopped and not text else None
-                answer = answer or _Answer(console, model, history, [*attached, *items(text)], save, options)
+                content = [*attached, *items(text)]
+                answer = answer or _Answer(console, model, history, content, save, options, zoom)
                 stopped = None if answer.run() else answer
                 attached = []
             except ChiasmError as error:
@@ -100,11 +108,17 @@ class _Answer:
         content: list[Any],
         save: Path,
         options: Mapping[str, Any],
+        zoom: bool = False,
     ):
         self.console, self.history, self.save = console, history, save
         parts = [{"text": item} if isinstance(item, str) else item for item in content]
         self.question = as_messages([{"role": "user", "content": parts}])[0]
-        self.turn = Turn(model, [*history, self.question], **options)
+        messages = [*history, self.question]
+        self.turn: Iterator[str | Image] = (
+            _Looks(console, model, messages, options)
+            if zoom and _shows_image(messages)
+            else Turn(model, messages, **options)
+        )
         self.reply = Reply()
 
     def run(self) -> bool:
@@ -130,3 +144,30 @@ class _Answer:
             if self.console.is_terminal:
                 self.console.print(preview(piece))
             self.console.print(str(save_picture(piece, self.save)), style="dim", soft_wrap=True)
+
+
+class _Looks(Iterator[str]):
+    """An answer in two looks, which comes whole; stopped, it begins anew."""
+
+    def __init__(
+        self, console: Console, model: Model, messages: Sequence[Message], options: Mapping[str, Any]
+    ):
+        self.console, self.model, self.messages = console, model, messages
+        self.options = {name: value for name, value in options.items() if name not in OF_IMAGES}
+        self.ended = False
+
+    def __next__(self) -> str:
+        if self.ended:
+            raise StopIteration
+        answer = look_twice(self.model, self.messages, **self.options)
+        self.ended = True
+        where = answer.problem or (
+            f"looked at {list(answer.focus.crop) if answer.focus else None}; "
+            f"{'that answer' if answer.zoomed else 'the answer without it'} stays"
+        )
+        self.console.print(f"({where})", style="dim", soft_wrap=True)
+        return answer.text
+
+
+def _shows_image(messages: Sequence[Message]) -> bool:
+    return any(isinstance(item, Picture) for m in messages if m.role == "user" for item in m.content)

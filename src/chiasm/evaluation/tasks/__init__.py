@@ -6,7 +6,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from PIL import Image
@@ -127,7 +127,10 @@ class Task(Part, ABC, slot="task"):
     """Interface; the docstring says what is measured. Built as `Task(*, options)`.
 
     name: the key in eval.json, and that of its options in a recipe (`evaluation: {tasks: {length: {most: 20}}}`).
+    on_request: it runs only where it is named, in a recipe's `evaluation.tasks` or by `--only`.
     """
+
+    on_request: ClassVar[bool] = False
 
     def __init_subclass__(cls, *, name: str | None = None, **kwargs: Any):
         name = cls.__dict__.get("name") if name is None else name
