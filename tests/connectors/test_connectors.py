@@ -8,9 +8,11 @@ from chiasm.errors import RecipeError
 # Options that make a part small enough for a test.
 SMALL = {
     "qformer": {"queries": 3, "width": 8, "depth": 2, "heads": 2, "hidden": 16},
+    "h_reducer": {"kernel": [1, 2]},
     "grid_resampler": {"side": 2, "heads": 2},
     "resampler_2d": {"queries": 4, "heads": 2},
     "transformer": {"depth": 1, "heads": 2},
+    "visual_abstractor": {"depth": 1, "heads": 2, "hidden": 8},
     "lavit": {"depth": 1, "heads": 2, "hidden": 16, "keep": 0.5},
 }
 

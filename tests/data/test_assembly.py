@@ -15,7 +15,7 @@ class TwoViews:
     A marker ends every picture: the first for tall ones, the second for wide ones.
     """
 
-    views, view_words = None, ()
+    views, connector, view_words = None, None, ()
 
     def read_views(self, size, where):
         whole = (View((0, 0, size.width, size.height), Size(8, 8)), 2)

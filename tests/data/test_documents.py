@@ -34,6 +34,8 @@ class TwoSizes(Views):
 
 
 class OneToken:
+    cells = None
+
     def grid(self, height, width):
         return 1, 1
 

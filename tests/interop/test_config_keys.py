@@ -154,6 +154,7 @@ INSIDE = {  # where the parts of a model have configs of their own
 
 OWN_FILES = {  # whose configs are of several files, which tests of their own lay out and change
     "diffusers": "diffusers",
+    "docowl-1.5": "mplug_owl",
     "dreamllm": "dreamllm",
     "emu2": "emu2",
     "internvl": "internvl",
@@ -163,6 +164,7 @@ OWN_FILES = {  # whose configs are of several files, which tests of their own la
     "next-gpt-legacy": "next_gpt",
     "seed-x": "seed_x",
     "unified-io-2": "unified_io2",
+    "ureader": "mplug_owl",
 }
 
 

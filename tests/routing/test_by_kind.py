@@ -28,6 +28,7 @@ SMALL = {
 KINDS = torch.tensor([[0, 1, 1, 0, 2], [0, 0, 0, 2, 2]])
 TEXT = torch.zeros_like(KINDS)
 BOTH = ["multiway", "mixture_of_transformers"]
+EACH = [*BOTH, "modality_adaptive"]
 
 
 @pytest.fixture
@@ -50,7 +51,7 @@ def disturb(part):
         nn.init.normal_(parameter)
 
 
-@pytest.mark.parametrize("name", BOTH)
+@pytest.mark.parametrize("name", EACH)
 def test_words_alone_come_out_bit_for_bit_whatever_images_meet(language, name):
     before = logits(language, TEXT)
     disturb(route(language, name))
@@ -62,7 +63,7 @@ def test_words_alone_come_out_bit_for_bit_whatever_images_meet(language, name):
     assert torch.equal(logits(language, TEXT), before)  # also with gradients
 
 
-@pytest.mark.parametrize("name", BOTH)
+@pytest.mark.parametrize("name", EACH)
 def test_a_batch_of_words_gives_gradients_of_zero(language, name):
     part = route(language, name)
     logits(language, TEXT).sum().backward()

@@ -16,7 +16,8 @@ def views(**options):
 
 def test_the_whole_picture_comes_first_also_before_a_single_crop():
     whole, crop = views().split(Size(10, 10))
-    assert whole == crop
+    assert (whole.box, whole.size) == (crop.box, crop.size)
+    assert (whole.row, whole.column, crop.row, crop.column) == (11, 11, 0, 0)
     assert len(views(overview=False).split(Size(10, 10))) == 1
 
 

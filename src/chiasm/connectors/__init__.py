@@ -18,9 +18,12 @@ class Connector(Part, nn.Module, slot="connector"):
 
     masks: `forward` takes also which features are masked (n gh gw) and the vector that stands for them, in place of
         its own `mask_token`.
+    cells: how many rows and columns of an image's views it tells apart: then `forward` takes also the row and the
+        column of each view (int n 2), as `chiasm.views.View` has them. None: it reads no place.
     """
 
     masks: ClassVar[bool] = False
+    cells: int | None = None
     mask_token: Tensor
 
     @abstractmethod

@@ -4,10 +4,10 @@ import torch
 from einops import rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional
 
 from chiasm.connectors import Connector
-from chiasm.connectors.learnt import attend, closing_tokens, learnt_positions
+from chiasm.connectors.abstractor_layer import AbstractorLayer
+from chiasm.connectors.learnt import closing_tokens, learnt_positions
 from chiasm.errors import RecipeError
 from chiasm.parts.bounds import Cells, Count, Depth, Epsilon, Heads, Tokens, Width
 
@@ -51,9 +51,7 @@ class HoneybeeResampler(Connector, name="honeybee_resampler"):
         self.queries = nn.Parameter(torch.randn(queries, width) * 0.02)
         self.positions = learnt_positions(positions, in_width)
         self.input = nn.Linear(in_width, width)
-        self.layers = nn.ModuleList(
-            HoneybeeResamplerLayer(width, width // heads, hidden, epsilon) for _ in range(depth)
-        )
+        self.layers = nn.ModuleList(AbstractorLayer(width, heads, hidden, epsilon) for _ in range(depth))
         self.output = nn.Linear(width, out_width)
         self.closing = closing_tokens(closing, out_width)
 
@@ -66,21 +64,3 @@ class HoneybeeResampler(Connector, name="honeybee_resampler"):
         for layer in self.layers:
             x = layer(x, features)
         return self.closing(self.output(x))
-
-
-class HoneybeeResamplerLayer(nn.Module):
-    def __init__(self, width: int, head_width: int, hidden: int, epsilon: float):
-        super().__init__()
-        self.head_width = head_width
-        self.query_norm, self.feature_norm, self.mlp_norm = (nn.LayerNorm(width) for _ in range(3))
-        self.query, self.key, self.value, self.output = (nn.Linear(width, width) for _ in range(4))
-        self.gate, self.up = nn.Linear(width, hidden), nn.Linear(width, hidden)
-        self.hidden_norm = nn.LayerNorm(hidden, eps=epsilon)
-        self.down = nn.Linear(hidden, width)
-
-    def forward(self, x: Float[Tensor, "n k d"], features: Float[Tensor, "n s d"]) -> Float[Tensor, "n k d"]:
-        x = self.query_norm(x)
-        context = torch.cat([x, self.feature_norm(features)], dim=1)
-        x = x + self.output(attend(self.query(x), self.key(context), self.value(context), self.head_width))
-        y = self.mlp_norm(x)
-        return x + self.down(self.hidden_norm(functional.silu(self.gate(y)) * self.up(y)))

@@ -86,6 +86,7 @@ class Assembly:
             tokens=[group.tokens for group in self.groups],
             lengths=[len(rows) for rows in self._sources],
             centres=self._centres(),
+            cells=self._cells(),
             words=torch.tensor(words) if (words := self._contract.view_words) else None,
         )
 
@@ -95,6 +96,13 @@ class Assembly:
         if views is None or not views.locates:
             return None
         return [torch.tensor([_centre(*each) for each in group.views]) for group in self.groups]
+
+    def _cells(self) -> list[Int[Tensor, "n 2"]] | None:
+        """Row and column of the views of each group, if the connector reads them."""
+        connector = self._contract.connector
+        if connector is None or connector.cells is None:
+            return None
+        return [torch.tensor([(view.row, view.column) for _, view in group.views]) for group in self.groups]
 
 
 def _centre(picture: Picture, view: View) -> tuple[float, float]:

@@ -38,6 +38,8 @@ class HasGrid(Protocol):
 class CountsTokens(Protocol):
     """What the data side asks of a connector; see `chiasm.connectors.Connector`."""
 
+    @property
+    def cells(self) -> int | None: ...
     def tokens(self, grid: tuple[int, int]) -> int: ...
     def token_grid(self, grid: tuple[int, int]) -> tuple[int, int]: ...
 
@@ -70,7 +72,8 @@ class Contract:
         """The views of a picture and how many visual tokens each will make."""
         views, encoder, connector = self._reading(where)
         with _counting(where):
-            return [(view, connector.tokens(encoder.grid(*view.size))) for view in views.split(size)]
+            split = _within(views.split(size), connector)
+            return [(view, connector.tokens(encoder.grid(*view.size))) for view in split]
 
     def read_order(self, size: Size, where: str) -> Sequence[int]:
         """The visual tokens of a picture in the order in which they are read; see `Views.arrange`.
@@ -79,15 +82,15 @@ class Contract:
         """
         views, encoder, connector = self._reading(where)
         with _counting(where):
-            grids = [connector.token_grid(encoder.grid(*view.size)) for view in views.split(size)]
-            order = views.arrange(size, grids)
+            split = _within(views.split(size), connector)
+            order = views.arrange(size, [connector.token_grid(encoder.grid(*view.size)) for view in split])
         if not views.words:
             return order
         starts = list(accumulate(map(len, self._view_words), initial=0))
         spelled = [range(-1 - first, -1 - last, -1) for first, last in pairwise(starts)]
         return [each for index in order for each in ((index,) if index >= 0 else spelled[-1 - index])]
 
-    @property
+    @cached_property
     def view_words(self) -> list[int]:
         """The ids of all words that stand among visual tokens, one after another."""
         return [id for ids in self._view_words for id in ids]
@@ -96,6 +99,13 @@ class Contract:
     def _view_words(self) -> list[tuple[int, ...]]:
         """Of each text of the views."""
         return [self.tokenizer.encode(text) for text in (self.views.words if self.views else ())]
+
+    def read_words(self, size: Size, where: str) -> dict[int, int]:
+        """The ids of the views' words by their places among the positions of a picture."""
+        if not self.view_words or self.cross_attends or self.shown is not None:
+            return {}
+        order = enumerate(self.read_order(size, where))
+        return {place: self.view_words[-1 - index] for place, index in order if index < 0}
 
     def read_coordinates(self, size: Size, where: str) -> list[tuple[int, int, int]]:
         """Of every visual token in the order in which they are read: how many stand before it, and its cell in its
@@ -120,6 +130,18 @@ class Contract:
         if self.views is None or self.encoder is None or self.connector is None:
             raise DataError(f"{where} shows a picture, but this model has no encoder")
         return self.views, self.encoder, self.connector
+
+
+def _within(views: list[View], connector: CountsTokens) -> list[View]:
+    """The views; raises DataError for one that lies beyond the places that the connector tells apart."""
+    cells = connector.cells
+    for view in views:
+        if cells is not None and max(view.row, view.column) >= cells:
+            raise DataError(
+                f"a view stands in row {view.row}, column {view.column} of the image's grid, but the connector has "
+                f"positions for {cells} rows and columns alone; raise its 'cells' or choose smaller grids"
+            )
+    return views
 
 
 @contextmanager

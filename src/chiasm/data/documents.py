@@ -77,7 +77,9 @@ def document(
             cells = (
                 contract.read_coordinates(run.picture.size, sample.name) if contract.encodes_prompt else ()
             )
-            made.add_picture(run.picture, Kind.READ, contract.tokenizer.end, opens, [True] * length, cells)
+            words = contract.read_words(run.picture.size, sample.name)
+            end = contract.tokenizer.end
+            made.add_picture(run.picture, Kind.READ, end, opens, [True] * length, cells, words)
             made.add_text(contract.tokenizer.behind_read, learn=False)
             number += 1
     _join_prompt(contract, made, len(made) if answer is None else answer, image=draws)

@@ -222,7 +222,8 @@ class Model(nn.Module):
             raise DataError("the batch shows pictures, but this model has no encoder")
         tables = []
         for g, (group, promised) in enumerate(zip(read.groups, read.tokens, strict=True)):
-            visual = self.connector(fitting(group if read.encoded else self.encode(group), self.connector))
+            features = fitting(group if read.encoded else self.encode(group), self.connector)
+            visual = self.connector(features, *([] if read.cells is None else [read.cells[g]]))
             if visual.shape[1] != promised:
                 raise DataError(
                     f"connector {self.connector.name!r} made {visual.shape[1]} tokens of a grid of "

@@ -5,7 +5,7 @@ The rule, and what else the language model must know of positions, is `chiasm.se
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from enum import IntEnum
 from itertools import pairwise
@@ -39,6 +39,7 @@ class Slot:
     """The positions of one picture in a document: [start, start + length).
 
     coordinates: of each position within the picture (see `chiasm.sequence.layout.Layout`); none = zeros.
+    words: how many of the positions hold a word of the views, which is text.
     """
 
     picture: Picture
@@ -46,6 +47,7 @@ class Slot:
     start: int
     length: int
     coordinates: Sequence[tuple[int, int, int]] = ()
+    words: int = 0
 
 
 COLUMNS = ("ids", "labels", "kinds", "opens", "exposed")  # of a document
@@ -84,14 +86,20 @@ class Document:
         opens: Sequence[bool],
         exposed: Sequence[bool],
         coordinates: Sequence[tuple[int, int, int]] = (),
+        words: Mapping[int, int] | None = None,
     ) -> None:
         """Append the positions of a picture.
 
-        opens, exposed: the attention rule at each of them. coordinates: see `Slot`.
+        opens, exposed: the attention rule at each of them. coordinates: see `Slot`. words: the id of each word of
+        the views by its place among the positions.
         """
-        self.slots.append(Slot(picture, kind, len(self), len(opens), coordinates))
-        for first, shown in zip(opens, exposed, strict=True):
-            self._add(placeholder, kind, first, shown)
+        words = words or {}
+        self.slots.append(Slot(picture, kind, len(self), len(opens), coordinates, len(words)))
+        for place, (first, shown) in enumerate(zip(opens, exposed, strict=True)):
+            if place in words:
+                self._add(words[place], Kind.TEXT, first, shown)
+            else:
+                self._add(placeholder, kind, first, shown)
 
     def join(self, end: int) -> None:
         """Make one block of the positions before `end`, in which all see each other."""
@@ -115,7 +123,7 @@ class Document:
         if len(set(lengths.values())) != 1:
             raise DataError(f"{self.name}: columns of different lengths {lengths}")
         marked = sum(kind != Kind.TEXT for kind in self.kinds)
-        filled = sum(slot.length for slot in self.slots)
+        filled = sum(slot.length - slot.words for slot in self.slots)
         if marked != filled:
             raise DataError(f"{self.name} has {marked} image positions but its pictures fill {filled}")
         return self
@@ -140,6 +148,8 @@ class ReadImages:
     lengths: visual tokens of each picture; where they are cross-attended, `places` has one position for
         each picture, and `sources` all of its tokens.
     centres: of each group, where its views lie (n 2); see `chiasm.views.Views.locate`. None: it does not matter.
+    cells: of each group, the rows and columns of its views (n 2); see `chiasm.connectors.Connector`. None: it does
+        not matter.
     words: ids of the views' words, of the language model; None: they have none.
     """
 
@@ -150,6 +160,7 @@ class ReadImages:
     tokens: list[int]
     lengths: list[int] = field(default_factory=list)
     centres: list[Float[Tensor, "n 2"]] | None = None
+    cells: list[Int[Tensor, "n 2"]] | None = None
     words: Int[Tensor, " w"] | None = None
 
 

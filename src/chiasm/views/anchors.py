@@ -46,7 +46,8 @@ class Anchors(Views, name="anchors"):
     """Crops of the grid that is nearest to the picture in form and then in size (UReader, arXiv 2310.05126).
 
     The picture is stretched to the grid and cut row by row; the whole picture comes first, also of a picture of one
-    crop. DocOwl-1.5 (arXiv 2403.12895) has crops of 448 pixels, at most nine, and names each in words before it.
+    crop, in a row and a column behind those of all grids. DocOwl-1.5 (arXiv 2403.12895) has crops of 448 pixels, at
+    most nine, and names each in words before it.
 
     Args:
         size: side of a crop in pixels.
@@ -62,6 +63,7 @@ class Anchors(Views, name="anchors"):
             raise RecipeError("views 'anchors' need a grid at least")
         self.size, self.grids, self.overview = size, [(rows, columns) for rows, columns in grids], overview
         self._rows, self._columns = (max(each) for each in zip(*self.grids, strict=True))
+        self._side = max(self._rows, self._columns)
         self.words = self._names() if named else ()
         sides = np.array(self.grids, np.int64) * size
         self._heights, self._widths = sides[:, 0], sides[:, 1]
@@ -74,16 +76,16 @@ class Anchors(Views, name="anchors"):
             for row in range(rows)
             for column in range(columns)
         ]
-        return [View((0, 0, size.width, size.height), crop), *crops] if self.overview else crops
+        whole = View((0, 0, size.width, size.height), crop, self._side, self._side)
+        return [whole, *crops] if self.overview else crops
 
     def arrange(self, size: Size, grids: Sequence[tuple[int, int]]) -> Sequence[int]:
         counts = [rows * columns for rows, columns in grids]
         if not self.words:
             return range(sum(counts))
         order, start = [], 0
-        for number, (view, count) in enumerate(zip(self.split(size), counts, strict=True)):
-            whole = self.overview and number == 0
-            order.append(-1 if whole else -2 - (view.row * self._columns + view.column))
+        for view, count in zip(self.split(size), counts, strict=True):
+            order.append(-1 if view.row == self._side else -2 - (view.row * self._columns + view.column))
             order += range(start, start + count)
             start += count
         return order

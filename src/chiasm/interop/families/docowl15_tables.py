@@ -49,8 +49,6 @@ def replay_docowl(case: Case) -> list[dict[str, Any]]:
 def _row(views: Anchors, size: Size) -> dict[str, Any]:
     index, split = views.nearest(size), views.split(size)
     rows, columns = views.grids[index]
-    whole = [(max(map(max, views.grids)),) * 2] if views.overview else []
-    crops = split[len(whole) :]
     return {
         "width": size.width,
         "height": size.height,
@@ -58,5 +56,5 @@ def _row(views: Anchors, size: Size) -> dict[str, Any]:
         "grid_hw": (rows, columns),
         "resized": (columns * views.size, rows * views.size),
         "crops": len(split),
-        "patch_positions": [*whole, *((view.row, view.column) for view in crops)],
+        "patch_positions": [(view.row, view.column) for view in split],
     }

@@ -18,6 +18,7 @@ from chiasm.interop.mapping import NameMap, Reshape, Rule, Unused
 from chiasm.interop.parity.cases import Case
 from chiasm.interop.parity.replay import CasePicture, case_document, read_documents, scattered, unnormalised
 from chiasm.interop.parity.verify import replays
+from chiasm.interop.shapes.mplug_owl import abstractor_rules
 from chiasm.interop.shapes.towers import (
     causal_config,
     channels,
@@ -79,19 +80,6 @@ DECODER = (
     ("fc1", "mlp.0"),
     ("fc2", "mlp.2"),
     ("final_layer_norm", "mlp_norm"),
-)
-CROSS = (
-    ("attention.query", "query"),
-    ("attention.key", "key"),
-    ("attention.value", "value"),
-    ("norm1", "query_norm"),
-    ("normk", "feature_norm"),
-    ("output.out_proj", "output"),
-    ("output.norm2", "mlp_norm"),
-    ("output.mlp.w1", "gate"),
-    ("output.mlp.w2", "down"),
-    ("output.mlp.w3", "up"),
-    ("output.mlp.ffn_ln", "hidden_norm"),
 )
 TEMPLATE = (
     "{{ bos_token }}The following is a conversation between a curious human and AI assistant. The assistant gives "
@@ -319,10 +307,9 @@ def _own_rules(kind: str, connector: Mapping[str, Any]) -> list[Rule]:
             Rule("abstractor.reference_points", "connector.references", Reshape((1, count, 2), (count, 2))),
             Rule("abstractor.output_proj.{p}", "connector.output.{p}"),
         ]
-    layer = "abstractor.encoder.layers.{n}.crossattention."
     count, width = connector["queries"], connector["width"]
     return [
-        *[Rule(f"{layer}{theirs}.{{p}}", f"connector.layers.{{n}}.{ours}.{{p}}") for theirs, ours in CROSS],
+        *abstractor_rules("abstractor.", "connector."),
         Rule("abstractor.query_tokens", "connector.queries", Reshape((1, count, width), (count, width))),
         Rule("abstractor.visual_input_fc.{p}", "connector.input.{p}"),
         Rule("abstractor.visual_output_fc.{p}", "connector.output.{p}"),

@@ -81,8 +81,10 @@ def case_document(
             position += 1
             continue
         case_image = images.pop(0)
-        length = model.contract.read_tokens(case_image.size, f"image {case_image.key}")
-        result.add_picture(case_image, Kind.READ, 0, [True] * length, [True] * length)
+        where = f"image {case_image.key}"
+        length = model.contract.read_tokens(case_image.size, where)
+        words = model.contract.read_words(case_image.size, where)
+        result.add_picture(case_image, Kind.READ, 0, [True] * length, [True] * length, words=words)
         position += length if repeated else 1
     return result.check(model.contract.context)
 

@@ -1,0 +1,34 @@
+"""A layer of mPLUG-Owl's visual abstractor, which Honeybee and UReader have too."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from chiasm.connectors.learnt import attend
+
+
+class AbstractorLayer(nn.Module):
+    """Queries attend to themselves and to features, then a gated MLP (mPLUG-Owl, arXiv 2304.14178).
+
+    The residual starts from the normalised queries.
+
+    width: of queries and features. heads: they must divide it. hidden: width of the MLP. epsilon: of the layer norm
+    inside the MLP.
+    """
+
+    def __init__(self, width: int, heads: int, hidden: int, epsilon: float):
+        super().__init__()
+        self.head_width = width // heads
+        self.query_norm, self.feature_norm, self.mlp_norm = (nn.LayerNorm(width) for _ in range(3))
+        self.query, self.key, self.value, self.output = (nn.Linear(width, width) for _ in range(4))
+        self.gate, self.up = nn.Linear(width, hidden), nn.Linear(width, hidden)
+        self.hidden_norm = nn.LayerNorm(hidden, eps=epsilon)
+        self.down = nn.Linear(hidden, width)
+
+    def forward(self, x: Float[Tensor, "n k d"], features: Float[Tensor, "n s d"]) -> Float[Tensor, "n k d"]:
+        x = self.query_norm(x)
+        context = torch.cat([x, self.feature_norm(features)], dim=1)
+        x = x + self.output(attend(self.query(x), self.key(context), self.value(context), self.head_width))
+        y = self.mlp_norm(x)
+        return x + self.down(self.hidden_norm(functional.silu(self.gate(y)) * self.up(y)))
