@@ -37,6 +37,27 @@ def test_heads_divide_the_width_of_the_features():
         connector("visual_abstractor", heads=4)
 
 
+def test_fixed_positions_tell_features_apart_that_are_alike():
+    """mPLUG-Owl2's: without them the order of the features behind the class token does not matter."""
+    grid = torch.rand(1, 1, 10, 6)
+    turned = torch.cat([grid[:, :, :1], grid[:, :, 1:].flip(2)], 2)
+    for side, told in ((None, False), (3, True)):
+        part = abstractor(positions=side).eval()
+        assert torch.allclose(part(grid), part(turned), atol=1e-5) != told
+    with pytest.raises(RecipeError, match=r"positions for 10 features, .* an image has 9"):
+        part.tokens((1, 9))
+
+
+def test_places_of_queries_and_features_are_mplug_owl2s():
+    first = abstractor(positions=2).layers[0]
+    frequencies = 10000.0 ** -(torch.arange(3) / 3)
+    angles = torch.outer(torch.arange(3.0), frequencies)
+    torch.testing.assert_close(first.query_positions, torch.cat([angles.sin(), angles.cos()], 1))
+    assert not first.feature_positions[0].any()  # of the class token
+    last = abstractor(positions=2).layers[1].feature_positions[4]  # of column 1 and row 1
+    assert torch.equal(last[:2], last[4:])
+
+
 @pytest.mark.parametrize("kernel", [(1, 4), (2, 2), (2, 1), (1, 1)])
 def test_a_reducer_makes_one_token_of_each_block(kernel):
     part = connector("h_reducer", kernel=kernel, closing=0)

@@ -159,6 +159,7 @@ def rendered(model, written):
             True,
             "visual_abstractor_config.add_v2t_pos_emb",
         ),
+        ("ureader", "args", {"patch_pos_embed_type": "pre"}, "args.patch_pos_embed_type is 'pre'"),
         ("docowl-1.5", "visual_config.visual_hreducer.conv_shape", "four", "conv_shape is 'four'"),
         ("docowl-1.5", "visual_config.visual_hreducer.depth", 2, "visual_config.visual_hreducer.depth"),
         ("docowl-1.5", "visual_config.visual_model.window", 2, "visual_config.visual_model.window"),

@@ -42,7 +42,7 @@ class ModalityAdaptive(Routing, name="modality_adaptive"):
 def _chosen(language: nn.Module, modules: list[str], routing: str) -> dict[str, nn.Module]:
     """Modules of every block by name; raises RecipeError for one that a block lacks."""
     name, stack = stack_of(language, routing)
-    chosen = {}
+    chosen: dict[str, nn.Module] = {}
     for i, block in enumerate(stack):
         weighted = (
             (key, module, list(module.parameters(recurse=False))) for key, module in block.named_modules()

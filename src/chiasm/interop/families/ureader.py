@@ -29,7 +29,7 @@ from chiasm.interop.shapes.towers import causal_config
 from chiasm.language.special import READ
 from chiasm.views import Size, View, Views
 
-CELLS = "cut_num"  # rows of the tables of positions: not in the published config but in its code
+CELLS = "cut_num"
 ROWS, COLUMNS = "abstractor.cut_patch_embedding_h.weight", "abstractor.cut_patch_embedding_w.weight"
 SIDE = 224  # pixels of a crop
 IMAGE = -1  # the id at each visual token of a case
@@ -51,7 +51,11 @@ COPIED = (
 
 
 class UReader(Family, name="ureader"):
-    """The layout of Mizukiluke/ureader-v1 (model_type mplug-owl)."""
+    """The layout of Mizukiluke/ureader-v1 (model_type mplug-owl).
+
+    In its config here stand also what the original holds in its code: `cut_num`, rows of its tables of positions,
+    and `args`, its settings, where a recorded case has them.
+    """
 
     looks_for = "config.json with model_type mplug-owl, and vision_config and visual_abstractor_config"
     own_conversation = True
@@ -60,6 +64,7 @@ class UReader(Family, name="ureader"):
         **EVERYWHERE,
         **WITHOUT_EFFECT,
         **dict.fromkeys(COPIED, "text_config's own counts"),
+        "args.adapter_layer_indices": "of an adapter that is not there",
         "is_composition": "bookkeeping of transformers",
         "is_encoder_decoder": "the language model's config tells",
         "use_decoder_only_language_model": "the language model's config tells",
@@ -78,6 +83,10 @@ class UReader(Family, name="ureader"):
 
     def model(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> dict[str, dict[str, Any]]:
         vision, inner, text = (config[f"{name}_config"] for name in ("vision", "visual_abstractor", "text"))
+        settings = reader(config.get("args", {}))
+        settings.only("patch_pos_embed_type", "post")
+        settings.only("enable_vit_adapter", False)
+        settings.only("enable_vit_cut_embedding", False)
         encoder = vision_tower(vision, SIDE, class_token="first")
         width = encoder["config"]["hidden_size"]
         return {
@@ -114,14 +123,12 @@ class UReader(Family, name="ureader"):
         super().write(original.without(CELLS), folder)
 
 
-@replays("ureader", "MplugOwlForConditionalGeneration", without_effect={
-    **WITHOUT_EFFECT, "args.adapter_layer_indices": "of an adapter that is not there",
-})  # fmt: skip
+@replays("ureader", "MplugOwlForConditionalGeneration")
 @torch.no_grad()
 def replay(case: Case) -> dict[str, Tensor]:
     """Each crop is an image of its own, at the place in its image that the case names."""
-    inputs, public = case.inputs, _public(case.config)
-    model = load(find_family("ureader"), Original(public, case.tensors)).model
+    inputs = case.inputs
+    model = load(find_family("ureader"), Original(case.config, case.tensors)).model
     pixels = unnormalised(model.encoder, inputs["pixel_values"])
     size = Size(*pixels.shape[-2:])
     places = inputs["patch_positions"].tolist()
@@ -148,12 +155,3 @@ class Placed(Views):
     def split(self, size: Size) -> list[View]:
         row, column = self.places[size.width - 1]
         return [View((0, 0, size.width, size.height), self.size, row, column)]
-
-
-def _public(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A case's config in the form of a published one, with the one setting of its code that is known."""
-    options = reader(config["args"])
-    options.only("patch_pos_embed_type", "post")
-    options.only("enable_vit_cut_embedding", False)
-    options.only("enable_vit_adapter", False)
-    return {key: value for key, value in config.items() if key != "args"}
