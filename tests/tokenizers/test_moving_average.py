@@ -119,6 +119,14 @@ def test_it_starts_from_the_first_batch():
     assert torch.cdist(clusters, quantizer.vectors).min(1).values.max() < 0.3
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_the_start_settles_on_a_lone_vector_whatever_vectors_it_begins_at(seed):
+    torch.manual_seed(seed)
+    quantizer = VectorQuantizer(2, 2).train()
+    step(quantizer, torch.tensor([[0.0, 0], [4, 0], [5, 0], [30, 0]]).view(1, 2, 2, 2))
+    torch.testing.assert_close(quantizer.vectors[:, 0].sort().values, torch.tensor([3.0, 30.0]))
+
+
 def test_a_codebook_larger_than_the_first_batch_can_start():
     quantizer = VectorQuantizer(100, 3).train()
     step(quantizer, grids())

@@ -5,6 +5,7 @@ import torch
 
 from chiasm import parts
 from chiasm.errors import ChiasmError, RecipeError
+from chiasm.nn.generators import TrainingNoise
 from chiasm.nn.losses import objective
 from chiasm.tokenizers.spaces import Vectors
 from chiasm.tokenizers.vae import EXAMPLE_VAE
@@ -24,6 +25,15 @@ def test_a_vector_is_a_shifted_and_scaled_latent_and_comes_back():
     assert vectors.shape == (2, 4, 4, 4)
     torch.testing.assert_close(vectors[1, 2, 3], 0.5 * (vae.latents(pixels)[1, :, 2, 3] - 0.25))
     torch.testing.assert_close(vae.decode(vectors), vae.pixels(vae.latents(pixels)).clamp(0, 1))
+
+
+def test_in_training_it_rebuilds_a_latent_drawn_round_the_mean(monkeypatch):
+    vae, pixels, noise = built(), torch.rand(2, 3, 32, 32), torch.randn(2, 4, 4, 4)
+    monkeypatch.setattr(TrainingNoise, "normal", lambda self, *shape: noise.view(2, *shape))
+    posterior = vae.posterior(pixels)
+    expected = vae.pixels(posterior.mean + noise * posterior.std)
+    found = vae.losses(pixels)["reconstruction"].mean
+    torch.testing.assert_close(found, 2 * (expected - pixels).abs().mean())
 
 
 def test_it_learns_to_rebuild_images_and_to_keep_its_latents_small():

@@ -35,6 +35,13 @@ def test_codes_have_the_grid_and_become_pixels(name):
     assert torch.equal(tokenizer.encode(torch.ones(1, 3, 16, 16)), tokenizer.encode(torch.ones(1, 3, 16, 16)))
 
 
+@pytest.mark.parametrize("levels", [1, 4])
+def test_each_level_but_the_first_halves_the_grid(levels):
+    tokenizer = tiny("nearest", multipliers=[1] * levels)
+    assert tokenizer.grid == tuple(tokenizer.encode(torch.rand(1, 3, 16, 16)).shape[1:])
+    assert tokenizer.grid == ((16, 16) if levels == 1 else (2, 2))
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_every_parameter_learns_and_the_loss_falls(name):
     torch.manual_seed(0)
