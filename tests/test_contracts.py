@@ -8,6 +8,7 @@ import pickle
 from collections import Counter
 from contextlib import contextmanager
 from copy import deepcopy
+from functools import cache
 
 import pytest
 import torch
@@ -83,6 +84,12 @@ def part(request):
     return request.param
 
 
+@cache
+def texts():
+    """What vocabularies are learnt from, read once: it is the same with every part."""
+    return list(corpus(load_recipe(deepcopy(TINY))))
+
+
 @pytest.fixture
 def made(part):
     """A recipe with the part in its slot, its model, some documents and their samples."""
@@ -94,7 +101,7 @@ def made(part):
     if tokenizer is None or not parts.lookup("image_tokenizer", tokenizer["type"]).learns:
         raw["stages"] = raw["stages"][1:]
     recipe = load_recipe(raw)
-    model = Model(recipe.model, texts=corpus(recipe))
+    model = Model(recipe.model, texts=texts())
     world = parts.build("data", recipe.data["world"])
     samples = [sample for i in range(3) for sample in world[i]]
     return recipe, model, samples
