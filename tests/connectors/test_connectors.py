@@ -13,6 +13,7 @@ SMALL = {
     "resampler_2d": {"queries": 4, "heads": 2},
     "transformer": {"depth": 1, "heads": 2},
     "visual_abstractor": {"depth": 1, "heads": 2, "hidden": 8},
+    "token_resampler": {"retained": 5, "overview": 4, "width": 8, "heads": 2, "head_width": 4},
     "lavit": {"depth": 1, "heads": 2, "hidden": 16, "keep": 0.5},
 }
 

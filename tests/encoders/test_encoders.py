@@ -48,6 +48,26 @@ SMALL = {
         "out_width": 16,
         "pool_heads": 2,
     },
+    "windows": {
+        "encoder": {
+            "type": "qwen_vl",
+            "patch_size": 4,
+            "width": 24,
+            "depth": 2,
+            "heads": 3,
+            "hidden": 40,
+            "side": 2,
+            "out_width": 16,
+            "pool_heads": 2,
+        },
+        "window": 16,
+        "updates": 1,
+        "crossings": [1],
+        "crossing_widths": [8],
+        "crossing_heads": [2],
+        "crossing_window": 3,
+        "crossing_side": 8,
+    },
     "vit": {"patch_size": 8, "width": 24, "depth": 2, "heads": 3, "size": 32},
     "transformers": {
         "config": {

@@ -160,9 +160,12 @@ OWN_FILES = {  # whose configs are of several files, which tests of their own la
     "internvl": "internvl",
     "internvl-hf": "internvl",
     "minicpm-v": "minicpm_v",
+    "monkey": "monkey",
     "next-gpt": "next_gpt",
     "next-gpt-legacy": "next_gpt",
+    "qwen-vl": "monkey",
     "seed-x": "seed_x",
+    "textmonkey": "monkey",
     "unified-io-2": "unified_io2",
     "ureader": "mplug_owl",
 }

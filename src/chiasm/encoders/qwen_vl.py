@@ -10,17 +10,16 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from chiasm.encoders import Encoder
+from chiasm.encoders.blockwise import BlockUpdates, BlockwiseEncoder
 from chiasm.encoders.preprocessor import OPENAI
 from chiasm.errors import RecipeError
 from chiasm.nn.grid_resampler import GridResampler, resized
 from chiasm.parts.bounds import Cells, Depth, Heads, Pixels, Width
 
 EPSILON = 1e-6  # of all LayerNorms
-TABLE = 16  # rows and columns of the learnt positions, whatever the size of the images
 
 
-class QwenVL(Encoder, name="qwen_vl"):
+class QwenVL(BlockwiseEncoder, name="qwen_vl"):
     """Qwen-VL's encoder (arXiv 2308.12966), which SEED-X (2404.14396) and Monkey (2311.06607) have too.
 
     OpenCLIP's ViT-bigG without its class token, and one layer of cross-attention that makes of all patches a square
@@ -35,6 +34,7 @@ class QwenVL(Encoder, name="qwen_vl"):
         side: rows and columns of features.
         out_width: channels of a feature.
         pool_heads: heads of the cross-attention; they must divide `out_width`.
+        table: rows and columns of the learnt positions, which are resized to the patches of an image.
     """
 
     mean: Tensor
@@ -51,15 +51,16 @@ class QwenVL(Encoder, name="qwen_vl"):
         side: Cells = 16,
         out_width: Width = 4096,
         pool_heads: Heads = 32,
+        table: Cells = 16,
     ):
         super().__init__()
         if width % heads:
             raise RecipeError(f"encoder 'qwen_vl': {heads} heads must divide the width {width}")
-        self.patch_size, self.side, self.width = patch_size, side, out_width
+        self.patch_size, self.side, self.channels, self.width = patch_size, side, width, out_width
         self.patchify = nn.Conv2d(3, width, patch_size, patch_size, bias=False)
-        self.positions = nn.Parameter(torch.randn(TABLE**2, width) * width**-0.5)
+        self.positions = nn.Parameter(torch.randn(table**2, width) * width**-0.5)
         self.input_norm = nn.LayerNorm(width, EPSILON)
-        self.blocks = nn.Sequential(*(QwenVLBlock(width, heads, hidden) for _ in range(depth)))
+        self.blocks = nn.ModuleList(QwenVLBlock(width, heads, hidden) for _ in range(depth))
         self.pool = GridResampler(width, out_width, side, pool_heads, EPSILON)
         self.final_norm = nn.LayerNorm(out_width, EPSILON)
         self.projection = nn.Linear(out_width, out_width, bias=False)
@@ -76,13 +77,21 @@ class QwenVL(Encoder, name="qwen_vl"):
         return self.side, self.side
 
     def forward(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n gh gw c"]:
+        patches = self.begin(pixels)
+        x = rearrange(patches, "n gh gw c -> n (gh gw) c")
+        for block in self.blocks:
+            x = block(x)
+        return self.finish(rearrange(x, "n (gh gw) c -> n gh gw c", gh=patches.shape[1]))
+
+    def begin(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n gh gw c"]:
         self.grid(*pixels.shape[-2:])
         patches = rearrange(self.patchify((pixels - self.mean) / self.deviation), "n c gh gw -> n gh gw c")
         rows, columns = patches.shape[1:3]
-        x = rearrange(patches, "n gh gw c -> n (gh gw) c") + resized(self.positions, rows, columns)
-        x = self.blocks(self.input_norm(x))
-        pooled = self.pool(rearrange(x, "n (gh gw) c -> n gh gw c", gh=rows))
-        features = self.projection(self.final_norm(pooled))
+        positions = rearrange(resized(self.positions, rows, columns), "(gh gw) c -> gh gw c", gh=rows)
+        return self.input_norm(patches + positions)
+
+    def finish(self, patches: Float[Tensor, "n gh gw c"]) -> Float[Tensor, "n gh2 gw2 d"]:
+        features = self.projection(self.final_norm(self.pool(patches)))
         return rearrange(features, "n (gh gw) c -> n gh gw c", gh=self.side)
 
     @classmethod
@@ -106,12 +115,15 @@ class QwenVLBlock(nn.Module):
     def extra_repr(self) -> str:
         return f"heads={self.heads}"
 
-    def forward(self, x: Float[Tensor, "n s c"]) -> Float[Tensor, "n s c"]:
+    def forward(
+        self, x: Float[Tensor, "*n s c"], updates: BlockUpdates | None = None
+    ) -> Float[Tensor, "*n s c"]:
         normed = self.attention_norm(x)
-        q, k, v = (
-            rearrange(layer(normed), "n s (h e) -> n h s e", h=self.heads)
-            for layer in (self.query, self.key, self.value)
-        )
-        attended = functional.scaled_dot_product_attention(q, k, v)
-        x = x + self.out(rearrange(attended, "n h s e -> n s (h e)"))
-        return x + self.down(functional.gelu(self.up(self.mlp_norm(x))))
+        qkv = [layer(normed) for layer in (self.query, self.key, self.value)]
+        if updates is not None:
+            qkv = [each + update for each, update in zip(qkv, updates.qkv(normed).chunk(3, -1), strict=True)]
+        q, k, v = (rearrange(each, "... s (h e) -> ... h s e", h=self.heads) for each in qkv)
+        attended = rearrange(functional.scaled_dot_product_attention(q, k, v), "... h s e -> ... s (h e)")
+        x = x + (self.out(attended) if updates is None else self.out(attended) + updates.out(attended))
+        mlp = self.down(functional.gelu(self.up(self.mlp_norm(x))))
+        return x + (mlp if updates is None else mlp + updates.mlp(x))

@@ -20,7 +20,7 @@ from chiasm.errors import CheckpointError
 from chiasm.interop.family import Family, Folder, Original, find_family, reading_config, recognise
 from chiasm.interop.mapping import NameMap, some
 from chiasm.interop.shapes.preparation import check_colours, check_preprocessor
-from chiasm.language.text import DRAW, NUMBER, PLAIN_TEMPLATE
+from chiasm.language.text import DRAW, PLAIN_TEMPLATE, is_numbered
 from chiasm.language.tokenizer_folder import (
     JINJA,
     Templates,
@@ -43,7 +43,7 @@ ORIGIN = Path("origin/origin.json")
 ASIDE = Path("origin/unused.safetensors")
 FILES = Path("origin/files")
 TRAINING = ("image_tokenizer.critics.", "image_tokenizer.quantize.revival.")
-SIDE_SUFFIXES = (".json", ".txt", ".yaml", ".yml", ".model", ".jinja")
+SIDE_SUFFIXES = (".json", ".txt", ".yaml", ".yml", ".model", ".jinja", ".tiktoken")
 
 
 @dataclass
@@ -353,7 +353,7 @@ def _markers(spec: Mapping[str, Mapping[str, Any]]) -> set[str]:
     """The tokens round images, which are added to a tokenizer that lacks them."""
     language = spec["language"]
     begin = language.get("read_marker")
-    markers = {None if begin and NUMBER in begin else begin, language.get("read_end")}
+    markers = {None if begin and is_numbered(begin) else begin, language.get("read_end")}
     markers |= set(language.get("special_tokens") or ())
     if "heads.image" in spec:
         markers |= {language.get("draw_marker", DRAW), language.get("draw_end")}

@@ -20,7 +20,10 @@ from chiasm.storage.weights import read_choice
 
 _registry: Registry[type[Family]] = Registry("checkpoint family", "chiasm.interop.families", CheckpointError)
 
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
+TOKENIZER_FILES = (
+    *("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json"),
+    "qwen.tiktoken",
+)
 # What reading a config of another form ends in: values of another type, and texts that are no literals.
 WRONG_FORM = (
     *(TypeError, AttributeError, ValueError, ArithmeticError, LookupError, SyntaxError),

@@ -55,6 +55,17 @@ class Join(Transform):
 
 
 @dataclass(frozen=True)
+class Stack(Transform):
+    """Several tensors of theirs, of one shape, are one of ours, along a new first axis."""
+
+    def to_ours(self, theirs: list[Tensor]) -> list[Tensor]:
+        return [torch.stack(theirs)]
+
+    def to_theirs(self, ours: list[Tensor]) -> list[Tensor]:
+        return list(ours[0].unbind())
+
+
+@dataclass(frozen=True)
 class Permute(Transform):
     """The axes of ours are these axes of theirs: `Permute((1, 0))` transposes a matrix."""
 

@@ -50,7 +50,8 @@ class Causal(Language, name="causal"):
             picture follows what stands before it at once.
         draw_end: the token behind a written picture; null = none.
         read_marker: the token before a picture that an encoder reads; null = none. A text with `{number}` counts
-            the pictures of a document (MiniCPM-V 2.6: <image_id>{number}</image_id>).
+            the pictures of a document from 0 (MiniCPM-V 2.6: <image_id>{number}</image_id>), with `{ordinal}`
+            from 1 (Qwen-VL: Picture {ordinal}: <img>).
         read_end: the token behind one; null = none.
         special_tokens: further tokens, added where the tokenizer lacks them, such as the words of views.
         empty_prompt: what stands before a picture without a prompt, for guidance: the `begin` token alone; the chat

@@ -24,7 +24,7 @@ from chiasm.language.tokenizer_folder import load_tokenizer, save_tokenizer, sto
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 DRAW = "<|draw|>"  # begins a picture that the model makes
-NUMBER = "{number}"  # in what stands before a picture that is read
+NUMBER, ORDINAL = "{number}", "{ordinal}"  # in what stands before a picture that is read; from 0, from 1
 PLAIN_TEMPLATE = PLAIN
 
 Empty = Literal["begin", "template", "padded", "hidden", "blank"]  # see `TextTokenizer.emptied`
@@ -165,17 +165,17 @@ class TextTokenizer:
     def mark_read(self, begin: str | None, end: str | None) -> None:
         """Say what stands before and behind a picture that an encoder reads: a token each, added where it lacks.
 
-        begin: or a text with `{number}`, which is how many pictures of the document stand before this one.
+        begin: or a text with `{number}`, which is how many pictures of the document stand before this one, or with
+            `{ordinal}`, which is one more.
         """
-        self._numbered = begin if begin is not None and NUMBER in begin else ""
+        self._numbered = begin if begin is not None and is_numbered(begin) else ""
         self._before_read = () if begin is None or self._numbered else (self._special(begin),)
         self.behind_read = () if end is None else (self._special(end),)
 
     def before_read(self, number: int) -> tuple[int, ...]:
         """What stands before picture `number`, from 0, of a document."""
-        return (
-            self.encode(self._numbered.replace(NUMBER, str(number))) if self._numbered else self._before_read
-        )
+        text = self._numbered.replace(NUMBER, str(number)).replace(ORDINAL, str(number + 1))
+        return self.encode(text) if text else self._before_read
 
     def add_special(self, tokens: Iterable[str]) -> None:
         """Make these tokens of the vocabulary, where they are not."""
@@ -277,3 +277,8 @@ class TextTokenizer:
         Raises DataError when the chat template cannot take the messages.
         """
         return self._conversations.tokens(messages, prompt=prompt, draws=draws)
+
+
+def is_numbered(begin: str) -> bool:
+    """Whether what stands before a picture that is read is a text that counts pictures, and no token."""
+    return NUMBER in begin or ORDINAL in begin

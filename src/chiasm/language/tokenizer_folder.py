@@ -13,6 +13,7 @@ from typing import Any
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from chiasm.errors import CheckpointError, reason
+from chiasm.language.qwen_tokenizer import FILE, qwen_tokenizer
 from chiasm.storage import safe_json
 
 SETTINGS = "generation_config.json"
@@ -24,6 +25,11 @@ Templates = str | dict[str, str]  # one, or several by name of which one is call
 
 def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
     """A fast tokenizer with the folder's chat template, or without any; raises CheckpointError."""
+    place = Path(folder)
+    if (place / FILE).is_file() and not (place / "tokenizer.json").is_file():
+        qwen = qwen_tokenizer(place / FILE)
+        qwen.chat_template = folder_template(place)
+        return qwen
     try:
         inner = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # files of all kinds of forms
@@ -32,7 +38,7 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
         raise CheckpointError(
             f"the tokenizer of {folder} has no tokenizer.json, which says where tokens stand"
         )
-    if Path(folder).is_dir():
+    if place.is_dir():
         inner.chat_template = folder_template(folder)
     return inner
 

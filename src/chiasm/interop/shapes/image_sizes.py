@@ -26,6 +26,8 @@ def check_sizes(config: Config, views: Mapping[str, Any], encoder: Mapping[str, 
         patch = config.get("patch_size")
         if patch is not None:
             _only_side("patch_size", _sides("patch_size", patch), views["patch"])
+    elif views["type"] == "stretched":
+        _only_sides(sizes, {"height": views["height"], "width": views["width"]}, "stretched to")
     else:
         second, towers = "high_res_size" in sizes, encoder.get("sizes") or []
         if second and not towers:

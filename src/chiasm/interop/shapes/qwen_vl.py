@@ -1,4 +1,4 @@
-"""Qwen-VL's encoder and its one-layer resampler with their own tensor names (Qwen-VL, SEED-X)."""
+"""Qwen-VL's encoder and its one-layer resampler with their own tensor names (Qwen-VL, Monkey, SEED-X)."""
 
 from __future__ import annotations
 
@@ -6,22 +6,35 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from torch import Tensor
+
 from chiasm.errors import CheckpointError
 from chiasm.interop.config import reader
 from chiasm.interop.mapping import OwnTensors, Permute, Rule, Split
 from chiasm.interop.shapes.internlm2 import GroupedQKV
 
 POOL_HEAD = 128  # channels of a head of the attention that pools
+QUERIES = 256  # of a square, where the config has none
+POSITIONS = 256  # rows of the table of positions, in all published ones
 Rules = list[Rule | OwnTensors]
 
 
-def encoder(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The encoder for the arguments of the original's VisionTransformerWithAttnPool."""
+def encoder(
+    config: Mapping[str, Any], *, queries: int | None = None, positions: int = POSITIONS
+) -> dict[str, Any]:
+    """The encoder for the arguments of the original's VisionTransformer, or SEED-X's VisionTransformerWithAttnPool.
+
+    queries: features of an image, where its tensors say so and not the config. positions: rows of their table.
+    """
     config = reader(config)
     config.only("patch_pos", False)
-    queries, width, out_width = config.get("n_queries", 256), config["width"], config.get("output_dim", 512)
-    if out_width % POOL_HEAD:
-        raise CheckpointError(f"output_dim is {out_width}, which has to be a multiple of {POOL_HEAD}")
+    features = config.get("n_queries", QUERIES) if queries is None else queries
+    width, out_width = config["width"], config.get("output_dim", 512)
+    heads = config.get("attn_pool_heads")
+    if heads is None and out_width % POOL_HEAD:
+        raise CheckpointError(
+            f"{config.place}output_dim is {out_width}, which has to be a multiple of {POOL_HEAD}"
+        )
     return {
         "type": "qwen_vl",
         "patch_size": config.get("patch_size", 14),
@@ -29,10 +42,22 @@ def encoder(config: Mapping[str, Any]) -> dict[str, Any]:
         "depth": config["layers"],
         "heads": config["heads"],
         "hidden": int(width * config["mlp_ratio"]),
-        "side": math.isqrt(queries),
+        "side": math.isqrt(features),
         "out_width": out_width,
-        "pool_heads": out_width // POOL_HEAD,
+        "pool_heads": heads or out_width // POOL_HEAD,
+        "table": math.isqrt(positions),
     }
+
+
+def measured(tensors: Mapping[str, Tensor], prefix: str = "") -> dict[str, int]:
+    """What `encoder` takes beside the config, by the shapes of the tensors that begin with `prefix`."""
+    names = {"queries": "attn_pool.query", "positions": "positional_embedding"}
+    return {key: len(tensors[prefix + name]) for key, name in names.items() if prefix + name in tensors}
+
+
+def rows_of_positions(sizes: Mapping[str, int]) -> int:
+    """Of the table of positions, where `sizes` are `measured`."""
+    return sizes.get("positions", POSITIONS)
 
 
 def encoder_rules(spec: Mapping[str, Any], theirs: str, ours: str) -> Rules:
