@@ -159,6 +159,7 @@ OWN_FILES = {  # whose configs are of several files, which tests of their own la
     "emu2": "emu2",
     "internvl": "internvl",
     "internvl-hf": "internvl",
+    "llava-uhd": "llava_uhd",
     "minicpm-v": "minicpm_v",
     "monkey": "monkey",
     "next-gpt": "next_gpt",
@@ -168,6 +169,7 @@ OWN_FILES = {  # whose configs are of several files, which tests of their own la
     "textmonkey": "monkey",
     "unified-io-2": "unified_io2",
     "ureader": "mplug_owl",
+    "vary": "vary",
 }
 
 

@@ -24,6 +24,8 @@ class SplitsImages(Protocol):
     locates: bool
 
     @property
+    def pieces(self) -> bool: ...
+    @property
     def words(self) -> Sequence[str]: ...
     def split(self, size: Size) -> list[View]: ...
     def arrange(self, size: Size, grids: Sequence[tuple[int, int]]) -> Sequence[int]: ...
@@ -98,7 +100,11 @@ class Contract:
     @cached_property
     def _view_words(self) -> list[tuple[int, ...]]:
         """Of each text of the views."""
-        return [self.tokenizer.encode(text) for text in (self.views.words if self.views else ())]
+        if self.views is None:
+            return []
+        if self.views.pieces:
+            return [(self.tokenizer.piece(name),) for name in self.views.words]
+        return [self.tokenizer.encode(text) for text in self.views.words]
 
     def read_words(self, size: Size, where: str) -> dict[int, int]:
         """The ids of the views' words by their places among the positions of a picture."""

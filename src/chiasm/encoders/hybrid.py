@@ -43,8 +43,7 @@ class Hybrid(Encoder, name="hybrid"):
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         grids = [
-            encoder.grid(*_resized(height, width, size))
-            for encoder, size in zip(self.encoders, self.sizes, strict=True)
+            encoder.grid(*self.size_of(index, height, width)) for index, encoder in enumerate(self.encoders)
         ]
         if len(set(grids)) > 1:
             listed = ", ".join(f"{rows}x{columns}" for rows, columns in grids)
@@ -59,12 +58,29 @@ class Hybrid(Encoder, name="hybrid"):
 
     def forward(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n gh gw c"]:
         self.grid(*pixels.shape[-2:])
-        return self.joined([_resize(pixels, size) for size in self.sizes])
+        return self.joined([self._resized(index, pixels) for index in range(len(self.encoders))])
+
+    def alone(self, index: int, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n gh gw c"]:
+        """The features of one encoder."""
+        features: Tensor = self.encoders[index](self._resized(index, pixels))
+        return features
+
+    def size_of(self, index: int, height: int, width: int) -> tuple[int, int]:
+        """The height and width at which one encoder sees pixels of this size."""
+        size = self.sizes[index]
+        if size is None:
+            return height, width
+        shorter = min(height, width)
+        return height * size // shorter, width * size // shorter
 
     def joined(self, pictures: Sequence[Float[Tensor, "n 3 h w"]]) -> Float[Tensor, "n gh gw c"]:
         """The features of pixels that each encoder has at its own size already."""
         features = [encoder(pixels) for encoder, pixels in zip(self.encoders, pictures, strict=True)]
         return torch.cat(features, dim=-1)
+
+    def _resized(self, index: int, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h2 w2"]:
+        target = self.size_of(index, *pixels.shape[-2:])
+        return pixels if target == pixels.shape[-2:] else antialiased(pixels, target, "bilinear")
 
     @classmethod
     def example(cls) -> dict[str, Any]:
@@ -72,17 +88,3 @@ class Hybrid(Encoder, name="hybrid"):
             "encoders": [{"type": "patches", "patch_size": 8}, {"type": "patches", "patch_size": 4}],
             "sizes": [None, 16],
         }
-
-
-def _resized(height: int, width: int, size: int | None) -> tuple[int, int]:
-    if size is None:
-        return height, width
-    shorter = min(height, width)
-    return height * size // shorter, width * size // shorter
-
-
-def _resize(pixels: Float[Tensor, "n 3 h w"], size: int | None) -> Float[Tensor, "n 3 h2 w2"]:
-    target = _resized(pixels.shape[-2], pixels.shape[-1], size)
-    if target == pixels.shape[-2:]:
-        return pixels
-    return antialiased(pixels, target, "bilinear")

@@ -15,7 +15,7 @@ from typing import Literal
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from chiasm.data.sample import Message
-from chiasm.errors import CheckpointError
+from chiasm.errors import CheckpointError, RecipeError
 from chiasm.language.conversations import BARE_TEMPLATE, Conversations, TextRun, Tokens
 from chiasm.language.special import TOKEN
 from chiasm.language.templates import ADDED, ANSWER, NAMED, PLAIN
@@ -257,6 +257,19 @@ class TextTokenizer:
     def encode(self, text: str) -> tuple[int, ...]:
         """Ids of a text in which special tokens are special; see `encode_plain`."""
         return self._conversations.encode(text)
+
+    def piece(self, name: str) -> int:
+        """The id of a piece of the vocabulary, by the tokenizer's own name of it: `<0x0A>` is Llama's line end.
+
+        Raises RecipeError for a name that it has not.
+        """
+        id: int | None = self.inner.convert_tokens_to_ids(name)  # type: ignore[assignment]
+        if id is None or self.inner.convert_ids_to_tokens(id) != name:
+            raise RecipeError(
+                f"the text tokenizer has no piece {name!r}; name one as its vocabulary has it (a line ends with "
+                "<0x0A> in Llama's, with Ċ in those of GPT-2's kind)"
+            )
+        return id
 
     def encode_plain(self, text: str) -> tuple[int, ...]:
         """Ids of somebody's text, in which nothing is special."""

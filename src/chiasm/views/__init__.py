@@ -51,6 +51,7 @@ class Views(Part, slot="views"):
     markers: of marked views: those vectors, or None where the options leave them out.
     words: of views without markers: texts of the language model among the visual tokens; `arrange` names them as
         it names markers.
+    pieces: each of the words is a piece of the vocabulary, as the tokenizer calls it, and not a text.
     connected: the markers stand among the features and pass through the connector, each as a block of its own.
     locates: `locate` says what is added to the visual tokens of each view.
     """
@@ -59,6 +60,7 @@ class Views(Part, slot="views"):
     connected: ClassVar[bool] = False
     locates: bool = False
     words: Sequence[str] = ()
+    pieces: ClassVar[bool] = False
     markers: Float[Tensor, "m d"] | None
 
     @abstractmethod

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +36,10 @@ from chiasm.views.any_resolution import AnyResolution
 
 IMAGE = -200  # the id that marks a picture in the original's input
 TOWER = "model.vision_tower.vision_tower."
+PROJECTOR = "model.mm_projector."
 ARRANGEMENTS = {"flat": "tiles", "spatial": "mosaic", "spatial_unpad": "unpadded"}
 FEATURES = {"patch": "drop", "cls_patch": "first"}  # and what becomes of the class token
+REGIONS = "adapt_spatial_resampler"  # the projector of LLaVA-UHD, a family of its own
 LANGUAGES = {"llava": "llama", "llava_llama": "llama", "llava_mistral": "mistral", "llava_qwen": "qwen2"}
 LONGEST = 10_000  # letters of a list of canvases
 OF_VIDEOS = ("add_faster_video", "add_time_instruction", "faster_token_stride", "force_sample")
@@ -88,13 +90,14 @@ class Llava(Family, name="llava"):
     without_effect = WITHOUT_EFFECT
 
     def recognises(self, folder: Folder) -> bool:
-        return "mm_projector_type" in folder.config and folder.config.get("model_type") in LANGUAGES
+        config = folder.config
+        return config.get("mm_projector_type", REGIONS) != REGIONS and config.get("model_type") in LANGUAGES
 
     def read(self, folder: Folder) -> Original:
         try:
             clip = tower_folder(folder, "mm_vision_tower")
         except CheckpointError as error:
-            projector_only = all(name.startswith("model.mm_projector.") for name in folder.tensors)
+            projector_only = all(name.startswith(PROJECTOR) for name in folder.tensors)
             contents = (
                 "holds a projector alone, without the language model that it belongs to; and "
                 if projector_only
@@ -125,6 +128,20 @@ class Llava(Family, name="llava"):
         )
         language = {key: llava[key] for key in llava if not key.startswith((*OTHERS, *OF_VIDEOS))}
         _refuse_others(llava)
+        return {
+            "views": self.views(config),
+            "encoder": tower(
+                vision,
+                "clip_vision_model",
+                layer=llava.get("mm_vision_select_layer", -2),
+                class_token=class_token,
+            ),
+            "connector": self.connector(config),
+            "language": causal_config(language, LANGUAGES.get(llava.get("model_type", "llava"), "llama")),
+        }
+
+    def views(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        llava, vision = config["config"], config["vision_config"]
         size, merge = vision.get("image_size", 224), llava.get("mm_patch_merge_type", "flat")
         views: dict[str, Any] = {"type": "whole", "size": size, "fit": "crop"}
         if llava.get("image_aspect_ratio") == "pad":
@@ -135,25 +152,17 @@ class Llava(Family, name="llava"):
             views["arrangement"] = _lookup(merge, ARRANGEMENTS, "mm_patch_merge_type")
         elif _lookup(merge, ARRANGEMENTS, "mm_patch_merge_type") == "unpadded":  # a newline behind the image
             views |= {"type": "any_resolution", "resolutions": [], "arrangement": "unpadded"}
-        return {
-            "views": views,
-            "encoder": tower(
-                vision,
-                "clip_vision_model",
-                layer=llava.get("mm_vision_select_layer", -2),
-                class_token=class_token,
-            ),
-            "connector": {"type": "mlp", "depth": projector_depth(llava.get("mm_projector_type", "linear"))},
-            "language": causal_config(language, LANGUAGES.get(llava.get("model_type", "llava"), "llama")),
-        }
+        return views
+
+    def connector(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        return {"type": "mlp", "depth": projector_depth(config["config"].get("mm_projector_type", "linear"))}
 
     def names(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> NameMap:
         spec = self.model(config)
         marked = spec["views"].get("arrangement") == "unpadded"
-        only = spec["connector"]["depth"] == 1  # then it is a layer, else a row of layers
         return NameMap(
             *tower_rules(spec["encoder"], TOWER + "vision_model."),
-            Rule("model.mm_projector.{rest...}", f"connector.layers.{'0.' if only else ''}{{rest...}}"),
+            *self.projector_rules(config),
             Rule("model.image_newline", "views.markers", Unsqueeze())
             if marked
             else Unused("model.image_newline"),
@@ -161,6 +170,10 @@ class Llava(Family, name="llava"):
             Rule("lm_head.weight", "language.inner.lm_head.weight"),
             Rule("model.{rest...}", "language.inner.model.{rest...}"),
         )
+
+    def projector_rules(self, config: Mapping[str, Any]) -> Sequence[Rule | Unused]:
+        only = self.connector(config)["depth"] == 1  # then it is a layer, else a row of layers
+        return [Rule(f"{PROJECTOR}{{rest...}}", f"connector.layers.{'0.' if only else ''}{{rest...}}")]
 
     def constants(self, folder: Folder) -> dict[str, Tensor]:
         return normalisation(folder) or normalisation(tower_folder(folder, "mm_vision_tower"))

@@ -21,10 +21,12 @@ from chiasm.views import Size, View
 class CasePicture(Picture):
     """A picture of which a case holds the pixels of every view, in the order of `Views.split`.
 
-    tiles: RGB in [0, 1]; see `unnormalised`.
+    tiles: RGB in [0, 1], of one size or each of its own; see `unnormalised`.
     """
 
-    def __init__(self, key: str, size: Size, tiles: Float[Tensor, "n 3 h w"]):
+    def __init__(
+        self, key: str, size: Size, tiles: Float[Tensor, "n 3 h w"] | Sequence[Float[Tensor, "3 h w"]]
+    ):
         self.key, self.size, self.tiles = key, size, tiles
 
     def open(self) -> Image.Image:

@@ -64,7 +64,7 @@ BICUBIC = 3  # PIL's number
 COLOUR_STEPS = 255
 PADDED = ("letterbox", "native")  # views that are always filled up
 # Views that cut an image by a rule of their own, whatever form the preprocessor gives it.
-TILED = ("ratio_tiles", "slices", "anchors")
+TILED = ("ratio_tiles", "slices", "uhd_slices", "anchors")
 
 
 def check_preprocessor(folder: Folder, model: Mapping[str, Mapping[str, Any]]) -> None:
