@@ -10,7 +10,7 @@ from PIL import Image
 from chiasm.serving.app import Limits
 
 KEY = "a key"
-LIMITS = Limits(pending=8, body=1 << 20, images=3)
+LIMITS = Limits(pending=8, body=1 << 20, images=3, pixels=1 << 20, seconds=2)
 
 
 def post(address, path, body, **headers):

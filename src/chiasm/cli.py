@@ -11,19 +11,25 @@ from typing import Annotated, Literal, Optional
 
 import typer
 
+from chiasm.terminal import completion
+
 # Frames are for terminals; what is piped or kept is plain.
 MARKUP: Literal["rich"] | None = "rich" if sys.stdout.isatty() and sys.stderr.isatty() else None
 app = typer.Typer(
     name="chiasm",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=MARKUP,
     context_settings={} if MARKUP else {"terminal_width": 110},
 )
 
 RecipeName = Annotated[
-    str, typer.Argument(help="a recipe that comes with Chiasm, or a YAML file", metavar="RECIPE")
+    str,
+    typer.Argument(
+        help="a recipe that comes with Chiasm, or a YAML file",
+        metavar="RECIPE",
+        autocompletion=completion.recipe_names,
+    ),
 ]
 Overrides = Annotated[
     Optional[list[str]],  # noqa: UP045 (typer reads this form on every Python)
@@ -334,7 +340,14 @@ def complete(
 
 @app.command()
 def study(
-    source: Annotated[str, typer.Argument(help="a study's name or file; or `report`", metavar="STUDY")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="a study's name or file; or `report`",
+            metavar="STUDY",
+            autocompletion=completion.study_names,
+        ),
+    ],
     folder: StudyFolder = None,
     preset: Preset = None,
     jobs: Annotated[int, typer.Option(min=0, help="cells at a time; 0 = one a core")] = 0,
@@ -362,6 +375,15 @@ def serve(
     pending: Annotated[int, typer.Option(min=1, help="requests of a model under way or waiting")] = 64,
     body: Annotated[int, typer.Option(min=1, help="most MiB of a request")] = 32,
     images: Annotated[int, typer.Option(min=0, help="most images of a request")] = 16,
+    pixels: Annotated[int, typer.Option(min=1, help="most megapixels of all images of a request")] = 64,
+    hosts: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(
+            "--allow-url",
+            metavar="HOST",
+            help="images at addresses of this host are fetched; may be given again; default: none is",
+        ),
+    ] = None,
     device: Device = None,
     dtype: Dtype = None,
     plugins: Plugins = None,
@@ -370,7 +392,8 @@ def serve(
     with _starting():
         from chiasm.terminal.serve import serve as run
 
-    run(folders, host, port, pending=pending, body=body << 20, images=images, device=device, dtype=dtype)
+    limits = {"pending": pending, "body": body << 20, "images": images, "pixels": pixels << 20}
+    run(folders, host, port, **limits, hosts=hosts or (), device=device, dtype=dtype)
 
 
 @app.command()
@@ -414,7 +437,10 @@ def doctor() -> None:
 
 @app.command()
 def parts(
-    slot: Annotated[Optional[str], typer.Argument(help="only this slot")] = None,  # noqa: UP045
+    slot: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Argument(help="only this slot", autocompletion=completion.slot_names),
+    ] = None,
     plugins: Plugins = None,
 ) -> None:
     """List the parts of every slot with their options."""

@@ -58,3 +58,32 @@ def test_errors_are_shown_and_the_page_speaks_chinese(page):
     assert "temperature" in page.inner_text(".error")
     page.select_option("#language", "zh")
     assert page.inner_text("#send") == "发送"
+
+
+def test_a_part_of_an_image_is_marked_and_drawn_anew_and_tokens_are_shown(page, tmp_path):
+    Image.new("RGB", (32, 32), "red").save(tmp_path / "red.png")
+    page.set_input_files("#files", tmp_path / "red.png")
+    page.click(".thumb button")
+    page.wait_for_selector("#painter[open]")
+    box = page.locator("#marks").bounding_box()
+    page.mouse.move(box["x"] + 10, box["y"] + 10)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 40, box["y"] + 40)
+    page.mouse.up()
+    page.click("#done")
+    page.wait_for_selector(".thumb.marked")
+    page.fill("#text", "a dog")
+    with page.expect_request("**/v1/images/edits") as request:
+        page.click("#edit")
+    assert "mask" in request.value.post_data_json
+    page.wait_for_selector(".answer img[title^=seed]")
+    assert page.locator(".error").count() == 0
+    page.click(".answer img.drawn")  # what was drawn is the next image
+    assert page.locator(".thumb:not(.marked)").count() == 1
+    page.click("summary")
+    page.fill("#max_tokens", "2")
+    page.fill("#text", "What is this?")
+    page.click("#send")
+    page.click(".answer details summary")
+    page.wait_for_selector(".tokens .image")
+    assert page.locator(".tokens span").count() > 10

@@ -13,6 +13,7 @@ from chiasm.data.documents import without_prompt
 from chiasm.data.files import PictureInMemory
 from chiasm.heads import DrawingState
 from chiasm.inference.drawing import decode, to_images, without_negative, write
+from chiasm.inference.preview import Previews, Unfinished, watched
 from chiasm.inference.reading import CodedImage, CodeReader, same, suffix
 from chiasm.inference.requests import Extend, Forget, Keep, Read, Request, Steps, Wish
 from chiasm.inference.text import WordSampling, choose_words, words_of
@@ -31,19 +32,27 @@ States = Float[Tensor, "1 d"]
 class Conversation(Request):
     """The answer to a document that ends where the assistant is to speak.
 
-    Its pieces are texts and images. The document grows by what is said and drawn, and the cache with it: an image
-    that is drawn within stays there, and only what its head has not read yet is read behind it.
+    Its pieces are texts and images, and before an image those that are not whole yet. The document grows by what is
+    said and drawn, and the cache with it: an image that is drawn within stays there, and only what its head has not
+    read yet is read behind it.
 
     seed: of the words, and of the first image; each further image has the next.
-    images: whether it may draw.
+    images: whether it may draw. previews: how many images that are not whole yet it gives of each.
     cut: a limit (of tokens, or the context) came before its end.
     """
 
     def __init__(
-        self, model: Model, document: Document, options: SamplingOptions, seed: int, *, images: bool = True
+        self,
+        model: Model,
+        document: Document,
+        options: SamplingOptions,
+        seed: int,
+        *,
+        images: bool = True,
+        previews: int = 0,
     ):
         super().__init__()
-        self.images, self.cut = images, False
+        self.images, self.previews, self.cut = images, previews, False
         self.model, self.document, self.options = model, document, options
         self.words: WordSampling = options.of_words
         self.ended = False
@@ -128,7 +137,9 @@ class Conversation(Request):
             states = torch.cat([states, empty])
         generators, kept = self._progress.restored(), list[Tensor]()
         sampling = self.options.of_images
-        drawn = yield from write(self.model, states, sampling, generators, self._progress, kept)
+        previews = Previews(self.model, self._progress, generators, self.previews)
+        writing = write(self.model, states, sampling, generators, self._progress, kept)
+        drawn = yield from watched(writing, lambda: self._show(previews))
         if guided:
             yield Keep([0])
         image = to_images(decode(self.model, drawn.target, generators, sampling.guidance))[0]
@@ -139,6 +150,10 @@ class Conversation(Request):
         if not self._goes_on():
             return drawn.last
         return (yield from self._read_rest(begin, kept, drawn.last))
+
+    def _show(self, previews: Previews) -> None:
+        if (image := previews.take()) is not None:
+            self.pieces.append(Unfinished(image))
 
     def _append(self, image: CodedImage) -> None:
         span = self.model.contract.span

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,9 +13,10 @@ from torch import Tensor
 from chiasm.data.documents import PictureReader
 from chiasm.errors import ChiasmError
 from chiasm.inference.kernels import quick_linear
-from chiasm.inference.reading import CodeReader
+from chiasm.inference.reading import CodeReader, code_key
 from chiasm.inference.requests import Extend, Forget, Keep, Read, Request, Steps, Wish
 from chiasm.inference.session import Session
+from chiasm.sequence import Document
 
 if TYPE_CHECKING:
     from chiasm.model import Model
@@ -135,7 +137,7 @@ class Engine:
     def _read(self, handles: Sequence[Handle]) -> None:
         documents = [document for handle in handles for document in handle.wish.documents]  # type: ignore[union-attr]
         try:
-            fresh = Session(self.model, documents, self.reader)
+            fresh = self._session_of(documents)
         except Exception as error:
             if len(handles) == 1:
                 handles[0].finish(error=error)
@@ -151,6 +153,18 @@ class Engine:
             first += count
         for handle, states in zip(handles, hidden, strict=True):
             self._resume(handle, states)
+
+    def _session_of(self, documents: Sequence[Document]) -> Session:
+        """Read documents, those that are equal once."""
+        numbers: dict[Any, int] = {}
+        places = [numbers.setdefault(_content(each), len(numbers)) for each in documents]
+        if len(numbers) < len(documents):
+            distinct = [documents[places.index(number)] for number in range(len(numbers))]
+            with suppress(ChiasmError):  # a cache that is longer than its sliding window gives no rows away
+                session = Session(self.model, distinct, self.reader)
+                session.select(places)
+                return session
+        return Session(self.model, documents, self.reader)
 
     def _join(self, fresh: Session) -> int:
         """Put new rows behind those that there are; returns the first of them."""
@@ -226,3 +240,10 @@ class Engine:
             if handle.steps is not None:
                 handle.steps.close()
             handle.steps, handle.wish, handle.rows = None, None, []
+
+
+def _content(document: Document) -> Hashable:
+    """What tells a document that is read from another."""
+    images = ((slot.picture.key, code_key(slot.picture), slot.kind, slot.start) for slot in document.slots)
+    ids, kinds = tuple(document.ids), tuple(document.kinds)
+    return (*images, ids, kinds, tuple(document.opens), tuple(document.exposed))

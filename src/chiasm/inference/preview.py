@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from collections import deque
+from collections.abc import Callable, Generator
+from contextlib import closing
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
 from chiasm.heads import DrawingState
-from chiasm.inference.drawing import decode
+from chiasm.inference.drawing import decode, to_images
+from chiasm.inference.requests import Wish
 from chiasm.nn.generators import Generators
 from chiasm.tokenizers.spaces import Codes
 
@@ -18,6 +23,48 @@ if TYPE_CHECKING:
     from chiasm.model import Model
 
 GREY = 0.5  # where nothing is drawn yet
+
+Result = TypeVar("Result")
+
+
+class Unfinished(NamedTuple):
+    """An image that is not whole yet, among the pieces of an answer."""
+
+    image: Image.Image
+
+
+class Previews:
+    """Some images of the first of those that are drawn, not whole yet, evenly spread over its drawing.
+
+    count: how many.
+    """
+
+    def __init__(self, model: Model, progress: DrawingState, generators: Generators | None, count: int):
+        self.model, self.progress, self.generators = model, progress, generators
+        self._due = deque(each / (count + 1) for each in range(1, count + 1))
+
+    def take(self) -> Image.Image | None:
+        """The next, if as much is drawn; to be asked between two steps."""
+        share = share_drawn(self.model, self.progress) if self._due else 0.0
+        if not self._due or share < self._due[0] or share == 1:
+            return None
+        while self._due and self._due[0] <= share:
+            self._due.popleft()
+        pixels = preview(self.model, self.progress, self.generators)
+        return None if pixels is None else to_images(pixels[:1])[0]
+
+
+def watched(steps: Generator[Wish, Any, Result], look: Callable[[], None]) -> Generator[Wish, Any, Result]:
+    """The same steps of a request, with a look before each wish."""
+    answer = None
+    with closing(steps):
+        while True:
+            try:
+                wish = steps.send(answer)
+            except StopIteration as end:
+                return end.value  # type: ignore[no-any-return]
+            look()
+            answer = yield wish
 
 
 @runtime_checkable

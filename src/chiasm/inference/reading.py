@@ -49,10 +49,15 @@ class CodeReader(PictureReader):
         if self.model.conditions:
             return torch.zeros(())  # nothing of it stands in the sequence
         if isinstance(picture, CodedImage):
-            return picture.codes
+            return picture.codes.to(self.model.device)
         assert self.model.image_tokenizer is not None
         pixels = fitting(self.target(picture)[None].to(self.model.device), self.model.image_tokenizer)
         return self.model.image_tokenizer.encode(pixels)[0]
+
+
+def code_key(picture: Picture) -> int | None:
+    """What tells codes that stand for an image from others that stand for an image of the same pixels."""
+    return id(picture.codes) if isinstance(picture, CodedImage) else None
 
 
 def suffix(model: Model, reader: PictureReader, document: Document, start: int) -> Extend:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import json
 import logging
@@ -24,13 +25,14 @@ def error_body(
 
 
 class Guard:
-    """An ASGI layer: 401 without the key, 413 for a body that is too large, a request id in reply and log.
+    """An ASGI layer: 401 without the key, 413 for a body that is too large, 408 for one that does not come, 415 for
+    a packed one, and a request id in reply and log.
 
     What fails within is logged with its id, and the reply says no more than that id.
     """
 
-    def __init__(self, app: ASGIApp, *, key: str | None, most_bytes: int):
-        self.app, self.key, self.most_bytes = app, key, most_bytes
+    def __init__(self, app: ASGIApp, *, key: str | None, most_bytes: int, seconds: float):
+        self.app, self.key, self.most_bytes, self.seconds = app, key, most_bytes, seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -52,7 +54,7 @@ class Guard:
             if refusal is not None:
                 await _answer(reply, *refusal)
             else:
-                await self.app(scope, _Limited(receive, self.most_bytes), reply)
+                await self.app(scope, _Limited(receive, self.most_bytes, self.seconds), reply)
         except Exception:
             log.exception("%s failed", id)
             if not status:
@@ -69,6 +71,9 @@ class Guard:
             if not hmac.compare_digest(given, f"Bearer {self.key}".encode()):
                 message = "the header Authorization: Bearer KEY is missing, or its key is another"
                 return 401, error_body(message, "invalid_request_error", code="invalid_api_key")
+        if headers.get(b"content-encoding", b"identity").lower() != b"identity":
+            message = "the header Content-Encoding says that the body is packed; send it as it is"
+            return 415, error_body(message, "invalid_request_error")
         length = headers.get(b"content-length", b"0")
         if not length.isdigit():
             return 400, error_body("the header Content-Length is no number", "invalid_request_error")
@@ -82,13 +87,21 @@ def _too_large(most: int) -> str:
 
 
 class _Limited:
-    """A body that may grow no further while it is read."""
+    """A body that may grow no further while it is read, and must be there in time."""
 
-    def __init__(self, receive: Receive, most: int):
-        self.receive, self.most, self.left = receive, most, most
+    def __init__(self, receive: Receive, most: int, seconds: float):
+        self.receive, self.most, self.seconds = receive, most, seconds
+        self.left, self.deadline, self.whole = most, time.monotonic() + seconds, False
 
     async def __call__(self) -> Message:
-        message = await self.receive()
+        if self.whole:
+            return await self.receive()  # of the client, whether it is still there
+        try:
+            async with asyncio.timeout(self.deadline - time.monotonic()):
+                message = await self.receive()
+        except TimeoutError:
+            raise HTTPException(408, f"the body has not come within {self.seconds:g} seconds") from None
+        self.whole = not message.get("more_body", False)
         self.left -= len(message.get("body", b""))
         if self.left < 0:
             raise HTTPException(413, _too_large(self.most))

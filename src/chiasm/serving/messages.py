@@ -1,36 +1,86 @@
-"""Messages of a request to ours: nothing in them names a file of the server's, and no address is fetched."""
+"""Messages of a request to ours, and its images: nothing in them names a file of the server's."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from chiasm.data.files import PictureBytes, picture_of_base64
+from chiasm.data.files import EncodedPicture, PictureBytes, picture_of_base64
 from chiasm.data.sample import Message, Picture, Role
 from chiasm.errors import DataError, excerpt
+from chiasm.serving.drawn import DrawnImages
+from chiasm.serving.fetching import Fetcher
 from chiasm.serving.schema import ChatMessage, ImagePart
 
 ROLES: dict[str, Role] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 
 
-def messages_of(given: Sequence[ChatMessage], *, most_images: int) -> list[Message]:
-    """Raises DataError naming a message that holds nothing, an image that cannot be read, or one too many."""
-    images = 0
+class RequestImages:
+    """The images of one request: in `data:` URLs, or behind addresses that may be fetched.
+
+    most, most_pixels: of all images; one more is an error. fetcher: None = no address is fetched. drawn: what the
+    model has drawn, to be recognised.
+    """
+
+    def __init__(
+        self,
+        most: int,
+        most_pixels: int,
+        *,
+        fetcher: Fetcher | None = None,
+        drawn: DrawnImages | None = None,
+    ):
+        self.most, self.most_pixels, self.fetcher, self.drawn = most, most_pixels, fetcher, drawn
+        self._count = self._pixels = 0
+
+    def read(self, url: str, where: str) -> Picture:
+        """The image at a URL; raises DataError naming `where`."""
+        self._count += 1
+        if self._count > self.most:
+            raise DataError(f"{where}: more than {self.most} images in one request")
+        picture = self.file(url, where)
+        return picture if self.drawn is None else self.drawn.recognise(picture)
+
+    def file(self, url: str, where: str) -> EncodedPicture:
+        """The image file at a URL."""
+        picture = self._encoded(url, where)
+        height, width = picture.size  # read here, so that what is no image is refused before it waits
+        self._pixels += height * width
+        if self._pixels > self.most_pixels:
+            raise DataError(
+                f"{where}: more than {self.most_pixels:,} pixels in one request; shrink its images"
+            )
+        return picture
+
+    def _encoded(self, url: str, where: str) -> EncodedPicture:
+        if url[:5].lower() == "data:":
+            return picture_of_base64(url, where)
+        if self.fetcher is None:
+            raise DataError(
+                f"{where}: {excerpt(url)} is not fetched; send the image itself, as data:image/png;base64,..."
+            )
+        return PictureBytes(self.fetcher.fetch(url, where), where)
+
+
+def messages_of(
+    given: Sequence[ChatMessage], images: RequestImages, *, answered: bool = False
+) -> list[Message]:
+    """Raises DataError naming a message that holds nothing, an image that cannot be read, or one too many.
+
+    answered: the last may be an answer of the model.
+    """
     messages = []
     for number, message in enumerate(given):
         where = f"messages[{number}]"
-        content = tuple(_content(message, where))
-        images += sum(isinstance(item, Picture) for item in content)
-        if images > most_images:
-            raise DataError(f"{where}: more than {most_images} images in one request")
+        content = tuple(_content(message, where, images))
         if not content:
             raise DataError(f"{where} is empty")
         messages.append(Message(ROLES[message.role], content))
-    if messages[-1].role != "user":
+    if messages[-1].role not in (("user", "assistant") if answered else ("user",)):
         raise DataError(f"the last message is of the role {given[-1].role!r}; there is nothing to answer")
     return messages
 
 
-def _content(message: ChatMessage, where: str) -> Iterator[str | Picture]:
+def _content(message: ChatMessage, where: str, images: RequestImages) -> Iterator[str | Picture]:
     if isinstance(message.content, str):
         if message.content:
             yield message.content
@@ -38,7 +88,7 @@ def _content(message: ChatMessage, where: str) -> Iterator[str | Picture]:
         for number, part in enumerate(message.content or ()):
             place = f"{where}.content[{number}]"
             if isinstance(part, ImagePart):
-                yield image_of(part.image_url.url, place)
+                yield images.read(part.image_url.url, place)
             elif part.text:
                 yield part.text
     if message.images and message.role != "assistant":
@@ -46,15 +96,4 @@ def _content(message: ChatMessage, where: str) -> Iterator[str | Picture]:
             f"{where}.images: only an answer of the model has them; images of a user are parts of content"
         )
     for number, part in enumerate(message.images or ()):
-        yield image_of(part.image_url.url, f"{where}.images[{number}]")
-
-
-def image_of(url: str, where: str) -> PictureBytes:
-    """The image that a request holds; raises DataError naming `where`."""
-    if not url[:5].lower() == "data:":
-        raise DataError(
-            f"{where}: {excerpt(url)} is not fetched; send the image itself, as data:image/png;base64,..."
-        )
-    picture = picture_of_base64(url, where)
-    picture.size  # noqa: B018 - read here, so that what is no image is refused before it waits
-    return picture
+        yield images.read(part.image_url.url, f"{where}.images[{number}]")

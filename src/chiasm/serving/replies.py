@@ -9,16 +9,17 @@ import time
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from PIL import Image
 
 from chiasm.inference.conversation import Conversation
+from chiasm.inference.preview import Unfinished
 from chiasm.sequence import Kind
 from chiasm.serving.requests import Images
 from chiasm.serving.schema import EditsRequest, ImagesRequest
 
-Piece = str | Image.Image
+Piece = str | Image.Image | Unfinished
 
 
 def encoded(image: Image.Image, form: str = "png", quality: int | None = None) -> str:
@@ -35,9 +36,11 @@ def image_part(image: Image.Image, index: int) -> dict[str, Any]:
 
 
 def event(data: Mapping[str, Any] | str) -> str:
-    """A server-sent event."""
-    text = data if isinstance(data, str) else json.dumps(data, ensure_ascii=False, separators=(",", ":"))
-    return f"data: {text}\n\n"
+    """A server-sent event, under its type where it has one."""
+    if isinstance(data, str):
+        return f"data: {data}\n\n"
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    return f"event: {data['type']}\ndata: {text}\n\n" if "type" in data else f"data: {text}\n\n"
 
 
 def finish_reason(request: Conversation) -> str:
@@ -49,12 +52,18 @@ def usage(prompt: int, answer: int) -> dict[str, int]:
 
 
 class WordsReply(ABC):
-    """The reply to one request for an answer, in one piece or in chunks."""
+    """The reply to one request for an answer, in one piece or in events.
+
+    counted: whether a last event holds the tokens of prompt and answer.
+    end: what stands behind the last event.
+    """
 
     prefix: str
+    end: ClassVar[Sequence[str]] = ("[DONE]",)
 
-    def __init__(self, model: str, seed: int):
-        self.head = {
+    def __init__(self, model: str, seed: int, *, counted: bool = False):
+        self.counted = counted
+        self.head: dict[str, Any] = {
             "id": f"{self.prefix}-{uuid.uuid4().hex}",
             "created": int(time.time()),
             "model": model,
@@ -69,13 +78,12 @@ class WordsReply(ABC):
         return []
 
     @abstractmethod
-    def chunk(self, piece: Piece) -> dict[str, Any]: ...
+    def events(self, piece: Piece) -> list[dict[str, Any]]:
+        """Of the next piece."""
 
     @abstractmethod
-    def last(self, reason: str) -> dict[str, Any]: ...
-
-    @abstractmethod
-    def count(self, counts: Mapping[str, int]) -> dict[str, Any]: ...
+    def last(self, reason: str, counts: Mapping[str, int]) -> list[dict[str, Any]]:
+        """What comes behind the last piece."""
 
 
 class CompletionReply(WordsReply):
@@ -86,14 +94,12 @@ class CompletionReply(WordsReply):
     def whole(self, pieces: Sequence[Piece], reason: str, counts: Mapping[str, int]) -> dict[str, Any]:
         return self._choice("".join(map(str, pieces)), reason) | {"usage": dict(counts)}
 
-    def chunk(self, piece: Piece) -> dict[str, Any]:
-        return self._choice(str(piece), None)
+    def events(self, piece: Piece) -> list[dict[str, Any]]:
+        return [self._choice(str(piece), None)]
 
-    def last(self, reason: str) -> dict[str, Any]:
-        return self._choice("", reason)
-
-    def count(self, counts: Mapping[str, int]) -> dict[str, Any]:
-        return {**self.head, "object": "text_completion", "choices": [], "usage": dict(counts)}
+    def last(self, reason: str, counts: Mapping[str, int]) -> list[dict[str, Any]]:
+        usage = {**self.head, "object": "text_completion", "choices": [], "usage": dict(counts)}
+        return [self._choice("", reason), *([usage] if self.counted else [])]
 
     def _choice(self, text: str, reason: str | None) -> dict[str, Any]:
         choice = {"index": 0, "text": text, "finish_reason": reason, "logprobs": None}
@@ -105,8 +111,8 @@ class ChatReply(WordsReply):
 
     prefix = "chatcmpl"
 
-    def __init__(self, model: str, seed: int, *, ordered: bool):
-        super().__init__(model, seed)
+    def __init__(self, model: str, seed: int, *, ordered: bool, counted: bool = False):
+        super().__init__(model, seed, counted=counted)
         self.ordered, self._images = ordered, 0
 
     def whole(self, pieces: Sequence[Piece], reason: str, counts: Mapping[str, int]) -> dict[str, Any]:
@@ -123,16 +129,16 @@ class ChatReply(WordsReply):
     def first(self) -> list[dict[str, Any]]:
         return [self._chunk({"role": "assistant", "content": [] if self.ordered else ""})]
 
-    def chunk(self, piece: Piece) -> dict[str, Any]:
+    def events(self, piece: Piece) -> list[dict[str, Any]]:
         if self.ordered:
-            return self._chunk({"content": self._parts([piece])})
-        return self._chunk({"content": piece} if isinstance(piece, str) else {"images": [self._image(piece)]})
+            return [self._chunk({"content": self._parts([piece])})]
+        if isinstance(piece, str):
+            return [self._chunk({"content": piece})]
+        return [self._chunk({"images": [self._image(piece)]})]
 
-    def last(self, reason: str) -> dict[str, Any]:
-        return self._chunk({}, reason)
-
-    def count(self, counts: Mapping[str, int]) -> dict[str, Any]:
-        return {**self.head, "object": "chat.completion.chunk", "choices": [], "usage": dict(counts)}
+    def last(self, reason: str, counts: Mapping[str, int]) -> list[dict[str, Any]]:
+        usage = {**self.head, "object": "chat.completion.chunk", "choices": [], "usage": dict(counts)}
+        return [self._chunk({}, reason), *([usage] if self.counted else [])]
 
     def _chunk(self, delta: Mapping[str, Any], reason: str | None = None) -> dict[str, Any]:
         choice = {"index": 0, "delta": dict(delta), "finish_reason": reason, "logprobs": None}
@@ -149,7 +155,8 @@ class ChatReply(WordsReply):
                 parts.append({"type": "text", "text": piece})
         return parts
 
-    def _image(self, image: Image.Image) -> dict[str, Any]:
+    def _image(self, image: Image.Image | Unfinished) -> dict[str, Any]:
+        assert isinstance(image, Image.Image)  # nothing unfinished is asked for in this shape
         self._images += 1
         return image_part(image, self._images - 1)
 

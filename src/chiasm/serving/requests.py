@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import secrets
-from collections import deque
 from collections.abc import Sequence
-from contextlib import closing
-
-from PIL import Image
 
 from chiasm.data.documents import document, draw_prompt
+from chiasm.data.files import PictureInMemory
 from chiasm.data.sample import Message, Sample
-from chiasm.errors import ChiasmError, DataError
+from chiasm.errors import ChiasmError
 from chiasm.heads import Sampling
 from chiasm.inference.conversation import Conversation
-from chiasm.inference.drawing import Drawing, EditedImage, decode, to_images
+from chiasm.inference.drawing import Drawing, EditedImage, decode, to_images, without_negative
 from chiasm.inference.editing import edit_of
 from chiasm.inference.options import sampling_of
-from chiasm.inference.preview import preview, share_drawn
+from chiasm.inference.preview import Previews, watched
+from chiasm.inference.reading import CodedImage
 from chiasm.inference.requests import Steps
 from chiasm.model import Model
 from chiasm.nn.generators import Generators, seeds_of
 from chiasm.sequence import Document
-from chiasm.serving.messages import image_of, messages_of
+from chiasm.serving.messages import RequestImages, messages_of
+from chiasm.serving.responses_schema import ResponsesRequest, response_messages
 from chiasm.serving.schema import (
     ChatRequest,
     CompletionRequest,
@@ -33,7 +32,7 @@ from chiasm.serving.schema import (
 
 
 class Images(Drawing):
-    """Images behind prompts; its result is the images themselves.
+    """Images behind prompts; its result is the images themselves, with their codes.
 
     previews: how many images that are not whole yet it gives as pieces of the first, evenly spread.
     """
@@ -49,41 +48,48 @@ class Images(Drawing):
         original: EditedImage | None = None,
     ):
         super().__init__(model, prompts, sampling, generators, original=original)
-        self._due = deque(each / (previews + 1) for each in range(1, previews + 1))
+        self._previews = previews
 
     def steps(self) -> Steps:
-        inner, answer = super().steps(), None
-        with closing(inner):
-            while True:
-                try:
-                    wish = inner.send(answer)
-                except StopIteration as end:
-                    images: list[Image.Image] = to_images(decode(self.model, end.value, self.generators))
-                    return images
-                self._preview()
-                answer = yield wish
-
-    def _preview(self) -> None:
         assert self.progress is not None
-        share = share_drawn(self.model, self.progress) if self._due else 0.0
-        if not self._due or share < self._due[0] or share == 1:
-            return
-        while self._due and self._due[0] <= share:
-            self._due.popleft()
-        pixels = preview(self.model, self.progress, self.generators)
-        if pixels is not None:
-            self.pieces.append(to_images(pixels[:1])[0])
+        previews = Previews(self.model, self.progress, self.generators, self._previews)
+        target = yield from watched(super().steps(), lambda: self._show(previews))
+        guidance = self.sampling.guidance
+        images = to_images(decode(self.model, target, self.generators, guidance))
+        own = without_negative(self.model, target, guidance)
+        return [CodedImage(PictureInMemory(each), codes) for each, codes in zip(images, own, strict=True)]
+
+    def _show(self, previews: Previews) -> None:
+        if (image := previews.take()) is not None:
+            self.pieces.append(image)
 
 
-def chat_request(model: Model, body: ChatRequest, *, most_images: int) -> Conversation:
+def response_request(model: Model, body: ResponsesRequest, images: RequestImages) -> Conversation:
+    """Raises ChiasmError for what the model cannot do."""
+    drawing = body.drawing
+    if drawing is not None and not model.draws:
+        raise ChiasmError("tools: this model answers in text alone; leave image_generation out")
+    if drawing is not None:
+        check_size(model, drawing.size)
+        if drawing.partial_images and not body.stream:
+            raise ChiasmError("tools: partial_images come in a stream; set stream")
+    options = sampling_of(model, **sampling_options(body, body.max_output_tokens))
+    messages = response_messages(body, images)
+    prompt = document(model.contract, Sample("the conversation", tuple(messages)), prompt=True)
+    previews = (drawing.partial_images or 0) if drawing is not None else 0
+    draws = drawing is not None
+    return Conversation(model, prompt, options, seed_of(body.seed), images=draws, previews=previews)
+
+
+def chat_request(model: Model, body: ChatRequest, images: RequestImages) -> Conversation:
     """Raises ChiasmError for what the model cannot do."""
     wanted = set(body.modalities or ("text", "image"))
     if body.modalities and "image" in wanted and not model.draws:
         raise ChiasmError("modalities: this model answers in text alone")
     if body.modalities and "text" not in wanted:
         raise ChiasmError("modalities: this model's answers may always hold text; ask for text and image")
-    messages = messages_of(body.messages, most_images=most_images)
-    options = sampling_of(model, **sampling_options(body))
+    messages = messages_of(body.messages, images)
+    options = sampling_of(model, **sampling_options(body, body.max_completion_tokens or body.max_tokens))
     prompt = document(model.contract, Sample("the conversation", tuple(messages)), prompt=True)
     return Conversation(model, prompt, options, seed_of(body.seed), images="image" in wanted)
 
@@ -91,7 +97,7 @@ def chat_request(model: Model, body: ChatRequest, *, most_images: int) -> Conver
 def completion_request(model: Model, body: CompletionRequest) -> Conversation:
     """The prompt is plain text: no template stands round it."""
     sample = Sample("the prompt", (Message("document", (body.prompt,)),))
-    options = sampling_of(model, **sampling_options(body))
+    options = sampling_of(model, **sampling_options(body, body.max_tokens))
     prompt = document(model.contract, sample, prompt=True)
     return Conversation(model, prompt, options, seed_of(body.seed), images=False)
 
@@ -103,14 +109,12 @@ def images_request(model: Model, body: ImagesRequest) -> tuple[Images, Sequence[
     return _images(model, body, draw_prompt(model.contract, sample), None)
 
 
-def edits_request(model: Model, body: EditsRequest, *, most_images: int) -> tuple[Images, Sequence[int]]:
+def edits_request(model: Model, body: EditsRequest, images: RequestImages) -> tuple[Images, Sequence[int]]:
     """The request, and the seed of each image."""
     _check_images(model, body)
-    if len(body.images) > most_images:
-        raise DataError(f"images: more than {most_images} in one request")
-    images = [image_of(each.image_url, f"images[{i}]") for i, each in enumerate(body.images)]
-    mask = None if body.mask is None else image_of(body.mask.image_url, "mask").data()
-    wanted = edit_of(model, images, body.prompt, mask)
+    several = [images.read(each.image_url, f"images[{i}]") for i, each in enumerate(body.images)]
+    mask = None if body.mask is None else images.file(body.mask.image_url, "mask").data()
+    wanted = edit_of(model, several, body.prompt, mask)
     return _images(model, body, wanted.prompt, wanted.original)
 
 
@@ -119,11 +123,7 @@ def _check_images(model: Model, body: ImagesRequest) -> None:
         raise ChiasmError("this model has no image head: it cannot draw")
     if not body.prompt.strip():
         raise ChiasmError("prompt: it is empty: there is nothing to draw")
-    size = model.contract.written_size
-    assert size is not None
-    height, width = size
-    if body.size not in (None, "auto", f"{width}x{height}"):
-        raise ChiasmError(f"size: this model draws {width}x{height}, not {body.size!r}")
+    check_size(model, body.size)
     if body.partial_images and not body.stream:
         raise ChiasmError("partial_images: they come in a stream; set stream")
     if body.stream and (body.n or 1) != 1:
@@ -146,6 +146,14 @@ def _images(
         original=original,
     )
     return request, seeds
+
+
+def check_size(model: Model, size: str | None) -> None:
+    """Raise ChiasmError for a size that the model does not draw."""
+    own = model.contract.written_size
+    assert own is not None
+    if size not in (None, "auto", f"{own.width}x{own.height}"):
+        raise ChiasmError(f"size: this model draws {own.width}x{own.height}, not {size!r}")
 
 
 def seed_of(seed: int | None) -> int:

@@ -66,7 +66,7 @@ class ChatMessage(RequestFields):
     name: None = None
 
 
-class WordFields(RequestFields):
+class SamplingFields(RequestFields):
     """How words are chosen; what is left out is as the model's recipe has it."""
 
     model: str
@@ -74,33 +74,46 @@ class WordFields(RequestFields):
     top_p: float | None = Field(None, gt=0, le=1)
     top_k: int | None = Field(None, ge=0, le=1 << 31, description="words the next may be drawn from; 0 = all")
     repetition_penalty: float | None = Field(None, gt=0, le=1000)
-    max_tokens: int | None = Field(None, gt=0, le=MOST_TOKENS)
     stop: Text | list[Text] | None = Field(None, description="what ends an answer and is no part of it")
     seed: Seed | None = None
-    n: Literal[1] | None = Field(None, description="one answer a request")
     stream: bool | None = False
-    stream_options: StreamOptions | None = None
-    presence_penalty: Literal[0] | None = None
-    frequency_penalty: Literal[0] | None = None
     user: str | None = Field(None, description="has no effect")
 
 
-class ChatRequest(WordFields):
+class DrawingFields(RequestFields):
+    """How the images of an answer are drawn."""
+
+    guidance_scale: Guidance = None
+    image_temperature: ImageTemperature = None
+    image_top_k: ImageTopK = None
+    image_top_p: ImageTopP = None
+
+
+class WordFields(SamplingFields):
+    max_tokens: int | None = Field(None, gt=0, le=MOST_TOKENS)
+    n: Literal[1] | None = Field(None, description="one answer a request")
+    stream_options: StreamOptions | None = None
+    presence_penalty: Literal[0] | None = None
+    frequency_penalty: Literal[0] | None = None
+
+
+class ChatRequest(WordFields, DrawingFields):
     messages: list[ChatMessage] = Field(min_length=1, max_length=4096)
     max_completion_tokens: int | None = Field(None, gt=0, le=MOST_TOKENS)
     modalities: list[Literal["text", "image"]] | None = Field(
         None, min_length=1, description="what an answer may hold; left out, all that the model can"
     )
-    guidance_scale: Guidance = None
-    image_temperature: ImageTemperature = None
-    image_top_k: ImageTopK = None
-    image_top_p: ImageTopP = None
     ordered_content: bool = Field(
         False,
         description="content is a list of text and images in their order, instead of text beside images",
     )
     logprobs: Literal[False] | None = None
     response_format: dict[Literal["type"], Literal["text"]] | None = None
+
+
+class TokensRequest(RequestFields):
+    model: str
+    messages: list[ChatMessage] = Field(min_length=1, max_length=4096)
 
 
 class CompletionRequest(WordFields):
@@ -144,18 +157,20 @@ class EditsRequest(ImagesRequest):
     )
 
 
-def sampling_options(request: ChatRequest | CompletionRequest) -> dict[str, Any]:
-    """What a request asks of words and images, by the names of `chiasm.inference.options.sampling_of`."""
+def sampling_options(request: SamplingFields, tokens: int | None) -> dict[str, Any]:
+    """What a request asks of words and images, by the names of `chiasm.inference.options.sampling_of`.
+
+    tokens: most of the answer.
+    """
     options: dict[str, Any] = {
-        "tokens": request.max_tokens,
+        "tokens": tokens,
         "word_temperature": request.temperature,
         "word_top_k": request.top_k,
         "word_top_p": request.top_p,
         "repetition_penalty": request.repetition_penalty,
         "stop": request.stop or None,
     }
-    if isinstance(request, ChatRequest):
-        options["tokens"] = request.max_completion_tokens or request.max_tokens
+    if isinstance(request, DrawingFields):
         options["guidance"] = request.guidance_scale
         options["temperature"] = request.image_temperature
         options["top_k"] = request.image_top_k

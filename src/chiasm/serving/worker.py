@@ -13,6 +13,7 @@ from chiasm.errors import ChiasmError
 from chiasm.inference.engine import Engine, Handle
 from chiasm.inference.requests import Request
 from chiasm.model import Model
+from chiasm.serving.drawn import DrawnImages
 
 log = logging.getLogger("chiasm.serving")
 
@@ -79,11 +80,12 @@ _END = object()
 class Worker:
     """Runs a model's engine; requests that come in between two passes share the next.
 
-    most: requests that may be under way or wait; one more is refused (`Full`).
+    most: requests that may be under way or wait; one more is refused (`Full`). drawn: what the model has drawn.
     """
 
     def __init__(self, model: Model, *, most: int = 64):
         self.model, self.most = model, most
+        self.drawn = DrawnImages()
         self._engine = Engine(model)
         self._inbox: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._handles: dict[Ticket, Handle] = {}

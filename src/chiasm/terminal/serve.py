@@ -25,6 +25,8 @@ def serve(
     pending: int,
     body: int,
     images: int,
+    pixels: int,
+    hosts: Sequence[str],
     device: str | None,
     dtype: str | None,
 ) -> None:
@@ -39,7 +41,8 @@ def serve(
     named = names(folders)
     models: dict[str, Model] = {name: load_model(folder, device, dtype) for name, folder in named.items()}
     key = os.environ.get("CHIASM_API_KEY") or None
-    app = create_app(models, key=key, limits=Limits(pending=pending, body=body, images=images))
+    limits = Limits(pending=pending, body=body, images=images, pixels=pixels, hosts=tuple(hosts))
+    app = create_app(models, key=key, limits=limits)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     config = uvicorn.Config(
         app, host=host, port=port, log_config=None, access_log=False, timeout_graceful_shutdown=GRACE

@@ -1,0 +1,74 @@
+"""Errors as replies: a status, and OpenAI's shape of a body that says what is wrong and where."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from starlette.exceptions import HTTPException
+
+from chiasm.errors import ChiasmError
+from chiasm.serving.guards import error_body
+from chiasm.serving.responses_schema import FORMS
+from chiasm.serving.worker import Full, Stopped
+
+INVALID = "invalid_request_error"
+
+
+class UnknownModel(ChiasmError):
+    """A request names a model that is not served."""
+
+
+class ClientLeft(Exception):
+    """Nobody waits for the answer any more."""
+
+
+def handle_errors(app: FastAPI) -> None:
+    """Have the application answer every error with a sentence."""
+    app.exception_handler(RequestValidationError)(_invalid)
+    app.exception_handler(HTTPException)(_http_error)
+    app.exception_handler(ChiasmError)(_refused)
+    app.exception_handler(ClientLeft)(_left_alone)
+
+
+def kind_of(error: ChiasmError) -> tuple[int, str, str | None]:
+    """Status, type and code of an error."""
+    if isinstance(error, UnknownModel):
+        return 404, INVALID, "model_not_found"
+    if isinstance(error, Full):
+        return 429, "rate_limit_error", "too_many_requests"
+    if isinstance(error, Stopped):
+        return 503, "server_error", "stopping"
+    return 400, INVALID, None
+
+
+async def _refused(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, ChiasmError)
+    status, kind, code = kind_of(error)
+    name, colon, _rest = str(error).partition(":")
+    param = name if colon and name.replace("_", "").isalpha() and name.islower() else None
+    headers = {"retry-after": "1"} if status == 429 else None
+    return JSONResponse(error_body(str(error), kind, param=param, code=code), status, headers)
+
+
+async def _invalid(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    problem = error.errors()[0]
+    place = [str(each) for each in problem["loc"] if each not in ("body", "text", "image_url", *FORMS)]
+    param = ".".join(place) or None
+    message = problem["msg"]
+    if problem["type"] == "extra_forbidden":
+        message = "this server cannot honour it; leave it out"
+    elif problem["type"] == "json_invalid":
+        param, message = None, f"the body is no JSON: {message}"
+    return JSONResponse(error_body(f"{param}: {message}" if param else message, INVALID, param=param), 400)
+
+
+async def _http_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    message = f"{request.method} {request.url.path}: {error.detail}"
+    return JSONResponse(error_body(message, INVALID), error.status_code, error.headers)
+
+
+async def _left_alone(_: Request, __: Exception) -> Response:
+    return Response(status_code=499)
