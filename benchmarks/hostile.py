@@ -94,8 +94,8 @@ def attack(
         kind = list(KINDS)[number % len(KINDS)]
         try:
             seen[kind][KINDS[kind](address, random.Random(seed * 1_000_003 + number))] += 1
-        except Bad as error:
-            bad.append(f"{kind}: {error}")
+        except (Bad, OSError, http.client.HTTPException) as error:
+            bad.append(f"{kind}: {type(error).__name__}: {error}")
 
     with ThreadPoolExecutor(at_a_time) as pool:
         list(pool.map(one, range(requests)))
