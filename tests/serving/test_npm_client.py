@@ -72,5 +72,5 @@ def test_the_npm_client_is_answered_as_the_python_client_is(address, model, tmp_
     assert opened(out["edited"]).tobytes() == model.edit(red, "a cat", mask=mask, seed=5)[0].tobytes()
     assert out["events"][0] == "response.created"
     assert "response.image_generation_call.partial_image" in out["events"]
-    assert set(out["output"]) == {"message", "image_generation_call"}
+    assert "image_generation_call" in out["output"]
     assert out["refused"] == [400, "logit_bias"]
