@@ -53,9 +53,10 @@ DOCOWL = {
 }  # fmt: skip
 CONFIGS = {"ureader": UREADER, "docowl-1.5": DOCOWL}
 VIEW = "?" * 5  # four visual tokens and the closing one
-PROMPTS = {  # of a page of two crops
-    "ureader": f"Human: {VIEW * 3}\nHuman: Where?\nAI:",
-    "docowl-1.5": f"USER:<global_img>{VIEW}<crop_img_row0_col0>{VIEW}<crop_img_row0_col1>{VIEW}Where? ASSISTANT:",
+NAMED = f"<global_img>{VIEW}<crop_img_row0_col0>{VIEW}<crop_img_row0_col1>{VIEW}"
+PROMPTS = {  # of two pages of two crops each
+    "ureader": f"Human: {VIEW * 3}\nHuman: {VIEW * 3}\nHuman: Where?\nAI:",
+    "docowl-1.5": f"USER:{NAMED}{NAMED}Where? ASSISTANT:",
 }
 PAGE = Image.new("RGB", (2 * CROP, CROP), "red")
 
@@ -104,8 +105,8 @@ def test_a_folder_chats_as_its_code_asks_and_comes_back_bit_for_bit_until_it_is_
     assert recognise(Folder(tmp_path / "public")).name == family
     import_checkpoint(tmp_path / "public", tmp_path / "ours")
     model = load_model(tmp_path / "ours")
-    model.chat([{"role": "user", "content": [PAGE, PAGE, "Where?"]}], tokens=2)  # two pages
-    sample = Sample("one", (Message("user", (PictureInMemory(PAGE), "Where?")),))
+    model.chat([{"role": "user", "content": [PAGE, PAGE, "Where?"]}], tokens=2)
+    sample = Sample("one", (Message("user", (PictureInMemory(PAGE), PictureInMemory(PAGE), "Where?")),))
     assert rendered(model, document(model.contract, sample, prompt=True)) == PROMPTS[family]
 
     export_checkpoint(tmp_path / "ours", tmp_path / "theirs")
@@ -174,6 +175,30 @@ def test_an_option_that_no_part_has_is_refused_by_name(family, path, value, word
     inner[key] = value
     with pytest.raises(CheckpointError, match=words):
         find_family(family).plan(config, (), "here")
+
+
+def test_low_rank_updates_of_the_training_script_are_added_to_the_weights(tmp_path):
+    published = public(tmp_path / "public", "ureader")
+    wrapped = {
+        key.replace("language_model.", "language_model.base_model.model."): t for key, t in published.items()
+    }
+    layer = "language_model.base_model.model.model.layers.1.self_attn.q_proj"
+    a, b = torch.randn(4, 16), torch.randn(16, 4)
+    wrapped |= {f"{layer}.lora_A.default.weight": a, f"{layer}.lora_B.default.weight": b}
+    save_file(
+        {key: tensor.contiguous() for key, tensor in wrapped.items()}, tmp_path / "public/model.safetensors"
+    )
+    read = find_family("ureader").read(Folder(tmp_path / "public"))
+    assert read.tensors.keys() == published.keys()
+    own = "language_model.model.layers.1.self_attn.q_proj.weight"
+    torch.testing.assert_close(read.tensors.pop(own), published.pop(own) + 32 / 4 * b @ a)
+    assert all(torch.equal(read.tensors[key], published[key]) for key in published)
+    del wrapped[f"{layer}.lora_B.default.weight"]
+    save_file(
+        {key: tensor.contiguous() for key, tensor in wrapped.items()}, tmp_path / "public/model.safetensors"
+    )
+    with pytest.raises(CheckpointError, match=r"update of .*q_proj is one factor without the other"):
+        find_family("ureader").read(Folder(tmp_path / "public"))
 
 
 def test_mplug_owl_without_positions_of_crops_is_refused(tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,6 +12,7 @@ from chiasm.errors import CheckpointError
 from chiasm.interop.config import EVERYWHERE
 from chiasm.interop.family import Family, Folder, Original
 from chiasm.interop.mapping import NameMap, Rule, Unused
+from chiasm.interop.shapes.low_rank import WRAPPER, with_updates
 from chiasm.interop.shapes.next_gpt import (
     OLD,
     below,
@@ -37,7 +37,6 @@ DIFFUSION = (
     "runwayml/stable-diffusion-v1-5"  # of all published checkpoints; a folder diffusion/ is read instead
 )
 RANK_SCALE = 32  # the original's lora_alpha, in a file of its code
-UPDATE = re.compile(r"(?:base_model\.model\.)?(.+)\.lora_(A|B)(?:\.default)?\.weight")
 TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'user' %}"
     "### Human: {{ message['content'] }}\n{% elif message['role'] == 'assistant' %}"
@@ -118,22 +117,6 @@ def _language(folder: Folder, learnt: Mapping[str, Tensor]) -> dict[str, Tensor]
     """The language model's tensors: those that its config names, with what has been learnt of them."""
     reference = folder.config.get("_name_or_path") or ""
     tensors = read_tensors(named_folder(folder, reference).path)
-    updates: dict[str, dict[str, Tensor]] = {}
-    for key, tensor in learnt.items():
-        match = UPDATE.fullmatch(key)
-        if match:
-            updates.setdefault(match[1], {})[match[2]] = tensor
-        else:
-            tensors[key.removeprefix("base_model.model.")] = tensor
-    for name, pair in updates.items():
-        weight = name + ".weight"
-        if len(pair) != 2 or weight not in tensors:
-            lacks = (
-                "is one factor without the other" if len(pair) != 2 else "is of a weight that is not there"
-            )
-            raise CheckpointError(f"{folder.path / FILE}: the low-rank update of {name} {lacks}")
-        scale = RANK_SCALE / len(pair["A"])
-        tensors[weight] = tensors[weight] + scale * (pair["B"].float() @ pair["A"].float()).to(
-            tensors[weight].dtype
-        )
-    return {LANGUAGE + key: tensor for key, tensor in tensors.items()}
+    own = {key.removeprefix(WRAPPER): tensor for key, tensor in learnt.items()}
+    merged = with_updates({**tensors, **own}, RANK_SCALE, folder.path / FILE)
+    return {LANGUAGE + key: tensor for key, tensor in merged.items()}

@@ -17,6 +17,7 @@ from chiasm.interop.mapping import NameMap, Reshape, Rule, Unused
 from chiasm.interop.parity.cases import Case
 from chiasm.interop.parity.replay import CasePicture, case_document, read_documents, scattered, unnormalised
 from chiasm.interop.parity.verify import replays
+from chiasm.interop.shapes.low_rank import has_updates, with_updates
 from chiasm.interop.shapes.mplug_owl import (
     WITHOUT_EFFECT,
     abstractor,
@@ -32,6 +33,7 @@ from chiasm.views import Size, View, Views
 CELLS = "cut_num"
 ROWS, COLUMNS = "abstractor.cut_patch_embedding_h.weight", "abstractor.cut_patch_embedding_w.weight"
 SIDE = 224  # pixels of a crop
+ALPHA = 32  # of low-rank updates, which the training script leaves beside the weights
 IMAGE = -1  # the id at each visual token of a case
 # Each image stands in a line of its own.
 CONTENT = f"message['content'] | replace('{READ}\\n', '{READ}') | replace('{READ}', '{READ}\\nHuman: ')"
@@ -53,8 +55,9 @@ COPIED = (
 class UReader(Family, name="ureader"):
     """The layout of Mizukiluke/ureader-v1 (model_type mplug-owl).
 
-    In its config here stand also what the original holds in its code: `cut_num`, rows of its tables of positions,
-    and `args`, its settings, where a recorded case has them.
+    Low-rank updates, as its training script saves them, are added to the weights, so that an export is as what is
+    published. In its config here stand also `cut_num`, how many rows its tables of positions have, and the settings
+    of its code (`args`), where a recorded case has them.
     """
 
     looks_for = "config.json with model_type mplug-owl, and vision_config and visual_abstractor_config"
@@ -75,6 +78,9 @@ class UReader(Family, name="ureader"):
 
     def read(self, folder: Folder) -> Original:
         tensors = dict(folder.tensors)
+        if has_updates(tensors):
+            tensors = with_updates(tensors, ALPHA, folder.path)
+            folder.remark = "its low-rank updates are added to the weights"
         if ROWS not in tensors:
             raise CheckpointError(
                 f"{folder.path} lacks {ROWS}, the positions of crops: of mPLUG-Owl's layout UReader alone is known"
