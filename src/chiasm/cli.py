@@ -58,6 +58,8 @@ Plugins = Annotated[
     ),
 ]
 app.add_typer(tokenizer_app, name="tokenizer")
+data_app = typer.Typer(help="Work on data files.", no_args_is_help=True, rich_markup_mode=MARKUP)
+app.add_typer(data_app, name="data")
 Seed = Annotated[int, typer.Option(help="of the sampling")]
 Device = Annotated[
     Optional[str],  # noqa: UP045
@@ -594,6 +596,44 @@ def tokenizer_report(
     from chiasm.terminal.tokenizer import report
 
     report(runs, out, count=pictures, data=data, device=device, dtype=dtype)
+
+
+@data_app.command("filter")
+def data_filter(
+    source: Annotated[Path, typer.Argument(help="JSON or JSON Lines of interleaved documents")],
+    destination: Annotated[Path, typer.Argument(help="JSON Lines of those that stay")],
+    text: Annotated[bool, typer.Option(help="OmniCorpus's rules for English texts")] = True,
+    duplicates: Annotated[bool, typer.Option(help="exact and near duplicates of texts go")] = True,
+    images: Annotated[
+        bool, typer.Option(help="images are opened; small, narrow and frequent ones go")
+    ] = True,
+    textual: Annotated[bool, typer.Option("--textual", help="documents without images stay")] = False,
+    folder: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="where relative paths of images start; default: the file's folder"),
+    ] = None,
+    outside: Annotated[bool, typer.Option("--outside", help="images may lie outside that folder")] = False,
+    retain: Annotated[
+        list[str] | None, typer.Option(help="a field of records that is retained unread; may be given again")
+    ] = None,
+    skip: Annotated[
+        bool, typer.Option("--skip", help="records that cannot be used are counted, and no error")
+    ] = False,
+    plugins: Plugins = None,
+) -> None:
+    """Filter interleaved documents: their text, duplicates of it, and their images."""
+    from chiasm.data.filtering.stream import Filters
+    from chiasm.terminal.data import run
+
+    run(
+        source,
+        destination,
+        Filters(text, duplicates, images, textual),
+        images=folder,
+        outside=outside,
+        others=tuple(retain or ()),
+        broken="skip" if skip else "error",
+    )
 
 
 def main() -> None:

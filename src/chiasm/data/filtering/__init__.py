@@ -1,0 +1,1 @@
+"""Filters over interleaved documents: OmniCorpus's text rules, rules of images, near-duplicates of both."""

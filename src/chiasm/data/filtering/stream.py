@@ -1,0 +1,121 @@
+"""`chiasm data filter`: documents from one file to another, one by one, and counts of what was dropped."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TextIO
+
+from chiasm.data.chat import _parsed, _records
+from chiasm.data.filtering.duplicates import RetainedTexts, SeenImages
+from chiasm.data.filtering.interleaved import DocumentReader, filter_images, filter_text
+from chiasm.errors import ChiasmError, DataError
+
+RECORD_BYTES = 16 << 20  # most of one record
+
+
+@dataclass(frozen=True)
+class Filters:
+    """Which filters documents pass.
+
+    text: OmniCorpus's rules for English. duplicates: of texts. images: rules of images, and duplicates; without, an
+    image is a name, which nobody opens. textual: documents that have no image, or none any more, stay.
+    """
+
+    text: bool = True
+    duplicates: bool = True
+    images: bool = True
+    textual: bool = False
+
+
+@dataclass
+class FilterReport:
+    """What became of the documents, their lines and their images; `skipped`: records that could not be used."""
+
+    documents: int = 0
+    retained: int = 0
+    images: int = 0
+    dropped_documents: Counter[str] = field(default_factory=Counter)
+    dropped_lines: Counter[str] = field(default_factory=Counter)
+    dropped_images: Counter[str] = field(default_factory=Counter)
+    skipped: Counter[str] = field(default_factory=Counter)
+
+    def as_data(self) -> dict[str, Any]:
+        return {
+            key: dict(value) if isinstance(value, Counter) else value for key, value in vars(self).items()
+        }
+
+
+def filter_documents(
+    source: Path,
+    destination: Path,
+    filters: Filters | None = None,
+    *,
+    images: Path | None = None,
+    outside: bool = False,
+    others: tuple[str, ...] = (),
+    broken: Literal["error", "skip"] = "error",
+) -> FilterReport:
+    """Filter a JSON or JSON Lines file of interleaved documents into a JSON Lines file, which appears whole or not.
+
+    images: where relative paths start; default: the source's folder. outside: images may lie outside it. others:
+    fields of records that are retained unread, beside the usual ones. broken: what becomes of a record that cannot
+    be used. Raises DataError for it, and ChiasmError where the destination cannot be written.
+    """
+    filters = filters or Filters()
+    if source.resolve() == destination.resolve():
+        raise DataError(f"{destination} is the file that is filtered; name another one for what stays")
+    reader = DocumentReader(images or source.parent, others, look=filters.images, outside=outside)
+    report, texts, seen = FilterReport(), RetainedTexts(), SeenImages()
+    with _whole_file(destination) as file:
+        for number, text in _records(source, RECORD_BYTES):
+            where = f"record {number} of {source.name}"
+            try:
+                if isinstance(text, DataError):
+                    raise text
+                document = reader.read(_parsed(text, where), where)
+            except DataError as error:
+                if broken == "error":
+                    raise
+                report.skipped[error.kind] += 1
+                continue
+            report.documents += 1
+            rule = None
+            if filters.text:
+                document, rule = filter_text(document, report.dropped_lines)
+            if rule is None and filters.duplicates and document.text.strip():
+                like = texts.duplicate(document.text)
+                rule = like and f"{like} duplicate"
+            if rule is None and filters.images:
+                document = filter_images(document, seen, report.dropped_images)
+            if rule is None and not filters.textual and not document.images:
+                rule = "no image"
+            if rule is not None:
+                report.dropped_documents[rule] += 1
+                continue
+            report.retained += 1
+            report.images += document.images
+            file.write(json.dumps(document.record(), ensure_ascii=False) + "\n")
+    return report
+
+
+@contextmanager
+def _whole_file(path: Path) -> Iterator[TextIO]:
+    """A file that takes its name when the block ends, and vanishes when it fails."""
+    draft = path.with_name(f".{path.name}.draft")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with draft.open("w", encoding="utf-8") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+    except OSError as error:
+        raise ChiasmError(f"{path} cannot be written: {error.strerror or error}") from error
+    finally:
+        draft.unlink(missing_ok=True)
