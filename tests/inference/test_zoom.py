@@ -154,6 +154,6 @@ def test_a_model_zooms(tiny_model, picture):
     model = tiny_model[0]
     image = picture.open()
     plain = model.chat([{"role": "user", "content": [image, "What?"]}], tokens=3, guidance=1).text
-    answer = model.zoom([{"role": "user", "content": [image, "What?"]}], tokens=3)
+    answer = model.zoom([{"role": "user", "content": [image, "What?"]}], Zoom(scale=1000), tokens=3)
     assert answer.problem
     assert answer.text in (plain, answer.answers[0])

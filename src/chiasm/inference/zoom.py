@@ -20,7 +20,7 @@ from chiasm.inference.answers import answers
 from chiasm.inference.likelihood import answer_losses
 from chiasm.inference.text import WordSampling
 from chiasm.views import Size
-from chiasm.views.focus import MARGIN, Box, Focus
+from chiasm.views.focus import BOX_QUESTION, FOCUS_QUESTION, MARGIN, Box, Focus
 
 if TYPE_CHECKING:
     from chiasm.model import Model
@@ -41,12 +41,8 @@ class Zoom:
         999 (DocOwl-1.5). margin: pixels of the image round the square that is cut out.
     """
 
-    box_question: str = (
-        "Please provide the bounding box coordinate of the region this question asks: {question}"
-    )
-    focus_question: str = (
-        "Please combine the information from these two images and answer this question: {question}"
-    )
+    box_question: str = BOX_QUESTION
+    focus_question: str = FOCUS_QUESTION
     scale: float = 1.0
     margin: int = MARGIN
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from chiasm.conversation import Reply
-    from chiasm.inference.zoom import ZoomedAnswer
+    from chiasm.inference.zoom import Zoom, ZoomedAnswer
     from chiasm.recipe import SamplingOptions
 
 HEADS = "heads."
@@ -279,11 +279,16 @@ class Model(nn.Module):
 
         return chat(self, messages, **options)
 
-    def zoom(self, messages: Sequence[Message | Mapping[str, Any]] | str, **options: Any) -> ZoomedAnswer:
+    def zoom(
+        self,
+        messages: Sequence[Message | Mapping[str, Any]] | str,
+        settings: Zoom | None = None,
+        **options: Any,
+    ) -> ZoomedAnswer:
         """Answer about an image in two looks; see `chiasm.conversation.zoom`."""
         from chiasm.conversation import zoom
 
-        return zoom(self, messages, **options)
+        return zoom(self, messages, settings, **options)
 
     def generate(self, prompt: str | Sequence[str], **options: Any) -> list[Image.Image]:
         """Draw a picture for each prompt; see `chiasm.inference.drawing.generate`."""

@@ -10,6 +10,9 @@ from chiasm.errors import DataError
 from chiasm.views import Size
 
 MARGIN = 25  # pixels on every side
+# The words in which it is asked for; {question} stands for the user's.
+BOX_QUESTION = "Please provide the bounding box coordinate of the region this question asks: {question}"
+FOCUS_QUESTION = "Please combine the information from these two images and answer this question: {question}"
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 
