@@ -18,8 +18,9 @@ from chiasm.data.sample import Message
 from chiasm.errors import CheckpointError, RecipeError
 from chiasm.language.conversations import BARE_TEMPLATE, Conversations, TextRun, Tokens
 from chiasm.language.special import TOKEN
-from chiasm.language.templates import ADDED, ANSWER, NAMED, PLAIN
+from chiasm.language.templates import ADDED, NAMED, PLAIN
 from chiasm.language.tokenizer_folder import load_tokenizer, save_tokenizer, stop_ids
+from chiasm.language.trained import SPECIAL, trained
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
@@ -63,21 +64,9 @@ class TextTokenizer:
     @classmethod
     def train(cls, texts: Iterable[str], vocabulary: int) -> TextTokenizer:
         """A byte-level BPE of at most `vocabulary` tokens; any text can be written with it."""
-        from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-
-        special = ["<|pad|>", "<|begin|>", "<|end|>", ANSWER]
-        inner = Tokenizer(models.BPE())
-        inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        inner.decoder = decoders.ByteLevel()
-        trainer = trainers.BpeTrainer(
-            vocab_size=vocabulary,
-            special_tokens=special,
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-            show_progress=False,
-        )
-        inner.train_from_iterator(texts, trainer)
+        pad, begin, end, _ = SPECIAL
         fast = PreTrainedTokenizerFast(
-            tokenizer_object=inner, pad_token=special[0], bos_token=special[1], eos_token=special[2]
+            tokenizer_object=trained(texts, vocabulary), pad_token=pad, bos_token=begin, eos_token=end
         )
         fast.chat_template = PLAIN_TEMPLATE
         return cls(fast)
