@@ -1,6 +1,7 @@
 """The built-in world: scenes of emoji with exact ground truth for every question, answer and image."""
 
 from chiasm.data.world.assets import Emoji, emoji_set, find_emoji
+from chiasm.data.world.binding import Binding
 from chiasm.data.world.checker import Checker, SceneReading, score
 from chiasm.data.world.moving import MovingWorld, SceneClip
 from chiasm.data.world.render import ScenePicture, TextPicture, masks, render
@@ -9,6 +10,7 @@ from chiasm.data.world.sheet import contact_sheet
 from chiasm.data.world.source import World
 
 __all__ = [
+    "Binding",
     "Checker",
     "Emoji",
     "MovingWorld",
