@@ -8,7 +8,7 @@ LINES = [
     {"stage": "codes", "step": 1, "seconds": 2, "losses": {"image": 1.0}, "health": {"codebook_use": 0.25}},
     {"stage": "codes", "step": 3, "seconds": 3, "losses": {"image": 0.5}, "health": {"codebook_use": 0.5}},
     {
-        "stage": "joint", "step": 2, "seconds": 0.5, "real": 100, "places": 200, "pictures": 8,
+        "stage": "joint", "step": 2, "seconds": 0.5, "real": 100, "places": 200, "samples": 7, "pictures": 8,
         "losses": {"text": 2.0, "image": 4.0}, "lr": {"language": 0.1, "encoder": 0.2},
     },
     {
@@ -18,17 +18,20 @@ LINES = [
 ]  # fmt: skip
 
 
-def test_time_and_tokens_are_summed_by_stage_and_the_last_step_counts():
+def test_time_tokens_and_samples_are_summed_by_stage_and_the_last_step_counts():
     assert training(LINES) == {
         "seconds": 5.75,
         "tokens": 200,
+        "samples": 7,
         "stages": {
-            "codes": {"steps": 3, "seconds": 5.0, "tokens": 0},
-            "joint": {"steps": 2, "seconds": 0.75, "tokens": 200},
+            "codes": {"steps": 3, "seconds": 5.0, "tokens": 0, "samples": 0},
+            "joint": {"steps": 2, "seconds": 0.75, "tokens": 200, "samples": 7},
         },
     }
     assert training([]) == {}
-    assert training([{"step": 4}])["stages"] == {"training": {"steps": 4, "seconds": 0.0, "tokens": 0}}
+    assert training([{"step": 4}])["stages"]["training"] == {
+        "steps": 4, "seconds": 0.0, "tokens": 0, "samples": 0,
+    }  # fmt: skip
     assert training([{"step": 4, "seconds": None, "real": None}])["seconds"] == 0
 
 

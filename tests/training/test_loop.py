@@ -64,11 +64,13 @@ def test_steps_are_numbered_and_told_with_the_rate_of_each_slot(run):
 
 def test_what_a_step_read_is_told_in_images_or_in_positions_of_all_its_batches(run):
     assert [line["pictures"] for line in lines(run, "codes")] == [8] * 4
+    assert [line["samples"] for line in lines(run, "codes")] == [8] * 4
     assert not any("real" in line for line in lines(run, "codes"))
     for line in lines(run, "learn"):
         assert line["places"] == 2 * 2 * 128
         assert 0.3 * line["places"] < line["real"] <= line["places"]
         assert "pictures" not in line
+        assert 4 <= line["samples"] <= line["real"]
 
 
 def test_a_position_holds_sums_of_its_stage_and_moving_averages_of_the_losses(run):

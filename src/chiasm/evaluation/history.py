@@ -11,16 +11,17 @@ Metrics = Sequence[Mapping[str, Any]]
 
 
 def training(metrics: Metrics) -> dict[str, Any]:
-    """Time (seconds), tokens without padding, and both with the steps of each stage."""
+    """Time (seconds), tokens without padding, samples, and all of them with the steps of each stage."""
     stages: dict[str, dict[str, Any]] = {}
     for line in metrics:
-        stage = stages.setdefault(_stage(line), {"steps": 0, "seconds": 0.0, "tokens": 0})
+        stage = stages.setdefault(_stage(line), {"steps": 0, "seconds": 0.0, "tokens": 0, "samples": 0})
         stage["steps"] = max(stage["steps"], int(line["step"]))
         stage["seconds"] += float(line.get("seconds") or 0)
         stage["tokens"] += int(line.get("real") or 0)
+        stage["samples"] += int(line.get("samples") or 0)
     if not stages:
         return {}
-    total = {key: sum(stage[key] for stage in stages.values()) for key in ("seconds", "tokens")}
+    total = {key: sum(stage[key] for stage in stages.values()) for key in ("seconds", "tokens", "samples")}
     return {**total, "stages": stages}
 
 

@@ -216,6 +216,11 @@ class PackedBatch:
         """Positions that are not padding."""
         return int((self.documents != PADDING).sum())
 
+    @property
+    def samples(self) -> int:
+        """Documents."""
+        return sum(len(row[row != PADDING].unique()) for row in self.documents)
+
     def to(self, device: torch.device | str) -> PackedBatch:
         return _moved(self, device)
 

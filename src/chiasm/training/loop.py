@@ -131,13 +131,7 @@ class Training:
             groups = f"{count:,} of the {len(self.sources[name]):,} groups of {name}"
             wanted = "no image" if isinstance(batches, PictureBatches) else "nothing that it trains on"
             self.console.print(f"stage {stage.name}: {groups} have {wanted}", highlight=False, markup=False)
-        if isinstance(batches, DescribedBatches):
-            return Pretraining(
-                self.model, build_objective(self.model, stage, batches, self.recipe.seed)
-            ), batches
-        if not isinstance(batches, PictureBatches):
-            return DocumentsAim(self.model), batches
-        return (DecoderAim if decoder_alone else TokenizerAim)(self.model), batches
+        return aim_of(self.model, stage, batches, self.recipe.seed), batches
 
     def _workers(self, stage: Stage) -> int:
         skips = any(self.sources[name].broken == "skip" for name in stage.data)
@@ -161,7 +155,7 @@ class Training:
         outcome = step([each.batch for each in taken])
         self.ranks.share(aim.buffers())
         seconds = time.perf_counter() - started_at
-        real, places = (sum(sizes) for sizes in zip(*(_sizes(each.batch) for each in taken)))
+        real, places, samples = (sum(sizes) for sizes in zip(*(sizes_of(each.batch) for each in taken)))
         waited = sum(each.waited for each in taken)
         speed.add(real, places, seconds, waited)
         self._count(outcome, real, seconds)
@@ -178,6 +172,7 @@ class Training:
                 "norm": _finite(outcome.norm),
                 "lr": lr,
                 "skipped": outcome.skipped,
+                "samples": samples,
                 **({"pictures": real} if aim.unit == "pictures" else {"real": real, "places": places}),
                 **({"records_skipped": self._note_skipped(taken[-1].state)} if self.skips else {}),
                 "seconds": round(seconds, 6),
@@ -274,11 +269,20 @@ def seed_all(seed: int) -> None:
     torch.manual_seed(seed % 2**63)
 
 
-def _sizes(batch: PackedBatch | Tensor | Described) -> tuple[int, int]:
-    """How much of a batch is real, and how much it could hold."""
+def aim_of(model: Model, stage: Stage, batches: StageBatches, seed: int) -> Aim:
+    """What a stage minimises."""
+    if isinstance(batches, DescribedBatches):
+        return Pretraining(model, build_objective(model, stage, batches, seed))
+    if not isinstance(batches, PictureBatches):
+        return DocumentsAim(model)
+    return (TokenizerAim if "image_tokenizer" in stage.train else DecoderAim)(model)
+
+
+def sizes_of(batch: PackedBatch | Tensor | Described) -> tuple[int, int, int]:
+    """How much of a batch is real, how much it could hold, and how many samples it has."""
     if isinstance(batch, PackedBatch):
-        return batch.real, batch.ids.numel()
-    return len(batch), len(batch)
+        return batch.real, batch.ids.numel(), batch.samples
+    return len(batch), len(batch), len(batch)
 
 
 def _finite(value: float) -> float | None:
