@@ -345,7 +345,7 @@ def study(
     source: Annotated[
         str,
         typer.Argument(
-            help="a study's name or file; or `report`",
+            help="a study's name or file; or `report`, or `check`",
             metavar="STUDY",
             autocompletion=completion.study_names,
         ),
@@ -355,13 +355,18 @@ def study(
     jobs: Annotated[int, typer.Option(min=0, help="cells at a time; 0 = one a core")] = 0,
     plugins: Plugins = None,
 ) -> None:
-    """Measure the arms of a study, compare them, and write its report; `study report FOLDER`: that alone."""
+    """Measure the arms of a study, compare them, and write its report.
+
+    `study report FOLDER` writes the report alone; `study check` tries the statistics where the truth is known.
+    """
     with _starting():
-        from chiasm.terminal.study import report as write
+        from chiasm.terminal.study import check, report
         from chiasm.terminal.study import study as run
 
     if source == "report":
-        write(folder)
+        report(folder)
+    elif source == "check":
+        check()
     else:
         run(source, folder, preset, jobs, plugins or ())
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from chiasm.studies.compare import compare, holm, interval, verdict
+from chiasm.studies.compare import compare, holm, interval, seeds_needed, smallest, verdict
 
 STUDIES = 400
 
@@ -103,3 +103,24 @@ def test_an_interval_holds_seeds_and_questions():
     widths = [high - low for low, high in map(interval, (few, many, apart))]
     assert widths[1] < widths[0]
     assert widths[2] > 0.5
+
+
+def test_an_interval_of_seeds_and_questions_is_that_of_drawing_them_one_by_one():
+    rng = np.random.default_rng(0)
+    items = [rng.random(30).round(1) for _ in range(4)]
+    means = [np.mean([rng.choice(items[i], 30).mean() for i in rng.integers(4, size=4)]) for _ in range(2000)]
+    assert interval(items) == pytest.approx(np.quantile(means, [0.025, 0.975]), abs=0.015)
+
+
+def test_as_many_seeds_as_would_do_see_the_margin():
+    assert seeds_needed(0.04, 0.03) > seeds_needed(0.02, 0.03) > 2
+    assert seeds_needed(0.04, 0.03, arms=6) > seeds_needed(0.04, 0.03)
+    seeds = seeds_needed(0.04, 0.03)
+    assert smallest(0.04, seeds) <= 0.0301
+    rng = np.random.default_rng(4)
+    found = sum(
+        compare(simulated(0.03, seeds, 0.04, rng=rng), "base", 0.001)[0].word == "different"
+        for _ in range(STUDIES)
+    )
+    assert found / STUDIES >= 0.75
+    assert seeds_needed(1.0, 0.001) is None

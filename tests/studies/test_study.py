@@ -9,9 +9,11 @@ import pytest
 from chiasm.cli import main
 from chiasm.errors import ChiasmError, RecipeError
 from chiasm.storage import safe_yaml
-from chiasm.studies.plan import cells_of, load_study, studies
+from chiasm.studies.design import Terms, cells_of, sweep_cells
+from chiasm.studies.plan import load_study, studies
+from chiasm.studies.records import write_cells, write_record
 from chiasm.studies.report import content_of, write_report
-from chiasm.studies.runner import run_study
+from chiasm.studies.runner import best_rates, run_study
 
 
 @pytest.fixture
@@ -73,7 +75,7 @@ def test_a_study_is_run_continued_and_reported(written, tmp_path, monkeypatch, c
 def test_a_cell_that_fails_takes_no_other_with_it(written, tmp_path):
     arms = {"one": {}, "broken": {"set": {"model.connector": {"type": "pixel_shuffle", "factor": 3}}}}
     study = load_study(written(arms=arms))
-    with pytest.raises(ChiasmError, match=r"1 of 2 cells failed.*broken-0"):
+    with pytest.raises(ChiasmError, match=r"1 of 2 cells failed.*broken\.log"):
         run_study(study, tmp_path / "out")
     assert [path.name for path in (tmp_path / "out" / "records").iterdir()] == ["one-0.json"]
 
@@ -118,9 +120,12 @@ def test_what_was_named_before_the_run_has_a_hash(written):
 
 @pytest.mark.parametrize("name", studies())
 def test_the_studies_that_come_with_chiasm_resolve_in_every_preset(name):
-    study = load_study(name)
-    for preset in study.presets:
-        assert len(cells_of(load_study(name, preset))) >= len(study.arms)
+    assert set(load_study(name).presets) >= {"smoke", "desk", "night"}
+    for preset in load_study(name).presets:
+        study = load_study(name, preset)
+        cells = cells_of(study)
+        assert {cell.arm for cell in cells} == set(study.arms)
+        assert len({cell.id for cell in cells}) == len(cells)
 
 
 def records(scores, **controls):
@@ -134,8 +139,12 @@ def records(scores, **controls):
             "samples": 100,
             "parameters": 10,
             "flops": {"question": 5},
+            "training_flops": 6,
             "tokens": 7,
             "image_tokens": {"read": 4},
+            "answer_seconds": {"answer": 0.1},
+            "size": None,
+            "secondary": {},
             "seconds": 3.0,
         }
         for arm, by_seed in scores.items()
@@ -145,23 +154,28 @@ def records(scores, **controls):
 
 def test_the_headline_says_what_was_found_with_its_numbers(written):
     study = load_study(written(seeds=3))
-    content = content_of(study, records({"one": [0.5, 0.51, 0.52], "two": [0.7, 0.72, 0.71]}), 6)
+    content = content_of(study, records({"one": [0.5, 0.51, 0.52], "two": [0.7, 0.72, 0.71]}), [], 6)
     assert "two: different (+20.0 [" in content["headline"]
-    content = content_of(study, records({"one": [0.5, 0.6, 0.4], "two": [0.7, 0.5, 0.6]}), 6)
+    content = content_of(study, records({"one": [0.5, 0.6, 0.4], "two": [0.7, 0.5, 0.6]}), [], 6)
     assert "two: not resolved" in content["headline"]
     assert "could not be seen" in content["headline"]
+    assert f"{content['needed']['seeds']} seeds would do" in content["headline"]
 
 
 def test_a_run_that_is_too_small_or_not_whole_concludes_nothing(written):
     study = load_study(written(seeds=3))
-    content = content_of(study, records({"one": [0.5] * 3, "two": [0.9] * 2}), 6)
+    content = content_of(study, records({"one": [0.5] * 3, "two": [0.9] * 2}), [], 6)
+    assert content["headline"].startswith("5 of 6 cells are measured; nothing is concluded")
+    small = load_study(written(presets={"small": {"concludes": False}}), "small")
+    content = content_of(small, records({"one": [0.5] * 3, "two": [0.9] * 3}), [], 6)
     assert "too small to conclude" in content["headline"]
+    assert not content["concludes"]
 
 
 def test_controls_catch_an_arm_that_does_not_see_and_questions_that_leak(written):
     study = load_study(written(seeds=3))
     table = records({"one": [0.9, 0.91, 0.92], "two": [0.3, 0.31, 0.29]}, one={"blind": 0.8})
-    one, two = content_of(study, table, 6)["rows"]
+    one, two = content_of(study, table, [], 6)["rows"]
     assert any("give answers away" in warning for warning in one.warnings)
     assert any("does not see" in warning for warning in two.warnings)
 
@@ -170,10 +184,92 @@ def test_what_is_not_held_equal_is_said(written):
     table = records({"one": [0.5] * 3, "two": [0.6] * 3})
     for record in table:
         record["samples"] += 50 * (record["arm"] == "two")
-    matched = content_of(load_study(written(seeds=3)), table, 6)["matched"]
+    matched = content_of(load_study(written(seeds=3)), table, [], 6)["matched"]
     assert matched["samples"].startswith("NOT equal")
 
 
 def test_a_folder_without_a_study_is_told(tmp_path):
     with pytest.raises(ChiasmError, match=r"no study\.yaml"):
         write_report(tmp_path)
+
+
+def over_data(gain, sizes=(100, 200, 400)):
+    """Records of two arms at several sizes, the second better by a gain at all of them."""
+    table = []
+    for i, size in enumerate(sizes):
+        for record in records({"one": [0.4 + 0.1 * i + 0.01 * s for s in (-1, 0, 1)]}):
+            other = {**record, "arm": "two", "score": record["score"] + gain + 0.002 * record["seed"]}
+            table += [{**record, "size": size}, {**other, "size": size, "items": None}]
+    return table
+
+
+def test_an_arm_is_compared_over_all_amounts_of_data_and_at_each(written):
+    data = {"sizes": [100, 200, 400], "set": {"data.world.scenes": 1, "stages.0.steps": 0.01}}
+    study = load_study(written(seeds=3, data=data))
+    assert [(cell.name, cell.recipe.stages[0].steps) for cell in cells_of(study)[:4]] == [
+        ("one-100-0", 1),
+        ("two-100-0", 1),
+        ("one-200-0", 2),
+        ("two-200-0", 2),
+    ]
+    content = content_of(study, over_data(0.1), [], 18)
+    base, answer = content["data"]
+    assert base.arm == "one"
+    assert answer.exchange.rate == pytest.approx(2, rel=0.05)  # a doubling gives ten points, as the arm does
+    assert "worth 2 times the data of one" in answer.sentence
+    assert answer.sizes[400].difference == pytest.approx(0.102)
+    assert "an exponent is told from 5 sizes on" in answer.sentence
+    one_short = [r for r in over_data(0.1) if (r["arm"], r["size"], r["seed"]) != ("two", 400, 2)]
+    rows = content_of(study, one_short, [], 18)["rows"]
+    assert [len(row.scores) for row in rows] == [3, 2]  # a seed counts with all of its sizes
+
+
+def test_an_arm_may_stand_beside_another_than_the_baseline(written):
+    arms = {"one": {}, "two": {}, "three": {"beside": "two"}}
+    study = load_study(written(seeds=3, arms=arms))
+    table = records({"one": [0.5, 0.5, 0.51], "two": [0.7, 0.7, 0.71], "three": [0.7, 0.71, 0.7]})
+    content = content_of(study, table, [], 9)
+    assert content["rows"][2].comparison.difference == pytest.approx(0)
+    assert "three beside two: equivalent" in content["headline"]
+    with pytest.raises(RecipeError, match="did you mean 'two'"):
+        load_study(written(arms={"one": {}, "two": {}, "three": {"beside": "to"}}))
+
+
+def test_every_arm_gets_the_same_sweep_and_keeps_its_best(written, tmp_path):
+    recipe = written(rates={"multiples": [0.5, 1, 2], "data": "world"})
+    with pytest.raises(RecipeError, match="must be chosen on other data"):
+        sweep_cells(load_study(recipe))
+    study = load_study(
+        written(rates={"multiples": [0.5, 1, 2], "data": "tuning"}, set={"data.tuning": {"type": "world"}})
+    )
+    sweep = sweep_cells(study)
+    assert [cell.name for cell in sweep] == [
+        f"sweep-{arm}-{rate:g}" for arm in ("one", "two") for rate in (0.5, 1, 2)
+    ]
+    assert {cell.recipe.evaluation.data for cell in sweep} == {"tuning"}
+    plain, doubled = (cells_of(study, Terms(rates={"two": rate}))[1].recipe.stages[0] for rate in (1, 2))
+    assert doubled.train == {slot: 2 * lr for slot, lr in plain.train.items()}
+
+    for cell, score in zip(sweep, (0.3, 0.4, 0.4, 0.5, 0.5, 0.4), strict=True):
+        write_record(tmp_path, cell.name, {"id": cell.id, "score": score})
+    assert best_rates(study, tmp_path, sweep) == {"one": 1, "two": 1}  # of equals the nearest to 1
+
+
+def test_a_report_needs_only_what_lies_in_its_folder(written, tmp_path):
+    study = load_study(written(seeds=2, secondary={"spatial": "questions.by_type.where.score"}))
+    controls = {"blind": 0.2}
+    table = records({"one": [0.5, 0.6], "two": [0.55, 0.65]})
+    cells = cells_of(study)
+    for cell in cells:
+        (record,) = (r for r in table if (r["arm"], r["seed"]) == (cell.arm, cell.seed))
+        secondary = {"spatial": {"score": record["score"] - 0.1, "controls": controls}}
+        write_record(tmp_path / "kept", cell.name, {**record, "id": cell.id, "secondary": secondary})
+    write_cells(tmp_path / "kept", cells)
+    (tmp_path / "kept" / "study.yaml").write_text(safe_yaml.write(study.model_dump(mode="json")))
+    (tmp_path / "recipe.yaml").unlink()  # a report asks for no recipe
+    headline, page = write_report(tmp_path / "kept")
+    assert headline in page.with_suffix(".md").read_text()
+    text = page.read_text()
+    assert "By other endpoints" in text
+    assert "blind 20.0 %" in text
+    assert "http" not in text.split("</style>")[1]  # nothing comes from elsewhere

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from math import inf, sqrt
 from typing import Any, Literal
 
@@ -19,19 +20,22 @@ Word = Literal["different", "equivalent", "not resolved"]
 LEVEL = 0.05
 POWER = 0.8
 DRAWS = 4000  # of the bootstrap
+MOST_SEEDS = 10_000
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """An arm beside the baseline.
+    """An arm beside another, mostly the baseline.
 
     difference, low, high: mean over seeds and its 95 % interval (Student's, paired by seed).
     p: of no difference, corrected for all arms of the study (Holm, 1979). p_equivalence: of a difference of the
     margin or more (two one-sided tests, Schuirmann 1987).
-    smallest: the least difference that would be seen with 80 % power.
+    smallest: the least difference that would be seen with 80 % power. needed: seeds with which a difference of the
+    margin would be seen, and equal arms be called equivalent, with that power; None = this spread is not known.
     """
 
     arm: str
+    beside: str
     difference: float
     low: float
     high: float
@@ -40,6 +44,7 @@ class Comparison:
     smallest: float
     seeds: int
     word: Word
+    needed: int | None
 
 
 def verdict(p: float, p_equivalence: float) -> Word:
@@ -49,32 +54,80 @@ def verdict(p: float, p_equivalence: float) -> Word:
     return "different" if p < LEVEL else "not resolved"
 
 
-def compare(scores: Mapping[str, Mapping[int, float]], baseline: str, margin: float) -> list[Comparison]:
-    """Every arm beside the baseline. scores: by arm and seed."""
-    arms = [arm for arm in scores if arm != baseline]
+def compare(
+    scores: Mapping[str, Mapping[int, float]],
+    baseline: str,
+    margin: float,
+    beside: Mapping[str, str] | None = None,
+) -> list[Comparison]:
+    """Every arm beside the baseline, or beside another arm. scores: by arm and seed."""
+    beside = {arm: (beside or {}).get(arm, baseline) for arm in scores if arm != baseline}
     paired = {
-        arm: np.array(
-            [scores[arm][s] - scores[baseline][s] for s in sorted(scores[arm]) if s in scores[baseline]]
-        )
-        for arm in arms
+        arm: np.array([scores[arm][s] - scores[base][s] for s in sorted(scores[arm]) if s in scores[base]])
+        for arm, base in beside.items()
+        if base in scores
     }
-    ps = holm([_p_of_none(paired[arm]) for arm in arms])
-    return [_comparison(arm, paired[arm], p, margin) for arm, p in zip(arms, ps, strict=True)]
+    ps = holm([_p_of_none(differences) for differences in paired.values()])
+    return [
+        _comparison(arm, beside[arm], differences, p, margin, len(paired))
+        for (arm, differences), p in zip(paired.items(), ps, strict=True)
+    ]
 
 
-def _comparison(arm: str, differences: Float[np.ndarray, " s"], p: float, margin: float) -> Comparison:
+def _comparison(
+    arm: str, base: str, differences: Float[np.ndarray, " s"], p: float, margin: float, arms: int
+) -> Comparison:
+    """arms: how many are compared, for which the least difference that is seen is corrected too."""
     n = len(differences)
     mean = float(differences.mean()) if n else 0.0
     if n < 2:
-        return Comparison(arm, mean, -inf, inf, 1.0, 1.0, inf, n, "not resolved")
-    error = float(differences.std(ddof=1)) / sqrt(n)
+        return Comparison(arm, base, mean, -inf, inf, 1.0, 1.0, inf, n, "not resolved", None)
+    spread = float(differences.std(ddof=1))
+    error = spread / sqrt(n)
     reach = float(stats.t.ppf(1 - LEVEL / 2, n - 1))
-    smallest = (reach + float(stats.t.ppf(POWER, n - 1))) * error
     p_equivalence = _p_of_margin(mean, error, n, margin)
-    word = verdict(p, p_equivalence)
     return Comparison(
-        arm, mean, mean - reach * error, mean + reach * error, p, p_equivalence, smallest, n, word
+        arm,
+        base,
+        mean,
+        mean - reach * error,
+        mean + reach * error,
+        p,
+        p_equivalence,
+        smallest(spread, n, arms),
+        n,
+        verdict(p, p_equivalence),
+        seeds_needed(spread, margin, arms),
     )
+
+
+def smallest(spread: float, seeds: int, arms: int = 1) -> float:
+    """The least difference that is seen with 80 % power, if so many arms are compared (Bonferroni's bound of Holm).
+
+    spread: standard deviation of the differences over seeds.
+    """
+    reach = float(stats.t.ppf(1 - LEVEL / arms / 2, seeds - 1) + stats.t.ppf(POWER, seeds - 1))
+    return reach * spread / sqrt(seeds)
+
+
+def seeds_needed(spread: float, margin: float, arms: int = 1) -> int | None:
+    """Seeds with which a difference of the margin is seen, and equal arms are equivalent, each with 80 % power.
+
+    None where that takes more than anybody will run.
+    """
+    factors = _factors(arms)
+    enough = np.flatnonzero(factors * spread <= margin)
+    return int(enough[0]) + 2 if len(enough) else None
+
+
+@cache
+def _factors(arms: int) -> Float[np.ndarray, " n"]:
+    """What a spread over 2, 3, 4, ... seeds is multiplied with for the least margin that they resolve."""
+    seeds = np.unique(np.geomspace(2, MOST_SEEDS, 400).round())
+    different = stats.t.ppf(1 - LEVEL / arms / 2, seeds - 1) + stats.t.ppf(POWER, seeds - 1)
+    equivalent = stats.t.ppf(1 - LEVEL, seeds - 1) + stats.t.ppf((1 + POWER) / 2, seeds - 1)
+    known = np.maximum(different, equivalent) / np.sqrt(seeds)
+    return np.interp(np.arange(2, MOST_SEEDS), seeds, known)
 
 
 def _p_of_none(differences: Float[np.ndarray, " s"]) -> float:
@@ -107,20 +160,46 @@ def holm(ps: Sequence[float]) -> list[float]:
 
 
 def interval(items: Sequence[Sequence[float]], seed: int = 0) -> tuple[float, float]:
-    """95 % interval of an arm's score: seeds are drawn anew, and within each its questions. items: by seed."""
+    """95 % interval of an arm's score: seeds are drawn anew, and within each its questions. items: by seed.
+
+    Drawing questions anew is drawing how often each value occurs among them, which takes no list of questions.
+    """
     rng = np.random.default_rng(seed)
-    rows = [np.asarray(each, dtype=np.float64) for each in items]
-    means = np.empty(DRAWS)
-    for draw in range(DRAWS):
-        chosen = rng.integers(len(rows), size=len(rows))
-        means[draw] = np.mean([rng.choice(rows[i], len(rows[i])).mean() for i in chosen])
-    low, high = np.quantile(means, [LEVEL / 2, 1 - LEVEL / 2])
+    chosen = rng.integers(len(items), size=(DRAWS, len(items)))
+    means = np.empty(chosen.shape)
+    for index, scores in enumerate(items):
+        values, counts = np.unique(np.asarray(scores, dtype=np.float64), return_counts=True)
+        here = chosen == index
+        drawn = rng.multinomial(counts.sum(), counts / counts.sum(), size=int(here.sum()))
+        means[here] = drawn @ values / counts.sum()
+    low, high = np.quantile(means.mean(axis=1), [LEVEL / 2, 1 - LEVEL / 2])
     return float(low), float(high)
 
 
-def by_arm(records: Sequence[Mapping[str, Any]]) -> dict[str, dict[int, Mapping[str, Any]]]:
-    """Records by arm and seed."""
-    table: dict[str, dict[int, Mapping[str, Any]]] = {}
+def by_arm(records: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    """Records by arm."""
+    table: dict[str, list[Mapping[str, Any]]] = {}
     for record in records:
-        table.setdefault(record["arm"], {})[record["seed"]] = record
+        table.setdefault(record["arm"], []).append(record)
     return table
+
+
+def over_sizes(
+    records: Sequence[Mapping[str, Any]], sizes: Sequence[int | None], endpoint: str | None = None
+) -> dict[str, dict[int, float]]:
+    """Scores by arm and seed: the mean over all sizes of data, of seeds that have them all.
+
+    endpoint: a secondary one, by its name; None = the primary.
+    """
+    cells: dict[str, dict[int, dict[int | None, float]]] = {}
+    for record in records:
+        score = record["score"] if endpoint is None else record["secondary"][endpoint]["score"]
+        cells.setdefault(record["arm"], {}).setdefault(record["seed"], {})[record["size"]] = score
+    return {
+        arm: {
+            seed: float(np.mean(list(by_size.values())))
+            for seed, by_size in seeds.items()
+            if set(by_size) >= set(sizes)
+        }
+        for arm, seeds in cells.items()
+    }

@@ -12,12 +12,16 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from chiasm.errors import ChiasmError
-from chiasm.studies.compare import Comparison, by_arm, compare, interval
-from chiasm.studies.plan import Study, cells_of, load_study
-from chiasm.studies.runner import records_of
+from chiasm.studies import charts
+from chiasm.studies.budget import equal_within
+from chiasm.studies.compare import Comparison, by_arm, compare, interval, over_sizes
+from chiasm.studies.design import best_rate
+from chiasm.studies.plan import Study, load_study
+from chiasm.studies.records import read_records
+from chiasm.studies.worth import DataAnswer, data_answers
 
-SAME = 0.02  # relative difference up to which a cost counts as matched
 LEAK = 0.1  # by which a model without images may beat the commonest answer
+Records = Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,17 @@ class ArmRow:
     warnings: Sequence[str]
 
 
+@dataclass(frozen=True)
+class SecondaryRow:
+    """An arm by another endpoint than the one that decides."""
+
+    endpoint: str
+    arm: str
+    score: float
+    controls: Mapping[str, float]
+    comparison: Comparison | None
+
+
 def write_report(folder: Path) -> tuple[str, Path]:
     """Write `report.md` and `report.html` of a study's folder, from its records; raises ChiasmError without any.
 
@@ -44,104 +59,150 @@ def write_report(folder: Path) -> tuple[str, Path]:
     if not (folder / "study.yaml").is_file():
         raise ChiasmError(f"{folder} is no study's folder: it has no study.yaml")
     study = load_study(folder / "study.yaml")
-    cells = cells_of(study)
-    content = content_of(study, records_of(folder, cells), len(cells))
-    environment = Environment(
-        loader=PackageLoader("chiasm.studies"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"percent": lambda share: f"{100 * share:.1f} %", "signed": _signed, "big": _big}
-    page = Environment(
-        loader=environment.loader,
-        undefined=StrictUndefined,
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page.filters |= environment.filters
-    for name, templates in (("report.md", environment), ("report.html", page)):
-        (folder / name).write_text(templates.get_template(f"{name}.j2").render(content), encoding="utf-8")
+    content = content_of(study, *read_records(folder))
+    for name, escapes in (("report.md", False), ("report.html", True)):
+        environment = Environment(
+            loader=PackageLoader("chiasm.studies"),
+            undefined=StrictUndefined,
+            autoescape=escapes,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        environment.filters |= {"percent": _percent, "signed": signed, "big": charts.big, "times": _times}
+        text = environment.get_template(f"{name}.j2").render(content, charts=charts)
+        (folder / name).write_text(text, encoding="utf-8")
     return content["headline"], folder / "report.html"
 
 
-def content_of(study: Study, records: Sequence[Mapping[str, Any]], cells: int) -> dict[str, Any]:
+def content_of(study: Study, records: Records, swept: Records, cells: int) -> dict[str, Any]:
     """What both forms of the report show."""
-    table = by_arm(records)
-    if study.baseline not in table:
+    scores = over_sizes(records, study.sizes)
+    if not scores.get(study.baseline):
         raise ChiasmError(f"study {study.name!r} has no record of its baseline {study.baseline!r} yet")
-    scores = {
-        arm: {seed: each["score"] for seed, each in table[arm].items()} for arm in study.arms if arm in table
-    }
-    comparisons = {each.arm: each for each in compare(scores, study.baseline, study.margin)}
-    rows = [_row(study, arm, table[arm], comparisons.get(arm)) for arm in scores]
-    concludes = all(preset.concludes for preset in study.presets.values())
+    scores = {arm: scores[arm] for arm in study.arms if scores.get(arm)}
+    comparisons = {each.arm: each for each in compare(scores, study.baseline, study.margin, study.beside)}
+    table = by_arm(records)
+    rows = [_row(study, arm, scores[arm], table[arm], comparisons.get(arm)) for arm in scores]
+    large, whole = all(preset.concludes for preset in study.presets.values()), len(records) == cells
     return {
         "study": study,
         "rows": rows,
         "cells": cells,
         "measured": len(records),
-        "concludes": concludes,
-        "headline": headline(study, rows, concludes and len(records) == cells),
+        "concludes": large and whole,
+        "headline": headline(study, rows) if large and whole else _why_none(large, len(records), cells),
+        "needed": _needed(rows) if large and whole else None,
         "matched": {kind: _matched(rows, kind) for kind in study.match},
-        "seconds": sum(record["seconds"] for record in records),
-        "span": _span(rows),
+        "unmatched": [
+            kind
+            for kind in ("samples", "tokens", "training FLOPs", "parameters", "image tokens")
+            if not equal_within([row.costs[kind] for row in rows])
+        ],
+        "seconds": sum(record["seconds"] for record in (*records, *swept)),
+        "data": data_answers(study, records),
+        "secondary": _secondary(study, records),
+        "sweep": _sweep(study, swept),
+        "controls": list(dict.fromkeys(name for row in rows for name in row.controls)),
+        "versions": next((record["versions"] for record in records if record.get("versions")), {}),
     }
 
 
-def headline(study: Study, rows: Sequence[ArmRow], concludes: bool) -> str:
+def headline(study: Study, rows: Sequence[ArmRow]) -> str:
     """The verdict in one sentence, with its numbers."""
-    if not concludes:
-        return "This run is too small to conclude anything; it shows that every arm trains and is measured."
     parts = []
     for row in rows:
         found = row.comparison
         if found is None:
             continue
-        reach = f"{_signed(found.difference)} [{_signed(found.low)}, {_signed(found.high)}]"
+        reach = f"{signed(found.difference)} [{signed(found.low)}, {signed(found.high)}]"
+        name = row.name if found.beside == study.baseline else f"{row.name} beside {found.beside}"
         if found.word == "not resolved":
             seen = f"a difference below {100 * found.smallest:.1f} points could not be seen"
-            parts.append(f"{row.name}: not resolved ({reach}; {seen})")
+            parts.append(f"{name}: not resolved ({reach}; {seen}{_would_do(found)})")
         else:
-            parts.append(f"{row.name}: {found.word} ({reach})")
-    return f"Beside {study.baseline}, by {study.endpoint}: " + "; ".join(parts) + "."
+            parts.append(f"{name}: {found.word} ({reach})")
+    return f"Beside {study.baseline}, by {study.endpoint}, in points: " + "; ".join(parts) + "."
+
+
+def _why_none(large: bool, measured: int, cells: int) -> str:
+    """Why nothing is concluded."""
+    if measured < cells:
+        return f"{measured} of {cells} cells are measured; nothing is concluded before all are."
+    return "This run is too small to conclude anything; it shows that every arm trains and is measured."
+
+
+def _would_do(comparison: Comparison) -> str:
+    if comparison.needed is None:
+        return ""
+    return f", {comparison.needed} seeds would do"
+
+
+def _needed(rows: Sequence[ArmRow]) -> dict[str, float] | None:
+    """Seeds with which every arm would be resolved, and the processor hours that they take."""
+    unresolved = [
+        row.comparison.needed
+        for row in rows
+        if row.comparison is not None and row.comparison.word == "not resolved" and row.comparison.needed
+    ]
+    if not unresolved:
+        return None
+    seeds = max(unresolved)
+    return {"seeds": seeds, "hours": seeds * sum(row.costs["processor seconds"] for row in rows) / 3600}
 
 
 def _row(
-    study: Study, arm: str, records: Mapping[int, Mapping[str, Any]], comparison: Comparison | None
+    study: Study, arm: str, scores: Mapping[int, float], records: Records, comparison: Comparison | None
 ) -> ArmRow:
-    ordered = [records[seed] for seed in sorted(records)]
-    scores = [record["score"] for record in ordered]
-    items = [record["items"] or [record["score"]] for record in ordered]
-    low, high = interval(items)
-    names = {name for record in ordered for name in record["controls"]}
-    controls = {
-        name: mean(r["controls"][name] for r in ordered if name in r["controls"]) for name in sorted(names)
-    }
-    costs = {
-        "samples": mean(record["samples"] for record in ordered),
-        "parameters": mean(record["parameters"] for record in ordered),
-        "flops": mean(record["flops"].get("question") or 0 for record in ordered),
-        "tokens": mean(record["tokens"] for record in ordered),
-        "image tokens": mean(record["image_tokens"].get("read") or 0 for record in ordered),
-        "processor seconds": mean(record["seconds"] for record in ordered),
-    }
+    counted = [record for record in records if record["seed"] in scores]
+    low, high = interval(
+        [
+            [item for r in counted if r["seed"] == seed for item in r["items"] or [r["score"]]]
+            for seed in sorted(scores)
+        ]
+    )
+    controls = _means([record["controls"] for record in counted])
+    values = [scores[seed] for seed in sorted(scores)]
     return ArmRow(
         arm,
         study.arms[arm].about,
-        scores,
-        mean(scores),
+        values,
+        mean(values),
         low,
         high,
         controls,
-        costs,
+        _costs(counted, len(scores)),
         comparison,
-        _warnings(low, controls),
+        warnings_of(low, controls),
     )
 
 
-def _warnings(low: float, controls: Mapping[str, float]) -> list[str]:
+def _costs(records: Records, seeds: int) -> dict[str, float]:
+    """Means over cells; processor seconds are those of all cells of a seed."""
+
+    def each(key: str) -> float:
+        return mean(record[key] for record in records)
+
+    def inner(key: str, *names: str) -> float:
+        return mean(next((r[key][name] for name in names if r[key].get(name)), 0) for r in records)
+
+    return {
+        "samples": each("samples"),
+        "tokens": each("tokens"),
+        "training FLOPs": each("training_flops"),
+        "parameters": each("parameters"),
+        "image tokens": inner("image_tokens", "read", "written"),
+        "FLOPs an answer": inner("flops", "question", "picture"),
+        "seconds an answer": inner("answer_seconds", "answer", "picture"),
+        "processor seconds": sum(record["seconds"] for record in records) / seeds,
+    }
+
+
+def _means(controls: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    names = dict.fromkeys(name for each in controls for name in each)
+    return {name: mean(each[name] for each in controls if name in each) for name in names}
+
+
+def warnings_of(low: float, controls: Mapping[str, float]) -> list[str]:
     """What the controls say against an arm."""
     warnings = []
     blind = controls.get("blind")
@@ -153,31 +214,70 @@ def _warnings(low: float, controls: Mapping[str, float]) -> list[str]:
         warnings.append("without images it beats the commonest answer: the questions give answers away")
     if "shuffled" in controls and low <= controls["shuffled"]:
         warnings.append("no better than with the images of other questions")
+    if "copying" in controls and low <= controls["copying"]:
+        warnings.append("no better than giving back the last image")
+    if controls.get("oracle", 1.0) < low:
+        warnings.append("better than the truth as it is judged: the judge is wrong")
     return warnings
 
 
 def _matched(rows: Sequence[ArmRow], kind: str) -> str:
     """How equal the arms are in what the study says it holds equal."""
-    values = [row.costs[kind] for row in rows]
-    least, most = min(values), max(values)
-    if most <= least * (1 + SAME):
-        return f"equal in all arms ({_big(mean(values))})"
-    return f"NOT equal: from {_big(least)} to {_big(most)}"
+    values = [row.costs["training FLOPs" if kind == "flops" else kind] for row in rows]
+    if equal_within(values):
+        return f"equal in all arms ({charts.big(mean(values))})"
+    return f"NOT equal: from {charts.big(min(values))} to {charts.big(max(values))}"
 
 
-def _span(rows: Sequence[ArmRow]) -> tuple[float, float]:
-    """Ends of the axis of scores."""
-    values = [each for row in rows for each in (*row.scores, row.low, row.high, *row.controls.values())]
-    room = 0.05 * (max(values) - min(values) or 1.0)
-    return max(0.0, min(values) - room), min(1.0, max(values) + room)
+def _secondary(study: Study, records: Records) -> list[SecondaryRow]:
+    """All arms by all other endpoints; the probabilities are corrected for all of them together."""
+    scores = {name: over_sizes(records, study.sizes, name) for name in study.secondary}
+    paired = {
+        f"{name}/{arm}": {
+            seed: by_seed[seed] - base for seed, base in arms[study.baseline].items() if seed in by_seed
+        }
+        for name, arms in scores.items()
+        for arm, by_seed in arms.items()
+        if arm != study.baseline
+    }
+    none = {seed: 0.0 for by_seed in paired.values() for seed in by_seed}
+    comparisons = {each.arm: each for each in compare({"": none, **paired}, "", study.margin)}
+    return [
+        SecondaryRow(
+            name,
+            arm,
+            mean(scores[name][arm].values()),
+            _means([r["secondary"][name]["controls"] for r in records if r["arm"] == arm]),
+            comparisons.get(f"{name}/{arm}"),
+        )
+        for name in study.secondary
+        for arm in study.arms
+        if scores[name].get(arm)
+    ]
 
 
-def _signed(share: float) -> str:
+def _sweep(study: Study, swept: Records) -> list[dict[str, Any]]:
+    """Each arm's score by the multiple of its learning rates, and the one that was chosen."""
+    rows = []
+    for arm, records in by_arm(swept).items():
+        scores = {record["rate"]: record["score"] for record in sorted(records, key=lambda r: r["rate"])}
+        best = best_rate(scores)
+        edge = len(scores) > 1 and best in (min(scores), max(scores))
+        rows.append({"arm": arm, "scores": scores, "chosen": best, "edge": edge})
+    return sorted(rows, key=lambda row: list(study.arms).index(row["arm"]))
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def signed(share: float) -> str:
+    """In points."""
     return f"{100 * share:+.1f}" if isfinite(share) else ("-∞" if share < 0 else "+∞")
 
 
-def _big(number: float) -> str:
-    for unit, name in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(number) >= unit:
-            return f"{number / unit:.2f} {name}"
-    return f"{number:.0f}"
+def _times(multiple: float) -> str:
+    return f"{multiple:.2g}×" if isfinite(multiple) else "∞"
+
+
+__all__ = ["ArmRow", "DataAnswer", "content_of", "headline", "write_report"]

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-import subprocess
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from chiasm.errors import ChiasmError
+from chiasm.parts.plugins import load_plugins
 from chiasm.recipe import write_text
 from chiasm.storage import safe_yaml
-from chiasm.storage.folders import read_json
-from chiasm.studies.cells import record_of
-from chiasm.studies.plan import Cell, Study, cells_of
+from chiasm.studies.agreed import Agreed
+from chiasm.studies.design import Cell, Terms, best_rate, cells_of, sweep_cells
+from chiasm.studies.plan import Study
+from chiasm.studies.processes import run_apart
+from chiasm.studies.records import read_record, read_records, record_of, write_cells, write_record
 
-RECORDS, RUNS = "records", "cells"
+RUNS = "cells"
+Say = Callable[[str], None]
+Task = TypeVar("Task")
 
 
 def run_study(
@@ -28,75 +30,87 @@ def run_study(
     *,
     jobs: int = 0,
     plugins: Sequence[str] = (),
-    say: Callable[[str], None] = lambda line: None,
+    say: Say = lambda line: None,
 ) -> list[dict[str, Any]]:
     """Train and measure every cell that has no record in the folder yet, and return all records.
 
+    First what the arms have equal is worked out, then the learning rates are swept, then the cells are run.
     jobs: cells at a time, one thread each; 0 = one a core.
     plugins: as for `chiasm.use`, for every cell.
     Raises ChiasmError when cells have failed, at the end.
     """
-    cells = cells_of(study)
-    (folder / RECORDS).mkdir(parents=True, exist_ok=True)
+    load_plugins(plugins)
+    cells_of(study)  # any mistake in a recipe comes before the first process
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "study.yaml").write_text(safe_yaml.write(study.model_dump(mode="json")), encoding="utf-8")
-    missing = [cell for cell in cells if read_record(folder, cell) is None]
-    say(f"{len(cells)} cells, {len(cells) - len(missing)} of them measured already")
-    with ThreadPoolExecutor(jobs or os.cpu_count() or 1) as pool:
-        failed = [
-            name for name in pool.map(lambda cell: _run(study, cell, folder, plugins, say), missing) if name
-        ]
-    if failed:
-        places = ", ".join(str(folder / RUNS / name / "output.log") for name in failed)
-        raise ChiasmError(
-            f"{len(failed)} of {len(cells)} cells failed; see {places}. The others have their records"
-        )
-    return records_of(folder, cells)
+    run = StudyRun(study, folder, jobs or os.cpu_count() or 1, list(map(str, plugins)), say)
+    agreed = Agreed(study, folder, run.plugins, run.at_once)
+    terms = agreed.terms()
+    sweep = sweep_cells(study, terms)
+    write_cells(folder, sweep)
+    run.cells(sweep, agreed, "sweep of learning rates")
+    terms = Terms(terms.widths, terms.steps, best_rates(study, folder, sweep))
+    cells = cells_of(study, terms)
+    write_cells(folder, [*sweep, *cells])
+    run.cells(cells, agreed, "study")
+    run.check(len(sweep) + len(cells))
+    return read_records(folder)[0]
 
 
-def read_record(folder: Path, cell: Cell) -> dict[str, Any] | None:
-    """The record of a cell; None where there is none, or one of another recipe."""
-    path = folder / RECORDS / f"{cell.name}.json"
-    if not path.is_file():
+def best_rates(study: Study, folder: Path, sweep: Sequence[Cell]) -> dict[str, float]:
+    """The multiple of its learning rates with which each arm did best."""
+    records = {cell: read_record(folder, cell.name, cell.id) for cell in sweep}
+    scores: dict[str, dict[float, float]] = {}
+    for cell, record in records.items():
+        if record is not None:
+            scores.setdefault(cell.arm, {})[cell.rate] = record["score"]
+    return {arm: best_rate(swept) for arm, swept in scores.items()}
+
+
+class StudyRun:
+    """What all cells of a run share."""
+
+    def __init__(self, study: Study, folder: Path, jobs: int, plugins: list[str], say: Say):
+        self.study, self.folder, self.jobs, self.plugins, self.say = study, folder, jobs, plugins, say
+        self.failed: list[Path] = []  # where it stands why
+
+    def at_once(self, function: Callable[[Task], str | None], tasks: Iterable[Task]) -> list[str]:
+        """Call the function for each task, `jobs` of them at a time; what it returns, where it is not None."""
+        with ThreadPoolExecutor(self.jobs) as pool:
+            return [name for name in pool.map(function, tasks) if name is not None]
+
+    def cells(self, cells: Sequence[Cell], agreed: Agreed, what: str) -> None:
+        if not cells:
+            return
+        missing = [cell for cell in cells if read_record(self.folder, cell.name, cell.id) is None]
+        self.say(f"{what}: {len(cells)} cells, {len(cells) - len(missing)} of them measured already")
+        hopeless = [cell for cell in missing if cell.arm in agreed.failed]
+        failed = self.at_once(lambda cell: self._run(cell, agreed), [c for c in missing if c not in hopeless])
+        self.failed += [self.folder / RUNS / name / "output.log" for name in failed]
+        self.failed += [agreed.log(cell.arm) for cell in hopeless]
+
+    def check(self, cells: int) -> None:
+        """Raise ChiasmError where cells have failed."""
+        if self.failed:
+            places = ", ".join(map(str, dict.fromkeys(self.failed)))
+            raise ChiasmError(
+                f"{len(self.failed)} of {cells} cells failed; see {places}. The others have their records"
+            )
+
+    def _run(self, cell: Cell, agreed: Agreed) -> str | None:
+        """Run a cell; its name where it has failed."""
+        from chiasm.studies.work import train_and_measure
+
+        place = self.folder / RUNS / cell.name
+        recipe, text = place / "recipe.yaml", cell.recipe.to_yaml()
+        if recipe.is_file() and recipe.read_text(encoding="utf-8") != text:
+            shutil.rmtree(place)  # of an older form of the study
+        write_text(recipe, text)
+        arguments = (str(recipe), str(place / "run"), self.plugins)
+        if not run_apart(train_and_measure, arguments, place / "output.log"):
+            self.say(f"{cell.name}: failed")
+            return cell.name
+        record = record_of(cell, self.study, place / "run", agreed.cost(cell.arm))
+        write_record(self.folder, cell.name, record)
+        self.say(f"{cell.name}: {record['score']:.3f} in {record['seconds']:.0f} processor seconds")
         return None
-    record = read_json(path)
-    return record if record.get("id") == cell.id else None
-
-
-def records_of(folder: Path, cells: Sequence[Cell]) -> list[dict[str, Any]]:
-    return [record for cell in cells if (record := read_record(folder, cell)) is not None]
-
-
-def _run(
-    study: Study, cell: Cell, folder: Path, plugins: Sequence[str], say: Callable[[str], None]
-) -> str | None:
-    """Run a cell; its name where it has failed."""
-    place = folder / RUNS / cell.name
-    recipe = place / "recipe.yaml"
-    if recipe.is_file() and recipe.read_text(encoding="utf-8") != _text(cell):
-        shutil.rmtree(place)  # of an older form of the study
-    place.mkdir(parents=True, exist_ok=True)
-    recipe.write_text(_text(cell), encoding="utf-8")
-    command = [
-        sys.executable,
-        "-m",
-        "chiasm.studies.cells",
-        str(recipe),
-        str(place / "run"),
-        *map(str, plugins),
-    ]
-    threads = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    with (place / "output.log").open("a", encoding="utf-8") as log:
-        code = subprocess.run(
-            command, env=os.environ | threads, stdout=log, stderr=log, check=False
-        ).returncode
-    if code:
-        say(f"{cell.name}: failed")
-        return cell.name
-    record = record_of(cell, study, place / "run")
-    write_text(folder / RECORDS / f"{cell.name}.json", json.dumps(record, indent=1) + "\n")
-    say(f"{cell.name}: {record['score']:.3f} in {record['seconds']:.0f} processor seconds")
-    return None
-
-
-def _text(cell: Cell) -> str:
-    return safe_yaml.write(cell.recipe.model_dump(mode="json"))

@@ -22,6 +22,19 @@ def study(
     report(place)
 
 
+def check() -> None:
+    """Check the statistics and the controls where the truth is known; raises ChiasmError where one fails."""
+    from chiasm.studies.check import check as findings
+
+    failed = []
+    for each in findings():
+        say(f"{'ok' if each.passed else 'WRONG'}  {each.name}: {each.sentence}")
+        if not each.passed:
+            failed.append(each.name)
+    if failed:
+        raise ChiasmError(f"studies cannot be trusted here: {', '.join(failed)}")
+
+
 def report(folder: Path | None) -> None:
     """Write the report of a study's folder from its records."""
     if folder is None:
