@@ -62,9 +62,9 @@ def legend(name: str) -> Markup:
     )
 
 
-def curve(answer: DataAnswer, base: DataAnswer, unit: str) -> Markup:
-    """An arm over amounts of data beside the baseline: seeds as dots, lines with their bands."""
-    curves = [answer.curve] if answer is base else [base.curve, answer.curve]
+def curve(answer: DataAnswer, unit: str) -> Markup:
+    """An arm over amounts of data, and what it stands beside: seeds as dots, lines with their bands."""
+    curves = [answer.curve] if answer.beside is None else [answer.beside, answer.curve]
     kinds = ["base", "arm"][: len(curves)]
     shares = [float(v) for c in curves for v in (*c.low, *c.high, *c.scores.ravel())]
     sizes = curves[0].sizes

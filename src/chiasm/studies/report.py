@@ -18,7 +18,7 @@ from chiasm.studies.compare import Comparison, by_arm, compare, interval, over_s
 from chiasm.studies.design import best_rate
 from chiasm.studies.plan import Study, load_study
 from chiasm.studies.records import read_records
-from chiasm.studies.worth import DataAnswer, data_answers
+from chiasm.studies.worth import data_answers
 
 LEAK = 0.1  # by which a model without images may beat the commonest answer
 Records = Sequence[Mapping[str, Any]]
@@ -278,6 +278,3 @@ def signed(share: float) -> str:
 
 def _times(multiple: float) -> str:
     return f"{multiple:.2g}×" if isfinite(multiple) else "∞"
-
-
-__all__ = ["ArmRow", "DataAnswer", "content_of", "headline", "write_report"]

@@ -59,9 +59,9 @@ def run_study(
 
 def best_rates(study: Study, folder: Path, sweep: Sequence[Cell]) -> dict[str, float]:
     """The multiple of its learning rates with which each arm did best."""
-    records = {cell: read_record(folder, cell.name, cell.id) for cell in sweep}
     scores: dict[str, dict[float, float]] = {}
-    for cell, record in records.items():
+    for cell in sweep:
+        record = read_record(folder, cell.name, cell.id)
         if record is not None:
             scores.setdefault(cell.arm, {})[cell.rate] = record["score"]
     return {arm: best_rate(swept) for arm, swept in scores.items()}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from chiasm.errors import ChiasmError
@@ -24,7 +25,8 @@ def study(
 
 def check() -> None:
     """Check the statistics and the controls where the truth is known; raises ChiasmError where one fails."""
-    from chiasm.studies.check import check as findings
+    with _needing_statistics():
+        from chiasm.studies.check import check as findings
 
     failed = []
     for each in findings():
@@ -39,10 +41,16 @@ def report(folder: Path | None) -> None:
     """Write the report of a study's folder from its records."""
     if folder is None:
         raise ChiasmError("chiasm study report FOLDER: name the folder of a study")
-    try:
+    with _needing_statistics():
         from chiasm.studies.report import write_report
-    except ImportError as error:
-        raise ChiasmError(f"a study's statistics need {error.name}: pip install 'chiasm[study]'") from None
     headline, page = write_report(folder)
     say(headline)
     say(f"report: {page}")
+
+
+@contextmanager
+def _needing_statistics() -> Iterator[None]:
+    try:
+        yield
+    except ImportError as error:
+        raise ChiasmError(f"a study's statistics need {error.name}: pip install 'chiasm[study]'") from None
