@@ -94,7 +94,7 @@ def text_monkey_encoder(visual: Mapping[str, Any], sizes: Mapping[str, int]) -> 
     visual = reader(visual)
     sets = visual.get("lora_repeat_num", 0)
     chosen = visual.get("lora_idx", sets or None)
-    tile = visual.get("tile_grid")
+    tile, (height, width) = visual.get("tile_grid"), canvas(visual)
     spec = {
         "type": "windows",
         "encoder": qwen_vl.encoder(visual, **sizes),
@@ -104,7 +104,6 @@ def text_monkey_encoder(visual: Mapping[str, Any], sizes: Mapping[str, int]) -> 
     }
     if not visual.get("add_window", "window_pos" in visual):
         return spec
-    height, width = canvas(visual)
     if height != width:
         raise CheckpointError(
             f"{visual.place}image_size is {height}x{width}, but attention across windows is known of squares only"
