@@ -109,6 +109,11 @@ def test_what_cannot_be_is_a_sentence(options, size, words):
         windows(**options).grid(*size)
 
 
+def test_pre_training_that_hides_patches_is_refused():
+    with pytest.raises(RecipeError, match="no one grid of patches"):
+        windows().visible(torch.rand(1, 3, 32, 32), torch.tensor([[0]]))
+
+
 def test_windows_stand_round_any_encoder():
     encoder = windows(encoder={"type": "patches", "patch_size": 8})
     assert encoder(torch.rand(2, 3, 32, 32)).shape == (2, *encoder.grid(32, 32), 192) == (2, 10, 2, 192)

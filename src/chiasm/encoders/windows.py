@@ -99,6 +99,12 @@ class Windows(Encoder, name="windows"):
         down, across = self.encoder.grid(self.window, self.window)
         return (rows * columns + self.overview) * down, across
 
+    def patches(self, height: int, width: int) -> tuple[int, int]:
+        raise RecipeError(
+            "encoder 'windows' has no one grid of patches, as pre-training wants that hides some of them or "
+            "compares them: its features are of one window after another; pre-train the encoder inside it"
+        )
+
     def windows(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of windows of an image; raises RecipeError for one that cannot be cut."""
         (rows, below), (columns, right) = divmod(height, self.window), divmod(width, self.window)
