@@ -73,10 +73,11 @@ def head_of(name):
 def part_of(slot, name):
     """A part, and what it needs beside it."""
     network, _, quantizer = name.partition(".")
-    spec = {"type": network, **parts.lookup(slot, network).example()}
+    part = parts.lookup(MODEL_SLOTS[slot], network)
+    spec = {"type": network, **part.example()}
     if quantizer:
         spec["quantizer"] = {"type": quantizer, **parts.lookup("quantizer", quantizer).example()}
-    return {**parts.lookup(slot, network).example_neighbours(), slot: spec}
+    return {**part.example_neighbours(), slot: spec}
 
 
 @pytest.fixture(params=EVERY, ids=lambda each: "-".join(each))
@@ -97,6 +98,8 @@ def made(part):
     raw = deepcopy(TINY)
     raw["model"] |= head_of(name) if name in HEADS else part_of(slot, name)
     raw["model"] = {slot: spec for slot, spec in raw["model"].items() if spec is not None}
+    if slot == "heads.mask":
+        raw["data"]["world"]["tasks"] = {"what": 1, "draw": 1, "segment": 2}
     tokenizer = raw["model"].get("image_tokenizer")
     if tokenizer is None or not parts.lookup("image_tokenizer", tokenizer["type"]).learns:
         raw["stages"] = raw["stages"][1:]

@@ -32,7 +32,7 @@ NOT_RUN = (
     *("chiasm import ", "chiasm export ", "chiasm verify ", "chiasm merge "),
     *("chiasm data filter ", "chiasm upgrade ", "chiasm serve ", "chiasm study "),
     *("chiasm train smol", "chiasm train llava", "chiasm train fuyu", "chiasm train mine"),
-    *("chiasm train gvt", "chiasm eval runs/gvt"),
+    *("chiasm train gvt", "chiasm eval runs/gvt", "chiasm train psalm", "chiasm eval runs/psalm"),
 )
 
 

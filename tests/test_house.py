@@ -32,6 +32,7 @@ EXCEPTIONS = {
     ("model", "inference.completion"): "Model.complete is the engine's",
     ("model", "inference.drawing"): "Model.generate is the engine's",
     ("model", "inference.editing"): "Model.edit is the engine's",
+    ("model", "inference.masks"): "Model.segment is the engine's",
     ("model", "conversation"): "Model.chat is the engine's",
     ("training.train", "evaluation.tasks"): "what a recipe measures is checked before it trains",
     ("training.train", "terminal.console"): "progress goes where commands print",

@@ -28,6 +28,18 @@ def test_grids_that_differ_are_a_sentence():
         hybrid(None, None).grid(32, 32)
 
 
+def test_grids_that_differ_can_be_resized_to_the_largest():
+    towers = [{"type": "patches", "patch_size": 8}, {"type": "patches", "patch_size": 4}]
+    spec = {"type": "hybrid", "encoders": towers, "sizes": [None, None], "resize": True}
+    part, pixels = parts.build("encoder", spec), torch.rand(1, 3, 32, 32)
+    assert part.grid(32, 32) == (8, 8)
+    joined = part(pixels)
+    assert joined.shape == (1, 8, 8, 3 * 64 + 3 * 16)
+    torch.testing.assert_close(joined[..., 192:], part.encoders[1](pixels))
+    even = part(torch.full((1, 3, 32, 32), 0.25))
+    torch.testing.assert_close(even, torch.full_like(even, -0.5))
+
+
 def test_a_size_for_each_encoder_is_asked_for():
     with pytest.raises(RecipeError, match="has 2 encoders but 1 sizes"):
         hybrid(None)

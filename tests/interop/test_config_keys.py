@@ -17,6 +17,7 @@ from test_lavit import LOW, SHAPE
 from test_lavit import TOKENIZER as LAVIT_TOKENIZER
 from test_lvm import LLAMA, VQ
 from test_perceivers import FLAMINGO, PROJECTORS
+from test_psalm import CONFIG as PSALM
 from test_public_folders import CLIP, TEXT, VISION, WORDS, blip2, fuyu, llava
 from test_public_folders import LLAMA as WORDS_LLAMA
 from test_public_folders import deepseek_vl as deepseek_vl_hf
@@ -114,6 +115,7 @@ MODELS = {
     "lvm": lambda: {**LLAMA, "vq": VQ},
     "moe-llava": lambda: MOE_LLAVA,
     "open-magvit2": lambda: MAGVIT,
+    "psalm": lambda: PSALM,
     "show-o": lambda: SHOW_O,
     "var": lambda: VAR,
     "xcomposer2": lambda: XCOMPOSER2,
@@ -147,6 +149,13 @@ INSIDE = {  # where the parts of a model have configs of their own
     "lvm": ["vq"],
     "moe-llava": ["llm", "vision", "moe"],
     "open-magvit2": ["vq", "vq.ddconfig"],
+    "psalm": [
+        "phi",
+        "swin",
+        "mask_cfg.MODEL.MASK_FORMER",
+        "mask_cfg.MODEL.SEM_SEG_HEAD",
+        "mask_cfg.MODEL.SWIN",
+    ],
     "show-o": ["vq_model"],
     "xcomposer2": ["llm"],
 }

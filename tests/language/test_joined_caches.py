@@ -23,6 +23,7 @@ MPT = {"model_type": "mpt", "d_model": 32, "n_layers": 2, "n_heads": 4}
 EXAMPLES = {
     "var": SMALL,
     "beit3": SMALL,
+    "git": {key: value for key, value in SMALL.items() if key != "hidden"},
     "llamagen": SMALL,
     "llamagen_captions": {**SMALL, "config": T5},
     "unified_io": {

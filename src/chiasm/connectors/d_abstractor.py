@@ -1,4 +1,4 @@
-"""Honeybee's deformable abstractor, and its attention to reference points."""
+"""Honeybee's deformable abstractor."""
 
 from typing import Literal
 
@@ -11,6 +11,7 @@ from torch.nn import functional
 from chiasm.connectors import Connector
 from chiasm.connectors.learnt import attend, closing_tokens, learnt_positions
 from chiasm.errors import RecipeError
+from chiasm.nn.deformable import DeformableAttention
 from chiasm.parts.bounds import Cells, Count, Depth, Heads, Width
 
 ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU}
@@ -131,56 +132,8 @@ class DAbstractorLayer(nn.Module):
         positioned = x + positions
         mixed = attend(self.query(positioned), self.key(positioned), self.value(x), self.head_width)
         x = self.self_norm(x + self.output(mixed))
-        x = self.look_norm(x + self.look(x + positions, references, features))
+        x = self.look_norm(x + self.look(x + positions, references, features.unbind(1)))
         return self.mlp_norm(x + self.mlp(x))
-
-
-class DeformableAttention(nn.Module):
-    """Each head reads the features at a few places that the query itself names (arXiv 2010.04159)."""
-
-    def __init__(self, width: int, heads: int, points: int, levels: int):
-        super().__init__()
-        self.shape = {"h": heads, "l": levels, "p": points}
-        self.offsets = nn.Linear(width, heads * levels * points * 2)
-        self.weights = nn.Linear(width, heads * levels * points)
-        self.value = nn.Linear(width, width)
-        self.output = nn.Linear(width, width)
-        nn.init.zeros_(self.weights.weight)
-        nn.init.zeros_(self.weights.bias)
-        nn.init.zeros_(self.offsets.weight)
-        with torch.no_grad():  # each head starts along a direction of its own, point after point further out
-            angle = torch.arange(heads) * (2 * torch.pi / heads)
-            direction = torch.stack([angle.cos(), angle.sin()], -1)
-            direction = direction / direction.abs().amax(-1, keepdim=True)
-            steps = torch.arange(1, points + 1).view(-1, 1)
-            start = repeat(direction[:, None] * steps, "h p c -> (h l p c)", l=levels)
-            self.offsets.bias.copy_(start)
-
-    def forward(
-        self,
-        query: Float[Tensor, "n k d"],
-        references: Float[Tensor, "k 2"],
-        features: Float[Tensor, "n l gh gw d"],
-    ) -> Float[Tensor, "n k d"]:
-        rows, columns = features.shape[2:4]
-        heads, levels = self.shape["h"], self.shape["l"]
-        offsets = rearrange(self.offsets(query), "n k (h l p c) -> n h k l p c", **self.shape, c=2)
-        size = torch.tensor([columns, rows], dtype=offsets.dtype, device=offsets.device)
-        places = rearrange(references, "k c -> k 1 1 c") + offsets / size  # x and y in [0, 1]
-        weights = rearrange(self.weights(query), "n k (h m) -> n h k m", h=heads).softmax(-1)
-        values = rearrange(self.value(features), "n l gh gw (h e) -> l (n h) e gh gw", h=heads)
-        by_level = [
-            functional.grid_sample(
-                values[level],
-                rearrange(2 * places[:, :, :, level] - 1, "n h k p c -> (n h) k p c"),
-                mode="bilinear",
-                padding_mode="zeros",
-                align_corners=False,
-            )
-            for level in range(levels)
-        ]
-        sampled = rearrange(torch.cat(by_level, -1), "(n h) e k m -> n h e k m", h=heads)
-        return self.output(torch.einsum("nhekm,nhkm->nkhe", sampled, weights).flatten(2))
 
 
 def _even_grid(side: int, grid: tuple[int, int]) -> Float[Tensor, "k 2"]:

@@ -43,8 +43,8 @@ class EfficientNetLite0Distance(Critic, name="efficientnet_lite0"):
         network = _network(reconstructed.device)
         with torch.autocast(reconstructed.device.type, enabled=False):
             with torch.no_grad():
-                targets = network.pyramid(original.float())
-            features = network.pyramid(reconstructed.float())
+                targets = network.by_stride(original.float())
+            features = network.by_stride(reconstructed.float())
             distances = [_distance(features[stride], targets[stride]) for stride in STRIDES]
         return {"perceptual": Loss.of(torch.stack(distances).mean(0), self.weight)}
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from chiasm.data.contract import Contract
 from chiasm.data.sample import Picture
+from chiasm.errors import DataError
 from chiasm.sequence import ReadImages, Slot
 from chiasm.views import Size, View
 
@@ -75,6 +76,17 @@ class Assembly:
         order = torch.tensor(self._contract.read_order(picture.size, f"image {picture.key}"))
         markers = self._end - 1 - order  # -1 is the first marker, which stands behind all tokens
         return torch.where(order >= 0, own[order.clamp(min=0)], markers)
+
+    def view_of(self, picture: Picture) -> tuple[int, int]:
+        """The group of a picture's only view, and its number there; raises DataError where there are several."""
+        members = self._members[picture.key]
+        if len(members) > 1:
+            raise DataError(
+                f"image {picture.key} is read in {len(members)} views, but masks are written of images that are "
+                "read in one; use views of type 'whole' or 'corner'"
+            )
+        group, number = members[0]
+        return self.groups.index(group), number
 
     def images(self, groups: list[Tensor], *, encoded: bool) -> ReadImages:
         """What the model reads. groups: pixels or, when `encoded`, features of each group's views."""

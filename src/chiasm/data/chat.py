@@ -15,6 +15,7 @@ from pydantic import Field
 
 from chiasm.data import Source, counts
 from chiasm.data.files import PictureFile
+from chiasm.data.mask_records import RecordMasks
 from chiasm.data.records import MOST_TURNS, RecordReader
 from chiasm.data.references import References
 from chiasm.data.sample import Message, Picture, Sample
@@ -30,7 +31,8 @@ class Chat(Source, name="chat"):
     A record is LLaVA's or ShareGPT's (`conversations` of `from` and `value`) or a message list (`messages` of
     `role` and `content`), with its images in `image` or `images`, or within a content. Each `<image>` in a text
     stands for the next of its images; an image in an assistant's turn is written by the model. What an
-    evaluation takes for right beside the last answer stands in `answers`. docs/data.md lists all forms.
+    evaluation takes for right beside the last answer stands in `answers`; the masks that a mask head shall write,
+    of the last image, in `masks`. docs/data.md lists all forms.
 
     Args:
         path: the file.
@@ -118,9 +120,10 @@ class Chat(Source, name="chat"):
     def _sample(self, number: int, record: Any) -> Sample:
         where = self._where(number)
         messages = self._reader.messages(record, where)
-        _check_turns(messages, where)
+        masks = _masks(record, messages, self._reader.references, where)
+        _check_turns(messages, where, masks is not None)
         messages = tuple(replace(each, special_tokens=self.special_tokens) for each in messages)
-        return Sample(where, messages, {"task": "chat"} | _answers(record, where))
+        return Sample(where, messages, {"task": "chat"} | _answers(record, where), masks)
 
 
 def _records(path: Path, most: int) -> Iterator[tuple[int, bytes | DataError]]:
@@ -164,6 +167,22 @@ def _answers(record: Any, where: str) -> dict[str, Any]:
     return {"answers": tuple(answers)}
 
 
+def _masks(
+    record: Any, messages: Sequence[Message], references: References, where: str
+) -> RecordMasks | None:
+    """The masks that a record asks for, of the last image before its end."""
+    entries = record.get("masks") if isinstance(record, dict) else None
+    if entries is None:
+        return None
+    read = [
+        item for m in messages if m.role != "assistant" for item in m.content if isinstance(item, Picture)
+    ]
+    if not isinstance(entries, list) or not read:
+        has = "no image" if isinstance(entries, list) else f"the masks {excerpt(entries)}"
+        raise DataError(f"{where} has {has}; masks are a list, of the last image that is read", "masks")
+    return RecordMasks(entries, read[-1], references, where)
+
+
 def _too_large(path: Path, number: int, size: int, most: int) -> DataError:
     return DataError(
         f"sample {number} of {path.name} has {size:,} bytes, more than the source's record_bytes: {most}",
@@ -185,7 +204,8 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
-def _check_turns(messages: Sequence[Message], where: str) -> None:
+def _check_turns(messages: Sequence[Message], where: str, masks: bool) -> None:
+    """masks: they may stand in place of the last answer."""
     for number, message in enumerate(messages, 1):
         learns = message.role == "document" or (message.role == "assistant" and message.learnt)
         if learns and not any(isinstance(item, Picture) or item.strip() for item in message.content):
@@ -194,13 +214,13 @@ def _check_turns(messages: Sequence[Message], where: str) -> None:
             )
     if [message.role for message in messages] == ["document"]:
         return
-    if not any(message.role == "assistant" and message.learnt for message in messages):
+    if not masks and not any(message.role == "assistant" and message.learnt for message in messages):
         raise DataError(f"{where} has no turn of an assistant: there is nothing to learn", "turns")
     talk = [message.role for message in messages if message.role != "system"]
     if any(role != ("user", "assistant")[i % 2] for i, role in enumerate(talk)):
         listed = ", ".join(talk[:10]) + (", ..." if len(talk) > 10 else "")
         raise DataError(f"{where} must alternate between user and assistant; its turns are {listed}", "turns")
-    if messages[-1].role != "assistant":
+    if messages[-1].role != "assistant" and not masks:
         raise DataError(
             f"{where} ends with a turn of the {messages[-1].role}, to which there is no answer", "turns"
         )

@@ -11,20 +11,23 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from chiasm.data.assembly import Assembly
 from chiasm.data.contract import Contract
 from chiasm.data.cut import cut
 from chiasm.data.files import Decoded
-from chiasm.data.sample import Message, Picture, Sample
+from chiasm.data.sample import Masks, Message, Picture, Sample
 from chiasm.errors import DataError
-from chiasm.sequence import Document, Kind, PackedBatch, ReadImages, Slot, WrittenImages
+from chiasm.sequence import Document, Kind, PackedBatch, ReadImages, Slot, WrittenImages, WrittenMasks
 from chiasm.storage.cache import TensorCache
 from chiasm.views import GREY, View
 
 if TYPE_CHECKING:
     from chiasm.heads import SpanLayout
+
+COVERED = 0.5  # share from which on a pixel of a resized mask is of the mask
 
 
 def document(
@@ -46,6 +49,8 @@ def document(
     """
     if unconditional:
         return _unconditional(contract, sample)
+    if sample.masks is not None:
+        return _masked(contract, sample, sample.masks)
     made = Document(sample.name)
     if len(sample.messages) > contract.context:  # each takes a token at least
         raise DataError(
@@ -83,6 +88,19 @@ def document(
             made.add_text(contract.tokenizer.behind_read, learn=False)
             number += 1
     _join_prompt(contract, made, len(made) if answer is None else answer, image=draws)
+    return made.check(contract.context)
+
+
+def _masked(contract: Contract, sample: Sample, masks: Masks) -> Document:
+    """A question, and the positions of the masks that answer it."""
+    if not contract.mask_positions:
+        raise DataError(
+            f"{sample.name} asks for masks, but this model has no mask head (heads.mask)", "masks"
+        )
+    made = document(contract, replace(sample, masks=None), prompt=sample.messages[-1].role != "assistant")
+    if not made.slots or made.slots[-1].kind != Kind.READ:
+        raise DataError(f"{sample.name} asks for masks, but reads no image last", "masks")
+    made.add_masks(masks, contract.tokenizer.end, contract.mask_positions)
     return made.check(contract.context)
 
 
@@ -191,6 +209,9 @@ class PictureReader:
         """The document, its pictures decoded where `attach` will need that; raises DataError for a broken one."""
         slots = []
         for slot in document.slots:
+            if slot.masks is not None:
+                slots.append(slot)
+                continue
             encoded = slot.kind == Kind.WRITTEN or self.contract.shown is not None
             cache = self.codes if encoded else self.features
             if cache is None:
@@ -203,22 +224,41 @@ class PictureReader:
     def attach(self, batch: PackedBatch, slots: Sequence[tuple[int, Slot]]) -> PackedBatch:
         """Put the pictures of `slots` (flat start, slot) into the batch."""
         read = [(start, slot) for start, slot in slots if slot.kind == Kind.READ]
-        written = [(start, slot) for start, slot in slots if slot.kind == Kind.WRITTEN]
+        masked = [(start, slot) for start, slot in slots if slot.masks is not None]
+        written = [(start, slot) for start, slot in slots if slot.kind == Kind.WRITTEN and slot.masks is None]
         if self.contract.shown is not None:
             batch.shown = self._written(read) if read else None
-        else:
-            batch.read = self._read(read) if read else None
+        elif read:
+            assembly = Assembly(self.contract, [slot.picture for _, slot in read])
+            batch.read = self._read(read, assembly)
+            batch.masks = self._masks(masked, assembly) if masked else None
         batch.written = self._written(written) if written else None
         return batch
 
-    def _read(self, slots: Sequence[tuple[int, Slot]]) -> ReadImages:
-        pictures = [slot.picture for _, slot in slots]
-        crops = self._crops(pictures)
-        assembly = Assembly(self.contract, pictures)
+    def _read(self, slots: Sequence[tuple[int, Slot]], assembly: Assembly) -> ReadImages:
+        crops = self._crops([slot.picture for _, slot in slots])
         for start, slot in slots:
             assembly.place(slot, start)
         groups = [torch.stack([crops[p.key, view] for p, view in group.views]) for group in assembly.groups]
         return assembly.images(groups, encoded=self.features is not None)
+
+    def _masks(self, slots: Sequence[tuple[int, Slot]], assembly: Assembly) -> WrittenMasks:
+        return WrittenMasks(
+            [self.mask_targets(slot) for _, slot in slots],
+            [start for start, _ in slots],
+            [slot.question for _, slot in slots],
+            [assembly.view_of(slot.picture) for _, slot in slots],
+        )
+
+    def mask_targets(self, slot: Slot) -> Tensor:
+        """The masks of a slot (m h w), cut as the view of its image is."""
+        assert slot.masks is not None
+        (view, _), *_ = self.contract.read_views(slot.picture.size, f"image {slot.picture.key}")
+        covered = [
+            cut(Image.fromarray(mask).convert("RGB"), view, padding=(0, 0, 0))[0] >= COVERED
+            for mask in slot.masks.open()
+        ]
+        return torch.stack(covered) if covered else torch.zeros(0, *view.size, dtype=torch.bool)
 
     def _crops(self, pictures: Sequence[Picture]) -> dict[tuple[str, View], Tensor]:
         """Pixels or features by picture and view; a picture is hashed, opened and cut before the next is read."""

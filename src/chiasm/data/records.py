@@ -56,7 +56,9 @@ class RecordReader:
         """The messages of a record; raises DataError naming `where`, and the part that is wrong."""
         if isinstance(record, Mapping) and not any(isinstance(record.get(name), list) for name in LISTS):
             raise DataError(f"{where} has neither a list 'messages' nor a list 'conversations'", "turns")
-        fields = self._fields(record, where, (*LISTS, *IMAGES, "system", "answers"), _RECORD, MEANINGLESS)
+        fields = self._fields(
+            record, where, (*LISTS, *IMAGES, "system", "answers", "masks"), _RECORD, MEANINGLESS
+        )
         turns = _one(fields, where, LISTS)
         if len(turns) > self.most_turns:
             raise DataError(

@@ -1,4 +1,4 @@
-"""What a data source yields: samples of messages, whose content is text and pictures."""
+"""What a data source yields: samples of messages, whose content is text and pictures, and masks asked for."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
+from jaxtyping import Bool
 from PIL import Image
 
 from chiasm.views import Size
@@ -23,6 +25,19 @@ class Picture(ABC):
     @abstractmethod
     def open(self) -> Image.Image:
         """The picture as RGB; raises DataError naming the picture if that cannot be done."""
+
+
+class Masks(ABC):
+    """Masks of an image that are asked for; they are made when they are needed.
+
+    count: how many there are.
+    """
+
+    count: int
+
+    @abstractmethod
+    def open(self) -> Bool[np.ndarray, "m h w"]:
+        """Which pixels of the image each mask covers."""
 
 
 Role = Literal["system", "user", "assistant", "document"]
@@ -50,9 +65,11 @@ class Sample:
     """One document for training or one question for evaluation.
 
     name: says where the sample comes from, for errors ("sample 1042 of products.jsonl").
+    masks: what a mask head shall write, of the last image that is read: the document ends with them.
     truth: what a metric needs to judge an answer (question type, scene, ...).
     """
 
     name: str
     messages: tuple[Message, ...]
     truth: dict[str, Any] = field(default_factory=dict)
+    masks: Masks | None = None

@@ -28,6 +28,17 @@ class Encoder(Part, nn.Module, slot="encoder"):
     @abstractmethod
     def forward(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n gh gw c"]: ...
 
+    # What mask heads ask for beside.
+
+    @property
+    def level_widths(self) -> tuple[int, ...]:
+        """Channels of each level of the pyramid."""
+        return (self.width,)
+
+    def pyramid(self, pixels: Float[Tensor, "n 3 h w"]) -> list[Float[Tensor, "n gh gw c"]]:
+        """Features at several resolutions, finest first; the last level is what `forward` gives."""
+        return [self(pixels)]
+
     # What pre-training asks for beside. The defaults do for any encoder; a transformer does better.
 
     def patches(self, height: int, width: int) -> tuple[int, int]:

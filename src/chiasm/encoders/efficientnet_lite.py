@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
@@ -13,6 +14,7 @@ from torch.nn import functional
 
 from chiasm.encoders import Encoder
 from chiasm.errors import RecipeError
+from chiasm.nn.frozen_norm import FrozenNorm
 from chiasm.storage.skeleton import weightless
 from chiasm.storage.weights import find_file, load_into, read_tensors, resolve
 
@@ -29,6 +31,7 @@ STAGES = (
     (1, 3, 1, 6, 320),
 )
 STEM = 32  # channels; Lite scales neither the stem nor the depth of the first and the last stage
+EPSILON = 1e-3  # of the norms: TensorFlow's default, with which the weights were trained
 CLASSIFIER = ("_conv_head.", "_bn1.", "_fc.")
 
 
@@ -64,9 +67,10 @@ class EfficientNetLite(Encoder, name="efficientnet_lite"):
         self.variant = variant
         self.strides = tuple(strides)
         self.width = sum(channels[stride] for stride in strides)
+        self._finer = {stride: channels[stride] for stride in sorted(strides)[:-1]}
         self._strides_after = {last[stride]: stride for stride in strides}
         self._conv_stem = SameConv(3, STEM, 3, stride=2)
-        self._bn0 = FrozenNorm(STEM)
+        self._bn0 = FrozenNorm(STEM, EPSILON)
         blocks = _blocks(variant)[: last[max(strides)] + 1]
         self._blocks = nn.ModuleList(InvertedResidual(*block) for block in blocks)
         if checkpoint is not None:
@@ -84,12 +88,24 @@ class EfficientNetLite(Encoder, name="efficientnet_lite"):
     def extra_repr(self) -> str:
         return f"variant={self.variant}, strides={self.strides}"
 
-    def forward(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n gh gw c"]:
-        pyramid = self.pyramid(pixels)
-        features = [_average(pyramid[stride], max(self.strides) // stride) for stride in self.strides]
-        return rearrange(torch.cat(features, dim=1), "n c gh gw -> n gh gw c")
+    @property
+    def level_widths(self) -> tuple[int, ...]:
+        return (*self._finer.values(), self.width)
 
-    def pyramid(self, pixels: Float[Tensor, "n 3 h w"]) -> dict[int, Float[Tensor, "n c gh gw"]]:
+    def forward(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n gh gw c"]:
+        return self._joined(self.by_stride(pixels))
+
+    def pyramid(self, pixels: Float[Tensor, "n 3 h w"]) -> list[Float[Tensor, "n gh gw c"]]:
+        """The features of each finer stride, and those of all strides as `forward` joins them."""
+        features = self.by_stride(pixels)
+        finer = [rearrange(features[stride], "n c gh gw -> n gh gw c") for stride in self._finer]
+        return [*finer, self._joined(features)]
+
+    def _joined(self, features: Mapping[int, Float[Tensor, "n c _ _"]]) -> Float[Tensor, "n gh gw c"]:
+        averages = [_average(features[stride], max(self.strides) // stride) for stride in self.strides]
+        return rearrange(torch.cat(averages, dim=1), "n c gh gw -> n gh gw c")
+
+    def by_stride(self, pixels: Float[Tensor, "n 3 h w"]) -> dict[int, Float[Tensor, "n c gh gw"]]:
         """The features of every stride on its own grid."""
         # Channels last is 1.5 times as quick on CPU; the weights stay contiguous, as safetensors wants them.
         x = ((pixels - 0.5) / 0.5).contiguous(memory_format=torch.channels_last)
@@ -125,11 +141,11 @@ class InvertedResidual(nn.Module):
         self.skips = stride == 1 and inputs == outputs
         if self.expands:
             self._expand_conv = SameConv(inputs, hidden, 1)
-            self._bn0 = FrozenNorm(hidden)
+            self._bn0 = FrozenNorm(hidden, EPSILON)
         self._depthwise_conv = SameConv(hidden, hidden, kernel, stride=stride, groups=hidden)
-        self._bn1 = FrozenNorm(hidden)
+        self._bn1 = FrozenNorm(hidden, EPSILON)
         self._project_conv = SameConv(hidden, outputs, 1)
-        self._bn2 = FrozenNorm(outputs)
+        self._bn2 = FrozenNorm(outputs, EPSILON)
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c2 h2 w2"]:
         hidden = functional.relu6(self._bn0(self._expand_conv(x))) if self.expands else x
@@ -155,21 +171,6 @@ class SameConv(nn.Conv2d):
             height = width = 0
         return functional.conv2d(
             input, self.weight, None, self.stride, (height // 2, width // 2), 1, self.groups
-        )
-
-
-class FrozenNorm(nn.BatchNorm2d):
-    """Batch norm that uses its stored statistics always and never changes them."""
-
-    def __init__(self, channels: int):
-        super().__init__(channels, eps=1e-3)  # TensorFlow's default, with which the weights were trained
-
-    def train(self, mode: bool = True) -> FrozenNorm:
-        return super().train(False)
-
-    def forward(self, input: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
-        return functional.batch_norm(
-            input, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps
         )
 
 

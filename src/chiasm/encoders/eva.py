@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from chiasm.encoders import Encoder
 from chiasm.encoders.preprocessor import OPENAI
+from chiasm.encoders.resizing import antialiased
 from chiasm.errors import RecipeError
 from chiasm.nn.activations import Activation, activation
 from chiasm.parts.bounds import Depth, Epsilon, Heads, Pixels, Width
@@ -32,11 +33,14 @@ class Eva(Encoder, name="eva"):
         hidden: hidden width of a block's MLP.
         bias: which of the queries, keys and values add one. EVA leaves the keys without.
         absolute: whether patches get learned positions at the bottom.
+        antialias: those positions are resized as PIL resizes images, as in PixelLLM; else by torch's plain bicubic.
         rotary: side, in patches, of the square over which 2-D rotary positions run in every block, whatever the
             number of patches; null = no rotary positions.
         activation: of the MLPs without gates.
         gated: SwiGLU instead of linear, activation, linear.
         sub_norm: LayerNorm also before the last layer of attention and MLP.
+        sub_attention: whether `sub_norm` is of attention too, and not of the MLP alone (PixelLLM).
+        sub_epsilon: of those LayerNorms with gates; null = that of the others.
         post_norm: LayerNorm behind attention and MLP instead of in front (EVA-CLIP-5B).
         layer_scale: a learned factor for each channel of what a block adds.
         final_norm: apply a LayerNorm to the last block's output (BLIP-2's ln_vision).
@@ -60,10 +64,13 @@ class Eva(Encoder, name="eva"):
         hidden: Width = 6144,
         bias: Literal["none", "queries_values", "all"] = "queries_values",
         absolute: bool = True,
+        antialias: bool = False,
         rotary: Width | None = None,
         activation: Activation = "gelu",
         gated: bool = False,
         sub_norm: bool = False,
+        sub_attention: bool = True,
+        sub_epsilon: Epsilon | None = None,
         post_norm: bool = False,
         layer_scale: bool = False,
         final_norm: bool = True,
@@ -79,6 +86,7 @@ class Eva(Encoder, name="eva"):
             )
         self.patch_size, self.width = patch_size, width
         self.head_width, self.rotary, self.class_token = width // heads, rotary, class_token
+        self.antialias = antialias
         self.patchify = nn.Conv2d(3, width, patch_size, patch_size)
         self.class_embedding = nn.Parameter(torch.randn(1, 1, width) * 0.02)
         rows, columns = self.patches(size, size)
@@ -86,10 +94,10 @@ class Eva(Encoder, name="eva"):
         self._side = rows
 
         def block() -> EvaBlock:
-            attention = EvaAttention(width, heads, bias, epsilon if sub_norm else None)
+            attention = EvaAttention(width, heads, bias, epsilon if sub_norm and sub_attention else None)
             mlp: nn.Module
             if gated:
-                mlp = Gated(width, hidden, epsilon if sub_norm else None)
+                mlp = Gated(width, hidden, (sub_epsilon or epsilon) if sub_norm else None)
             else:
                 mlp = EvaMLP(width, hidden, activation, sub_norm)
             return EvaBlock(width, attention, mlp, epsilon, post_norm, layer_scale)
@@ -160,7 +168,10 @@ class Eva(Encoder, name="eva"):
         if (rows, columns) == (self._side, self._side):
             return self.positions
         table = rearrange(self.positions[:, 1:], "1 (gh gw) c -> 1 c gh gw", gh=self._side)
-        table = functional.interpolate(table, (rows, columns), mode="bicubic", align_corners=False)
+        if self.antialias:
+            table = antialiased(table, (rows, columns), "bicubic")
+        else:
+            table = functional.interpolate(table, (rows, columns), mode="bicubic", align_corners=False)
         return torch.cat([self.positions[:, :1], rearrange(table, "1 c gh gw -> 1 (gh gw) c")], dim=1)
 
     def _angles(self, rows: int, columns: int) -> Float[Tensor, "s e"]:

@@ -6,7 +6,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+import numpy as np
 import torch
+from jaxtyping import Bool
 from PIL import Image
 
 from chiasm.data.documents import PictureReader, document, draw_prompt, prompt_of
@@ -15,6 +17,7 @@ from chiasm.distribution.devices import fitting
 from chiasm.inference.answers import Answers
 from chiasm.inference.drawing import decode, draw_images, to_images
 from chiasm.inference.engine import Engine
+from chiasm.inference.masks import segment_all
 from chiasm.inference.zoom import Zoom, ZoomedAnswer, zoom
 from chiasm.model import Model
 from chiasm.nn.generators import SEEDS
@@ -32,6 +35,11 @@ class Subject(ABC):
 
     sees: bool
     draws: bool
+    marks: bool = False
+
+    def mark(self, samples: Sequence[Sample]) -> list[Bool[np.ndarray, "h w"]]:
+        """What each sample asks for, marked in its last image; of subjects that mark (`marks`)."""
+        raise NotImplementedError
 
     def check(self, sample: Sample) -> None:
         """Raise DataError where a sample cannot be examined, as with an image that cannot be decoded."""
@@ -66,6 +74,7 @@ class ModelSubject(Subject):
         self.sampling = sampling
         self.answer_tokens = answer_tokens
         self.sees, self.draws = model.sees, model.draws
+        self.marks = model.mask_head is not None
 
     def check(self, sample: Sample) -> None:
         super().check(sample)
@@ -95,6 +104,9 @@ class ModelSubject(Subject):
         """The answer to each sample's last question in two looks at its image."""
         prompts = [prompt_of(sample) for sample in samples]
         return zoom(self.model, prompts, settings, tokens=self._most_tokens(samples))
+
+    def mark(self, samples: Sequence[Sample]) -> list[Bool[np.ndarray, "h w"]]:
+        return [each.marked for each in segment_all(self.model, samples)]
 
     def draw(self, samples: Sequence[Sample], *, seed: int) -> list[Image.Image]:
         contract = self.model.contract

@@ -20,7 +20,9 @@ from chiasm.distribution.devices import fitting
 from chiasm.encoders import Encoder
 from chiasm.errors import ChiasmError, DataError
 from chiasm.heads import Order, Span
+from chiasm.heads.segmentation import MaskHead, Pyramid
 from chiasm.language import Language
+from chiasm.model.masks import mask_losses
 from chiasm.model.wiring import ALONE, wire
 from chiasm.nn.losses import Loss, cross_entropy
 from chiasm.recipe.slots import MODEL_SLOTS
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from chiasm.conversation import Reply
+    from chiasm.inference.masks import Segmentation
     from chiasm.inference.zoom import Zoom, ZoomedAnswer
     from chiasm.recipe import SamplingOptions
 
@@ -97,6 +100,11 @@ class Model(nn.Module):
         return getattr(self.heads, "image", None)
 
     @property
+    def mask_head(self) -> MaskHead | None:
+        """The head that writes masks."""
+        return getattr(self.heads, "mask", None)
+
+    @property
     def speaks(self) -> bool:
         return self.language is not None
 
@@ -142,6 +150,7 @@ class Model(nn.Module):
             says=self.language.says,
             whole_pictures=self.language.whole_pictures,
             encodes_prompt=self.language.encodes_prompt,
+            mask_positions=0 if self.mask_head is None else self.mask_head.positions,
             cross_attends=self.routing.cross_attends,
         )
 
@@ -170,6 +179,7 @@ class Model(nn.Module):
 
     def losses(self, batch: PackedBatch) -> dict[str, Loss]:
         """Losses by name: `text`, those of the image head, and those of the routing."""
+        batch, pyramids = self.with_pyramids(batch)
         embeddings, layout, span = self.embed(batch)
         hidden = self.language(embeddings, layout)
         losses: dict[str, Loss] = {}
@@ -182,6 +192,8 @@ class Model(nn.Module):
             at = (batch.written.starts[:, None] + offsets).clamp(min=0)
             for name, loss in self.image_head.losses(hidden.flatten(0, 1)[at], span).items():
                 losses[name] = losses[name] + loss if name in losses else loss
+        if batch.masks is not None and self.mask_head is not None:
+            losses |= mask_losses(self.mask_head, hidden, pyramids, batch.masks)
         return losses | self.routing.losses()
 
     def text_logits(self, hidden: Float[Tensor, "*s d"], *, images: bool = True) -> Float[Tensor, "*s v"]:
@@ -211,6 +223,12 @@ class Model(nn.Module):
         if batch.written is not None:
             span = self._span(batch.written, batch.positions)
             embeddings = _filled(embeddings, batch.written.starts, span.embeddings)
+        if batch.masks is not None:
+            if self.mask_head is None:
+                raise DataError("the batch asks for masks, but this model has no mask head")
+            starts = torch.tensor(batch.masks.starts, device=embeddings.device)
+            queries = self.mask_head.embeddings().expand(len(starts), -1, -1)
+            embeddings = _filled(embeddings, starts, queries)
         return Embedded(embeddings, layout, span)
 
     def encode_images(self, read: ReadImages) -> Float[Tensor, "s d"]:
@@ -243,6 +261,23 @@ class Model(nn.Module):
         if read.words is not None:
             tables.append(self.language.embed(read.words).to(tables[0].dtype))
         return torch.cat(tables)
+
+    def with_pyramids(self, batch: PackedBatch) -> tuple[PackedBatch, list[Pyramid]]:
+        """A batch that asks for masks with the features of its images, and all levels of those, by group.
+
+        Without a graph when the encoder is frozen; any other batch is left as it is.
+        """
+        if batch.masks is None or batch.read is None:
+            return batch, []
+        if self.encoder is None or batch.read.encoded:
+            raise DataError("masks are written of pixels, but the batch has features")
+        learns = any(parameter.requires_grad for parameter in self.encoder.parameters())
+        with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
+            pyramids: list[Pyramid] = [
+                self.encoder.pyramid(fitting(group, self.encoder)) for group in batch.read.groups
+            ]
+        groups = [levels[-1] for levels in pyramids]
+        return replace(batch, read=replace(batch.read, groups=groups, encoded=True)), pyramids
 
     def encode(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n gh gw c"]:
         """Features of the encoder; without a graph when it is frozen."""
@@ -295,6 +330,12 @@ class Model(nn.Module):
         from chiasm.inference.drawing import generate
 
         return generate(self, prompt, **options)
+
+    def segment(self, image: Image.Image, question: str) -> Segmentation:
+        """Mark what a question asks for in an image; see `chiasm.inference.masks.segment`."""
+        from chiasm.inference.masks import segment
+
+        return segment(self, image, question)
 
     def complete(self, pictures: Sequence[Any], **options: Any) -> list[Image.Image]:
         """Draw what follows in a row of pictures; see `chiasm.inference.completion.complete`."""

@@ -14,6 +14,7 @@ from chiasm.decoders import DecoderContext
 from chiasm.errors import RecipeError
 from chiasm.heads import HeadContext
 from chiasm.heads.building import alphabet_of, build_head
+from chiasm.heads.segmentation import MaskContext
 from chiasm.recipe.slots import MODEL_SLOTS
 from chiasm.tokenizers import ImageTokenizer
 from chiasm.tokenizers.spaces import Vectors
@@ -71,6 +72,12 @@ class Wiring:
             name = self.made["views"].name
             raise RecipeError(f"views {name!r} have words, which routing {routing.name!r} has no place for")
         self.add("routing", language, *([width] if crosses else []))
+        if "heads.mask" in self.spec:
+            if encoder is None:
+                raise RecipeError(
+                    "heads.mask writes masks of images that are read, but the model has no encoder"
+                )
+            self.add("heads.mask", MaskContext(language.width, encoder.level_widths))
 
     def draw(self) -> None:
         """What stands behind the language model, where pictures are written."""

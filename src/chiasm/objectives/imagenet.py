@@ -7,7 +7,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from chiasm.encoders.efficientnet_lite import EfficientNetLite, FrozenNorm, SameConv
+from chiasm.encoders.efficientnet_lite import EPSILON, EfficientNetLite, SameConv
+from chiasm.nn.frozen_norm import FrozenNorm
 from chiasm.storage.skeleton import weightless
 from chiasm.storage.weights import find_file, load_into, read_tensors, resolve
 
@@ -26,7 +27,7 @@ class ImageNetClassifier(nn.Module):
         self.head = nn.ModuleDict(
             {
                 "_conv_head": SameConv(self.trunk.width, 1280, 1),
-                "_bn1": FrozenNorm(1280),
+                "_bn1": FrozenNorm(1280, EPSILON),
                 "_fc": nn.Linear(1280, CLASSES),
             }
         )

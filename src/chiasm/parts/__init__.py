@@ -33,6 +33,7 @@ SLOTS = {
     "image_tokenizer": "chiasm.tokenizers",
     "order": "chiasm.heads.orders",
     "alphabet": "chiasm.heads.alphabets",
+    "mask_head": "chiasm.heads.masks",
     "image_decoder": "chiasm.decoders",
     "denoiser": "chiasm.decoders.denoisers",
     "conditioner": "chiasm.decoders.conditioners",

@@ -16,6 +16,7 @@ MODEL_SLOTS = {
     "routing": "routing",
     "image_tokenizer": "image_tokenizer",
     "heads.image": "order",
+    "heads.mask": "mask_head",
     "image_decoder": "image_decoder",
 }
 GROUPS = tuple({slot.split(".")[0]: None for slot in MODEL_SLOTS if "." in slot})  # slots that hold slots

@@ -20,7 +20,7 @@ from chiasm.errors import DataError
 from chiasm.sequence.layout import AXES, Layout
 
 if TYPE_CHECKING:
-    from chiasm.data.sample import Picture
+    from chiasm.data.sample import Masks, Picture
 
 IGNORE = -100  # the label of a position without a text loss
 PADDING = -1  # the document of a position that holds nothing
@@ -40,6 +40,8 @@ class Slot:
 
     coordinates: of each position within the picture (see `chiasm.sequence.layout.Layout`); none = zeros.
     words: how many of the positions hold a word of the views, which is text.
+    masks: which masks of the picture are written here, in place of the picture.
+    question: how many positions stand between that picture and here.
     """
 
     picture: Picture
@@ -48,6 +50,8 @@ class Slot:
     length: int
     coordinates: Sequence[tuple[int, int, int]] = ()
     words: int = 0
+    masks: Masks | None = None
+    question: int = 0
 
 
 COLUMNS = ("ids", "labels", "kinds", "opens", "exposed")  # of a document
@@ -100,6 +104,15 @@ class Document:
                 self._add(words[place], Kind.TEXT, first, shown)
             else:
                 self._add(placeholder, kind, first, shown)
+
+    def add_masks(self, masks: Masks, placeholder: int, length: int) -> None:
+        """Append the positions of masks of the last picture, causal."""
+        shown = self.slots[-1]
+        question = len(self) - shown.start - shown.length
+        place = Slot(shown.picture, Kind.WRITTEN, len(self), length, masks=masks, question=question)
+        self.slots.append(place)
+        for _ in range(length):
+            self._add(placeholder, Kind.WRITTEN, True, True)
 
     def join(self, end: int) -> None:
         """Make one block of the positions before `end`, in which all see each other."""
@@ -181,6 +194,22 @@ class WrittenImages:
         return positions.flatten()[self.starts] == 0
 
 
+@dataclass
+class WrittenMasks:
+    """Masks to write.
+
+    targets: of each question, its masks (m h w) as large as the view of its image.
+    starts: flat position of each question's first mask position.
+    questions: how many positions before that one the question's words begin.
+    images: of each, the group of `ReadImages` in which its image is, and its number there.
+    """
+
+    targets: list[Bool[Tensor, "m h w"]]
+    starts: list[int]
+    questions: list[int]
+    images: list[tuple[int, int]]
+
+
 Moved = TypeVar("Moved")
 
 
@@ -199,6 +228,7 @@ class PackedBatch:
     read: ReadImages | None = None
     written: WrittenImages | None = None
     shown: WrittenImages | None = None  # pictures to look at by their codes, in models without an encoder
+    masks: WrittenMasks | None = None
 
     @property
     def layout(self) -> Layout:
@@ -233,7 +263,7 @@ def _moved(value: Moved, device: torch.device | str) -> Moved:
             changed[each.name] = item.to(device, non_blocking=True)
         elif isinstance(item, list) and item and isinstance(item[0], Tensor):
             changed[each.name] = [tensor.to(device, non_blocking=True) for tensor in item]
-        elif isinstance(item, ReadImages | WrittenImages):
+        elif isinstance(item, ReadImages | WrittenImages | WrittenMasks):
             changed[each.name] = _moved(item, device)
     return replace(value, **changed)  # type: ignore[type-var]
 

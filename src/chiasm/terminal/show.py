@@ -96,6 +96,8 @@ def _output(model: Model, slot: str, image: Picture | None, views: list) -> str:
         return f"{tokenizer.size} x {tokenizer.size} pixels ↔ {rows} x {columns} of {what}"
     if slot == "heads.image" and model.contract.span is not None:
         return f"{model.contract.span.length} positions an image"
+    if slot == "heads.mask" and model.mask_head is not None:
+        return f"{model.mask_head.positions} positions a question"
     return ""
 
 

@@ -106,7 +106,10 @@ class DocumentBatches:
             self.contract,
             sample,
             unconditional=writes and chance("unconditional", *key) < self.unconditional,
-            blind=not writes and reads_picture(sample) and chance("blind", *key) < self.stage.blind,
+            blind=not writes
+            and sample.masks is None
+            and reads_picture(sample)
+            and chance("blind", *key) < self.stage.blind,
         )
 
 

@@ -82,6 +82,7 @@ def prepared(
         model.encoder is not None
         and any(True for _ in model.encoder.parameters())
         and "encoder" not in stage.train
+        and model.mask_head is None  # which reads other levels too
     )
     writes_codes = model.image_tokenizer is not None and not model.conditions
     if not encodes and not writes_codes:

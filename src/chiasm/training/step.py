@@ -77,7 +77,8 @@ class DocumentsAim(Aim):
     def __init__(self, model: Model):
         self.model = model
         self._per_image, self._per_orphan = (_terms_per_image(model, orphan) for orphan in (False, True))
-        self.names = {"text", *self._per_image, *model.routing.names}
+        masks = {} if model.mask_head is None else model.mask_head.terms([1])
+        self.names = {"text", *self._per_image, *masks, *model.routing.names}
 
     def losses(self, batch: PackedBatch) -> dict[str, Loss]:
         return self.model.losses(batch)
@@ -95,6 +96,8 @@ class DocumentsAim(Aim):
             orphans = batch.written.orphans(batch.positions)
             for name, terms in self._image_terms(batch.written, orphans).items():
                 counts[name] = counts.get(name, 0.0) + terms
+        if batch.masks is not None and self.model.mask_head is not None:
+            counts |= self.model.mask_head.terms([len(target) for target in batch.masks.targets])
         return {name: count for name, count in counts.items() if count}
 
     def _image_terms(self, written: WrittenImages, orphans: Tensor) -> dict[str, float]:

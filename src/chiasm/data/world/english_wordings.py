@@ -185,6 +185,20 @@ WORDINGS = {
             "Tell me what the picture shows.",
         ),
     ),
+    "mask": Wording(
+        (
+            "Mark every {one}.",
+            "Mark each {one}.",
+            "Segment every {one}.",
+            "Segment each {one}.",
+            "Outline every {one}.",
+            "Cut out every {one}.",
+            "Select every {one}.",
+            "Highlight every {one}.",
+            "Mark every {one} in the picture.",
+        ),
+        ("Please segment every {one}.", "Outline each {one} in the picture.", "Select each {one} you see."),
+    ),
     "draw": Wording(
         (
             "Draw: {caption}",

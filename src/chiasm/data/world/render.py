@@ -10,7 +10,7 @@ import PIL
 from jaxtyping import Bool
 from PIL import Image, ImageDraw, ImageFont
 
-from chiasm.data.sample import Picture
+from chiasm.data.sample import Masks, Picture
 from chiasm.data.world.assets import artwork, assets_version
 from chiasm.data.world.scene import Scene
 from chiasm.views import Size
@@ -52,6 +52,16 @@ class ScenePicture(Picture):
     def __repr__(self) -> str:
         things = ", ".join(f"{thing.emoji.english} {thing.cell}" for thing in self.scene.things)
         return f"ScenePicture({things}; {self.canvas} px, {self.scene.style})"
+
+
+class SceneMasks(Masks):
+    """Masks of some things of a scene. things: their places in `Scene.things`."""
+
+    def __init__(self, scene: Scene, canvas: int, things: tuple[int, ...]):
+        self.scene, self.canvas, self.things, self.count = scene, canvas, things, len(things)
+
+    def open(self) -> Bool[np.ndarray, "m h w"]:
+        return masks(self.scene, self.canvas)[list(self.things)]
 
 
 class TextPicture(Picture):

@@ -18,8 +18,8 @@ from chiasm.data.world.dice import Dice
 from chiasm.data.world.edits import analogy, edit
 from chiasm.data.world.options import check_options
 from chiasm.data.world.phrases import Phrases, phrases
-from chiasm.data.world.questions import QUESTIONS, Question
-from chiasm.data.world.render import ScenePicture, TextPicture
+from chiasm.data.world.questions import QUESTIONS, UNANSWERABLE, Question
+from chiasm.data.world.render import SceneMasks, ScenePicture, TextPicture
 from chiasm.data.world.scene import Scene
 from chiasm.data.world.splits import Split, strangers
 from chiasm.data.world.wordings import Phrasings
@@ -28,7 +28,9 @@ from chiasm.data.world.wordings import Phrasings
 VERSION = 4
 DEFAULT_TASKS = {**dict.fromkeys(QUESTIONS, 1), "draw": 1, "words": 1}
 
-# content of the user, content of the assistant (none: the first is a document of its own), and the truth
+MASKS = "masks"  # where the truth has those that are asked for, on its way into a sample
+# content of the user, content of the assistant (none: masks are the answer, or the first is a document of its own),
+# and the truth
 Exchange = tuple[tuple[str | Picture, ...], tuple[str | Picture, ...], dict[str, Any]]
 
 
@@ -81,6 +83,7 @@ class World(Source, name="world"):
         tasks: how many documents of each task a scene gives (fewer where a scene cannot be asked so many):
             what, where, count, exist, choice, relation, caption, name (one emoji that fills the picture, drawn
             from all of them evenly), draw, edit, analogy, sentence (an analogy in pictures alone), read, words,
+            segment (the masks of every thing of a name, which may be none; for mask heads),
             call (an instruction answered by the call of a tool; see `chiasm.data.calls`).
         seed: other scenes for another seed; what is held out stays the same.
     """
@@ -155,19 +158,21 @@ class World(Source, name="world"):
         self, document: Exchange, draft: Draft, index: int, task: str, phrasings: Phrasings, number: int
     ) -> Sample:
         user, assistant, truth = document
+        masks = truth.get(MASKS)
         name = f"{'question ' * (task in QUESTIONS)}{task} {number}"
         if phrasings == "held_out":
             name += " in a held-out phrasing"
         messages = (
             (Message("user", user), Message("assistant", assistant))
             if assistant
-            else (Message("document", user),)
+            else (Message("document" if masks is None else "user", user),)
         )
         common = {"task": task, "split": self.split, "language": self.say.language, "phrasings": phrasings}
         return Sample(
             f"scene {index} of world({self.split}), {name}",
             messages,
-            {**common, "scene": draft.scene, **truth},
+            {**common, "scene": draft.scene, **{key: truth[key] for key in truth if key != MASKS}},
+            masks,
         )
 
     def _conversations(self, samples: list[Sample], index: int) -> list[Sample]:
@@ -262,6 +267,19 @@ class World(Source, name="world"):
             for question in QUESTIONS[task](draft, say, dice, 1):
                 yield (f"{caption} {question.text}",), (question.answer,), _truth(question)
 
+    def _segment(self, draft: Draft, say: Phrases, dice: Dice, count: int) -> Iterator[Exchange]:
+        scene = draft.scene
+        present = dice.sample(list(scene.counts), count)
+        for emoji in present:
+            absent = draft.unanswerable > 0 and dice.uniform() < draft.unanswerable
+            asked = dice.pick(draft.absent) if absent else emoji
+            things = tuple(i for i, thing in enumerate(scene.things) if thing.emoji == asked)
+            truth = {
+                "type": UNANSWERABLE if absent else "segment",
+                MASKS: SceneMasks(scene, self.canvas, things),
+            }
+            yield (ScenePicture(scene, self.canvas), say.ask("mask", one=say.name(asked))), (), truth
+
     def _call(self, draft: Draft, say: Phrases, dice: Dice, count: int) -> Iterator[Exchange]:
         for _ in range(count):
             example = scene_call(draft, self.canvas, say, dice)
@@ -313,5 +331,6 @@ TASKS: dict[str, Callable[[World, Draft, Phrases, Dice, int], Iterator[Exchange]
     "sentence": World._sentence,
     "read": World._read,
     "words": World._words,
+    "segment": World._segment,
     "call": World._call,
 }

@@ -1,0 +1,112 @@
+"""Masks as data files write them: polygons, run lengths (COCO) or images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool
+from PIL import Image, ImageDraw
+
+from chiasm.data.references import References
+from chiasm.data.sample import Masks, Picture
+from chiasm.errors import DataError, excerpt
+from chiasm.views import Size
+
+KIND = "masks"  # of the errors
+FORM = (
+    "a list of polygons [[x, y, x, y, ...], ...], run lengths {size: [h, w], counts: ...}, or an image's path"
+)
+WHITE = 128  # from which on a pixel of an image is of the mask
+
+
+class RecordMasks(Masks):
+    """Masks of a record, checked, and drawn when they are needed.
+
+    size: of the image that they are of.
+    """
+
+    def __init__(self, entries: Sequence[Any], picture: Picture, references: References, where: str):
+        """Raises DataError naming `where` for an entry of no known form, or of another size than the image."""
+        self.count, self.where, self.size = len(entries), where, picture.size
+        self._entries = [
+            self._checked(entry, references, f"{where}, mask {i}") for i, entry in enumerate(entries, 1)
+        ]
+
+    def open(self) -> Bool[np.ndarray, "m h w"]:
+        return np.array([self._drawn(each) for each in self._entries], dtype=bool).reshape(-1, *self.size)
+
+    def _checked(self, entry: Any, references: References, where: str) -> Any:
+        if isinstance(entry, str):
+            image = references.picture(entry, where)
+            self._check_size(image.size, where)
+            return image
+        if isinstance(entry, Mapping) and set(entry) == {"size", "counts"}:
+            size, lengths = entry["size"], entry["counts"]
+            if not isinstance(size, list) or not all(type(side) is int for side in size) or len(size) != 2:
+                raise DataError(f"{where} has the size {excerpt(size)}; it must be [height, width]", KIND)
+            self._check_size(Size(*size), where)
+            lengths = unpacked(lengths, where) if isinstance(lengths, str) else lengths
+            numbers = isinstance(lengths, list) and all(type(each) is int and each >= 0 for each in lengths)
+            if not numbers or sum(lengths) != size[0] * size[1]:
+                raise DataError(f"{where} has run lengths that do not add up to its {size} pixels", KIND)
+            return lengths
+        if isinstance(entry, list) and entry and all(map(_is_polygon, entry)):
+            return [list(map(float, each)) for each in entry]
+        raise DataError(f"{where} is {excerpt(entry)}; it must be {FORM}", KIND)
+
+    def _check_size(self, size: Size, where: str) -> None:
+        if size != self.size:
+            raise DataError(
+                f"{where} has {size.height} x {size.width} pixels, but its image {self.size.height} x "
+                f"{self.size.width}",
+                KIND,
+            )
+
+    def _drawn(self, entry: Any) -> Bool[np.ndarray, "h w"]:
+        if isinstance(entry, Picture):
+            return np.asarray(entry.open().convert("L")) >= WHITE
+        if entry and isinstance(entry[0], list):
+            canvas = Image.new("1", (self.size.width, self.size.height))
+            draw = ImageDraw.Draw(canvas)
+            for polygon in entry:
+                draw.polygon(polygon, fill=1)
+            return np.asarray(canvas)
+        return from_runs(entry, self.size)
+
+
+def from_runs(lengths: Sequence[int], size: Size) -> Bool[np.ndarray, "h w"]:
+    """COCO's run lengths: pixels outside and inside in turn, column by column."""
+    flat = np.zeros(size.height * size.width, dtype=bool)
+    ends = np.cumsum([0, *lengths]).tolist()
+    for i, (start, end) in enumerate(pairwise(ends)):
+        flat[start:end] = i % 2
+    return flat.reshape(size.width, size.height).T
+
+
+def unpacked(text: str, where: str) -> list[int]:
+    """COCO's packed run lengths: five bits a letter, and from the fourth on differences to the one before last."""
+    lengths: list[int] = []
+    value = shift = 0
+    for letter in text:
+        bits = ord(letter) - 48
+        if not 0 <= bits < 64:
+            raise DataError(f"{where} has {letter!r} in its run lengths, which COCO's packing has not", KIND)
+        value |= (bits & 31) << shift
+        shift += 5
+        if bits & 32:
+            continue
+        if bits & 16:
+            value -= 1 << shift
+        lengths.append(value + (lengths[-2] if len(lengths) > 2 else 0))
+        value = shift = 0
+    if shift:
+        raise DataError(f"{where} has run lengths that end within a number", KIND)
+    return lengths
+
+
+def _is_polygon(value: Any) -> bool:
+    numbers = isinstance(value, list) and len(value) >= 6 and len(value) % 2 == 0
+    return numbers and all(isinstance(each, int | float) and not isinstance(each, bool) for each in value)

@@ -1,0 +1,68 @@
+"""What writes the masks of an image: the interface of mask heads."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from chiasm.nn.losses import Loss
+from chiasm.parts import Part
+
+Pyramid = Sequence[Float[Tensor, "n gh gw c"]]  # features of images at several resolutions, finest first
+
+
+class MaskContext(NamedTuple):
+    """What mask heads are built with. width: of a hidden state. levels: channels of the encoder's pyramid."""
+
+    width: int
+    levels: tuple[int, ...]
+
+
+class MaskPrediction(NamedTuple):
+    """Masks that a head proposes, with the score of each: logits, both."""
+
+    masks: Float[Tensor, "n q h w"]
+    scores: Float[Tensor, "n q"]
+
+
+class MaskHead(Part, nn.Module, slot="mask_head"):
+    """Hidden states at mask positions to masks of the image before them. Built as `MaskHead(context, *, options)`.
+
+    In the sequence `positions` places stand behind the question, where `embeddings` are read; what the language
+    model makes of them decides the masks. The question is the mean of the hidden states of its words.
+
+    positions: how many places masks take in the sequence, however many there are.
+    """
+
+    positions: int
+
+    @abstractmethod
+    def embeddings(self) -> Float[Tensor, "q d"]:
+        """What stands at the mask positions."""
+
+    @abstractmethod
+    def predict(
+        self,
+        hidden: Float[Tensor, "n q d"],
+        pyramid: Pyramid,
+        question: Float[Tensor, "n d"],
+    ) -> MaskPrediction:
+        """hidden: states at the mask positions of n questions. pyramid: of the image of each, finest first."""
+
+    @abstractmethod
+    def losses(
+        self,
+        hidden: Float[Tensor, "n q d"],
+        pyramid: Pyramid,
+        question: Float[Tensor, "n d"],
+        targets: Sequence[Bool[Tensor, "m h w"]],
+    ) -> dict[str, Loss]:
+        """Losses by name, whose numbers of terms follow from the numbers of masks alone (see `terms`)."""
+
+    @abstractmethod
+    def terms(self, masks: Sequence[int]) -> dict[str, float]:
+        """How many terms each loss of questions with so many masks has."""

@@ -1,0 +1,70 @@
+"""Hidden states at mask positions, handed to the mask head beside the images that they are of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from chiasm.heads.segmentation import MaskHead, MaskPrediction, Pyramid
+from chiasm.nn.losses import Loss
+from chiasm.sequence import WrittenMasks
+
+
+class MaskQuestions(NamedTuple):
+    """What a mask head is handed of questions about images of one size.
+
+    rows: which of the batch's questions they are.
+    """
+
+    rows: list[int]
+    hidden: Float[Tensor, "n q d"]
+    pyramid: Pyramid
+    question: Float[Tensor, "n d"]
+
+
+def mask_losses(
+    head: MaskHead, hidden: Float[Tensor, "b t d"], pyramids: Sequence[Pyramid], masks: WrittenMasks
+) -> dict[str, Loss]:
+    """Losses by name of all masks of a batch."""
+    losses: dict[str, Loss] = {}
+    for asked in _questions(head, hidden, pyramids, masks):
+        targets = [masks.targets[row] for row in asked.rows]
+        for name, loss in head.losses(asked.hidden, asked.pyramid, asked.question, targets).items():
+            losses[name] = losses[name] + loss if name in losses else loss
+    terms = head.terms([len(target) for target in masks.targets])
+    return {name: loss for name, loss in losses.items() if terms[name]}
+
+
+def predicted_masks(
+    head: MaskHead, hidden: Float[Tensor, "b t d"], pyramids: Sequence[Pyramid], masks: WrittenMasks
+) -> list[MaskPrediction]:
+    """What the head proposes for each question of a batch, as a batch of one."""
+    predictions: dict[int, MaskPrediction] = {}
+    for asked in _questions(head, hidden, pyramids, masks):
+        proposed = head.predict(asked.hidden, asked.pyramid, asked.question)
+        for i, row in enumerate(asked.rows):
+            predictions[row] = MaskPrediction(proposed.masks[i : i + 1], proposed.scores[i : i + 1])
+    return [predictions[row] for row in range(len(masks.starts))]
+
+
+def _questions(
+    head: MaskHead, hidden: Float[Tensor, "b t d"], pyramids: Sequence[Pyramid], masks: WrittenMasks
+) -> Iterator[MaskQuestions]:
+    """The questions of a batch, by the size of their images."""
+    flat = hidden.flatten(0, 1)
+    starts = masks.starts
+    for group, pyramid in enumerate(pyramids):
+        rows = [row for row, (own, _) in enumerate(masks.images) if own == group]
+        if not rows:
+            continue
+        numbers = torch.tensor([masks.images[row][1] for row in rows], device=hidden.device)
+        yield MaskQuestions(
+            rows,
+            torch.stack([flat[starts[row] : starts[row] + head.positions] for row in rows]),
+            [level[numbers] for level in pyramid],
+            torch.stack([flat[starts[row] - masks.questions[row] : starts[row]].mean(0) for row in rows]),
+        )

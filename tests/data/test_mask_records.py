@@ -1,0 +1,78 @@
+"""Masks of data files: three forms of one mask, and what is wrong with others."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from chiasm import parts
+from chiasm.data.mask_records import unpacked
+from chiasm.errors import DataError
+
+# Columns 1 and 2, rows 1 to 3, of 6 columns and 5 rows.
+TRUE = np.zeros((5, 6), dtype=bool)
+TRUE[1:4, 1:3] = True
+RUNS = [6, 3, 2, 3, 16]
+
+
+@pytest.fixture
+def chat(tmp_path):
+    Image.new("RGB", (6, 5), "red").save(tmp_path / "a.png")
+    Image.fromarray(TRUE).save(tmp_path / "mask.png")
+
+    def read(masks, **turns):
+        record = {
+            "image": "a.png",
+            "masks": masks,
+            "messages": [{"role": "user", "content": "<image>Mark it."}],
+        }
+        (tmp_path / "data.jsonl").write_text(json.dumps({**record, **turns}))
+        return parts.build("data", {"type": "chat", "path": str(tmp_path / "data.jsonl")})[0][0]
+
+    return read
+
+
+def test_polygons_run_lengths_and_images_say_the_same(chat):
+    forms = (
+        [[1, 1, 2, 1, 2, 3, 1, 3]],
+        {"size": [5, 6], "counts": RUNS},
+        {"size": [5, 6], "counts": "6320>"},
+        "mask.png",
+    )
+    sample = chat(list(forms))
+    masks = sample.masks.open()
+    assert sample.masks.count == len(masks) == 4
+    for mask in masks:
+        assert (mask == TRUE).all()
+    assert [message.role for message in sample.messages] == ["user"]
+
+
+def test_packed_lengths_are_differences_from_the_fourth_on():
+    assert unpacked("6320>", "here") == RUNS
+
+
+def test_no_mask_is_an_answer_too(chat):
+    assert chat([]).masks.open().shape == (0, 5, 6)
+
+
+@pytest.mark.parametrize(
+    ("masks", "words"),
+    [
+        ("mask.png", "masks are a list"),
+        ([[1, 2, 3]], "list of polygons"),
+        ([[[1, 2, 3, 4]]], "list of polygons"),
+        ([{"size": [5, 6], "counts": [30, 1]}], "do not add up"),
+        ([{"size": [6, 5], "counts": RUNS}], "6 x 5 pixels, but its image 5 x 6"),
+        ([{"size": [5, 6], "counts": "6~"}], "'~' in its run lengths"),
+        ([{"size": [5, 6], "counts": "P"}], "end within a number"),
+    ],
+)
+def test_what_is_no_mask_is_a_sentence(chat, masks, words):
+    with pytest.raises(DataError, match=words):
+        chat(masks)
+
+
+def test_masks_need_an_image(chat):
+    with pytest.raises(DataError, match="has no image"):
+        chat([], image=None, messages=[{"role": "user", "content": "Mark it."}])
