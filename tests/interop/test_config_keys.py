@@ -171,6 +171,7 @@ OWN_FILES = {  # whose configs are of several files, which tests of their own la
     "llava-uhd": "llava_uhd",
     "minicpm-v": "minicpm_v",
     "monkey": "monkey",
+    "mplug-owl2": "mplug_owl",
     "next-gpt": "next_gpt",
     "next-gpt-legacy": "next_gpt",
     "qwen-vl": "monkey",

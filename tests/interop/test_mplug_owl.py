@@ -1,4 +1,4 @@
-"""UReader and DocOwl-1.5: parity, and small public folders that chat as theirs do and come back bit for bit."""
+"""UReader, DocOwl-1.5, mPLUG-Owl2: parity, and small folders that chat as theirs do and come back bit for bit."""
 
 import json
 import os
@@ -51,12 +51,23 @@ DOCOWL = {
     "freeze_vision_model": False, "tune_vision2text": True, "image_aspect_ratio": "square",
     "image_grid_pinpoints": None, "vision2text_lr": None,
 }  # fmt: skip
-CONFIGS = {"ureader": UREADER, "docowl-1.5": DOCOWL}
+OWL2 = {
+    **{key: value for key, value in DOCOWL.items() if key != "tune_vision2text"},
+    "model_type": "mplug_owl2",
+    "architectures": ["MPLUGOwl2LlamaForCausalLM"],
+    "visual_config": {"visual_model": VISION,
+                      "visual_abstractor": {**UREADER["visual_abstractor_config"], "num_learnable_queries": 4,
+                                            "grid_size": CROP // PATCH, "use_cls_token": True,
+                                            "add_v2t_pos_emb": False}},
+    "tune_visual_abstractor": True,
+}  # fmt: skip
+CONFIGS = {"ureader": UREADER, "docowl-1.5": DOCOWL, "mplug-owl2": OWL2}
 VIEW = "?" * 5  # four visual tokens and the closing one
 NAMED = f"<global_img>{VIEW}<crop_img_row0_col0>{VIEW}<crop_img_row0_col1>{VIEW}"
 PROMPTS = {  # of two pages of two crops each
     "ureader": f"Human: {VIEW * 3}\nHuman: {VIEW * 3}\nHuman: Where?\nAI:",
     "docowl-1.5": f"USER:{NAMED}{NAMED}Where? ASSISTANT:",
+    "mplug-owl2": f"USER: {VIEW}{VIEW}Where? ASSISTANT:",
 }
 PAGE = Image.new("RGB", (2 * CROP, CROP), "red")
 
@@ -115,12 +126,13 @@ def test_a_folder_chats_as_its_code_asks_and_comes_back_bit_for_bit_until_it_is_
     assert all(torch.equal(again[key], tensors[key]) for key in tensors)
     assert json.loads((tmp_path / "theirs/config.json").read_text()) == CONFIGS[family]
 
-    tune = ["connector", *(["routing"] if family == "docowl-1.5" else [])]
+    adaptive = family != "ureader"
+    tune = ["connector", *(["routing"] if adaptive else [])]
     changed = {
         key for key, tensor in trained_on(tmp_path, tune).items() if not torch.equal(tensor, tensors[key])
     }
     assert any("vit_eos" in key for key in changed)
-    assert any("multiway.1" in key for key in changed) == (family == "docowl-1.5")
+    assert any("multiway.1" in key for key in changed) == adaptive
     assert not any("vision_model" in key or "multiway.0" in key or "embed_tokens" in key for key in changed)
 
 
@@ -163,6 +175,7 @@ def rendered(model, written):
         ("ureader", "args", {"patch_pos_embed_type": "pre"}, "args.patch_pos_embed_type is 'pre'"),
         ("docowl-1.5", "visual_config.visual_hreducer.conv_shape", "four", "conv_shape is 'four'"),
         ("docowl-1.5", "visual_config.visual_hreducer.depth", 2, "visual_config.visual_hreducer.depth"),
+        ("mplug-owl2", "visual_config.visual_abstractor.use_cls_token", False, "use_cls_token is False"),
         ("docowl-1.5", "visual_config.visual_model.window", 2, "visual_config.visual_model.window"),
     ],
 )

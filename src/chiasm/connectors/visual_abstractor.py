@@ -60,10 +60,10 @@ class VisualAbstractor(Connector, name="visual_abstractor"):
             )
         self.cells, self.extra = cells, closing
         self.queries = nn.Parameter(torch.randn(queries, in_width) * 0.02)
-        places = (None, None) if positions is None else _places(queries, positions, in_width)
         self.features = None if positions is None else 1 + positions**2
         self.layers = nn.ModuleList(
-            AbstractorLayer(in_width, heads, hidden, epsilon, places) for _ in range(depth)
+            AbstractorLayer(in_width, heads, hidden, epsilon, _places(queries, positions, in_width))
+            for _ in range(depth)
         )
         # As large as what the layers make, in which smaller ones would be lost at first.
         self.rows, self.columns = (
@@ -101,7 +101,9 @@ class VisualAbstractor(Connector, name="visual_abstractor"):
         return {"queries": 4, "depth": 1, "heads": 2, "hidden": 8, "cells": 3}
 
 
-def _places(queries: int, side: int, width: int) -> tuple[Tensor, Tensor]:
+def _places(queries: int, side: int | None, width: int) -> tuple[Tensor | None, Tensor | None]:
     """Positions of queries in a row, and of features in a square behind a class token, which has zeros."""
+    if side is None:
+        return None, None
     row = sinusoids(1, queries, 2 * width)[:, :width]
     return row, torch.cat([torch.zeros(1, width), sinusoids(side, side, width)])

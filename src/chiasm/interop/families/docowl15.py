@@ -20,7 +20,7 @@ from chiasm.interop.parity.cases import Case
 from chiasm.interop.parity.replay import CasePicture, case_document, read_documents, scattered, unnormalised
 from chiasm.interop.parity.verify import replays
 from chiasm.interop.shapes.mplug_owl import (
-    TEMPLATE,
+    TEMPLATE_OF_NAMED,
     TRAINING,
     WITHOUT_EFFECT,
     closing_rule,
@@ -79,7 +79,7 @@ class DocOwl15(Family, name="docowl-1.5"):
         )
 
     def chat_template(self, config: Mapping[str, Any]) -> str | None:
-        return TEMPLATE
+        return TEMPLATE_OF_NAMED
 
 
 def _connector(config: Mapping[str, Any]) -> dict[str, Any]:

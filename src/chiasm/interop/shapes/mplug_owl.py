@@ -42,14 +42,18 @@ TRAINING = {
     "vision2text_lr": "of training",
     "visual_abstractor_lr": "of training",
 }
-# mPLUG-Owl2's conversation. The words before a crop follow USER: as one text, of which they bring the space.
+# mPLUG-Owl2's conversation.
 TEMPLATE = (
-    "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'user' %}"
-    "{{ ('USER:' if message['content'].startswith('"
-    + READ
-    + "') else 'USER: ') + message['content'] + ' ' }}"
+    "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'user' %}USER: {{ message['content'] }} "
     "{% elif message['role'] == 'assistant' %}ASSISTANT: {{ message['content'] }}{{ eos_token }}"
     "{% else %}{{ message['content'] }} {% endif %}{% endfor %}{% if add_generation_prompt %}ASSISTANT:{% endif %}"
+)
+# DocOwl-1.5's: the words before a crop follow USER: as one text, of which they bring the space.
+TEMPLATE_OF_NAMED = TEMPLATE.replace(
+    "USER: {{ message['content'] }} ",
+    "{{ ('USER:' if message['content'].startswith('"
+    + READ
+    + "') else 'USER: ') + message['content'] + ' ' }}",
 )
 # Layers of the tower: theirs and CLIP's of transformers.
 LAYERS = {
@@ -134,8 +138,12 @@ def abstractor(config: Mapping[str, Any], width: int, *, hidden: int) -> dict[st
 
 def abstractor_rules(theirs: str, ours: str) -> list[Rule]:
     """Rules for the layers of an abstractor; theirs, ours: what its tensors' names begin with."""
-    layer = f"{theirs}encoder.layers.{{n}}.crossattention."
-    return [Rule(f"{layer}{a}.{{p}}", f"{ours}layers.{{n}}.{b}.{{p}}") for a, b in CROSS.items()]
+    layer, own = f"{theirs}encoder.layers.{{n}}.crossattention.", f"{ours}layers.{{n}}."
+    return [
+        *[Rule(f"{layer}{a}.{{p}}", f"{own}{b}.{{p}}") for a, b in CROSS.items()],
+        Rule(f"{layer}attention.q_pos_embed", f"{own}query_positions"),
+        Rule(f"{layer}attention.k_pos_embed", f"{own}feature_positions"),
+    ]
 
 
 def multiway_config(config: Mapping[str, Any]) -> dict[str, Any]:
