@@ -180,6 +180,7 @@ OWN_FILES = {  # whose configs are of several files, which tests of their own la
     "unified-io-2": "unified_io2",
     "ureader": "mplug_owl",
     "vary": "vary",
+    "vary-tiny": "vary",
 }
 
 

@@ -1,4 +1,4 @@
-"""Vary: parity, and a small public folder that chats, is trained on and comes back bit for bit."""
+"""Vary and Vary-tiny: parity, and small public folders that chat, are trained on and come back bit for bit."""
 
 import json
 import os
@@ -10,6 +10,7 @@ from PIL import Image
 from rich.console import Console
 from safetensors.torch import load_file, save_file
 
+from chiasm import parts
 from chiasm.data.documents import document
 from chiasm.data.files import PictureInMemory
 from chiasm.data.sample import Message, Sample
@@ -36,6 +37,11 @@ QWEN = {"model_type": "vary", "architectures": ["varyQwenForCausalLM"], "hidden_
         "onnx_safe": None, "tokenizer_type": "QWenTokenizer"}  # fmt: skip
 CONFIG = {**QWEN, "vision_tower": "/cache/vit-large-patch14/", "image_token_len": 4, "use_im_start_end": True,
           "vision_select_layer": -2, "freeze_vision_tower": False}  # fmt: skip
+OPT = {"model_type": "vary", "architectures": ["varyOPTForCausalLM"], "vocab_size": WORDS, "hidden_size": 32,
+       "word_embed_proj_dim": 32, "ffn_dim": 48, "num_hidden_layers": 1, "num_attention_heads": 2,
+       "max_position_embeddings": 128, "do_layer_norm_before": True, "activation_function": "relu", "dropout": 0.1,
+       "attention_dropout": 0.0, "layerdrop": 0.0, "image_token_len": 4, "use_im_start_end": True,
+       "vision_tower": "x", "vision_select_layer": -2, "freeze_vision_tower": False}  # fmt: skip
 FAMILY = {**CONFIG, "towers": {"clip": CLIP, "sam": SAM}}
 PROMPT = (
     "<|im_start|>system\nYou should follow the instructions carefully and explain your answers in detail."
@@ -56,18 +62,24 @@ def random_tensors(name, config):
     return {key: each.contiguous() for key, each in family.names(config).to_theirs(ours, "here").items()}
 
 
-@pytest.fixture
-def public(tmp_path):
+def with_words(folder, config):
+    """A tokenizer with the tokens of both layouts; the ids of those round images stand in the config."""
     words = TextTokenizer.train(["Where is the dog? At the left.", "How many? Two."], 300)
     tokens = ["<|im_start|>", "<|im_end|>", "<img>", "</img>", "<imgpad>"]
     words.inner.add_special_tokens({"extra_special_tokens": tokens}, replace_extra_special_tokens=False)
     words.inner.chat_template = None
-    words.save(tmp_path / "public")
+    words.save(folder)
     ids = words.inner.convert_tokens_to_ids(tokens[2:])
-    config = CONFIG | dict(zip(("im_start_token", "im_end_token", "im_patch_token"), ids, strict=True))
-    (tmp_path / "public/config.json").write_text(json.dumps(config))
-    save_file(random_tensors("vary", FAMILY), tmp_path / "public/model.safetensors")
-    return tmp_path / "public"
+    ids = dict(zip(("im_start_token", "im_end_token", "im_patch_token"), ids, strict=True))
+    (folder / "config.json").write_text(json.dumps(config | ids))
+    return folder
+
+
+@pytest.fixture
+def public(tmp_path):
+    folder = with_words(tmp_path / "public", CONFIG)
+    save_file(random_tensors("vary", FAMILY), folder / "model.safetensors")
+    return folder
 
 
 @pytest.mark.skipif(not PLACE, reason="CHIASM_PARITY does not name the folder of parity cases")
@@ -141,3 +153,22 @@ def test_a_tokenizer_with_other_ids_for_the_words_round_images_is_refused(public
     (public / "config.json").write_text(json.dumps({**config, "im_start_token": 5}))
     with pytest.raises(CheckpointError, match="<img>"):
         import_checkpoint(public, public.parent / "ours")
+
+
+def test_vary_tiny_reads_pages_and_its_tower_can_stand_in_another_model(tmp_path):
+    folder = with_words(tmp_path / "tiny", OPT)
+    tensors = random_tensors("vary-tiny", {**OPT, "towers": {"sam": SAM}})
+    save_file(tensors, folder / "model.safetensors")
+    assert recognise(Folder(folder)).name == "vary-tiny"
+    model = load_model(import_checkpoint(folder, tmp_path / "ours"))
+    image = Image.new("RGB", (40, 20), "red")
+    sample = Sample("one", (Message("user", (PictureInMemory(image),)),))
+    begin = model.language.tokenizer.inner.bos_token
+    assert rendered(model, document(model.contract, sample, prompt=True)) == f"{begin}<img>????</img>\n"
+    model.chat([{"role": "user", "content": [image]}], tokens=2)
+    export_checkpoint(tmp_path / "ours", tmp_path / "theirs")
+    again = load_file(tmp_path / "theirs/model.safetensors")
+    assert all(torch.equal(again[key], tensors[key]) for key in tensors)
+    tower = parts.build("encoder", {**model.encoder.spec, "checkpoint": str(folder)})
+    for key, tensor in model.encoder.state_dict().items():
+        assert torch.equal(tower.state_dict()[key], tensor), key

@@ -22,7 +22,9 @@ from chiasm.storage.skeleton import weightless
 from chiasm.storage.weights import load_into, read_tensors, resolve
 
 NECK_EPSILON = 1e-6  # of the neck's LayerNorms
-# Parts of names in Meta's and in transformers' checkpoints, and what they are called here.
+# Before an encoder's tensors: Meta's, transformers', and Vary's, whose tower goes on behind the neck.
+PLACES = re.compile(r"(?:\w+\.)*(?:image_encoder|vision_encoder|vision_tower_high|model\.vision_tower)\.(.+)")
+# Parts of names in those checkpoints, and what they are called here.
 RENAMED = {
     "patch_embed.projection.": "patchify.",
     "patch_embed.proj.": "patchify.",
@@ -31,6 +33,8 @@ RENAMED = {
     "neck.layer_norm1.": "neck.1.",
     "neck.conv2.": "neck.2.",
     "neck.layer_norm2.": "neck.3.",
+    "net_2.": "downsample.0.",
+    "net_3.": "downsample.1.",
     "layers.": "blocks.",
     ".layer_norm1.": ".attention_norm.",
     ".layer_norm2.": ".mlp_norm.",
@@ -52,8 +56,8 @@ class Sam(Encoder, name="sam"):
     2403.05525) likewise, with `resize: 96` and `early: true`. Pixels are normalised by ImageNet's statistics.
 
     Args:
-        checkpoint: SAM's weights, as Meta or transformers name them (facebook/sam-vit-base); what stands behind the
-            neck begins from scratch. null = all of it does.
+        checkpoint: SAM's weights, as Meta or transformers name them (facebook/sam-vit-base), or those of Vary's
+            tower; what stands behind SAM's neck begins from scratch. null = all of it does.
         size: side in pixels of the pictures whose positions are learned; interpolated for others.
         patch_size: side of a patch in pixels.
         width: channels inside the blocks.
@@ -175,7 +179,7 @@ class Sam(Encoder, name="sam"):
         tensors = read_tensors(path)
         renamed = {}
         for name, tensor in tensors.items():
-            inner = re.match(r"(?:\w+\.)*(?:image_encoder|vision_encoder)\.(.+)", name)
+            inner = PLACES.match(name)
             if inner is None:
                 continue  # the prompt encoder and the mask decoder
             ours = inner.group(1)

@@ -59,7 +59,7 @@ def replay_slices(case: Case) -> list[dict[str, Any]]:
     parameters = case.parameters
     views = UHDSlices(
         size=parameters["scale_resolution"],
-        slices=parameters["max_slice_nums"],
+        slices=1 if parameters.get("never_split") else parameters["max_slice_nums"],
         patch=parameters["patch_size"],
         separators=TOKENS,
     )

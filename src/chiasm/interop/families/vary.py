@@ -91,14 +91,19 @@ class Vary(Family, name="vary"):
         )
 
     def added_tokens(self, config: Mapping[str, Any]) -> dict[str, int]:
-        ids = {token: config[key] for key, token in IDS.items() if config.get(key) is not None}
-        return dict(sorted(ids.items(), key=lambda item: item[1]))
+        return image_tokens(config)
 
     def chat_template(self, config: Mapping[str, Any]) -> str:
         return TEMPLATE
 
     def write(self, original: Original, folder: Path) -> None:
         super().write(original.without(TOWERS), folder)
+
+
+def image_tokens(config: Mapping[str, Any]) -> dict[str, int]:
+    """The words round images and their places, with the ids that a config has for them, in the order of these."""
+    ids = {token: config[key] for key, token in IDS.items() if config.get(key) is not None}
+    return dict(sorted(ids.items(), key=lambda item: item[1]))
 
 
 def is_reader(config: Mapping[str, Any]) -> bool:
