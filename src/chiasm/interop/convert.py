@@ -304,6 +304,7 @@ def _restored(
     theirs = {**unused, **names.to_theirs(ours, where)}
     redundant = {name for ours_name in tied for name in names.their_names(ours_name)}
     restored: dict[str, Tensor] = {}
+    places: set[int] = set()  # in memory, of what is restored
     for name, (dtype, shape) in origin["tensors"].items():
         if name not in theirs:
             raise CheckpointError(f"{where}: nothing in the model gives {name}")
@@ -311,7 +312,10 @@ def _restored(
             raise CheckpointError(
                 f"{where}: {name} is {tuple(theirs[name].shape)} now but was {tuple(shape)}"
             )
-        restored[name] = theirs[name].to(getattr(torch, dtype))
+        tensor = theirs[name].to(getattr(torch, dtype))
+        # Tied here, but the original may have it twice.
+        restored[name] = tensor.clone() if tensor.data_ptr() in places else tensor
+        places.add(tensor.data_ptr())
     if any(name in theirs and _digest(theirs[name]) != digest for name, digest in borrowed.items()):
         restored |= {name: theirs[name] for name in borrowed if name in theirs}  # it was trained since
     surplus = [n for n in theirs if n not in restored and n not in borrowed and n not in redundant]
