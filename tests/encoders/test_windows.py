@@ -101,12 +101,24 @@ def test_what_fills_no_window_is_dropped_where_that_is_wanted():
         ({"encoder": {"type": "patches", "patch_size": 4}, "updates": 1}, (32, 32), "'patches' is none"),
         ({**CROSSED, "crossings": [2]}, (32, 32), "rising numbers of the 2 blocks"),
         ({**CROSSED, "crossing_heads": []}, (32, 32), "1 widths and 0 heads"),
+        ({"crossing_widths": [8]}, (32, 32), "1 widths and 0 heads"),
         ({**CROSSED, "crossing_heads": [3]}, (32, 32), "3 heads of attention across windows"),
     ],
 )
 def test_what_cannot_be_is_a_sentence(options, size, words):
     with pytest.raises(RecipeError, match=words):
         windows(**options).grid(*size)
+
+
+def test_a_fixed_encoder_learns_behind_its_blocks_alone():
+    """As Monkey and TextMonkey are trained: updates, crossings, the resampler and what follows it."""
+    encoder = windows(**CROSSED, updates=1, fixed=True).train().requires_grad_(True)
+    learning = {name for name, weight in encoder.named_parameters() if weight.requires_grad}
+    starts = ("updates.", "crossings.", "encoder.pool.", "encoder.final_norm.", "encoder.projection.")
+    assert learning == {name for name, _ in encoder.named_parameters() if name.startswith(starts)}
+    assert not any(weight.requires_grad for weight in encoder.requires_grad_(False).parameters())
+    vit = {"type": "vit", "patch_size": 8, "width": 8, "depth": 1, "heads": 2, "size": 16}
+    assert not any(weight.requires_grad for weight in windows(encoder=vit, fixed=True).parameters())
 
 
 def test_pre_training_that_hides_patches_is_refused():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterator
 from typing import Protocol
 
 from jaxtyping import Float
@@ -31,6 +32,10 @@ class BlockwiseEncoder(Encoder):
     channels: int
     patch_size: int
     blocks: nn.ModuleList
+
+    @abstractmethod
+    def trunk(self) -> Iterator[nn.Parameter]:
+        """The weights up to the last block."""
 
     @abstractmethod
     def begin(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n gh gw c"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -82,6 +83,11 @@ class QwenVL(BlockwiseEncoder, name="qwen_vl"):
         for block in self.blocks:
             x = block(x)
         return self.finish(rearrange(x, "n (gh gw) c -> n gh gw c", gh=patches.shape[1]))
+
+    def trunk(self) -> Iterator[nn.Parameter]:
+        yield self.positions
+        for part in (self.patchify, self.input_norm, self.blocks):
+            yield from part.parameters()
 
     def begin(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n gh gw c"]:
         self.grid(*pixels.shape[-2:])

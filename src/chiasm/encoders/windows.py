@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -30,6 +31,8 @@ class Windows(Encoder, name="windows"):
         encoder: what sees a window.
         window: side of a window in pixels.
         overview: see the whole image too. The updates and crossings are of windows alone.
+        fixed: the encoder keeps its weights up to its last block, when the rest is trained: the updates, the
+            crossings and the resampler with which it ends.
         remainder: what happens to an image that is no whole number of windows: 'refuse', or 'drop' what remains on
             the right and below, as Monkey does.
         updates: sets of low-rank updates; 0 = none, 1 = the same for all windows, else one for each.
@@ -50,6 +53,7 @@ class Windows(Encoder, name="windows"):
         encoder: Encoder,
         window: Pixels = 448,
         overview: bool = True,
+        fixed: bool = False,
         remainder: Literal["refuse", "drop"] = "refuse",
         updates: Count = 0,
         rank: Width = 16,
@@ -62,31 +66,28 @@ class Windows(Encoder, name="windows"):
     ):
         super().__init__()
         self.encoder, self.window, self.overview, self.remainder = encoder, window, overview, remainder
-        self.width, self.sets, self.crossed = encoder.width, updates, list(crossings)
+        self.width, self.sets, self.crossed, self.fixed = encoder.width, updates, list(crossings), fixed
         self.updates, self.crossings = nn.ModuleList(), nn.ModuleList()
-        if not updates and not crossings:
-            return
-        if not isinstance(encoder, BlockwiseEncoder):
-            raise RecipeError(
-                f"encoder 'windows': updates and crossings need an encoder whose blocks can be run one by one, as "
-                f"qwen_vl; {encoder.name!r} is none"
+        if updates or crossings or crossing_widths or crossing_heads:
+            blocks, channels = _blocks(encoder)
+            _check_crossings(len(blocks), crossings, crossing_widths, crossing_heads)
+            if updates:
+                self.updates.extend(WindowUpdates(updates, channels, rank, mlp_rank) for _ in blocks)
+            self.crossings.extend(
+                WindowCrossing(channels, *sizes, crossing_window, crossing_side)
+                for sizes in zip(crossing_widths, crossing_heads, strict=True)
             )
-        depth = len(encoder.blocks)
-        sizes = {len(crossings), len(crossing_widths), len(crossing_heads)}
-        if len(sizes) > 1 or sorted(set(crossings)) != list(crossings) or max(crossings, default=0) >= depth:
-            raise RecipeError(
-                f"encoder 'windows': crossings {list(crossings)} must be rising numbers of the {depth} blocks, "
-                f"with a width and heads for each; there are {len(crossing_widths)} widths and "
-                f"{len(crossing_heads)} heads"
-            )
-        if updates:
-            self.updates.extend(
-                WindowUpdates(updates, encoder.channels, rank, mlp_rank) for _ in range(depth)
-            )
-        self.crossings.extend(
-            WindowCrossing(encoder.channels, *sizes, crossing_window, crossing_side)
-            for sizes in zip(crossing_widths, crossing_heads, strict=True)
-        )
+        self.requires_grad_()
+
+    def requires_grad_(self, requires_grad: bool = True) -> Windows:
+        """Let it learn or not; of an encoder that is `fixed`, what stands behind its blocks."""
+        super().requires_grad_(requires_grad)
+        encoder = self.encoder
+        if self.fixed:
+            fixed = encoder.trunk() if isinstance(encoder, BlockwiseEncoder) else encoder.parameters()
+            for weight in fixed:
+                weight.requires_grad_(False)
+        return self
 
     def standalone(self) -> dict[str, Any]:
         return {"encoder": self.encoder.spec | self.encoder.standalone()}
@@ -159,3 +160,24 @@ class Windows(Encoder, name="windows"):
             **{"crossings": [1], "crossing_widths": [8], "crossing_heads": [2]},
             **{"crossing_window": 3, "crossing_side": 8},
         }
+
+
+def _blocks(encoder: Encoder) -> tuple[nn.ModuleList, int]:
+    """The blocks between which something can stand, and their channels."""
+    if not isinstance(encoder, BlockwiseEncoder):
+        raise RecipeError(
+            f"encoder 'windows': updates and crossings need an encoder whose blocks can be run one by one, as "
+            f"qwen_vl; {encoder.name!r} is none"
+        )
+    return encoder.blocks, encoder.channels
+
+
+def _check_crossings(
+    depth: int, crossings: Sequence[int], widths: Sequence[int], heads: Sequence[int]
+) -> None:
+    rising = sorted(set(crossings)) == list(crossings) and max(crossings, default=0) < depth
+    if not rising or not len(crossings) == len(widths) == len(heads):
+        raise RecipeError(
+            f"encoder 'windows': crossings {list(crossings)} must be rising numbers of the {depth} blocks, with a "
+            f"width and heads for each; there are {len(widths)} widths and {len(heads)} heads"
+        )
