@@ -83,6 +83,8 @@ def a_run(folder: Path, source: Any, *, skill: float = 0.9, **sizes: int) -> dic
     exam = Exam(Plausible(skill), source, recipe.evaluation)
     outcomes = {}
     for name, task in tasks().items():
+        if task.on_request:
+            continue
         with suppress(NotApplicable):  # of what this source has nothing for
             outcomes[name] = task.run(exam)
     results = {

@@ -13,7 +13,7 @@ from typing import Any, Literal, TextIO
 
 from chiasm.data.chat import _parsed, _records
 from chiasm.data.filtering.duplicates import RetainedTexts, SeenImages
-from chiasm.data.filtering.interleaved import DocumentReader, filter_images, filter_text
+from chiasm.data.filtering.interleaved import DocumentReader, Interleaved, filter_images, filter_text
 from chiasm.errors import ChiasmError, DataError
 
 RECORD_BYTES = 16 << 20  # most of one record
@@ -51,6 +51,39 @@ class FilterReport:
         }
 
 
+class DocumentFilter:
+    """Filters documents one after another, and counts in its `report` what each rule dropped."""
+
+    def __init__(self, filters: Filters):
+        self.filters, self.report = filters, FilterReport()
+        self._texts, self._images = RetainedTexts(), SeenImages()
+
+    def retained(self, document: Interleaved) -> Interleaved | None:
+        """What stays of a document; None: it is dropped."""
+        self.report.documents += 1
+        document, rule = self._filtered(document)
+        if rule is not None:
+            self.report.dropped_documents[rule] += 1
+            return None
+        self.report.retained += 1
+        self.report.images += document.images
+        return document
+
+    def _filtered(self, document: Interleaved) -> tuple[Interleaved, str | None]:
+        """The document after each filter in turn, and the rule that drops it."""
+        if self.filters.text:
+            document, rule = filter_text(document, self.report.dropped_lines)
+            if rule is not None:
+                return document, rule
+        if self.filters.duplicates and document.text.strip():
+            like = self._texts.duplicate(document.text)
+            if like is not None:
+                return document, f"{like} duplicate"
+        if self.filters.images:
+            document = filter_images(document, self._images, self.report.dropped_images)
+        return document, None if self.filters.textual or document.images else "no image"
+
+
 def filter_documents(
     source: Path,
     destination: Path,
@@ -71,37 +104,25 @@ def filter_documents(
     if source.resolve() == destination.resolve():
         raise DataError(f"{destination} is the file that is filtered; name another one for what stays")
     reader = DocumentReader(images or source.parent, others, look=filters.images, outside=outside)
-    report, texts, seen = FilterReport(), RetainedTexts(), SeenImages()
+    filtering = DocumentFilter(filters)
     with _whole_file(destination) as file:
         for number, text in _records(source, RECORD_BYTES):
-            where = f"record {number} of {source.name}"
             try:
-                if isinstance(text, DataError):
-                    raise text
-                document = reader.read(_parsed(text, where), where)
+                document = _read(reader, text, f"record {number} of {source.name}")
             except DataError as error:
                 if broken == "error":
                     raise
-                report.skipped[error.kind] += 1
+                filtering.report.skipped[error.kind] += 1
                 continue
-            report.documents += 1
-            rule = None
-            if filters.text:
-                document, rule = filter_text(document, report.dropped_lines)
-            if rule is None and filters.duplicates and document.text.strip():
-                like = texts.duplicate(document.text)
-                rule = like and f"{like} duplicate"
-            if rule is None and filters.images:
-                document = filter_images(document, seen, report.dropped_images)
-            if rule is None and not filters.textual and not document.images:
-                rule = "no image"
-            if rule is not None:
-                report.dropped_documents[rule] += 1
-                continue
-            report.retained += 1
-            report.images += document.images
-            file.write(json.dumps(document.record(), ensure_ascii=False) + "\n")
-    return report
+            if (retained := filtering.retained(document)) is not None:
+                file.write(json.dumps(retained.record(), ensure_ascii=False) + "\n")
+    return filtering.report
+
+
+def _read(reader: DocumentReader, text: bytes | DataError, where: str) -> Interleaved:
+    if isinstance(text, DataError):
+        raise text
+    return reader.read(_parsed(text, where), where)
 
 
 @contextmanager
