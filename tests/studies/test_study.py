@@ -224,15 +224,15 @@ def test_an_arm_is_compared_over_all_amounts_of_data_and_at_each(written):
     assert [len(row.scores) for row in rows] == [3, 2]  # a seed counts with all of its sizes
 
 
-def test_an_arm_may_stand_beside_another_than_the_baseline(written):
-    arms = {"one": {}, "two": {}, "three": {"beside": "two"}}
+def test_an_arm_may_be_compared_with_another_than_the_baseline(written):
+    arms = {"one": {}, "two": {}, "three": {"reference": "two"}}
     study = load_study(written(seeds=3, arms=arms))
     table = records({"one": [0.5, 0.5, 0.51], "two": [0.7, 0.7, 0.71], "three": [0.7, 0.71, 0.7]})
     content = content_of(study, table, [], 9)
     assert content["rows"][2].comparison.difference == pytest.approx(0)
     assert "three beside two: equivalent" in content["headline"]
     with pytest.raises(RecipeError, match="did you mean 'two'"):
-        load_study(written(arms={"one": {}, "two": {}, "three": {"beside": "to"}}))
+        load_study(written(arms={"one": {}, "two": {}, "three": {"reference": "to"}}))
 
 
 def test_every_arm_gets_the_same_sweep_and_keeps_its_best(written, tmp_path):

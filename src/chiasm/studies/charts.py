@@ -64,7 +64,7 @@ def legend(name: str) -> Markup:
 
 def curve(answer: DataAnswer, unit: str) -> Markup:
     """An arm over amounts of data, and what it stands beside: seeds as dots, lines with their bands."""
-    curves = [answer.curve] if answer.beside is None else [answer.beside, answer.curve]
+    curves = [answer.curve] if answer.reference is None else [answer.reference, answer.curve]
     kinds = ["base", "arm"][: len(curves)]
     shares = [float(v) for c in curves for v in (*c.low, *c.high, *c.scores.ravel())]
     sizes = curves[0].sizes
@@ -116,16 +116,16 @@ def pareto(rows: Sequence[ArmRow], cost: str, baseline: str) -> Markup | None:
     front = _front([(value, row.score) for row, value in points])
     steps = [(across(log10(value)), up(score)) for value, score in front]
     parts.append(f'<path class="front" d="{_path(*map(list, zip(*steps, strict=True)))}"/>')
-    taken: list[tuple[float, float]] = []
+    labels: list[tuple[float, float]] = []
     for row, value in sorted(points, key=lambda each: -each[0].score):
         x, y = across(log10(value)), up(row.score)
         kind = "base" if row.name == baseline else "arm"
         parts.append(f'<path class="whisker {kind}" d="M{x:.1f} {up(row.low):.1f}V{up(row.high):.1f}"/>')
         parts.append(f'<circle class="dot {kind}" cx="{x:.1f}" cy="{y:.1f}" r="4.5"/>')
         label = y + 4
-        while any(abs(label - other) < 13 and abs(x - place) < 110 for place, other in taken):
+        while any(abs(label - other) < 13 and abs(x - place) < 110 for place, other in labels):
             label += 3
-        taken.append((x, label))
+        labels.append((x, label))
         parts.append(f'<text class="label" x="{x + 9:.1f}" y="{label:.1f}">{escape(row.name)}</text>')
     return _svg(430, 240, f"Scores against {cost}", parts)
 

@@ -87,8 +87,8 @@ def _rates(rng: np.random.Generator) -> int:
         base, arm = (
             line + effect + SPREAD * rng.standard_normal((SEEDS, len(sizes))) for effect in (0, slope)
         )
-        found = exchange(sizes, arm, base)
-        held += found is not None and found.low <= 2 <= found.high
+        rate = exchange(sizes, arm, base)
+        held += rate is not None and rate.low <= 2 <= rate.high
     return held
 
 

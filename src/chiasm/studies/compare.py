@@ -25,7 +25,7 @@ MOST_SEEDS = 10_000
 
 @dataclass(frozen=True)
 class Comparison:
-    """An arm beside another, mostly the baseline.
+    """An arm beside its reference, mostly the baseline.
 
     difference, low, high: mean over seeds and its 95 % interval (Student's, paired by seed).
     p: of no difference, corrected for all arms of the study (Holm, 1979). p_equivalence: of a difference of the
@@ -35,7 +35,7 @@ class Comparison:
     """
 
     arm: str
-    beside: str
+    reference: str
     difference: float
     low: float
     high: float
@@ -58,18 +58,18 @@ def compare(
     scores: Mapping[str, Mapping[int, float]],
     baseline: str,
     margin: float,
-    beside: Mapping[str, str] | None = None,
+    references: Mapping[str, str] | None = None,
 ) -> list[Comparison]:
     """Every arm beside the baseline, or beside another arm. scores: by arm and seed."""
-    beside = {arm: (beside or {}).get(arm, baseline) for arm in scores if arm != baseline}
+    references = {arm: (references or {}).get(arm, baseline) for arm in scores if arm != baseline}
     paired = {
         arm: np.array([scores[arm][s] - scores[base][s] for s in sorted(scores[arm]) if s in scores[base]])
-        for arm, base in beside.items()
+        for arm, base in references.items()
         if base in scores
     }
     ps = holm([_p_of_none(differences) for differences in paired.values()])
     return [
-        _comparison(arm, beside[arm], differences, p, margin, len(paired))
+        _comparison(arm, references[arm], differences, p, margin, len(paired))
         for (arm, differences), p in zip(paired.items(), ps, strict=True)
     ]
 
@@ -126,8 +126,8 @@ def _factors(arms: int) -> Float[np.ndarray, " n"]:
     seeds = np.unique(np.geomspace(2, MOST_SEEDS, 400).round())
     different = stats.t.ppf(1 - LEVEL / arms / 2, seeds - 1) + stats.t.ppf(POWER, seeds - 1)
     equivalent = stats.t.ppf(1 - LEVEL, seeds - 1) + stats.t.ppf((1 + POWER) / 2, seeds - 1)
-    known = np.maximum(different, equivalent) / np.sqrt(seeds)
-    return np.interp(np.arange(2, MOST_SEEDS), seeds, known)
+    factors = np.maximum(different, equivalent) / np.sqrt(seeds)
+    return np.interp(np.arange(2, MOST_SEEDS), seeds, factors)
 
 
 def _p_of_none(differences: Float[np.ndarray, " s"]) -> float:
@@ -170,8 +170,8 @@ def interval(items: Sequence[Sequence[float]], seed: int = 0) -> tuple[float, fl
     for index, scores in enumerate(items):
         values, counts = np.unique(np.asarray(scores, dtype=np.float64), return_counts=True)
         here = chosen == index
-        drawn = rng.multinomial(counts.sum(), counts / counts.sum(), size=int(here.sum()))
-        means[here] = drawn @ values / counts.sum()
+        repeats = rng.multinomial(counts.sum(), counts / counts.sum(), size=int(here.sum()))
+        means[here] = repeats @ values / counts.sum()
     low, high = np.quantile(means.mean(axis=1), [LEVEL / 2, 1 - LEVEL / 2])
     return float(low), float(high)
 

@@ -74,8 +74,8 @@ def data_curve(sizes: Sequence[int], scores: Scores, seed: int = 0) -> DataCurve
     """scores: of each seed at each size. The band is that of the line when seeds are drawn anew."""
     rng = np.random.default_rng(seed)
     x = np.log2(np.asarray(sizes, dtype=np.float64))
-    drawn = scores[rng.integers(len(scores), size=(DRAWS, len(scores)))].mean(axis=1)
-    lines = _lines(x, drawn)
+    resampled = scores[rng.integers(len(scores), size=(DRAWS, len(scores)))].mean(axis=1)
+    lines = _lines(x, resampled)
     low, high = np.quantile(lines, [LEVEL / 2, 1 - LEVEL / 2], axis=0)
     mean = scores.mean(axis=0)
     return DataCurve(
@@ -132,8 +132,8 @@ def crossing(sizes: Sequence[int], arm: Scores, base: Scores) -> Crossing | None
     low, high = fieller(-begins, slopes)
     if not (0 <= place <= x[-1] - x[0]) or low == -inf:
         return None
-    size, left, right = (sizes[0] * _power(each) for each in (place, low, high))
-    return Crossing(size, left, right, bool(slopes.mean() > 0))
+    size, lower, upper = (sizes[0] * _power(each) for each in (place, low, high))
+    return Crossing(size, lower, upper, bool(slopes.mean() > 0))
 
 
 def exponent(sizes: Sequence[int], scores: Scores) -> Exponent | None:

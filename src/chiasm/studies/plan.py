@@ -54,13 +54,13 @@ class Width(Fields):
 class Arm(Fields):
     """One answer to the question. set: what it changes in the recipe, by dotted keys. recipe: another recipe.
 
-    beside: the arm that it is compared with, if it is not the baseline.
+    reference: the arm that it is compared with, if it is not the baseline.
     widen: what is made larger or smaller where the study matches `parameters`.
     """
 
     about: str = ""
     recipe: str | Settings | None = None
-    beside: Name | None = None
+    reference: Name | None = None
     set: Settings = {}
     widen: Width | None = None
 
@@ -134,11 +134,11 @@ class Study(Fields):
         if self.baseline not in self.arms:
             raise ValueError(f"the baseline {self.baseline!r} is none of the arms {', '.join(self.arms)}")
         for name, arm in self.arms.items():
-            if arm.beside is not None and (
-                arm.beside not in self.arms or name in (arm.beside, self.baseline)
+            if arm.reference is not None and (
+                arm.reference not in self.arms or name in (arm.reference, self.baseline)
             ):
                 raise ValueError(
-                    f"arm {name!r} is to stand beside {arm.beside!r}{nearest(arm.beside, self.arms)}"
+                    f"arm {name!r} has the reference {arm.reference!r}{nearest(arm.reference, self.arms)}"
                 )
         for name, preset in self.presets.items():
             for each in preset.arms or ():
@@ -157,14 +157,14 @@ class Study(Fields):
         """A hash of what was named before the run: question, arms, endpoint and margin."""
         return digest(self.model_dump(mode="json"))
 
-    def base_of(self, arm: str) -> str:
+    def reference_of(self, arm: str) -> str:
         """The arm that an arm is compared with."""
-        return self.arms[arm].beside or self.baseline
+        return self.arms[arm].reference or self.baseline
 
     @property
-    def beside(self) -> dict[str, str]:
+    def references(self) -> dict[str, str]:
         """The same for every arm but the baseline."""
-        return {arm: self.base_of(arm) for arm in self.arms if arm != self.baseline}
+        return {arm: self.reference_of(arm) for arm in self.arms if arm != self.baseline}
 
     @property
     def budget(self) -> Budget | None:
@@ -183,12 +183,14 @@ def studies() -> dict[str, Path]:
 
 def load_study(source: str | Path, preset: str | None = None) -> Study:
     """A study by name or file, with a preset laid over it; raises RecipeError naming what is not understood."""
-    known = studies()
+    shipped_studies = studies()
     path = Path(source)
     if path.suffix not in (".yaml", ".yml"):
-        if str(source) not in known:
-            raise RecipeError(f"there is no study {quoted(str(source))}{nearest(str(source), known)}")
-        path = known[str(source)]
+        if str(source) not in shipped_studies:
+            raise RecipeError(
+                f"there is no study {quoted(str(source))}{nearest(str(source), shipped_studies)}"
+            )
+        path = shipped_studies[str(source)]
     try:
         raw = safe_yaml.parse(path.read_text(encoding="utf-8"), str(path))
     except OSError as error:
@@ -210,7 +212,7 @@ def _with_preset(study: Study, name: str) -> Study:
         )
     preset = study.presets[name]
     chosen = {study.baseline, *(study.arms if preset.arms is None else preset.arms)}
-    chosen |= {study.base_of(arm) for arm in chosen}
+    chosen |= {study.reference_of(arm) for arm in chosen}
     changes: dict[str, Any] = {
         "set": study.set | preset.set,
         "seeds": preset.seeds or study.seeds,

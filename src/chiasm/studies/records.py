@@ -96,9 +96,11 @@ def _controls(tasks: Mapping[str, Any], endpoint: str) -> dict[str, float]:
 
 def _oracle(folder: Path, task: str, metric: str) -> dict[str, float]:
     """The true answers, judged as answers are; of drawings, the true images through the image tokenizer."""
-    asked = read_json(folder / "samples.json").get(task, {}).get("asked", ())
+    questions = read_json(folder / "samples.json").get(task, {}).get("asked", ())
     judge = metrics.lookup(metric)
-    scores = [float(judge(each["answer"], tuple(each.get("truths", (each["answer"],))))) for each in asked]
+    scores = [
+        float(judge(each["answer"], tuple(each.get("truths", (each["answer"],))))) for each in questions
+    ]
     if scores:
         return {"oracle": sum(scores) / len(scores)}
     reconstruction = read_json(folder / "eval.json")["tasks"].get(task, {}).get("reconstruction", {})

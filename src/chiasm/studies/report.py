@@ -80,7 +80,7 @@ def content_of(study: Study, records: Records, swept: Records, cells: int) -> di
     if not scores.get(study.baseline):
         raise ChiasmError(f"study {study.name!r} has no record of its baseline {study.baseline!r} yet")
     scores = {arm: scores[arm] for arm in study.arms if scores.get(arm)}
-    comparisons = {each.arm: each for each in compare(scores, study.baseline, study.margin, study.beside)}
+    comparisons = {each.arm: each for each in compare(scores, study.baseline, study.margin, study.references)}
     table = by_arm(records)
     rows = [_row(study, arm, scores[arm], table[arm], comparisons.get(arm)) for arm in scores]
     large, whole = all(preset.concludes for preset in study.presets.values()), len(records) == cells
@@ -111,16 +111,20 @@ def headline(study: Study, rows: Sequence[ArmRow]) -> str:
     """The verdict in one sentence, with its numbers."""
     parts = []
     for row in rows:
-        found = row.comparison
-        if found is None:
+        comparison = row.comparison
+        if comparison is None:
             continue
-        reach = f"{signed(found.difference)} [{signed(found.low)}, {signed(found.high)}]"
-        name = row.name if found.beside == study.baseline else f"{row.name} beside {found.beside}"
-        if found.word == "not resolved":
-            seen = f"a difference below {100 * found.smallest:.1f} points could not be seen"
-            parts.append(f"{name}: not resolved ({reach}; {seen}{_would_do(found)})")
+        reach = f"{signed(comparison.difference)} [{signed(comparison.low)}, {signed(comparison.high)}]"
+        name = (
+            row.name
+            if comparison.reference == study.baseline
+            else f"{row.name} beside {comparison.reference}"
+        )
+        if comparison.word == "not resolved":
+            seen = f"a difference below {100 * comparison.smallest:.1f} points could not be seen"
+            parts.append(f"{name}: not resolved ({reach}; {seen}{_would_do(comparison)})")
         else:
-            parts.append(f"{name}: {found.word} ({reach})")
+            parts.append(f"{name}: {comparison.word} ({reach})")
     return f"Beside {study.baseline}, by {study.endpoint}, in points: " + "; ".join(parts) + "."
 
 

@@ -32,7 +32,7 @@ class DataAnswer:
 
     arm: str
     curve: DataCurve
-    beside: DataCurve | None
+    reference: DataCurve | None
     sizes: Mapping[int, Comparison]
     exchange: Exchange | None
     crossing: Crossing | None
@@ -47,7 +47,7 @@ def data_answers(study: Study, records: Sequence[Mapping[str, Any]]) -> list[Dat
     scores = {arm: by_size(records, arm, study.data.sizes) for arm in study.arms}
     answers = []
     for arm in sorted(study.arms, key=lambda arm: arm != study.baseline):
-        base = study.base_of(arm)
+        base = study.reference_of(arm)
         seeds = sorted(scores[arm].keys() & scores[base].keys())
         if seeds:
             own, other = (np.array([scores[each][seed] for seed in seeds]) for each in (arm, base))
@@ -58,7 +58,7 @@ def data_answers(study: Study, records: Sequence[Mapping[str, Any]]) -> list[Dat
 def _answer(study: Study, arm: str, own: Scores, other: Scores) -> DataAnswer:
     """own, other: scores of the arm and of the one beside it, by seed and size."""
     assert study.data is not None
-    sizes, unit, base = study.data.sizes, study.data.unit, study.base_of(arm)
+    sizes, unit, base = study.data.sizes, study.data.unit, study.reference_of(arm)
     curve, law = data_curve(sizes, own), exponent(sizes, own)
     growth = f"twice the {unit} give {100 * curve.slope:+.1f} points{_law(law, sizes, unit)}"
     if arm == study.baseline:

@@ -159,8 +159,8 @@ class Binding(Source, name="binding"):
 
 def one_word_emoji() -> list[Emoji]:
     """Emoji whose names are one word and no colour or shape, the first ones looking least alike."""
-    taken = {*COLOURS, *SHAPES}
-    return [one for one in emoji_set() if one.english.isalpha() and one.english.lower() not in taken]
+    words = {*COLOURS, *SHAPES}
+    return [one for one in emoji_set() if one.english.isalpha() and one.english.lower() not in words]
 
 
 def _key(glyph: Glyph) -> str:
