@@ -38,5 +38,6 @@ class Corpus:
     @cached_property
     def fingerprint(self) -> str:
         """Hash of what determines the texts."""
-        record = repr((MOST_GROUPS, [source.fingerprint for source in self.sources]))
+        sources = [(type(source).__qualname__, source.fingerprint) for source in self.sources]
+        record = repr((MOST_GROUPS, sources))
         return blake2b(record.encode(), digest_size=16).hexdigest()
