@@ -156,6 +156,9 @@ class Axis:
 
 
 def big(number: float) -> str:
+    """A number with its unit; a cost of nothing, or that was not measured, is a dash."""
+    if number == 0:
+        return "–"
     for unit, name in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(number) >= unit:
             return f"{number / unit:.3g} {name}"

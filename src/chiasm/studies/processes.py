@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 THREADS = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "MKL", "OPENBLAS")}
-PRELOADED = ["chiasm.studies.work"]
+PRELOADED = ["chiasm.studies.work", "torch.utils.tensorboard"]  # the second is imported when training begins
 
 
 def run_apart(function: Callable[..., None], arguments: Sequence[Any], log: Path) -> bool:
