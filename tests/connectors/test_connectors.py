@@ -10,6 +10,7 @@ SMALL = {
     "qformer": {"queries": 3, "width": 8, "depth": 2, "heads": 2, "hidden": 16},
     "h_reducer": {"kernel": [1, 2]},
     "grid_resampler": {"side": 2, "heads": 2},
+    "region_resampler": {"queries": 4, "heads": 2},
     "resampler_2d": {"queries": 4, "heads": 2},
     "transformer": {"depth": 1, "heads": 2},
     "visual_abstractor": {"depth": 1, "heads": 2, "hidden": 8},
