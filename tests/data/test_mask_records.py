@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from chiasm import parts
+from chiasm.conversation import as_messages
 from chiasm.data.mask_records import unpacked
 from chiasm.errors import DataError
 
@@ -76,3 +77,8 @@ def test_what_is_no_mask_is_a_sentence(chat, masks, words):
 def test_masks_need_an_image(chat):
     with pytest.raises(DataError, match="has no image"):
         chat([], image=None, messages=[{"role": "user", "content": "Mark it."}])
+
+
+def test_a_conversation_cannot_ask_for_masks_silently():
+    with pytest.raises(DataError, match="unknown key 'masks'"):
+        as_messages({"messages": [{"role": "user", "content": "Mark it."}], "masks": []})

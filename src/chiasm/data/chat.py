@@ -72,6 +72,7 @@ class Chat(Source, name="chat"):
             frozenset(ignore),
             placeholders=placeholders or special_tokens,
             most_turns=most_turns,
+            taken=("masks",),
         )
         self.skipped: Counter[str] = Counter()
         self._digest = hashlib.sha256()

@@ -45,19 +45,21 @@ class RecordReader:
     ignored: keys, at every depth, that carry no meaning; of records and turns beside those in MEANINGLESS.
     placeholders: what stands for an image in another format (`<|image_pad|>`) is words, and no error.
     most_turns: of one record.
+    taken: further keys of records, which whoever has it read takes for itself.
     """
 
     references: References
     ignored: Collection[str] = ()
     placeholders: bool = False
     most_turns: int = MOST_TURNS
+    taken: Collection[str] = ()
 
     def messages(self, record: Any, where: str) -> tuple[Message, ...]:
         """The messages of a record; raises DataError naming `where`, and the part that is wrong."""
         if isinstance(record, Mapping) and not any(isinstance(record.get(name), list) for name in LISTS):
             raise DataError(f"{where} has neither a list 'messages' nor a list 'conversations'", "turns")
         fields = self._fields(
-            record, where, (*LISTS, *IMAGES, "system", "answers", "masks"), _RECORD, MEANINGLESS
+            record, where, (*LISTS, *IMAGES, "system", "answers", *self.taken), _RECORD, MEANINGLESS
         )
         turns = _one(fields, where, LISTS)
         if len(turns) > self.most_turns:
