@@ -32,7 +32,10 @@ QUESTION = (
 
 
 class Monkey(QwenVLFamily, name="monkey"):
-    """The layout of echo840/Monkey and echo840/Monkey-Chat (architecture MonkeyLMHeadModel)."""
+    """The layout of echo840/Monkey and echo840/Monkey-Chat (architecture MonkeyLMHeadModel).
+
+    A stage that trains its encoder trains what the original's does: all but the ViT.
+    """
 
     looks_for = "config.json with architectures [MonkeyLMHeadModel]"
     read_marker = "<img>"

@@ -84,6 +84,7 @@ def monkey_encoder(visual: Mapping[str, Any], sizes: Mapping[str, int]) -> dict[
         "type": "windows",
         "encoder": qwen_vl.encoder(visual, positions=positions),
         "window": window,
+        "fixed": True,
         "remainder": "drop",
         "updates": sets,
     }
@@ -100,6 +101,7 @@ def text_monkey_encoder(visual: Mapping[str, Any], sizes: Mapping[str, int]) -> 
         "encoder": qwen_vl.encoder(visual, **sizes),
         "window": _window(visual, tile and tile * visual.get("patch_size", PATCH)),
         "overview": visual.get("use_global", False),
+        "fixed": True,
         "updates": 0 if chosen is None else 1 if chosen < 2 else sets,
     }
     if not visual.get("add_window", "window_pos" in visual):
