@@ -32,7 +32,7 @@ from PIL import Image
 from served_folder import Served, served_folder
 
 KEY = "a key"
-SECONDS = 120.0
+SECONDS = 600.0  # in which every request is answered, also on a busy machine
 PATIENCE = 5.0  # of a slow client, in seconds
 JSON = {"content-type": "application/json"}
 CHAT, RESPONSES, IMAGES, EDITS = (
