@@ -44,3 +44,19 @@ def test_images_have_a_limit_of_pixels_together(address):
     status, reply = post(address, "/v1/chat/completions", body)
     assert status == 400
     assert "messages[0].content[1]: more than 1,048,576 pixels" in reply["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x" * 500_000}]}),
+        ("/v1/responses", {"input": "x" * 500_000}),
+        ("/v1/completions", {"prompt": "x" * 500_000}),
+        ("/v1/images/generations", {"prompt": "x" * 500_000}),
+        ("/v1/tokens", {"messages": [{"role": "user", "content": "x" * 500_000}]}),
+    ],
+)
+def test_a_text_that_cannot_fit_is_refused_before_it_is_cut_into_tokens(address, path, body):
+    status, reply = post(address, path, {"model": "tiny", **body})
+    assert status == 400
+    assert "500,000 letters, which the context of 256 tokens cannot hold" in reply["error"]["message"]

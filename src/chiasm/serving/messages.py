@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
 from chiasm.data.files import EncodedPicture, PictureBytes, picture_of_base64
 from chiasm.data.sample import Message, Picture, Role
 from chiasm.errors import DataError, excerpt
+from chiasm.model import Model
 from chiasm.serving.drawn import DrawnImages
 from chiasm.serving.fetching import Fetcher
 from chiasm.serving.schema import ChatMessage, ImagePart
 
+SHORTENED = 4  # times by which a tokenizer may shorten a text before it cuts it into tokens
 ROLES: dict[str, Role] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 
 
@@ -59,6 +62,22 @@ class RequestImages:
                 f"{where}: {excerpt(url)} is not fetched; send the image itself, as data:image/png;base64,..."
             )
         return PictureBytes(self.fetcher.fetch(url, where), where)
+
+
+def check_letters(model: Model, messages: Sequence[Message]) -> None:
+    """Raise DataError for text that cannot fit into the context, before time is spent on its tokens."""
+    letters = sum(len(item) for message in messages for item in message.content if isinstance(item, str))
+    most = model.contract.context * longest_token(model) * SHORTENED
+    if letters > most:
+        raise DataError(
+            f"the text has {letters:,} letters, which the context of {model.contract.context} tokens cannot hold"
+        )
+
+
+@lru_cache(maxsize=16)
+def longest_token(model: Model) -> int:
+    """Letters of the longest of a model's tokens."""
+    return max(map(len, model.language.tokenizer.inner.get_vocab()))
 
 
 def messages_of(

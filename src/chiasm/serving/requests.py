@@ -20,7 +20,7 @@ from chiasm.inference.requests import Steps
 from chiasm.model import Model
 from chiasm.nn.generators import Generators, seeds_of
 from chiasm.sequence import Document
-from chiasm.serving.messages import RequestImages, messages_of
+from chiasm.serving.messages import RequestImages, check_letters, messages_of
 from chiasm.serving.responses_schema import ResponsesRequest, response_messages
 from chiasm.serving.schema import (
     ChatRequest,
@@ -75,7 +75,7 @@ def response_request(model: Model, body: ResponsesRequest, images: RequestImages
             raise ChiasmError("tools: partial_images come in a stream; set stream")
     options = sampling_of(model, **sampling_options(body, body.max_output_tokens))
     messages = response_messages(body, images)
-    prompt = document(model.contract, Sample("the conversation", tuple(messages)), prompt=True)
+    prompt = _document(model, "the conversation", messages)
     previews = (drawing.partial_images or 0) if drawing is not None else 0
     draws = drawing is not None
     return Conversation(model, prompt, options, seed_of(body.seed), images=draws, previews=previews)
@@ -90,16 +90,20 @@ def chat_request(model: Model, body: ChatRequest, images: RequestImages) -> Conv
         raise ChiasmError("modalities: this model's answers may always hold text; ask for text and image")
     messages = messages_of(body.messages, images)
     options = sampling_of(model, **sampling_options(body, body.max_completion_tokens or body.max_tokens))
-    prompt = document(model.contract, Sample("the conversation", tuple(messages)), prompt=True)
+    prompt = _document(model, "the conversation", messages)
     return Conversation(model, prompt, options, seed_of(body.seed), images="image" in wanted)
 
 
 def completion_request(model: Model, body: CompletionRequest) -> Conversation:
     """The prompt is plain text: no template stands round it."""
-    sample = Sample("the prompt", (Message("document", (body.prompt,)),))
     options = sampling_of(model, **sampling_options(body, body.max_tokens))
-    prompt = document(model.contract, sample, prompt=True)
+    prompt = _document(model, "the prompt", [Message("document", (body.prompt,))])
     return Conversation(model, prompt, options, seed_of(body.seed), images=False)
+
+
+def _document(model: Model, name: str, messages: Sequence[Message]) -> Document:
+    check_letters(model, messages)
+    return document(model.contract, Sample(name, tuple(messages)), prompt=True)
 
 
 def images_request(model: Model, body: ImagesRequest) -> tuple[Images, Sequence[int]]:
@@ -123,6 +127,7 @@ def _check_images(model: Model, body: ImagesRequest) -> None:
         raise ChiasmError("this model has no image head: it cannot draw")
     if not body.prompt.strip():
         raise ChiasmError("prompt: it is empty: there is nothing to draw")
+    check_letters(model, [Message("user", (body.prompt,))])
     check_size(model, body.size)
     if body.partial_images and not body.stream:
         raise ChiasmError("partial_images: they come in a stream; set stream")

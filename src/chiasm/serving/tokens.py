@@ -9,7 +9,7 @@ from chiasm.data.documents import document
 from chiasm.data.sample import Sample
 from chiasm.model import Model
 from chiasm.sequence import IGNORE, Document, Kind
-from chiasm.serving.messages import RequestImages, messages_of
+from chiasm.serving.messages import RequestImages, check_letters, messages_of
 from chiasm.serving.schema import TokensRequest
 
 KINDS = {Kind.TEXT: "text", Kind.READ: "image read", Kind.WRITTEN: "image written"}
@@ -18,6 +18,7 @@ KINDS = {Kind.TEXT: "text", Kind.READ: "image read", Kind.WRITTEN: "image writte
 def tokens_of(model: Model, body: TokensRequest, images: RequestImages) -> dict[str, Any]:
     """One entry a word's token, one an image. A conversation that ends with an answer is shown as it is learnt."""
     messages = messages_of(body.messages, images, answered=True)
+    check_letters(model, messages)
     sample = Sample("the conversation", tuple(messages))
     sequence = document(model.contract, sample, prompt=messages[-1].role == "user")
     return {"object": "list", "model": body.model, "total": len(sequence), "data": _entries(model, sequence)}
