@@ -149,9 +149,11 @@ def test_a_model_that_only_reads_words(tmp_path):
     assert list(results["tasks"]) == ["text"]
     assert results["left_out"] == {
         "analogies": "the model has no image head",
+        "binding": "the held-out data has no questions about lists in words in its 50 groups",
         "drawing": "the model has no image head",
         "generation": "the model has no image head",
         "linear_probe": "the recipe names no labelled images; set evaluation.labelled to two sources",
+        "masks": "the model has no mask head",
         "nearest_neighbours": "the recipe names no labelled images; set evaluation.labelled to two sources",
         "phrasings": "the model has no encoder",
         "questions": "the model has no encoder",

@@ -148,13 +148,20 @@ def test_the_verdict_claims_no_more_than_the_intervals_allow():
 
 def test_a_metrics_file_that_a_crash_cut_short(tmp_path):
     lines = [
-        {"stage": "a", "step": n, "seconds": 2.0, "real": 100, "losses": {"text": 1 / n, "odd": None}}
+        {
+            "stage": "a",
+            "step": n,
+            "seconds": 2.0,
+            "real": 100,
+            "samples": 3,
+            "losses": {"text": 1 / n, "odd": None},
+        }
         for n in (1, 2)
     ]
     (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)) + '\n{"stage": "a", "st')
     metrics = read_metrics(tmp_path)
     assert training(metrics)["seconds"] == 4.0
-    assert training(metrics)["stages"] == {"a": {"steps": 2, "seconds": 4.0, "tokens": 200}}
+    assert training(metrics)["stages"] == {"a": {"steps": 2, "seconds": 4.0, "tokens": 200, "samples": 6}}
     assert [each["name"] for each in curves(metrics)[0]["curves"]] == ["loss: text"]
 
 

@@ -74,6 +74,7 @@ def test_an_answer_has_room_for_half_as_much_again_and_eight_tokens_at_least(lon
         eval=lambda: model,
         sees=True,
         draws=False,
+        mask_head=None,
         language=SimpleNamespace(tokenizer=SimpleNamespace(encode=list, lead="")),
     )
     asked = Sample("s", (Message("user", ("?",)), Message("assistant", ("x" * longest,))))
@@ -91,7 +92,7 @@ def test_pictures_have_seeds_that_count_on(seed, seeds, monkeypatch):
         "draw_images",
         lambda model, prompts, seeds, sampling: given.extend(seeds) or prompts,
     )
-    model = SimpleNamespace(contract=None)
+    model = SimpleNamespace(contract=None, mask_head=None)
     model.eval, model.sees, model.draws = lambda: model, True, True
     sample = Sample("s", (Message("user", ("Draw.",)),))
     assert len(ModelSubject(model, SamplingOptions()).draw([sample] * 3, seed=seed)) == 3
@@ -102,6 +103,7 @@ def test_pictures_are_reconstructed_sixty_four_at_a_time(monkeypatch):
     sizes = []
     tokenizer = SimpleNamespace(encode=lambda pixels: sizes.append(len(pixels)) or pixels)
     model = SimpleNamespace(contract=None, device="cpu", image_tokenizer=tokenizer, sees=True, draws=True)
+    model.mask_head = None
     model.eval = lambda: model
     monkeypatch.setattr(
         subject, "PictureReader", lambda contract: SimpleNamespace(target=lambda p: torch.tensor([p]))

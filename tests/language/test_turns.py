@@ -14,7 +14,8 @@ from chiasm.data.files import PictureInMemory
 from chiasm.data.sample import Message, Sample
 from chiasm.errors import DataError
 from chiasm.language.template import render
-from chiasm.language.text import ANSWER, BARE_TEMPLATE, PLAIN_TEMPLATE, TextTokenizer
+from chiasm.language.templates import ANSWER
+from chiasm.language.text import BARE_TEMPLATE, PLAIN_TEMPLATE, TextTokenizer
 from chiasm.language.turns import NEAR, short_rows
 from chiasm.sequence import IGNORE, Document, Kind
 

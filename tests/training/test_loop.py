@@ -21,7 +21,7 @@ from chiasm.errors import ChiasmError
 from chiasm.recipe import load_recipe
 from chiasm.recipe.checkpoints import training_checkpoints
 from chiasm.training import train
-from chiasm.training.loop import Stop, Training, _finite, _sizes, seed_all
+from chiasm.training.loop import Stop, Training, _finite, seed_all, sizes_of
 from chiasm.training.metrics import read_metrics
 from chiasm.training.optimiser import rate
 from chiasm.training.position import Position
@@ -196,7 +196,7 @@ def test_one_seed_is_that_of_all_random_numbers():
 
 def test_numbers_that_json_has_not_are_null_and_images_are_counted_whole():
     assert [_finite(each) for each in (1.5, float("nan"), float("inf"))] == [1.5, None, None]
-    assert _sizes(torch.zeros(5, 3, 4, 4)) == (5, 5)
+    assert sizes_of(torch.zeros(5, 3, 4, 4)) == (5, 5, 5)
 
 
 def test_a_stage_with_an_objective_learns_from_what_is_said_of_images_and_its_weights_are_saved(tmp_path):
