@@ -19,20 +19,39 @@ LINES = [
 
 
 def test_time_tokens_and_samples_are_summed_by_stage_and_the_last_step_counts():
-    assert training(LINES) == {
+    counted = [{**line, "samples": 7} for line in LINES]
+    assert training(counted) == {
         "seconds": 5.75,
         "tokens": 200,
-        "samples": 7,
+        "samples": 28,
         "stages": {
-            "codes": {"steps": 3, "seconds": 5.0, "tokens": 0, "samples": 0},
-            "joint": {"steps": 2, "seconds": 0.75, "tokens": 200, "samples": 7},
+            "codes": {"steps": 3, "seconds": 5.0, "tokens": 0, "samples": 14},
+            "joint": {"steps": 2, "seconds": 0.75, "tokens": 200, "samples": 14},
         },
     }
     assert training([]) == {}
-    assert training([{"step": 4}])["stages"]["training"] == {
+    assert training([{"step": 4, "samples": 0}])["stages"]["training"] == {
         "steps": 4, "seconds": 0.0, "tokens": 0, "samples": 0,
     }  # fmt: skip
     assert training([{"step": 4, "seconds": None, "real": None}])["seconds"] == 0
+
+
+def test_samples_are_left_out_where_a_line_of_an_older_version_has_none():
+    codes, joint = ({**line, "samples": 5} for line in (LINES[0], LINES[2]))
+    mixed = training([codes, joint, LINES[3]])  # the last goes on with the stage, and lacks them
+    assert "samples" not in mixed
+    assert {name: stage.get("samples") for name, stage in mixed["stages"].items()} == {
+        "codes": 5,
+        "joint": None,
+    }
+    assert training(LINES) == {
+        "seconds": 5.75,
+        "tokens": 200,
+        "stages": {
+            "codes": {"steps": 3, "seconds": 5.0, "tokens": 0},
+            "joint": {"steps": 2, "seconds": 0.75, "tokens": 200},
+        },
+    }
 
 
 def drawn(lines, monkeypatch):

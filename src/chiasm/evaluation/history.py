@@ -11,7 +11,10 @@ Metrics = Sequence[Mapping[str, Any]]
 
 
 def training(metrics: Metrics) -> dict[str, Any]:
-    """Time (seconds), tokens without padding, samples, and all of them with the steps of each stage."""
+    """Time (seconds), tokens without padding, samples, and all of them with the steps of each stage.
+
+    Samples are left out where some line lacks them, as those of older runs do: their sum is not known.
+    """
     stages: dict[str, dict[str, Any]] = {}
     for line in metrics:
         stage = stages.setdefault(_stage(line), {"steps": 0, "seconds": 0.0, "tokens": 0, "samples": 0})
@@ -19,10 +22,12 @@ def training(metrics: Metrics) -> dict[str, Any]:
         stage["seconds"] += float(line.get("seconds") or 0)
         stage["tokens"] += int(line.get("real") or 0)
         stage["samples"] += int(line.get("samples") or 0)
+    for name in {_stage(line) for line in metrics if "samples" not in line}:
+        del stages[name]["samples"]
     if not stages:
         return {}
-    total = {key: sum(stage[key] for stage in stages.values()) for key in ("seconds", "tokens", "samples")}
-    return {**total, "stages": stages}
+    known = [key for key in ("seconds", "tokens", "samples") if all(key in each for each in stages.values())]
+    return {**{key: sum(stage[key] for stage in stages.values()) for key in known}, "stages": stages}
 
 
 def curves(metrics: Metrics) -> list[dict[str, Any]]:

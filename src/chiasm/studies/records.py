@@ -40,7 +40,7 @@ def record_of(cell: Cell, study: Study, folder: Path, cost: ArmCost) -> dict[str
         },
         "items": None if items is None else [round(score, 4) for score in items],
         "controls": _controls(tasks, study.endpoint) | _oracle(folder, task, measured["metric"]),
-        "samples": training["samples"],
+        "samples": training.get("samples", 0),  # 0 = not known: an older version began it
         "tokens": training["tokens"],
         "training_flops": cost.total(cell.recipe, "flops"),
         "parameters": spent["parameters"]["total"],
