@@ -10,9 +10,8 @@ from typing import Any
 
 from PIL import Image
 
-from chiasm.data.filtering.document import PASSES, dropped_by
+from chiasm.data.filtering.document import filtered
 from chiasm.data.filtering.duplicates import SeenImages
-from chiasm.data.filtering.paragraphs import RULES
 from chiasm.data.filtering.tree import Element
 from chiasm.data.records import RecordReader
 from chiasm.data.references import References
@@ -51,7 +50,7 @@ class NamedPicture(Picture):
 
 @dataclass(frozen=True)
 class NamingReferences(References):
-    """SeenImages that remember their names. look: they must be there; else a name is enough, a URL too."""
+    """References whose images keep their names. look: they must be there; else a name is enough, a URL too."""
 
     look: bool = True
 
@@ -128,18 +127,8 @@ class DocumentReader:
 
 def filter_text(document: Interleaved, lines: Counter[str]) -> tuple[Interleaved, str | None]:
     """The document after OmniCorpus's text rules, and the rule that drops it. lines: counts what each rule cut."""
-    root = _tree(document)
-    dropped = None
-    for _ in range(PASSES):
-        for name, rule in RULES.items():
-            before = sum(1 for _ in root.walk())
-            root = rule(root)
-            if gone := before - sum(1 for _ in root.walk()):
-                lines[name] += gone
-        dropped = dropped_by(root, document.images)
-        if dropped:
-            return document, dropped
-    return _read_back(document, root), None
+    root, dropped = filtered(_tree(document), document.images, lines)
+    return (document, dropped) if dropped else (_read_back(document, root), None)
 
 
 def _tree(document: Interleaved) -> Element:

@@ -80,13 +80,12 @@ def _joined(text: str) -> str:
 
 def split_at_underlines(root: Element) -> Element:
     """An element with a long underline becomes several; those behind the first come in reverse."""
-    emptied = []
     for element in list(root.walk()):
         if element.parent is None or not patterns.UNDERLINE.search(element.words or ""):
             continue
         parts = [part for part in patterns.UNDERLINE.split(element.words or "") if part]
         if not parts:
-            emptied.append(element)
+            element.remove()
         elif len(parts) == 1:
             element.text = element.tail = parts[0]
         else:
@@ -95,8 +94,6 @@ def split_at_underlines(root: Element) -> Element:
                 added = Element(element.tag, text=part)
                 element.add_next(added)
                 element = added
-    for element in emptied:
-        element.remove()
     return root
 
 
@@ -144,9 +141,8 @@ def _discard_texts(root: Element, unwanted: Callable[[str], object]) -> Element:
 
 
 def _names_source(text: str) -> bool:
-    for pattern in patterns.SOURCES:
-        if pattern.search(text):
-            return True
+    if any(each.search(text) for each in patterns.SOURCES):
+        return True
     for pattern in patterns.CITATIONS:
         if match := pattern.search(text):
             return match.end() == len(text)
@@ -201,17 +197,15 @@ def without_page_furniture(root: Element) -> Element:
 
 def without_empty_heads(root: Element) -> Element:
     """Headings go that another one of their level follows at once."""
-    empty, last = [], None
-    for element in root.walk():
+    last = None
+    for element in list(root.walk()):
         if element.tag != "head":
             last = None
             continue
         level = element.attributes.get("rend")
         if last is not None and level is not None and last.attributes.get("rend") == level:
-            empty.append(last)
+            last.remove()
         last = element
-    for head in empty:
-        head.remove()
     return root
 
 

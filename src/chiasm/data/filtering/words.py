@@ -14,50 +14,49 @@ _SENTENCES = re.compile(_BETWEEN + r"\s")
 _CLOSED_SENTENCES = re.compile(rf"({_BETWEEN}(?:\"|')?\s)")
 _ENGLISH = re.compile(r"[a-zA-Z0-9]")
 
+
+def _compiled(*replacements: tuple[str, str]) -> list[tuple[re.Pattern[str], str]]:
+    return [(re.compile(pattern), replacement) for pattern, replacement in replacements]
+
+
 # How a line of text is broken at its punctuation, step by step: quotes that open, punctuation, quotes that close,
 # clitics (`do n't`), contractions (`gon na`). As NLTK's `word_tokenize` does it behind its splitting of sentences.
-_STEPS = [
-    (re.compile(pattern), replacement)
-    for pattern, replacement in (
-        (r"([«“‘„]|[`]+)", r" \1 "),
-        (r'^"', "``"),
-        (r"(``)", r" \1 "),
-        (r"([ (\[{<])(\"|'{2})", r"\1 `` "),
-        (r"(?i)(?<!\w)(')(?!(?:re|ve|ll|m|t|s|d|n)\b)(?=\w)", r"\1 "),
-        (r"([^.])(\.)([\])}>\"'»”’ ]*)\s*$", r"\1 \2 \3 "),
-        (r"([:,])([^\d])", r" \1 \2"),
-        (r"([:,])$", r" \1 "),
-        (r"\.{2,}", r" \g<0> "),
-        (r"[;@#$%&]", r" \g<0> "),
-        (r"([^.])(\.)([\])}>\"']*)\s*$", r"\1 \2\3 "),
-        (r"[?!]", r" \g<0> "),
-        (r"([^'])' ", r"\1 ' "),
-        (r"[*]", r" \g<0> "),
-        (r"[\]\[(){}<>]", r" \g<0> "),
-        (r"--", r" -- "),
-    )
-]
-_CLOSING = [
-    (re.compile(pattern), replacement)
-    for pattern, replacement in (
-        (r"([»”’])", r" \1 "),
-        (r"''", " '' "),
-        (r'"', " '' "),
-        (r"\s+", " "),
-        (r"([^' ])('[sS]|'[mM]|'[dD]|') ", r"\1 \2 "),
-        (r"([^' ])('ll|'LL|'re|'RE|'ve|'VE|n't|N'T) ", r"\1 \2 "),
-        (r"(?i)\b(can)(not)\b", r" \1 \2 "),
-        (r"(?i)\b(d)('ye)\b", r" \1 \2 "),
-        (r"(?i)\b(gim)(me)\b", r" \1 \2 "),
-        (r"(?i)\b(gon)(na)\b", r" \1 \2 "),
-        (r"(?i)\b(got)(ta)\b", r" \1 \2 "),
-        (r"(?i)\b(lem)(me)\b", r" \1 \2 "),
-        (r"(?i)\b(more)('n)\b", r" \1 \2 "),
-        (r"(?i)\b(wan)(na)(?=\s)", r" \1 \2 "),
-        (r"(?i) ('t)(is)\b", r" \1 \2 "),
-        (r"(?i) ('t)(was)\b", r" \1 \2 "),
-    )
-]
+_STEPS = _compiled(
+    (r"([«“‘„]|[`]+)", r" \1 "),
+    (r'^"', "``"),
+    (r"(``)", r" \1 "),
+    (r"([ (\[{<])(\"|'{2})", r"\1 `` "),
+    (r"(?i)(?<!\w)(')(?!(?:re|ve|ll|m|t|s|d|n)\b)(?=\w)", r"\1 "),
+    (r"([^.])(\.)([\])}>\"'»”’ ]*)\s*$", r"\1 \2 \3 "),
+    (r"([:,])([^\d])", r" \1 \2"),
+    (r"([:,])$", r" \1 "),
+    (r"\.{2,}", r" \g<0> "),
+    (r"[;@#$%&]", r" \g<0> "),
+    (r"([^.])(\.)([\])}>\"']*)\s*$", r"\1 \2\3 "),
+    (r"[?!]", r" \g<0> "),
+    (r"([^'])' ", r"\1 ' "),
+    (r"[*]", r" \g<0> "),
+    (r"[\]\[(){}<>]", r" \g<0> "),
+    (r"--", r" -- "),
+)
+_CLOSING = _compiled(
+    (r"([»”’])", r" \1 "),
+    (r"''", " '' "),
+    (r'"', " '' "),
+    (r"\s+", " "),
+    (r"([^' ])('[sS]|'[mM]|'[dD]|') ", r"\1 \2 "),
+    (r"([^' ])('ll|'LL|'re|'RE|'ve|'VE|n't|N'T) ", r"\1 \2 "),
+    (r"(?i)\b(can)(not)\b", r" \1 \2 "),
+    (r"(?i)\b(d)('ye)\b", r" \1 \2 "),
+    (r"(?i)\b(gim)(me)\b", r" \1 \2 "),
+    (r"(?i)\b(gon)(na)\b", r" \1 \2 "),
+    (r"(?i)\b(got)(ta)\b", r" \1 \2 "),
+    (r"(?i)\b(lem)(me)\b", r" \1 \2 "),
+    (r"(?i)\b(more)('n)\b", r" \1 \2 "),
+    (r"(?i)\b(wan)(na)(?=\s)", r" \1 \2 "),
+    (r"(?i) ('t)(is)\b", r" \1 \2 "),
+    (r"(?i) ('t)(was)\b", r" \1 \2 "),
+)
 
 
 def treebank_words(text: str) -> list[str]:
