@@ -1,16 +1,25 @@
-"""What all tests share: one thread, a cache of their own, no network, and one tiny model that sees and draws."""
+"""What all tests share: one thread, a cache of their own, no network, no luck, and one tiny model."""
 
 import os
+import random
 from copy import deepcopy
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # beside a card too, what is tested is the CPU
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
+from hypothesis.internal.conjecture import providers
 
 from tiny_recipe import TINY
+
+# The same examples in every run; `--hypothesis-profile=random` tries others.
+quiet = settings(deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("same", quiet, derandomize=True)
+settings.register_profile("random", quiet, max_examples=1000)
 
 
 def pytest_addoption(parser):
@@ -21,22 +30,41 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     """Before the tests are collected, which are one for each part."""
+    if not config.getoption("--hypothesis-profile"):
+        settings.load_profile("same")
+        # It draws constants of the modules loaded so far as well, which depend on the tests that ran before.
+        providers._get_local_constants = providers.Constants
     if config.getoption("--plugin"):
         from chiasm import use
 
         use(*config.getoption("--plugin"))
 
 
+def _same_numbers():
+    """What is drawn without a seed of its own depends on nothing that ran before."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+
+
+def pytest_collectstart(collector):
+    _same_numbers()
+
+
+def pytest_fixture_setup(fixturedef):
+    if fixturedef.scope != "function":
+        _same_numbers()
+
+
+@pytest.fixture(autouse=True)
+def _same_numbers_for_each_test():
+    _same_numbers()
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _quiet_machine(tmp_path_factory):
     torch.set_num_threads(1)
     os.environ["CHIASM_CACHE"] = str(tmp_path_factory.mktemp("cache"))
-
-
-@pytest.fixture(autouse=True)
-def _same_numbers():
-    """What a test draws without a seed of its own depends on no other test."""
-    torch.manual_seed(0)
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """Where DualFocus looks a second time."""
 
+from fractions import Fraction
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,6 +9,8 @@ from hypothesis import strategies as st
 from chiasm.errors import DataError
 from chiasm.views import Size
 from chiasm.views.focus import Focus
+
+ROUNDING = Fraction(1, 100)  # pixels; an edge near 20,000 is 1/500 apart from the next in fp32
 
 
 def test_a_box_becomes_a_square_with_a_margin():
@@ -34,16 +38,32 @@ def test_an_image_of_one_pixel_has_no_part():
         Focus.of(Size(1, 1), (0.1, 0.1, 0.9, 0.9))
 
 
-@given(
-    st.tuples(st.integers(2, 20_000), st.integers(2, 20_000)),
-    st.lists(st.integers(0, 100), min_size=4, max_size=4, unique=True),
-)
-def test_the_crop_lies_in_the_image_and_holds_the_box(size, cents):
-    height, width = size
-    left, right, top, bottom = sorted(cents[:2]) + sorted(cents[2:])
-    box = (left / 100, top / 100, right / 100, bottom / 100)
-    x1, y1, x2, y2 = Focus.of(Size(height, width), box).crop
+@pytest.mark.parametrize("box", [(0.995, 0.2, 1.0, 0.205), (0.2, 0.995, 0.205, 1.0)])
+def test_a_box_within_the_last_pixel_is_cut_off_with_it(box):
+    with pytest.raises(DataError, match="begins before the image's last pixel"):
+        Focus.of(Size(100, 100), box)
+
+
+sides = st.integers(2, 20_000)
+spans = st.lists(st.integers(0, 100), min_size=2, max_size=2, unique=True).map(sorted)  # in hundredths
+
+
+@given(height=sides, width=sides, across=spans, down=spans)
+def test_the_crop_lies_in_the_image_and_holds_the_box_unless_that_is_cut_off(height, width, across, down):
+    left, right = (Fraction(each * width, 100) for each in across)
+    top, bottom = (Fraction(each * height, 100) for each in down)
+    half = max(right - left, bottom - top) / 2
+    behind = max((left + right) / 2 - half - (width - 1), (top + bottom) / 2 - half - (height - 1))
+    box = (across[0] / 100, down[0] / 100, across[1] / 100, down[1] / 100)
+    try:
+        x1, y1, x2, y2 = Focus.of(Size(height, width), box).crop
+    except DataError:
+        assert behind > -ROUNDING, "the square begins before the last pixel"
+        return
+    assert behind < ROUNDING, "the square begins at the last pixel, or behind it"
     assert 0 <= x1 < x2 < width
     assert 0 <= y1 < y2 < height
-    assert x1 <= box[0] * width
-    assert y2 >= min(box[3] * height, height - 1) - 1
+    assert x1 <= left
+    assert y1 <= top
+    assert x2 >= min(right, width - 1)
+    assert y2 >= min(bottom, height - 1)

@@ -60,7 +60,8 @@ def _check_area(edges: np.ndarray, fractions: Box, size: Size) -> None:
     if (edges[2:] <= edges[:2]).any():
         raise DataError(
             f"there is nothing to see in the box {list(fractions)} of an image of {size.width} x {size.height} "
-            "pixels; its right and bottom must lie behind its left and top, and an image has two pixels or more"
+            "pixels; a box begins before the image's last pixel, its right and bottom lie behind its left and top, "
+            "and an image has two pixels or more"
         )
 
 
