@@ -18,6 +18,7 @@ from chiasm.terminal.console import console
 
 WHAT = {
     "world": "the built-in world and its pretrained encoder",
+    "chinese": "pages in Chinese, where the system has no font for them",
     "diffusion": "image decoders that draw by diffusion",
     "gguf": "language models in GGUF files",
     "serve": "chiasm serve",

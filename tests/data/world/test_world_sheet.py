@@ -45,13 +45,13 @@ class Pen:
         self.calls.append(("picture", *place, *picture.size))
 
 
-def drawn(world, count, patch, fonts=()):
+def drawn(world, count, patch, font=None):
     """All that is drawn on the sheet of a world, and the sheet's size."""
     pen = Pen()
     patch.setattr(ImageDraw, "Draw", lambda image: pen)
     patch.setattr(sheet.ImageFont, "load_default", lambda size: size)
     patch.setattr(sheet.ImageFont, "truetype", lambda file, size: size)
-    patch.setattr(sheet, "CHINESE_FONTS", tuple(map(str, fonts)))
+    patch.setattr(sheet, "chinese_font", lambda: font)
     patch.setattr(Image.Image, "paste", lambda self, picture, place, mask=None: pen.paste(picture, place))
     patch.setattr(sheet, "render", lambda scene, side: Image.new("RGB", (side, side)))
     patch.setattr(sheet, "artwork", lambda emoji, style, side: Image.new("RGB", (side, side)))
@@ -85,14 +85,12 @@ def test_questions_and_captions_stay_in_the_width_of_their_card(monkeypatch):
         assert x + size * len(text.rstrip()) / 2 <= left + SIDE + 8
 
 
-def test_chinese_is_written_where_there_is_a_font_for_it(monkeypatch, tmp_path):
-    font = tmp_path / "font.ttc"
-    font.touch()
+def test_chinese_is_written_where_there_is_a_font_for_it(monkeypatch):
     without, _ = drawn(*WORLDS["Chinese"], monkeypatch)
     texts = [call[3] for call in without if call[0] == "text"]
     assert any("No font with Chinese letters" in text for text in texts)
     assert all(ord(letter) < 0x2E80 for text in texts for letter in text)
-    with_font, _ = drawn(*WORLDS["Chinese"], monkeypatch, [tmp_path / "none.ttc", font])
+    with_font, _ = drawn(*WORLDS["Chinese"], monkeypatch, "font.ttc")
     texts = [call[3] for call in with_font if call[0] == "text"]
     assert not any("No font" in text for text in texts)
     assert any(ord(letter) >= 0x2E80 for text in texts for letter in text)

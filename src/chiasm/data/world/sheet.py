@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from PIL import Image, ImageDraw, ImageFont
 
+from chiasm.data.fonts import chinese_font
 from chiasm.data.world.assets import artwork
 from chiasm.data.world.composer import TINTS
 from chiasm.data.world.dice import Dice
@@ -24,17 +23,6 @@ WIDTH = COLUMNS * (SIDE + GAP) + GAP
 CARD = SIDE + 158  # a scene with its caption and questions
 INK, PALE, BLUE, GREEN = (32, 34, 44), (120, 124, 138), (28, 100, 200), (20, 120, 70)
 
-# Fonts that have Chinese letters, where Linux distributions, macOS and Windows put them.
-CHINESE_FONTS = (
-    "/usr/share/fonts/opentype/noto/NotoSansCJK-Regular.ttc",
-    "/usr/share/fonts/noto-cjk/NotoSansCJK-Regular.ttc",
-    "/usr/share/fonts/truetype/wqy/wqy-microhei.ttc",
-    "/usr/share/fonts/truetype/wqy/wqy-zenhei.ttc",
-    "/System/Library/Fonts/PingFang.ttc",
-    "/System/Library/Fonts/STHeiti Light.ttc",
-    "C:/Windows/Fonts/msyh.ttc",
-)
-
 
 def contact_sheet(world: World, n: int = 8) -> Image.Image:
     """The first `n` scenes with boxes, captions and questions; an edit; every style; the emoji. RGB.
@@ -48,9 +36,7 @@ class _Sheet:
     def __init__(self, world: World, n: int):
         self.world, self.n = world, min(n, len(world))
         chinese = world.say.language == "zh"
-        self.font_file = (
-            next((path for path in CHINESE_FONTS if Path(path).is_file()), None) if chinese else None
-        )
+        self.font_file = chinese_font() if chinese else None
         self.missing_font = chinese and self.font_file is None
         self.say = phrases("en") if self.missing_font else world.say
         self.sheet = Image.new("RGB", (WIDTH, self._height()), (250, 250, 252))
