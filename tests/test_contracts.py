@@ -15,7 +15,7 @@ import torch
 
 from chiasm import parts
 from chiasm.data.corpus import corpus
-from chiasm.data.documents import PictureReader, document, draw_prompt, prompt_of
+from chiasm.data.documents import PictureReader, document, draw_prompt, prompt_of, writes_picture
 from chiasm.distribution.processes import Ranks
 from chiasm.errors import RecipeError
 from chiasm.heads import Sampling
@@ -65,7 +65,7 @@ def head_of(name):
     """A head, and what it needs beside it."""
     order, alphabet = (parts.lookup(*each) for each in zip(("order", "alphabet"), HEADS[name], strict=True))
     spec = {"type": order.name, **order.example(), "alphabet": {"type": alphabet.name, **alphabet.example()}}
-    if alphabet.conditions:
+    if "grid" in parts.options(order) and alphabet.conditions:
         spec["grid"] = [1, 4]
     return {"heads": {"image": spec}, **order.example_neighbours(), **alphabet.example_neighbours()}
 
@@ -98,6 +98,8 @@ def made(part):
     raw = deepcopy(TINY)
     raw["model"] |= head_of(name) if name in HEADS else part_of(slot, name)
     raw["model"] = {slot: spec for slot, spec in raw["model"].items() if spec is not None}
+    if name.startswith("caption-"):
+        raw["data"]["world"]["tasks"] = {"what": 1, "captioned": 1}
     if slot == "heads.mask":
         raw["data"]["world"]["tasks"] = {"what": 1, "draw": 1, "segment": 2}
     tokenizer = raw["model"].get("image_tokenizer")
@@ -331,7 +333,7 @@ def test_the_cache_equals_a_full_pass(made):
 def test_a_picture_of_a_batch_is_the_one_that_its_prompt_and_seed_give_alone(made):
     _, model, samples = made
     model.eval()
-    prompts = [draw_prompt(model.contract, prompt_of(s)) for s in samples if s.truth["task"] == "draw"][:2]
+    prompts = [draw_prompt(model.contract, prompt_of(s)) for s in samples if writes_picture(s)][:2]
     sampling = Sampling(guidance=1.5)
     codes = draw(model, prompts, sampling, generators=Generators(range(len(prompts))))
     alone = draw(model, prompts[-1:], sampling, generators=Generators([len(prompts) - 1]))

@@ -257,6 +257,10 @@ def generate(
     prompts: Annotated[list[str], typer.Argument(help="one image is drawn for each", metavar="PROMPT...")],
     out: Annotated[Path, typer.Option(help="folder for the images")] = Path("drawn"),
     count: Annotated[int, typer.Option(help="images of each prompt, of this seed and the next ones")] = 1,
+    verbatim: Annotated[
+        bool,
+        typer.Option("--verbatim", help="draw after the prompts' own words, which the model would else write"),
+    ] = False,
     guidance: Guidance = None,
     temperature: Temperature = None,
     top_k: TopK = None,
@@ -269,14 +273,13 @@ def generate(
     """Draw pictures from words."""
     with _starting():
         from chiasm.model.checkpoint import load_model
-        from chiasm.terminal.pictures import save_picture
+        from chiasm.terminal.pictures import save_picture, words_of
 
         model = load_model(folder, device, dtype)
-    pictures = model.generate(
-        prompts, count=count, guidance=guidance, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed
-    )
+    sampling = {"guidance": guidance, "temperature": temperature, "top_k": top_k, "top_p": top_p}
+    pictures = model.generate(prompts, count=count, seed=seed, verbatim=verbatim, **sampling)
     for i, picture in enumerate(pictures):
-        _say(f"{save_picture(picture, out)}  {prompts[i // count]}")
+        _say(f"{save_picture(picture, out)}  {prompts[i // count]}{words_of(picture)}")
 
 
 @app.command()
@@ -304,12 +307,12 @@ def edit(
     """Draw a part of a picture anew, under a mask, or all of it after an instruction."""
     with _starting():
         from chiasm.model.checkpoint import load_model
-        from chiasm.terminal.pictures import save_picture
+        from chiasm.terminal.pictures import save_picture, words_of
 
         model = load_model(folder, device, dtype)
     sampling = {"guidance": guidance, "temperature": temperature, "top_k": top_k, "top_p": top_p}
     for each in model.edit(picture, prompt, mask=mask, count=count, seed=seed, **sampling):
-        _say(str(save_picture(each, out)))
+        _say(f"{save_picture(each, out)}{words_of(each)}")
 
 
 @app.command()

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
+from jaxtyping import Int
 from PIL import Image
 from torch import Tensor
 
@@ -60,19 +61,22 @@ def document(
         runs = contract.tokenizer.tokens(
             sample.messages if contract.says else _only_read(sample.messages),
             prompt=prompt,
-            draws=draws or writes_picture(sample),
+            draws=(draws or writes_picture(sample)) and not _after_words(contract),
         )
     except DataError as error:
         raise DataError(f"{sample.name}: {error}", error.kind) from None
     answer: int | None = None
     number = 0  # of the images that are read
+    words = 0  # of an answer, since its beginning or its last image
     for run in runs:
         if run.learn and answer is None:
             answer, draws = len(made), run.picture is not None
         if run.picture is None:
             made.add_text(run.ids, learn=run.learn and contract.says)
+            words = words + len(run.ids) if run.learn else 0
         elif run.learn:
-            _add_written(contract, made, run.picture)
+            _add_written(contract, made, run.picture, words=words)
+            words = 0
         elif not blind and contract.shown is not None:
             _add_codes(contract, made, run.picture, Kind.READ, contract.shown)
         elif not blind:
@@ -105,10 +109,20 @@ def _masked(contract: Contract, sample: Sample, masks: Masks) -> Document:
 
 
 def draw_prompt(contract: Contract, sample: Sample, *, unconditional: bool = False) -> Document:
-    """The document behind which a picture is written; it ends with the marker, if the model has one."""
+    """The document behind which a picture is written; it ends with the marker, if the model has one.
+
+    Where words come first, it ends where they begin.
+    """
+    if _after_words(contract):
+        return document(contract, sample, prompt=True)
     made = document(contract, sample, prompt=True, draws=True)
     made.add_text(contract.tokenizer.before_picture, learn=False)
     return without_prompt(contract, made) if unconditional else made.check(contract.context)
+
+
+def _after_words(contract: Contract) -> bool:
+    """Whether images follow words that are written for them."""
+    return contract.span is not None and contract.span.words > 0
 
 
 def without_prompt(contract: Contract, prompt: Document) -> Document:
@@ -171,19 +185,38 @@ def _unconditional(contract: Contract, sample: Sample) -> Document:
     return made.check(contract.context)
 
 
-def _add_written(contract: Contract, made: Document, picture: Picture, *, learn: bool = True) -> None:
+def _add_written(
+    contract: Contract, made: Document, picture: Picture, *, learn: bool = True, words: int = 0
+) -> None:
+    """words: how many tokens of the answer stand before the picture."""
     if contract.span is None:
         raise DataError(f"{made.name} writes a picture, but this model has no image head")
-    _add_codes(contract, made, picture, Kind.WRITTEN, contract.span, learn=learn)
+    if contract.span.words and not words:
+        raise DataError(
+            f"{made.name} writes an image with no words before it in its answer, but this model draws after words; "
+            "let the answer begin with them (the built-in world's task 'captioned')",
+            "no words before an image",
+        )
+    _add_codes(contract, made, picture, Kind.WRITTEN, contract.span, learn=learn, words=words)
 
 
 def _add_codes(
-    contract: Contract, made: Document, picture: Picture, kind: Kind, span: SpanLayout, *, learn: bool = False
+    contract: Contract,
+    made: Document,
+    picture: Picture,
+    kind: Kind,
+    span: SpanLayout,
+    *,
+    learn: bool = False,
+    words: int = 0,
 ) -> None:
     """Append a picture's codes between its markers."""
     tokenizer = contract.tokenizer
     made.add_text(tokenizer.before_picture, learn=learn)
-    made.add_picture(picture, kind, tokenizer.end, span.opens, span.exposed, span.coordinates)
+    count = min(words, span.words)
+    caption = (count + len(tokenizer.before_picture), count)
+    columns = span.opens, span.exposed, span.coordinates
+    made.add_picture(picture, kind, tokenizer.end, *columns, caption=caption)
     made.add_text(tokenizer.behind_picture, learn=learn)
 
 
@@ -233,6 +266,8 @@ class PictureReader:
             batch.read = self._read(read, assembly)
             batch.masks = self._masks(masked, assembly) if masked else None
         batch.written = self._written(written) if written else None
+        if batch.written is not None and self.contract.span is not None and self.contract.span.words:
+            batch.written.words = _captions(written, self.contract.span.words)
         return batch
 
     def _read(self, slots: Sequence[tuple[int, Slot]], assembly: Assembly) -> ReadImages:
@@ -292,6 +327,15 @@ class PictureReader:
         assert self.contract.written_size is not None
         height, width = picture.size
         return cut(picture.open(), View((0, 0, width, height), self.contract.written_size))
+
+
+def _captions(slots: Sequence[tuple[int, Slot]], most: int) -> Int[Tensor, "n k"]:
+    """The flat positions of the words for which images are drawn."""
+    places = torch.full((len(slots), most), -1)
+    for row, (start, slot) in enumerate(slots):
+        before, count = slot.caption
+        places[row, :count] = torch.arange(start - before, start - before + count)
+    return places
 
 
 def view_key(picture: Picture, view: View) -> str:

@@ -1,8 +1,9 @@
 """What the image head predicted, to pixels."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -15,6 +16,22 @@ from chiasm.tokenizers import ImageTokenizer
 from chiasm.tokenizers.spaces import Space
 
 
+class TextCodec(Protocol):
+    """Text from ids; see `chiasm.language.text.TextTokenizer`."""
+
+    def decode(self, ids: Sequence[int]) -> str: ...
+
+
+class WordReader(Protocol):
+    """The words of a language model; see `chiasm.language.Language`."""
+
+    @property
+    def tokenizer(self) -> TextCodec: ...
+
+    @property
+    def vocabulary_size(self) -> int: ...
+
+
 @dataclass(frozen=True)
 class DecoderContext:
     """What an image decoder is built with.
@@ -22,10 +39,12 @@ class DecoderContext:
     space: of its targets; None = it stands alone, and takes whatever fits it.
     image_tokenizer: that makes the targets, if one does. Who keeps it does so outside of its modules, for its
         weights are not the decoder's.
+    reader: of words, where a language model writes them.
     """
 
     space: Space | None
     image_tokenizer: ImageTokenizer | None = None
+    reader: WordReader | None = None
 
 
 class ImageDecoder(Part, nn.Module, slot="image_decoder"):
@@ -37,12 +56,17 @@ class ImageDecoder(Part, nn.Module, slot="image_decoder"):
     size: height and width in pixels of the images that it makes.
     guided: whether it is led away from a negative target.
     edits: whether it changes a source image.
+    reads_mixtures: whether it takes mixtures of words too, "n 1 k v", through which a gradient flows.
     """
 
     space: Space
     size: int
     guided: bool = False
     edits: bool = False
+
+    @property
+    def reads_mixtures(self) -> bool:
+        return False
 
     @abstractmethod
     def decode(

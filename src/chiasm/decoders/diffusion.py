@@ -32,7 +32,7 @@ MOST_GUIDANCE = 100.0
 
 
 class DiffusionDecoder(ImageDecoder, name="diffusion"):
-    """A denoiser that makes an image of noise, conditioned on codes or vectors (Emu2, arXiv 2312.13286; DreamLLM,
+    """A denoiser that makes an image of noise, conditioned on codes, vectors or words (Emu2, arXiv 2312.13286; DreamLLM,
     2309.11499; NExT-GPT, 2309.05519; SEED-X, 2404.14396).
 
     Trained alone, on what the image tokenizer makes of images, it is the second half of an autoencoder. Frozen
@@ -112,8 +112,17 @@ class DiffusionDecoder(ImageDecoder, name="diffusion"):
             return channels, channels if built["edits"] else 0
         if option == "conditioner":
             denoiser, (context,) = built["denoiser"], wiring
-            return (ConditionerContext(context.space, denoiser.token_width, denoiser.pooled_width),)
+            widths = denoiser.token_width, denoiser.pooled_width
+            return (ConditionerContext(context.space, *widths, context.reader),)
         return ()
+
+    @property
+    def reads_mixtures(self) -> bool:
+        return self.conditioner is not None and self.conditioner.mixtures
+
+    def standalone(self) -> dict[str, Any]:
+        own = self.conditioner.standalone() if self.conditioner is not None else {}
+        return {"conditioner": {**self.conditioner.spec, **own}} if own and self.conditioner else {}
 
     def condition(self, target: Tensor, source: Float[Tensor, "n 3 h w"] | None = None) -> Condition:
         """What the denoiser is conditioned on; raises ChiasmError for a target of another form."""
@@ -184,8 +193,9 @@ class DiffusionDecoder(ImageDecoder, name="diffusion"):
 
     def learners(self) -> Mapping[str, nn.Module]:
         """All but the autoencoder of pixels, whose latents stay what they are."""
+        own = {} if self.conditioner is None else self.conditioner.learners()
         modules = {
-            "conditioner": self.conditioner,
+            **{f"conditioner.{name}".rstrip("."): module for name, module in own.items()},
             "denoising.denoiser": self.denoising.denoiser,
             "denoising.average": self.denoising.average,
         }

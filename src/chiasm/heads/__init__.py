@@ -13,7 +13,7 @@ from chiasm.heads.sampling import GREEDY, Sampling
 from chiasm.nn.generators import Generators
 from chiasm.nn.losses import Loss
 from chiasm.parts import Part
-from chiasm.tokenizers.spaces import Codes, Refinement, Space, Vectors
+from chiasm.tokenizers.spaces import Codes, Refinement, Space, Vectors, Words
 
 __all__ = [
     "GREEDY",
@@ -44,6 +44,8 @@ class SpanLayout:
         just before it (the marker that begins an image).
     coordinates: of each position, how many stand before it in the image, its row and its column (see `raster`).
     bare: the empty prompt of guidance holds nothing but that marker, not even what begins a document.
+    words: how many words of the answer before an image are read for it, the last ones; 0 = none are. Then the hidden
+        states that predict those words stand in the place of `rows`.
     """
 
     opens: tuple[bool, ...]
@@ -51,6 +53,7 @@ class SpanLayout:
     rows: tuple[int, ...]
     coordinates: tuple[tuple[int, int, int], ...]
     bare: bool = False
+    words: int = 0
 
     @property
     def length(self) -> int:
@@ -69,12 +72,14 @@ class Span(NamedTuple):
     orphans: images with nothing before them in their document, whose row -1 is no hidden state of theirs: what
         it would predict is not learnt.
     drawn: what the order has drawn at random, for its losses.
+    words: ids of the words before each image (`SpanLayout.words`), and behind them the end of its space.
     """
 
     embeddings: Float[Tensor, "n k d"]
     targets: Tensor
     orphans: Bool[Tensor, " n"] | None = None
     drawn: Any = None
+    words: Int[Tensor, "n k"] | None = None
 
 
 class LanguageVocabulary(Protocol):
@@ -91,9 +96,16 @@ class LanguageVocabulary(Protocol):
 
 
 class ConditionedDecoder(Protocol):
-    """An image decoder that learns from vectors; see `chiasm.decoders.ImageDecoder`."""
+    """An image decoder that learns from what a head writes; see `chiasm.decoders.ImageDecoder`."""
+
+    name: ClassVar[str]
+
+    @property
+    def reads_mixtures(self) -> bool: ...
 
     def losses(self, target: Tensor, pixels: Float[Tensor, "n 3 h w"]) -> dict[str, Loss]: ...
+
+    def learners(self) -> Mapping[str, nn.Module]: ...
 
 
 @dataclass(frozen=True)
@@ -118,6 +130,12 @@ class HeadContext:
     def codes(self) -> Codes:
         """The space, for what writes codes alone (see `Alphabet.spaces`)."""
         assert isinstance(self.space, Codes)
+        return self.space
+
+    @property
+    def words(self) -> Words:
+        """The space, for what writes words alone."""
+        assert isinstance(self.space, Words)
         return self.space
 
     @property

@@ -38,6 +38,8 @@ class Answers(Request):
     A row whose answer has ended leaves the others.
     """
 
+    images = False  # whether an answer may begin one
+
     def __init__(
         self,
         model: Model,
@@ -87,7 +89,7 @@ class Answers(Request):
 
     def _choose(self, rows: Sequence[int], hidden: Float[Tensor, "r d"]) -> None:
         """One more word in each row."""
-        logits = self.model.text_logits(hidden, images=False)
+        logits = self.model.text_logits(hidden, images=self.images)
         place = len(self.ids[rows[0]])
         seen = [self._seen(row) for row in rows if self.sampling.penalises]
         seeds = [self.seeds[row] for row in rows]
@@ -111,7 +113,7 @@ class Answers(Request):
         tokenizer = self.model.language.tokenizer
         return bool(self.sampling.held_back(tokenizer)) and self.sampling.text(tokenizer, ids)[1]
 
-    def _answer(self, row: int) -> Answer:
+    def _answer(self, row: int) -> Any:
         text, whole = self.sampling.text(self.model.language.tokenizer, self.ids[row][: self.limits[row]])
         return Answer.of(text.strip(), cut=not whole)
 

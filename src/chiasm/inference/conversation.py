@@ -12,7 +12,8 @@ from torch import Tensor
 from chiasm.data.documents import without_prompt
 from chiasm.data.files import PictureInMemory
 from chiasm.heads import DrawingState
-from chiasm.inference.drawing import decode, to_images, without_negative, write
+from chiasm.inference.captions import captions_target
+from chiasm.inference.drawing import drawn_images, without_negative, write
 from chiasm.inference.preview import Previews, Unfinished, watched
 from chiasm.inference.reading import CodedImage, CodeReader, same, suffix
 from chiasm.inference.requests import Extend, Forget, Keep, Read, Request, Steps, Wish
@@ -62,12 +63,18 @@ class Conversation(Request):
         self._progress = DrawingState(Generators([seed]))
         self._remaining = options.answer_tokens
         self._ids: list[int] = []  # of the words since the last image
+        self._caption: list[int] = []  # the words before the image that is drawn
         self._given = 0  # how many letters of them have been given out
         self._draws = False
 
     @property
     def rows(self) -> int:
-        return 1 if self.options.guidance == 1 or not (self.images and self.model.draws) else 2
+        return 2 if self._guided and self.images and self.model.draws else 1
+
+    @property
+    def _guided(self) -> bool:
+        """Whether images need a row without the prompt."""
+        return self.options.guidance != 1 and not self.model.captions
 
     @property
     def positions(self) -> int:
@@ -125,24 +132,26 @@ class Conversation(Request):
                 text = text[: max(self._given, len(text) + 1 - most)]
         piece, self._given = text[self._given :], len(text)
         if self._draws:
-            self._ids, self._given = [], 0
+            self._caption, self._ids, self._given = self._ids, [], 0
         if piece:
             self.pieces.append(piece)
 
     def _draw(self, states: States) -> Generator[Wish, Any, States]:
         """The image that the document's last marker begins; its positions are appended to the document."""
-        guided = self.options.guidance != 1
+        guided = self._guided
         if guided:
             empty = yield Read([without_prompt(self.model.contract, self.document)])
             states = torch.cat([states, empty])
         generators, kept = self._progress.restored(), list[Tensor]()
+        if self.model.captions:
+            self._progress.values = captions_target(self.model, [self._caption])
         sampling = self.options.of_images
         previews = Previews(self.model, self._progress, generators, self.previews)
         writing = write(self.model, states, sampling, generators, self._progress, kept)
         drawn = yield from watched(writing, lambda: self._show(previews))
         if guided:
             yield Keep([0])
-        image = to_images(decode(self.model, drawn.target, generators, sampling.guidance))[0]
+        image = drawn_images(self.model, drawn.target, generators, sampling.guidance)[0]
         own = without_negative(self.model, drawn.target, sampling.guidance)
         begin = len(self.document)
         self._append(CodedImage(PictureInMemory(image), own[0]))

@@ -16,6 +16,7 @@ from chiasm.data.sample import Message, Picture, Sample
 from chiasm.distribution.devices import fitting
 from chiasm.errors import ChiasmError, DataError, excerpt
 from chiasm.heads import Ask, DrawingState, Order, Retained, Sampling
+from chiasm.inference.captions import Captions, caption_texts, captions_of, captions_target
 from chiasm.inference.engine import Engine
 from chiasm.inference.kernels import in_use
 from chiasm.inference.options import sampling_of
@@ -124,7 +125,11 @@ class Drawing(Request):
             raise ChiasmError("this model has no image head: it cannot draw")
         self.model, self.sampling, self.original = model, sampling, original
         self.documents = list(prompts)
-        if sampling.guidance != 1:
+        self._captions: Captions | None = None
+        if model.captions:
+            seeds = generators.seeds if generators is not None else ()
+            self._captions = Captions(model, prompts, sampling_of(model).of_words, seeds)
+        elif sampling.guidance != 1:
             self.documents += [without_prompt(model.contract, each) for each in prompts]
         self.progress = progress
         self.generators = generators
@@ -138,9 +143,12 @@ class Drawing(Request):
     @property
     def positions(self) -> int:
         assert self.model.image_head is not None
-        return max(map(len, self.documents), default=0) + self.model.image_head.layout().length
+        layout = self.model.image_head.layout()
+        return max(map(len, self.documents), default=0) + layout.length + layout.words
 
     def steps(self) -> Steps:
+        if self._captions is not None:
+            return captions_target(self.model, (yield from self._captions.steps()))
         generators = self.progress.restored() if self.progress is not None else None
         self._retain()
         start = yield Read(self.documents)
@@ -178,11 +186,15 @@ def generate(
     temperature: float | None = None,
     top_k: int | None = None,
     top_p: float | None = None,
+    verbatim: bool = False,
 ) -> list[Image.Image]:
     """Images of each prompt, which depend on it and on their seed alone, not on the prompts beside it.
 
+    Where words come before an image (order `caption`), `image.info["caption"]` has those that the model wrote.
+
     count: images of each prompt, one behind another: of its seed, the seed after it, and so on.
     seed: of every prompt, or a list with one for each.
+    verbatim: the prompts are those words themselves, and the language model is not asked.
     Raises ChiasmError for an option out of range.
     """
     prompts = _prompts(prompt)
@@ -191,6 +203,9 @@ def generate(
     contract = model.contract  # a part alone has none, and says so
     if model.image_head is None:
         raise ChiasmError("this model has no image head: it cannot draw")
+    if verbatim:
+        captions = [each for each in captions_of(model, prompts) for _ in range(count)]
+        return paint(model, captions, seeds, options.guidance)
     samples = [Sample(f"prompt {i}", (Message("user", (text,)),)) for i, text in enumerate(prompts)]
     documents = [draw_prompt(contract, sample) for sample in samples for _ in range(count)]
     return draw_images(model, documents, seeds, options.of_images)
@@ -212,7 +227,25 @@ def draw_images(
         handles.append((engine.submit(request), generators))
     images: list[Image.Image] = []
     for handle, generators in handles:
-        images += to_images(decode(model, handle.result(), generators, sampling.guidance))
+        images += drawn_images(model, handle.result(), generators, sampling.guidance)
+    return images
+
+
+def paint(
+    model: Model, captions: Sequence[Sequence[int]], seeds: Sequence[int], guidance: float
+) -> list[Image.Image]:
+    """Images after words as they are (`captions_of`), each with its seed."""
+    return drawn_images(model, captions_target(model, captions), Generators(seeds), guidance)
+
+
+def drawn_images(
+    model: Model, target: Tensor, generators: Generators | None = None, guidance: float = 1.0
+) -> list[Image.Image]:
+    """The images of what the head has drawn; where they follow words, `image.info["caption"]` has these."""
+    images = to_images(decode(model, target, generators, guidance))
+    if model.captions:
+        for image, text in zip(images, caption_texts(model, target), strict=True):
+            image.info["caption"] = text
     return images
 
 
@@ -223,7 +256,7 @@ def decode(
     """Pixels of what the head has drawn (`draw`), one after another.
 
     guidance: with which it was drawn; of conditions the decoder guides, between what follows the prompt and what
-        follows the empty one.
+        follows the empty one, or between words and none.
 
     In a batch the last bits of a convolution depend on how many images there are, and now and then a byte with
     them: decoded alone an image is the same whatever is drawn beside it.
@@ -235,7 +268,9 @@ def decode(
     pixels, pairs = [], _are_pairs(model, guidance)
     for i, each in enumerate(target.split(1)):
         own = None if generators is None else Generators(generators.seeds[i : i + 1])
-        guided: dict[str, Any] = {"negative": each[:, 1], "guidance": guidance} if pairs else {}
+        guided: dict[str, Any] = {"guidance": guidance} if model.captions else {}
+        if pairs:
+            guided = {"negative": each[:, 1], "guidance": guidance}
         pixels.append(model.image_decoder.decode(each[:, 0] if pairs else each, generators=own, **guided))
     return torch.cat(pixels) if pixels else model.image_decoder.decode(target)
 

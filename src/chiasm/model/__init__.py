@@ -20,6 +20,7 @@ from chiasm.distribution.devices import fitting
 from chiasm.encoders import Encoder
 from chiasm.errors import ChiasmError, DataError
 from chiasm.heads import Order, Span
+from chiasm.heads.alphabets.words import StraightWords
 from chiasm.heads.segmentation import MaskHead, Pyramid
 from chiasm.language import Language
 from chiasm.model.masks import mask_losses
@@ -31,6 +32,7 @@ from chiasm.sequence import IGNORE, PackedBatch, ReadImages, WrittenImages, fill
 from chiasm.sequence.cross_attended import CrossAttended
 from chiasm.sequence.layout import Layout
 from chiasm.tokenizers import ImageTokenizer
+from chiasm.tokenizers.spaces import Space, Words
 from chiasm.views import Size, Views
 
 if TYPE_CHECKING:
@@ -122,6 +124,16 @@ class Model(nn.Module):
         return self.image_head is not None and self.image_head.alphabet.conditions
 
     @property
+    def captions(self) -> bool:
+        """Whether words come before an image, after which the decoder draws it."""
+        return self.image_head is not None and self.image_head.layout().words > 0
+
+    @property
+    def straight(self) -> bool:
+        """Whether the decoder's gradient passes through those words to the language model."""
+        return self.captions and isinstance(self.image_head.alphabet, StraightWords)  # type: ignore[union-attr]
+
+    @property
     def device(self) -> torch.device:
         return next(self.parameters()).device
 
@@ -188,13 +200,25 @@ class Model(nn.Module):
             losses["text"] = _text_loss(self.language.logits(hidden[rows]), batch.labels[rows])
         if span is not None and batch.written is not None:
             assert self.image_head is not None
-            offsets = torch.tensor(self.image_head.layout().rows, device=hidden.device)
-            at = (batch.written.starts[:, None] + offsets).clamp(min=0)
+            at = self._predicting(batch.written)
+            if batch.written.words is not None:
+                span = span._replace(words=_captions(batch.ids, batch.written.words, self.image_head.space))
             for name, loss in self.image_head.losses(hidden.flatten(0, 1)[at], span).items():
                 losses[name] = losses[name] + loss if name in losses else loss
         if batch.masks is not None and self.mask_head is not None:
             losses |= mask_losses(self.mask_head, hidden, pyramids, batch.masks)
         return losses | self.routing.losses()
+
+    def caption_losses(self, batch: PackedBatch) -> dict[str, Loss]:
+        """The decoder's losses on images and the words before them, for which no language model runs."""
+        if batch.written is None:
+            return {}
+        assert self.image_head is not None
+        assert batch.written.words is not None
+        span = self._span(batch.written, batch.positions)
+        words = _captions(batch.ids, batch.written.words, self.image_head.space)
+        nothing = span.embeddings.new_zeros(*words.shape, 0)
+        return self.image_head.losses(nothing, span._replace(words=words))
 
     def text_logits(self, hidden: Float[Tensor, "*s d"], *, images: bool = True) -> Float[Tensor, "*s v"]:
         """Logits of the next token of a text, which is never a code; with `images`, it may begin one."""
@@ -299,6 +323,14 @@ class Model(nn.Module):
         """Whether images are read as the targets with which they are written."""
         return self.encoder is None and self.image_head is not None and self.image_head.reads_codes
 
+    def _predicting(self, written: WrittenImages) -> Int[Tensor, "n m"]:
+        """The flat positions whose hidden states the image head learns from."""
+        assert self.image_head is not None
+        if written.words is not None:
+            return (written.words - 1).clamp(min=0)
+        offsets = torch.tensor(self.image_head.layout().rows, device=written.starts.device)
+        return (written.starts[:, None] + offsets).clamp(min=0)
+
     def _span(self, written: WrittenImages, positions: Int[Tensor, "b t"]) -> Span:
         if self.image_head is None:
             raise DataError("the batch writes pictures, but this model has no image head")
@@ -362,6 +394,12 @@ def _filled(
     """The embeddings with those of pictures from each flat position in `starts` on."""
     places = starts[:, None] + torch.arange(values.shape[1], device=starts.device)
     return fill(embeddings, places.flatten(), rearrange(values, "n k d -> (n k) d"))
+
+
+def _captions(ids: Int[Tensor, "b t"], places: Int[Tensor, "n k"], space: Space) -> Int[Tensor, "n k"]:
+    """The words at flat positions, and the end of their space behind the last."""
+    assert isinstance(space, Words)
+    return torch.where(places >= 0, ids.flatten()[places.clamp(min=0)], space.end)
 
 
 def _text_loss(logits: Float[Tensor, "m v"], labels: Int[Tensor, " m"]) -> Loss:

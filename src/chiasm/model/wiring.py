@@ -12,12 +12,12 @@ import torch
 from chiasm import parts
 from chiasm.decoders import DecoderContext
 from chiasm.errors import RecipeError
-from chiasm.heads import HeadContext
+from chiasm.heads import Alphabet, HeadContext
 from chiasm.heads.building import alphabet_of, build_head
 from chiasm.heads.segmentation import MaskContext
 from chiasm.recipe.slots import MODEL_SLOTS
 from chiasm.tokenizers import ImageTokenizer
-from chiasm.tokenizers.spaces import Vectors
+from chiasm.tokenizers.spaces import Space
 
 ALONE = ("encoder", "image_tokenizer", "image_decoder")  # slots that mean something without a language model
 
@@ -84,10 +84,15 @@ class Wiring:
         self.add("image_tokenizer")
         tokenizer, language = self.made["image_tokenizer"], self.made["language"]
         if "heads.image" in self.spec and alphabet_of(self.spec["heads.image"]).conditions:
-            self.add("image_decoder", DecoderContext(None, tokenizer))
-            decoder = self.made["image_decoder"]
-            context = HeadContext(language.width, _conditions(decoder), language, decoder=decoder)
+            self.add("image_decoder", DecoderContext(None, tokenizer, language))
+            decoder, alphabet = self.made["image_decoder"], alphabet_of(self.spec["heads.image"])
+            context = HeadContext(language.width, _conditions(decoder, alphabet), language, decoder=decoder)
             self.add("heads.image", context, builder=build_head)
+            if self.made["heads.image"].layout().words and not language.tokenizer.before_picture:
+                raise RecipeError(
+                    "the image head draws after words, but this language model has no marker that begins an image "
+                    "and so ends them; give it one with language.draw_marker"
+                )
         elif tokenizer is not None:
             context = HeadContext(language.width, tokenizer.space, language, tokenizer.refinement)
             self.add("heads.image", context, builder=build_head)
@@ -117,14 +122,16 @@ def decoder_context(image_tokenizer: ImageTokenizer | None) -> DecoderContext:
     return DecoderContext(None if image_tokenizer is None else image_tokenizer.space, image_tokenizer)
 
 
-def _conditions(decoder: Any) -> Vectors:
+def _conditions(decoder: Any, alphabet: type[Alphabet]) -> Space:
     """What a decoder is conditioned on."""
-    if not isinstance(decoder.space, Vectors):
+    space: Space = decoder.space
+    if type(space) not in alphabet.spaces:
+        wanted = alphabet.spaces[0].content
         raise RecipeError(
-            f"image_decoder {decoder.name!r} is conditioned on codes, but the alphabet 'condition' writes vectors; "
-            "use a decoder that is conditioned on vectors, or another alphabet"
+            f"image_decoder {decoder.name!r} is conditioned on {space.content}, but the alphabet {alphabet.name!r} "
+            f"writes {wanted}; use a decoder that is conditioned on {wanted}, or another alphabet"
         )
-    return decoder.space
+    return space
 
 
 def _check_alone(spec: Mapping[str, Any]) -> None:

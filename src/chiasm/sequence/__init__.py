@@ -42,6 +42,7 @@ class Slot:
     words: how many of the positions hold a word of the views, which is text.
     masks: which masks of the picture are written here, in place of the picture.
     question: how many positions stand between that picture and here.
+    caption: the words for which the image is drawn: how many positions before here they begin, and how many they are.
     """
 
     picture: Picture
@@ -52,6 +53,7 @@ class Slot:
     words: int = 0
     masks: Masks | None = None
     question: int = 0
+    caption: tuple[int, int] = (0, 0)
 
 
 COLUMNS = ("ids", "labels", "kinds", "opens", "exposed")  # of a document
@@ -91,14 +93,16 @@ class Document:
         exposed: Sequence[bool],
         coordinates: Sequence[tuple[int, int, int]] = (),
         words: Mapping[int, int] | None = None,
+        caption: tuple[int, int] = (0, 0),
     ) -> None:
         """Append the positions of a picture.
 
-        opens, exposed: the attention rule at each of them. coordinates: see `Slot`. words: the id of each word of
-        the views by its place among the positions.
+        opens, exposed: the attention rule at each of them. coordinates, caption: see `Slot`. words: the id of each
+        word of the views by its place among the positions.
         """
         words = words or {}
-        self.slots.append(Slot(picture, kind, len(self), len(opens), coordinates, len(words)))
+        slot = Slot(picture, kind, len(self), len(opens), coordinates, len(words), caption=caption)
+        self.slots.append(slot)
         for place, (first, shown) in enumerate(zip(opens, exposed, strict=True)):
             if place in words:
                 self._add(words[place], Kind.TEXT, first, shown)
@@ -183,11 +187,13 @@ class WrittenImages:
 
     targets: codes (n gh gw) or vectors (n gh gw c) when `encoded`, else pixels (n 3 h w).
     starts: flat position of each picture's first place.
+    words: flat positions of the words for which each picture is drawn, -1 behind the last; None = for none.
     """
 
     targets: Tensor
     encoded: bool
     starts: Int[Tensor, " n"]
+    words: Int[Tensor, "n k"] | None = None
 
     def orphans(self, positions: Int[Tensor, "b t"]) -> Bool[Tensor, " n"]:
         """Which images have nothing before them in their document; positions: of the batch."""

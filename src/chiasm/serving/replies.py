@@ -180,7 +180,10 @@ class ImagesReply:
 
     def whole(self, images: Sequence[Image.Image]) -> dict[str, Any]:
         files = [encoded(each, self.form, self.quality) for each in images]
-        data = [{"b64_json": file, "seed": seed} for file, seed in zip(files, self.seeds, strict=True)]
+        data = [
+            {"b64_json": file, "seed": seed, **_revised(image)}
+            for file, seed, image in zip(files, self.seeds, images, strict=True)
+        ]
         return {"created": int(time.time()), "data": data, **self._form(images[0]), "usage": self.usage}
 
     def partial(self, image: Image.Image) -> dict[str, Any]:
@@ -189,7 +192,7 @@ class ImagesReply:
         return self._event("partial_image", image) | more
 
     def completed(self, images: Sequence[Image.Image]) -> dict[str, Any]:
-        more = {"seed": self.seeds[0], "usage": self.usage}
+        more = {"seed": self.seeds[0], "usage": self.usage, **_revised(images[0])}
         return self._event("completed", images[0]) | more
 
     def _event(self, what: str, image: Image.Image) -> dict[str, Any]:
@@ -209,3 +212,9 @@ class ImagesReply:
             "quality": "auto",
             "background": "opaque",
         }
+
+
+def _revised(image: Image.Image) -> dict[str, Any]:
+    """The words of the model's own after which an image was drawn."""
+    caption = image.info.get("caption")
+    return {} if caption is None else {"revised_prompt": caption}

@@ -11,7 +11,7 @@ from chiasm.data.sample import Message, Sample
 from chiasm.errors import ChiasmError
 from chiasm.heads import Sampling
 from chiasm.inference.conversation import Conversation
-from chiasm.inference.drawing import Drawing, EditedImage, decode, to_images, without_negative
+from chiasm.inference.drawing import Drawing, EditedImage, drawn_images, without_negative
 from chiasm.inference.editing import edit_of
 from chiasm.inference.options import sampling_of
 from chiasm.inference.preview import Previews, watched
@@ -55,7 +55,7 @@ class Images(Drawing):
         previews = Previews(self.model, self.progress, self.generators, self._previews)
         target = yield from watched(super().steps(), lambda: self._show(previews))
         guidance = self.sampling.guidance
-        images = to_images(decode(self.model, target, self.generators, guidance))
+        images = drawn_images(self.model, target, self.generators, guidance)
         own = without_negative(self.model, target, guidance)
         return [CodedImage(PictureInMemory(each), codes) for each, codes in zip(images, own, strict=True)]
 

@@ -4,21 +4,31 @@ from itertools import count
 from pathlib import Path
 
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from rich.text import Text
 
 
 def save_picture(image: Image.Image, folder: Path) -> Path:
-    """Save as the next free picture-NNN.png of a folder."""
+    """Save as the next free picture-NNN.png of a folder; the words that it was drawn after stand in the file."""
     folder.mkdir(parents=True, exist_ok=True)
+    notes = PngInfo()
+    if caption := image.info.get("caption"):
+        notes.add_itxt("Description", caption)
     for number in count(1):
         path = folder / f"picture-{number:03}.png"
         try:
             with path.open("xb") as file:
-                image.save(file, "PNG")
+                image.save(file, "PNG", pnginfo=notes)
             return path
         except FileExistsError:
             continue
     raise AssertionError("unreachable")
+
+
+def words_of(image: Image.Image) -> str:
+    """What a line that names an image says of the words after which it was drawn; "" = of none."""
+    caption = image.info.get("caption")
+    return "" if caption is None else f"  after: {caption}"
 
 
 def preview(image: Image.Image, columns: int = 36) -> Text:

@@ -50,6 +50,13 @@ class Vectors:
         return self.grid[0] * self.grid[1]
 
 
+@dataclass(frozen=True)
+class Words(Codes):
+    """Words of the language model in one row, as its ids; `end` stands behind the last."""
+
+    content: ClassVar[str] = "words"
+
+
 Space: TypeAlias = Codes | Vectors
 
 

@@ -40,6 +40,7 @@ from chiasm.training.state import Saved, save_checkpoint
 from chiasm.training.step import (
     Aim,
     DecoderAim,
+    CaptionsAim,
     DocumentsAim,
     StepOutcome,
     TokenizerAim,
@@ -274,7 +275,8 @@ def aim_of(model: Model, stage: Stage, batches: StageBatches, seed: int) -> Aim:
     if isinstance(batches, DescribedBatches):
         return Pretraining(model, build_objective(model, stage, batches, seed))
     if not isinstance(batches, PictureBatches):
-        return DocumentsAim(model)
+        alone = set(stage.train) == {"image_decoder"} and model.captions and not model.straight
+        return (CaptionsAim if alone else DocumentsAim)(model)
     return (TokenizerAim if "image_tokenizer" in stage.train else DecoderAim)(model)
 
 

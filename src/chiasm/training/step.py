@@ -112,6 +112,21 @@ class DocumentsAim(Aim):
         }
 
 
+class CaptionsAim(DocumentsAim):
+    """The losses of a decoder that learns alone to draw after words; the language model does not run."""
+
+    def __init__(self, model: Model):
+        super().__init__(model)
+        self.names = set(self._per_image)
+
+    def losses(self, batch: PackedBatch) -> dict[str, Loss]:
+        return self.model.caption_losses(batch)
+
+    def counts(self, batch: PackedBatch) -> dict[str, float]:
+        counts = super().counts(batch)
+        return {name: count for name, count in counts.items() if name in self._per_image}
+
+
 class ImagesAim(Aim):
     """Losses on images or clips, equally many in every batch. learner: what computes them."""
 
@@ -338,7 +353,11 @@ def _terms_per_image(model: Model, orphan: bool) -> dict[str, float]:
         span = head.prepare(_blank(model).to(model.device))
         if orphan:
             span = span._replace(orphans=torch.ones(1, dtype=torch.bool, device=model.device))
-        hidden = torch.zeros(1, len(head.layout().rows), model.language.width, device=model.device)
+        words = head.layout().words
+        if words:
+            span = span._replace(words=torch.zeros(1, words, dtype=torch.long, device=model.device))
+        count = words or len(head.layout().rows)
+        hidden = torch.zeros(1, count, model.language.width, device=model.device)
         return {name: float(loss.count) for name, loss in head.losses(hidden, span).items()}
 
 

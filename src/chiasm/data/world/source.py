@@ -82,7 +82,7 @@ class World(Source, name="world"):
             its own, in which nothing can be learnt from other answers, as evaluation wants it.
         tasks: how many documents of each task a scene gives (fewer where a scene cannot be asked so many):
             what, where, count, exist, choice, relation, caption, name (one emoji that fills the picture, drawn
-            from all of them evenly), draw, edit, analogy, sentence (an analogy in pictures alone), read, words,
+            from all of them evenly), draw, captioned (the same, with the plain caption before the image), edit, analogy, sentence (an analogy in pictures alone), read, words,
             segment (the masks of every thing of a name, which may be none; for mask heads),
             call (an instruction answered by the call of a tool; see `chiasm.data.calls`).
         seed: other scenes for another seed; what is held out stays the same.
@@ -217,6 +217,11 @@ class World(Source, name="world"):
             text = say.ask("draw", caption=say.caption(draft.scene))
             yield (text,), (self._target(draft.scene),), {}
 
+    def _captioned(self, draft: Draft, say: Phrases, dice: Dice, count: int) -> Iterator[Exchange]:
+        words = phrases(self.say.language).caption(draft.scene)
+        for prompt, images, truth in self._draw(draft, say, dice, count):
+            yield prompt, (words, *images), truth
+
     def _edit(self, draft: Draft, say: Phrases, dice: Dice, count: int) -> Iterator[Exchange]:
         for _ in range(count):
             example = edit(draft, say, dice)
@@ -326,6 +331,7 @@ TASKS: dict[str, Callable[[World, Draft, Phrases, Dice, int], Iterator[Exchange]
     "caption": World._caption,
     "name": World._name,
     "draw": World._draw,
+    "captioned": World._captioned,
     "edit": World._edit,
     "analogy": World._analogy,
     "sentence": World._sentence,

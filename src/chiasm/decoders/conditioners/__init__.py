@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from chiasm.decoders import WordReader
 from chiasm.decoders.conditions import Condition
+from chiasm.errors import RecipeError
 from chiasm.parts import Part
-from chiasm.tokenizers.spaces import Space
+from chiasm.tokenizers.spaces import Space, Words
 
 
 @dataclass(frozen=True)
@@ -19,24 +22,42 @@ class ConditionerContext:
 
     space: of the targets; None = of whatever it takes. token_width: of the tokens that the denoiser attends to.
     pooled_width: of the pooled vector that it reads too; None = it reads none.
+    reader: of words, where a language model writes them.
     """
 
     space: Space | None
     token_width: int
     pooled_width: int | None = None
+    reader: WordReader | None = None
+
+    def words(self, conditioner: str, length: int) -> Words:
+        """So many words of the language model; raises RecipeError where there is none."""
+        if self.reader is None:
+            raise RecipeError(
+                f"conditioner {conditioner!r} reads the words of a language model, but nothing here writes any; "
+                "heads.image must be {type: caption, alphabet: {type: words}}"
+            )
+        size = self.reader.vocabulary_size
+        return Words((1, length), size, end=size)
 
 
 class Conditioner(Part, nn.Module, slot="conditioner"):
     """Interface. Built as `Conditioner(context, *, options)`.
 
     space: of the targets that it takes; of vectors, without a grid where any number of them will do.
+    mixtures: it takes mixtures of words too, "n 1 k v", through which a gradient flows.
     """
 
     space: Space
+    mixtures: bool = False
 
     @abstractmethod
     def forward(self, target: Tensor) -> Condition:
         """The condition of targets, with the pooled vector as `text_embeds` where the denoiser reads one."""
+
+    def learners(self) -> Mapping[str, nn.Module]:
+        """What a stage that trains the decoder changes of it, by name; "" = all."""
+        return {"": self}
 
     def empty(self, condition: Condition) -> Condition:
         """What guidance leads away from, of the shape of `condition`: zeros, where nothing else is learnt."""

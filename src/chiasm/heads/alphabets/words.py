@@ -1,0 +1,104 @@
+"""Words as what the image decoder is conditioned on."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from einops import rearrange
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional
+
+from chiasm.errors import RecipeError
+from chiasm.heads import Alphabet, ConditionedDecoder, DrawnValues, HeadContext, Sampling
+from chiasm.nn.generators import Generators
+from chiasm.nn.losses import Loss
+from chiasm.tokenizers.spaces import Words
+
+
+class WordCondition(Alphabet, name="words"):
+    """The words as they stand: the language model learns them from the text alone, the decoder from its own loss.
+
+    Both may learn in one stage, or each in a stage of its own. A frozen decoder's loss would teach nothing, and is
+    left out.
+    """
+
+    spaces: ClassVar = (Words,)
+    conditions: ClassVar = True
+
+    def __init__(self, context: HeadContext, symbols: int):
+        super().__init__()
+        assert context.decoder is not None
+        self._decoder = (context.decoder,)  # in a tuple, for its weights are the image decoder's
+
+    @property
+    def decoder(self) -> ConditionedDecoder:
+        return self._decoder[0]
+
+    @property
+    def teaches(self) -> bool:
+        """Whether anything learns from the decoder's loss."""
+        modules = self.decoder.learners().values()
+        return any(parameter.requires_grad for module in modules for parameter in module.parameters())
+
+    def caption_losses(
+        self, hidden: Float[Tensor, "n k d"], words: Int[Tensor, "n k"], pixels: Float[Tensor, "n 3 h w"]
+    ) -> dict[str, Loss]:
+        """The decoder's losses of images, drawn after their words. hidden: the states that predict the words."""
+        return self.decoder.losses(self.target(hidden, words), pixels) if self.teaches else {}
+
+    def target(self, hidden: Float[Tensor, "n k d"], words: Int[Tensor, "n k"]) -> Tensor:
+        """What the decoder is handed."""
+        return rearrange(words, "n k -> n 1 k")
+
+    def embed(self, values: Int[Tensor, "*s"]) -> Float[Tensor, "*s d"]:
+        raise NotImplementedError("the words are read as text")
+
+    def loss(
+        self,
+        hidden: Float[Tensor, "m d"],
+        values: Int[Tensor, " m"],
+        weights: Float[Tensor, " m"] | None = None,
+    ) -> Float[Tensor, ""]:
+        raise NotImplementedError("the words are learnt as text; see caption_losses")
+
+    def draw(
+        self,
+        hidden: Float[Tensor, "r ... d"],
+        sampling: Sampling,
+        generators: Generators | None = None,
+        *,
+        never: int | None = None,
+    ) -> DrawnValues:
+        raise NotImplementedError("the words are written as text")
+
+
+class StraightWords(WordCondition, name="straight_words"):
+    """The same words, with a straight path for the gradient (arXiv 1308.3432): the decoder reads the true words, and
+    its loss reaches the language model as if it had read the probabilities with which that predicts them.
+
+    The decoder's conditioner must take mixtures of words: `words` does, a public text encoder with a vocabulary of its
+    own does not.
+    """
+
+    teaches = True
+
+    def __init__(self, context: HeadContext, symbols: int):
+        super().__init__(context, symbols)
+        if not self.decoder.reads_mixtures:
+            raise RecipeError(
+                f"alphabet {self.name!r} needs an image decoder that reads mixtures of words, for its gradient flows "
+                f"through them, which {self.decoder.name!r} does not here; use conditioner 'words', or alphabet "
+                "'words', which lets no gradient through"
+            )
+        self._logits = context.vocabulary.logits
+
+    def target(
+        self, hidden: Float[Tensor, "n k d"], words: Int[Tensor, "n k"]
+    ) -> Float[Tensor, "n 1 k v"]:
+        logits = self._logits(hidden).float()
+        size = logits.shape[-1]
+        chances = functional.pad(logits.softmax(-1), (0, 1)) * (words < size)[..., None]
+        true = functional.one_hot(words, size + 1).to(chances.dtype)
+        return rearrange(true + chances - chances.detach(), "n k v -> n 1 k v")

@@ -1,0 +1,77 @@
+"""The words that a model writes before an image, after which its decoder draws (order `caption`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from chiasm.errors import ChiasmError, DataError
+from chiasm.inference.answers import Answers
+from chiasm.inference.text import WordSampling
+from chiasm.sequence import Document
+from chiasm.tokenizers.spaces import Words
+
+if TYPE_CHECKING:
+    from chiasm.model import Model
+
+
+class Captions(Answers):
+    """The ids of the words with which the answer to each of some prompts begins, up to the image.
+
+    As many as the decoder reads at most. An answer that ends without an image is drawn after all of its words.
+    """
+
+    images = True
+
+    def __init__(self, model: Model, prompts: Sequence[Document], sampling: WordSampling, seeds: Sequence[int]):
+        super().__init__(model, prompts, tokens=words_space(model).length, sampling=sampling, seeds=seeds)
+        self._ends |= {*model.language.tokenizer.before_picture}
+
+    def _answer(self, row: int) -> list[int]:
+        ids = self.ids[row][: self.limits[row]]
+        stop = next((i for i, id in enumerate(ids) if id in self._ends), len(ids))
+        return ids[:stop]
+
+
+def words_space(model: Model) -> Words:
+    """What the decoder is conditioned on, of a model whose images follow words."""
+    assert model.image_head is not None
+    assert isinstance(model.image_head.space, Words)
+    return model.image_head.space
+
+
+def captions_of(model: Model, texts: Sequence[str]) -> list[tuple[int, ...]]:
+    """The ids of texts that are such words; raises ChiasmError for a model that draws after none, or after fewer."""
+    if not model.captions:
+        raise ChiasmError(
+            "verbatim: this model's images do not follow words that can be given as they are (order 'caption')"
+        )
+    captions = [model.language.tokenizer.encode_plain(text) for text in texts]
+    most = words_space(model).length
+    for number, ids in enumerate(captions, 1):
+        if len(ids) > most:
+            raise DataError(
+                f"prompt {number} has {len(ids)} tokens, but this model's image decoder reads {most}; shorten it"
+            )
+    return captions
+
+
+def captions_target(model: Model, captions: Sequence[Sequence[int]]) -> Int[Tensor, "n 1 k"]:
+    """What the decoder is handed for these words; of more than it reads the last."""
+    space = words_space(model)
+    target = torch.full((len(captions), 1, space.length), space.size, device=model.device)
+    for row, ids in enumerate(captions):
+        last = ids[-space.length :]
+        target[row, 0, : len(last)] = torch.tensor(last, dtype=torch.long)
+    return target
+
+
+def caption_texts(model: Model, target: Int[Tensor, "n 1 k"]) -> list[str]:
+    """The words of targets, to be shown beside their images."""
+    end = words_space(model).size
+    rows = target.flatten(1).tolist()
+    return [model.language.tokenizer.answer([id for id in row if id != end])[0].strip() for row in rows]
