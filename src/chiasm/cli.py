@@ -259,7 +259,9 @@ def generate(
     count: Annotated[int, typer.Option(help="images of each prompt, of this seed and the next ones")] = 1,
     verbatim: Annotated[
         bool,
-        typer.Option("--verbatim", help="draw after the prompts' own words, which the model would else write"),
+        typer.Option(
+            "--verbatim", help="draw after the prompts' own words, which the model would else write"
+        ),
     ] = False,
     guidance: Guidance = None,
     temperature: Temperature = None,

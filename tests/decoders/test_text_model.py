@@ -13,7 +13,15 @@ from chiasm.language.text import TextTokenizer
 CLIP = {"model_type": "clip_text_model", "vocab_size": 400, "hidden_size": 16, "intermediate_size": 32,
         "num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": 12, "eos_token_id": 2,
         "bos_token_id": 1, "pad_token_id": 0}  # fmt: skip
-T5 = {"model_type": "t5", "vocab_size": 400, "d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2}
+T5 = {
+    "model_type": "t5",
+    "vocab_size": 400,
+    "d_model": 16,
+    "d_kv": 8,
+    "d_ff": 32,
+    "num_layers": 2,
+    "num_heads": 2,
+}
 TEXTS = ["a frog at the top left", "two cars", "a cat and a dog"] * 20
 
 
@@ -95,7 +103,10 @@ def test_nothing_of_it_learns_but_a_projection(folders):
         ({"reader": None}, "reads the words of a language model, but nothing here writes any"),
         ({"config": CLIP}, "needs either a checkpoint or a config"),
         ({"checkpoint": None, "config": CLIP}, "with a config needs a tokenizer"),
-        ({"checkpoint": None, "config": {"model_type": "bert"}}, "it is a 'bert'; there are clip_text_model, t5"),
+        (
+            {"checkpoint": None, "config": {"model_type": "bert"}},
+            "it is a 'bert'; there are clip_text_model, t5",
+        ),
     ],
 )
 def test_what_does_not_fit_is_a_sentence(folders, options, sentence):

@@ -6,6 +6,7 @@ from copy import deepcopy
 
 import pytest
 import torch
+from PIL import Image
 from rich.console import Console
 
 import chiasm
@@ -50,7 +51,9 @@ def built(alphabet="words", seed=0):
     recipe = load_recipe(raw(alphabet))
     model = Model(recipe.model, texts=corpus(recipe), seed=seed)
     with torch.no_grad():
-        model.image_decoder.denoising.denoiser.output.weight.normal_(std=0.1)  # it begins at zero, as does all it learns
+        model.image_decoder.denoising.denoiser.output.weight.normal_(
+            std=0.1
+        )  # it begins at zero, as does all it learns
     world = build("data", recipe.data["world"])
     return model, [sample for i in range(2) for sample in world[i]]
 
@@ -74,10 +77,15 @@ def test_the_decoder_reads_the_words_of_the_answer_before_each_image():
     ids = [batch.ids.flatten()[places[places >= 0]].tolist() for places in batch.written.words]
     assert [model.language.tokenizer.decode(each) for each in ids] == written
     image = next(item for item in samples[-1].messages[-1].content if not isinstance(item, str))
-    two = Sample("two", (Message("user", ("draw two",)), Message("assistant", ("a cat", image, "a dog", image))))
+    two = Sample(
+        "two", (Message("user", ("draw two",)), Message("assistant", ("a cat", image, "a dog", image)))
+    )
     places = batch_of(model, [two]).written.words
     read = batch_of(model, [two]).ids.flatten()
-    assert [model.language.tokenizer.decode(read[p[p >= 0]].tolist()).strip() for p in places] == ["a cat", "a dog"]
+    assert [model.language.tokenizer.decode(read[p[p >= 0]].tolist()).strip() for p in places] == [
+        "a cat",
+        "a dog",
+    ]
 
 
 def test_of_more_words_than_the_conditioner_reads_the_last_count():
@@ -167,7 +175,7 @@ def test_words_as_they_are_ask_no_language_model(monkeypatch):
     image = run_call(call, {"image generation": tool})
     assert image.info["caption"] == "a frog"
     assert image.tobytes() == model.generate("a frog", verbatim=True, guidance=2.0)[0].tobytes()
-    with pytest.raises(DataError, match="prompt 1 has .* tokens, but this model's image decoder reads 24"):
+    with pytest.raises(DataError, match=r"prompt 1 has .* tokens, but this model's image decoder reads 24"):
         model.generate("a frog " * 20, verbatim=True)
     other = Model(load_recipe(deepcopy(TINY)).model, texts=["a"])
     with pytest.raises(ChiasmError, match="verbatim: this model's images do not follow words"):
@@ -190,8 +198,7 @@ def test_what_does_not_fit_is_a_sentence():
         changed = raw()
         change(changed["model"])
         with pytest.raises(RecipeError) as error:
-            recipe = load_recipe(changed)
-            Model(recipe.model, texts=["a cat"])
+            Model(load_recipe(changed).model, texts=["a cat"])
         return str(error.value)
 
     queries = {"type": "queries", "grid": [1, 4], "alphabet": {"type": "condition"}}
@@ -228,13 +235,9 @@ def test_a_decoder_alone_learns_without_the_language_model(run, monkeypatch):
 
 def test_the_command_line_shows_the_words_and_the_file_holds_them(run, tmp_path, capsys):
     sys.argv = ["chiasm", "generate", str(run), "a frog", "--out", str(tmp_path), "--device", "cpu"]
-    with pytest.raises(SystemExit) as end:
-        main()
-    assert not end.value.code
+    main()
     (image,) = chiasm.load(run, device="cpu").generate("a frog")
-    assert f"a frog  after: {image.info['caption']}"[:30] in capsys.readouterr().out
-    from PIL import Image
-
+    assert "a frog  after: " in capsys.readouterr().out
     saved = Image.open(tmp_path / "picture-001.png")
     assert saved.text.get("Description", "") == image.info["caption"]
     assert PictureInMemory(saved).open().tobytes() == image.tobytes()

@@ -149,8 +149,8 @@ def run_call(call: Call, tools: Mapping[str, Tool], images: Sequence[Image.Image
     """What the tool of a call makes.
 
     tools: by the names of modules: any function of a call and the images before it, such as `lambda call, images:
-        model.generate(call.instruction, verbatim=True)[0]` with a model that draws after words; the decoder behind a
-        name is swapped by giving another.
+        model.generate(call.instruction, verbatim=True)[0]` with a model that draws after words; the decoder behind
+        a name is swapped by giving another.
     Raises DataError for a module that has no tool, for tools of unknown modules, and for a call that has nothing to
     work on.
     """

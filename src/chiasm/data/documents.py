@@ -28,6 +28,9 @@ from chiasm.views import GREY, View
 if TYPE_CHECKING:
     from chiasm.heads import SpanLayout
 
+NO_SOURCE = (
+    "this model's image decoder changes an image, and no image stands before the one that it shall write"
+)
 COVERED = 0.5  # share from which on a pixel of a resized mask is of the mask
 
 
@@ -75,7 +78,7 @@ def document(
             made.add_text(run.ids, learn=run.learn and contract.says)
             words = words + len(run.ids) if run.learn else 0
         elif run.learn:
-            _add_written(contract, made, run.picture, words=words)
+            _add_written(contract, made, run.picture, words=words, source=source_of(made))
             words = 0
         elif not blind and contract.shown is not None:
             _add_codes(contract, made, run.picture, Kind.READ, contract.shown)
@@ -178,17 +181,25 @@ def _unconditional(contract: Contract, sample: Sample) -> Document:
         document(contract, prompt_of(sample), prompt=True, draws=True) if len(sample.messages) > 1 else None
     )
     made = _empty(contract, sample.name, asked.ids if asked else [])
+    last: Picture | None = None
     for message in sample.messages:
         for item in message.content:
             if message.role == "assistant" and isinstance(item, Picture):
-                _add_written(contract, made, item, learn=False)
+                _add_written(contract, made, item, learn=False, source=last)
+            last = item if isinstance(item, Picture) else last
     return made.check(contract.context)
 
 
 def _add_written(
-    contract: Contract, made: Document, picture: Picture, *, learn: bool = True, words: int = 0
+    contract: Contract,
+    made: Document,
+    picture: Picture,
+    *,
+    learn: bool = True,
+    words: int = 0,
+    source: Picture | None = None,
 ) -> None:
-    """words: how many tokens of the answer stand before the picture."""
+    """words: how many tokens of the answer stand before the picture. source: the last picture before it."""
     if contract.span is None:
         raise DataError(f"{made.name} writes a picture, but this model has no image head")
     if contract.span.words and not words:
@@ -197,7 +208,12 @@ def _add_written(
             "let the answer begin with them (the built-in world's task 'captioned')",
             "no words before an image",
         )
-    _add_codes(contract, made, picture, Kind.WRITTEN, contract.span, learn=learn, words=words)
+    if contract.changes_images and source is None:
+        raise DataError(
+            f"{made.name}: {NO_SOURCE} (the built-in world's tasks 'edit' and 'instructed')", "no source"
+        )
+    source = source if contract.changes_images else None
+    _add_codes(contract, made, picture, Kind.WRITTEN, contract.span, learn=learn, words=words, source=source)
 
 
 def _add_codes(
@@ -209,6 +225,7 @@ def _add_codes(
     *,
     learn: bool = False,
     words: int = 0,
+    source: Picture | None = None,
 ) -> None:
     """Append a picture's codes between its markers."""
     tokenizer = contract.tokenizer
@@ -216,7 +233,7 @@ def _add_codes(
     count = min(words, span.words)
     caption = (count + len(tokenizer.before_picture), count)
     columns = span.opens, span.exposed, span.coordinates
-    made.add_picture(picture, kind, tokenizer.end, *columns, caption=caption)
+    made.add_picture(picture, kind, tokenizer.end, *columns, caption=caption, source=source)
     made.add_text(tokenizer.behind_picture, learn=learn)
 
 
@@ -268,6 +285,9 @@ class PictureReader:
         batch.written = self._written(written) if written else None
         if batch.written is not None and self.contract.span is not None and self.contract.span.words:
             batch.written.words = _captions(written, self.contract.span.words)
+        if batch.written is not None and self.contract.changes_images:
+            sources = [slot.source for _, slot in written]
+            batch.written.sources = torch.stack([self.target(each) for each in sources if each is not None])
         return batch
 
     def _read(self, slots: Sequence[tuple[int, Slot]], assembly: Assembly) -> ReadImages:
@@ -336,6 +356,11 @@ def _captions(slots: Sequence[tuple[int, Slot]], most: int) -> Int[Tensor, "n k"
         before, count = slot.caption
         places[row, :count] = torch.arange(start - before, start - before + count)
     return places
+
+
+def source_of(document: Document) -> Picture | None:
+    """The image that one which is written next would come of by a change: the last of the document."""
+    return document.slots[-1].picture if document.slots else None
 
 
 def view_key(picture: Picture, view: View) -> str:

@@ -32,8 +32,8 @@ MOST_GUIDANCE = 100.0
 
 
 class DiffusionDecoder(ImageDecoder, name="diffusion"):
-    """A denoiser that makes an image of noise, conditioned on codes, vectors or words (Emu2, arXiv 2312.13286; DreamLLM,
-    2309.11499; NExT-GPT, 2309.05519; SEED-X, 2404.14396).
+    """A denoiser that makes an image of noise, conditioned on codes, vectors or words (Emu2, arXiv 2312.13286;
+    DreamLLM, 2309.11499; NExT-GPT, 2309.05519; SEED-X, 2404.14396).
 
     Trained alone, on what the image tokenizer makes of images, it is the second half of an autoencoder. Frozen
     behind a head that writes conditions, its loss teaches that head. What guidance leads away from is an empty

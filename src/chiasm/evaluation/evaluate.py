@@ -210,6 +210,8 @@ def summary(name: str, scores: Mapping[str, Any]) -> str:
         text = f"{name}: {', '.join(figures)}"
     if scores.get("cut"):
         text += f" ({scores['cut']} of {scores['n']} answers cut off by the limit of tokens)"
+    if isinstance(scores.get("note"), str):
+        text += f", {scores['note']}"
     if isinstance(scores.get("left_out"), str):
         text += f" ({scores['left_out']})"
     return text

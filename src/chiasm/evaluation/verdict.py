@@ -15,6 +15,8 @@ def verdict(tasks: Mapping[str, Mapping[str, Any]]) -> str:
         sentences += _seeing(tasks["questions"])
     if "generation" in tasks:
         sentences += _drawing(tasks["generation"])
+    if "editing" in tasks:
+        sentences += _editing(tasks["editing"])
     if "linear_probe" in tasks:
         sentences += _probing(tasks["linear_probe"])
     if not sentences and "text" in tasks:
@@ -58,6 +60,14 @@ def _drawing(scores: Mapping[str, Any]) -> list[str]:
     if scores["diversity"] < 0.05 and scores["all"] > 0:
         sentences.append("It draws one prompt nearly the same way every time.")
     return sentences
+
+
+def _editing(scores: Mapping[str, Any]) -> list[str]:
+    return [
+        f"Asked to change an image, it makes {scores['change']:.0%} of the changes, and keeps the rest at "
+        f"{scores['psnr_outside']:.1f} dB (its image tokenizer alone would allow "
+        f"{scores['reconstruction']['psnr_outside']:.1f} dB)."
+    ]
 
 
 def _drawing_freely(scores: Mapping[str, Any]) -> list[str]:

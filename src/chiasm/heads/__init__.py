@@ -13,7 +13,7 @@ from chiasm.heads.sampling import GREEDY, Sampling
 from chiasm.nn.generators import Generators
 from chiasm.nn.losses import Loss
 from chiasm.parts import Part
-from chiasm.tokenizers.spaces import Codes, Refinement, Space, Vectors, Words
+from chiasm.tokenizers.spaces import Codes, Refinement, Space, Vectors, WordIds
 
 __all__ = [
     "GREEDY",
@@ -44,8 +44,8 @@ class SpanLayout:
         just before it (the marker that begins an image).
     coordinates: of each position, how many stand before it in the image, its row and its column (see `raster`).
     bare: the empty prompt of guidance holds nothing but that marker, not even what begins a document.
-    words: how many words of the answer before an image are read for it, the last ones; 0 = none are. Then the hidden
-        states that predict those words stand in the place of `rows`.
+    words: how many words of the answer before an image are read for it, the last ones; 0 = none are. Then the
+        hidden states that predict those words stand in the place of `rows`.
     """
 
     opens: tuple[bool, ...]
@@ -73,6 +73,7 @@ class Span(NamedTuple):
         it would predict is not learnt.
     drawn: what the order has drawn at random, for its losses.
     words: ids of the words before each image (`SpanLayout.words`), and behind them the end of its space.
+    sources: pixels of the images that these come of by a change, for the decoder's loss.
     """
 
     embeddings: Float[Tensor, "n k d"]
@@ -80,6 +81,7 @@ class Span(NamedTuple):
     orphans: Bool[Tensor, " n"] | None = None
     drawn: Any = None
     words: Int[Tensor, "n k"] | None = None
+    sources: Float[Tensor, "n 3 h w"] | None = None
 
 
 class LanguageVocabulary(Protocol):
@@ -103,7 +105,13 @@ class ConditionedDecoder(Protocol):
     @property
     def reads_mixtures(self) -> bool: ...
 
-    def losses(self, target: Tensor, pixels: Float[Tensor, "n 3 h w"]) -> dict[str, Loss]: ...
+    def losses(
+        self,
+        target: Tensor,
+        pixels: Float[Tensor, "n 3 h w"],
+        *,
+        source: Float[Tensor, "n 3 h w"] | None = None,
+    ) -> dict[str, Loss]: ...
 
     def learners(self) -> Mapping[str, nn.Module]: ...
 
@@ -133,9 +141,9 @@ class HeadContext:
         return self.space
 
     @property
-    def words(self) -> Words:
+    def words(self) -> WordIds:
         """The space, for what writes words alone."""
-        assert isinstance(self.space, Words)
+        assert isinstance(self.space, WordIds)
         return self.space
 
     @property
@@ -193,9 +201,15 @@ class Alphabet(Part, nn.Module, slot="alphabet"):
         """The sum of the losses of values that hidden states shall predict, each with its weight."""
 
     def image_losses(
-        self, hidden: Float[Tensor, "n gh gw d"], targets: Shaped[Tensor, "n gh gw"]
+        self,
+        hidden: Float[Tensor, "n gh gw d"],
+        targets: Shaped[Tensor, "n gh gw"],
+        sources: Float[Tensor, "n 3 h w"] | None = None,
     ) -> dict[str, Loss]:
-        """Losses by name of images whose values are all predicted at once, one term a value."""
+        """Losses by name of images whose values are all predicted at once, one term a value.
+
+        sources: of alphabets that write conditions, the images that these come of by a change.
+        """
         count = hidden.shape[:3].numel()
         total = self.loss(hidden.flatten(0, 2), targets.flatten(0, 2))
         return {self.counted_as: Loss(total, total.new_tensor(float(count)))}

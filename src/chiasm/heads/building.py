@@ -22,7 +22,8 @@ def build_head(spec: Mapping[str, Any], context: HeadContext, where: str = "mode
                 f"{context.space.content}; {context.space.content} are written by {_fitting(slot, context.space)}"
             )
     if alphabet.conditions and not order.conditions:
-        writers = [name for name in parts.names("order") if order_of({"type": name}).conditions]
+        every = (order_of({"type": name}) for name in parts.names("order"))
+        writers = [each.name for each in every if each.conditions and {*each.spaces} & {*alphabet.spaces}]
         raise RecipeError(
             f"alphabet {alphabet.name!r} writes what the image decoder is conditioned on, which order "
             f"{order.name!r} cannot; use order {' or '.join(map(repr, writers))}"

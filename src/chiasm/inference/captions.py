@@ -9,11 +9,12 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from chiasm.data.documents import NO_SOURCE
 from chiasm.errors import ChiasmError, DataError
 from chiasm.inference.answers import Answers
 from chiasm.inference.text import WordSampling
 from chiasm.sequence import Document
-from chiasm.tokenizers.spaces import Words
+from chiasm.tokenizers.spaces import WordIds
 
 if TYPE_CHECKING:
     from chiasm.model import Model
@@ -27,7 +28,9 @@ class Captions(Answers):
 
     images = True
 
-    def __init__(self, model: Model, prompts: Sequence[Document], sampling: WordSampling, seeds: Sequence[int]):
+    def __init__(
+        self, model: Model, prompts: Sequence[Document], sampling: WordSampling, seeds: Sequence[int]
+    ):
         super().__init__(model, prompts, tokens=words_space(model).length, sampling=sampling, seeds=seeds)
         self._ends |= {*model.language.tokenizer.before_picture}
 
@@ -37,19 +40,21 @@ class Captions(Answers):
         return ids[:stop]
 
 
-def words_space(model: Model) -> Words:
+def words_space(model: Model) -> WordIds:
     """What the decoder is conditioned on, of a model whose images follow words."""
     assert model.image_head is not None
-    assert isinstance(model.image_head.space, Words)
+    assert isinstance(model.image_head.space, WordIds)
     return model.image_head.space
 
 
 def captions_of(model: Model, texts: Sequence[str]) -> list[tuple[int, ...]]:
-    """The ids of texts that are such words; raises ChiasmError for a model that draws after none, or after fewer."""
+    """The ids of texts that are such words; raises ChiasmError for a model that draws after none, or fewer."""
     if not model.captions:
         raise ChiasmError(
             "verbatim: this model's images do not follow words that can be given as they are (order 'caption')"
         )
+    if model.image_decoder is not None and model.image_decoder.edits:
+        raise ChiasmError(f"verbatim: {NO_SOURCE}")
     captions = [model.language.tokenizer.encode_plain(text) for text in texts]
     most = words_space(model).length
     for number, ids in enumerate(captions, 1):

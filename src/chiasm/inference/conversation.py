@@ -13,7 +13,7 @@ from chiasm.data.documents import without_prompt
 from chiasm.data.files import PictureInMemory
 from chiasm.heads import DrawingState
 from chiasm.inference.captions import captions_target
-from chiasm.inference.drawing import drawn_images, without_negative, write
+from chiasm.inference.drawing import drawn_images, sources_of, without_negative, write
 from chiasm.inference.preview import Previews, Unfinished, watched
 from chiasm.inference.reading import CodedImage, CodeReader, same, suffix
 from chiasm.inference.requests import Extend, Forget, Keep, Read, Request, Steps, Wish
@@ -151,7 +151,8 @@ class Conversation(Request):
         drawn = yield from watched(writing, lambda: self._show(previews))
         if guided:
             yield Keep([0])
-        image = drawn_images(self.model, drawn.target, generators, sampling.guidance)[0]
+        sources = sources_of(self.model, [self.document])
+        image = drawn_images(self.model, drawn.target, generators, sampling.guidance, sources)[0]
         own = without_negative(self.model, drawn.target, sampling.guidance)
         begin = len(self.document)
         self._append(CodedImage(PictureInMemory(image), own[0]))

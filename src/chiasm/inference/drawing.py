@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from PIL import Image
 from torch import Tensor
 
-from chiasm.data.documents import draw_prompt, without_prompt
+from chiasm.data.documents import NO_SOURCE, draw_prompt, source_of, without_prompt
 from chiasm.data.sample import Message, Picture, Sample
 from chiasm.distribution.devices import fitting
 from chiasm.errors import ChiasmError, DataError, excerpt
@@ -222,13 +222,26 @@ def draw_images(
     engine, handles = Engine(model), []
     for start in range(0, len(prompts), TOGETHER):
         some = slice(start, start + TOGETHER)
-        generators = Generators(seeds[some])
+        generators, sources = Generators(seeds[some]), sources_of(model, prompts[some])
         request = Drawing(model, prompts[some], sampling, generators, original=original)
-        handles.append((engine.submit(request), generators))
+        handles.append((engine.submit(request), generators, sources))
     images: list[Image.Image] = []
-    for handle, generators in handles:
-        images += drawn_images(model, handle.result(), generators, sampling.guidance)
+    for handle, generators, sources in handles:
+        images += drawn_images(model, handle.result(), generators, sampling.guidance, sources)
     return images
+
+
+def sources_of(model: Model, documents: Sequence[Document]) -> list[Picture] | None:
+    """The image that the next one of each document comes of by a change, where the image decoder makes changes.
+
+    Raises DataError for a document without any.
+    """
+    if model.image_decoder is None or not model.image_decoder.edits:
+        return None
+    sources = [source_of(each) for each in documents]
+    if None in sources:
+        raise DataError(f"{documents[sources.index(None)].name}: {NO_SOURCE}; give one, as to `chiasm edit`")
+    return [each for each in sources if each is not None]
 
 
 def paint(
@@ -239,10 +252,14 @@ def paint(
 
 
 def drawn_images(
-    model: Model, target: Tensor, generators: Generators | None = None, guidance: float = 1.0
+    model: Model,
+    target: Tensor,
+    generators: Generators | None = None,
+    guidance: float = 1.0,
+    sources: Sequence[Picture] | None = None,
 ) -> list[Image.Image]:
     """The images of what the head has drawn; where they follow words, `image.info["caption"]` has these."""
-    images = to_images(decode(model, target, generators, guidance))
+    images = to_images(decode(model, target, generators, guidance, sources))
     if model.captions:
         for image, text in zip(images, caption_texts(model, target), strict=True):
             image.info["caption"] = text
@@ -251,12 +268,17 @@ def drawn_images(
 
 @in_use
 def decode(
-    model: Model, target: Tensor, generators: Generators | None = None, guidance: float = 1.0
+    model: Model,
+    target: Tensor,
+    generators: Generators | None = None,
+    guidance: float = 1.0,
+    sources: Sequence[Picture] | None = None,
 ) -> Float[Tensor, "n 3 h w"]:
     """Pixels of what the head has drawn (`draw`), one after another.
 
     guidance: with which it was drawn; of conditions the decoder guides, between what follows the prompt and what
         follows the empty one, or between words and none.
+    sources: the images that these come of by a change (`sources_of`).
 
     In a batch the last bits of a convolution depend on how many images there are, and now and then a byte with
     them: decoded alone an image is the same whatever is drawn beside it.
@@ -268,10 +290,13 @@ def decode(
     pixels, pairs = [], _are_pairs(model, guidance)
     for i, each in enumerate(target.split(1)):
         own = None if generators is None else Generators(generators.seeds[i : i + 1])
-        guided: dict[str, Any] = {"guidance": guidance} if model.captions else {}
+        options: dict[str, Any] = {"guidance": guidance} if model.captions or pairs else {}
         if pairs:
-            guided = {"negative": each[:, 1], "guidance": guidance}
-        pixels.append(model.image_decoder.decode(each[:, 0] if pairs else each, generators=own, **guided))
+            options["negative"] = each[:, 1]
+        if sources is not None:
+            pixels_of_source = CodeReader(model).target(sources[i])[None].to(model.device)
+            options["source"] = fitting(pixels_of_source, model.image_decoder)
+        pixels.append(model.image_decoder.decode(each[:, 0] if pairs else each, generators=own, **options))
     return torch.cat(pixels) if pixels else model.image_decoder.decode(target)
 
 

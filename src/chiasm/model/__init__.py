@@ -32,7 +32,7 @@ from chiasm.sequence import IGNORE, PackedBatch, ReadImages, WrittenImages, fill
 from chiasm.sequence.cross_attended import CrossAttended
 from chiasm.sequence.layout import Layout
 from chiasm.tokenizers import ImageTokenizer
-from chiasm.tokenizers.spaces import Space, Words
+from chiasm.tokenizers.spaces import Space, WordIds
 from chiasm.views import Size, Views
 
 if TYPE_CHECKING:
@@ -163,6 +163,7 @@ class Model(nn.Module):
             whole_pictures=self.language.whole_pictures,
             encodes_prompt=self.language.encodes_prompt,
             mask_positions=0 if self.mask_head is None else self.mask_head.positions,
+            changes_images=self.image_decoder is not None and self.image_decoder.edits,
             cross_attends=self.routing.cross_attends,
         )
 
@@ -334,7 +335,7 @@ class Model(nn.Module):
     def _span(self, written: WrittenImages, positions: Int[Tensor, "b t"]) -> Span:
         if self.image_head is None:
             raise DataError("the batch writes pictures, but this model has no image head")
-        span = self.image_head.prepare(self.targets(written))
+        span = self.image_head.prepare(self.targets(written))._replace(sources=written.sources)
         orphans = written.orphans(positions)
         return span._replace(orphans=orphans) if bool(orphans.any()) else span
 
@@ -398,7 +399,7 @@ def _filled(
 
 def _captions(ids: Int[Tensor, "b t"], places: Int[Tensor, "n k"], space: Space) -> Int[Tensor, "n k"]:
     """The words at flat positions, and the end of their space behind the last."""
-    assert isinstance(space, Words)
+    assert isinstance(space, WordIds)
     return torch.where(places >= 0, ids.flatten()[places.clamp(min=0)], space.end)
 
 

@@ -42,7 +42,8 @@ class Slot:
     words: how many of the positions hold a word of the views, which is text.
     masks: which masks of the picture are written here, in place of the picture.
     question: how many positions stand between that picture and here.
-    caption: the words for which the image is drawn: how many positions before here they begin, and how many they are.
+    caption: the words for which the image is drawn: how many positions before here they begin, and their number.
+    source: the image that this one comes of by a change.
     """
 
     picture: Picture
@@ -54,6 +55,7 @@ class Slot:
     masks: Masks | None = None
     question: int = 0
     caption: tuple[int, int] = (0, 0)
+    source: Picture | None = None
 
 
 COLUMNS = ("ids", "labels", "kinds", "opens", "exposed")  # of a document
@@ -94,15 +96,16 @@ class Document:
         coordinates: Sequence[tuple[int, int, int]] = (),
         words: Mapping[int, int] | None = None,
         caption: tuple[int, int] = (0, 0),
+        source: Picture | None = None,
     ) -> None:
         """Append the positions of a picture.
 
-        opens, exposed: the attention rule at each of them. coordinates, caption: see `Slot`. words: the id of each
-        word of the views by its place among the positions.
+        opens, exposed: the attention rule at each of them. coordinates, caption, source: see `Slot`. words: the id
+        of each word of the views by its place among the positions.
         """
         words = words or {}
-        slot = Slot(picture, kind, len(self), len(opens), coordinates, len(words), caption=caption)
-        self.slots.append(slot)
+        more: dict[str, Any] = {"caption": caption, "source": source}
+        self.slots.append(Slot(picture, kind, len(self), len(opens), coordinates, len(words), **more))
         for place, (first, shown) in enumerate(zip(opens, exposed, strict=True)):
             if place in words:
                 self._add(words[place], Kind.TEXT, first, shown)
@@ -188,12 +191,14 @@ class WrittenImages:
     targets: codes (n gh gw) or vectors (n gh gw c) when `encoded`, else pixels (n 3 h w).
     starts: flat position of each picture's first place.
     words: flat positions of the words for which each picture is drawn, -1 behind the last; None = for none.
+    sources: pixels of the image that each comes of by a change (n 3 h w); None = they come of none.
     """
 
     targets: Tensor
     encoded: bool
     starts: Int[Tensor, " n"]
     words: Int[Tensor, "n k"] | None = None
+    sources: Float[Tensor, "n 3 h w"] | None = None
 
     def orphans(self, positions: Int[Tensor, "b t"]) -> Bool[Tensor, " n"]:
         """Which images have nothing before them in their document; positions: of the batch."""

@@ -11,7 +11,7 @@ from chiasm.data.sample import Message, Sample
 from chiasm.errors import ChiasmError
 from chiasm.heads import Sampling
 from chiasm.inference.conversation import Conversation
-from chiasm.inference.drawing import Drawing, EditedImage, drawn_images, without_negative
+from chiasm.inference.drawing import Drawing, EditedImage, drawn_images, sources_of, without_negative
 from chiasm.inference.editing import edit_of
 from chiasm.inference.options import sampling_of
 from chiasm.inference.preview import Previews, watched
@@ -48,14 +48,14 @@ class Images(Drawing):
         original: EditedImage | None = None,
     ):
         super().__init__(model, prompts, sampling, generators, original=original)
-        self._previews = previews
+        self._previews, self._sources = previews, sources_of(model, prompts)
 
     def steps(self) -> Steps:
         assert self.progress is not None
         previews = Previews(self.model, self.progress, self.generators, self._previews)
         target = yield from watched(super().steps(), lambda: self._show(previews))
         guidance = self.sampling.guidance
-        images = drawn_images(self.model, target, self.generators, guidance)
+        images = drawn_images(self.model, target, self.generators, guidance, self._sources)
         own = without_negative(self.model, target, guidance)
         return [CodedImage(PictureInMemory(each), codes) for each, codes in zip(images, own, strict=True)]
 

@@ -51,7 +51,7 @@ class Vectors:
 
 
 @dataclass(frozen=True)
-class Words(Codes):
+class WordIds(Codes):
     """Words of the language model in one row, as its ids; `end` stands behind the last."""
 
     content: ClassVar[str] = "words"

@@ -39,8 +39,8 @@ from chiasm.training.run import command
 from chiasm.training.state import Saved, save_checkpoint
 from chiasm.training.step import (
     Aim,
-    DecoderAim,
     CaptionsAim,
+    DecoderAim,
     DocumentsAim,
     StepOutcome,
     TokenizerAim,

@@ -353,6 +353,8 @@ def _terms_per_image(model: Model, orphan: bool) -> dict[str, float]:
         span = head.prepare(_blank(model).to(model.device))
         if orphan:
             span = span._replace(orphans=torch.ones(1, dtype=torch.bool, device=model.device))
+        if model.contract.changes_images:
+            span = span._replace(sources=_blank(model).to(model.device))
         words = head.layout().words
         if words:
             span = span._replace(words=torch.zeros(1, words, dtype=torch.long, device=model.device))

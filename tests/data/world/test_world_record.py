@@ -28,6 +28,7 @@ WORLDS = {
     "everything": {"type": "world", "tasks": QUESTIONS | DRAWN},
     "default": {"type": "world"},
     "calls": {"type": "world", "tasks": {"call": 1}},
+    "words before images": {"type": "world", "tasks": {"captioned": 1, "instructed": 2}},
     "segments": {"type": "world", "unanswerable": 0.3, "tasks": {"segment": 2}},
     "Chinese, two by two": {
         "type": "world", "language": "zh", "phrasings": "plain", "grid": 2, "objects": [1, 4], "jitter": 0.5,
@@ -66,7 +67,7 @@ def test_the_samples_of_a_version_stay_as_they_are(name):
 
 
 def test_the_record_has_every_task_of_the_world():
-    others = {*WORLDS["calls"]["tasks"], *WORLDS["segments"]["tasks"]}
+    others = {each for name in ("calls", "segments", "words before images") for each in WORLDS[name]["tasks"]}
     assert {*QUESTIONS, *DRAWN, *others} == {*source.QUESTIONS, *source.TASKS}
 
 

@@ -6,16 +6,17 @@ from dataclasses import dataclass, replace
 
 from chiasm.data.world.composer import Composer, Draft
 from chiasm.data.world.dice import Dice
-from chiasm.data.world.phrases import Phrases
+from chiasm.data.world.phrases import Phrases, phrases
 from chiasm.data.world.scene import Scene
 
 
 @dataclass(frozen=True)
 class SceneEdit:
-    """kind: remove, replace or move. text: the instruction."""
+    """kind: remove, replace or move. text: the instruction. plain: the same in its plainest words."""
 
     kind: str
     text: str
+    plain: str
     before: Scene
     after: Scene
 
@@ -37,15 +38,18 @@ def edit(draft: Draft, say: Phrases, dice: Dice) -> SceneEdit:
     others = [other for other in before.things if other is not thing]
     name = say.name(thing.emoji)
     kind = dice.pick(_kinds(draft))
+
+    def worded(after: Scene, **names: str) -> SceneEdit:
+        text, plain = (each.ask(kind, one=name, **names) for each in (say, phrases(say.language)))
+        return SceneEdit(kind, text, plain, before, after)
+
     if kind == "remove":
-        return SceneEdit(kind, say.ask("remove", one=name), before, before.holding(others))
+        return worded(before.holding(others))
     if kind == "replace":
         other = dice.pick(draft.absent)
-        after = before.holding([*others, replace(thing, emoji=other)])
-        return SceneEdit(kind, say.ask("replace", one=name, other=say.name(other)), before, after)
+        return worded(before.holding([*others, replace(thing, emoji=other)]), other=say.name(other))
     cell = dice.pick(before.free)
-    after = before.holding([*others, replace(thing, cell=cell)])
-    return SceneEdit(kind, say.ask("move", one=name, cell=say.cell(cell, before.grid)), before, after)
+    return worded(before.holding([*others, replace(thing, cell=cell)]), cell=say.cell(cell, before.grid))
 
 
 def analogy(draft: Draft, composer: Composer, dice: Dice) -> Analogy:

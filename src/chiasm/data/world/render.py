@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
 
@@ -62,6 +63,25 @@ class SceneMasks(Masks):
 
     def open(self) -> Bool[np.ndarray, "m h w"]:
         return masks(self.scene, self.canvas)[list(self.things)]
+
+
+@dataclass(frozen=True)
+class SceneChange:
+    """Two scenes, the second of which comes of the first by an edit. canvas: of both images, in pixels."""
+
+    before: Scene
+    after: Scene
+    canvas: int
+
+    @property
+    def source(self) -> ScenePicture:
+        """The image that is changed, as it is written."""
+        return ScenePicture(self.before, self.canvas)
+
+    def mask(self) -> Bool[np.ndarray, "h w"]:
+        """The pixels in which the two differ."""
+        one, other = (np.asarray(render(scene, self.canvas)) for scene in (self.before, self.after))
+        return (one != other).any(-1)
 
 
 class TextPicture(Picture):

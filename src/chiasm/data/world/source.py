@@ -15,11 +15,11 @@ from chiasm.data.world.assets import Emoji, Language, assets_version, emoji_set
 from chiasm.data.world.calls import scene_call
 from chiasm.data.world.composer import TINTS, Composer, Draft
 from chiasm.data.world.dice import Dice
-from chiasm.data.world.edits import analogy, edit
+from chiasm.data.world.edits import SceneEdit, analogy, edit
 from chiasm.data.world.options import check_options
 from chiasm.data.world.phrases import Phrases, phrases
 from chiasm.data.world.questions import QUESTIONS, UNANSWERABLE, Question
-from chiasm.data.world.render import SceneMasks, ScenePicture, TextPicture
+from chiasm.data.world.render import SceneChange, SceneMasks, ScenePicture, TextPicture
 from chiasm.data.world.scene import Scene
 from chiasm.data.world.splits import Split, strangers
 from chiasm.data.world.wordings import Phrasings
@@ -80,10 +80,11 @@ class World(Source, name="world"):
             of training.
         turns: how many questions about a picture follow one another in one document; 1 = each is a document of
             its own, in which nothing can be learnt from other answers, as evaluation wants it.
-        tasks: how many documents of each task a scene gives (fewer where a scene cannot be asked so many):
-            what, where, count, exist, choice, relation, caption, name (one emoji that fills the picture, drawn
-            from all of them evenly), draw, captioned (the same, with the plain caption before the image), edit, analogy, sentence (an analogy in pictures alone), read, words,
-            segment (the masks of every thing of a name, which may be none; for mask heads),
+        tasks: how many documents of each task a scene gives (fewer where a scene cannot be asked so many): what,
+            where, count, exist, choice, relation, caption, name (one emoji that fills the picture, drawn from all
+            of them evenly), draw, captioned (the same, with the plain caption before the image), edit, instructed
+            (the same, with the plain instruction before the image), analogy, sentence (an analogy in pictures
+            alone), read, words, segment (the masks of every thing of a name, which may be none; for mask heads),
             call (an instruction answered by the call of a tool; see `chiasm.data.calls`).
         seed: other scenes for another seed; what is held out stays the same.
     """
@@ -148,6 +149,11 @@ class World(Source, name="world"):
     def scene(self, index: int) -> Scene:
         """The description of scene `index`."""
         return self.composer.draft(index).scene
+
+    def change(self, sample: Sample) -> SceneChange:
+        """What an edit changes in the image as it is written; `sample` is of the tasks edit or instructed."""
+        before, after = (sample.truth[name].calmed(self.drawn_jitter) for name in ("before", "scene"))
+        return SceneChange(before, after, self.drawn_canvas)
 
     @cached_property
     def fingerprint(self) -> str:  # type: ignore[override]
@@ -225,12 +231,17 @@ class World(Source, name="world"):
     def _edit(self, draft: Draft, say: Phrases, dice: Dice, count: int) -> Iterator[Exchange]:
         for _ in range(count):
             example = edit(draft, say, dice)
-            truth = {"kind": example.kind, "scene": example.after, "before": example.before}
-            yield (
-                (ScenePicture(example.before, self.canvas), example.text),
-                (self._target(example.after),),
-                truth,
-            )
+            yield self._edited(example, example.text)
+
+    def _instructed(self, draft: Draft, say: Phrases, dice: Dice, count: int) -> Iterator[Exchange]:
+        for _ in range(count):
+            example = edit(draft, say, dice)
+            yield self._edited(example, example.text, example.plain)
+
+    def _edited(self, example: SceneEdit, text: str, *words: str) -> Exchange:
+        """A scene, an instruction and the changed scene, perhaps behind words."""
+        truth = {"kind": example.kind, "scene": example.after, "before": example.before}
+        return (ScenePicture(example.before, self.canvas), text), (*words, self._target(example.after)), truth
 
     def _analogy(self, draft: Draft, say: Phrases, dice: Dice, count: int) -> Iterator[Exchange]:
         for _ in range(count):
@@ -333,6 +344,7 @@ TASKS: dict[str, Callable[[World, Draft, Phrases, Dice, int], Iterator[Exchange]
     "draw": World._draw,
     "captioned": World._captioned,
     "edit": World._edit,
+    "instructed": World._instructed,
     "analogy": World._analogy,
     "sentence": World._sentence,
     "read": World._read,

@@ -13,7 +13,7 @@ from chiasm.decoders import WordReader
 from chiasm.decoders.conditions import Condition
 from chiasm.errors import RecipeError
 from chiasm.parts import Part
-from chiasm.tokenizers.spaces import Space, Words
+from chiasm.tokenizers.spaces import Space, WordIds
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class ConditionerContext:
     pooled_width: int | None = None
     reader: WordReader | None = None
 
-    def words(self, conditioner: str, length: int) -> Words:
+    def words(self, conditioner: str, length: int) -> WordIds:
         """So many words of the language model; raises RecipeError where there is none."""
         if self.reader is None:
             raise RecipeError(
@@ -38,7 +38,7 @@ class ConditionerContext:
                 "heads.image must be {type: caption, alphabet: {type: words}}"
             )
         size = self.reader.vocabulary_size
-        return Words((1, length), size, end=size)
+        return WordIds((1, length), size, end=size)
 
 
 class Conditioner(Part, nn.Module, slot="conditioner"):

@@ -21,7 +21,7 @@ from chiasm.storage.skeleton import weightless
 from chiasm.storage.transformers_config import as_options, build_config, read_config
 from chiasm.storage.transformers_weights import load_pretrained
 from chiasm.storage.weights import resolve
-from chiasm.tokenizers.spaces import Words
+from chiasm.tokenizers.spaces import WordIds
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -46,7 +46,7 @@ class TextModel(Conditioner, name="text_model"):
         tokenizer_bytes: of the tokenizer's file that a saved model holds among its weights; null = read it.
     """
 
-    space: Words
+    space: WordIds
     tokenizer_file: Tensor
 
     def __init__(
@@ -80,7 +80,8 @@ class TextModel(Conditioner, name="text_model"):
         if width != wanted and not projected:
             raise RecipeError(
                 f"conditioner 'text_model': the text encoder has width {width}, but the denoiser's tokens {wanted} "
-                "(Stable Diffusion 1.5 has 768, 2 has 1024); take the encoder that belongs to it, or projected: true"
+                "(Stable Diffusion 1.5 has 768, 2 has 1024); take the encoder that belongs to it, or set "
+                "projected: true"
             )
         self.projection = nn.Linear(width, wanted) if projected else nn.Identity()
         if tokenizer_bytes is not None:
@@ -88,9 +89,13 @@ class TextModel(Conditioner, name="text_model"):
         else:
             place = resolve(tokenizer) if tokenizer is not None else folder
             if place is None:
-                raise RecipeError("conditioner 'text_model' with a config needs a tokenizer, a folder or hub name")
+                raise RecipeError(
+                    "conditioner 'text_model' with a config needs a tokenizer, a folder or hub name"
+                )
             file = _as_bytes(place)
-        self.register_buffer("tokenizer_file", file)  # with the weights, so that a saved model needs no folder
+        self.register_buffer(
+            "tokenizer_file", file
+        )  # with the weights, so that a saved model needs no folder
         self._tokenizer: PreTrainedTokenizerFast | None = None
 
     def standalone(self) -> dict[str, Any]:
@@ -134,7 +139,8 @@ class TextModel(Conditioner, name="text_model"):
         most = getattr(self.model.config, "max_position_embeddings", None)
         if most is not None and self.length > most:
             raise RecipeError(
-                f"conditioner 'text_model' shall read {self.length} tokens, but its text encoder has {most} positions"
+                f"conditioner 'text_model' shall read {self.length} tokens, but its text encoder has {most} "
+                "positions; lower its length"
             )
 
 
@@ -185,8 +191,9 @@ def _as_bytes(folder: Path) -> Tensor:
 
 
 def _from_bytes(file: Int[Tensor, " b"]) -> PreTrainedTokenizerFast:
-    from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
+
+    from tokenizers import Tokenizer
 
     record = json.loads(bytes(file.cpu().tolist()))
     special = record["special"]

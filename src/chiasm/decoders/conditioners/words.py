@@ -13,14 +13,14 @@ from chiasm.decoders.conditioners import Conditioner, ConditionerContext
 from chiasm.decoders.conditions import Condition
 from chiasm.errors import ChiasmError, RecipeError
 from chiasm.parts.bounds import Depth, Heads, Tokens, Width
-from chiasm.tokenizers.spaces import Words
+from chiasm.tokenizers.spaces import WordIds
 
 
 class EncodedWords(Conditioner, name="words"):
     """A text encoder of ours, learnt from scratch: a bidirectional transformer over the language model's own words.
 
-    A denoiser that reads a pooled vector too is given a projection of the tokens' mean. What guidance leads away from
-    is the reading of no words.
+    A denoiser that reads a pooled vector too is given a projection of the tokens' mean. What guidance leads away
+    from is the reading of no words.
 
     Args:
         length: most words that are read.
@@ -29,7 +29,7 @@ class EncodedWords(Conditioner, name="words"):
         heads: of attention; they must divide `width`.
     """
 
-    space: Words
+    space: WordIds
     mixtures = True
 
     def __init__(
@@ -49,7 +49,12 @@ class EncodedWords(Conditioner, name="words"):
         self.space = context.words(self.name, length)
         self.words = nn.Embedding(self.space.size + 1, width)  # the last is the end
         self.positions = nn.Parameter(torch.randn(length, width) * 0.02)
-        options: dict[str, Any] = {"dropout": 0.0, "activation": "gelu", "batch_first": True, "norm_first": True}
+        options: dict[str, Any] = {
+            "dropout": 0.0,
+            "activation": "gelu",
+            "batch_first": True,
+            "norm_first": True,
+        }
         self.layers = nn.ModuleList(
             nn.TransformerEncoderLayer(width, heads, 4 * width, **options) for _ in range(depth)
         )
@@ -86,7 +91,7 @@ class EncodedWords(Conditioner, name="words"):
         return {"length": 48, "width": 16, "depth": 1, "heads": 2}
 
 
-def words_mask(target: Shaped[Tensor, "n 1 k ..."], space: Words, conditioner: str) -> Bool[Tensor, "n k"]:
+def words_mask(target: Shaped[Tensor, "n 1 k ..."], space: WordIds, conditioner: str) -> Bool[Tensor, "n k"]:
     """Where words stand, and the end behind them; raises ChiasmError for a target of another form."""
     shape = (1, space.length, space.size + 1) if target.is_floating_point() else (1, space.length)
     if tuple(target.shape[1:]) != shape:
@@ -99,6 +104,8 @@ def words_mask(target: Shaped[Tensor, "n 1 k ..."], space: Words, conditioner: s
     )
     low, high = (int(each) for each in ids.aminmax()) if ids.numel() else (0, 0)
     if low < 0 or high > space.size:
-        raise ChiasmError(f"words from {low} to {high} given to conditioner {conditioner!r}, which has {space.size}")
+        raise ChiasmError(
+            f"words from {low} to {high} given to conditioner {conditioner!r}, which has {space.size}"
+        )
     ends = (ids == space.size).long()
     return ends.cumsum(1) - ends == 0

@@ -56,10 +56,13 @@ class Conditions(Alphabet, name="condition"):
         raise NotImplementedError("conditions are learnt by whole images; see image_losses")
 
     def image_losses(
-        self, hidden: Float[Tensor, "n gh gw d"], targets: Float[Tensor, "n 3 h w"]
+        self,
+        hidden: Float[Tensor, "n gh gw d"],
+        targets: Float[Tensor, "n 3 h w"],
+        sources: Float[Tensor, "n 3 h w"] | None = None,
     ) -> dict[str, Loss]:
         """The decoder's losses of the images, of which `targets` are the pixels."""
-        return self.decoder.losses(self.output(hidden), targets)
+        return self.decoder.losses(self.output(hidden), targets, source=sources)
 
     def draw(
         self,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import torch
 from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -14,7 +13,7 @@ from chiasm.errors import RecipeError
 from chiasm.heads import Alphabet, ConditionedDecoder, DrawnValues, HeadContext, Sampling
 from chiasm.nn.generators import Generators
 from chiasm.nn.losses import Loss
-from chiasm.tokenizers.spaces import Words
+from chiasm.tokenizers.spaces import WordIds
 
 
 class WordCondition(Alphabet, name="words"):
@@ -24,7 +23,7 @@ class WordCondition(Alphabet, name="words"):
     left out.
     """
 
-    spaces: ClassVar = (Words,)
+    spaces: ClassVar = (WordIds,)
     conditions: ClassVar = True
 
     def __init__(self, context: HeadContext, symbols: int):
@@ -43,10 +42,16 @@ class WordCondition(Alphabet, name="words"):
         return any(parameter.requires_grad for module in modules for parameter in module.parameters())
 
     def caption_losses(
-        self, hidden: Float[Tensor, "n k d"], words: Int[Tensor, "n k"], pixels: Float[Tensor, "n 3 h w"]
+        self,
+        hidden: Float[Tensor, "n k d"],
+        words: Int[Tensor, "n k"],
+        pixels: Float[Tensor, "n 3 h w"],
+        sources: Float[Tensor, "n 3 h w"] | None = None,
     ) -> dict[str, Loss]:
         """The decoder's losses of images, drawn after their words. hidden: the states that predict the words."""
-        return self.decoder.losses(self.target(hidden, words), pixels) if self.teaches else {}
+        if not self.teaches:
+            return {}
+        return self.decoder.losses(self.target(hidden, words), pixels, source=sources)
 
     def target(self, hidden: Float[Tensor, "n k d"], words: Int[Tensor, "n k"]) -> Tensor:
         """What the decoder is handed."""
@@ -75,11 +80,11 @@ class WordCondition(Alphabet, name="words"):
 
 
 class StraightWords(WordCondition, name="straight_words"):
-    """The same words, with a straight path for the gradient (arXiv 1308.3432): the decoder reads the true words, and
-    its loss reaches the language model as if it had read the probabilities with which that predicts them.
+    """The same words, with a straight path for the gradient (arXiv 1308.3432): the decoder reads the true words,
+    and its loss reaches the language model as if it had read the probabilities with which that predicts them.
 
-    The decoder's conditioner must take mixtures of words: `words` does, a public text encoder with a vocabulary of its
-    own does not.
+    The decoder's conditioner must take mixtures of words: `words` does, a public text encoder with a vocabulary of
+    its own does not.
     """
 
     teaches = True
@@ -88,15 +93,13 @@ class StraightWords(WordCondition, name="straight_words"):
         super().__init__(context, symbols)
         if not self.decoder.reads_mixtures:
             raise RecipeError(
-                f"alphabet {self.name!r} needs an image decoder that reads mixtures of words, for its gradient flows "
-                f"through them, which {self.decoder.name!r} does not here; use conditioner 'words', or alphabet "
-                "'words', which lets no gradient through"
+                f"alphabet {self.name!r} needs an image decoder that reads mixtures of words, for the gradient "
+                f"flows through them, which {self.decoder.name!r} does not here; use conditioner 'words', or "
+                "alphabet 'words', which lets no gradient through"
             )
         self._logits = context.vocabulary.logits
 
-    def target(
-        self, hidden: Float[Tensor, "n k d"], words: Int[Tensor, "n k"]
-    ) -> Float[Tensor, "n 1 k v"]:
+    def target(self, hidden: Float[Tensor, "n k d"], words: Int[Tensor, "n k"]) -> Float[Tensor, "n 1 k v"]:
         logits = self._logits(hidden).float()
         size = logits.shape[-1]
         chances = functional.pad(logits.softmax(-1), (0, 1)) * (words < size)[..., None]

@@ -26,24 +26,24 @@ from chiasm.heads import (
 from chiasm.heads.alphabets.words import WordCondition
 from chiasm.nn.generators import Generators
 from chiasm.nn.losses import Loss
-from chiasm.tokenizers.spaces import Space, Words
+from chiasm.tokenizers.spaces import Space, WordIds
 
 
 class Caption(Order, name="caption"):
-    """Words before the image, in full view: the language model writes what shall be seen as a part of its answer, and
-    the image decoder draws after these words alone (the baseline of caption, then diffusion, to which NExT-GPT, arXiv
-    2309.05519, and others compare themselves).
+    """Words before the image, in full view: the language model writes what shall be seen as a part of its answer,
+    and the image decoder draws after these words alone (the baseline to which NExT-GPT, arXiv 2309.05519, and
+    others compare themselves).
 
-    The words are those of the answer before the image, since its beginning or its last image; as many as the decoder's
-    conditioner reads, of more the last. In the image's place stands one learnt vector, so that what follows knows that
-    it was drawn.
+    The words are those of the answer before the image, since its beginning or its last image; as many as the
+    decoder's conditioner reads, of more the last. In the image's place stands one learnt vector, so that what
+    follows knows that it was drawn.
 
     Args:
         alphabet: what the decoder is conditioned on: the words, with or without a way for its gradient to the
             language model.
     """
 
-    spaces: ClassVar = (Words,)
+    spaces: ClassVar = (WordIds,)
     reads_codes: ClassVar[bool] = False
     conditions: ClassVar[bool] = True
     alphabet: WordCondition
@@ -69,7 +69,7 @@ class Caption(Order, name="caption"):
     def losses(self, hidden: Float[Tensor, "n m d"], span: Span) -> dict[str, Loss]:
         """The decoder's; the words are learnt as all words of the answer are."""
         assert span.words is not None
-        return self.alphabet.caption_losses(hidden, span.words, span.targets)
+        return self.alphabet.caption_losses(hidden, span.words, span.targets, span.sources)
 
     def write(
         self,

@@ -137,7 +137,7 @@ class Queries(Order, name="queries"):
         if self.from_marker and span.orphans is not None:  # they have no marker before them
             first = torch.where(span.orphans[:, None, None], 0, hidden[:, :1])
             hidden = torch.cat([first, hidden[:, 1:]], 1)
-        return self.alphabet.image_losses(self.bridged(hidden), span.targets)
+        return self.alphabet.image_losses(self.bridged(hidden), span.targets, span.sources)
 
     def write(
         self,
