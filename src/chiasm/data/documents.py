@@ -70,16 +70,16 @@ def document(
         raise DataError(f"{sample.name}: {error}", error.kind) from None
     answer: int | None = None
     number = 0  # of the images that are read
-    words = 0  # of an answer, since its beginning or its last image
+    caption = 0  # words of an answer, since its beginning or its last image
     for run in runs:
         if run.learn and answer is None:
             answer, draws = len(made), run.picture is not None
         if run.picture is None:
             made.add_text(run.ids, learn=run.learn and contract.says)
-            words = words + len(run.ids) if run.learn else 0
+            caption = caption + len(run.ids) if run.learn else 0
         elif run.learn:
-            _add_written(contract, made, run.picture, words=words, source=source_of(made))
-            words = 0
+            _add_written(contract, made, run.picture, words=caption, source=source_of(made))
+            caption = 0
         elif not blind and contract.shown is not None:
             _add_codes(contract, made, run.picture, Kind.READ, contract.shown)
         elif not blind:

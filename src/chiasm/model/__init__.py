@@ -400,7 +400,7 @@ def _filled(
 def _captions(ids: Int[Tensor, "b t"], places: Int[Tensor, "n k"], space: Space) -> Int[Tensor, "n k"]:
     """The words at flat positions, and the end of their space behind the last."""
     assert isinstance(space, WordIds)
-    return torch.where(places >= 0, ids.flatten()[places.clamp(min=0)], space.end)
+    return torch.where(places >= 0, ids.flatten()[places.clamp(min=0)], space.size)
 
 
 def _text_loss(logits: Float[Tensor, "m v"], labels: Int[Tensor, " m"]) -> Loss:
