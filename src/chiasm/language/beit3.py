@@ -70,13 +70,9 @@ class BEiT3Language(Language, name="beit3"):
         super().__init__()
         if width % heads:
             raise RecipeError(f"language 'beit3': {heads} heads do not divide the width {width}")
-        if tokenizer:
-            self.tokenizer = TextTokenizer.load(tokenizer, plain=chat_template is None)
-        else:
-            self.tokenizer = TextTokenizer.train(texts, vocabulary)
-        if chat_template is not None:
-            self.tokenizer.use_template(chat_template)
-        self.tokenizer.allow_work(template_work)
+        self.tokenizer = TextTokenizer.of(
+            tokenizer, texts, vocabulary, template=chat_template, work=template_work, plain=True
+        )
         if draws:
             self.tokenizer.mark_pictures()
         size = max(len(self.tokenizer), vocab_size)

@@ -144,12 +144,10 @@ class LlamaGen(GridLlama, name="llamagen"):
             token_dropout=token_dropout,
             dropout=dropout,
         )
-        if tokenizer:
-            self.tokenizer = TextTokenizer.load(tokenizer, plain=True)
-        elif classes:
+        if classes and not tokenizer:
             self.tokenizer = TextTokenizer.classes(classes)
         else:
-            self.tokenizer = TextTokenizer.train(texts, vocabulary)
+            self.tokenizer = TextTokenizer.of(tokenizer, texts, vocabulary, plain=True)
         if draws:
             self.tokenizer.mark_pictures(None if classes else draw_marker, None if classes else draw_end)
         self.table = nn.Embedding(max(len(self.tokenizer), vocab_size), width)

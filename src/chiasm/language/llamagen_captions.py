@@ -105,8 +105,7 @@ class LlamaGenCaptions(GridLlama, name="llamagen_captions"):
             token_dropout=token_dropout,
             dropout=dropout,
         )
-        folder = tokenizer or checkpoint
-        self.tokenizer = TextTokenizer.load(folder) if folder else TextTokenizer.train(texts, vocabulary)
+        self.tokenizer = TextTokenizer.of(tokenizer or checkpoint, texts, vocabulary)
         if self.tokenizer.inner.chat_template in (None, PLAIN_TEMPLATE):
             self.tokenizer.inner.chat_template = CAPTION_TEMPLATE
         self.tokenizer.mark_pictures(None, empty="blank")

@@ -51,6 +51,31 @@ class TextTokenizer:
         self._conversations = Conversations(inner)
 
     @classmethod
+    def of(
+        cls,
+        source: str | Path | None,
+        texts: Iterable[str],
+        vocabulary: int,
+        *,
+        template: str | None = None,
+        work: float = 1.0,
+        plain: bool = False,
+    ) -> TextTokenizer:
+        """From a folder or hub name; without one it is trained on texts.
+
+        template: see `use_template`; None = its own. work: see `allow_work`. plain: a loaded one without either
+        template gets the plain one.
+        """
+        if source:
+            tokenizer = cls.load(source, plain=plain and template is None)
+        else:
+            tokenizer = cls.train(texts, vocabulary)
+        if template is not None:
+            tokenizer.use_template(template)
+        tokenizer.allow_work(work)
+        return tokenizer
+
+    @classmethod
     def load(cls, folder: str | Path, *, plain: bool = False) -> TextTokenizer:
         """From a folder with tokenizer.json; raises CheckpointError.
 

@@ -97,13 +97,9 @@ class UnifiedIO(Language, name="unified_io"):
                 f"language 'unified_io': {heads} heads must divide the width {width} into multiples of 4, which "
                 "turn by row and column"
             )
-        if tokenizer:
-            self.tokenizer = TextTokenizer.load(tokenizer)
-        else:
-            self.tokenizer = TextTokenizer.train(texts, vocabulary)
-        if chat_template is not None:
-            self.tokenizer.use_template(chat_template)
-        self.tokenizer.allow_work(template_work)
+        self.tokenizer = TextTokenizer.of(
+            tokenizer, texts, vocabulary, template=chat_template, work=template_work
+        )
         if draws:
             self.tokenizer.mark_pictures(draw_marker, draw_end, empty_prompt)
         self.width, self.context, self.read_scale = width, context, read_scale

@@ -70,12 +70,10 @@ class VAR(Language, name="var"):
         super().__init__()
         if width % heads:
             raise RecipeError(f"language 'var': {heads} heads do not divide the width {width}")
-        if tokenizer:
-            self.tokenizer = TextTokenizer.load(tokenizer, plain=True)
-        elif classes:
+        if classes and not tokenizer:
             self.tokenizer = TextTokenizer.classes(classes)
         else:
-            self.tokenizer = TextTokenizer.train(texts, vocabulary)
+            self.tokenizer = TextTokenizer.of(tokenizer, texts, vocabulary, plain=True)
         if draws:
             self.tokenizer.mark_pictures(None if classes else DRAW)
         self.width, self.context = width, 1 << 20
