@@ -13,7 +13,8 @@ from torch import Tensor
 from chiasm.errors import CheckpointError, nearest
 from chiasm.interop.config import EVERYWHERE, Config, known_value, reader
 from chiasm.interop.family import Family, Folder, Original
-from chiasm.interop.mapping import Chain, NameMap, Permute, Reshape, Rule, Split, Transform, Unused
+from chiasm.interop.mapping import NameMap, Rule, Transform, Unused
+from chiasm.interop.shapes.internlm2 import GroupedQKV
 from chiasm.interop.shapes.swin import SIZES, TRAINING, swin, swin_rules
 from chiasm.interop.shapes.towers import causal_config
 
@@ -206,38 +207,15 @@ def _projector_rules(theirs: str) -> list[Rule]:
 
 
 def _language_rules(config: Mapping[str, Any]) -> list[Rule | Unused]:
-    layer = "model.layers.{n}.self_attn."
-    width, heads = config.get("hidden_size", 2048), config.get("num_attention_heads", 32)
-    parts = ("q_proj", "k_proj", "v_proj")
-    fused = [
-        Rule(
-            f"{layer}query_key_value.{kind}",
-            tuple(f"language.inner.{layer}{part}.{kind}" for part in parts),
-            _by_head(heads, width // heads, behind),
-        )
-        for kind, behind in (("weight", (width,)), ("bias", ()))
-    ]
+    layer, heads = "model.layers.{n}.self_attn.", config.get("num_attention_heads", 32)
+    qkv = tuple(f"language.inner.{layer}{part}_proj.{{p}}" for part in "qkv")
     head = tuple(f"language.inner.lm_head.{kind}" for kind in ("weight", "bias"))
     return [
         Unused(layer + "rotary_emb.inv_freq"),
-        *fused,
+        Rule(f"{layer}query_key_value.{{p}}", qkv, GroupedQKV(heads, 1)),
         Rule("lm_head.weight", head, WithoutBias()),
         Rule("model.{rest...}", "language.inner.model.{rest...}"),
     ]
-
-
-def _by_head(heads: int, width: int, behind: tuple[int, ...]) -> Chain:
-    """Queries, keys and values of each head, one head behind the other, to all queries, all keys, all values."""
-    rows = 3 * heads * width
-    axes = (1, 0, 2, *range(3, 3 + len(behind)))
-    return Chain(
-        (
-            Reshape((rows, *behind), (heads, 3, width, *behind)),
-            Permute(axes),
-            Reshape((3, heads, width, *behind), (rows, *behind)),
-            Split((heads * width,) * 3),
-        )
-    )
 
 
 @dataclass(frozen=True)
