@@ -12,7 +12,7 @@ from chiasm.errors import CheckpointError
 from chiasm.interop.config import EVERYWHERE
 from chiasm.interop.family import Family, Folder, Original
 from chiasm.interop.mapping import NameMap, Rule, Unused
-from chiasm.interop.shapes.low_rank import WRAPPER, with_updates
+from chiasm.interop.shapes.low_rank import with_updates
 from chiasm.interop.shapes.next_gpt import (
     OLD,
     below,
@@ -117,6 +117,5 @@ def _language(folder: Folder, learnt: Mapping[str, Tensor]) -> dict[str, Tensor]
     """The language model's tensors: those that its config names, with what has been learnt of them."""
     reference = folder.config.get("_name_or_path") or ""
     tensors = read_tensors(named_folder(folder, reference).path)
-    own = {key.removeprefix(WRAPPER): tensor for key, tensor in learnt.items()}
-    merged = with_updates({**tensors, **own}, RANK_SCALE, folder.path / FILE)
+    merged = with_updates({**tensors, **learnt}, RANK_SCALE, folder.path / FILE)
     return {LANGUAGE + key: tensor for key, tensor in merged.items()}
