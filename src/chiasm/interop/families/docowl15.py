@@ -29,7 +29,7 @@ from chiasm.interop.shapes.mplug_owl import (
     vision_rules,
     vision_tower,
 )
-from chiasm.sequence import IGNORE, Kind
+from chiasm.sequence import IGNORE, PADDING, Kind
 from chiasm.views import Size
 from chiasm.views.anchors import NINE
 
@@ -111,8 +111,7 @@ def replay_reducer(case: Case) -> dict[str, Tensor]:
     connector = parts.build("connector", _connector(config), config["hidden_size"], width)
     names = NameMap(*_reducer_rules("", width))
     ours, _ = names.to_ours(case.tensors, case.name)
-    ours = {key.removeprefix("connector."): tensor for key, tensor in ours.items()}
-    load_named(connector.eval(), ours, names, case.name)
+    load_named(connector.eval(), ours, names, case.name, "connector.")
     return {"y": connector(rearrange(features, "n (r s) c -> n r s c", r=side))}
 
 
@@ -120,23 +119,22 @@ def replay_reducer(case: Case) -> dict[str, Tensor]:
 @torch.no_grad()
 def replay(case: Case) -> dict[str, Tensor]:
     """Each crop is an image of its own among words; rows are padded behind."""
-    inputs, outputs = case.inputs, case.outputs
+    inputs = case.inputs
     model = load(find_family("docowl-1.5"), Original(case.config, case.tensors)).model
     pixels = unnormalised(model.encoder, inputs["images"])
     size = Size(*pixels.shape[-2:])
     model.views = parts.build("views", {"type": "whole", "size": size.height})
     images = [CasePicture(f"{i}", size, each[None]) for i, each in enumerate(pixels)]
-    real = torch.zeros(outputs["attention_mask"].shape, dtype=torch.bool)
-    kinds, targets = torch.zeros_like(real, dtype=torch.long), torch.full(real.shape, IGNORE)
-    documents = []
+    documents, of_words = [], []
     rows = zip(inputs["input_ids"], inputs["attention_mask"].bool(), inputs["labels"], strict=True)
-    for r, (row, mask, labels) in enumerate(rows):
+    for row, mask, labels in rows:
         ids, learnt = row[mask], labels[mask] != IGNORE
         documents.append(case_document(model, ids, images, IMAGE, learnt=learnt, repeated=False))
-        own, length = torch.tensor(documents[-1].kinds), len(documents[-1])
-        real[r, :length], kinds[r, :length] = True, own
-        targets[r, :length][own == Kind.TEXT] = labels[mask][ids != IMAGE]
+        of_words.append(labels[mask][ids != IMAGE])
     read = read_documents(model, documents)
+    real, kinds = read.batch.documents != PADDING, read.batch.kinds
+    targets = torch.full_like(kinds, IGNORE)
+    targets[real & (kinds == Kind.TEXT)] = torch.cat(of_words)
     return {
         "image_features": model.connector(model.encode(pixels)),
         "modality_indicators": (kinds == Kind.READ).long(),

@@ -16,7 +16,7 @@ from chiasm.interop.family import Original, find_family
 from chiasm.interop.parity.cases import Case
 from chiasm.interop.parity.replay import CasePicture, case_document, read_documents, scattered, unnormalised
 from chiasm.interop.parity.verify import replays, replays_table
-from chiasm.sequence import IGNORE
+from chiasm.sequence import IGNORE, PADDING
 from chiasm.views import Size
 from chiasm.views.focus import MARGIN, Focus
 
@@ -45,9 +45,7 @@ def replay_selection(case: Case) -> dict[str, Tensor]:
         learnt = labels[mask] != IGNORE
         documents.append(case_document(model, ids[mask], images, IMAGE, learnt=learnt, repeated=False))
     read = read_documents(model, documents)
-    lengths = torch.tensor([len(each) for each in documents])
-    real = torch.arange(int(lengths.max())) < lengths[:, None]
-    labels = read.batch.labels
+    real, labels = read.batch.documents != PADDING, read.batch.labels
     losses = mean_losses(read.logits[labels != IGNORE], labels)
     return {
         "option_loss": losses,

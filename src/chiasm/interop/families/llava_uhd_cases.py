@@ -17,6 +17,7 @@ from chiasm.interop.parity.cases import Case
 from chiasm.interop.parity.replay import CasePicture, case_document, read_documents, scattered, unnormalised
 from chiasm.interop.parity.verify import replays, replays_table
 from chiasm.interop.shapes.resampler_2d import resampler_rules
+from chiasm.sequence import PADDING
 from chiasm.views import Size
 from chiasm.views.slicing import SlicePlan
 from chiasm.views.uhd_slices import UHDSlices
@@ -116,8 +117,7 @@ def replay_whole(case: Case) -> dict[str, Tensor]:
         if not documents[-1].slots:
             images.pop(0)
     read = read_documents(model, documents)
-    lengths = torch.tensor([len(each) for each in documents])
-    real = torch.arange(int(lengths.max())) < lengths[:, None]
+    real = read.batch.documents != PADDING
     return {
         "inputs_embeds": scattered(read.embeddings, real),
         "attention_mask": real.long(),

@@ -31,7 +31,7 @@ from chiasm.interop.shapes.towers import (
     tower_rules,
 )
 from chiasm.routing.moe import Experts, MoE
-from chiasm.sequence import IGNORE, Kind
+from chiasm.sequence import IGNORE, PADDING, Kind
 from chiasm.sequence.layout import Layout, attending
 from chiasm.storage.weights import read_tensors
 from chiasm.views import Size
@@ -274,8 +274,7 @@ def replay_whole(case: Case) -> dict[str, Tensor]:
         spliced[kinds == Kind.TEXT] = targets[real][ids != IMAGE]
         labels.append(spliced)
     read = read_documents(model, documents)
-    lengths = [len(each) for each in documents]
-    real = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+    real = read.batch.documents != PADDING
     embeddings = scattered(read.embeddings, real)
     kinds = read.batch.kinds
     layout = causal_with_padding(real, kinds=kinds, documents=torch.zeros_like(kinds))
