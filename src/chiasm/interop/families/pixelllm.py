@@ -11,6 +11,7 @@ from typing import Any
 from chiasm.errors import CheckpointError
 from chiasm.interop.config import Config, reader
 from chiasm.interop.mapping import Join, NameMap, OwnTensors, Permute, Rule, Unused
+from chiasm.interop.shapes.sam import sam_encoder
 
 HEADS, HIDDEN = 8, 2048  # of the two-way transformer, which the original's code never sets
 GIT, SAM = "git_visual_features", "sam_visual_features"
@@ -105,32 +106,14 @@ def _sam(config: Config, size: int) -> dict[str, Any]:
     config.only("use_ln_pre", False)
     config.only("beit_like_qkv_bias", False)
     config.only("layer_scale_init_value", -1.0)
-    width, depth, trained = (
-        config.get("embed_dim", 768),
-        config.get("depth", 12),
-        config.get("img_size", 1024),
-    )
+    depth, trained = config.get("depth", 12), config.get("img_size", 1024)
     if size < trained and config.get("use_rel_pos", True):
         raise CheckpointError(
             f"sam_backbone_args.img_size is {trained}, but images of {size} pixels are read; relative "
             "positions are known to be enlarged only"
         )
     windowed = list(config.get("window_block_indexes", (0, 1, 3, 4, 6, 7, 9, 10)))
-    return {
-        "type": "sam",
-        "size": trained,
-        "patch_size": config.get("patch_size", 16),
-        "width": width,
-        "depth": depth,
-        "heads": config.get("num_heads", 12),
-        "hidden": int(width * config.get("mlp_ratio", 4.0)),
-        "window": config.get("window_size", 14),
-        "global_layers": [i for i in range(depth) if i not in windowed],
-        "bias": config.get("qkv_bias", True),
-        "absolute": config.get("use_abs_pos", True),
-        "relative": config.get("use_rel_pos", True),
-        "neck": config.get("out_chans", 256),
-    }
+    return sam_encoder(config, [i for i in range(depth) if i not in windowed])
 
 
 def _adapter(config: Config, size: int) -> dict[str, Any]:

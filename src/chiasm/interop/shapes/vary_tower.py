@@ -10,34 +10,18 @@ from torch import Tensor
 from chiasm.errors import CheckpointError
 from chiasm.interop.config import reader
 from chiasm.interop.mapping import OwnTensors, Rule
-from chiasm.interop.shapes.sam import sam_rules
+from chiasm.interop.shapes.sam import sam_encoder, sam_rules
 
 CHANNELS = (512, 1024)  # of the two convolutions, which its code holds
 LAYERS = {"net_2": "downsample.0", "net_3": "downsample.1"}
 
 
 def vary_tower(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The encoder for the arguments of the original's ImageEncoderViT; `c2` and `c3`: other channels than its own.
-
-    What is not among them is as its SAM-B has it.
-    """
+    """The encoder for the arguments of the original's ImageEncoderViT; `c2` and `c3`: other channels than its own."""
     arguments = reader(arguments)
     arguments.only("in_chans", 3)
-    width = arguments.get("embed_dim", 768)
     return {
-        "type": "sam",
-        "size": arguments.get("img_size", 1024),
-        "patch_size": arguments.get("patch_size", 16),
-        "width": width,
-        "depth": arguments.get("depth", 12),
-        "heads": arguments.get("num_heads", 12),
-        "hidden": int(width * arguments.get("mlp_ratio", 4)),
-        "window": arguments.get("window_size", 14),
-        "global_layers": list(arguments.get("global_attn_indexes", (2, 5, 8, 11))),
-        "bias": arguments.get("qkv_bias", True),
-        "absolute": arguments.get("use_abs_pos", True),
-        "relative": arguments.get("use_rel_pos", True),
-        "neck": arguments.get("out_chans", 256),
+        **sam_encoder(arguments, arguments.get("global_attn_indexes", (2, 5, 8, 11))),
         "downsample": [arguments.get("c2", CHANNELS[0]), arguments.get("c3", CHANNELS[1])],
     }
 
