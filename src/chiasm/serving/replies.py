@@ -17,7 +17,7 @@ from chiasm.inference.conversation import Conversation
 from chiasm.inference.preview import Unfinished
 from chiasm.sequence import Kind
 from chiasm.serving.requests import Images
-from chiasm.serving.schema import EditsRequest, ImagesRequest
+from chiasm.serving.schema import EditsRequest, FileFields, ImagesRequest
 
 Piece = str | Image.Image | Unfinished
 
@@ -28,6 +28,21 @@ def encoded(image: Image.Image, form: str = "png", quality: int | None = None) -
     options = {"quality": quality} if quality is not None and form != "png" else {}
     image.save(file, form, **options)
     return base64.b64encode(file.getvalue()).decode("ascii")
+
+
+def encoded_as(wanted: FileFields, image: Image.Image) -> str:
+    """An image as the file that is wanted."""
+    return encoded(image, wanted.output_format or "png", wanted.output_compression)
+
+
+def described_as(wanted: FileFields, image: Image.Image) -> dict[str, Any]:
+    """What a reply says of that file."""
+    return {
+        "output_format": wanted.output_format or "png",
+        "size": f"{image.width}x{image.height}",
+        "quality": "auto",
+        "background": "opaque",
+    }
 
 
 def image_part(image: Image.Image, index: int) -> dict[str, Any]:
@@ -166,8 +181,7 @@ class ImagesReply:
 
     def __init__(self, body: ImagesRequest, seeds: Sequence[int], request: Images):
         self.kind = "image_edit" if isinstance(body, EditsRequest) else "image_generation"
-        self.form, self.quality = body.output_format or "png", body.output_compression
-        self.seeds, self.stream, self._partials = seeds, bool(body.stream), 0
+        self.body, self.seeds, self.stream, self._partials = body, seeds, bool(body.stream), 0
         prompt = max(map(len, request.documents))
         drawn = (request.positions - prompt) * len(seeds)
         read = sum(kind == Kind.READ for kind in request.documents[0].kinds)
@@ -179,12 +193,13 @@ class ImagesReply:
         }
 
     def whole(self, images: Sequence[Image.Image]) -> dict[str, Any]:
-        files = [encoded(each, self.form, self.quality) for each in images]
+        files = [encoded_as(self.body, each) for each in images]
         data = [
             {"b64_json": file, "seed": seed, **_revised(image)}
             for file, seed, image in zip(files, self.seeds, images, strict=True)
         ]
-        return {"created": int(time.time()), "data": data, **self._form(images[0]), "usage": self.usage}
+        form = described_as(self.body, images[0])
+        return {"created": int(time.time()), "data": data, **form, "usage": self.usage}
 
     def partial(self, image: Image.Image) -> dict[str, Any]:
         self._partials += 1
@@ -196,21 +211,11 @@ class ImagesReply:
         return self._event("completed", images[0]) | more
 
     def _event(self, what: str, image: Image.Image) -> dict[str, Any]:
-        file = encoded(image, self.form, self.quality)
         return {
             "type": f"{self.kind}.{what}",
-            "b64_json": file,
+            "b64_json": encoded_as(self.body, image),
             "created_at": int(time.time()),
-            **self._form(image),
-        }
-
-    def _form(self, image: Image.Image) -> dict[str, Any]:
-        width, height = image.size
-        return {
-            "output_format": self.form,
-            "size": f"{width}x{height}",
-            "quality": "auto",
-            "background": "opaque",
+            **described_as(self.body, image),
         }
 
 

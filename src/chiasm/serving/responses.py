@@ -6,10 +6,8 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from PIL import Image
-
 from chiasm.inference.preview import Unfinished
-from chiasm.serving.replies import Piece, WordsReply, encoded
+from chiasm.serving.replies import Piece, WordsReply, described_as, encoded_as
 from chiasm.serving.responses_schema import ImageTool, ResponsesRequest
 
 Event = dict[str, Any]
@@ -69,14 +67,15 @@ class ResponsesReply(WordsReply):
         if isinstance(piece, Unfinished):
             self._partials += 1
             partial = {
-                "partial_image_b64": self._encoded(piece.image),
+                "partial_image_b64": encoded_as(self.drawing, piece.image),
                 "partial_image_index": self._partials - 1,
+                **described_as(self.drawing, piece.image),
             }
-            return [
-                *events,
-                self._of_item("image_generation_call.partial_image", **partial, **self._form(piece.image)),
-            ]
-        self.output[-1] |= {"result": self._encoded(piece), **self._form(piece)}
+            return [*events, self._of_item("image_generation_call.partial_image", **partial)]
+        self.output[-1] |= {
+            "result": encoded_as(self.drawing, piece),
+            **described_as(self.drawing, piece),
+        }
         return [*events, *self._close("completed")]
 
     def last(self, reason: str, counts: Mapping[str, int]) -> list[Event]:
@@ -163,14 +162,3 @@ class ResponsesReply(WordsReply):
     def _event(self, kind: str, **more: Any) -> Event:
         self._number += 1
         return {"type": kind, "sequence_number": self._number - 1, **more}
-
-    def _encoded(self, image: Image.Image) -> str:
-        return encoded(image, self.drawing.output_format or "png", self.drawing.output_compression)
-
-    def _form(self, image: Image.Image) -> dict[str, Any]:
-        return {
-            "output_format": self.drawing.output_format or "png",
-            "size": f"{image.width}x{image.height}",
-            "quality": "auto",
-            "background": "opaque",
-        }

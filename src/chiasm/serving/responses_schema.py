@@ -10,7 +10,14 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag
 from chiasm.data.sample import Message, Picture
 from chiasm.errors import DataError
 from chiasm.serving.messages import ROLES, RequestImages
-from chiasm.serving.schema import MOST_TOKENS, DrawingFields, RequestFields, SamplingFields, Text
+from chiasm.serving.schema import (
+    MOST_TOKENS,
+    DrawingFields,
+    FileFields,
+    RequestFields,
+    SamplingFields,
+    Text,
+)
 
 
 class InputText(RequestFields):
@@ -82,19 +89,13 @@ def _items(given: Any) -> Any:
     return [{"role": "user", "content": given}] if isinstance(given, str) else given
 
 
-class ImageTool(RequestFields):
+class ImageTool(FileFields):
     """An answer may hold images; without this tool it is text alone."""
 
     type: Literal["image_generation"]
     model: None = None
     action: Literal["auto", "generate"] | None = None
-    size: str | None = Field("auto", description="auto, or the size that the model draws")
-    quality: Literal["auto"] | None = None
-    background: Literal["auto", "opaque"] | None = None
     moderation: None = None
-    output_format: Literal["png", "jpeg", "webp"] | None = "png"
-    output_compression: int | None = Field(None, ge=0, le=100, description="quality of jpeg and webp")
-    partial_images: int | None = Field(0, ge=0, le=3)
 
 
 class TextFormat(RequestFields):

@@ -121,19 +121,24 @@ class CompletionRequest(WordFields):
     echo: Literal[False] | None = None
 
 
-class ImagesRequest(RequestFields):
-    prompt: Annotated[Text, Field(min_length=1)]
-    model: str | None = Field(None, description="left out, the one that draws")
-    n: int | None = Field(1, ge=1, le=10)
+class FileFields(RequestFields):
+    """As which files images come, and how many that are not whole yet before each."""
+
     size: str | None = Field("auto", description="auto, or the size that the model draws")
     quality: Literal["auto"] | None = None
     background: Literal["auto", "opaque"] | None = None
-    style: None = None
     output_format: Literal["png", "jpeg", "webp"] | None = "png"
     output_compression: int | None = Field(None, ge=0, le=100, description="quality of jpeg and webp")
+    partial_images: int | None = Field(0, ge=0, le=3)
+
+
+class ImagesRequest(FileFields):
+    prompt: Annotated[Text, Field(min_length=1)]
+    model: str | None = Field(None, description="left out, the one that draws")
+    n: int | None = Field(1, ge=1, le=10)
+    style: None = None
     response_format: Literal["b64_json"] | None = None
     stream: bool | None = False
-    partial_images: int | None = Field(0, ge=0, le=3)
     seed: Seed | None = None
     guidance_scale: Guidance = None
     temperature: ImageTemperature = None
