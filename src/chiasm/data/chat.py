@@ -22,6 +22,7 @@ from chiasm.data.sample import Message, Picture, Sample
 from chiasm.errors import DataError, excerpt
 from chiasm.storage import safe_json
 
+RECORD_BYTES = 16 << 20  # most of one record
 _NAMES = {"assistant": "answer", "document": "document"}
 
 
@@ -57,7 +58,7 @@ class Chat(Source, name="chat"):
         outside: bool = False,
         ignore: tuple[str, ...] = (),
         broken: Literal["error", "skip"] = "error",
-        record_bytes: Annotated[int, Field(ge=1)] = 16 << 20,
+        record_bytes: Annotated[int, Field(ge=1)] = RECORD_BYTES,
         special_tokens: bool = False,
         placeholders: bool = False,
         most_turns: Annotated[int, Field(ge=1, le=1_000_000)] = MOST_TURNS,
@@ -101,13 +102,13 @@ class Chat(Source, name="chat"):
 
     def _read(self) -> Iterator[tuple[int, bytes]]:
         """(number, JSON) of each record that can be used, checked but not kept parsed: files can be large."""
-        for number, text in _records(self.path, self.record_bytes):
+        for number, text in record_texts(self.path, self.record_bytes):
             where = self._where(number)
             try:
                 if isinstance(text, DataError):
                     raise text
                 self._digest.update(text)
-                self._sample(number, _parsed(text, where))
+                self._sample(number, parse_json(text, where))
             except DataError as error:
                 if self.broken == "error":
                     raise
@@ -127,13 +128,13 @@ class Chat(Source, name="chat"):
         return Sample(where, messages, {"task": "chat"} | _answers(record, where), masks)
 
 
-def _records(path: Path, most: int) -> Iterator[tuple[int, bytes | DataError]]:
+def record_texts(path: Path, most: int) -> Iterator[tuple[int, bytes | DataError]]:
     """(1-based number, JSON text) of every record of the file, or an error for one that is larger than `most`."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise DataError(f"the data file {excerpt(path)} is not a file")
         if path.suffix == ".json":
-            whole = _parsed(path.read_bytes(), str(path))
+            whole = parse_json(path.read_bytes(), str(path))
             if not isinstance(whole, list):
                 raise DataError(f"{path} must hold a list of conversations")
             for number, record in enumerate(whole, 1):
@@ -191,7 +192,8 @@ def _too_large(path: Path, number: int, size: int, most: int) -> DataError:
     )
 
 
-def _parsed(text: bytes, where: str) -> Any:
+def parse_json(text: bytes, where: str) -> Any:
+    """The value of JSON text, in whose objects no key stands twice; raises DataError naming `where`."""
     try:
         return safe_json.parse(text, _without_duplicates)
     except ValueError as error:

@@ -11,12 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
-from chiasm.data.chat import _parsed, _records
+from chiasm.data.chat import RECORD_BYTES, parse_json, record_texts
 from chiasm.data.filtering.duplicates import RetainedTexts, SeenImages
 from chiasm.data.filtering.interleaved import DocumentReader, Interleaved, filter_images, filter_text
 from chiasm.errors import ChiasmError, DataError
-
-RECORD_BYTES = 16 << 20  # most of one record
 
 
 @dataclass(frozen=True)
@@ -106,7 +104,7 @@ def filter_documents(
     reader = DocumentReader(images or source.parent, others, look=filters.images, outside=outside)
     filtering = DocumentFilter(filters)
     with _whole_file(destination) as file:
-        for number, text in _records(source, RECORD_BYTES):
+        for number, text in record_texts(source, RECORD_BYTES):
             try:
                 document = _read(reader, text, f"record {number} of {source.name}")
             except DataError as error:
@@ -122,7 +120,7 @@ def filter_documents(
 def _read(reader: DocumentReader, text: bytes | DataError, where: str) -> Interleaved:
     if isinstance(text, DataError):
         raise text
-    return reader.read(_parsed(text, where), where)
+    return reader.read(parse_json(text, where), where)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from chiasm.data.world.composer import TINTS
 from chiasm.data.world.curated import CURATED
 from chiasm.data.world.dice import Dice
 from chiasm.errors import DataError, nearest
+from chiasm.views.focus import MARGIN
 
 VERSION = 2  # raised when the same options would give other samples
 DEFAULT_KINDS = dict.fromkeys(KINDS, 1)
@@ -72,7 +73,7 @@ class Pages(Source, name="pages"):
         names: Annotated[int, Field(ge=64, le=176)] = 128,
         split: Split = "train",
         tints: Annotated[int, Field(ge=0, le=8)] = 0,
-        margin: Annotated[int, Field(ge=0, le=4096)] = 25,
+        margin: Annotated[int, Field(ge=0, le=4096)] = MARGIN,
         seed: int = 0,
     ):
         self.options = {
@@ -83,10 +84,9 @@ class Pages(Source, name="pages"):
         self.kinds = [kind for kind, share in kinds.items() for _ in range(share)]
         self.tasks, self.tints, self.margin, self.seed = dict(tasks), tints, margin, seed
         self.language, self.together = language, together
-        entries = [entry.split(" ") for line in CURATED.split("\n") if line for entry in line.split("|")]
         self.names = [
             (english, chinese)
-            for i, (_, english, chinese) in enumerate(entries[:names])
+            for i, (_, english, chinese) in enumerate(CURATED[:names])
             if (i % HELD_OUT == 0) == (split == "names")
         ]
         self.typeface = _typeface(language, font)

@@ -73,7 +73,7 @@ def assets_version() -> str:
 @cache
 def _all_emoji() -> tuple[Emoji, ...]:
     data = _unicode_names()
-    result = [_curated(entry) for line in CURATED.split("\n") if line for entry in line.split("|")]
+    result = [Emoji(data[symbol][0], symbol, english, chinese) for symbol, english, chinese in CURATED]
     codes = {emoji.code for emoji in result}
     for symbol, (code, english, chinese) in sorted(data.items(), key=lambda item: _order(item[1][0])):
         if code not in codes:
@@ -89,11 +89,6 @@ _THINGS = (range(0x1F32D, 0x1F500), range(0x1F680, 0x1F700), range(0x1F900, 0x1F
 def _order(code: str) -> tuple[bool, bool, list[int]]:
     points = [int(point, 16) for point in code.split("-") if point != "fe0f"]
     return len(points) > 1, not any(points[0] in block for block in _THINGS), points
-
-
-def _curated(entry: str) -> Emoji:
-    symbol, english, chinese = entry.split(" ")
-    return Emoji(_unicode_names()[symbol][0], symbol, english, chinese)
 
 
 def _unique_names(all_emoji: list[Emoji]) -> tuple[Emoji, ...]:

@@ -1,11 +1,11 @@
 # ruff: noqa: E501, as Chinese letters count twice
 """The order in which emoji enter the world: the first ones are things that look least like each other.
 
-Each entry is `symbol english chinese`: short names of one word, in place of Unicode's longer ones ("dog face").
+Each entry is (symbol, English, Chinese): short names of one word, in place of Unicode's longer ones ("dog face").
 What is not listed here follows under its own name: single things, then symbols, faces, people, flags.
 """
 
-CURATED = """
+_ENTRIES = """
 🐶 dog 狗|🐱 cat 猫|🍎 apple 苹果|🍌 banana 香蕉|🚗 car 汽车|🌳 tree 树|☀️ sun 太阳|🐸 frog 青蛙
 🐼 panda 熊猫|🐷 pig 猪|🍇 grape 葡萄|🥕 carrot 胡萝卜|🍕 pizza 披萨|⚽ football 足球|🚀 rocket 火箭|🏠 house 房子
 🎈 balloon 气球|🌵 cactus 仙人掌|🍄 mushroom 蘑菇|👑 crown 皇冠|🐳 whale 鲸鱼|🎁 gift 礼物|🔑 key 钥匙|🌹 rose 玫瑰
@@ -27,6 +27,7 @@ CURATED = """
 💍 ring 戒指|💎 diamond 钻石|🏆 trophy 奖杯|⚙️ gear 齿轮|🪑 chair 椅子|🚪 door 门|🛁 bathtub 浴缸|🧸 teddy 玩具熊
 💀 skull 头骨|👽 alien 外星人|🎃 pumpkin 南瓜灯|⛄ snowman 雪人|🦄 unicorn 独角兽|🐉 dragon 龙|🦖 dinosaur 霸王龙|🐊 crocodile 鳄鱼
 """
+CURATED = [tuple(entry.split(" ")) for line in _ENTRIES.split("\n") if line for entry in line.split("|")]
 
 # Names of Unicode that a curated emoji has taken, for the emoji that they belong to.
 RENAMED = {
