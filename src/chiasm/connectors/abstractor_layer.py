@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from chiasm.connectors.learnt import attend
+from chiasm.nn.multi_head import attend_in_heads
 
 
 class AbstractorLayer(nn.Module):
@@ -43,7 +43,9 @@ class AbstractorLayer(nn.Module):
         x = self.query_norm(x)
         context = torch.cat([x, self.feature_norm(features)], dim=1)
         query, key = self._placed(x, context)
-        x = x + self.output(attend(self.query(query), self.key(key), self.value(context), self.head_width))
+        x = x + self.output(
+            attend_in_heads(self.query(query), self.key(key), self.value(context), self.head_width)
+        )
         y = self.mlp_norm(x)
         return x + self.down(self.hidden_norm(functional.silu(self.gate(y)) * self.up(y)))
 

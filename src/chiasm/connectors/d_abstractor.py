@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from chiasm.connectors import Connector
-from chiasm.connectors.learnt import attend, closing_tokens, learnt_positions
+from chiasm.connectors.learnt import closing_tokens, learnt_positions
 from chiasm.errors import RecipeError
 from chiasm.nn.deformable import DeformableAttention
+from chiasm.nn.multi_head import attend_in_heads
 from chiasm.parts.bounds import Cells, Count, Depth, Heads, Width
 
 ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU}
@@ -130,7 +131,7 @@ class DAbstractorLayer(nn.Module):
         features: Float[Tensor, "n l gh gw d"],
     ) -> Float[Tensor, "n k d"]:
         positioned = x + positions
-        mixed = attend(self.query(positioned), self.key(positioned), self.value(x), self.head_width)
+        mixed = attend_in_heads(self.query(positioned), self.key(positioned), self.value(x), self.head_width)
         x = self.self_norm(x + self.output(mixed))
         x = self.look_norm(x + self.look(x + positions, references, features.unbind(1)))
         return self.mlp_norm(x + self.mlp(x))

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from chiasm.connectors import Connector
-from chiasm.connectors.learnt import attend
 from chiasm.errors import RecipeError
+from chiasm.nn.multi_head import MultiHeadAttention
 from chiasm.parts.bounds import Count, Depth, Heads, Tokens, Width
 
 Stages = Field(min_length=1, max_length=16)
@@ -123,7 +123,7 @@ class Grouping(nn.Module):
         super().__init__()
         self.feature_norm, self.token_norm = nn.LayerNorm(width), nn.LayerNorm(width)
         self.mix, self.mixed_norm = mlp(tokens, width // 2, groups), nn.LayerNorm(width)
-        self.attention = GroupAttention(width, heads)
+        self.attention = MultiHeadAttention(width, heads)
         self.feed_norm, self.feed = nn.LayerNorm(width), mlp(width, 4 * width, width)
         self.attended_norm = nn.LayerNorm(width)
         self.assignment = Assignment(width)
@@ -132,23 +132,10 @@ class Grouping(nn.Module):
     def forward(self, x: Float[Tensor, "n s c"], tokens: Float[Tensor, "n t c"]) -> Float[Tensor, "n g c"]:
         x = self.feature_norm(x)
         groups = self.mixed_norm(across(self.mix, self.token_norm(tokens)))
-        groups = groups + self.attention(groups, x)
+        groups = groups + self.attention(groups, x, x)
         groups = self.attended_norm(groups + self.feed(self.feed_norm(groups)))
         groups = groups + self.assignment(groups, x)
         return groups + self.out(self.out_norm(groups))
-
-
-class GroupAttention(nn.Module):
-    """Attention in heads, from one row of tokens to another."""
-
-    def __init__(self, width: int, heads: int, bias: bool = True):
-        super().__init__()
-        self.head_width = width // heads
-        self.query, self.key, self.value = (nn.Linear(width, width, bias) for _ in range(3))
-        self.out = nn.Linear(width, width)
-
-    def forward(self, x: Float[Tensor, "n q c"], source: Float[Tensor, "n s c"]) -> Float[Tensor, "n q c"]:
-        return self.out(attend(self.query(x), self.key(source), self.value(source), self.head_width))
 
 
 class Assignment(nn.Module):
@@ -175,12 +162,15 @@ class GroupBlock(nn.Module):
 
     def __init__(self, width: int, heads: int):
         super().__init__()
-        self.attention_norm, self.attention = nn.LayerNorm(width), GroupAttention(width, heads, bias=False)
+        self.attention_norm, self.attention = (
+            nn.LayerNorm(width),
+            MultiHeadAttention(width, heads, bias=False),
+        )
         self.feed_norm, self.feed = nn.LayerNorm(width), mlp(width, 4 * width, width)
 
     def forward(self, x: Float[Tensor, "n s c"]) -> Float[Tensor, "n s c"]:
         normed = self.attention_norm(x)
-        x = x + self.attention(normed, normed)
+        x = x + self.attention(normed, normed, normed)
         return x + self.feed(self.feed_norm(x))
 
 

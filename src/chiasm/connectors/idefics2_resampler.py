@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from chiasm.connectors import Connector
-from chiasm.connectors.learnt import attend
 from chiasm.errors import RecipeError
+from chiasm.nn.multi_head import attend_in_heads
 from chiasm.parts.bounds import Depth, Epsilon, Heads, Tokens, Width
 
 
@@ -83,7 +83,7 @@ class Idefics2Layer(nn.Module):
         latents = self.latent_norm(x)
         context = torch.cat([self.feature_norm(features), latents], dim=1)
         x = x + self.output(
-            attend(self.query(latents), self.key(context), self.value(context), self.head_width)
+            attend_in_heads(self.query(latents), self.key(context), self.value(context), self.head_width)
         )
         return x + self.mlp(self.mlp_norm(x))
 

@@ -1,4 +1,4 @@
-"""What connectors share: learnt positions, learnt closing tokens, and attention in heads."""
+"""What connectors share: learnt positions, and learnt closing tokens."""
 
 import torch
 from einops import rearrange, repeat
@@ -73,12 +73,3 @@ def silu_mlp(depth: int, in_width: int, out_width: int) -> nn.Sequential:
 def prenorm_layer(enabled: bool, width: int) -> nn.Module:
     """Honeybee's optional layer norm of the features."""
     return nn.LayerNorm(width, eps=1e-6) if enabled else nn.Identity()
-
-
-def attend(
-    query: Float[Tensor, "n k a"], key: Float[Tensor, "n s b"], value: Float[Tensor, "n s b"], head_width: int
-) -> Float[Tensor, "n k a"]:
-    """Attention in heads of `head_width`, which stand side by side; keys may have fewer heads than queries."""
-    q, k, v = (rearrange(each, "n s (h e) -> n h s e", e=head_width) for each in (query, key, value))
-    answer = functional.scaled_dot_product_attention(q, k, v, enable_gqa=q.shape[1] != k.shape[1])
-    return rearrange(answer, "n h k e -> n k (h e)")

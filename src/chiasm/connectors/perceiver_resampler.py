@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from chiasm.connectors import Connector
-from chiasm.connectors.learnt import attend
+from chiasm.nn.multi_head import attend_in_heads
 from chiasm.parts.bounds import Count, Depth, Heads, Tokens, Width
 
 ACTIVATIONS = {"gelu": nn.GELU, "relu": nn.ReLU}
@@ -113,7 +113,7 @@ class PerceiverLayer(nn.Module):
         context = torch.cat([self.feature_norm(features), latents], dim=1)
         query = self._each_head(self.query_norm, self.query(latents))
         key = self._each_head(self.key_norm, self.key(context))
-        x = x + self.output(attend(query, key, self.value(context), self.head_width))
+        x = x + self.output(attend_in_heads(query, key, self.value(context), self.head_width))
         return x + self.mlp(x)
 
     def _each_head(self, norm: nn.Module, x: Float[Tensor, "n s a"]) -> Float[Tensor, "n s a"]:

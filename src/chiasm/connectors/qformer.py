@@ -8,11 +8,11 @@ import torch
 from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.nn import functional
 
 from chiasm.connectors import Connector
 from chiasm.errors import RecipeError
 from chiasm.nn.activations import Activation, activation
+from chiasm.nn.multi_head import MultiHeadAttention
 from chiasm.parts.bounds import Depth, Epsilon, Heads, Tokens, Width
 
 
@@ -143,12 +143,9 @@ class QFormerBlock(nn.Module):
         text: bool,
     ):
         super().__init__()
-        self.attention, self.attention_norm = (
-            QFormerAttention(width, width, heads),
-            nn.LayerNorm(width, epsilon),
-        )
+        self.attention, self.attention_norm = MultiHeadAttention(width, heads), nn.LayerNorm(width, epsilon)
         crosses = in_width is not None
-        self.cross = QFormerAttention(width, in_width, heads) if in_width is not None else None
+        self.cross = MultiHeadAttention(width, heads, in_width=in_width) if crosses else None
         self.cross_norm = nn.LayerNorm(width, epsilon) if crosses else None
         self.feed, self.feed_norm = _mlp(width, hidden, kind), nn.LayerNorm(width, epsilon)
         self.word_feed = _mlp(width, hidden, kind) if text else None
@@ -162,41 +159,14 @@ class QFormerBlock(nn.Module):
         mask: Bool[Tensor, "n 1 r l"] | None,
         feature_mask: Bool[Tensor, "n 1 1 s"] | None,
     ) -> Float[Tensor, "n l w"]:
-        x = self.attention_norm(x + self.attention(x, x, mask))
+        x = self.attention_norm(x + self.attention(x, x, x, mask))
         queries, words = x[:, :count], x[:, count:]
         if self.cross is not None and self.cross_norm is not None and features is not None and count:
-            queries = self.cross_norm(queries + self.cross(queries, features, feature_mask))
+            queries = self.cross_norm(queries + self.cross(queries, features, features, feature_mask))
         queries = self.feed_norm(queries + self.feed(queries))
         if self.word_feed is None or self.word_feed_norm is None:
             return queries
         return torch.cat([queries, self.word_feed_norm(words + self.word_feed(words))], dim=1)
-
-
-class QFormerAttention(nn.Module):
-    """Attention in heads, from one row of tokens to another of any width."""
-
-    def __init__(self, width: int, in_width: int, heads: int):
-        super().__init__()
-        self.heads = heads
-        self.query = nn.Linear(width, width)
-        self.key, self.value = nn.Linear(in_width, width), nn.Linear(in_width, width)
-        self.out = nn.Linear(width, width)
-
-    def extra_repr(self) -> str:
-        return f"heads={self.heads}"
-
-    def forward(
-        self,
-        x: Float[Tensor, "n l w"],
-        features: Float[Tensor, "n s c"],
-        mask: Bool[Tensor, "n 1 r s"] | None,
-    ) -> Float[Tensor, "n l w"]:
-        q, k, v = (
-            rearrange(each, "n s (h e) -> n h s e", h=self.heads)
-            for each in (self.query(x), self.key(features), self.value(features))
-        )
-        attended = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        return self.out(rearrange(attended, "n h l e -> n l (h e)"))
 
 
 def _mlp(width: int, hidden: int, kind: Activation) -> nn.Sequential:

@@ -10,18 +10,16 @@ from einops import einsum, rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from chiasm.connectors import Connector
-from chiasm.connectors.learnt import attend
+from chiasm.connectors.one_layer_resampler import OneLayerResampler
 from chiasm.errors import RecipeError
 from chiasm.nn.grid_resampler import resized, sinusoids
 from chiasm.parts.bounds import Heads, Tokens
 
-EPSILON = 1e-6
 # Rows and columns of features that a query's region is pooled to, in the original's order: of equals the first.
 BINS = ((2, 4), (2, 3), (3, 4), (3, 3), (4, 2), (3, 2), (4, 3))
 
 
-class RegionResampler(Connector, name="region_resampler"):
+class RegionResampler(OneLayerResampler, name="region_resampler"):
     """LLaVA-UHD's spatial resampler: each learnt query attends to its own region of the view (arXiv 2403.11703).
 
     The regions are the cells of a square of them, laid over the view whatever its aspect ratio, so that a token
@@ -37,24 +35,11 @@ class RegionResampler(Connector, name="region_resampler"):
     query_positions: Float[Tensor, "k d"]
 
     def __init__(self, in_width: int, out_width: int, *, queries: Tokens = 144, heads: Heads = 32):
-        super().__init__()
-        self.side, self.head_width = math.isqrt(queries), out_width // heads
-        if self.side**2 != queries:
+        side = math.isqrt(queries)
+        if side**2 != queries:
             raise RecipeError(f"connector 'region_resampler': {queries} queries make no square of regions")
-        if out_width % heads:
-            raise RecipeError(
-                f"connector 'region_resampler': {heads} heads do not divide the width {out_width}"
-            )
-        self.queries = nn.Parameter(torch.empty(queries, out_width))
-        nn.init.trunc_normal_(self.queries, std=0.02)
-        # Saved: checkpoints have it as a weight that never learns.
-        self.register_buffer("query_positions", sinusoids(self.side, self.side, out_width))
-        self.input = nn.Linear(in_width, out_width, bias=False) if in_width != out_width else nn.Identity()
-        self.query_norm, self.feature_norm, self.output_norm = (
-            nn.LayerNorm(out_width, eps=EPSILON) for _ in range(3)
-        )
-        self.query, self.key, self.value, self.output = (nn.Linear(out_width, out_width) for _ in range(4))
-        self.projection = nn.Linear(out_width, out_width, bias=False)
+        super().__init__(in_width, out_width, queries, heads, sinusoids(side, side, out_width))
+        self.side = side
 
     def tokens(self, grid: tuple[int, int]) -> int:
         return self.side**2
@@ -66,13 +51,9 @@ class RegionResampler(Connector, name="region_resampler"):
         features = self.feature_norm(self.input(grid))
         places = resized(self.query_positions, *grid.shape[1:3]).to(features)
         placed = features + rearrange(places, "(gh gw) d -> gh gw d", gh=grid.shape[1])
-        queries = repeat(
-            self.query(self.query_norm(self.queries) + self.query_positions), "k d -> (n k) 1 d", n=len(grid)
-        )
-        keys, values = (rearrange(self.regions(each), "n k s d -> (n k) s d") for each in (placed, features))
-        answers = attend(queries, self.key(keys), self.value(values), self.head_width)
-        answers = rearrange(self.output(answers), "(n k) 1 d -> n k d", n=len(grid))
-        return self.projection(self.output_norm(answers))
+        asking = repeat(self.asking(), "k d -> (n k) 1 d", n=len(grid))
+        own = (rearrange(self.regions(each), "n k s d -> (n k) s d") for each in (placed, features))
+        return rearrange(self.answers(asking, *own), "(n k) 1 d -> n k d", n=len(grid))
 
     def regions(self, features: Float[Tensor, "n gh gw d"]) -> Float[Tensor, "n k s d"]:
         """The features of each query's region, pooled."""

@@ -7,16 +7,13 @@ from einops import rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from chiasm.connectors import Connector
-from chiasm.connectors.learnt import attend
+from chiasm.connectors.one_layer_resampler import OneLayerResampler
 from chiasm.errors import RecipeError
 from chiasm.nn.grid_resampler import resized, sinusoids
 from chiasm.parts.bounds import Heads, Tokens
 
-EPSILON = 1e-6
 
-
-class Resampler2D(Connector, name="resampler_2d"):
+class Resampler2D(OneLayerResampler, name="resampler_2d"):
     """MiniCPM-V's resampler: learnt queries attend once to features that know their places (arXiv 2408.01800).
 
     Positions are sines and cosines of column and row, on keys and not on values. Qwen-VL's is `grid_resampler`.
@@ -28,8 +25,6 @@ class Resampler2D(Connector, name="resampler_2d"):
             square of them (2.0). 'resized': of queries, and for keys the same ones stretched to the grid (1.0).
     """
 
-    query_positions: Float[Tensor, "k d"] | None
-
     def __init__(
         self,
         in_width: int,
@@ -39,27 +34,14 @@ class Resampler2D(Connector, name="resampler_2d"):
         heads: Heads = 8,
         positions: Literal["keys", "both", "resized"] = "keys",
     ):
-        super().__init__()
-        if out_width % heads:
-            raise RecipeError(f"connector 'resampler_2d': {heads} heads do not divide the width {out_width}")
         side = round(queries**0.5)
         if positions != "keys" and side * side != queries:
             raise RecipeError(
                 f"connector 'resampler_2d': {queries} queries make no square, which positions {positions!r} need"
             )
-        self.positions, self.head_width = positions, out_width // heads
-        self.queries = nn.Parameter(torch.empty(queries, out_width))
-        nn.init.trunc_normal_(self.queries, std=0.02)
         table = None if positions == "keys" else sinusoids(side, side, out_width)
-        self.register_buffer(
-            "query_positions", table
-        )  # saved: checkpoints have it as a weight that never learns
-        self.input = nn.Linear(in_width, out_width, bias=False) if in_width != out_width else nn.Identity()
-        self.query_norm, self.feature_norm, self.output_norm = (
-            nn.LayerNorm(out_width, eps=EPSILON) for _ in range(3)
-        )
-        self.query, self.key, self.value, self.output = (nn.Linear(out_width, out_width) for _ in range(4))
-        self.projection = nn.Linear(out_width, out_width, bias=False)
+        super().__init__(in_width, out_width, queries, heads, table)
+        self.positions = positions
 
     def tokens(self, grid: tuple[int, int]) -> int:
         return len(self.queries)
@@ -69,17 +51,8 @@ class Resampler2D(Connector, name="resampler_2d"):
 
     def forward(self, grid: Float[Tensor, "n gh gw c"]) -> Float[Tensor, "n k d"]:
         features = self.feature_norm(self.input(rearrange(grid, "n gh gw c -> n (gh gw) c")))
-        queries = self.query_norm(self.queries)
-        if self.query_positions is not None:
-            queries = queries + self.query_positions
-        keys = features + self._key_positions(grid.shape[1], grid.shape[2]).to(features)
-        answers = attend(
-            repeat(self.query(queries), "k d -> n k d", n=len(grid)),
-            self.key(keys),
-            self.value(features),
-            self.head_width,
-        )
-        return self.projection(self.output_norm(self.output(answers)))
+        placed = features + self._key_positions(grid.shape[1], grid.shape[2]).to(features)
+        return self.answers(repeat(self.asking(), "k d -> n k d", n=len(grid)), placed, features)
 
     def _key_positions(self, rows: int, columns: int) -> Float[Tensor, "s d"]:
         if self.positions == "resized" and self.query_positions is not None:

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from chiasm.connectors import Connector
-from chiasm.connectors.learnt import attend
 from chiasm.errors import RecipeError
+from chiasm.nn.multi_head import attend_in_heads
 from chiasm.parts.bounds import Count, Depth, Heads, Tokens, Width
 
 
@@ -114,6 +114,6 @@ class TokenResamplerLayer(nn.Module):
         asking = self.latent_norm(latents)
         context = torch.cat([self.feature_norm(features), asking], dim=1)
         latents = self.out(
-            attend(self.query(asking), self.key(context), self.value(context), self.head_width)
+            attend_in_heads(self.query(asking), self.key(context), self.value(context), self.head_width)
         )
         return latents, self.scale * self.down(functional.gelu(self.up(self.mlp_norm(latents))))

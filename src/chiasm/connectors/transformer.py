@@ -9,8 +9,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from chiasm.connectors import Connector
-from chiasm.connectors.learnt import attend
 from chiasm.errors import RecipeError
+from chiasm.nn.multi_head import attend_in_heads
 from chiasm.parts.bounds import Depth, Heads, Width
 
 
@@ -73,5 +73,5 @@ class Block(nn.Module):
 
     def forward(self, x: Float[Tensor, "n k w"]) -> Float[Tensor, "n k w"]:
         queries, keys, values = self.mixed(self.attention_norm(x)).chunk(3, -1)
-        x = x + self.out(attend(queries, keys, values, self.head_width))
+        x = x + self.out(attend_in_heads(queries, keys, values, self.head_width))
         return x + self.network(self.network_norm(x))

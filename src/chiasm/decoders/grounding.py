@@ -13,8 +13,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from chiasm.connectors.learnt import attend
 from chiasm.errors import ChiasmError, RecipeError, reason
+from chiasm.nn.multi_head import attend_in_heads
 
 FREQUENCIES = 8  # of each edge of a box
 HIGHEST = 100  # radians over the image: the frequencies rise from 1 to almost this
@@ -159,7 +159,9 @@ class GatedBlock(nn.Module):
         """What an image's tokens read of its boxes."""
 
     def attend(self, queries: Float[Tensor, "n q c"], keys: Float[Tensor, "n k e"]) -> Float[Tensor, "n q c"]:
-        return self.out(attend(self.query(queries), self.key(keys), self.value(keys), self.head_width))
+        return self.out(
+            attend_in_heads(self.query(queries), self.key(keys), self.value(keys), self.head_width)
+        )
 
     def forward(self, x: Float[Tensor, "n q c"], grounding: Grounding) -> Float[Tensor, "n q c"]:
         tokens, scale = grounding

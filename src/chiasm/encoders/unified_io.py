@@ -8,12 +8,12 @@ import torch
 from einops import rearrange, repeat
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from torch.nn import functional
 
 from chiasm.encoders import Encoder
 from chiasm.encoders.preprocessor import OPENAI
 from chiasm.encoders.resizing import antialiased
 from chiasm.errors import RecipeError
+from chiasm.nn.multi_head import attend_in_heads
 from chiasm.parts.bounds import Cells, Depth, Heads, LayerIndex, Pixels, Width
 from chiasm.sequence.rule import hiding
 
@@ -138,10 +138,6 @@ class UnifiedIOBlock(nn.Module):
     ) -> Float[Tensor, "n s c"]:
         """mask: what is added to attention."""
         normed = self.attention_norm(x)
-        query, key, value = (
-            rearrange(project(normed), "n s (h d) -> n h s d", h=self.heads)
-            for project in (self.query, self.key, self.value)
-        )
-        attended = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-        x = x + self.out(rearrange(attended, "n h s d -> n s (h d)"))
+        query, key, value = self.query(normed), self.key(normed), self.value(normed)
+        x = x + self.out(attend_in_heads(query, key, value, x.shape[-1] // self.heads, mask))
         return x + self.mlp(self.mlp_norm(x))

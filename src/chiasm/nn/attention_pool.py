@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional
+
+from chiasm.nn.multi_head import attend_in_heads
 
 
 class AttentionPool(nn.Module):
@@ -24,9 +24,5 @@ class AttentionPool(nn.Module):
 
     def forward(self, features: Float[Tensor, "n p c"]) -> Float[Tensor, "n d"]:
         x = torch.cat([features.mean(1, keepdim=True), features], dim=1) + self.positions
-        q, k, v = (
-            rearrange(each, "n s (h e) -> n h s e", h=self.heads)
-            for each in (self.query(x[:, :1]), self.key(x), self.value(x))
-        )
-        pooled = functional.scaled_dot_product_attention(q, k, v)
-        return self.out(rearrange(pooled, "n h 1 e -> n (h e)"))
+        pooled = attend_in_heads(self.query(x[:, :1]), self.key(x), self.value(x), x.shape[-1] // self.heads)
+        return self.out(pooled[:, 0])

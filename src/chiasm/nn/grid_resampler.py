@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from chiasm.errors import RecipeError
+from chiasm.nn.multi_head import attend_in_heads
 
 THETA = 10000.0  # base of the positions' wavelengths
 
@@ -45,11 +46,9 @@ class GridResampler(nn.Module):
         places = rearrange(resized(self.positions, grid.shape[1], grid.shape[2]), "s d -> 1 s d")
         features = self.feature_norm(self.input(rearrange(grid, "n gh gw c -> n (gh gw) c")))
         queries = self.query_norm(self.queries) + self.positions
-        q = repeat(self.query(queries), "k (h e) -> n h k e", n=len(grid), h=self.heads)
-        k, v = self.key(features + places), self.value(features)
-        k, v = (rearrange(each, "n s (h e) -> n h s e", h=self.heads) for each in (k, v))
-        attended = functional.scaled_dot_product_attention(q, k, v)
-        return self.out(rearrange(attended, "n h k e -> n k (h e)"))
+        asking = repeat(self.query(queries), "k d -> n k d", n=len(grid))
+        keys, values = self.key(features + places), self.value(features)
+        return self.out(attend_in_heads(asking, keys, values, asking.shape[-1] // self.heads))
 
 
 def resized(table: Float[Tensor, "k d"], rows: int, columns: int) -> Float[Tensor, "s d"]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional
 
 from chiasm.errors import RecipeError
+from chiasm.nn.multi_head import MultiHeadAttention
 
 
 class TwoWayTransformer(nn.Module):
@@ -25,7 +24,7 @@ class TwoWayTransformer(nn.Module):
                 f"a two-way transformer: {heads} heads do not divide 1/{narrowing} of the width {width}"
             )
         self.layers = nn.ModuleList(TwoWayLayer(width, heads, hidden, narrowing) for _ in range(depth))
-        self.last = NarrowAttention(width, heads, narrowing)
+        self.last = MultiHeadAttention(width, heads, inner=width // narrowing)
         self.norm = nn.LayerNorm(width)
 
     def forward(
@@ -46,8 +45,10 @@ class TwoWayLayer(nn.Module):
 
     def __init__(self, width: int, heads: int, hidden: int, narrowing: int):
         super().__init__()
-        self.among = NarrowAttention(width, heads, 1)
-        self.to_image, self.to_tokens = (NarrowAttention(width, heads, narrowing) for _ in range(2))
+        self.among = MultiHeadAttention(width, heads)
+        self.to_image, self.to_tokens = (
+            MultiHeadAttention(width, heads, inner=width // narrowing) for _ in range(2)
+        )
         self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, width))
         self.among_norm, self.to_image_norm, self.mlp_norm, self.image_norm = (
             nn.LayerNorm(width) for _ in range(4)
@@ -68,26 +69,3 @@ class TwoWayLayer(nn.Module):
         x = self.to_image_norm(x + self.to_image(x + tokens, image + positions, image))
         x = self.mlp_norm(x + self.mlp(x))
         return x, self.image_norm(image + self.to_tokens(image + positions, x + tokens, x))
-
-
-class NarrowAttention(nn.Module):
-    """Attention whose queries, keys and values have a fraction of the channels."""
-
-    def __init__(self, width: int, heads: int, narrowing: int):
-        super().__init__()
-        self.heads = heads
-        self.query, self.key, self.value = (nn.Linear(width, width // narrowing) for _ in range(3))
-        self.out = nn.Linear(width // narrowing, width)
-
-    def extra_repr(self) -> str:
-        return f"heads={self.heads}"
-
-    def forward(
-        self, query: Float[Tensor, "n q d"], key: Float[Tensor, "n k d"], value: Float[Tensor, "n k d"]
-    ) -> Float[Tensor, "n q d"]:
-        q, k, v = (
-            rearrange(layer(x), "n s (h e) -> n h s e", h=self.heads)
-            for layer, x in ((self.query, query), (self.key, key), (self.value, value))
-        )
-        attended = functional.scaled_dot_product_attention(q, k, v)
-        return self.out(rearrange(attended, "n h s e -> n s (h e)"))

@@ -9,11 +9,11 @@ import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional
 
 from chiasm.decoders.conditions import Condition
 from chiasm.decoders.denoisers import Denoiser
 from chiasm.errors import ChiasmError, RecipeError
+from chiasm.nn.multi_head import attend_in_heads
 from chiasm.parts.bounds import Depth, Heads, Multiplier, Pixels, Width
 
 LONGEST = 10_000.0  # wavelength of positions and times, as in Transformers (arXiv 1706.03762)
@@ -125,12 +125,8 @@ class ModulatedBlock(nn.Module):
         return hidden + mlp_gate * self.mlp(self.mlp_norm(hidden) * (1 + mlp_scale) + mlp_shift)
 
     def _attended(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
-        query, key, value = (
-            rearrange(each, "n s (h d) -> n h s d", h=self.heads) for each in (query, key, value)
-        )
         allowed = None if mask is None else mask[:, None, None]
-        attended = functional.scaled_dot_product_attention(query, key, value, attn_mask=allowed)
-        return rearrange(attended, "n h s d -> n s (h d)")
+        return attend_in_heads(query, key, value, query.shape[-1] // self.heads, allowed)
 
 
 def modulation(width: int, count: int) -> nn.Sequential:

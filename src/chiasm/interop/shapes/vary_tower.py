@@ -17,7 +17,7 @@ LAYERS = {"net_2": "downsample.0", "net_3": "downsample.1"}
 
 
 def vary_tower(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The encoder for the arguments of the original's ImageEncoderViT; `c2` and `c3`: other channels than its own."""
+    """The encoder for the arguments of the original's ImageEncoderViT; `c2`, `c3`: other channels than its own."""
     arguments = reader(arguments)
     arguments.only("in_chans", 3)
     return {
