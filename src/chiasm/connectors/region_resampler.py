@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from einops import einsum, rearrange, repeat
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from chiasm.connectors.one_layer_resampler import OneLayerResampler
 from chiasm.errors import RecipeError

@@ -2,10 +2,9 @@
 
 from typing import Any, Literal
 
-import torch
 from einops import rearrange, repeat
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from chiasm.connectors.one_layer_resampler import OneLayerResampler
 from chiasm.errors import RecipeError

@@ -15,6 +15,7 @@ from chiasm.interop.family import Original, find_family
 from chiasm.interop.mapping import NameMap
 from chiasm.interop.parity.cases import Case
 from chiasm.interop.parity.replay import CasePicture, case_document, read_documents, scattered, unnormalised
+from chiasm.interop.parity.slicing import sliced
 from chiasm.interop.parity.verify import replays, replays_table
 from chiasm.interop.shapes.resampler_2d import resampler_rules
 from chiasm.sequence import PADDING
@@ -67,18 +68,12 @@ def replay_slices(case: Case) -> list[dict[str, Any]]:
     rows = []
     for row in case.record["rows"]:
         size = Size(row["height"], row["width"])
-        plan, count = views.plan(size), len(views.split(size))
-        sides, order = plan.slice, views.arrange(size, [(1, VIEW_TOKENS)] * count)
-        corners = [(view.column * sides.width, view.row * sides.height) for view in views.split(size)[:-1]]
+        cut_out = views.split(size)
+        order = views.arrange(size, [(1, VIEW_TOKENS)] * len(cut_out))
         rows.append({
-            "width": size.width,
-            "height": size.height,
-            "source_size": plan.overview[::-1],
-            "grid_cols_rows": (plan.columns, plan.rows) if plan.rows else None,
-            "refine_size": (sides.width * plan.columns, sides.height * plan.rows) if plan.rows else None,
-            "boxes": [(x, y, x + sides.width, y + sides.height) for x, y in corners],
+            **sliced(size, views.plan(size), cut_out[:-1]),
             "ind_tokens": [(COMMA, LINE_END)[-1 - index] for index in order if index < 0],
-            "views": count,
+            "views": len(cut_out),
             "tokens": len(order),
         })  # fmt: skip
     return rows

@@ -19,6 +19,7 @@ from chiasm.interop.family import Original, find_family
 from chiasm.interop.mapping import NameMap
 from chiasm.interop.parity.cases import Case
 from chiasm.interop.parity.replay import CasePicture, case_document, read_documents, unnormalised
+from chiasm.interop.parity.slicing import sliced
 from chiasm.interop.parity.verify import replays, replays_table
 from chiasm.interop.shapes.resampler_2d import resampler_rules
 from chiasm.model import Model
@@ -144,16 +145,9 @@ def replay_slices(case: Case) -> list[dict[str, Any]]:
     for row in case.record["rows"]:
         size = Size(row["height"], row["width"])
         views = layouts["placeholder_v2"]
-        plan = views.plan(size)
-        sides, patch = plan.slice, parameters["patch_size"]
-        corners = [(view.column * sides.width, view.row * sides.height) for view in views.split(size)[1:]]
+        plan, patch = views.plan(size), parameters["patch_size"]
         rows.append({
-            "width": size.width,
-            "height": size.height,
-            "source_size": plan.overview[::-1],
-            "grid_cols_rows": (plan.columns, plan.rows) if plan.rows else None,
-            "refine_size": (sides.width * plan.columns, sides.height * plan.rows) if plan.rows else None,
-            "boxes": [(x, y, x + sides.width, y + sides.height) for x, y in corners],
+            **sliced(size, plan, views.split(size)[1:]),
             "source_patches_hw": [side // patch for side in plan.overview],
             **{name: _placeholder(each, size) for name, each in layouts.items()},
         })  # fmt: skip

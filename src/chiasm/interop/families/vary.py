@@ -9,12 +9,12 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from chiasm.errors import CheckpointError
-from chiasm.interop.config import EVERYWHERE, known_value
+from chiasm.interop.config import EVERYWHERE
 from chiasm.interop.family import Family, Folder, Original
 from chiasm.interop.mapping import NameMap, Rule
 from chiasm.interop.shapes.qwen import QWEN_WITHOUT_EFFECT, qwen_config, qwen_rules
 from chiasm.interop.shapes.towers import tower, tower_rules
-from chiasm.interop.shapes.vary_tower import tower_arguments, vary_tower, vary_tower_rules
+from chiasm.interop.shapes.vary_tower import tower_arguments, tower_views, vary_tower, vary_tower_rules
 
 TOWERS = "towers"  # not in the original's config: the structures that its code holds, `{clip: ..., sam: ...}`
 CLIP, SAM = "transformer.vision_tower.vision_model.", "transformer.vision_tower_high."
@@ -62,10 +62,8 @@ class Vary(Family, name="vary"):
         towers = config[TOWERS]
         clip = tower(towers["clip"], "clip_vision_model", layer=config.get("vision_select_layer", -1))
         sam = vary_tower(towers["sam"])
-        tokens = (sam["size"] // sam["patch_size"] // 4) ** 2
-        known_value("image_token_len", config.get("image_token_len", tokens), tokens)
         return {
-            "views": {"type": "whole", "size": sam["size"], "fit": "stretch"},
+            "views": tower_views(config, sam),
             "encoder": {
                 "type": "hybrid",
                 "encoders": [clip, sam],

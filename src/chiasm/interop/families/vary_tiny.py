@@ -6,12 +6,12 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from chiasm.interop.config import EVERYWHERE, known_value
+from chiasm.interop.config import EVERYWHERE
 from chiasm.interop.families.vary import BEGIN, END, TOWERS, TRAINING, image_tokens, is_reader
 from chiasm.interop.family import Family, Folder, Original
 from chiasm.interop.mapping import NameMap, Rule
 from chiasm.interop.shapes.towers import causal_config
-from chiasm.interop.shapes.vary_tower import tower_arguments, vary_tower, vary_tower_rules
+from chiasm.interop.shapes.vary_tower import tower_arguments, tower_views, vary_tower, vary_tower_rules
 
 SAM = "model.vision_tower."
 # The config's keys that are not OPT's.
@@ -52,11 +52,9 @@ class VaryTiny(Family, name="vary-tiny"):
 
     def model(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> dict[str, dict[str, Any]]:
         sam = vary_tower(config[TOWERS]["sam"])
-        tokens = (sam["size"] // sam["patch_size"] // 4) ** 2
-        known_value("image_token_len", config.get("image_token_len", tokens), tokens)
         language = {key: config[key] for key in config if key not in OWN}
         return {
-            "views": {"type": "whole", "size": sam["size"], "fit": "stretch"},
+            "views": tower_views(config, sam),
             "encoder": sam,
             "connector": {"type": "linear"},
             "language": {**causal_config(language, "opt"), "read_marker": BEGIN, "read_end": END},

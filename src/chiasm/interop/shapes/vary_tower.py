@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from chiasm.errors import CheckpointError
-from chiasm.interop.config import reader
+from chiasm.interop.config import known_value, reader
 from chiasm.interop.mapping import OwnTensors, Rule
 from chiasm.interop.shapes.sam import sam_encoder, sam_rules
 
@@ -24,6 +24,13 @@ def vary_tower(arguments: Mapping[str, Any]) -> dict[str, Any]:
         **sam_encoder(arguments, arguments.get("global_attn_indexes", (2, 5, 8, 11))),
         "downsample": [arguments.get("c2", CHANNELS[0]), arguments.get("c3", CHANNELS[1])],
     }
+
+
+def tower_views(config: Mapping[str, Any], tower: Mapping[str, Any]) -> dict[str, Any]:
+    """The views of a model with this tower, whose config may say how many tokens an image becomes."""
+    tokens = (tower["size"] // tower["patch_size"] // 4) ** 2
+    known_value("image_token_len", config.get("image_token_len", tokens), tokens)
+    return {"type": "whole", "size": tower["size"], "fit": "stretch"}
 
 
 def vary_tower_rules(prefix: str, slot: str = "encoder") -> list[Rule | OwnTensors]:
