@@ -160,8 +160,8 @@ class Engine:
         places = [numbers.setdefault(_content(each), len(numbers)) for each in documents]
         if len(numbers) < len(documents):
             distinct = [documents[places.index(number)] for number in range(len(numbers))]
+            session = Session(self.model, distinct, self.reader)
             with suppress(ChiasmError):  # a cache that is longer than its sliding window gives no rows away
-                session = Session(self.model, distinct, self.reader)
                 session.select(places)
                 return session
         return Session(self.model, documents, self.reader)
