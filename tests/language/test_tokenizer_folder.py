@@ -2,9 +2,11 @@
 
 import json
 import sys
+from logging.handlers import BufferingHandler
 
 import pytest
 from transformers import AutoTokenizer
+from transformers.utils import logging
 from word_tokenizers import CHATML, byte_level
 
 from chiasm.data.sample import Message
@@ -87,6 +89,17 @@ def test_code_of_a_folder_never_runs(folder, monkeypatch):
     with pytest.raises(CheckpointError, match=r"needs code of its own .auto_map., and Chiasm runs none"):
         TextTokenizer.load(folder)
     assert not (folder / "ran").exists()
+
+
+def test_the_model_type_of_a_folder_is_no_concern_of_its_tokenizer(folder):
+    (folder / "config.json").write_text(json.dumps({"model_type": "of nobody", "vocab_size": 9}))
+    reports = BufferingHandler(capacity=100)
+    logging.add_handler(reports)
+    try:
+        TextTokenizer.load(folder)
+    finally:
+        logging.remove_handler(reports)
+    assert [record.getMessage() for record in reports.buffer] == []
 
 
 def test_the_ids_that_end_an_answer_are_the_settings_or_the_config_s(folder):

@@ -15,6 +15,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from chiasm.errors import CheckpointError, reason
 from chiasm.language.qwen_tokenizer import FILE, qwen_tokenizer
 from chiasm.storage import safe_json
+from chiasm.storage.transformers_weights import quiet_transformers
 
 SETTINGS = "generation_config.json"
 JINJA, NAMED = "chat_template.jinja", "additional_chat_templates"
@@ -31,7 +32,8 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
         qwen.chat_template = folder_template(place)
         return qwen
     try:
-        inner = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        with quiet_transformers():  # of the model type of a config.json, which is no concern of a tokenizer
+            inner = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # files of all kinds of forms
         raise CheckpointError(f"no tokenizer can be read from {folder}: {reason(error)}") from None
     if not inner.is_fast:

@@ -36,7 +36,7 @@ def load_pretrained(
     belongs: whether a tensor of the folder that the model lacks would be a part of it.
     Raises CheckpointError for a folder that cannot be read, or that does not fit the model, naming tensors.
     """
-    with _quiet():
+    with quiet_transformers():
         try:
             model, info = kind.from_pretrained(
                 folder,
@@ -63,8 +63,8 @@ def load_pretrained(
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Without transformers' progress bar and its report of tensors, which are judged here."""
+def quiet_transformers() -> Iterator[None]:
+    """Without transformers' progress bar and what it reports of tensors and configs, which Chiasm judges."""
     from transformers.utils import logging
 
     verbosity, shows = logging.get_verbosity(), logging.is_progress_bar_enabled()
