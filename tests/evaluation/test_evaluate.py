@@ -151,6 +151,7 @@ def test_a_model_that_only_reads_words(tmp_path):
         "analogies": "the model has no image head",
         "binding": "the held-out data has no questions about lists in words in its 50 groups",
         "drawing": "the model has no image head",
+        "editing": "the model has no image head",
         "generation": "the model has no image head",
         "linear_probe": "the recipe names no labelled images; set evaluation.labelled to two sources",
         "masks": "the model has no mask head",

@@ -102,6 +102,11 @@ class Stage(Strict):
     clip: float = Field(1.0, gt=0, le=1e9, description="largest norm of the gradient")
     weights: dict[str, Share] = Field({}, description="weight of a loss by its name; 1 where not named")
     precision: Literal["auto", "bf16", "fp32"] = "auto"
+    recompute: bool = Field(
+        False,
+        description="layers compute their activations again in the backward pass instead of keeping them: less "
+        "memory for about a third more time, and the same gradients",
+    )
 
     @field_validator("train", mode="before")
     @classmethod

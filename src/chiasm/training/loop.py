@@ -8,7 +8,8 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -17,12 +18,13 @@ from typing import Any
 import numpy as np
 import torch
 from rich.console import Console
-from torch import Tensor
+from torch import Tensor, nn
 
 from chiasm.data import Source
 from chiasm.distribution.processes import Ranks
-from chiasm.errors import ChiasmError
+from chiasm.errors import ChiasmError, RecipeError
 from chiasm.model import Model
+from chiasm.nn.recompute import recomputing
 from chiasm.objectives import Described
 from chiasm.recipe import Recipe, Stage
 from chiasm.sequence import PackedBatch
@@ -101,6 +103,7 @@ class Training:
         else:
             seed_all(number(self.recipe.seed, stage.name, self.ranks.rank))
         with (
+            self._recomputing(stage, objective),
             Feed(batches, self._workers(stage)) as feed,
             Line(self.console, stage, active=self.ranks.first) as line,
             Stop(self._announce_stop) as stop,
@@ -108,6 +111,24 @@ class Training:
             speed = Speed(aim.unit)
             while self.position.step < stage.steps:
                 self._step(stage, step, feed, line, speed, stop)
+
+    @contextmanager
+    def _recomputing(self, stage: Stage, objective: nn.Module | None) -> Iterator[None]:
+        """Where the stage says so, layers keep no activations; raises RecipeError where there are no layers."""
+        if not stage.recompute:
+            yield
+            return
+        slots = (part for part in self.model.slots().values() if isinstance(part, nn.Module))
+        with recomputing([*slots, *([] if objective is None else [objective])]) as layers:
+            if not layers:
+                raise RecipeError(
+                    f"stage {stage.name!r} has recompute: true, but the model has no stack of layers for it"
+                )
+            self.console.print(
+                f"stage {stage.name}: {len(layers)} layers are computed again in the backward pass",
+                highlight=False,
+            )
+            yield
 
     def _aim(self, stage: Stage) -> tuple[Aim, StageBatches]:
         """What the stage minimises, and on what."""
