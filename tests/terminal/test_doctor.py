@@ -32,3 +32,20 @@ def test_a_missing_package_is_named_with_the_command_that_brings_it(monkeypatch,
     assert doctor.missing()["study"] == []
     doctor.doctor()
     assert "missing fastapi: pip install 'chiasm[serve]'" in capsys.readouterr().out
+
+
+def test_a_version_that_will_not_do_is_named_with_the_one_that_is_needed(monkeypatch):
+    monkeypatch.setattr(metadata, "requires", lambda _: ["torch>=999", 'torch<3; extra == "study"'])
+    monkeypatch.setattr(metadata, "version", lambda _: "2.13.0+cpu")
+    lacking = doctor.missing()
+    assert lacking[doctor.ITSELF] == ["torch>=999 (not 2.13.0+cpu)"]
+    assert lacking["study"] == []
+
+
+def test_it_runs_where_chiasm_only_lies_on_the_path(monkeypatch, capsys):
+    def nowhere(_):
+        raise metadata.PackageNotFoundError("chiasm")
+
+    monkeypatch.setattr(metadata, "requires", nowhere)
+    doctor.doctor()
+    assert "threads" in capsys.readouterr().out
