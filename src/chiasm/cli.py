@@ -213,6 +213,10 @@ def chat(
         bool,
         typer.Option("--zoom", help="look twice: at the whole image, and at the part that is asked about"),
     ] = False,
+    tools: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="JSON file of tools that answers may call; what a call gives is asked of you"),
+    ] = None,
     guidance: Guidance = None,
     temperature: Annotated[Optional[float], typer.Option(help="of images; 0 = greedy")] = None,  # noqa: UP045
     top_k: TopK = None,
@@ -248,6 +252,7 @@ def chat(
         dtype=dtype,
         sampling=sampling,
         zoom=zoom,
+        tools=tools,
     )
 
 

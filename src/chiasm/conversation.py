@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
@@ -12,9 +13,11 @@ from chiasm.data.documents import document
 from chiasm.data.placeholders import check_placeholders
 from chiasm.data.records import RecordReader
 from chiasm.data.references import References, first_path
-from chiasm.data.sample import Message, Picture, Role, Sample
+from chiasm.data.sample import Message, Picture, Role, Sample, ToolCall
+from chiasm.data.tool_calls import answered, calls_of, declared
 from chiasm.errors import DataError, excerpt
 from chiasm.inference import conversation as requests
+from chiasm.inference.calling import CalledTools
 from chiasm.inference.engine import Engine
 from chiasm.inference.options import sampling_of
 from chiasm.inference.zoom import Zoom, ZoomedAnswer
@@ -29,9 +32,10 @@ Conversation = Sequence[Message | Mapping[str, Any]] | Mapping[str, Any] | str
 
 @dataclass
 class Reply:
-    """An answer: `content` is text and pictures in the order in which they were made."""
+    """An answer: `content` is text and pictures in the order in which they were made, `calls` are of tools."""
 
     content: list[str | Image.Image] = field(default_factory=list)
+    calls: tuple[ToolCall, ...] = ()
 
     def add(self, piece: str | Image.Image) -> None:
         """Append a piece, text to text."""
@@ -54,9 +58,10 @@ class Reply:
 
 def chat(model: Model, messages: Conversation, **options: Any) -> Reply:
     """Answer a conversation. Arguments and errors are those of `Turn`."""
-    reply = Reply()
-    for piece in Turn(model, messages, **options):
+    reply, turn = Reply(), Turn(model, messages, **options)
+    for piece in turn:
         reply.add(piece)
+    reply.calls = turn.calls
     return reply
 
 
@@ -114,6 +119,9 @@ class Turn(Iterator["str | Image.Image"]):
         word_temperature, word_top_k, word_top_p, repetition_penalty: of the words, which are the likeliest unless
             these say otherwise.
         stop: a text, or several, any of which ends the answer and is no part of it.
+        tools: that the answer may call, as `{"type": "function", "function": {"name": ..., "description": ...,
+            "parameters": JSON schema}}`; its calls stand in `calls` once it has ended, and go back as `tool_calls`
+            of the assistant's message, with the answer of each as a message of the role `tool`.
         engine: the engine that makes the answer beside others; None: one of its own.
 
     Raises DataError for an image that cannot be read or a conversation longer than the context, and ChiasmError for
@@ -136,6 +144,7 @@ class Turn(Iterator["str | Image.Image"]):
         word_top_p: float | None = None,
         repetition_penalty: float | None = None,
         stop: str | Sequence[str] | None = None,
+        tools: Sequence[Mapping[str, Any]] | None = None,
         engine: Engine | None = None,
     ):
         options = sampling_of(
@@ -151,20 +160,36 @@ class Turn(Iterator["str | Image.Image"]):
             repetition_penalty=repetition_penalty,
             stop=stop,
         )
-        sample = Sample("the conversation", tuple(as_messages(messages)))
+        sample = Sample("the conversation", tuple(as_messages(messages)), tools=declared(tools))
         prompt = document(model.contract, sample, prompt=True)
         request = requests.Conversation(model, prompt, options, check_seed(seed))
+        self._called = CalledTools.of(model.contract.tokenizer, sample)
+        self._pieces: deque[str | Image.Image] = deque()
         self._engine = engine or Engine(model)
         self._handle = self._engine.submit(request)
 
     @property
     def ended(self) -> bool:
-        return self._handle.done and not self._handle.request.pieces
+        return self._handle.done and not self._handle.request.pieces and not self._pieces
+
+    @property
+    def calls(self) -> tuple[ToolCall, ...]:
+        """Of tools, once the answer has ended."""
+        return self._called.calls if self._called is not None else ()
 
     def __next__(self) -> str | Image.Image:
         if self._handle.error is not None:  # iterating again tries again
             self._handle = self._engine.submit(self._handle.request)
-        return next(self._handle)
+        if self._called is None:
+            return next(self._handle)
+        while not self._pieces:
+            try:
+                self._pieces += self._called.feed(next(self._handle))
+            except StopIteration:
+                self._pieces += self._called.finish()
+                if not self._pieces:
+                    raise
+        return self._pieces.popleft()
 
 
 def as_messages(messages: Conversation) -> list[Message]:
@@ -176,7 +201,7 @@ def as_messages(messages: Conversation) -> list[Message]:
     if not messages:
         raise DataError("the conversation is empty")
     record = messages if isinstance(messages, Mapping) else {"messages": list(messages)}
-    read = list(_READER.messages(record, "the conversation"))
+    read = answered(_READER.messages(record, "the conversation"))
     if not read or any(message.role == "document" for message in read):
         raise DataError("the conversation must have turns of the roles system, user and assistant")
     if not any(isinstance(item, Picture) or item.strip() for item in read[-1].content):
@@ -185,7 +210,26 @@ def as_messages(messages: Conversation) -> list[Message]:
 
 
 class _Reader(RecordReader):
-    """Takes a bare string of a user for words or for a path, but never guesses among words."""
+    """Takes a bare string of a user for words or for a path, but never guesses among words.
+
+    It reads calls of tools and their answers too.
+    """
+
+    def _message(self, turn: Any, where: str, supply: Any) -> Message:
+        if not isinstance(turn, Mapping) or not (turn.keys() & {"tool_calls"} or turn.get("role") == "tool"):
+            return super()._message(turn, where, supply)
+        plain = {key: value for key, value in turn.items() if key not in ("tool_calls", "tool_call_id")}
+        if turn.get("role") == "tool":
+            if isinstance(turn.get("content"), str):  # words, whatever they look like
+                plain["content"] = [{"text": turn["content"]}]
+            message = super()._message({**plain, "role": "user", "name": None}, where, supply)
+            return replace(message, role="tool", call=ToolCall("", {}, str(turn.get("tool_call_id") or "")))
+        if turn.get("content") is None:
+            plain["content"] = ""
+        calls = calls_of(turn["tool_calls"] or [], f"{where}.tool_calls")
+        if calls and turn.get("role") != "assistant":
+            raise DataError(f"{where} calls tools, which only an assistant does", "role")
+        return replace(super()._message(plain, where, supply), calls=calls)
 
     def _string(self, text: str, role: Role, where: str, *, alone: bool) -> str | Picture:
         path = first_path(text) if role == "user" else None

@@ -2,14 +2,15 @@
 
 import base64
 import io
+import json
 
 import pytest
 import torch
 from PIL import Image
 
-from chiasm.data.files import PictureBytes, PictureInMemory
-from chiasm.inference.reading import CodedImage
-from chiasm.serving.drawn import DrawnImages
+from chiasm.data.files import PictureBytes
+from chiasm.inference.reading import CODES, CodedImage
+from chiasm.serving.drawn import NOTE, DrawnImages, png_options
 from clients import data_url, opened, said
 
 
@@ -51,40 +52,72 @@ def test_an_edit_keeps_what_was_drawn_although_its_pixels_would_encode_to_someth
     mask = Image.new("RGBA", (32, 32), "black")
     mask.paste((0, 0, 0, 0), (0, 0, 16, 16))
     options = {"prompt": "a cat", "mask": saved(mask), "extra_body": {"seed": 4}}
-    edited = client.images.edit(image=saved(opened(drawn), compress_level=0), **options)
+    edited = client.images.edit(image=base64.b64decode(drawn), **options)
     assert encoded == []
     assert opened(edited.data[0].b64_json).size == (32, 32)
 
 
-def image(value):
-    return CodedImage(PictureInMemory(Image.new("RGB", (4, 4), (value, 0, 0))), torch.tensor([value]))
+@pytest.fixture
+def drawn(model):
+    """An image with its codes, and what notes and recognises them."""
+    image = Image.new("RGB", (32, 32), (7, 0, 0))
+    image.info[CODES] = torch.arange(model.image_head.space.length).view(model.image_head.space.grid)
+    return DrawnImages(model), image
 
 
-def test_the_same_pixels_are_recognised_in_any_file_and_others_are_not():
-    drawn = DrawnImages()
-    drawn.add(image(7))
-    same, other = Image.new("RGB", (4, 4), (7, 0, 0)), Image.new("RGB", (4, 4), (8, 0, 0))
-    for data in (saved(same), saved(same, "webp", lossless=True), saved(same.convert("RGBA"))):
-        assert drawn.recognise(PictureBytes(data)).codes.item() == 7
-    for data in (saved(other), saved(same.resize((8, 8)))):
-        assert not isinstance(drawn.recognise(PictureBytes(data)), CodedImage)
+def codes_of(picture):
+    return picture.codes.tolist() if isinstance(picture, CodedImage) else None
 
 
-def test_the_one_that_was_met_longest_ago_is_forgotten():
-    drawn = DrawnImages(most=2)
-    for value in (1, 2):
-        drawn.add(image(value))
-    drawn.recognise(image(1).image)
-    drawn.add(image(3))
-    known = [isinstance(drawn.recognise(image(value).image), CodedImage) for value in (1, 2, 3)]
-    assert known == [True, False, True]
+def test_a_file_holds_the_codes_of_its_image(drawn):
+    images, image = drawn
+    file = saved(images.sign(image), **png_options(image))
+    assert codes_of(images.recognise(PictureBytes(file))) == image.info[CODES].tolist()
+    assert codes_of(images.recognise(PictureBytes(saved(image)))) is None  # the pixels alone say nothing
 
 
-def test_base64_of_a_reply_is_what_is_recognised(client, encoded):
+def test_a_note_counts_for_its_own_pixels_and_its_own_model_alone(drawn, tiny_model):
+    images, image = drawn
+    images.sign(image)
+    other = Image.new("RGB", (32, 32), (8, 0, 0))
+    other.info[NOTE] = image.info[NOTE]
+    assert codes_of(images.recognise(PictureBytes(saved(other, **png_options(other))))) is None
+    with torch.no_grad():
+        next(tiny_model[0].image_tokenizer.parameters()).add_(1)
+    of_another = DrawnImages(tiny_model[0])
+    assert codes_of(of_another.recognise(PictureBytes(saved(image, **png_options(image))))) is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"shape": [1, 2]},
+        {"shape": ["a"]},
+        {"shape": None},
+        {"numbers": "object"},
+        {"numbers": "float32"},
+        {"data": "!"},
+        {"data": base64.b64encode(b"\xff" * 16).decode()},
+        {"data": None},
+    ],
+)
+def test_a_note_that_somebody_has_made_up_is_of_no_account(drawn, change):
+    images, image = drawn
+    images.sign(image)
+    image.info[NOTE] = json.dumps({**json.loads(image.info[NOTE]), **change})
+    assert codes_of(images.recognise(PictureBytes(saved(image, **png_options(image))))) is None
+    for note in ("[", "3", "[" * 100_000):
+        image.info[NOTE] = note
+        assert codes_of(images.recognise(PictureBytes(saved(image, **png_options(image))))) is None
+
+
+def test_what_others_have_drawn_decides_nothing(client, encoded):
+    """An image without a note is encoded, whether or not somebody has had the model draw the same pixels."""
     drawn = client.images.generate(prompt="a dog", extra_body={"seed": 9}).data[0].b64_json
-    again = base64.b64encode(saved(opened(drawn))).decode()
-    messages = [*said("Draw."), {"role": "assistant", "images": [
-        {"type": "image_url", "image_url": {"url": "data:image/png;base64," + each}} for each in (drawn, again)
-    ]}, *said("And now?")]  # fmt: skip
-    client.chat.completions.create(model="tiny", messages=messages, max_tokens=1)
-    assert encoded == []
+    bare = base64.b64encode(saved(opened(drawn))).decode()
+    for sent, count in ((drawn, []), (bare, [1])):
+        url = {"url": "data:image/png;base64," + sent}
+        images = [{"type": "image_url", "image_url": url}]
+        messages = [*said("Draw."), {"role": "assistant", "images": images}, *said("And now?")]
+        client.chat.completions.create(model="tiny", messages=messages, max_tokens=1)
+        assert encoded == count

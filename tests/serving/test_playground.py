@@ -87,3 +87,13 @@ def test_a_part_of_an_image_is_marked_and_drawn_anew_and_tokens_are_shown(page, 
     page.click(".answer details summary")
     page.wait_for_selector(".tokens .image")
     assert page.locator(".tokens span").count() > 10
+
+
+def test_an_image_is_seen_as_codes(page, tmp_path):
+    Image.new("RGB", (32, 32), "red").save(tmp_path / "red.png")
+    page.set_input_files("#files", tmp_path / "red.png")
+    page.click(".thumb .codes")
+    page.wait_for_selector("canvas.cells[aria-label*='2 × 2 codes']")
+    page.wait_for_selector("figure:nth-of-type(3) img")
+    assert "dB" in page.locator("figcaption").last.inner_text()
+    assert page.locator(".error").count() == 0

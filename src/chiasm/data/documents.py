@@ -65,6 +65,7 @@ def document(
             sample.messages if contract.says else _only_read(sample.messages),
             prompt=prompt,
             draws=(draws or writes_picture(sample)) and not _after_words(contract),
+            tools=sample.tools,
         )
     except DataError as error:
         raise DataError(f"{sample.name}: {error}", error.kind) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -40,7 +41,19 @@ class Masks(ABC):
         """Which pixels of the image each mask covers."""
 
 
-Role = Literal["system", "user", "assistant", "document"]
+Role = Literal["system", "user", "assistant", "document", "tool"]
+
+
+@dataclass(frozen=True)
+class ToolCall:
+    """What an assistant asks of a tool.
+
+    arguments: values as JSON has them. id: by which the tool's answer names it.
+    """
+
+    name: str
+    arguments: Mapping[str, Any]
+    id: str = ""
 
 
 @dataclass(frozen=True)
@@ -52,12 +65,16 @@ class Message:
 
     learnt: False = an answer in words that is read like a question, and not learnt.
     special_tokens: the names of special tokens in its text are special tokens, not letters.
+    calls: of tools, behind what an assistant says.
+    call: which call the answer of a `tool` belongs to.
     """
 
     role: Role
     content: tuple[str | Picture, ...]
     learnt: bool = True
     special_tokens: bool = False
+    calls: tuple[ToolCall, ...] = field(default=(), repr=False)
+    call: ToolCall | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -67,9 +84,11 @@ class Sample:
     name: says where the sample comes from, for errors ("sample 1042 of products.jsonl").
     masks: what a mask head shall write, of the last image that is read: the document ends with them.
     truth: what a metric needs to judge an answer (question type, scene, ...).
+    tools: that may be called, each a declaration as chat templates take it: a JSON schema of its arguments.
     """
 
     name: str
     messages: tuple[Message, ...]
     truth: dict[str, Any] = field(default_factory=dict)
     masks: Masks | None = None
+    tools: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)

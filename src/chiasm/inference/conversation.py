@@ -15,7 +15,7 @@ from chiasm.heads import DrawingState
 from chiasm.inference.captions import captions_target
 from chiasm.inference.drawing import drawn_images, sources_of, without_negative, write
 from chiasm.inference.preview import Previews, Unfinished, watched
-from chiasm.inference.reading import CodedImage, CodeReader, same, suffix
+from chiasm.inference.reading import CODES, CodedImage, CodeReader, same, suffix
 from chiasm.inference.requests import Extend, Forget, Keep, Read, Request, Steps, Wish
 from chiasm.inference.text import WordSampling, choose_words, words_of
 from chiasm.nn.generators import SEEDS, Generators
@@ -154,6 +154,7 @@ class Conversation(Request):
         sources = sources_of(self.model, [self.document])
         image = drawn_images(self.model, drawn.target, generators, sampling.guidance, sources)[0]
         own = without_negative(self.model, drawn.target, sampling.guidance)
+        image.info[CODES] = own[0]
         begin = len(self.document)
         self._append(CodedImage(PictureInMemory(image), own[0]))
         self.pieces.append(image)

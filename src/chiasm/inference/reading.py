@@ -19,6 +19,7 @@ from chiasm.sequence import Document, Kind, Slot, WrittenImages, pack
 if TYPE_CHECKING:
     from chiasm.model import Model
 
+CODES = "codes"  # of the `info` of an image that was drawn: what its head has drawn
 CLOSE = 0.01  # of a vector's length, by which different numbers of rows may move it in half precision
 
 

@@ -41,8 +41,9 @@ class Causal(Language, name="causal"):
         tokenizer: folder or hub name of a tokenizer; without one it comes from the checkpoint, or is trained.
         chat_template: a file with a chat template (Jinja) to use in place of the tokenizer's own, or the name of
             one, for base models that have none: `question` (Question: ... Answer: ...), `vicuna` (USER: ...
-            ASSISTANT: ...), `plain` (what the user says, an added token <|answer|>, the answer), `caption` (what
-            the user says, which is mostly an image, and the answer behind the token that begins a text).
+            ASSISTANT: ...), `plain` (what the user says, an added token <|answer|>, the answer), `tools` (the plain
+            one, with tools and their calls), `caption` (what the user says, which is mostly an image, and the
+            answer behind the token that begins a text).
         template_work: how many times the usual work a chat template may do, and characters it may have.
         vocabulary: most tokens of a tokenizer trained on the recipe's own texts; 0 = no words at all, for models of
             pictures alone.

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import pairwise
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from chiasm.data.sample import Message, Picture
+from chiasm.data.sample import Message, Picture, ToolCall
 from chiasm.errors import CheckpointError, DataError
+from chiasm.language.calling import CallForm, find_form
 from chiasm.language.special import CLOSE, OPEN, READ, TOKEN, WRITTEN, SpecialTokens
 from chiasm.language.turns import Rendered, TemplateTurn, Turns
 
@@ -105,10 +106,15 @@ class Conversations:
         ]
 
     def tokens(
-        self, messages: Sequence[Message], *, prompt: bool = False, draws: bool = False
+        self,
+        messages: Sequence[Message],
+        *,
+        prompt: bool = False,
+        draws: bool = False,
+        tools: Sequence[Mapping[str, Any]] = (),
     ) -> list[Tokens]:
         """The same tokenized: as a whole, but for the pictures; see `SpecialTokens`."""
-        runs = self._marked(messages, prompt, draws)
+        runs = self._marked(messages, prompt, draws, tools)
         if self.bare:
             return [Tokens(self.encode(run.text), run.learn, run.picture) for run in runs]
         begin = [] if messages[0].role == "document" else self._begin_of_processor(runs)
@@ -148,19 +154,56 @@ class Conversations:
                 tokens.append(Tokens([id], learn))
         return tokens
 
-    def _marked(self, messages: Sequence[Message], prompt: bool, draws: bool) -> list[TextRun]:
+    def _marked(
+        self,
+        messages: Sequence[Message],
+        prompt: bool,
+        draws: bool,
+        tools: Sequence[Mapping[str, Any]] = (),
+    ) -> list[TextRun]:
         """The runs of a conversation in marked text; see `chiasm.language.special`."""
         if messages and messages[0].role == "document":
             return self._document(messages)
         form = "draw" if draws and self._has_draw_template else "default"
-        turns = [TemplateTurn(message.role, self._text(message), _learns(message)) for message in messages]
-        rendered = self._turns(form).render(turns, prompt=prompt)
+        if tools or any(message.calls or message.call for message in messages):
+            _ = self.call_form  # which raises where the template knows no tools
+        declared = [self._protected(tool) for tool in tools]
+        rendered = self._turns(form).render(
+            [self._turn(message) for message in messages], prompt=prompt, tools=declared
+        )
         images = [(_learns(message), item) for message in messages for item in message.content]
         read, written = (
             [item for learns, item in images if learns == wanted and isinstance(item, Picture)]
             for wanted in (False, True)
         )
         return _cut(rendered, read, written)
+
+    def _turn(self, message: Message) -> TemplateTurn:
+        calls = tuple(self._protected_call(call) for call in message.calls)
+        call = None if message.call is None else self._protected_call(message.call)
+        return TemplateTurn(message.role, self._text(message), _learns(message), calls, call)
+
+    def _protected_call(self, call: ToolCall) -> ToolCall:
+        words = self._protected
+        return replace(call, name=words(call.name), arguments=words(call.arguments), id=words(call.id))
+
+    def _protected(self, value: Any) -> Any:
+        """A value of JSON, nothing in whose texts is special."""
+        if isinstance(value, str):
+            return self.special.protect(value)
+        if isinstance(value, Mapping):
+            return {self._protected(key): self._protected(each) for key, each in value.items()}
+        return [self._protected(each) for each in value] if isinstance(value, list | tuple) else value
+
+    @property
+    def call_form(self) -> CallForm:
+        """How calls of tools are written; raises DataError where the chat template knows none."""
+        return self._cached("calls", self._find_call_form)  # type: ignore[no-any-return]
+
+    def _find_call_form(self) -> CallForm:
+        turns = self._find_turns("default", mark=lambda text: text)
+        hidden = [str(token) for token in self.inner.added_tokens_decoder.values() if token.special]
+        return find_form(turns, hidden, self.lead_of_answers())
 
     def _text(self, message: Message) -> str:
         mark = WRITTEN if _learns(message) else READ
@@ -237,7 +280,7 @@ class Conversations:
         if templates is None:
             raise DataError(
                 "this language model's tokenizer has no chat template; put a chat_template.jinja into its folder, "
-                "or name one in the recipe (language.chat_template: FILE, or question, vicuna, plain)"
+                "or name one in the recipe (language.chat_template: FILE, or question, vicuna, plain, tools)"
             )
         template = templates if isinstance(templates, str) else templates.get(form)
         if template is None:

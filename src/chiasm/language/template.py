@@ -47,11 +47,12 @@ def render(
             f"the chat template has {len(template):,} characters; at most {int(CHARACTERS * work):,} are read "
             f"({REMEDY})"
         )
-    limit = STEPS + STEPS_A_MESSAGE * len(messages) + STEPS_A_CHARACTER * _characters(messages)
+    characters = _characters(messages) + _length_of(variables.get("tools") or [])
+    limit = STEPS + STEPS_A_MESSAGE * len(messages) + STEPS_A_CHARACTER * characters
     token = _steps.set(_Steps(int(limit * work)))
     try:
         chunks = _compiled(template).generate(
-            messages=messages, add_generation_prompt=prompt, **_defaults(), **variables
+            messages=messages, add_generation_prompt=prompt, **_defaults() | variables
         )
         text = []
         for chunk in chunks:
@@ -69,7 +70,13 @@ def render(
 def _characters(messages: Sequence[Mapping[str, Any]]) -> int:
     contents = [message["content"] for message in messages]
     parts = [part for each in contents for part in ([{"text": each}] if isinstance(each, str) else each)]
-    return sum(len(part.get("text", "")) for part in parts)
+    calls = sum(_length_of(message["tool_calls"]) for message in messages if "tool_calls" in message)
+    return sum(len(part.get("text", "")) for part in parts) + calls
+
+
+def _length_of(value: Any) -> int:
+    """Characters of a value as JSON, and some for each of its parts."""
+    return len(json.dumps(value, indent=4)) if value else 0
 
 
 class _Steps:

@@ -6,6 +6,18 @@ PLAIN = (
     "{% if message['role'] == 'user' %}" + ANSWER + "{% elif message['role'] == 'assistant' %}{{ eos_token }}"
     "{% else %}{{ '\\n' }}{% endif %}{% endfor %}"
 )
+# The plain one, for models that call tools: `price(product)` declares one, and a call is an object as JSON.
+CALL, RESULT = "<|call|>", "<|result|>"
+TOOLS = (
+    "{{ bos_token }}{% for tool in tools or [] %}{{ tool['function']['name'] }}"
+    "({{ tool['function']['parameters']['properties'] | join(', ') }})\n{% endfor %}"
+    "{% for message in messages %}{% if message['role'] == 'user' %}{{ message['content'] }}" + ANSWER + ""
+    "{% elif message['role'] == 'tool' %}" + RESULT + "{{ message['content'] }}" + ANSWER + ""
+    "{% elif message['role'] == 'assistant' %}{{ message['content'] }}"
+    "{% for call in message['tool_calls'] or [] %}" + CALL + ""
+    "{{ {'name': call['function']['name'], 'arguments': call['function']['arguments']} | tojson }}{% endfor %}"
+    "{{ eos_token }}{% else %}{{ message['content'] }}{{ '\n' }}{% endif %}{% endfor %}"
+)
 # Vicuna 1.1's, as LLaVA-1.5 has it.
 VICUNA = (
     "{{ bos_token }}A chat between a curious user and an artificial intelligence assistant. The assistant gives "
@@ -43,7 +55,12 @@ NAMED: dict[str, str | dict[str, str]] = {
     "caption": CAPTION,
     "plain": PLAIN,
     "question": QUESTION,
+    "tools": TOOLS,
     "unified_io": UNIFIED_IO,
     "vicuna": VICUNA,
 }
-ADDED = {"plain": (ANSWER,), "unified_io": ("[Text] [S]", "[Image] [S]")}  # tokens that a template needs
+ADDED = {
+    "plain": (ANSWER,),
+    "tools": (ANSWER, CALL, RESULT),
+    "unified_io": ("[Text] [S]", "[Image] [S]"),
+}  # tokens that a template needs

@@ -7,15 +7,16 @@ language model reads is what it was trained on; labels are cut from it by where 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from chiasm.data.sample import Message
 from chiasm.errors import CheckpointError, RecipeError
+from chiasm.language.calling import CallForm
 from chiasm.language.conversations import BARE_TEMPLATE, Conversations, TextRun, Tokens
 from chiasm.language.special import TOKEN
 from chiasm.language.templates import ADDED, NAMED, PLAIN
@@ -296,14 +297,24 @@ class TextTokenizer:
         return self._conversations.runs(messages, prompt=prompt, draws=draws)
 
     def tokens(
-        self, messages: Sequence[Message], *, prompt: bool = False, draws: bool = False
+        self,
+        messages: Sequence[Message],
+        *,
+        prompt: bool = False,
+        draws: bool = False,
+        tools: Sequence[Mapping[str, Any]] = (),
     ) -> list[Tokens]:
         """The messages as ids and pictures; with `prompt`, an answer is asked for at the end.
 
-        draws: that answer is, or shall be, a picture.
+        draws: that answer is, or shall be, a picture. tools: that may be called in it, as declarations.
         Raises DataError when the chat template cannot take the messages.
         """
-        return self._conversations.tokens(messages, prompt=prompt, draws=draws)
+        return self._conversations.tokens(messages, prompt=prompt, draws=draws, tools=tools)
+
+    @property
+    def call_form(self) -> CallForm:
+        """How answers call tools; raises DataError where the chat template knows none."""
+        return self._conversations.call_form
 
 
 def is_numbered(begin: str) -> bool:

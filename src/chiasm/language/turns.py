@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
+from chiasm.data.sample import ToolCall
 from chiasm.errors import DataError
 from chiasm.language.special import END, READ, TOKEN, WRITTEN
 from chiasm.language.template import render
@@ -30,11 +31,37 @@ ROLES_KNOWN = 512  # rows of roles of which the pieces are kept
 
 @dataclass(frozen=True)
 class TemplateTurn:
-    """A message: `text` is protected, with a READ or WRITTEN for each image."""
+    """A message: `text` is protected, with a READ or WRITTEN for each image, and so are its calls.
+
+    calls, call: of tools, as in `chiasm.data.sample.Message`.
+    """
 
     role: str
     text: str
     learnt: bool = True
+    calls: tuple[ToolCall, ...] = ()
+    call: ToolCall | None = None
+
+    @property
+    def calls_alone(self) -> bool:
+        """Whether nothing is said beside calls, so that templates write no text of it."""
+        return bool(self.calls) and not self.text
+
+    def message(self, content: Any) -> dict[str, Any]:
+        """As templates take it."""
+        called: dict[str, Any] = {}
+        if self.calls:
+            called["tool_calls"] = [
+                {
+                    "id": call.id,
+                    "type": "function",
+                    "function": {"name": call.name, "arguments": call.arguments},
+                }
+                for call in self.calls
+            ]
+        if self.call is not None:
+            called |= {"name": self.call.name, "tool_call_id": self.call.id}
+        return {"role": self.role, "content": content, **called}
 
 
 @dataclass(frozen=True)
@@ -67,31 +94,52 @@ class Turns:
         self._gap = lru_cache(ROLES_KNOWN)(self._find_gap)
         self.parts = self._takes_parts()
 
-    def render(self, turns: Sequence[TemplateTurn], *, prompt: bool) -> Rendered:
+    def render(self, turns: Sequence[TemplateTurn], *, prompt: bool, tools: Sequence[Any] = ()) -> Rendered:
         """The conversation; with `prompt`, up to where an answer is asked for, of which nothing is learnt.
 
+        tools: that may be called, as declarations, protected.
         Raises DataError when the template drops a message, or what it asks is not how it writes an answer.
         """
-        pieces = self._pieces(turns, prompt)
+        pieces = self._pieces(turns, prompt, tools)
         if prompt:
             # A space behind what asks belongs to the answer's first token.
             return Rendered("".join(pieces).rstrip(" "), [])
+        places = [sum(not turn.calls_alone for turn in turns[:i]) for i in range(len(turns))]
         starts: dict[int, int] = {}
         rows = list(short_rows([turn.role for turn in turns]))
         for i, turn in enumerate(turns):
-            if turn.role == "assistant" and turn.learnt:
-                starts[i] = self._start(turns, i, pieces[i], rows[i])
-                blank = re.match(f" *(?={WRITTEN})", pieces[i][starts[i] :])
+            if turn.role == "assistant" and turn.learnt and not turn.calls:
+                piece = pieces[places[i]]
+                starts[i] = self._start(turns, i, piece, rows[i])
+                blank = re.match(f" *(?={WRITTEN})", piece[starts[i] :])
                 if blank is not None:  # an image stands directly behind what asks for it
-                    pieces[i] = pieces[i][: starts[i]] + pieces[i][starts[i] + blank.end() :]
+                    pieces[places[i]] = piece[: starts[i]] + piece[starts[i] + blank.end() :]
         offsets = [0]
         for piece in pieces:
             offsets.append(offsets[-1] + len(piece))
-        learnt = [
-            (offsets[i] + start, offsets[i + 1] + self._stop(turns, i, pieces[i + 1], rows[i + 1]))
-            for i, start in starts.items()
-        ]
-        return Rendered("".join(pieces), learnt)
+        text = "".join(pieces)
+        learnt = []
+        for i, turn in enumerate(turns):
+            if i in starts:
+                stop = self._stop(turns, i, pieces[places[i] + 1], rows[i + 1])
+                learnt.append((offsets[places[i]] + starts[i], offsets[places[i] + 1] + stop))
+            elif turn.calls and turn.learnt:
+                learnt.append(self._called(turns[: i + 1], tools, text, rows[i + 1]))
+        return Rendered(text, learnt)
+
+    def _called(
+        self, turns: Sequence[TemplateTurn], tools: Sequence[Any], text: str, roles: tuple[str, ...]
+    ) -> tuple[int, int]:
+        """Where in the text of a conversation the last of these turns stands, which calls tools."""
+        asks = "".join(self._pieces(turns[:-1], True, tools)).rstrip(" ")
+        called = "".join(self._pieces(turns, False, tools))
+        end = called.rfind(self._end(roles)) + len(self._end(roles))
+        if not (text.startswith(called[:end]) and called.startswith(asks) and len(asks) < end):
+            raise DataError(
+                f"the chat template writes the calls of turn {len(turns)} otherwise where more follows them: they "
+                "cannot be learnt"
+            )
+        return len(asks), end
 
     @property
     def lead(self) -> str:
@@ -110,11 +158,11 @@ class Turns:
         except DataError:
             return ""
 
-    def _pieces(self, turns: Sequence[TemplateTurn], prompt: bool) -> list[str]:
-        """The text up to the end of each message, and behind the last."""
-        text = self._rendered([(turn.role, _ended(turn.text)) for turn in turns], prompt)
-        pieces = text.split(END)
-        if len(pieces) != len(turns) + 1:
+    def _pieces(self, turns: Sequence[TemplateTurn], prompt: bool, tools: Sequence[Any] = ()) -> list[str]:
+        """The text up to the end of each message that says something, and behind the last."""
+        ended = [turn if turn.calls_alone else replace(turn, text=_ended(turn.text)) for turn in turns]
+        pieces = self._rendered(ended, prompt, tools).split(END)
+        if len(pieces) != sum(not turn.calls_alone for turn in turns) + 1:
             roles = ", ".join(turn.role for turn in turns)
             raise DataError(f"the chat template drops or repeats a message of the roles {roles}")
         return pieces
@@ -147,7 +195,7 @@ class Turns:
         if not end and words.strip():
             raise DataError(
                 "the chat template writes nothing behind an answer: a model would not learn to stop; name another "
-                "in the recipe (language.chat_template: FILE, or question, vicuna, plain)"
+                "in the recipe (language.chat_template: FILE, or question, vicuna, plain, tools)"
             )
         if end and TOKEN.search(end) is None and end in words.strip():
             raise DataError(f"an answer holds {end!r}, with which the chat template ends one")
@@ -180,15 +228,18 @@ class Turns:
     def _probe(self, roles: tuple[str, ...], prompt: bool = False) -> list[str]:
         return self._pieces([TemplateTurn(role, _HOLDS) for role in roles], prompt)
 
-    def _rendered(self, turns: Sequence[tuple[str, str]], prompt: bool) -> str:
+    def _rendered(self, turns: Sequence[TemplateTurn], prompt: bool, tools: Sequence[Any] = ()) -> str:
         """Marked text, with the images where the template wants them and the ENDs of the messages."""
-        contents = [_as_parts(text) if self.parts else text for _, text in turns]
-        messages = [{"role": role, "content": each} for (role, _), each in zip(turns, contents, strict=True)]
-        text = render(self.template, messages, prompt=prompt, work=self.work, **self.variables)
-        marked = self.mark(text)
+        marked = self.mark(self.text(turns, prompt=prompt, tools=tools))
         if self.parts and self.image is not None:
             marked = marked.replace(self.mark(self.image), READ)
         return _ahead(marked)
+
+    def text(self, turns: Sequence[TemplateTurn], *, prompt: bool, tools: Sequence[Any] = ()) -> str:
+        """What the template writes, as it is; raises DataError."""
+        messages = [turn.message(_as_parts(turn.text) if self.parts else turn.text) for turn in turns]
+        variables = self.variables | ({"tools": list(tools)} if tools else {})
+        return render(self.template, messages, prompt=prompt, work=self.work, **variables)
 
     def _takes_parts(self) -> bool:
         """Whether contents are lists of parts: where images stand in them, or where nothing else is taken."""

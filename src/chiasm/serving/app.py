@@ -38,6 +38,7 @@ def create_app(
     app.post("/v1/completions")(server.complete)
     app.post("/v1/responses")(server.respond)
     app.post("/v1/tokens")(server.tokens)
+    app.post("/v1/images/reconstructions")(server.reconstruct)
     app.post("/v1/images/generations")(server.draw)
     app.post("/v1/images/edits", openapi_extra=BODY)(server.edit)
     handle_errors(app)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from typing import Any
 
 from chiasm.data.files import EncodedPicture, PictureBytes, picture_of_base64
-from chiasm.data.sample import Message, Picture, Role
+from chiasm.data.sample import Message, Picture, Role, ToolCall
+from chiasm.data.tool_calls import answered as with_calls
+from chiasm.data.tool_calls import call_of
 from chiasm.errors import DataError, excerpt
 from chiasm.model import Model
 from chiasm.serving.drawn import DrawnImages
@@ -14,14 +18,21 @@ from chiasm.serving.fetching import Fetcher
 from chiasm.serving.schema import ChatMessage, ImagePart
 
 SHORTENED = 4  # times by which a tokenizer may shorten a text before it cuts it into tokens
-ROLES: dict[str, Role] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
+ROLES: dict[str, Role] = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "assistant": "assistant",
+    "tool": "tool",
+}
+ANSWERED = ("user", "tool")  # roles of messages to which an answer is asked for
 
 
 class RequestImages:
     """The images of one request: in `data:` URLs, or behind addresses that may be fetched.
 
-    most, most_pixels: of all images; one more is an error. fetcher: None = no address is fetched. drawn: what the
-    model has drawn, to be recognised.
+    most, most_pixels: of all images; one more is an error. fetcher: None = no address is fetched. drawn: recognises
+    what the model has drawn.
     """
 
     def __init__(
@@ -64,9 +75,11 @@ class RequestImages:
         return PictureBytes(self.fetcher.fetch(url, where), where)
 
 
-def check_letters(model: Model, messages: Sequence[Message]) -> None:
+def check_letters(model: Model, messages: Sequence[Message], tools: Sequence[Any] = ()) -> None:
     """Raise DataError for text that cannot fit into the context, before time is spent on its tokens."""
     letters = sum(len(item) for message in messages for item in message.content if isinstance(item, str))
+    letters += sum(len(json.dumps(call.arguments)) for message in messages for call in message.calls)
+    letters += len(json.dumps(tools)) if tools else 0
     most = model.contract.context * longest_token(model) * SHORTENED
     if letters > most:
         raise DataError(
@@ -91,12 +104,27 @@ def messages_of(
     for number, message in enumerate(given):
         where = f"messages[{number}]"
         content = tuple(_content(message, where, images))
-        if not content:
+        calls = _calls(message, where)
+        if not content and not calls:
             raise DataError(f"{where} is empty")
-        messages.append(Message(ROLES[message.role], content))
-    if messages[-1].role not in (("user", "assistant") if answered else ("user",)):
+        call = ToolCall("", {}, message.tool_call_id) if message.tool_call_id is not None else None
+        if (call is None) is (message.role == "tool"):
+            raise DataError(
+                f"{where}: a message has a tool_call_id if, and only if, it is of the role 'tool'"
+            )
+        messages.append(Message(ROLES[message.role], content, calls=calls, call=call))
+    if messages[-1].role not in ((*ANSWERED, "assistant") if answered else ANSWERED):
         raise DataError(f"the last message is of the role {given[-1].role!r}; there is nothing to answer")
-    return messages
+    return with_calls(messages)
+
+
+def _calls(message: ChatMessage, where: str) -> tuple[ToolCall, ...]:
+    if message.tool_calls and message.role != "assistant":
+        raise DataError(f"{where}.tool_calls: only an answer of the model calls tools")
+    return tuple(
+        call_of(call.function.name, call.function.arguments, call.id, f"{where}.tool_calls[{i}]")
+        for i, call in enumerate(message.tool_calls or ())
+    )
 
 
 def _content(message: ChatMessage, where: str, images: RequestImages) -> Iterator[str | Picture]:

@@ -13,19 +13,22 @@ from typing import Any, ClassVar
 
 from PIL import Image
 
+from chiasm.data.sample import ToolCall
 from chiasm.inference.conversation import Conversation
 from chiasm.inference.preview import Unfinished
 from chiasm.sequence import Kind
+from chiasm.serving.drawn import png_options
 from chiasm.serving.requests import Images
 from chiasm.serving.schema import EditsRequest, FileFields, ImagesRequest
 
-Piece = str | Image.Image | Unfinished
+Piece = str | Image.Image | Unfinished | ToolCall
 
 
 def encoded(image: Image.Image, form: str = "png", quality: int | None = None) -> str:
     """An image file in base64."""
     file = io.BytesIO()
-    options = {"quality": quality} if quality is not None and form != "png" else {}
+    options: dict[str, Any] = {"quality": quality} if quality is not None and form != "png" else {}
+    options |= png_options(image) if form == "png" else {}
     image.save(file, form, **options)
     return base64.b64encode(file.getvalue()).decode("ascii")
 
@@ -128,7 +131,7 @@ class ChatReply(WordsReply):
 
     def __init__(self, model: str, seed: int, *, ordered: bool, counted: bool = False):
         super().__init__(model, seed, counted=counted)
-        self.ordered, self._images = ordered, 0
+        self.ordered, self._images, self._calls = ordered, 0, 0
 
     def whole(self, pieces: Sequence[Piece], reason: str, counts: Mapping[str, int]) -> dict[str, Any]:
         message: dict[str, Any] = {"role": "assistant", "refusal": None}
@@ -138,13 +141,17 @@ class ChatReply(WordsReply):
             message["content"] = "".join(piece for piece in pieces if isinstance(piece, str))
             images = [self._image(piece) for piece in pieces if isinstance(piece, Image.Image)]
             message |= {"images": images} if images else {}
-        choice = {"index": 0, "message": message, "finish_reason": reason, "logprobs": None}
+        if calls := [self._call(piece) for piece in pieces if isinstance(piece, ToolCall)]:
+            message |= {"content": message["content"] or None, "tool_calls": calls}
+        choice = {"index": 0, "message": message, "finish_reason": self._reason(reason), "logprobs": None}
         return {**self.head, "object": "chat.completion", "choices": [choice], "usage": dict(counts)}
 
     def first(self) -> list[dict[str, Any]]:
         return [self._chunk({"role": "assistant", "content": [] if self.ordered else ""})]
 
     def events(self, piece: Piece) -> list[dict[str, Any]]:
+        if isinstance(piece, ToolCall):
+            return [self._chunk({"tool_calls": [{"index": self._calls, **self._call(piece)}]})]
         if self.ordered:
             return [self._chunk({"content": self._parts([piece])})]
         if isinstance(piece, str):
@@ -153,15 +160,25 @@ class ChatReply(WordsReply):
 
     def last(self, reason: str, counts: Mapping[str, int]) -> list[dict[str, Any]]:
         usage = {**self.head, "object": "chat.completion.chunk", "choices": [], "usage": dict(counts)}
-        return [self._chunk({}, reason), *([usage] if self.counted else [])]
+        return [self._chunk({}, self._reason(reason)), *([usage] if self.counted else [])]
 
     def _chunk(self, delta: Mapping[str, Any], reason: str | None = None) -> dict[str, Any]:
         choice = {"index": 0, "delta": dict(delta), "finish_reason": reason, "logprobs": None}
         return {**self.head, "object": "chat.completion.chunk", "choices": [choice]}
 
+    def _reason(self, reason: str) -> str:
+        return "tool_calls" if self._calls and reason == "stop" else reason
+
+    def _call(self, call: ToolCall) -> dict[str, Any]:
+        self._calls += 1
+        function = {"name": call.name, "arguments": json.dumps(call.arguments, ensure_ascii=False)}
+        return {"id": call.id, "type": "function", "function": function}
+
     def _parts(self, pieces: Iterable[Piece]) -> list[dict[str, Any]]:
         parts: list[dict[str, Any]] = []
         for piece in pieces:
+            if isinstance(piece, ToolCall):
+                continue
             if not isinstance(piece, str):
                 parts.append(self._image(piece))
             elif parts and parts[-1]["type"] == "text":

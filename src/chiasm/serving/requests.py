@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
+from typing import Any
 
 from chiasm.data.documents import document, draw_prompt
 from chiasm.data.files import PictureInMemory
 from chiasm.data.sample import Message, Sample
+from chiasm.data.tool_calls import declared
 from chiasm.errors import ChiasmError
 from chiasm.heads import Sampling
+from chiasm.inference.calling import CalledTools
 from chiasm.inference.conversation import Conversation
 from chiasm.inference.drawing import Drawing, EditedImage, drawn_images, sources_of, without_negative
 from chiasm.inference.editing import edit_of
@@ -64,8 +67,10 @@ class Images(Drawing):
             self.pieces.append(image)
 
 
-def response_request(model: Model, body: ResponsesRequest, images: RequestImages) -> Conversation:
-    """Raises ChiasmError for what the model cannot do."""
+def response_request(
+    model: Model, body: ResponsesRequest, images: RequestImages
+) -> tuple[Conversation, CalledTools | None]:
+    """As `chat_request`."""
     drawing = body.drawing
     if drawing is not None and not model.draws:
         raise ChiasmError("tools: this model answers in text alone; leave image_generation out")
@@ -75,14 +80,20 @@ def response_request(model: Model, body: ResponsesRequest, images: RequestImages
             raise ChiasmError("tools: partial_images come in a stream; set stream")
     options = sampling_of(model, **sampling_options(body, body.max_output_tokens))
     messages = response_messages(body, images)
-    prompt = _document(model, "the conversation", messages)
+    if body.functions and body.parallel_tool_calls is False:
+        raise ChiasmError("parallel_tool_calls: an answer may call several functions; leave it out")
+    sample = _sample("the conversation", messages, body.functions)
+    prompt = _document(model, sample)
     previews = (drawing.partial_images or 0) if drawing is not None else 0
     draws = drawing is not None
-    return Conversation(model, prompt, options, seed_of(body.seed), images=draws, previews=previews)
+    request = Conversation(model, prompt, options, seed_of(body.seed), images=draws, previews=previews)
+    return request, CalledTools.of(model.contract.tokenizer, sample)
 
 
-def chat_request(model: Model, body: ChatRequest, images: RequestImages) -> Conversation:
-    """Raises ChiasmError for what the model cannot do."""
+def chat_request(
+    model: Model, body: ChatRequest, images: RequestImages
+) -> tuple[Conversation, CalledTools | None]:
+    """The request, and what reads calls of tools in its answer; raises ChiasmError for what the model cannot do."""
     wanted = set(body.modalities or ("text", "image"))
     if body.modalities and "image" in wanted and not model.draws:
         raise ChiasmError("modalities: this model answers in text alone")
@@ -90,20 +101,27 @@ def chat_request(model: Model, body: ChatRequest, images: RequestImages) -> Conv
         raise ChiasmError("modalities: this model's answers may always hold text; ask for text and image")
     messages = messages_of(body.messages, images)
     options = sampling_of(model, **sampling_options(body, body.max_completion_tokens or body.max_tokens))
-    prompt = _document(model, "the conversation", messages)
-    return Conversation(model, prompt, options, seed_of(body.seed), images="image" in wanted)
+    tools = body.tools or [] if body.tool_choice != "none" else []
+    sample = _sample("the conversation", messages, [tool.model_dump(exclude_none=True) for tool in tools])
+    prompt = _document(model, sample)
+    request = Conversation(model, prompt, options, seed_of(body.seed), images="image" in wanted)
+    return request, CalledTools.of(model.contract.tokenizer, sample)
 
 
 def completion_request(model: Model, body: CompletionRequest) -> Conversation:
     """The prompt is plain text: no template stands round it."""
     options = sampling_of(model, **sampling_options(body, body.max_tokens))
-    prompt = _document(model, "the prompt", [Message("document", (body.prompt,))])
+    prompt = _document(model, _sample("the prompt", [Message("document", (body.prompt,))]))
     return Conversation(model, prompt, options, seed_of(body.seed), images=False)
 
 
-def _document(model: Model, name: str, messages: Sequence[Message]) -> Document:
-    check_letters(model, messages)
-    return document(model.contract, Sample(name, tuple(messages)), prompt=True)
+def _sample(name: str, messages: Sequence[Message], tools: Sequence[Any] = ()) -> Sample:
+    return Sample(name, tuple(messages), tools=declared(tools))
+
+
+def _document(model: Model, sample: Sample) -> Document:
+    check_letters(model, sample.messages, sample.tools)
+    return document(model.contract, sample, prompt=True)
 
 
 def images_request(model: Model, body: ImagesRequest) -> tuple[Images, Sequence[int]]:

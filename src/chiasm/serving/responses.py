@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+from chiasm.data.sample import ToolCall
 from chiasm.inference.preview import Unfinished
 from chiasm.serving.replies import Piece, WordsReply, described_as, encoded_as
 from chiasm.serving.responses_schema import ImageTool, ResponsesRequest
@@ -35,7 +37,7 @@ class ResponsesReply(WordsReply):
             "metadata": body.metadata or {},
             "tools": [tool.model_dump(exclude_none=True) for tool in body.tools],
             "tool_choice": body.tool_choice or "auto",
-            "parallel_tool_calls": False,
+            "parallel_tool_calls": bool(body.functions),
             "temperature": body.temperature,
             "top_p": body.top_p,
             "max_output_tokens": body.max_output_tokens,
@@ -63,6 +65,8 @@ class ResponsesReply(WordsReply):
                 *self._opened("message"),
                 self._event("response.output_text.delta", delta=piece, **self._say(piece)),
             ]
+        if isinstance(piece, ToolCall):
+            return self._called(piece)
         events = self._opened("image_generation_call")
         if isinstance(piece, Unfinished):
             self._partials += 1
@@ -110,6 +114,28 @@ class ResponsesReply(WordsReply):
     def _say(self, text: str) -> dict[str, Any]:
         self.output[-1]["content"][0]["text"] += text
         return {**self._place(), "content_index": 0, "logprobs": []}
+
+    def _called(self, call: ToolCall) -> list[Event]:
+        events = self._close("completed")
+        arguments = json.dumps(call.arguments, ensure_ascii=False)
+        item = {
+            "id": f"fc_{uuid.uuid4().hex}",
+            "type": "function_call",
+            "call_id": call.id,
+            "name": call.name,
+            "arguments": arguments,
+            "status": "completed",
+        }
+        self.output.append(item)
+        begun = {**item, "arguments": "", "status": "in_progress"}
+        place = {"output_index": len(self.output) - 1}
+        return [
+            *events,
+            self._event("response.output_item.added", item=begun, **place),
+            self._of_item("function_call_arguments.delta", delta=arguments),
+            self._of_item("function_call_arguments.done", arguments=arguments, name=call.name),
+            self._event("response.output_item.done", item=item, **place),
+        ]
 
     def _opened(self, kind: str) -> list[Event]:
         """Events that begin an item of a kind, unless one is under way."""

@@ -7,13 +7,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
-from chiasm.data.sample import Message, Picture
+from chiasm.data.sample import Message, Picture, ToolCall
+from chiasm.data.tool_calls import answered, call_of
 from chiasm.errors import DataError
-from chiasm.serving.messages import ROLES, RequestImages
+from chiasm.serving.messages import ANSWERED, ROLES, RequestImages
 from chiasm.serving.schema import (
     MOST_TOKENS,
     DrawingFields,
     FileFields,
+    Function,
     RequestFields,
     SamplingFields,
     Text,
@@ -39,7 +41,10 @@ class InputImage(RequestFields):
     file_id: None = None
 
 
-FORMS = ("message", "image_generation_call", "input_text", "output_text", "input_image")  # of what is said
+FORMS = (  # of what is said
+    *("message", "image_generation_call", "function_call", "function_call_output"),
+    *("input_text", "output_text", "input_image", "image_generation", "function"),
+)
 InputPart = Annotated[InputText | OutputText | InputImage, Discriminator("type")]
 
 
@@ -74,13 +79,37 @@ class InputDrawing(RequestFields):
     error: None = None
 
 
+class InputCall(RequestFields):
+    """A call of a tool in an answer of the model, as this server gave it."""
+
+    type: Literal["function_call"]
+    call_id: str
+    name: str
+    arguments: Text
+    id: str | None = None
+    status: str | None = None
+
+
+class InputCallOutput(RequestFields):
+    """What a tool has given."""
+
+    type: Literal["function_call_output"]
+    call_id: str
+    output: Text
+    id: str | None = None
+    status: str | None = None
+
+
 def _kind(item: Any) -> str:
     kind = item.get("type", "message") if isinstance(item, dict) else getattr(item, "type", "message")
     return str(kind)
 
 
 InputItem = Annotated[
-    Annotated[InputMessage, Tag("message")] | Annotated[InputDrawing, Tag("image_generation_call")],
+    Annotated[InputMessage, Tag("message")]
+    | Annotated[InputDrawing, Tag("image_generation_call")]
+    | Annotated[InputCall, Tag("function_call")]
+    | Annotated[InputCallOutput, Tag("function_call_output")],
     Discriminator(_kind),
 ]
 
@@ -98,6 +127,12 @@ class ImageTool(FileFields):
     moderation: None = None
 
 
+class DeclaredFunction(Function):
+    """A tool that an answer may call; what it gives goes back as an item `function_call_output`."""
+
+    type: Literal["function"]
+
+
 class TextFormat(RequestFields):
     type: Literal["text"] = "text"
 
@@ -109,40 +144,67 @@ class TextOptions(RequestFields):
 class ResponsesRequest(SamplingFields, DrawingFields):
     input: Annotated[list[InputItem], BeforeValidator(_items), Field(min_length=1, max_length=4096)]
     instructions: Text | None = None
-    tools: list[ImageTool] = Field([], max_length=1)
+    tools: list[Annotated[ImageTool | DeclaredFunction, Discriminator("type")]] = Field([])
     tool_choice: Literal["auto", "none"] | None = None
     max_output_tokens: int | None = Field(None, gt=0, le=MOST_TOKENS)
     text: TextOptions | None = None
     store: Literal[False] | None = Field(None, description="nothing is kept: send the conversation again")
     background: Literal[False] | None = None
     truncation: Literal["disabled"] | None = None
-    parallel_tool_calls: bool | None = Field(None, description="has no effect: an answer is in its order")
+    parallel_tool_calls: bool | None = Field(
+        None, description="false only where no function is declared: an answer may call several"
+    )
     metadata: dict[str, str] | None = Field(None, description="comes back with the response")
 
     @property
     def drawing(self) -> ImageTool | None:
         """How images come, if the answer may hold any."""
-        return self.tools[0] if self.tools and self.tool_choice != "none" else None
+        images = [tool for tool in self._open_tools if isinstance(tool, ImageTool)]
+        if len(images) > 1:
+            raise DataError("tools: image_generation is there twice")
+        return images[0] if images else None
+
+    @property
+    def functions(self) -> list[dict[str, Any]]:
+        """Declarations of the tools that the answer may call."""
+        return [
+            {"type": "function", "function": tool.model_dump(exclude_none=True, exclude={"type"})}
+            for tool in self._open_tools
+            if isinstance(tool, DeclaredFunction)
+        ]
+
+    @property
+    def _open_tools(self) -> list[Any]:
+        return [] if self.tool_choice == "none" else list(self.tools)
 
 
 def response_messages(body: ResponsesRequest, images: RequestImages) -> list[Message]:
     """Items that follow each other are one answer; raises DataError naming what cannot be read."""
     messages = [Message("system", (body.instructions,))] if body.instructions else []
-    contents: list[tuple[str, list[str | Picture]]] = []
     for number, item in enumerate(body.input):
-        where = f"input[{number}]"
-        role = "assistant" if isinstance(item, InputDrawing) else item.role
-        content = list(_content(item, where, images))
-        if not content:
-            raise DataError(f"{where} is empty")
-        if role == "assistant" and contents and contents[-1][0] == role:
-            contents[-1][1].extend(content)
+        message = _message(item, f"input[{number}]", images)
+        last = messages[-1] if messages else message
+        if message.role == last.role == "assistant" and last is not message:
+            calls = (*last.calls, *message.calls)
+            messages[-1] = Message("assistant", (*last.content, *message.content), calls=calls)
         else:
-            contents.append((role, content))
-    messages += [Message(ROLES[role], tuple(content)) for role, content in contents]
-    if messages[-1].role != "user":
+            messages.append(message)
+    if messages[-1].role not in ANSWERED:
         raise DataError("input: its last item is no message of a user; there is nothing to answer")
-    return messages
+    return answered(messages)
+
+
+def _message(item: Any, where: str, images: RequestImages) -> Message:
+    if isinstance(item, InputCallOutput):
+        if not item.output:
+            raise DataError(f"{where} is empty")
+        return Message("tool", (item.output,), call=ToolCall("", {}, item.call_id))
+    if isinstance(item, InputCall):
+        return Message("assistant", (), calls=(call_of(item.name, item.arguments, item.call_id, where),))
+    content = tuple(_content(item, where, images))
+    if not content:
+        raise DataError(f"{where} is empty")
+    return Message("assistant" if isinstance(item, InputDrawing) else ROLES[item.role], content)
 
 
 def _content(item: InputMessage | InputDrawing, where: str, images: RequestImages) -> Iterator[str | Picture]:

@@ -56,12 +56,42 @@ class ImagePart(RequestFields):
 Part = Annotated[TextPart | ImagePart, Field(discriminator="type")]
 
 
+class CalledFunction(RequestFields):
+    name: str
+    arguments: Text = Field("{}", description="an object, as JSON")
+
+
+class ChatCall(RequestFields):
+    """A call of a tool in an answer of the model, as this server gave it."""
+
+    id: str
+    type: Literal["function"] = "function"
+    function: CalledFunction
+    index: int | None = Field(None, description="its number in a stream; has no effect")
+
+
+class Function(RequestFields):
+    name: str
+    description: Text | None = None
+    parameters: dict[str, Any] | None = Field(None, description="JSON schema of an object")
+    strict: Literal[False] | None = Field(None, description="arguments come as the model writes them")
+
+
+class FunctionTool(RequestFields):
+    """A tool that an answer may call; what it gives goes back as a message of the role `tool`."""
+
+    type: Literal["function"]
+    function: Function
+
+
 class ChatMessage(RequestFields):
-    role: Literal["system", "developer", "user", "assistant"]
+    role: Literal["system", "developer", "user", "assistant", "tool"]
     content: Text | list[Part] | None = None
     images: list[ImagePart] | None = Field(
         None, description="of an answer of the model, behind its text, as this server gave them"
     )
+    tool_calls: list[ChatCall] | None = Field(None, description="of an answer of the model")
+    tool_call_id: str | None = Field(None, description="of a tool's answer: the call that it belongs to")
     refusal: None = None
     name: None = None
 
@@ -107,6 +137,9 @@ class ChatRequest(WordFields, DrawingFields):
         False,
         description="content is a list of text and images in their order, instead of text beside images",
     )
+    tools: list[FunctionTool] | None = None
+    tool_choice: Literal["auto", "none"] | None = Field(None, description="none: they are left out")
+    parallel_tool_calls: Literal[True] | None = None
     logprobs: Literal[False] | None = None
     response_format: dict[Literal["type"], Literal["text"]] | None = None
 
@@ -149,6 +182,11 @@ class ImagesRequest(FileFields):
 
 class ImageReference(RequestFields):
     image_url: str = Field(description="data:image/...;base64,...")
+
+
+class ReconstructionRequest(RequestFields):
+    model: str
+    image: ImageReference
 
 
 class EditsRequest(ImagesRequest):

@@ -16,14 +16,16 @@ from PIL import Image
 from starlette.concurrency import run_in_threadpool
 
 from chiasm.errors import ChiasmError, nearest
+from chiasm.inference.calling import CalledTools
 from chiasm.inference.conversation import Conversation
-from chiasm.inference.reading import CodedImage
+from chiasm.inference.reading import CODES, CodedImage
 from chiasm.model import Model
 from chiasm.serving.fetching import Fetcher
 from chiasm.serving.forms import edits_body
 from chiasm.serving.guards import error_body
 from chiasm.serving.measures import Measures
 from chiasm.serving.messages import RequestImages
+from chiasm.serving.reconstructed import reconstruction_of
 from chiasm.serving.refusals import ClientLeft, UnknownModel, kind_of
 from chiasm.serving.replies import (
     ChatReply,
@@ -49,6 +51,7 @@ from chiasm.serving.schema import (
     ChatRequest,
     CompletionRequest,
     ImagesRequest,
+    ReconstructionRequest,
     SamplingFields,
     TokensRequest,
     WordFields,
@@ -120,9 +123,9 @@ class Server:
     async def chat(self, request: Request, body: ChatRequest) -> Any:
         """An answer to a conversation, in text and images."""
         worker = self._worker(body.model)
-        asked = await run_in_threadpool(chat_request, worker.model, body, self._images(worker))
+        asked, called = await run_in_threadpool(chat_request, worker.model, body, self._images(worker))
         reply = ChatReply(body.model, asked.seed, ordered=body.ordered_content, counted=_counted(body))
-        return await self._answer("chat", request, body, asked, reply)
+        return await self._answer("chat", request, body, asked, reply, called)
 
     async def complete(self, request: Request, body: CompletionRequest) -> Any:
         """What follows a text, in text."""
@@ -134,20 +137,27 @@ class Server:
     async def respond(self, request: Request, body: ResponsesRequest) -> Any:
         """An answer to a conversation, in items of text and images in their order."""
         worker = self._worker(body.model)
-        asked = await run_in_threadpool(response_request, worker.model, body, self._images(worker))
-        return await self._answer("responses", request, body, asked, ResponsesReply(body, asked.seed))
+        asked, called = await run_in_threadpool(response_request, worker.model, body, self._images(worker))
+        reply = ResponsesReply(body, asked.seed)
+        return await self._answer("responses", request, body, asked, reply, called)
 
     async def _answer(
-        self, route: str, request: Request, body: SamplingFields, asked: Conversation, reply: WordsReply
+        self,
+        route: str,
+        request: Request,
+        body: SamplingFields,
+        asked: Conversation,
+        reply: WordsReply,
+        called: CalledTools | None = None,
     ) -> Any:
-        """Whole, or event by event."""
+        """Whole, or event by event. called: reads the calls of tools in it."""
         prompt = len(asked.document)  # which grows by the answer
         ticket = self._worker(body.model).submit(asked)
 
         async def events() -> AsyncIterator[str]:
             for each in reply.first():
                 yield event(each)
-            async for piece in ticket:
+            async for piece in self._pieces(body.model, ticket, called):
                 for each in await run_in_threadpool(reply.events, piece):
                     yield event(each)
             self._finished(body.model, prompt, asked)
@@ -158,15 +168,34 @@ class Server:
 
         if body.stream:
             return self._stream(route, body.model, ticket, events())
-        pieces = await self._whole(route, body.model, request, ticket, _pieces(ticket))
+        pieces = await self._whole(
+            route, body.model, request, ticket, _all_of(self._pieces(body.model, ticket, called))
+        )
         self._finished(body.model, prompt, asked)
         counts = usage(prompt, asked.tokens)
         return await run_in_threadpool(reply.whole, pieces, finish_reason(asked), counts)
+
+    async def _pieces(self, name: str, ticket: Ticket, called: CalledTools | None) -> AsyncIterator[Piece]:
+        """What a request makes, its calls of tools behind all else."""
+        async for piece in ticket:
+            if isinstance(piece, Image.Image):
+                await run_in_threadpool(self.workers[name].drawn.sign, piece)
+            for each in [piece] if called is None else called.feed(piece):
+                yield each
+        if called is not None:
+            rest: list[Piece] = [*called.finish(), *called.calls]
+            for each in rest:
+                yield each
 
     async def tokens(self, body: TokensRequest) -> dict[str, Any]:
         """A conversation as the model reads it, token by token."""
         worker = self._worker(body.model)
         return await run_in_threadpool(tokens_of, worker.model, body, self._images(worker))
+
+    async def reconstruct(self, body: ReconstructionRequest) -> dict[str, Any]:
+        """An image as the model's image tokenizer has it, at each of its scales."""
+        worker = self._worker(body.model)
+        return await run_in_threadpool(reconstruction_of, worker.model, body, self._images(worker))
 
     async def draw(self, request: Request, body: ImagesRequest) -> Any:
         """Images of a prompt."""
@@ -198,11 +227,11 @@ class Server:
         yield event(await run_in_threadpool(reply.completed, images))
 
     def _drawn(self, name: str, images: Sequence[CodedImage]) -> list[Image.Image]:
-        """Count what was drawn, and remember it."""
+        """Count what was drawn, and note its codes."""
         self.measures.images.labels(name).inc(len(images))
         for each in images:
-            self.workers[name].drawn.add(each)
-        return [each.open() for each in images]
+            each.open().info[CODES] = each.codes
+        return [self.workers[name].drawn.sign(each.open()) for each in images]
 
     def _images(self, worker: Worker) -> RequestImages:
         limits = self.limits
@@ -279,9 +308,7 @@ class Server:
         return _Measured(self.measures, route, name)
 
     def _finished(self, name: str, prompt: int, asked: Conversation) -> None:
-        """Count what was done, and remember what was drawn."""
-        for slot in asked.document.slots:
-            self.workers[name].drawn.add(slot.picture)
+        """Count what was done."""
         self.measures.tokens.labels(name, "prompt").inc(prompt)
         self.measures.tokens.labels(name, "answer").inc(asked.tokens)
 
@@ -306,8 +333,8 @@ def _counted(body: WordFields) -> bool:
     return body.stream_options is not None and body.stream_options.include_usage
 
 
-async def _pieces(ticket: Ticket) -> list[Piece]:
-    return [piece async for piece in ticket]
+async def _all_of(pieces: AsyncIterator[Piece]) -> list[Piece]:
+    return [piece async for piece in pieces]
 
 
 async def _leaves(request: Request) -> None:

@@ -80,12 +80,12 @@ _END = object()
 class Worker:
     """Runs a model's engine; requests that come in between two passes share the next.
 
-    most: requests that may be under way or wait; one more is refused (`Full`). drawn: what the model has drawn.
+    most: requests that may be under way or wait; one more is refused (`Full`). drawn: of images of its own.
     """
 
     def __init__(self, model: Model, *, most: int = 64):
         self.model, self.most = model, most
-        self.drawn = DrawnImages()
+        self.drawn = DrawnImages(model)
         self._engine = Engine(model)
         self._inbox: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._handles: dict[Ticket, Handle] = {}

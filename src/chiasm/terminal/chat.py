@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,9 +17,11 @@ from chiasm.conversation import zoom as look_twice
 from chiasm.data import Message, Picture
 from chiasm.data.files import PictureInMemory
 from chiasm.data.references import path_items
+from chiasm.data.tool_calls import declared
 from chiasm.errors import ChiasmError
 from chiasm.model import Model
 from chiasm.model.checkpoint import load_model
+from chiasm.storage import safe_json
 from chiasm.terminal.console import console as standard_console
 from chiasm.terminal.console import fail
 from chiasm.terminal.pictures import preview, save_picture
@@ -41,11 +44,15 @@ def converse(
     dtype: str | None = None,
     sampling: Mapping[str, Any] | None = None,
     zoom: bool = False,
+    tools: Path | None = None,
 ) -> None:
     """Answer one message, or talk until the user leaves.
 
     sampling: options of `Turn` for words and images. zoom: look twice where there is an image, and say where.
+    tools: a JSON file of those that may be called; what a call gives is asked of the user.
     """
+    if zoom and tools is not None:
+        raise ChiasmError("tools: with zoom, answers are words alone: leave one out")
     if zoom and (drawing := [name for name in OF_IMAGES if (sampling or {}).get(name) is not None]):
         raise ChiasmError(
             f"{drawing[0]} is of images that are drawn; with zoom, answers are words: leave one out"
@@ -55,6 +62,8 @@ def converse(
     history: list[Message] = []
     attached: list[Any] = [{"image": path} for path in images]
     options = {"seed": seed, **(sampling or {})}
+    if tools is not None:
+        options["tools"] = declared(_json(tools))
     if message is not None:
         _Answer(console, model, history, [*attached, *items(message)], save, options, zoom).run()
         return
@@ -62,7 +71,9 @@ def converse(
     stopped: _Answer | None = None
     while True:
         try:
-            text = console.input(Text("you   ", "bold cyan")).strip()
+            _answer_calls(console, history)
+            goes_on = stopped is None and _waits(history)
+            text = "" if goes_on else console.input(Text("you   ", "bold cyan")).strip()
         except (EOFError, KeyboardInterrupt):
             console.print()
             return
@@ -71,15 +82,36 @@ def converse(
         if text == "/new":
             history.clear()
             stopped = None
-        elif text or stopped:
+        elif text or stopped or goes_on:
             try:
                 answer = stopped if stopped and not text else None
-                content = [*attached, *items(text)]
+                content = [*attached, *items(text)] if text else []
                 answer = answer or _Answer(console, model, history, content, save, options, zoom)
                 stopped = None if answer.run() else answer
                 attached = []
             except ChiasmError as error:
                 fail(error)
+
+
+def _answer_calls(console: Console, history: list[Message]) -> None:
+    """Ask the user what the tools give that the last answer has called."""
+    for call in history[-1].calls if history else ():
+        given = ""
+        while not given:
+            given = console.input(Text(f"{call.name} ", "bold magenta")).strip()
+        history.append(Message("tool", (given,), call=call))
+
+
+def _waits(history: Sequence[Message]) -> bool:
+    """Whether the model is to go on by itself, behind what a tool has given."""
+    return bool(history) and history[-1].role == "tool"
+
+
+def _json(path: Path) -> Any:
+    try:
+        return safe_json.parse(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ChiasmError(f"tools: {path} cannot be read: {error}") from None
 
 
 def items(message: str) -> list[Any]:
@@ -98,7 +130,10 @@ def _expanded(path: str) -> str:
 
 
 class _Answer:
-    """One question and its answer; the history is extended when the answer is whole."""
+    """One question and its answer; the history is extended when the answer is whole.
+
+    content: of the question; [] = there is none, and the answer follows what a tool has given.
+    """
 
     def __init__(
         self,
@@ -112,8 +147,8 @@ class _Answer:
     ):
         self.console, self.history, self.save = console, history, save
         parts = [{"text": item} if isinstance(item, str) else item for item in content]
-        self.question = as_messages([{"role": "user", "content": parts}])[0]
-        messages = [*history, self.question]
+        self.question = as_messages([{"role": "user", "content": parts}]) if parts else []
+        messages = [*history, *self.question]
         self.turn: Iterator[str | Image] = (
             _Looks(console, model, messages, options)
             if zoom and _shows_image(messages)
@@ -132,7 +167,12 @@ class _Answer:
             return False
         self.console.print()
         answer = (item if isinstance(item, str) else PictureInMemory(item) for item in self.reply.content)
-        self.history += [self.question, Message("assistant", tuple(answer))]
+        calls = getattr(self.turn, "calls", ())
+        for call in calls:
+            self.console.print(
+                f"{call.name}({json.dumps(call.arguments, ensure_ascii=False)})", style="magenta"
+            )
+        self.history += [*self.question, Message("assistant", tuple(answer), calls=calls)]
         return True
 
     def _show(self, piece: str | Image) -> None:

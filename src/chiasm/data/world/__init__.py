@@ -7,10 +7,12 @@ from chiasm.data.world.moving import MovingWorld, SceneClip
 from chiasm.data.world.render import ScenePicture, TextPicture, masks, render
 from chiasm.data.world.scene import Scene, Thing
 from chiasm.data.world.sheet import contact_sheet
+from chiasm.data.world.shop import Catalogue, Shop
 from chiasm.data.world.source import World
 
 __all__ = [
     "Binding",
+    "Catalogue",
     "Checker",
     "Emoji",
     "MovingWorld",
@@ -18,6 +20,7 @@ __all__ = [
     "SceneClip",
     "ScenePicture",
     "SceneReading",
+    "Shop",
     "TextPicture",
     "Thing",
     "World",
