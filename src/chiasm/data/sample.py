@@ -73,8 +73,8 @@ class Message:
     content: tuple[str | Picture, ...]
     learnt: bool = True
     special_tokens: bool = False
-    calls: tuple[ToolCall, ...] = field(default=(), repr=False)
-    call: ToolCall | None = field(default=None, repr=False)
+    calls: tuple[ToolCall, ...] = ()
+    call: ToolCall | None = None
 
 
 @dataclass(frozen=True)
@@ -91,4 +91,4 @@ class Sample:
     messages: tuple[Message, ...]
     truth: dict[str, Any] = field(default_factory=dict)
     masks: Masks | None = None
-    tools: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
+    tools: tuple[Mapping[str, Any], ...] = ()

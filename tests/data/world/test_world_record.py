@@ -105,9 +105,13 @@ def plain(value):
         )
     if is_dataclass(value):
         fields = {field: plain(getattr(value, field)) for field in value.__dataclass_fields__}
-        if fields.get("masks", ...) is None:  # younger than the record of samples without masks
-            del fields["masks"]
-        return fields
+        younger = {
+            "masks": None,
+            "tools": [],
+            "calls": [],
+            "call": None,
+        }  # than the record of samples without them
+        return {name: each for name, each in fields.items() if name not in younger or each != younger[name]}
     if isinstance(value, dict):
         return {key: plain(inner) for key, inner in value.items()}
     return [plain(inner) for inner in value] if isinstance(value, list | tuple) else value
