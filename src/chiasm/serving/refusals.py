@@ -55,8 +55,8 @@ async def _invalid(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     problem = error.errors()[0]
     place = [str(each) for each in problem["loc"] if each not in ("body", "text", "image_url", *FORMS)]
-    if problem["type"] == "union_tag_invalid":  # by a field, whose name stands in quotes
-        place += [name for name in [problem["ctx"]["discriminator"].strip("'")] if name.isalpha()]
+    if problem["type"] == "union_tag_invalid" and place[:1] == ["tools"]:
+        place.append("type")  # by which tools are told apart
     param = ".".join(place) or None
     message = problem["msg"]
     if problem["type"] == "extra_forbidden":
