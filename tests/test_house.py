@@ -17,6 +17,7 @@ ROOMS = (
         "conversation",
         "training",
         "evaluation",
+        "curation",
         "studies",
         "serving",
         "interop",

@@ -3,7 +3,14 @@ from math import sqrt
 import numpy as np
 import pytest
 
-from chiasm.evaluation.statistics import Estimate, _student, beta_quantile, clustered, commonest, interval
+from chiasm.evaluation.statistics import (
+    Estimate,
+    beta_quantile,
+    clustered,
+    commonest,
+    interval,
+    student_quantile,
+)
 
 
 def test_quantiles_of_the_beta_distribution_by_closed_forms():
@@ -135,7 +142,7 @@ def test_quantiles_of_the_beta_distribution_are_those_of_scipy():
 @pytest.mark.parametrize("freedom", [1, 2, 3, 10, 50, 300])
 def test_few_clusters_are_judged_by_students_distribution(freedom):
     stats = pytest.importorskip("scipy.stats")
-    assert _student(freedom) == pytest.approx(stats.t.ppf(0.975, freedom), rel=2e-3)
+    assert student_quantile(freedom) == pytest.approx(stats.t.ppf(0.975, freedom), rel=2e-3)
 
 
 CASES = [  # right answers and questions of each picture

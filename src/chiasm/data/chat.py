@@ -100,6 +100,10 @@ class Chat(Source, name="chat"):
         number, text = self._records[index]
         return [self._sample(number, json.loads(text))]
 
+    def record(self, index: int) -> Any:
+        """What stands in the file for group `index`."""
+        return json.loads(self._records[index][1])
+
     def _read(self) -> Iterator[tuple[int, bytes]]:
         """(number, JSON) of each record that can be used, checked but not kept parsed: files can be large."""
         for number, text in record_texts(self.path, self.record_bytes):

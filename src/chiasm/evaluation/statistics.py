@@ -79,7 +79,7 @@ def interval(
         variance = clusters / (clusters - 1) * residuals / n**2
         independent = np.maximum(mean * (1 - mean) / n, 1e-12)
         effect = (rarer * np.maximum(variance / independent, 1) + DOUBT * largest) / (rarer + DOUBT)
-    student = np.where(rarer > 0, _student(max(1, clusters - 1)), Z)
+    student = np.where(rarer > 0, student_quantile(max(1, clusters - 1)), Z)
     size = n / effect * (Z / student) ** 2
     right = mean * size
     wrong = size - right
@@ -115,7 +115,7 @@ def commonest(answers: Sequence[Hashable]) -> float:
 
 
 @cache
-def _student(freedom: int) -> float:
+def student_quantile(freedom: int) -> float:
     """What |t| of `freedom` degrees exceeds in 5 % of cases: freedom / (freedom + t²) is a Beta quantile."""
     share = float(beta_quantile(2 * TAIL, np.array(freedom / 2), np.array(0.5)))
     return sqrt(freedom * (1 - share) / share)

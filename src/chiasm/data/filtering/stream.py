@@ -103,7 +103,7 @@ def filter_documents(
         raise DataError(f"{destination} is the file that is filtered; name another one for what stays")
     reader = DocumentReader(images or source.parent, others, look=filters.images, outside=outside)
     filtering = DocumentFilter(filters)
-    with _whole_file(destination) as file:
+    with whole_file(destination) as file:
         for number, text in record_texts(source, RECORD_BYTES):
             try:
                 document = _read(reader, text, f"record {number} of {source.name}")
@@ -124,7 +124,7 @@ def _read(reader: DocumentReader, text: bytes | DataError, where: str) -> Interl
 
 
 @contextmanager
-def _whole_file(path: Path) -> Iterator[TextIO]:
+def whole_file(path: Path) -> Iterator[TextIO]:
     """A file that takes its name when the block ends, and vanishes when it fails."""
     draft = path.with_name(f".{path.name}.draft")
     try:
