@@ -1,7 +1,7 @@
 """What the image head predicted, to pixels."""
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,6 +14,8 @@ from chiasm.nn.losses import Loss
 from chiasm.parts import Part
 from chiasm.tokenizers import ImageTokenizer
 from chiasm.tokenizers.spaces import Space
+
+MOST_GUIDANCE = 100.0
 
 
 class TextCodec(Protocol):
@@ -104,12 +106,37 @@ class ImageDecoder(Part, nn.Module, slot="image_decoder"):
         return dict(self.named_children())
 
     def check_inputs(
-        self, *, negative: Tensor | None = None, guidance: float | None = None, source: Tensor | None = None
+        self,
+        target: Tensor,
+        *,
+        pixels: Tensor | None = None,
+        generators: Generators | None = None,
+        negative: Tensor | None = None,
+        guidance: float | None = None,
+        source: Tensor | None = None,
     ) -> None:
-        """Raise ChiasmError for inputs that the decoder has no use for, or lacks."""
+        """Raise ChiasmError for inputs that the decoder has no use for, or lacks, and for too many or too few."""
         who = f"image_decoder {self.name!r}"
+        counted: dict[str, Sized | None] = {
+            "images": pixels,
+            "source images": source,
+            "generators": generators,
+        }
+        for name, each in counted.items():
+            if each is not None and len(each) != len(target):
+                raise ChiasmError(
+                    f"{who}: there are {len(target)} targets, but {len(each)} {name}; there must be one for each"
+                )
+        for name, images in (("images", pixels), ("source images", source)):
+            if images is not None and (images.ndim != 4 or images.shape[1] != 3):
+                raise ChiasmError(
+                    f"{who} takes {name} of three channels, (images, 3, height, width), not {tuple(images.shape)}"
+                )
         if (negative is not None or guidance is not None) and not self.guided:
             raise ChiasmError(f"{who} is not guided: it takes no negative target and no guidance")
+        is_number = isinstance(guidance, int | float) and not isinstance(guidance, bool)
+        if guidance is not None and not (is_number and 0 <= guidance <= MOST_GUIDANCE):
+            raise ChiasmError(f"guidance: it must be a number from 0 to {MOST_GUIDANCE:g}, not {guidance!r}")
         if source is not None and not self.edits:
             raise ChiasmError(f"{who} changes no image: it takes no source")
         if source is None and self.edits:

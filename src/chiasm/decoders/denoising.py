@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from chiasm.decoders.conditions import Condition
-from chiasm.decoders.denoisers import Denoiser
+from chiasm.decoders.denoisers import PIXELS, Denoiser
 from chiasm.decoders.guidance import Guidance
 from chiasm.decoders.schedulers import Scheduler
 from chiasm.errors import ChiasmError
@@ -16,8 +16,6 @@ from chiasm.nn.averaged_weights import AveragedWeights
 from chiasm.nn.generators import Generators, TrainingNoise
 from chiasm.nn.losses import Loss
 from chiasm.tokenizers import ContinuousTokenizer
-
-PIXELS = 3  # channels of images where there is no autoencoder
 
 
 class Denoising(nn.Module):

@@ -14,9 +14,9 @@ from chiasm.decoders import DecoderContext, ImageDecoder
 from chiasm.decoders.conditioners import Conditioner, ConditionerContext
 from chiasm.decoders.conditioners.vectors import ANY
 from chiasm.decoders.conditions import Condition
-from chiasm.decoders.denoisers import Denoiser
+from chiasm.decoders.denoisers import PIXELS, Denoiser
 from chiasm.decoders.denoisers.unet import EXAMPLE_UNET
-from chiasm.decoders.denoising import PIXELS, Denoising
+from chiasm.decoders.denoising import Denoising
 from chiasm.decoders.guidance import Guidance
 from chiasm.decoders.schedulers import Scheduler
 from chiasm.errors import ChiasmError, RecipeError
@@ -28,7 +28,6 @@ from chiasm.tokenizers.spaces import Vectors
 
 Steps = Annotated[int, Field(ge=1, le=1000)]
 Scale = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
-MOST_GUIDANCE = 100.0
 
 
 class DiffusionDecoder(ImageDecoder, name="diffusion"):
@@ -157,7 +156,7 @@ class DiffusionDecoder(ImageDecoder, name="diffusion"):
         source: Float[Tensor, "n 3 h w"] | None = None,
     ) -> Float[Tensor, "n 3 h w"]:
         """Images of targets; the same seed gives the same image."""
-        self.check_inputs(negative=negative, guidance=guidance, source=source)
+        self.check_inputs(target, generators=generators, negative=negative, guidance=guidance, source=source)
         condition = self.condition(target, source)
         without = self.empty(condition) if negative is None else self.condition(negative, source)
         if without.tokens.shape != condition.tokens.shape:
@@ -182,7 +181,7 @@ class DiffusionDecoder(ImageDecoder, name="diffusion"):
         source: Float[Tensor, "n 3 h w"] | None = None,
     ) -> dict[str, Loss]:
         """The error of what the denoiser predicts; some images learn without their target, for guidance."""
-        self.check_inputs(source=source)
+        self.check_inputs(target, pixels=pixels, source=source)
         clean = self.denoising.latents(pixels)
         random = TrainingNoise(pixels)
         condition = self._dropped(self.condition(target, source), random.uniform())
@@ -215,8 +214,6 @@ class DiffusionDecoder(ImageDecoder, name="diffusion"):
     def _guidance(self, scale: float | None) -> Guidance:
         if scale is None:
             return self.guidance
-        if not 0 <= scale <= MOST_GUIDANCE:
-            raise ChiasmError(f"guidance: it must be a number from 0 to {MOST_GUIDANCE:g}, not {scale}")
         return Guidance(scale, self.guidance.source_scale, self.guidance.rescale)
 
     def source_latents(self, source: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n c h w"]:

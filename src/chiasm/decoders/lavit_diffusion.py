@@ -113,7 +113,7 @@ class CodeDiffusion(ImageDecoder):
         source: Float[Tensor, "n 3 h w"] | None = None,
     ) -> dict[str, Loss]:
         """The error of the predicted noise; a share of images without their codes, for guidance."""
-        self.check_inputs(source=source)
+        self.check_inputs(target, pixels=pixels, source=source)
         random = TrainingNoise(pixels)
         condition = self.condition(self.features(target))
         condition = condition.where(random.uniform() < UNCONDITIONAL, self.empty(condition))
@@ -135,7 +135,7 @@ class CodeDiffusion(ImageDecoder):
         source: Float[Tensor, "n 3 h w"] | None = None,
     ) -> Float[Tensor, "n 3 h w"]:
         """Images of codes; the same seed gives the same image."""
-        self.check_inputs(negative=negative, guidance=guidance, source=source)
+        self.check_inputs(target, generators=generators, negative=negative, guidance=guidance, source=source)
         own = (generators or Generators(range(len(target)))).for_pixels()
         return self.denoising.pixels(self.latents(target, own))
 

@@ -43,7 +43,7 @@ class TokenizerDecoder(ImageDecoder, name="tokenizer"):
         source: Float[Tensor, "n 3 h w"] | None = None,
     ) -> Float[Tensor, "n 3 h w"]:
         """Images of codes or vectors; it draws nothing, so `generators` have no effect."""
-        self.check_inputs(negative=negative, guidance=guidance, source=source)
+        self.check_inputs(target, generators=generators, negative=negative, guidance=guidance, source=source)
         return self._tokenizer[0].decode(target)
 
     def losses(
@@ -53,7 +53,7 @@ class TokenizerDecoder(ImageDecoder, name="tokenizer"):
         *,
         source: Float[Tensor, "n 3 h w"] | None = None,
     ) -> dict[str, Loss]:
-        self.check_inputs(source=source)
+        self.check_inputs(target, pixels=pixels, source=source)
         return self._tokenizer[0].decoding_losses(target, pixels)
 
     def learners(self) -> Mapping[str, nn.Module]:

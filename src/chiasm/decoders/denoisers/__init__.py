@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from chiasm.decoders.conditions import Condition
 from chiasm.parts import Part
 
+PIXELS = 3  # channels of images where there is no autoencoder
+
 
 class Denoiser(Part, nn.Module, slot="denoiser"):
     """Interface. Built as `Denoiser(channels, source_channels, *, options)`.

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from chiasm.decoders.conditions import Condition
-from chiasm.decoders.denoisers import Denoiser
+from chiasm.decoders.denoisers import PIXELS, Denoiser
 from chiasm.errors import RecipeError
 from chiasm.nn.diffusers_library import create
 
@@ -35,6 +35,7 @@ EXAMPLE_UNET = {
     "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D"],
     "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D"],
 }
+_AUTOENCODER = "; a network of latents (Stable Diffusion's) needs its autoencoder: {type: vae, ...}"
 SIZES = 6  # numbers of `time_ids`
 OTHER_INPUTS = ("class_embed_type", "num_class_embeds", "encoder_hid_dim_type", "encoder_hid_dim")
 
@@ -91,7 +92,7 @@ class UNet(Denoiser, name="unet"):
             raise RecipeError(
                 f"denoiser 'unet' has in_channels {config['in_channels']} and out_channels "
                 f"{config['out_channels']}, but the images have {channels} channels{beside}: they must be "
-                f"{wanted[0]} and {wanted[1]}"
+                f"{wanted[0]} and {wanted[1]}{_AUTOENCODER if channels == PIXELS else ''}"
             )
 
     @classmethod
