@@ -154,7 +154,7 @@ def test_a_model_that_only_reads_words(tmp_path):
         "editing": "the model has no image head",
         "generation": "the model has no image head",
         "linear_probe": "the recipe names no labelled images; set evaluation.labelled to two sources",
-        "masks": "the model has no mask head",
+        "masks": "the model has no encoder",
         "nearest_neighbours": "the recipe names no labelled images; set evaluation.labelled to two sources",
         "phrasings": "the model has no encoder",
         "questions": "the model has no encoder",

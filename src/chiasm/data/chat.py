@@ -15,6 +15,7 @@ from pydantic import Field
 
 from chiasm.data import Source, counts
 from chiasm.data.files import PictureFile
+from chiasm.data.mask_answers import MaskForm, MaskSide, answered
 from chiasm.data.mask_records import RecordMasks
 from chiasm.data.records import MOST_TURNS, RecordReader
 from chiasm.data.references import References
@@ -32,8 +33,8 @@ class Chat(Source, name="chat"):
     A record is LLaVA's or ShareGPT's (`conversations` of `from` and `value`) or a message list (`messages` of
     `role` and `content`), with its images in `image` or `images`, or within a content. Each `<image>` in a text
     stands for the next of its images; an image in an assistant's turn is written by the model. What an
-    evaluation takes for right beside the last answer stands in `answers`; the masks that a mask head shall write,
-    of the last image, in `masks`. docs/data.md lists all forms.
+    evaluation takes for right beside the last answer stands in `answers`; the masks that are asked for, of the last
+    image, in `masks`. docs/data.md lists all forms.
 
     Args:
         path: the file.
@@ -46,6 +47,9 @@ class Chat(Source, name="chat"):
         placeholders: what other formats write for an image (`<|image_pad|>`, `<video>`) is words, not an error;
             with `special_tokens` it is what the tokenizer takes it for.
         most_turns: of a record.
+        mask_form: what masks become: `head`, positions of a mask head; `polygons` or `runs`, an answer in words;
+            `image`, one that is white where the mask is.
+        mask_side: cells to a side of the image, on which masks in words count.
     """
 
     foreign = True
@@ -62,11 +66,14 @@ class Chat(Source, name="chat"):
         special_tokens: bool = False,
         placeholders: bool = False,
         most_turns: Annotated[int, Field(ge=1, le=1_000_000)] = MOST_TURNS,
+        mask_form: MaskForm = "head",
+        mask_side: MaskSide = 24,
     ):
         self.path = Path(path)
         self.special_tokens = special_tokens
         self.broken = broken
         self.record_bytes = record_bytes
+        self.mask_form, self.mask_side = mask_form, mask_side
         folder = Path(images) if images else self.path.parent
         self._reader = RecordReader(
             References(folder, inside=not outside),
@@ -129,7 +136,8 @@ class Chat(Source, name="chat"):
         masks = _masks(record, messages, self._reader.references, where)
         _check_turns(messages, where, masks is not None)
         messages = tuple(replace(each, special_tokens=self.special_tokens) for each in messages)
-        return Sample(where, messages, {"task": "chat"} | _answers(record, where), masks)
+        sample = Sample(where, messages, {"task": "chat"} | _answers(record, where), masks)
+        return answered(sample, self.mask_form, self.mask_side)
 
 
 def record_texts(path: Path, most: int) -> Iterator[tuple[int, bytes | DataError]]:

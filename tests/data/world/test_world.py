@@ -199,6 +199,22 @@ def test_answers_are_right():
             assert answer == f"{vertical} {horizontal}".strip()
 
 
+def test_an_untrue_answer_is_one_that_its_question_could_have_and_has_not():
+    options = {"tasks": dict.fromkeys(QUESTIONS, 1), "objects": (2, 3), "unanswerable": 0.3}
+    worlds = {untrue: World(**options, untrue=untrue) for untrue in (0.0, 0.5, 1.0)}
+    false = Counter()
+    for index in range(60):
+        for true, half, other in zip(*(world[index] for world in worlds.values()), strict=True):
+            assert true.messages[0].content[1] == half.messages[0].content[1] == other.messages[0].content[1]
+            assert other.messages[1].content[0] == other.truth["answer"] != true.truth["answer"]
+            names = {thing.emoji.english for thing in true.truth["scene"].things}
+            choices = true.truth["choices"]
+            assert other.truth["answer"] in choices or (not choices and other.truth["answer"] != "nothing")
+            assert choices or true.truth["answer"] in names | {"nothing"}
+            false[half.truth["answer"] != true.truth["answer"]] += 1
+    assert 0.4 < false[True] / sum(false.values()) < 0.6
+
+
 @pytest.mark.parametrize("split", ["train", "combination"])
 def test_the_commonest_answer_of_a_type_is_hardly_commoner_than_the_others(split):
     answers = defaultdict(Counter)

@@ -26,6 +26,7 @@ LIMITS = [
     ({"drawn_jitter": 1.0}, {"drawn_jitter": 1.01}, "drawn_jitter is 1.01"),
     ({"unanswerable": 0.0}, {"unanswerable": -0.01}, "unanswerable is -0.01"),
     ({"unanswerable": 1.0}, {"unanswerable": 1.01}, "unanswerable is 1.01"),
+    ({"untrue": 1.0}, {"untrue": 1.01}, "untrue is 1.01"),
     ({"tints": 1}, {"tints": 0}, "tints is 0; from 1 to 8"),
     ({"tints": 8}, {"tints": 9}, "tints is 9"),
     ({"held_out": 1e-6}, {"held_out": 0.0}, "held_out is 0.0"),

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from chiasm import parts
+from chiasm.data.mask_answers import MaskPicture
 from chiasm.data.world import MovingWorld, World, moving, source
 from chiasm.data.world.render import SceneMasks, ScenePicture, TextPicture
 from chiasm.data.world.scene import Scene
@@ -30,6 +31,7 @@ WORLDS = {
     "calls": {"type": "world", "tasks": {"call": 1}},
     "words before images": {"type": "world", "tasks": {"captioned": 1, "instructed": 2}},
     "segments": {"type": "world", "unanswerable": 0.3, "tasks": {"segment": 2}},
+    "segments as images": {"type": "world", "mask_form": "image", "unanswerable": 0.3, "tasks": {"segment": 2}},
     "Chinese, two by two": {
         "type": "world", "language": "zh", "phrasings": "plain", "grid": 2, "objects": [1, 4], "jitter": 0.5,
         "drawn_jitter": 0.25, "seed": 7, "tasks": QUESTIONS | DRAWN,
@@ -93,6 +95,8 @@ def plain(value):
         return value.canvas, value.scene.description()
     if isinstance(value, TextPicture):
         return value.canvas, value.lines, value.tint
+    if isinstance(value, MaskPicture):
+        return value.size, plain(value.masks)
     if isinstance(value, SceneMasks):
         return value.canvas, value.scene.description(), value.things
     if isinstance(value, moving.SceneClip):

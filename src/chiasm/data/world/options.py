@@ -41,7 +41,7 @@ def check_options(options: Mapping[str, Any], task_names: Sequence[str]) -> None
         f"strangers is {options['strangers']}; 0, or {STRANGERS} or more, of the {len(emoji_set())} emoji "
         f"those that `emoji` and `unseen` leave",
     )
-    for name in ("jitter", "drawn_jitter", "unanswerable"):
+    for name in ("jitter", "drawn_jitter", "unanswerable", "untrue"):
         _require(0 <= options[name] <= 1, f"{name} is {options[name]}; between 0 and 1")
     _require(1 <= options["tints"] <= len(TINTS), f"tints is {options['tints']}; from 1 to {len(TINTS)}")
     _require(0 < options["held_out"] <= 0.5, f"held_out is {options['held_out']}; above 0 and at most 0.5")

@@ -9,7 +9,7 @@ there; they are few.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from chiasm.data.world.assets import Emoji
 from chiasm.data.world.composer import Draft
@@ -106,6 +106,12 @@ def relation(draft: Draft, say: Phrases, dice: Dice, n: int) -> list[Question]:
         else ask(one.emoji, other.emoji, "relation", _direction(draft, say, one, other))
         for one, other in dice.sample([(a, b) for a in single for b in single if a is not b], n)
     ]
+
+
+def answered_falsely(question: Question, draft: Draft, say: Phrases, dice: Dice) -> Question:
+    """The question with an answer that it could have and has not."""
+    answers = question.choices or tuple(say.name(emoji) for emoji in (*draft.scene.counts, *draft.absent))
+    return replace(question, answer=dice.pick([each for each in answers if each != question.answer]))
 
 
 def _direction(draft: Draft, say: Phrases, one: Thing, other: Thing) -> str:

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field
 
 from chiasm.data import Message, Picture, Sample, Source
+from chiasm.data.mask_answers import MaskForm, MaskSide, answered
 from chiasm.data.world.assets import Emoji, Language, assets_version, emoji_set
 from chiasm.data.world.calls import scene_call
 from chiasm.data.world.composer import TINTS, Composer, Draft
@@ -18,7 +19,7 @@ from chiasm.data.world.dice import Dice
 from chiasm.data.world.edits import SceneEdit, analogy, edit
 from chiasm.data.world.options import check_options
 from chiasm.data.world.phrases import Phrases, phrases
-from chiasm.data.world.questions import QUESTIONS, UNANSWERABLE, Question
+from chiasm.data.world.questions import QUESTIONS, UNANSWERABLE, Question, answered_falsely
 from chiasm.data.world.render import SceneChange, SceneMasks, ScenePicture, TextPicture
 from chiasm.data.world.scene import Scene
 from chiasm.data.world.splits import Split, strangers
@@ -76,6 +77,8 @@ class World(Source, name="world"):
             them; `held_out`, in ways that `train` never uses; `both`, every question in one of each; `plain`, in
             one way a kind.
         unanswerable: share of the questions what, where and relation that ask about what is not there (0 to 1).
+        untrue: share of the questions about images that are answered falsely, by an answer that they could have
+            and have not (0 to 1).
         strangers: how many further emoji questions name although no scene shows them; a quarter of them is kept out
             of training.
         turns: how many questions about a picture follow one another in one document; 1 = each is a document of
@@ -84,8 +87,11 @@ class World(Source, name="world"):
             where, count, exist, choice, relation, caption, name (one emoji that fills the picture, drawn from all
             of them evenly), draw, captioned (the same, with the plain caption before the image), edit, instructed
             (the same, with the plain instruction before the image), analogy, sentence (an analogy in pictures
-            alone), read, words, segment (the masks of every thing of a name, which may be none; for mask heads),
+            alone), read, words, segment (the masks of every thing of a name, which may be none),
             call (an instruction answered by the call of a tool; see `chiasm.data.calls`).
+        mask_form: what answers `segment`: `head`, positions of a mask head; `polygons` or `runs`, words; `image`,
+            an image that is white where the mask is.
+        mask_side: cells to a side of the image, on which masks in words count.
         seed: other scenes for another seed; what is held out stays the same.
     """
 
@@ -109,15 +115,19 @@ class World(Source, name="world"):
         language: Language = "en",
         phrasings: Phrasings = "train",
         unanswerable: float = 0.1,
+        untrue: float = 0.0,
         strangers: Amount = 0,
         turns: Amount = 1,
         tasks: Tasks = DEFAULT_TASKS,
+        mask_form: MaskForm = "head",
+        mask_side: MaskSide = 24,
         seed: int = 0,
     ):
         self.options = {key: value for key, value in locals().items() if key not in ("self", "__class__")}
         check_options(self.options, task_names=[*QUESTIONS, *TASKS])
         self.split, self.canvas, self.drawn_canvas, self.seed = split, canvas, drawn_canvas, seed
         self.scenes, self.tasks, self.drawn_jitter, self.turns = scenes, dict(tasks), drawn_jitter, turns
+        self.untrue, self.mask_form, self.mask_side = untrue, mask_form, mask_side
         self.say = phrases(language)
         self.phrasings: tuple[Phrasings, ...] = ("train", "held_out") if phrasings == "both" else (phrasings,)
         self.grid = (grid, grid)
@@ -174,12 +184,13 @@ class World(Source, name="world"):
             else (Message("document" if masks is None else "user", user),)
         )
         common = {"task": task, "split": self.split, "language": self.say.language, "phrasings": phrasings}
-        return Sample(
+        sample = Sample(
             f"scene {index} of world({self.split}), {name}",
             messages,
             {**common, "scene": draft.scene, **{key: truth[key] for key in truth if key != MASKS}},
             masks,
         )
+        return answered(sample, self.mask_form, self.mask_side)
 
     def _conversations(self, samples: list[Sample], index: int) -> list[Sample]:
         """The same samples, those of questions in random order, `turns` of them in one document."""
@@ -200,7 +211,10 @@ class World(Source, name="world"):
             yield from TASKS[task](self, draft, say, dice, count)
             return
         image = ScenePicture(draft.scene, self.canvas)
+        lies = Dice("untrue", task, self.seed, self.split, index)
         for question in QUESTIONS[task](draft, say, dice, count):
+            if self.untrue > 0 and lies.uniform() < self.untrue:
+                question = answered_falsely(question, draft, say, lies)
             yield (image, question.text), (question.answer,), _truth(question)
 
     def _caption(self, draft: Draft, say: Phrases, dice: Dice, count: int) -> Iterator[Exchange]:

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from chiasm.data.mask_answers import ANSWER
 from chiasm.data.sample import Picture, Sample
 from chiasm.errors import ChiasmError
 from chiasm.evaluation.fidelity import NETWORK, features, frechet, psnr, ssim
@@ -58,7 +59,7 @@ class DrawingTask(Task, name="drawing"):
 def _matches(sample: Sample) -> bool:
     last = sample.messages[-1]
     draws = last.role == "assistant" and any(isinstance(item, Picture) for item in last.content)
-    return draws and "scene" not in sample.truth
+    return draws and "scene" not in sample.truth and ANSWER not in sample.truth
 
 
 def _answer(sample: Sample) -> Picture:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
+from chiasm.data.mask_answers import ANSWER
 from chiasm.data.sample import Picture, Sample
 from chiasm.evaluation.asking import QuestionRecord, scores_by_type
 from chiasm.evaluation.subject import answers_in_words, pictures_read, with_pictures
@@ -54,8 +55,9 @@ def _matches(sample: Sample) -> bool:
 
 
 def about_pictures(sample: Sample) -> bool:
-    """Whether a sample shows pictures and wants a short answer in words."""
-    return sample.truth.get("task") not in FREE and bool(pictures_read(sample)) and answers_in_words(sample)
+    """Whether a sample shows pictures and wants a short answer in words, which is no mask."""
+    free = sample.truth.get("task") in FREE or ANSWER in sample.truth
+    return not free and bool(pictures_read(sample)) and answers_in_words(sample)
 
 
 def _examples(
