@@ -74,13 +74,13 @@ def test_the_decoder_reads_the_words_of_the_answer_before_each_image():
     model, samples = built()
     batch = batch_of(model, samples)
     written = [s.messages[-1].content[0] for s in samples if len(s.messages[-1].content) == 2]
-    ids = [batch.ids.flatten()[places[places >= 0]].tolist() for places in batch.written.words]
+    ids = [batch.ids.flatten()[places[places >= 0]].tolist() for places in batch.written.image.words]
     assert [model.language.tokenizer.decode(each) for each in ids] == written
     image = next(item for item in samples[-1].messages[-1].content if not isinstance(item, str))
     two = Sample(
         "two", (Message("user", ("draw two",)), Message("assistant", ("a cat", image, "a dog", image)))
     )
-    places = batch_of(model, [two]).written.words
+    places = batch_of(model, [two]).written.image.words
     read = batch_of(model, [two]).ids.flatten()
     assert [model.language.tokenizer.decode(read[p[p >= 0]].tolist()).strip() for p in places] == [
         "a cat",
@@ -94,7 +94,7 @@ def test_of_more_words_than_the_conditioner_reads_the_last_count():
     answer = "a cat " * 30 + "and a frog"
     long = Sample("long", (Message("user", ("draw",)), Message("assistant", (answer, image))))
     batch = batch_of(model, [long])
-    (places,) = batch.written.words
+    (places,) = batch.written.image.words
     assert (places >= 0).all()
     last = model.language.tokenizer.encode(answer)[-24:]
     assert batch.ids.flatten()[places].tolist() == [*last]

@@ -110,14 +110,14 @@ def test_drawing_step_by_step_equals_teacher_forcing(tiny_model):
     )
     batch, slots = pack([[prompt]])
     batch = PictureReader(model.contract).attach(batch, slots)
-    batch.written.targets, batch.written.encoded = codes, True
+    batch.written.image.targets, batch.written.image.encoded = codes, True
     with torch.no_grad():
         losses = model.losses(batch)
         embeddings, layout, _ = model.embed(batch)
         hidden = model.language(embeddings, layout)[:, size - 1 : size - 1 + span.length]
     # With greedy sampling each code is the likeliest, so its loss is below that of any other choice.
-    other = batch.written.targets.clone()
-    batch.written.targets = (other + 1) % model.image_tokenizer.codebook_size
+    other = batch.written.image.targets.clone()
+    batch.written.image.targets = (other + 1) % model.image_tokenizer.codebook_size
     assert losses["image"].mean < model.losses(batch)["image"].mean
     assert hidden.shape[1] == span.length
 

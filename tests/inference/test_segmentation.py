@@ -81,7 +81,7 @@ def test_a_mask_position_reads_the_question_and_not_the_true_masks(model, world)
     assert len(made) == len(plain) + 1
     assert made.slots[-1].question == len(plain) - plain.slots[0].start - plain.slots[0].length
     batch = PictureReader(model.contract).attach(*pack([[made]]))
-    assert batch.masks.targets[0].shape[1:] == (32, 32)
+    assert batch.written.mask.targets[0].shape[1:] == (32, 32)
 
 
 def test_what_cannot_be_marked_is_a_sentence(model, world):

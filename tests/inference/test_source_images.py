@@ -75,10 +75,16 @@ def test_the_loss_is_of_the_change_of_the_image_that_is_read(head):
     model, samples = built(head)
     batch = batch_of(model, [document(model.contract, sample) for sample in samples])
     reader = PictureReader(model.contract)
-    assert torch.equal(batch.written.sources, torch.stack([reader.target(image_of(s)) for s in samples]))
+    assert torch.equal(
+        batch.written.image.sources, torch.stack([reader.target(image_of(s)) for s in samples])
+    )
     values = []
-    for sources in (batch.written.sources, batch.written.sources, 1 - batch.written.sources):
-        batch.written.sources = sources
+    for sources in (
+        batch.written.image.sources,
+        batch.written.image.sources,
+        1 - batch.written.image.sources,
+    ):
+        batch.written.image.sources = sources
         torch.manual_seed(0)
         values.append(float(model.losses(batch)["diffusion"].sum.detach()))
     assert values[0] == values[1] != values[2]
@@ -98,7 +104,7 @@ def test_the_source_is_the_last_image_before_drawn_or_shown_and_stays_where_the_
     expected = torch.stack([reader.target(first), reader.target(second)])
     for unconditional in (False, True):
         made = document(model.contract, twice, unconditional=unconditional)
-        assert torch.equal(batch_of(model, [made]).written.sources, expected)
+        assert torch.equal(batch_of(model, [made]).written.image.sources, expected)
 
 
 def test_an_image_that_comes_of_none_is_a_sentence_in_data_and_in_use():

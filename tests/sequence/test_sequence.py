@@ -14,6 +14,7 @@ from chiasm.sequence import (
     PackedBatch,
     Packer,
     ReadImages,
+    Written,
     WrittenImages,
     fill,
     pack,
@@ -214,13 +215,18 @@ def test_a_batch_moves_to_a_device_whole():
     moved = PackedBatch(
         **{name: getattr(batch, name) for name in (*COLUMNS, *PLACES)},
         read=read,
-        written=written,
+        written=Written(written),
         shown=shown,
     ).to("meta")
     tensors = [getattr(moved, name) for name in (*COLUMNS, *PLACES)]
     tensors += [*moved.read.groups, moved.read.places, moved.read.sources]
-    tensors += [moved.written.targets, moved.written.starts, moved.shown.targets, moved.shown.starts]
+    tensors += [
+        moved.written.image.targets,
+        moved.written.image.starts,
+        moved.shown.targets,
+        moved.shown.starts,
+    ]
     assert {each.device.type for each in tensors} == {"meta"}
     assert (moved.read.tokens, moved.read.lengths, moved.read.encoded) == ([5], [5], False)
-    assert (moved.written.encoded, moved.shown.encoded) == (True, False)
+    assert (moved.written.image.encoded, moved.shown.encoded) == (True, False)
     assert batch.to("cpu").read is None

@@ -40,9 +40,9 @@ def test_cached_vectors_are_those_of_the_pixels():
         DocumentBatches(model.contract, sources, stage, seed=0, reader=reader).next()
         for reader in (cached, PictureReader(model.contract))
     ]
-    assert [batch.written.encoded for batch in batches] == [True, False]
-    assert batches[0].written.targets.is_floating_point()
-    torch.testing.assert_close(*(model.targets(batch.written) for batch in batches))
+    assert [batch.written.image.encoded for batch in batches] == [True, False]
+    assert batches[0].written.image.targets.is_floating_point()
+    torch.testing.assert_close(*(model.targets(batch.written.image) for batch in batches))
 
 
 @pytest.mark.parametrize("order", ["raster", "masked", "whole"])

@@ -282,13 +282,9 @@ class PictureReader:
         elif read:
             assembly = Assembly(self.contract, [slot.picture for _, slot in read])
             batch.read = self._read(read, assembly)
-            batch.masks = self._masks(masked, assembly) if masked else None
-        batch.written = self._written(written) if written else None
-        if batch.written is not None and self.contract.span is not None and self.contract.span.words:
-            batch.written.words = _captions(written, self.contract.span.words)
-        if batch.written is not None and self.contract.changes_images:
-            sources = [slot.source for _, slot in written]
-            batch.written.sources = torch.stack([self.target(each) for each in sources if each is not None])
+            batch.written.mask = self._masks(masked, assembly) if masked else None
+        if written:
+            batch.written.image = replace(self._written(written), **self._conditions(written))
         return batch
 
     def _read(self, slots: Sequence[tuple[int, Slot]], assembly: Assembly) -> ReadImages:
@@ -335,6 +331,17 @@ class PictureReader:
             cached = torch.stack(_cached(self.codes, [p.key for p in pictures]))
             return WrittenImages(cached if cached.is_floating_point() else cached.long(), True, starts)
         return WrittenImages(torch.stack([self.target(picture) for picture in pictures]), False, starts)
+
+    def _conditions(self, slots: Sequence[tuple[int, Slot]]) -> dict[str, Tensor]:
+        """The words for which images are drawn, and the images that they come of, where the model has such."""
+        span = self.contract.span
+        conditions: dict[str, Tensor] = {}
+        if span is not None and span.words:
+            conditions["words"] = _captions(slots, span.words)
+        if self.contract.changes_images:
+            sources = [slot.source for _, slot in slots]
+            conditions["sources"] = torch.stack([self.target(each) for each in sources if each is not None])
+        return conditions
 
     def crops(self, picture: Picture, views: Sequence[View]) -> list[Tensor]:
         """Pixels or features of some views of a picture."""

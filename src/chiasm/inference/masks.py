@@ -76,8 +76,8 @@ def segment_all(model: Model, samples: Sequence[Sample]) -> list[Segmentation]:
         batch = reader.attach(*pack([[each] for each in documents])).to(model.device)
         batch, pyramids = model.with_pyramids(batch)
         embeddings, layout, _ = model.embed(batch)
-        assert batch.masks is not None
-        proposed = predicted_masks(head, model.language(embeddings, layout), pyramids, batch.masks)
+        assert batch.written.mask is not None
+        proposed = predicted_masks(head, model.language(embeddings, layout), pyramids, batch.written.mask)
         results += [_of_image(model, *pair) for pair in zip(documents, proposed, strict=True)]
     return results
 

@@ -23,16 +23,16 @@ from chiasm.heads import Order, Span
 from chiasm.heads.alphabets.words import StraightWords
 from chiasm.heads.segmentation import MaskHead, Pyramid
 from chiasm.language import Language
+from chiasm.model.images import captions, image_losses
 from chiasm.model.masks import mask_losses
 from chiasm.model.wiring import ALONE, wire
-from chiasm.nn.losses import Loss, cross_entropy
+from chiasm.nn.losses import Loss, added, cross_entropy
 from chiasm.recipe.slots import MODEL_SLOTS
 from chiasm.routing import Routing
-from chiasm.sequence import IGNORE, PackedBatch, ReadImages, WrittenImages, fill
+from chiasm.sequence import IGNORE, PackedBatch, ReadImages, WrittenImages, fill, fill_from
 from chiasm.sequence.cross_attended import CrossAttended
 from chiasm.sequence.layout import Layout
 from chiasm.tokenizers import ImageTokenizer
-from chiasm.tokenizers.spaces import Space, WordIds
 from chiasm.views import Size, Views
 
 if TYPE_CHECKING:
@@ -195,29 +195,26 @@ class Model(nn.Module):
         batch, pyramids = self.with_pyramids(batch)
         embeddings, layout, span = self.embed(batch)
         hidden = self.language(embeddings, layout)
+        image, mask = batch.written.image, batch.written.mask
         losses: dict[str, Loss] = {}
         rows = batch.labels != IGNORE
         if bool(rows.any()):
             losses["text"] = _text_loss(self.language.logits(hidden[rows]), batch.labels[rows])
-        if span is not None and batch.written is not None:
-            assert self.image_head is not None
-            at = self._predicting(batch.written)
-            if batch.written.words is not None:
-                span = span._replace(words=_captions(batch.ids, batch.written.words, self.image_head.space))
-            for name, loss in self.image_head.losses(hidden.flatten(0, 1)[at], span).items():
-                losses[name] = losses[name] + loss if name in losses else loss
-        if batch.masks is not None and self.mask_head is not None:
-            losses |= mask_losses(self.mask_head, hidden, pyramids, batch.masks)
-        return losses | self.routing.losses()
+        if self.image_head is not None and image is not None and span is not None:
+            losses = added(losses, image_losses(self.image_head, hidden, span, image, batch.ids))
+        if self.mask_head is not None and mask is not None:
+            losses = added(losses, mask_losses(self.mask_head, hidden, pyramids, mask))
+        return added(losses, self.routing.losses())
 
     def caption_losses(self, batch: PackedBatch) -> dict[str, Loss]:
         """The decoder's losses on images and the words before them, for which no language model runs."""
-        if batch.written is None:
+        images = batch.written.image
+        if images is None:
             return {}
         assert self.image_head is not None
-        assert batch.written.words is not None
-        span = self._span(batch.written, batch.positions)
-        words = _captions(batch.ids, batch.written.words, self.image_head.space)
+        assert images.words is not None
+        span = self._span(images, batch.positions)
+        words = captions(batch.ids, images.words, self.image_head.space)
         nothing = span.embeddings.new_zeros(*words.shape, 0)
         return self.image_head.losses(nothing, span._replace(words=words))
 
@@ -237,7 +234,7 @@ class Model(nn.Module):
         if batch.shown is not None:
             assert self.image_head is not None
             values = self.image_head.embed_read(self.targets(batch.shown))
-            embeddings = _filled(embeddings, batch.shown.starts, values)
+            embeddings = fill_from(embeddings, batch.shown.starts, values)
         if batch.read is not None:
             visual, places = self.encode_images(batch.read)[batch.read.sources], batch.read.places
             if self.routing.cross_attends:
@@ -245,15 +242,16 @@ class Model(nn.Module):
                 layout = replace(layout, cross_attended=images)
                 visual = self.routing.marker.expand(len(places), -1)
             embeddings = fill(embeddings, places, visual)
-        if batch.written is not None:
-            span = self._span(batch.written, batch.positions)
-            embeddings = _filled(embeddings, batch.written.starts, span.embeddings)
-        if batch.masks is not None:
+        image, mask = batch.written.image, batch.written.mask
+        if image is not None:
+            span = self._span(image, batch.positions)
+            embeddings = fill_from(embeddings, image.starts, span.embeddings)
+        if mask is not None:
             if self.mask_head is None:
                 raise DataError("the batch asks for masks, but this model has no mask head")
-            starts = torch.tensor(batch.masks.starts, device=embeddings.device)
+            starts = torch.tensor(mask.starts, device=embeddings.device)
             queries = self.mask_head.embeddings().expand(len(starts), -1, -1)
-            embeddings = _filled(embeddings, starts, queries)
+            embeddings = fill_from(embeddings, starts, queries)
         return Embedded(embeddings, layout, span)
 
     def encode_images(self, read: ReadImages) -> Float[Tensor, "s d"]:
@@ -292,7 +290,7 @@ class Model(nn.Module):
 
         Without a graph when the encoder is frozen; any other batch is left as it is.
         """
-        if batch.masks is None or batch.read is None:
+        if batch.written.mask is None or batch.read is None:
             return batch, []
         if self.encoder is None or batch.read.encoded:
             raise DataError("masks are written of pixels, but the batch has features")
@@ -323,14 +321,6 @@ class Model(nn.Module):
     def _shows(self) -> bool:
         """Whether images are read as the targets with which they are written."""
         return self.encoder is None and self.image_head is not None and self.image_head.reads_codes
-
-    def _predicting(self, written: WrittenImages) -> Int[Tensor, "n m"]:
-        """The flat positions whose hidden states the image head learns from."""
-        assert self.image_head is not None
-        if written.words is not None:
-            return (written.words - 1).clamp(min=0)
-        offsets = torch.tensor(self.image_head.layout().rows, device=written.starts.device)
-        return (written.starts[:, None] + offsets).clamp(min=0)
 
     def _span(self, written: WrittenImages, positions: Int[Tensor, "b t"]) -> Span:
         if self.image_head is None:
@@ -387,20 +377,6 @@ class Model(nn.Module):
 
 def _inner(module: Any, name: str) -> Any:
     return getattr(module, name, None)
-
-
-def _filled(
-    embeddings: Float[Tensor, "b t d"], starts: Int[Tensor, " n"], values: Float[Tensor, "n k d"]
-) -> Float[Tensor, "b t d"]:
-    """The embeddings with those of pictures from each flat position in `starts` on."""
-    places = starts[:, None] + torch.arange(values.shape[1], device=starts.device)
-    return fill(embeddings, places.flatten(), rearrange(values, "n k d -> (n k) d"))
-
-
-def _captions(ids: Int[Tensor, "b t"], places: Int[Tensor, "n k"], space: Space) -> Int[Tensor, "n k"]:
-    """The words at flat positions, and the end of their space behind the last."""
-    assert isinstance(space, WordIds)
-    return torch.where(places >= 0, ids.flatten()[places.clamp(min=0)], space.size)
 
 
 def _text_loss(logits: Float[Tensor, "m v"], labels: Int[Tensor, " m"]) -> Loss:

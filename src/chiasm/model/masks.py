@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from chiasm.heads.segmentation import MaskHead, MaskPrediction, Pyramid
-from chiasm.nn.losses import Loss
+from chiasm.nn.losses import Loss, added
 from chiasm.sequence import WrittenMasks
 
 
@@ -33,8 +33,7 @@ def mask_losses(
     losses: dict[str, Loss] = {}
     for asked in _questions(head, hidden, pyramids, masks):
         targets = [masks.targets[row] for row in asked.rows]
-        for name, loss in head.losses(asked.hidden, asked.pyramid, asked.question, targets).items():
-            losses[name] = losses[name] + loss if name in losses else loss
+        losses = added(losses, head.losses(asked.hidden, asked.pyramid, asked.question, targets))
     terms = head.terms([len(target) for target in masks.targets])
     return {name: loss for name, loss in losses.items() if terms[name]}
 

@@ -6,6 +6,7 @@ world size cannot change the mathematics.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +40,14 @@ class Loss:
     @property
     def mean(self) -> Float[Tensor, ""]:
         return self.sum / self.count.clamp(min=1)
+
+
+def added(losses: Mapping[str, Loss], more: Mapping[str, Loss]) -> dict[str, Loss]:
+    """All of these losses; those of one name have the terms of both."""
+    return {
+        **losses,
+        **{name: losses[name] + loss if name in losses else loss for name, loss in more.items()},
+    }
 
 
 def objective(losses: dict[str, Loss], counts: dict[str, float] | None = None) -> Float[Tensor, ""]:

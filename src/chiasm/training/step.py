@@ -92,12 +92,12 @@ class DocumentsAim(Aim):
 
     def counts(self, batch: PackedBatch) -> dict[str, float]:
         counts = {"text": float((batch.labels != IGNORE).sum())}
-        if batch.written is not None and self.model.image_head is not None:
-            orphans = batch.written.orphans(batch.positions)
-            for name, terms in self._image_terms(batch.written, orphans).items():
+        image, mask = batch.written.image, batch.written.mask
+        if image is not None and self.model.image_head is not None:
+            for name, terms in self._image_terms(image, image.orphans(batch.positions)).items():
                 counts[name] = counts.get(name, 0.0) + terms
-        if batch.masks is not None and self.model.mask_head is not None:
-            counts |= self.model.mask_head.terms([len(target) for target in batch.masks.targets])
+        if mask is not None and self.model.mask_head is not None:
+            counts |= self.model.mask_head.terms([len(target) for target in mask.targets])
         return {name: count for name, count in counts.items() if count}
 
     def _image_terms(self, written: WrittenImages, orphans: Tensor) -> dict[str, float]:

@@ -24,6 +24,7 @@ from chiasm.interop.parity.verify import replays
 from chiasm.interop.shapes.diffusers_shape import unet_shape, vae_shape
 from chiasm.interop.shapes.stable_diffusion import NOISE
 from chiasm.model import Model
+from chiasm.model.images import image_states
 from chiasm.nn.losses import Loss
 from chiasm.sequence import IGNORE, Document, Kind, pack
 from chiasm.views import Size
@@ -54,8 +55,7 @@ def replay(case: Case) -> dict[str, Tensor]:
     logits = model.language.logits(hidden)
     learnt = batch.labels != IGNORE
     text = torch.nn.functional.cross_entropy(logits[learnt], batch.labels[learnt])
-    at = batch.written.starts[:, None] + torch.tensor(head.layout().rows)
-    read = hidden.flatten(0, 1)[at]
+    read = image_states(head, hidden, batch.written.image)
     if config.get("drop") is not None:
         dropped = inputs["drop_mask"].view(-1, 1, 1)
         read = (1 - dropped) * read + dropped * _without_prompt(model)

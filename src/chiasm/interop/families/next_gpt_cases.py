@@ -30,6 +30,7 @@ from chiasm.interop.shapes.next_gpt import (
 )
 from chiasm.interop.shapes.stable_diffusion import NOISE
 from chiasm.model import Model
+from chiasm.model.images import image_states
 from chiasm.recipe import load_recipe
 from chiasm.sequence import Document, Kind, WrittenImages, pack
 from chiasm.views import Size
@@ -86,12 +87,11 @@ def replay_losses(case: Case) -> dict[str, Tensor]:
     documents = [_document(model, ids.tolist()) for ids in inputs["input_ids"]]
     batch, slots = pack([[each] for each in documents])
     blank = torch.zeros(len(slots), 3, decoder.size, decoder.size)
-    batch.written = WrittenImages(blank, False, torch.tensor([start for start, _ in slots]))
+    batch.written.image = images = WrittenImages(blank, False, torch.tensor([start for start, _ in slots]))
     embeddings, layout, _ = model.embed(batch)
     hidden = model.language(embeddings, layout)
     logits, labels = model.language.logits(hidden)[:, :-1], inputs["labels"][:, 1:]
-    at = batch.written.starts[:, None] + torch.tensor(head.layout().rows)
-    vectors = head.alphabet.output(head.bridged(hidden.flatten(0, 1)[at]))
+    vectors = head.alphabet.output(head.bridged(image_states(head, hidden, images)))
     mean, _ = inputs["moments"].chunk(2, 1)
     denoising, times = decoder.denoising, inputs["timesteps"]
     plain = denoising.loss(

@@ -201,7 +201,7 @@ def _batch(case: Case, model: Model) -> PackedBatch:
     if starts:
         strips = _strips(inputs["image_embeds"][inputs["embeds_gen_mask"]])
         targets = strips.unflatten(1, model.image_tokenizer.grid)  # type: ignore[union-attr]
-        batch = replace(batch, written=WrittenImages(targets, True, torch.tensor(starts)))
+        batch.written.image = WrittenImages(targets, True, torch.tensor(starts))
     return batch
 
 
