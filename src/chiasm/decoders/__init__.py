@@ -102,7 +102,6 @@ class ImageDecoder(Part, nn.Module, slot="image_decoder"):
         """
 
     def learners(self) -> Mapping[str, nn.Module]:
-        """What a stage that trains it changes, by name; all else stays as it is."""
         return dict(self.named_children())
 
     def check_inputs(

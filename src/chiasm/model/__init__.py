@@ -179,14 +179,13 @@ class Model(nn.Module):
 
     def train_only(self, slots: Iterable[str]) -> None:
         """Let the named slots learn; freeze all others, and put them in evaluation mode."""
-        chosen = set(slots)
-        for slot, part in self.slots().items():
+        parts = self.slots()
+        for part in parts.values():
             if isinstance(part, nn.Module):
-                learns = slot in chosen and not isinstance(part, ImageDecoder)
-                part.train(learns)
-                part.requires_grad_(learns)
-        if "image_decoder" in chosen and self.image_decoder is not None:
-            for module in self.image_decoder.learners().values():
+                part.eval()
+                part.requires_grad_(False)
+        for slot in parts.keys() & set(slots):
+            for module in parts[slot].learners().values():
                 module.train()
                 module.requires_grad_(True)
 

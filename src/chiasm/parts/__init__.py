@@ -14,13 +14,16 @@ import types
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import Annotated, Any, ClassVar, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Union, get_args, get_origin
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from chiasm.errors import RecipeError, excerpt, nearest, quoted
 from chiasm.parts.registry import Registry
 from chiasm.storage.safe_yaml import check_plain
+
+if TYPE_CHECKING:
+    from torch import nn
 
 # The slots in the order in which data passes through them, and the package that holds each one's parts.
 SLOTS = {
@@ -68,6 +71,12 @@ class Part:
         They are saved with a trained model, so that loading it needs nothing but its own folder.
         """
         return {}
+
+    def learners(self) -> Mapping[str, nn.Module]:
+        """What a stage that trains it changes, by what the names of its parameters begin with; "" = all of it."""
+        from torch import nn
+
+        return {"": self} if isinstance(self, nn.Module) else {}
 
     @classmethod
     def example(cls) -> dict[str, Any]:

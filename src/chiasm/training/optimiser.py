@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from chiasm.decoders import ImageDecoder
 from chiasm.errors import CheckpointError, RecipeError
 from chiasm.model import Model
 from chiasm.objectives import Objective
+from chiasm.parts import Part
 from chiasm.recipe import Stage
 
 # Slots whose matrices Muon takes: the stacks of layers. All else is AdamW's.
@@ -64,7 +64,7 @@ def build_optimiser(model: Model, stage: Stage, objective: Objective | None = No
     for slot, peak in stage.train.items():
         named = learning(slots[slot])
         matrix_weights = _matrices(model, slot) if stage.optimiser == "muon" else set()
-        undecayed = set().union(*map(_undecayed, _modules(slots[slot]))) - matrix_weights
+        undecayed = set().union(*map(_undecayed, slots[slot].learners().values())) - matrix_weights
         others = {name: p for name, p in named.items() if p not in matrix_weights}
         matrices += _group(
             slot, {n: p for n, p in named.items() if p in matrix_weights}, peak, stage.weight_decay
@@ -198,20 +198,11 @@ def _slots(model: Model, objective: Objective | None) -> dict[str, Any]:
     return model.slots() | ({} if objective is None else {"objective": objective})
 
 
-def learning(part: Any) -> dict[str, nn.Parameter]:
+def learning(part: Part) -> dict[str, nn.Parameter]:
     """Parameters by name; of an objective, without those of its teachers."""
-    if not isinstance(part, nn.Module):
-        return {}
-    if isinstance(part, ImageDecoder):
-        named = ((name, module.named_parameters()) for name, module in part.learners().items())
-        return {f"{name}.{inner}": p for name, parameters in named for inner, p in parameters}
     fixed = isinstance(part, Objective)
-    return {name: p for name, p in part.named_parameters() if p.requires_grad or not fixed}
-
-
-def _modules(part: nn.Module) -> Iterable[nn.Module]:
-    """What of a part learns."""
-    return part.learners().values() if isinstance(part, ImageDecoder) else (part,)
+    named = (module.named_parameters(prefix=prefix) for prefix, module in part.learners().items())
+    return {name: p for parameters in named for name, p in parameters if p.requires_grad or not fixed}
 
 
 def _undecayed(part: nn.Module) -> set[nn.Parameter]:
