@@ -3,36 +3,23 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 
 from chiasm.errors import ChiasmError, RecipeError
 from chiasm.heads import Alphabet, DrawingState, Order, Span
 from chiasm.nn.losses import Loss
-from chiasm.tokenizers.spaces import Codes, Space
+from chiasm.tokenizers.spaces import Codes, Space, check_codes
 
 
 def check_target(target: Shaped[Tensor, "n gh gw ..."], space: Space) -> None:
     """Raise ChiasmError on what another image tokenizer has encoded."""
     if isinstance(space, Codes):
-        check_codes(target, space)
+        check_codes(target, space.grid, space.size, "an image head")
     elif tuple(target.shape[1:]) != (*space.grid, space.width):
         raise ChiasmError(
             f"vectors of shape {tuple(target.shape)} given to an image head of grid {tuple(space.grid)} and width "
             f"{space.width}"
-        )
-
-
-def check_codes(codes: Int[Tensor, "n gh gw"], space: Codes) -> None:
-    """Raise ChiasmError on codes of another tokenizer."""
-    if tuple(codes.shape[1:]) != tuple(space.grid):
-        raise ChiasmError(
-            f"codes of shape {tuple(codes.shape)} given to an image head of grid {tuple(space.grid)}"
-        )
-    if codes.numel() and not (codes.min() >= 0 and codes.max() < space.size):
-        raise ChiasmError(
-            f"codes from {int(codes.min())} to {int(codes.max())} given to an image head of "
-            f"{space.size} codes (0 to {space.size - 1})"
         )
 
 

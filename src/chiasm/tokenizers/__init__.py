@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from chiasm.errors import RecipeError
+from chiasm.errors import ChiasmError, RecipeError
 from chiasm.nn.losses import Loss
 from chiasm.parts import Part
-from chiasm.tokenizers.spaces import Codes, Refinement, Space, Vectors
+from chiasm.tokenizers.spaces import Codes, Refinement, Space, Vectors, check_codes
 
 
 class ImageTokenizer(Part, nn.Module, slot="image_tokenizer"):
@@ -74,6 +74,17 @@ class ImageTokenizer(Part, nn.Module, slot="image_tokenizer"):
     ) -> dict[str, Loss]:
         """Training losses by name of `decoding` alone, for codes that stay what they are."""
         raise RecipeError(f"image_tokenizer {self.name!r} has no decoder that learns alone")
+
+    def check_codes(self, codes: Int[Tensor, "n gh gw"]) -> None:
+        """Raise ChiasmError on codes out of range or of another grid."""
+        check_codes(codes, self.grid, self.codebook_size, "a tokenizer")
+
+    def check_pixels(self, pixels: Float[Tensor, "n 3 h w"]) -> None:
+        """Raise ChiasmError on pictures that are not of the tokenizer's size."""
+        if tuple(pixels.shape[1:]) != (3, self.size, self.size):
+            raise ChiasmError(
+                f"pictures of shape {tuple(pixels.shape[1:])} given to a tokenizer of {(3, self.size, self.size)}"
+            )
 
     def health(self) -> dict[str, float]:
         """Live figures of the codebook for the progress line: share used, perplexity, codes revived."""

@@ -52,19 +52,19 @@ class QuantizedAutoencoder(ImageTokenizer, Stepwise):
     @torch.no_grad()
     def encode(self, pixels: Float[Tensor, "n 3 h w"]) -> Int[Tensor, "n gh gw"]:
         """Codes of pictures; raises ChiasmError when they are not of the tokenizer's size."""
-        self._check(pixels)
+        self.check_pixels(pixels)
         with torch.autocast(pixels.device.type, enabled=False):
             return self.quantize.encode(self.latents(pixels.float()))
 
     @torch.no_grad()
     def decode(self, codes: Int[Tensor, "n gh gw"]) -> Float[Tensor, "n 3 h w"]:
         """Pictures of codes, in [0, 1]; raises ChiasmError on codes out of range or of another grid."""
-        self._check_codes(codes)
+        self.check_codes(codes)
         return self.render(self.quantize.vectors(codes)).clamp(0, 1)
 
     def losses(self, pixels: Float[Tensor, "n 3 h w"]) -> dict[str, Loss]:
         """Reconstruction, and what the quantizer adds."""
-        self._check(pixels)
+        self.check_pixels(pixels)
         quantized = self._quantized(self.latents(pixels))
         return self._judged(self.render(quantized.vectors), pixels) | quantized.losses
 
@@ -72,8 +72,8 @@ class QuantizedAutoencoder(ImageTokenizer, Stepwise):
         self, codes: Int[Tensor, "n gh gw"], pixels: Float[Tensor, "n 3 h w"]
     ) -> dict[str, Loss]:
         """Reconstruction."""
-        self._check_codes(codes)
-        self._check(pixels)
+        self.check_codes(codes)
+        self.check_pixels(pixels)
         return self._judged(self.render(self.quantize.vectors(codes).detach()), pixels)
 
     def reconstruction(
@@ -121,21 +121,6 @@ class QuantizedAutoencoder(ImageTokenizer, Stepwise):
     def forget(self) -> None:
         self._uses = []
 
-    def _check_codes(self, codes: Int[Tensor, "n gh gw"]) -> None:
-        if tuple(codes.shape[1:]) != self.grid:
-            raise ChiasmError(f"codes of shape {tuple(codes.shape)} given to a tokenizer of grid {self.grid}")
-        if codes.numel() and not (codes.min() >= 0 and codes.max() < self.codebook_size):
-            raise ChiasmError(
-                f"codes from {int(codes.min())} to {int(codes.max())} given to a tokenizer of "
-                f"{self.codebook_size} codes (0 to {self.codebook_size - 1})"
-            )
-
-    def _check(self, pixels: Float[Tensor, "n 3 h w"]) -> None:
-        if tuple(pixels.shape[1:]) != (3, self.size, self.size):
-            raise ChiasmError(
-                f"pictures of shape {tuple(pixels.shape[1:])} given to a tokenizer of {(3, self.size, self.size)}"
-            )
-
 
 class VideoAutoencoder(QuantizedAutoencoder, VideoTokenizer):
     """A network adds `video_latents` and `render_video`; a picture is a video of the same frame `still` times."""
@@ -159,13 +144,13 @@ class VideoAutoencoder(QuantizedAutoencoder, VideoTokenizer):
     @torch.no_grad()
     def encode_video(self, video: Float[Tensor, "n t 3 h w"]) -> Int[Tensor, "n u gh gw"]:
         """Codes of videos; raises ChiasmError when the frames are not of the tokenizer's size."""
-        self._check(video.flatten(0, 1))
+        self.check_pixels(video.flatten(0, 1))
         with torch.autocast(video.device.type, enabled=False):
             return self.quantize.encode(self.video_latents(video.float()))
 
     def video_losses(self, video: Float[Tensor, "n t 3 h w"]) -> dict[str, Loss]:
         """Reconstruction, and what the quantizer adds; raises ChiasmError for a length that cannot be made."""
-        self._check(video.flatten(0, 1))
+        self.check_pixels(video.flatten(0, 1))
         quantized = self._quantized(self.video_latents(video))
         reconstructed = self.render_video(quantized.vectors)
         if reconstructed.shape != video.shape:
@@ -178,5 +163,5 @@ class VideoAutoencoder(QuantizedAutoencoder, VideoTokenizer):
     @torch.no_grad()
     def decode_video(self, codes: Int[Tensor, "n u gh gw"]) -> Float[Tensor, "n t 3 h w"]:
         """Videos of codes, in [0, 1]; raises ChiasmError on codes out of range or of another grid."""
-        self._check_codes(codes.flatten(0, 1))
+        self.check_codes(codes.flatten(0, 1))
         return self.render_video(self.quantize.vectors(codes)).clamp(0, 1)

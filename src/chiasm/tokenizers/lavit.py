@@ -40,6 +40,7 @@ from chiasm.tokenizers import ImageTokenizer
 from chiasm.tokenizers.detokenizer import Detokenizer
 from chiasm.tokenizers.moving_average import VectorQuantizer
 from chiasm.tokenizers.painter import Painter
+from chiasm.tokenizers.spaces import check_grid
 
 KEEP_WEIGHT = 2.0  # of the loss that holds the share of kept patches (the paper's lambda)
 
@@ -181,10 +182,7 @@ class LaVITTokenizer(ImageTokenizer, Stepwise, name="lavit"):
 
         noise: Gumbel noise by which the kept patches are drawn; without it they are not drawn.
         """
-        if tuple(pixels.shape[1:]) != (3, self.size, self.size):
-            raise ChiasmError(
-                f"pictures of shape {tuple(pixels.shape[1:])} given to a tokenizer of {(3, self.size, self.size)}"
-            )
+        self.check_pixels(pixels)
         with torch.no_grad():
             grid = self.encoder(pixels).float()
         patches = patches_of(self.positions(grid))
@@ -209,8 +207,7 @@ class LaVITTokenizer(ImageTokenizer, Stepwise, name="lavit"):
 
     def vectors(self, codes: Int[Tensor, "n 1 k"]) -> tuple[Float[Tensor, "n k e"], Float[Tensor, "n k"]]:
         """The codes' vectors, and 1 for each code before the end; raises ChiasmError on codes out of range."""
-        if tuple(codes.shape[1:]) != self.grid:
-            raise ChiasmError(f"codes of shape {tuple(codes.shape)} given to a tokenizer of grid {self.grid}")
+        check_grid(codes, self.grid, "a tokenizer")
         if codes.numel() and not (codes.min() >= 0 and codes.max() <= self.end):
             raise ChiasmError(
                 f"codes from {int(codes.min())} to {int(codes.max())} given to a tokenizer of {self.end} codes "

@@ -9,6 +9,8 @@ from typing import ClassVar, Protocol, TypeAlias
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from chiasm.errors import ChiasmError
+
 
 @dataclass(frozen=True)
 class Codes:
@@ -58,6 +60,22 @@ class WordIds(Codes):
 
 
 Space: TypeAlias = Codes | Vectors
+
+
+def check_codes(codes: Int[Tensor, "n gh gw"], grid: tuple[int, int], size: int, reader: str) -> None:
+    """Raise ChiasmError on codes of another grid, or that are not below `size`. reader: for whom, in messages."""
+    check_grid(codes, grid, reader)
+    if codes.numel() and not (codes.min() >= 0 and codes.max() < size):
+        raise ChiasmError(
+            f"codes from {int(codes.min())} to {int(codes.max())} given to {reader} of {size} codes "
+            f"(0 to {size - 1})"
+        )
+
+
+def check_grid(codes: Int[Tensor, "n gh gw"], grid: tuple[int, int], reader: str) -> None:
+    """Raise ChiasmError on codes of another grid."""
+    if tuple(codes.shape[1:]) != tuple(grid):
+        raise ChiasmError(f"codes of shape {tuple(codes.shape)} given to {reader} of grid {tuple(grid)}")
 
 
 class Refinement(Protocol):

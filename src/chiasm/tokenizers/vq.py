@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from chiasm.critics import Critic, criticised
-from chiasm.errors import ChiasmError, RecipeError
+from chiasm.errors import RecipeError
 from chiasm.nn.losses import Loss
 from chiasm.parts.bounds import Batches, CodebookSize, Decay, Depth, Pixels, Weight, Width
 from chiasm.tokenizers import ImageTokenizer
@@ -119,13 +119,7 @@ class VQ(ImageTokenizer, name="vq"):
 
     def decode(self, codes: Int[Tensor, "n gh gw"]) -> Float[Tensor, "n 3 h w"]:
         """Pictures of codes, in [0, 1]; raises ChiasmError on codes out of range or of another grid."""
-        if tuple(codes.shape[1:]) != self.grid:
-            raise ChiasmError(f"codes of shape {tuple(codes.shape)} given to a tokenizer of grid {self.grid}")
-        if codes.numel() and not (codes.min() >= 0 and codes.max() < self.codebook_size):
-            raise ChiasmError(
-                f"codes from {int(codes.min())} to {int(codes.max())} given to a tokenizer of "
-                f"{self.codebook_size} codes (0 to {self.codebook_size - 1})"
-            )
+        self.check_codes(codes)
         return self._pixels(self.quantizer.vectors[codes]).clamp(0, 1)
 
     def losses(self, pixels: Float[Tensor, "n 3 h w"]) -> dict[str, Loss]:
@@ -152,11 +146,7 @@ class VQ(ImageTokenizer, name="vq"):
         return self.quantizer.health()
 
     def _features(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n gh gw c"]:
-        if tuple(pixels.shape[1:]) != (3, self.size, self.size):
-            raise ChiasmError(
-                f"pictures of shape {tuple(pixels.shape[1:])} given to a tokenizer of "
-                f"{(3, self.size, self.size)}"
-            )
+        self.check_pixels(pixels)
         signed = (2 * pixels - 1).contiguous(memory_format=torch.channels_last)
         features = rearrange(self.encoder(signed), "n c gh gw -> n gh gw c").float()
         return functional.normalize(features, dim=-1) * math.sqrt(features.shape[-1])

@@ -9,7 +9,7 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from chiasm.errors import ChiasmError, RecipeError
+from chiasm.errors import RecipeError
 from chiasm.nn.losses import Loss
 from chiasm.parts.bounds import Batches, CodebookSize, Decay, Depth, Pixels, Weight, Width
 from chiasm.tokenizers import ImageTokenizer, join_scales, split_scales
@@ -91,7 +91,7 @@ class VQVAE2(ImageTokenizer, name="vqvae2"):
     @torch.no_grad()
     def encode(self, pixels: Float[Tensor, "n 3 h w"]) -> Int[Tensor, "n 1 l"]:
         """Codes of pictures; raises ChiasmError when they are not of the tokenizer's size."""
-        self._check(pixels)
+        self.check_pixels(pixels)
         learning = self.training
         try:
             coarse, fine = self.eval().quantize(pixels)
@@ -101,19 +101,13 @@ class VQVAE2(ImageTokenizer, name="vqvae2"):
 
     def decode(self, codes: Int[Tensor, "n 1 l"]) -> Float[Tensor, "n 3 h w"]:
         """Pictures of codes, in [0, 1]; raises ChiasmError on codes out of range or of another grid."""
-        if tuple(codes.shape[1:]) != self.grid:
-            raise ChiasmError(f"codes of shape {tuple(codes.shape)} given to a tokenizer of grid {self.grid}")
-        if codes.numel() and not (codes.min() >= 0 and codes.max() < self.codebook_size):
-            raise ChiasmError(
-                f"codes from {int(codes.min())} to {int(codes.max())} given to a tokenizer of "
-                f"{self.codebook_size} codes (0 to {self.codebook_size - 1})"
-            )
+        self.check_codes(codes)
         coarse, fine = split_scales(codes, self.scales)
         return self.render(self.quantize_t.vectors[coarse], self.quantize_b.vectors[fine]).clamp(0, 1)
 
     def losses(self, pixels: Float[Tensor, "n 3 h w"]) -> dict[str, Loss]:
         """Squared error of pixels in [-1, 1], and the commitments of both levels."""
-        self._check(pixels)
+        self.check_pixels(pixels)
         coarse, fine = self.quantize(pixels)
         return {
             "reconstruction": Loss.of(4 * (self.render(coarse.vectors, fine.vectors) - pixels).square()),
@@ -125,12 +119,6 @@ class VQVAE2(ImageTokenizer, name="vqvae2"):
         """Both codebooks' figures."""
         levels = {"coarse": self.quantize_t, "fine": self.quantize_b}
         return {f"{key}_{name}": value for name, q in levels.items() for key, value in q.health().items()}
-
-    def _check(self, pixels: Float[Tensor, "n 3 h w"]) -> None:
-        if tuple(pixels.shape[1:]) != (3, self.size, self.size):
-            raise ChiasmError(
-                f"pictures of shape {tuple(pixels.shape[1:])} given to a tokenizer of {(3, self.size, self.size)}"
-            )
 
     @classmethod
     def example(cls) -> dict[str, Any]:

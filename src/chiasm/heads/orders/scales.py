@@ -25,7 +25,7 @@ from chiasm.heads import (
     SpanLayout,
     Writing,
 )
-from chiasm.heads.spans import check_codes, count_images, doubled, refuse_strays, value_losses
+from chiasm.heads.spans import check_target, count_images, doubled, refuse_strays, value_losses
 from chiasm.nn.generators import Generators
 from chiasm.nn.losses import Loss
 from chiasm.parts.bounds import Chance
@@ -92,7 +92,7 @@ class Scales(Order, name="scales"):
 
     def prepare(self, codes: Int[Tensor, "n 1 l"]) -> Span:
         """What the positions of the finer scales read; raises ChiasmError on codes of another tokenizer."""
-        check_codes(codes, self.space)
+        check_target(codes, self.space)
         with torch.no_grad(), torch.autocast(codes.device.type, enabled=False):
             coarser = self.refinement.next_inputs(codes)
         levels = torch.repeat_interleave(self.levels.weight, self._sizes[1:].to(codes.device), 0)
