@@ -28,6 +28,7 @@ from chiasm.parts.bounds import (
     Width,
 )
 from chiasm.tokenizers import join_scales, split_scales
+from chiasm.tokenizers.codebook import new_codebook
 from chiasm.tokenizers.convolutional import nearest
 from chiasm.tokenizers.quantizers import Quantized, Quantizer
 from chiasm.tokenizers.revival import Revival
@@ -63,8 +64,7 @@ class ResidualScales(Quantizer):
         self.revival = Revival(codebook_size, revive_after) if revive_after else None
         self.scales, self.blend, self.cosine = tuple(scales), blend, cosine
         self.codebook_weight, self.commitment = codebook_weight, commitment
-        self.embedding = nn.Embedding(codebook_size, width)
-        nn.init.uniform_(self.embedding.weight, -1 / codebook_size, 1 / codebook_size)
+        self.embedding = new_codebook(codebook_size, width)
         count = (convolutions or len(scales)) if blend else 0
         self.smooth = nn.ModuleList(nn.Conv2d(width, width, 3, 1, 1) for _ in range(count))
 

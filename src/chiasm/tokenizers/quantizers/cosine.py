@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from chiasm.nn.indivisible import Indivisible
 from chiasm.nn.losses import Loss
 from chiasm.parts.bounds import CodebookSize, Weight, Width
+from chiasm.tokenizers.codebook import new_codebook
 from chiasm.tokenizers.convolutional import nearest
 from chiasm.tokenizers.entropy import MEAN_USE, choice_entropy
 from chiasm.tokenizers.quantizers import Quantized, Quantizer
@@ -37,8 +38,7 @@ class Cosine(Quantizer, Indivisible, name="cosine"):
         super().__init__()
         self.codebook_size, self.width = codebook_size, width
         self.commitment, self.entropy = commitment, entropy
-        self.embedding = nn.Embedding(codebook_size, width)
-        nn.init.uniform_(self.embedding.weight, -1 / codebook_size, 1 / codebook_size)
+        self.embedding = new_codebook(codebook_size, width)
 
     def forward(self, latents: Float[Tensor, "*n c"]) -> Quantized:
         codes = self.encode(latents)

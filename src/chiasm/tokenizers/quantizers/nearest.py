@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from chiasm.nn.indivisible import Indivisible
 from chiasm.nn.losses import Loss
 from chiasm.parts.bounds import Batches, CodebookSize, Weight, Width
+from chiasm.tokenizers.codebook import new_codebook
 from chiasm.tokenizers.convolutional import nearest
 from chiasm.tokenizers.entropy import MEAN_USE, choice_entropy
 from chiasm.tokenizers.quantizers import Quantized, Quantizer
@@ -45,8 +46,7 @@ class Nearest(Quantizer, Indivisible, name="nearest"):
         self.codebook_size, self.width = codebook_size, width
         self.revival = Revival(codebook_size, revive_after) if revive_after else None
         self.codebook_weight, self.commitment, self.entropy = codebook_weight, commitment, entropy
-        self.embedding = nn.Embedding(codebook_size, width)
-        nn.init.uniform_(self.embedding.weight, -1 / codebook_size, 1 / codebook_size)
+        self.embedding = new_codebook(codebook_size, width)
 
     def forward(self, latents: Float[Tensor, "*n c"]) -> Quantized:
         codes = self.encode(latents)
