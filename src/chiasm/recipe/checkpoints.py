@@ -10,7 +10,7 @@ from torch import Tensor
 
 from chiasm.errors import CheckpointError, RecipeError
 from chiasm.recipe.forms import refuse_old
-from chiasm.recipe.slots import as_written, by_slot
+from chiasm.recipe.slots import by_slot
 from chiasm.storage.folders import read_json
 from chiasm.storage.frozen import fetched
 from chiasm.storage.weights import read_tensors
@@ -46,10 +46,17 @@ def read_parts(folder: Path) -> dict[str, Any]:
 
     Raises CheckpointError unless it describes a model, and OutdatedError where it does so in an older form.
     """
+    record = read_record(folder)
+    refuse_old({"model": record["model"]}, folder / "parts.json")
+    return {**record, "model": by_slot(record["model"], "model")}
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """What `parts.json` holds, of whatever form; raises CheckpointError unless it describes a model."""
     record = read_json(folder / "parts.json")
     try:
-        record["model"] = by_slot(record["model"], "model")
-        described = all(isinstance(options["type"], str) for options in record["model"].values())
+        slots = by_slot(record["model"], "model")
+        described = all(isinstance(options["type"], str) for options in slots.values())
         described &= all(isinstance(name, str) for pair in record["tied"].items() for name in pair)
         references = record.get("frozen", {}).values()
         described &= all(isinstance(each[key], str) for each in references for key in ("hash", "file"))
@@ -58,7 +65,6 @@ def read_parts(folder: Path) -> dict[str, Any]:
         described = False
     if not described:
         raise CheckpointError(f"{folder / 'parts.json'} does not describe a model")
-    refuse_old({"model": as_written(record["model"])}, folder / "parts.json")
     return record
 
 

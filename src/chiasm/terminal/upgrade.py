@@ -17,13 +17,13 @@ from torch import Tensor
 from chiasm.errors import CheckpointError, RecipeError
 from chiasm.model.checkpoint import open_model
 from chiasm.recipe import find_base, load_recipe, read_raw, write_text
-from chiasm.recipe.checkpoints import FILES
+from chiasm.recipe.checkpoints import FILES, read_record
 from chiasm.recipe.forms import Rename, renamed, renewed, slot_today
 from chiasm.recipe.overlay import merge
 from chiasm.recipe.slots import as_written
 from chiasm.recipe.start import fingerprint_of
 from chiasm.storage import safe_yaml
-from chiasm.storage.folders import read_json, whole_folder, write_json, write_tensors
+from chiasm.storage.folders import whole_folder, write_json, write_tensors
 from chiasm.storage.frozen import FOLDER, fetched, prune
 from chiasm.storage.integrity import CHECKSUMS, check_seal, digest_of, seal
 from chiasm.storage.weights import read_tensors
@@ -56,7 +56,7 @@ def _is_old(folder: Path) -> bool:
     return any(
         renewed({"model": record["model"]})[1] or any(rename(name) != name for name in _names(each, record))
         for each in _checkpoints(folder)
-        for record in [_record(each)]
+        for record in [read_record(each)]
         for rename in [renamed(record["model"])]
     )
 
@@ -73,7 +73,7 @@ def _folder(folder: Path) -> list[str]:
             changes = [*_resolved(draft / "recipe.yaml"), *changes]
             load_recipe(draft / "recipe.yaml")
         if (draft / FOLDER).is_dir():
-            records = [_record(each) for each in _checkpoints(draft)]
+            records = [read_record(each) for each in _checkpoints(draft)]
             prune(draft, [each["hash"] for record in records for each in record.get("frozen", {}).values()])
     return changes
 
@@ -81,7 +81,7 @@ def _folder(folder: Path) -> list[str]:
 def _checkpoint(folder: Path, draft: Path, destination: Path) -> list[str]:
     """Convert a checkpoint within the draft of what will be `destination`."""
     check_seal(folder)
-    record = _record(folder)
+    record = read_record(folder)
     rename = renamed(record["model"])
     changes = _resolved(folder / "recipe.yaml")
     own = fingerprint_of(folder, record)
@@ -187,27 +187,6 @@ def _checkpoints(folder: Path) -> list[Path]:
     """The checkpoints of a run, or the one that the folder is."""
     places = (folder, *sorted((folder / "checkpoints").glob("[!.]*")), folder / "final")
     return [place for place in places if all((place / name).is_file() for name in FILES)]
-
-
-def _record(folder: Path) -> dict[str, Any]:
-    """What `parts.json` holds, of whatever form."""
-    record = read_json(folder / "parts.json")
-    try:
-        whole = all(isinstance(spec["type"], str) for spec in _parts_of(record["model"]))
-        whole &= all(isinstance(name, str) for pair in record["tied"].items() for name in pair)
-        references = record.get("frozen", {}).values()
-        whole &= all(isinstance(each[key], str) for each in references for key in ("hash", "file"))
-    except (KeyError, TypeError, AttributeError):
-        whole = False
-    if not whole:
-        raise CheckpointError(f"{folder / 'parts.json'} does not describe a model")
-    return record
-
-
-def _parts_of(model: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """The parts of a `model` section; a slot may hold several by name."""
-    for spec in model.values():
-        yield from [spec] if "type" in spec else spec.values()
 
 
 def _names(folder: Path, record: Mapping[str, Any]) -> list[str]:
