@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import reduce
+from functools import cached_property, reduce
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -223,8 +223,13 @@ class Model(nn.Module):
         if self.image_head is None:
             return logits
         marker = () if images else self.language.tokenizer.before_picture
-        never = torch.tensor([*self.image_head.reserved, *marker], dtype=torch.long, device=logits.device)
-        return logits.index_fill(-1, never, -torch.inf)
+        never = torch.cat([self._code_ids, torch.tensor(marker, dtype=torch.long)])
+        return logits.index_fill(-1, never.to(logits.device), -torch.inf) if len(never) else logits
+
+    @cached_property
+    def _code_ids(self) -> Int[Tensor, " c"]:
+        """Ids of the vocabulary that stand for codes; there may be many, and each word asks for them."""
+        return torch.tensor([] if self.image_head is None else [*self.image_head.reserved], dtype=torch.long)
 
     def embed(self, batch: PackedBatch) -> Embedded:
         """Words and images of a batch as the language model reads them."""
