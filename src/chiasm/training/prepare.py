@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TypeVar
 
@@ -15,50 +15,27 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
-from chiasm.data import Picture, Sample, Source
+from chiasm.data import Picture, Source
 from chiasm.data.cut import cut
-from chiasm.data.documents import Contract, PictureReader, view_key
+from chiasm.data.documents import PictureReader
 from chiasm.distribution.processes import Ranks
 from chiasm.errors import DataError
 from chiasm.model import Model
 from chiasm.recipe import Stage
-from chiasm.sequence import Document, Kind
 from chiasm.storage.cache import TensorCache, default_folder, fingerprint
 from chiasm.training.batches import DocumentBatches
-from chiasm.training.mixture import LeftOut, item_key
+from chiasm.training.mixture import LeftOut
+from chiasm.training.stage_images import Listing, stage_images
 from chiasm.training.usable import stage_batches
 from chiasm.views import View
 
 CUT = "cut 2"  # raised when the same view would give other pixels
 # Images that go through a network at once. On CPU more outgrow the cache, and take nearly twice as long.
 _TOGETHER = 16
-_TRIAL_BATCHES = 4  # batches after which it is guessed whether the stage will see all of its data
 
 Work = TypeVar("Work")
 Result = TypeVar("Result")
 Broken = dict[str, DataError]  # why an image cannot be read, by its key
-
-
-@dataclass
-class StageImages:
-    """The images of a stage by the keys of what is computed of them: views to read, and images to write."""
-
-    read: dict[str, tuple[Picture, View]] = field(default_factory=dict)
-    written: dict[str, Picture] = field(default_factory=dict)
-
-    def add(self, contract: Contract, image: Picture, kind: Kind) -> None:
-        if kind == Kind.WRITTEN or contract.shown is not None:
-            self.written.setdefault(image.key, image)
-        else:
-            for view, _ in contract.read_views(image.size, f"image {image.key}"):
-                self.read.setdefault(view_key(image, view), (image, view))
-
-    def add_all(self, contract: Contract, sample: Sample) -> None:
-        for message in sample.messages:
-            kind = Kind.WRITTEN if message.role == "assistant" else Kind.READ
-            for item in message.content:
-                if isinstance(item, Picture):
-                    self.add(contract, item, kind)
 
 
 def prepared(
@@ -89,7 +66,7 @@ def prepared(
         return PictureReader(contract)
     broken: Broken | None = {} if any(sources[name].broken == "skip" for name in stage.data) else None
     while True:
-        batches = stage_batches(model, sources, stage, seed, ranks, _Listing(contract, broken=broken))
+        batches = stage_batches(model, sources, stage, seed, ranks, Listing(contract, broken=broken))
         assert isinstance(batches, DocumentBatches)
         batches.mixture.leave_out(left_out)
         broken_before = len(broken or ())
@@ -198,53 +175,6 @@ def _cut_views(views: Sequence[tuple[Picture, View]]) -> list[Tensor]:
             opened = (image.key, image.open())
         pixels.append(cut(opened[1], view))
     return pixels
-
-
-def stage_images(
-    batches: DocumentBatches, sources: Mapping[str, Source], stage: Stage, ranks: Ranks
-) -> tuple[StageImages, bool]:
-    """The images that a stage will use; True: all ranks have the same ones.
-
-    When the stage will get round to all groups of its data, these are the images of all of them; else
-    the stage's batches are packed once, without images, to find out.
-    """
-    contract = batches.contract
-    count = stage.steps * stage.accumulate
-    trial = min(_TRIAL_BATCHES, count)
-    images = StageImages()
-
-    def pack(times: int) -> None:
-        for _ in range(times):
-            for _, slot in batches.pack()[1]:
-                images.add(contract, slot.picture, slot.kind)
-
-    pack(trial)
-    groups = batches.state()["groups"]
-    if ranks.any(any(groups[name] * ranks.world * count / trial < len(sources[name]) for name in groups)):
-        pack(count - trial)
-        return images, False
-    images = StageImages()
-    for name in groups:
-        left_out = batches.mixture.left_out.get(name, {})
-        for index in range(len(sources[name])):
-            try:
-                for number, sample in enumerate(sources[name][index]):
-                    if item_key(index, number) not in left_out:
-                        images.add_all(contract, sample)
-            except DataError:  # met again, and counted, when the sample's turn comes
-                if sources[name].broken == "error":
-                    raise
-    return images, True
-
-
-class _Listing(PictureReader):
-    """Opens no image: for finding out which images a stage uses."""
-
-    def decoded(self, document: Document) -> Document:
-        for slot in document.slots:
-            if slot.picture.key in self.broken:
-                raise self.broken[slot.picture.key]
-        return document
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,10 @@ from chiasm.nn.indivisible import reasons
 from chiasm.nn.losses import Loss, objective
 from chiasm.nn.stepwise import after_step, forget
 from chiasm.recipe import Stage
-from chiasm.sequence import IGNORE, PackedBatch, WrittenImages
+from chiasm.sequence import IGNORE, PackedBatch
 from chiasm.tokenizers import VideoTokenizer
-from chiasm.tokenizers.spaces import Codes
 from chiasm.training.codebook import CodebookWatch
+from chiasm.training.image_terms import ImageTerms
 from chiasm.training.optimiser import Optimiser
 
 
@@ -76,9 +76,10 @@ class DocumentsAim(Aim):
 
     def __init__(self, model: Model):
         self.model = model
-        self._per_image, self._per_orphan = (_terms_per_image(model, orphan) for orphan in (False, True))
+        self._images = None if model.image_head is None else ImageTerms(model, model.image_head)
+        images = set() if self._images is None else self._images.names
         masks = {} if model.mask_head is None else model.mask_head.terms([1])
-        self.names = {"text", *self._per_image, *masks, *model.routing.names}
+        self.names = {"text", *images, *masks, *model.routing.names}
 
     def losses(self, batch: PackedBatch) -> dict[str, Loss]:
         return self.model.losses(batch)
@@ -93,23 +94,12 @@ class DocumentsAim(Aim):
     def counts(self, batch: PackedBatch) -> dict[str, float]:
         counts = {"text": float((batch.labels != IGNORE).sum())}
         image, mask = batch.written.image, batch.written.mask
-        if image is not None and self.model.image_head is not None:
-            for name, terms in self._image_terms(image, image.orphans(batch.positions)).items():
+        if image is not None and self._images is not None:
+            for name, terms in self._images.of(image, image.orphans(batch.positions)).items():
                 counts[name] = counts.get(name, 0.0) + terms
         if mask is not None and self.model.mask_head is not None:
             counts |= self.model.mask_head.terms([len(target) for target in mask.targets])
         return {name: count for name, count in counts.items() if count}
-
-    def _image_terms(self, written: WrittenImages, orphans: Tensor) -> dict[str, float]:
-        assert self.model.image_head is not None
-        terms = self.model.image_head.terms(self.model.targets(written), orphans)
-        if terms is not None:
-            return terms
-        orphan_count, led_count = int(orphans.sum()), int((~orphans).sum())
-        return {
-            name: led_count * each + orphan_count * self._per_orphan[name]
-            for name, each in self._per_image.items()
-        }
 
 
 class CaptionsAim(DocumentsAim):
@@ -117,14 +107,14 @@ class CaptionsAim(DocumentsAim):
 
     def __init__(self, model: Model):
         super().__init__(model)
-        self.names = set(self._per_image)
+        self.names = set() if self._images is None else self._images.names
 
     def losses(self, batch: PackedBatch) -> dict[str, Loss]:
         return self.model.caption_losses(batch)
 
     def counts(self, batch: PackedBatch) -> dict[str, float]:
         counts = super().counts(batch)
-        return {name: count for name, count in counts.items() if name in self._per_image}
+        return {name: count for name, count in counts.items() if name in self.names}
 
 
 class ImagesAim(Aim):
@@ -342,34 +332,3 @@ def uses_bf16(precision: str, device: torch.device) -> bool:
         getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     )
     return any(test() for test in tests if test is not None)
-
-
-def _terms_per_image(model: Model, orphan: bool) -> dict[str, float]:
-    """Numbers of loss terms of one written image by name, counted on a blank one."""
-    head = model.image_head
-    if head is None:
-        return {}
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        span = head.prepare(_blank(model).to(model.device))
-        if orphan:
-            span = span._replace(orphans=torch.ones(1, dtype=torch.bool, device=model.device))
-        if model.contract.changes_images:
-            span = span._replace(sources=_blank(model).to(model.device))
-        words = head.layout().words
-        if words:
-            span = span._replace(words=torch.zeros(1, words, dtype=torch.long, device=model.device))
-        count = words or len(head.layout().rows)
-        hidden = torch.zeros(1, count, model.language.width, device=model.device)
-        return {name: float(loss.count) for name, loss in head.losses(hidden, span).items()}
-
-
-def _blank(model: Model) -> Tensor:
-    """A target of one image."""
-    assert model.image_head is not None
-    space = model.image_head.space
-    if model.conditions:
-        assert model.image_decoder is not None
-        return torch.zeros(1, 3, model.image_decoder.size, model.image_decoder.size)
-    if isinstance(space, Codes):
-        return torch.zeros(1, *space.grid, dtype=torch.long)
-    return torch.zeros(1, *space.grid, space.width)
