@@ -72,7 +72,8 @@ back to [0, 1] there (`unnormalised`), because our encoders normalise for themse
 by a function marked `@replays_table(system)`. Try: `chiasm verify parity/honeybee`.
 """
 
-from chiasm.interop.convert import export_checkpoint, import_checkpoint, load, load_named
+from chiasm.interop.convert import import_checkpoint, load, load_named
+from chiasm.interop.export import export_checkpoint
 from chiasm.interop.family import Family, Folder, Original, all_families, find_family, recognise
 from chiasm.interop.parity.verify import Result, replays, replays_table, summary, verify
 

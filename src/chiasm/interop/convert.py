@@ -1,11 +1,10 @@
-"""Public checkpoints to Chiasm's and back: exact, and loud about every tensor that has no place."""
+"""Public checkpoints to Chiasm's: exact, and loud about every tensor that has no place."""
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
@@ -18,7 +17,9 @@ from torch import Tensor, nn
 from chiasm import parts
 from chiasm.errors import CheckpointError
 from chiasm.interop.family import Family, Folder, Original, find_family, reading_config, recognise
-from chiasm.interop.mapping import NameMap, some
+from chiasm.interop.fit import check_fit, check_values
+from chiasm.interop.mapping import NameMap
+from chiasm.interop.origin import ASIDE, FILES, ORIGIN, digest_of_values
 from chiasm.interop.shapes.preparation import check_colours, check_preprocessor
 from chiasm.language.text import DRAW, PLAIN_TEMPLATE, is_numbered
 from chiasm.language.tokenizer_folder import (
@@ -27,22 +28,14 @@ from chiasm.language.tokenizer_folder import (
     folder_template,
     load_tokenizer,
     stop_ids,
-    write_template,
 )
 from chiasm.model.checkpoint import write_model
 from chiasm.recipe import Recipe, load_recipe
-from chiasm.recipe.checkpoints import find_checkpoint, read_parts, read_weights
 from chiasm.recipe.slots import as_written
-from chiasm.recipe.start import targets_alone
-from chiasm.storage.folders import read_json, whole_folder, write_json, write_tensors
-from chiasm.storage.integrity import check_seal, seal
-from chiasm.storage.weights import load_into, read_tensors
+from chiasm.storage.folders import whole_folder, write_json, write_tensors
+from chiasm.storage.integrity import seal
+from chiasm.storage.weights import load_into
 
-# Kept with the model, so that an export restores what was imported.
-ORIGIN = Path("origin/origin.json")
-ASIDE = Path("origin/unused.safetensors")
-FILES = Path("origin/files")
-TRAINING = ("image_tokenizer.critics.", "image_tokenizer.quantize.revival.")
 SIDE_SUFFIXES = (".json", ".txt", ".yaml", ".yml", ".model", ".jinja", ".tiktoken")
 
 
@@ -95,69 +88,8 @@ def load_named(
     Weights that the module ties may be given once. Errors name the original's tensors and both shapes.
     """
     full = check_fit(module, ours, names, where, prefix)
-    _check_values(module, full, names, where, prefix)
+    check_values(module, full, names, where, prefix)
     load_into(module, {key.removeprefix(prefix): tensor for key, tensor in full.items()}, where)
-
-
-def _check_values(
-    module: nn.Module, full: Mapping[str, Tensor], names: NameMap, where: str, prefix: str
-) -> None:
-    """Raise CheckpointError naming weights that are not numbers, or numbers of another kind than a weight's."""
-    for name, parameter in module.named_parameters():
-        tensor = full[prefix + name]
-        their_name = " + ".join(names.their_names(prefix + name)) or name
-        if parameter.is_floating_point() and not tensor.is_floating_point():
-            raise CheckpointError(
-                f"{where}: {their_name} is of type {tensor.dtype}; a weight has to be a real number"
-            )
-        if not bool(tensor.isfinite().all()):
-            count = int((~tensor.isfinite()).sum())
-            raise CheckpointError(f"{where}: {their_name} has {count} values that are not finite")
-
-
-def check_fit(
-    module: nn.Module, ours: Mapping[str, Tensor], names: NameMap, where: str, prefix: str = ""
-) -> dict[str, Tensor]:
-    """The tensors that a module takes, from names and shapes alone: it may stand on the meta device.
-
-    Raises CheckpointError naming, in the original's words, those that are missing, left over or of another shape.
-    """
-    expected = {prefix + key: tensor for key, tensor in module.state_dict().items()}
-    full = dict(ours)
-    for twins in _tied(module, prefix):
-        tied_keys = [key for key in twins if key in ours]
-        if tied_keys and any(not torch.equal(ours[tied_keys[0]], ours[key]) for key in tied_keys[1:]):
-            raise CheckpointError(f"{where}: the config ties {some(tied_keys)}, but they differ")
-        full |= {key: ours[tied_keys[0]] for key in twins if tied_keys and key not in ours}
-    full |= {key: tensor for key, tensor in expected.items() if key not in full and names.is_own(key)}
-
-    def called(key: str) -> str:
-        return " + ".join(names.their_names(key)) or key
-
-    missing = [called(key) for key in expected if key not in full]
-    surplus = [called(key) for key in full if key not in expected]
-    reshaped = [
-        f"{called(key)} is {tuple(full[key].shape)} but the config makes it {tuple(expected[key].shape)}"
-        for key in expected
-        if key in full and full[key].shape != expected[key].shape
-    ]
-    problems = [f"{len(missing)} tensors are missing: {some(missing)}"] if missing else []
-    problems += (
-        [f"{len(surplus)} tensors are more than the config asks for: {some(surplus)}"] if surplus else []
-    )
-    problems += [f"the config contradicts {len(reshaped)} tensors: {some(reshaped)}"] if reshaped else []
-    if problems:
-        raise CheckpointError(f"{where}{_alone(expected, ours)}: {'; '.join(problems)}")
-    return full
-
-
-def _alone(own: Iterable[str], ours: Iterable[str]) -> str:
-    """What to add to the folder's name in a message where it has nothing of the language model."""
-    present = {key.split(".")[0] for key in ours}
-    if "language" in present or not any(key.startswith("language.") for key in own):
-        return ""
-    contents = "a projector" if "connector" in present else " and ".join(sorted(present)) or "nothing"
-    return f" holds {contents} alone, without the language model that it belongs to"
 
 
 def import_checkpoint(
@@ -216,7 +148,7 @@ def import_checkpoint(
         "family": family.name,
         "averaged": averaged,
         "config": original.config,
-        "borrowed": {name: _digest(original.tensors[name]) for name in original.borrowed},
+        "borrowed": {name: digest_of_values(original.tensors[name]) for name in original.borrowed},
         "tensors": {
             name: [str(tensor.dtype).removeprefix("torch."), list(tensor.shape)]
             for name, tensor in original.tensors.items()
@@ -246,84 +178,6 @@ def _side_files(folder: Path) -> list[Path]:
         and not path.name.endswith(".index.json")
         and not any(part.startswith(".") for part in path.parts)
     ]
-
-
-def export_checkpoint(folder: str | Path, destination: str | Path, layout: str | None = None) -> Path:
-    """Write a Chiasm checkpoint in a family's layout; without `layout`, the one it was imported from.
-
-    What was imported from that layout comes back bit for bit, in its types and with its other files.
-    """
-    checkpoint = find_checkpoint(folder)
-    record = read_parts(checkpoint)
-    if record["model"].get("routing", {}).get("type") == "lora":
-        raise CheckpointError(
-            f"{folder} has low-rank updates beside its weights; `chiasm merge {folder} OUT` adds them, and OUT "
-            "can be exported"
-        )
-    check_seal(checkpoint)
-    tensors = read_weights(checkpoint, record)
-    # What only judged or made targets in training; no public layout has room for it.
-    training = (*TRAINING, *(f"{slot}." for slot in targets_alone(record["model"])))
-    tensors = {name: value for name, value in tensors.items() if not name.startswith(training)}
-    origin = read_json(checkpoint / ORIGIN) if (checkpoint / ORIGIN).is_file() else None
-    family_name = layout or (origin or {}).get("family")
-    if family_name is None:
-        raise CheckpointError(f"{folder} was not imported; say to which family it is to be exported (--to)")
-    family = find_family(family_name)
-    if origin is not None and origin["family"] == family.name:
-        original = _restored(
-            family, origin, tensors, read_tensors(checkpoint / ASIDE), set(record["tied"]), str(folder)
-        )
-        side = checkpoint / FILES
-    else:
-        config = family.config(record["model"])
-        untied = {name: tensor for name, tensor in tensors.items() if name not in record["tied"]}
-        original = Original(config, family.names(config).to_theirs(untied, str(folder)))
-        side = checkpoint / "tokenizer"
-    with whole_folder(Path(destination)) as draft:
-        if side.is_dir():
-            shutil.copytree(side, draft, dirs_exist_ok=True)
-            _keep_template(checkpoint / "tokenizer", draft)
-        if side != checkpoint / FILES:
-            family.complete(original, record["model"], tensors, draft)
-        family.write(original, draft)
-    return Path(destination)
-
-
-def _restored(
-    layout: Family,
-    origin: Mapping[str, Any],
-    ours: Mapping[str, Tensor],
-    unused: Mapping[str, Tensor],
-    tied: set[str],
-    where: str,
-) -> Original:
-    """The original's tensors, in its types: what was imported, with the values as they are now."""
-    borrowed = origin["borrowed"]
-    names = layout.names(origin["config"], [*origin["tensors"], *borrowed])
-    theirs = {**unused, **names.to_theirs(ours, where)}
-    redundant = {name for ours_name in tied for name in names.their_names(ours_name)}
-    restored: dict[str, Tensor] = {}
-    places: set[int] = set()  # in memory, of what is restored
-    for name, (dtype, shape) in origin["tensors"].items():
-        if name not in theirs:
-            raise CheckpointError(f"{where}: nothing in the model gives {name}")
-        if list(theirs[name].shape) != shape:
-            raise CheckpointError(
-                f"{where}: {name} is {tuple(theirs[name].shape)} now but was {tuple(shape)}"
-            )
-        tensor = theirs[name].to(getattr(torch, dtype))
-        # Tied here, but the original may have it twice.
-        restored[name] = tensor.clone() if tensor.data_ptr() in places else tensor
-        places.add(tensor.data_ptr())
-    if any(name in theirs and _digest(theirs[name]) != digest for name, digest in borrowed.items()):
-        restored |= {name: theirs[name] for name in borrowed if name in theirs}  # it was trained since
-    surplus = [n for n in theirs if n not in restored and n not in borrowed and n not in redundant]
-    if surplus:
-        raise CheckpointError(
-            f"{where} has {len(surplus)} tensors that the original had not: {some(surplus)}"
-        )
-    return Original(origin["config"], restored)
 
 
 def build_model(spec: Mapping[str, Mapping[str, Any]], tokenizer: Path | None) -> nn.Module:
@@ -378,17 +232,6 @@ def _template(tokenizer: Path | None, folder: Path, default: Templates | None) -
     return own or default
 
 
-def _keep_template(tokenizer: Path, folder: Path) -> None:
-    """Give an exported folder the chat template that was trained with, where its own is another."""
-    templates, theirs = (each and _default(each) for each in map(folder_template, (tokenizer, folder)))
-    if templates is not None and templates != theirs:
-        write_template(folder_template(tokenizer) or templates, folder)
-
-
-def _default(templates: Templates) -> str | None:
-    return templates if isinstance(templates, str) else templates.get("default")
-
-
 @contextmanager
 def _with_added(
     tokenizer: Path | None, added: Mapping[str, int], is_special: Callable[[str], bool]
@@ -441,17 +284,3 @@ def _write(loaded: Loaded, folder: Path) -> None:
         write_tensors(folder / "model.safetensors", loaded.model.state_dict())
     else:
         write_model(loaded.model, loaded.recipe, folder)
-
-
-def _tied(module: nn.Module, prefix: str) -> list[list[str]]:
-    """Names of one and the same parameter."""
-    groups: dict[int, list[str]] = {}
-    for name, parameter in module.named_parameters(remove_duplicate=False):
-        groups.setdefault(id(parameter), []).append(prefix + name)
-    return [names for names in groups.values() if len(names) > 1]
-
-
-def _digest(tensor: Tensor) -> str:
-    """A hash of the values, whatever the type they are stored in."""
-    plain = tensor.detach().float().contiguous().reshape(-1).view(torch.uint8)
-    return hashlib.blake2b(plain.numpy().tobytes(), digest_size=16).hexdigest()
