@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterator
 from html import unescape
 
-from chiasm.data.filtering.paragraphs import LINES, MOST_FLAGGED, RULES
-from chiasm.data.filtering.tree import Element
+from chiasm.data.filtering.paragraphs import MOST_FLAGGED, RULES
+from chiasm.data.filtering.tree import LINES, Element
 from chiasm.data.filtering.words import flagged_ratio, treebank_words
 
 PASSES = 3  # of all rules over a document, in the released driver

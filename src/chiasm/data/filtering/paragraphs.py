@@ -12,24 +12,25 @@ import string
 from collections.abc import Callable, Iterable
 
 from chiasm.data.filtering import patterns
+from chiasm.data.filtering.citations import without_citations
 from chiasm.data.filtering.lists import OF_DICTIONARY, OF_IMAGES, OF_PAGES
-from chiasm.data.filtering.tree import Element, parse, write
+from chiasm.data.filtering.mending import (
+    join_lines,
+    split_at_underlines,
+    without_broken_ends,
+    without_video_marks,
+)
+from chiasm.data.filtering.tree import LINES, Element, parse, write
 from chiasm.data.filtering.words import (
     flagged_ratio,
     is_unfinished,
-    without_broken_beginning,
-    without_broken_end,
 )
 
 Rule = Callable[[Element], Element]
 
-LINES = ("p", "lb")  # paragraphs, and lines broken within them
 AROUND = 10  # lines, and pieces of the document, round a paragraph in which an image protects it
-SENTENCE_MARKS = ".!?:;)'\""
 SHORT_CAPTION = 8  # words
 MOST_FLAGGED = 0.02
-LAST_PARAGRAPHS = 5  # among which a list of references ends
-FEW_ELEMENTS = 20  # of a document in which references may stand anywhere
 
 
 def discard(
@@ -55,74 +56,6 @@ def _far_from_images(line: Element, pieces: list[str]) -> bool:
     if line.line is None:
         return False
     return not any("graphic" in piece for piece in pieces[max(0, line.line - AROUND) : line.line + AROUND])
-
-
-def join_lines(root: Element) -> Element:
-    """Line breaks go that stand within a sentence."""
-    for element in root.walk():
-        if element.text is None:
-            continue
-        element.text = _joined(element.text)
-        if element.tail is not None:
-            element.tail = _joined(element.tail)
-    return root
-
-
-def _joined(text: str) -> str:
-    last, letters = "a", []
-    for letter in text:
-        if letter not in string.whitespace:
-            last = letter
-        if letter != "\n" or last in SENTENCE_MARKS:
-            letters.append(letter)
-    return "".join(letters)
-
-
-def split_at_underlines(root: Element) -> Element:
-    """An element with a long underline becomes several; those behind the first come in reverse."""
-    for element in list(root.walk()):
-        if element.parent is None or not patterns.UNDERLINE.search(element.words or ""):
-            continue
-        parts = [part for part in patterns.UNDERLINE.split(element.words or "") if part]
-        if not parts:
-            element.remove()
-        elif len(parts) == 1:
-            element.text = element.tail = parts[0]
-        else:
-            element.text, element.tail = parts[0], ""
-            for part in parts[:0:-1]:
-                added = Element(element.tag, text=part)
-                element.add_next(added)
-                element = added
-    return root
-
-
-def without_video_marks(root: Element) -> Element:
-    text = write(root)
-    return parse(text.replace("[Video]", "")) if "[Video]" in text else root
-
-
-def without_broken_ends(root: Element) -> Element:
-    """The document begins with a whole sentence and ends with one."""
-    for line in root.all(*LINES):
-        if _mended(line, ("text", "tail"), without_broken_beginning):
-            break
-    for line in reversed(root.all(*LINES)):
-        if _mended(line, ("tail", "text"), without_broken_end):
-            break
-    return root
-
-
-def _mended(line: Element, fields: tuple[str, str], mend: Callable[[str], str]) -> bool:
-    """Whether something of the line remains; the second field is mended only where nothing remains of the first."""
-    for name in fields:
-        text = getattr(line, name)
-        if not text:
-            return False
-        setattr(line, name, mend(text))
-        if getattr(line, name):
-            return True
-    return False
 
 
 def without_links(root: Element) -> Element:
@@ -285,65 +218,6 @@ def without_things_to_do(root: Element) -> Element:
         if (item.text or "").startswith("Things to do"):
             item.remove()
     return root
-
-
-def without_citations(root: Element) -> Element:
-    root = _without_numbered_references(root)
-    _without_references(root)
-    _without_contacts(root)
-    paragraphs = root.all("p")
-    if paragraphs and (text := paragraphs[-1].text) and text.startswith("(") and text.endswith(")"):
-        paragraphs[-1].remove()
-    return root
-
-
-def _without_numbered_references(root: Element) -> Element:
-    """A list `[1] ...` at a document's end, and the numbers in its text."""
-    references = [each for each in root.all("p") if each.text and patterns.REFERENCE.match(each.text)]
-    if not references or not _is_among_last(references[-1]):
-        return root
-    for each in references:
-        each.remove()
-    return parse(patterns.REFERENCE_NUMBER.sub("", write(root)))
-
-
-def _is_among_last(paragraph: Element) -> bool:
-    if paragraph.parent is None:
-        return False
-    siblings = [each for each in paragraph.parent.children if each.tag == "p"]
-    return paragraph in siblings[-LAST_PARAGRAPHS:]
-
-
-def _without_references(root: Element) -> None:
-    """All behind a heading of references; anything sponsored."""
-    main = next((each for each in root.children if each.tag == "main"), None)
-    if main is None:
-        return
-    elements = list(main.walk())
-    late = len(elements) - len(elements) // 4 if len(elements) > FEW_ELEMENTS else 0
-    behind = False
-    for element in elements[late:]:
-        text = element.text
-        behind |= text is not None and len(text.split(" ")) < 10 and "reference" in text.lower()
-        if behind or (text is not None and "sponsore" in text.lower()):
-            element.remove()
-
-
-def _without_contacts(root: Element) -> None:
-    """Short lines with a date, a time, a number to call or an address."""
-    mains = [each for each in root.children if each.tag == "main"]
-    leaves = [each for main in mains for each in main.walk() if each is not main and not each.children]
-    for leaf in leaves:
-        if leaf.tag == "lb" and leaf.parent is not None:
-            parent = leaf.parent
-            text = " ".join(each or "" for each in (parent.text, parent.tail, leaf.text, leaf.tail))
-            leaf = parent
-        elif leaf.tail is not None:
-            text = f"{leaf.text or ''} {leaf.tail}"
-        else:
-            text = leaf.text or ""
-        if len(text.split(" ")) < 10 and any(each.search(text) for each in patterns.CONTACTS):
-            leaf.remove()
 
 
 def without_social_media(root: Element) -> Element:

@@ -15,6 +15,7 @@ from chiasm.errors import DataError, excerpt
 _IN_TEXT = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "\r": "&#13;"})
 _IN_ATTRIBUTES = _IN_TEXT | str.maketrans({'"': "&quot;", "\n": "&#10;", "\t": "&#9;"})
 MOST_DEPTH = 200  # elements within elements
+LINES = ("p", "lb")  # tags of paragraphs, and of lines broken within them
 
 
 @dataclass(eq=False)
