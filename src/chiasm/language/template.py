@@ -9,9 +9,7 @@ the messages, are far beyond any public template and take well under a second. A
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
-from contextvars import ContextVar
+from collections.abc import Callable, Mapping, Sequence, Sized
 from datetime import datetime
 from functools import cache, wraps
 from typing import Any
@@ -23,15 +21,24 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 
 from chiasm.errors import DataError, reason
+from chiasm.language.template_work import (
+    REMEDY,
+    charge,
+    charge_repeated,
+    check_format,
+    check_method,
+    counted,
+    limited,
+    listed,
+    longest,
+    spend,
+    weighed,
+)
 
 STEPS = 100_000
 STEPS_A_MESSAGE = 500
 STEPS_A_CHARACTER = 0.5
 CHARACTERS = 100_000  # of a template itself
-WIDTH = 100_000  # the largest number that a call or filter may be given: widths and counts
-REMEDY = "language.template_work of a recipe allows so many times more"
-# What makes more of a text than was there, by a number or a text that it is given.
-WIDENING = {"center", "expandtabs", "indent", "ljust", "rjust", "translate", "urlize", "wordwrap", "zfill"}
 
 
 def render(
@@ -49,22 +56,20 @@ def render(
         )
     characters = _characters(messages) + _length_of(variables.get("tools") or [])
     limit = STEPS + STEPS_A_MESSAGE * len(messages) + STEPS_A_CHARACTER * characters
-    token = _steps.set(_Steps(int(limit * work)))
+    text = []
     try:
-        chunks = _compiled(template).generate(
-            messages=messages, add_generation_prompt=prompt, **_defaults() | variables
-        )
-        text = []
-        for chunk in chunks:
-            _spend(1 + len(chunk) // 20)
-            text.append(chunk)
-        return "".join(text)
+        with limited(int(limit * work)):
+            chunks = _compiled(template).generate(
+                messages=messages, add_generation_prompt=prompt, **_defaults() | variables
+            )
+            for chunk in chunks:
+                spend(1 + len(chunk) // 20)
+                text.append(chunk)
     except RecursionError:
         raise DataError("the chat template nests deeper than Python can follow") from None
     except Exception as error:  # templates raise what they like
         raise DataError(f"the chat template refuses these messages: {reason(error)}") from None
-    finally:
-        _steps.reset(token)
+    return "".join(text)
 
 
 def _characters(messages: Sequence[Mapping[str, Any]]) -> int:
@@ -77,25 +82,6 @@ def _characters(messages: Sequence[Mapping[str, Any]]) -> int:
 def _length_of(value: Any) -> int:
     """Characters of a value as JSON, and some for each of its parts."""
     return len(json.dumps(value, indent=4)) if value else 0
-
-
-class _Steps:
-    def __init__(self, limit: int):
-        self.limit = self.remaining = limit
-
-
-_steps: ContextVar[_Steps | None] = ContextVar("steps", default=None)
-
-
-def _spend(count: int) -> None:
-    steps = _steps.get()
-    if steps is None:
-        return
-    steps.remaining -= count
-    if steps.remaining < 0:
-        raise jinja2.TemplateRuntimeError(
-            f"it does more work than the {steps.limit:,} steps that a template may take ({REMEDY})"
-        )
 
 
 @cache
@@ -120,7 +106,7 @@ def _environment() -> jinja2.Environment:
     )
     environment.filters["tojson"] = _to_json
     environment.filters = {name: _bounded_filter(name, each) for name, each in environment.filters.items()}
-    environment.filters |= {"_counted": _counted, "_weighed": _weighed}
+    environment.filters |= {"_counted": counted, "_weighed": weighed}
     environment.globals.pop("lipsum", None)
     environment.globals |= {
         "raise_exception": _raise,
@@ -138,26 +124,26 @@ class _Bounded(ImmutableSandboxedEnvironment):
         return super()._generate(_Counting().visit(source), *args, **kwargs)
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        _charge(left, right)
+        charge(left, right)
         if operator == "**" and _is_large(left, right, 64):
             raise jinja2.TemplateRuntimeError(f"{left} ** {right} is no number of a chat template")
         if operator == "*":
-            _charge_repeated(left, right)
+            charge_repeated(left, right)
         if operator == "%" and isinstance(left, str):
-            _check_format(left, right if isinstance(right, tuple) else (right,))
-        return _weighed(super().call_binop(context, operator, left, right))
+            check_format(left, right if isinstance(right, tuple) else (right,))
+        return weighed(super().call_binop(context, operator, left, right))
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
         return attr != "encode" and super().is_safe_attribute(obj, attr, value)  # bytes would go uncounted
 
     def call(self, context: Any, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
-        args = tuple(_listed(each) for each in args)
+        args = tuple(listed(each) for each in args)
         arguments = (*args, *kwargs.values())
         text = getattr(obj, "__self__", None)
         if isinstance(text, str):
-            _check_method(obj.__name__, text, arguments)
-        _charge(*arguments)
-        return _weighed(super().call(context, obj, *args, **kwargs))
+            check_method(obj.__name__, text, arguments)
+        charge(*arguments)
+        return weighed(super().call(context, obj, *args, **kwargs))
 
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
         inner = super().wrap_str_format(value)
@@ -166,7 +152,7 @@ class _Bounded(ImmutableSandboxedEnvironment):
 
         @wraps(inner)
         def bounded(*args: Any, **kwargs: Any) -> str:
-            _check_format(value.__self__, (*args, *kwargs.values()))
+            check_format(value.__self__, (*args, *kwargs.values()))
             return inner(*args, **kwargs)
 
         return bounded
@@ -225,109 +211,24 @@ def _through(name: str, node: Any) -> nodes.Filter:
     return filter_node
 
 
-def _counted(iterable: Any) -> Any:
-    if isinstance(iterable, Sized):
-        _spend(1 + len(iterable))
-        return iterable
-    return _counting(iterable)
-
-
-def _counting(iterable: Iterable[Any]) -> Iterator[Any]:
-    for each in iterable:
-        _spend(1)
-        yield each
-
-
-def _weighed(value: Any) -> Any:
-    """The value, charged for all that it holds: nothing grows by holding one thing many times over."""
-    waiting = [value]
-    while waiting:
-        each = waiting.pop()
-        if isinstance(each, Mapping):
-            waiting += each.values()
-        elif isinstance(each, list | tuple):
-            waiting += each
-        elif isinstance(each, str):
-            _spend(len(each) // 20)
-        _spend(1)
-    return value
-
-
-def _charge(*values: Any) -> None:
-    """For one operation on what is handed in, by its length alone."""
-    cost = 4
-    for value in values:
-        if isinstance(value, str):
-            cost += len(value) // 20
-        elif isinstance(value, list | tuple | dict):
-            cost += len(value) // 10
-        elif isinstance(value, int):
-            cost += value.bit_length() // 64
-    _spend(cost)
-
-
-def _charge_repeated(left: Any, right: Any) -> None:
-    for value, times in ((left, right), (right, left)):
-        if isinstance(value, str | list | tuple) and isinstance(times, int):
-            _spend(len(value) * max(times, 0) // 10)
-
-
-def _listed(value: Any) -> Any:
-    """What can be measured: a generator as a list, counted."""
-    return list(_counting(value)) if isinstance(value, Iterator) else value
-
-
 def _bounded_filter(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     skipped = 1 if hasattr(function, "jinja_pass_arg") else 0  # the context or environment stands in front
 
     @wraps(function)
     def bounded(*args: Any, **kwargs: Any) -> Any:
         value, *arguments = args[skipped:]
-        value = _listed(value)
+        value = listed(value)
         arguments += kwargs.values()
         if isinstance(value, str):
-            _check_method(name, value, arguments)
+            check_method(name, value, arguments)
         if name == "join" and isinstance(value, Sized):
-            _spend(len(value) * _longest(arguments) // 20)
+            spend(len(value) * longest(arguments) // 20)
         if name == "sum" and any(not isinstance(each, int | float | str) for each in arguments):
             raise jinja2.TemplateRuntimeError("sum adds numbers")
-        _charge(value, *arguments)
-        return _weighed(function(*args[:skipped], value, *args[skipped + 1 :], **kwargs))
+        charge(value, *arguments)
+        return weighed(function(*args[:skipped], value, *args[skipped + 1 :], **kwargs))
 
     return bounded
-
-
-def _check_method(name: str, text: str, arguments: Iterable[Any]) -> None:
-    """Charge a method or filter of a text for what it may make of it."""
-    arguments = list(arguments)
-    largest = max((abs(each) for each in arguments if isinstance(each, int)), default=0)
-    if largest > WIDTH:
-        raise jinja2.TemplateRuntimeError(f"{name}({largest}) is more than {WIDTH:,}")
-    if name in WIDENING:
-        _spend((len(text) + 1) * max(largest, _longest(arguments)) // 20)
-    words = [each for each in arguments if isinstance(each, str)]
-    if name == "replace" and len(words) > 1:
-        _spend((text.count(words[0]) + 1) * len(words[1]) // 20)
-    if name == "join":
-        _spend(sum(len(each) for each in arguments if isinstance(each, Sized)) * len(text) // 20)
-    if name == "format":
-        _check_format(text, arguments)
-
-
-def _check_format(text: str, arguments: Iterable[Any]) -> None:
-    arguments = list(arguments)
-    if re.search(r"\d{5}", text) or any(isinstance(each, int) and abs(each) > WIDTH for each in arguments):
-        raise jinja2.TemplateRuntimeError("it formats a text wider than any chat")
-    _spend((text.count("{") + text.count("%")) * _longest(arguments) // 20)
-
-
-def _longest(values: Iterable[Any]) -> int:
-    """The length of the longest text, in lists and dicts too."""
-    lengths = [0]
-    for each in values:
-        inner = each.values() if isinstance(each, Mapping) else each if isinstance(each, list | tuple) else ()
-        lengths += [len(text) for text in (each, *inner) if isinstance(text, str)]
-    return max(lengths)
 
 
 def _is_large(left: Any, right: Any, bits: int) -> bool:
@@ -342,7 +243,7 @@ def _to_json(
     sort_keys: bool = False,
 ) -> str:
     """Without the escapes for HTML that Jinja's own has."""
-    if (isinstance(indent, int) and indent > 100) or _longest([indent, separators]) > 100:
+    if (isinstance(indent, int) and indent > 100) or longest([indent, separators]) > 100:
         raise jinja2.TemplateRuntimeError("tojson with more than 100 characters between two things")
     return json.dumps(
         value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
