@@ -28,8 +28,8 @@ ROOMS = (
 LOOSE = {"__init__", "cli", "conversation", "errors"}  # the package's face, its command line, its errors
 # What knows of a room to its right, and why.
 EXCEPTIONS = {
-    ("recipe", "heads.sampling"): "options of drawing become what a head is handed",
-    ("recipe", "inference.text"): "options of words become what the engine is handed",
+    ("recipe.schema", "heads.sampling"): "options of drawing become what a head is handed",
+    ("recipe.schema", "inference.text"): "options of words become what the engine is handed",
     ("model", "inference.completion"): "Model.complete is the engine's",
     ("model", "inference.drawing"): "Model.generate is the engine's",
     ("model", "inference.editing"): "Model.edit is the engine's",
