@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional
 from torch.profiler import ProfilerActivity, profile
 
-from chiasm.inference.kernels import in_use, quick_linear
+from chiasm.inference.kernels import inference_mode, onednn_linear
 
 ONEDNN = "mkldnn::_linear_pointwise"
 
@@ -22,7 +22,7 @@ def kernels(call):
 @pytest.mark.parametrize("shape", [(48,), (3, 48), (2, 1, 48), (2, 5, 48)])
 def test_a_linear_layer_in_use_says_the_same(shape, bias):
     layer, x = nn.Linear(48, 32, bias=bias), torch.randn(shape)
-    with torch.inference_mode(), quick_linear("cpu"):
+    with torch.inference_mode(), onednn_linear("cpu"):
         made, names = kernels(lambda: layer(x))
     assert ONEDNN in names
     torch.testing.assert_close(made, functional.linear(x, layer.weight, layer.bias).detach())
@@ -35,7 +35,7 @@ def test_a_linear_layer_in_use_says_the_same(shape, bias):
 def test_a_few_rows_of_a_layer_that_does_not_narrow_leave_its_weights_as_they_stand(outputs, rows, bias):
     """oneDNN rearranges the weights at each call; for two to four rows that is most of the time."""
     layer, x = nn.Linear(32, outputs, bias=bias), torch.randn(*rows, 32)
-    with torch.inference_mode(), quick_linear("cpu"):
+    with torch.inference_mode(), onednn_linear("cpu"):
         made, names = kernels(lambda: layer(x))
     assert (ONEDNN not in names) == (2 <= x[..., 0].numel() <= 4 and outputs >= 32)
     assert made.is_contiguous()
@@ -45,14 +45,14 @@ def test_a_few_rows_of_a_layer_that_does_not_narrow_leave_its_weights_as_they_st
 def test_views_are_taken_as_they_are():
     weight, wide = torch.randn(48, 32).t(), torch.randn(3, 5, 96)
     for x in (wide[..., ::2], wide[..., :48], wide[..., :48].transpose(0, 1)):
-        with torch.inference_mode(), quick_linear("cpu"):
+        with torch.inference_mode(), onednn_linear("cpu"):
             made = functional.linear(x, weight)
         torch.testing.assert_close(made, x @ weight.t())
 
 
 def test_learning_and_other_precisions_keep_their_kernel():
     layer, x = nn.Linear(48, 32), torch.randn(3, 48)
-    with quick_linear("cpu"):
+    with onednn_linear("cpu"):
         made, names = kernels(lambda: layer(x))
         made.sum().backward()
         with torch.no_grad():
@@ -72,7 +72,7 @@ def test_learning_and_other_precisions_keep_their_kernel():
 )
 def test_what_the_quick_kernel_does_not_do_torchs_own_does(call):
     x, weight = torch.randn(3, 48), torch.randn(32, 48)
-    with torch.inference_mode(), quick_linear("cpu"):
+    with torch.inference_mode(), onednn_linear("cpu"):
         made, names = kernels(lambda: call(x, weight))
     assert ONEDNN not in names
     assert torch.equal(made, call(x, weight))
@@ -80,14 +80,14 @@ def test_what_the_quick_kernel_does_not_do_torchs_own_does(call):
 
 def test_autocast_keeps_its_precision():
     layer, x = nn.Linear(48, 32), torch.randn(3, 48)
-    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16), quick_linear("cpu"):
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16), onednn_linear("cpu"):
         made, names = kernels(lambda: layer(x))
     assert ONEDNN not in names
     assert made.dtype == torch.bfloat16
 
 
 def test_other_devices_keep_their_kernel():
-    with torch.inference_mode(), quick_linear("meta"):
+    with torch.inference_mode(), onednn_linear("meta"):
         _, names = kernels(lambda: nn.Linear(48, 32)(torch.randn(3, 48)))
     assert ONEDNN not in names
 
@@ -96,7 +96,7 @@ def test_a_function_that_uses_a_model_runs_without_gradients_and_returns_what_it
     class OnCPU(nn.Linear):
         device = torch.device("cpu")
 
-    @in_use
+    @inference_mode
     def use(model, x, *, factor):
         """What it does."""
         return model(x) * factor, torch.is_inference_mode_enabled()

@@ -44,7 +44,7 @@ def turns(language, kinds, cells=(), queries=None):
     kinds, coordinates = torch.tensor([kinds]), torch.zeros(1, len(kinds), 3, dtype=torch.long)
     coordinates[kinds == Kind.WRITTEN] = torch.tensor(raster(4, 4))[list(cells)]
     layout = Layout.causal(*kinds.shape, kinds=kinds, coordinates=coordinates)
-    return language.turns(replace(layout, queries=queries))
+    return language.rotary(replace(layout, queries=queries))
 
 
 def test_a_code_turns_by_its_row_and_column_and_a_class_not_at_all():

@@ -68,8 +68,8 @@ class TokenResampler(Connector, name="token_resampler"):
         self.tokens((grid.shape[1], grid.shape[2]))
         flat = rearrange(grid, "n gh gw c -> n (gh gw) c")
         features, overview = flat.split([flat.shape[1] - self.overview, self.overview], dim=1)
-        kept = repeat(least_redundant(features, self.retained), "n k -> n k c", c=flat.shape[2])
-        tokens, hidden = features.gather(1, kept), self.input(features)
+        places = repeat(least_redundant(features, self.retained), "n k -> n k c", c=flat.shape[2])
+        tokens, hidden = features.gather(1, places), self.input(features)
         latents = self.input(tokens)
         for layer in self.layers:
             latents, learnt = layer(latents, hidden)

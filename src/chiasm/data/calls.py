@@ -95,15 +95,15 @@ def _checked(spans: Sequence[tuple[str, str]], size: tuple[int, int] | None, tex
             raise DataError(f"a call has {len(contents)} {tag}s: {excerpt(text)}")
     if not modules:
         raise DataError(f"a call names no module: {excerpt(text)}")
-    known = {module.letter: module for module in MODULES}
-    if modules[0] not in known:
-        raise DataError(f"a call names the module {quoted(modules[0])}; there are {', '.join(known)}")
-    module = known[modules[0]]
+    by_letter = {module.letter: module for module in MODULES}
+    if modules[0] not in by_letter:
+        raise DataError(f"a call names the module {quoted(modules[0])}; there are {', '.join(by_letter)}")
+    module = by_letter[modules[0]]
     return Call(module, _instructions(module, instructions), _region(module, regions, size))
 
 
 def _instructions(module: Module, contents: Sequence[str]) -> dict[str, str]:
-    found: dict[str, str] = {}
+    instructions: dict[str, str] = {}
     for content in contents:
         kind, colon, text = (part.strip() for part in content.partition(":"))
         if not colon or not text:
@@ -115,13 +115,13 @@ def _instructions(module: Module, contents: Sequence[str]) -> dict[str, str]:
                 f"an instruction of {module.name} is of the kind {quoted(kind)}; it must "
                 f"be {' or '.join(module.kinds)}"
             )
-        if kind in found:
+        if kind in instructions:
             raise DataError(f"a call of {module.name} has two instructions of the kind {kind}")
-        found[kind] = text
-    missing = [kind for kind in module.kinds if kind not in found]
+        instructions[kind] = text
+    missing = [kind for kind in module.kinds if kind not in instructions]
     if missing:
         raise DataError(f"a call of {module.name} lacks the instruction '{missing[0]}: ...'")
-    return found
+    return instructions
 
 
 def _region(module: Module, contents: Sequence[str], size: tuple[int, int] | None) -> Box | None:

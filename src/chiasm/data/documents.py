@@ -55,7 +55,7 @@ def document(
         return _unconditional(contract, sample)
     if sample.masks is not None:
         return _masked(contract, sample, sample.masks)
-    made = Document(sample.name)
+    result = Document(sample.name)
     if len(sample.messages) > contract.context:  # each takes a token at least
         raise DataError(
             f"{sample.name} has {len(sample.messages)} messages but the context is {contract.context} tokens"
@@ -74,29 +74,29 @@ def document(
     caption = 0  # words of an answer, since its beginning or its last image
     for run in runs:
         if run.learn and answer is None:
-            answer, draws = len(made), run.picture is not None
+            answer, draws = len(result), run.picture is not None
         if run.picture is None:
-            made.add_text(run.ids, learn=run.learn and contract.says)
+            result.add_text(run.ids, learn=run.learn and contract.says)
             caption = caption + len(run.ids) if run.learn else 0
         elif run.learn:
-            _add_written(contract, made, run.picture, words=caption, source=source_of(made))
+            _add_written(contract, result, run.picture, words=caption, source=source_of(result))
             caption = 0
         elif not blind and contract.shown is not None:
-            _add_codes(contract, made, run.picture, Kind.READ, contract.shown)
+            _add_codes(contract, result, run.picture, Kind.READ, contract.shown)
         elif not blind:
             length = contract.read_tokens(run.picture.size, sample.name)
             opens = [True] + [not contract.whole_pictures] * (length - 1)
-            made.add_text(contract.tokenizer.before_read(number), learn=False)
+            result.add_text(contract.tokenizer.before_read(number), learn=False)
             cells = (
                 contract.read_coordinates(run.picture.size, sample.name) if contract.encodes_prompt else ()
             )
             words = contract.read_words(run.picture.size, sample.name)
             end = contract.tokenizer.end
-            made.add_picture(run.picture, Kind.READ, end, opens, [True] * length, cells, words)
-            made.add_text(contract.tokenizer.behind_read, learn=False)
+            result.add_picture(run.picture, Kind.READ, end, opens, [True] * length, cells, words)
+            result.add_text(contract.tokenizer.behind_read, learn=False)
             number += 1
-    _join_prompt(contract, made, len(made) if answer is None else answer, image=draws)
-    return made.check(contract.context)
+    _join_prompt(contract, result, len(result) if answer is None else answer, image=draws)
+    return result.check(contract.context)
 
 
 def _masked(contract: Contract, sample: Sample, masks: Masks) -> Document:
@@ -105,11 +105,11 @@ def _masked(contract: Contract, sample: Sample, masks: Masks) -> Document:
         raise DataError(
             f"{sample.name} asks for masks, but this model has no mask head (heads.mask)", "masks"
         )
-    made = document(contract, replace(sample, masks=None), prompt=sample.messages[-1].role != "assistant")
-    if not made.slots or made.slots[-1].kind != Kind.READ:
+    result = document(contract, replace(sample, masks=None), prompt=sample.messages[-1].role != "assistant")
+    if not result.slots or result.slots[-1].kind != Kind.READ:
         raise DataError(f"{sample.name} asks for masks, but reads no image last", "masks")
-    made.add_masks(masks, contract.tokenizer.end, contract.mask_positions)
-    return made.check(contract.context)
+    result.add_masks(masks, contract.tokenizer.end, contract.mask_positions)
+    return result.check(contract.context)
 
 
 def draw_prompt(contract: Contract, sample: Sample, *, unconditional: bool = False) -> Document:
@@ -119,9 +119,9 @@ def draw_prompt(contract: Contract, sample: Sample, *, unconditional: bool = Fal
     """
     if _after_words(contract):
         return document(contract, sample, prompt=True)
-    made = document(contract, sample, prompt=True, draws=True)
-    made.add_text(contract.tokenizer.before_picture, learn=False)
-    return without_prompt(contract, made) if unconditional else made.check(contract.context)
+    result = document(contract, sample, prompt=True, draws=True)
+    result.add_text(contract.tokenizer.before_picture, learn=False)
+    return without_prompt(contract, result) if unconditional else result.check(contract.context)
 
 
 def _after_words(contract: Contract) -> bool:
@@ -132,19 +132,19 @@ def _after_words(contract: Contract) -> bool:
 def without_prompt(contract: Contract, prompt: Document) -> Document:
     """What stands for a prompt (`draw_prompt`) in the rows of guidance that have none."""
     end = len(prompt) - len(contract.tokenizer.before_picture)
-    made = _empty(contract, prompt.name, prompt.ids[:end])
-    made.add_text(prompt.ids[end:], learn=False)
-    return made.check(contract.context)
+    result = _empty(contract, prompt.name, prompt.ids[:end])
+    result.add_text(prompt.ids[end:], learn=False)
+    return result.check(contract.context)
 
 
-def _join_prompt(contract: Contract, made: Document, answer: int, *, image: bool) -> None:
+def _join_prompt(contract: Contract, result: Document, answer: int, *, image: bool) -> None:
     """Make one block of what an encoder reads: all before the position that predicts an answer.
 
     answer: where the first one begins, or will. image: it begins with an image.
     """
     if contract.encodes_prompt:
         alone = image and not contract.tokenizer.before_picture and contract.span is not None
-        made.join(answer + (min(contract.span.rows) if alone and contract.span is not None else -1))
+        result.join(answer + (min(contract.span.rows) if alone and contract.span is not None else -1))
 
 
 def writes_picture(sample: Sample) -> bool:
@@ -167,33 +167,33 @@ def reads_picture(sample: Sample) -> bool:
 
 def _empty(contract: Contract, name: str, prompt: Sequence[int]) -> Document:
     """What stands before a picture that follows no prompt, without the picture's marker."""
-    made = Document(f"{name} (empty prompt)")
+    result = Document(f"{name} (empty prompt)")
     if contract.span is None or not contract.span.bare:
         ids = contract.tokenizer.emptied(prompt)
         seen = 1 if contract.tokenizer.hides else len(ids)
-        made.add_text(ids[:seen], learn=False)
-        made.add_text(ids[seen:], learn=False, exposed=False)
-    _join_prompt(contract, made, len(made), image=True)
-    return made
+        result.add_text(ids[:seen], learn=False)
+        result.add_text(ids[seen:], learn=False, exposed=False)
+    _join_prompt(contract, result, len(result), image=True)
+    return result
 
 
 def _unconditional(contract: Contract, sample: Sample) -> Document:
-    asked = (
+    prompt = (
         document(contract, prompt_of(sample), prompt=True, draws=True) if len(sample.messages) > 1 else None
     )
-    made = _empty(contract, sample.name, asked.ids if asked else [])
+    result = _empty(contract, sample.name, prompt.ids if prompt else [])
     last: Picture | None = None
     for message in sample.messages:
         for item in message.content:
             if message.role == "assistant" and isinstance(item, Picture):
-                _add_written(contract, made, item, learn=False, source=last)
+                _add_written(contract, result, item, learn=False, source=last)
             last = item if isinstance(item, Picture) else last
-    return made.check(contract.context)
+    return result.check(contract.context)
 
 
 def _add_written(
     contract: Contract,
-    made: Document,
+    result: Document,
     picture: Picture,
     *,
     learn: bool = True,
@@ -202,24 +202,26 @@ def _add_written(
 ) -> None:
     """words: how many tokens of the answer stand before the picture. source: the last picture before it."""
     if contract.span is None:
-        raise DataError(f"{made.name} writes a picture, but this model has no image head")
+        raise DataError(f"{result.name} writes a picture, but this model has no image head")
     if contract.span.words and not words:
         raise DataError(
-            f"{made.name} writes an image with no words before it in its answer, but this model draws after words; "
-            "let the answer begin with them (the built-in world's task 'captioned')",
+            f"{result.name} writes an image with no words before it in its answer, but this model draws after "
+            "words; let the answer begin with them (the built-in world's task 'captioned')",
             "no words before an image",
         )
     if contract.changes_images and source is None:
         raise DataError(
-            f"{made.name}: {NO_SOURCE} (the built-in world's tasks 'edit' and 'instructed')", "no source"
+            f"{result.name}: {NO_SOURCE} (the built-in world's tasks 'edit' and 'instructed')", "no source"
         )
     source = source if contract.changes_images else None
-    _add_codes(contract, made, picture, Kind.WRITTEN, contract.span, learn=learn, words=words, source=source)
+    _add_codes(
+        contract, result, picture, Kind.WRITTEN, contract.span, learn=learn, words=words, source=source
+    )
 
 
 def _add_codes(
     contract: Contract,
-    made: Document,
+    result: Document,
     picture: Picture,
     kind: Kind,
     span: SpanLayout,
@@ -230,12 +232,12 @@ def _add_codes(
 ) -> None:
     """Append a picture's codes between its markers."""
     tokenizer = contract.tokenizer
-    made.add_text(tokenizer.before_picture, learn=learn)
+    result.add_text(tokenizer.before_picture, learn=learn)
     count = min(words, span.words)
     caption = (count + len(tokenizer.before_picture), count)
     columns = span.opens, span.exposed, span.coordinates
-    made.add_picture(picture, kind, tokenizer.end, *columns, caption=caption, source=source)
-    made.add_text(tokenizer.behind_picture, learn=learn)
+    result.add_picture(picture, kind, tokenizer.end, *columns, caption=caption, source=source)
+    result.add_text(tokenizer.behind_picture, learn=learn)
 
 
 class PictureReader:
@@ -375,19 +377,19 @@ def view_key(picture: Picture, view: View) -> str:
     """Key of a view's features in the cache."""
     box = ",".join(f"{edge:g}" for edge in view.box)
     padding = "" if view.padding == GREY else f"/{view.padding}"
-    made = "" if view.filter == "bicubic" else f"/{view.filter}"
-    made += "" if view.via is None else f"/via {view.via.height}x{view.via.width}"
-    return f"{picture.key}/{box}/{view.size.height}x{view.size.width}{padding}{made}"
+    filtering = "" if view.filter == "bicubic" else f"/{view.filter}"
+    filtering += "" if view.via is None else f"/via {view.via.height}x{view.via.width}"
+    return f"{picture.key}/{box}/{view.size.height}x{view.size.width}{padding}{filtering}"
 
 
 def _cached(cache: TensorCache, keys: Sequence[str]) -> list[Tensor]:
-    found = cache.get(keys)
-    missing = [key for key, tensor in zip(keys, found, strict=True) if tensor is None]
+    tensors = cache.get(keys)
+    missing = [key for key, tensor in zip(keys, tensors, strict=True) if tensor is None]
     if missing:
         raise DataError(
             f"the cache lacks {len(missing)} pictures, the first of them {missing[0]}; prepare it first"
         )
-    return [tensor for tensor in found if tensor is not None]
+    return [tensor for tensor in tensors if tensor is not None]
 
 
 def prompt_of(sample: Sample) -> Sample:

@@ -78,8 +78,8 @@ class Swin(Encoder, name="swin"):
             for width, h, depth in zip(widths, heads, depths)
         )
         self.merges = nn.ModuleList(PatchMerging(width) for width in widths[:-1])
-        given = widths if levels == "all" else widths[-1:]
-        self.norms = nn.ModuleList(nn.LayerNorm(width) for width in given)
+        normed = widths if levels == "all" else widths[-1:]
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for width in normed)
         self.register_buffer("mean", torch.tensor(IMAGENET[0]).view(3, 1, 1))
         self.register_buffer("deviation", torch.tensor(IMAGENET[1]).view(3, 1, 1))
 
@@ -102,8 +102,8 @@ class Swin(Encoder, name="swin"):
             for block in blocks:  # type: ignore[attr-defined]  # a ModuleList
                 x = block(x)
             levels.append(x)
-        given = levels[-len(self.norms) :]
-        return [norm(level) for norm, level in zip(self.norms, given, strict=True)]
+        normed = levels[-len(self.norms) :]
+        return [norm(level) for norm, level in zip(self.norms, normed, strict=True)]
 
     def _patches(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n gh gw c"]:
         height, width = pixels.shape[-2:]

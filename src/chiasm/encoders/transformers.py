@@ -128,10 +128,10 @@ class Transformers(Encoder, name="transformers"):
         output = run(skeleton(self.model.config), *self.size)
         if output is None:
             return
-        made = output.last_hidden_state.shape[1]
-        if not 0 <= made - rows * columns < EXTRAS:
+        count = output.last_hidden_state.shape[1]
+        if not 0 <= count - rows * columns < EXTRAS:
             raise RecipeError(
-                f"{type(self.model).__name__} makes {made} tokens of {rows}x{columns} patches; encoder "
+                f"{type(self.model).__name__} makes {count} tokens of {rows}x{columns} patches; encoder "
                 "'transformers' needs one of each"
             )
 

@@ -19,7 +19,7 @@ from chiasm.data.documents import PictureReader, document, prompt_of, writes_pic
 from chiasm.data.sample import Sample
 from chiasm.evaluation.history import training
 from chiasm.evaluation.subject import ModelSubject, expected, pictures_read
-from chiasm.inference.kernels import LINEAR, in_use
+from chiasm.inference.kernels import LINEAR, inference_mode
 from chiasm.inference.session import Session
 from chiasm.model import Model
 from chiasm.recipe import Recipe
@@ -128,7 +128,7 @@ def peak_memory() -> int:
     return most if sys.platform == "darwin" else most * 1024
 
 
-@in_use
+@inference_mode
 def _read(model: Model, sample: Sample) -> None:
     prompt = document(model.contract, prompt_of(sample), prompt=True)
     model.language.logits(Session(model, [prompt], PictureReader(model.contract)).last)

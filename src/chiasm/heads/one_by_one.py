@@ -102,13 +102,13 @@ class OneByOne(Order):
         if pairs:  # what follows the empty prompt is an image of its own
             rows, sampling = len(start), replace(sampling, guidance=1.0)
         values = with_retained(begun(progress, start, rows, self.space), progress)
-        known, hidden = 0, start
+        count, hidden = 0, start
         while not self.is_whole(values):
             standing = self.standing(values)
-            if standing.shape[1] > known:
-                unread = self._embed(standing[:, known:], known)
+            if standing.shape[1] > count:
+                unread = self._embed(standing[:, count:], count)
                 hidden = (yield Ask(doubled(unread, sampling.guidance)))[:, -1]
-                known = standing.shape[1]
+                count = standing.shape[1]
             drawn = self.draw(hidden, values, sampling, generators)
             values = with_retained(torch.cat([values, drawn[:, None]], 1), progress)
             if progress is not None:

@@ -58,11 +58,11 @@ def with_retained(values: Shaped[Tensor, "n m"], progress: DrawingState | None) 
     """Values and those behind them that stay as they are, up to the next that is to be drawn."""
     if progress is None or progress.retained is None:
         return values
-    kept, redrawn = progress.retained
+    retained, redrawn = progress.retained
     begin = values.shape[1]
     run = redrawn[begin:].nonzero()
-    end = begin + int(run[0]) if len(run) else len(kept)
-    following = kept[begin:end].to(values)
+    end = begin + int(run[0]) if len(run) else len(retained)
+    following = retained[begin:end].to(values)
     return torch.cat([values, following.expand(len(values), *following.shape)], 1)
 
 

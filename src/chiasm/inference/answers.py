@@ -82,10 +82,10 @@ class Answers(Request):
     def _begin(self, rows: Sequence[int]) -> Generator[Wish, Any, Float[Tensor, "r d"]]:
         """Read the prompts of some rows, and the words that they have all got before what stopped them."""
         hidden = yield Read([self.prompts[row] for row in rows])
-        known = min(len(self.ids[row]) for row in rows)
+        count = min(len(self.ids[row]) for row in rows)
         for row in rows:
-            del self.ids[row][known:]
-        return (yield self._words(rows, known))[:, -1] if known else hidden
+            del self.ids[row][count:]
+        return (yield self._words(rows, count))[:, -1] if count else hidden
 
     def _choose(self, rows: Sequence[int], hidden: Float[Tensor, "r d"]) -> None:
         """One more word in each row."""

@@ -53,14 +53,14 @@ class VisualSentence(Request):
         prompt = self._prompt()
         states = yield Read([prompt])
         while len(self.targets) < len(self.seeds):
-            generators, kept = self._progress.restored(), list[Tensor]()
-            drawn = yield from write(self.model, states, self.sampling, generators, self._progress, kept)
+            generators, retained = self._progress.restored(), list[Tensor]()
+            drawn = yield from write(self.model, states, self.sampling, generators, self._progress, retained)
             self._append(drawn.target, generators)
             if len(self.targets) == len(self.seeds):
                 break
             before, prompt = prompt, self._prompt()
             if _begins_with(prompt, before):
-                yield Forget(sum(each.shape[1] for each in kept))
+                yield Forget(sum(each.shape[1] for each in retained))
                 states = (yield suffix(self.model, self._reader, prompt, len(before)))[:, -1]
             else:  # the chat template writes more behind an image than its marker
                 yield Keep([])

@@ -142,12 +142,12 @@ class Conversation(Request):
         if guided:
             empty = yield Read([without_prompt(self.model.contract, self.document)])
             states = torch.cat([states, empty])
-        generators, kept = self._progress.restored(), list[Tensor]()
+        generators, retained = self._progress.restored(), list[Tensor]()
         if self.model.captions:
             self._progress.values = captions_target(self.model, [self._caption])
         sampling = self.options.of_images
         previews = Previews(self.model, self._progress, generators, self.previews)
-        writing = write(self.model, states, sampling, generators, self._progress, kept)
+        writing = write(self.model, states, sampling, generators, self._progress, retained)
         drawn = yield from watched(writing, lambda: self._show(previews))
         if guided:
             yield Keep([0])
@@ -160,7 +160,7 @@ class Conversation(Request):
         self.pieces.append(image)
         if not self._goes_on():
             return drawn.last
-        return (yield from self._read_rest(begin, kept, drawn.last))
+        return (yield from self._read_rest(begin, retained, drawn.last))
 
     def _show(self, previews: Previews) -> None:
         if (image := previews.take()) is not None:
@@ -176,13 +176,13 @@ class Conversation(Request):
         self._progress, self._draws = DrawingState(Generators([self._image_seed])), False
 
     def _read_rest(
-        self, begin: int, kept: list[Float[Tensor, "1 s d"]], last: States
+        self, begin: int, retained: list[Float[Tensor, "1 s d"]], last: States
     ) -> Generator[Wish, Any, States]:
         """Read what stands in the document from `begin` on, as far as it is not in the cache."""
         rest = suffix(self.model, self._reader, self.document, begin)
-        known = sum(each.shape[1] for each in kept)
-        if known and not same(torch.cat(kept, 1), rest.embeddings[:, :known]):
-            yield Forget(known)  # an image may lose words that its head has drawn
-            known = 0
-        rest = rest.behind(known)
+        cached = sum(each.shape[1] for each in retained)
+        if cached and not same(torch.cat(retained, 1), rest.embeddings[:, :cached]):
+            yield Forget(cached)  # an image may lose words that its head has drawn
+            cached = 0
+        rest = rest.behind(cached)
         return (yield rest)[:, -1] if rest.kinds else last

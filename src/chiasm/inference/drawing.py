@@ -18,7 +18,7 @@ from chiasm.errors import ChiasmError, DataError, excerpt
 from chiasm.heads import Ask, DrawingState, Order, Retained, Sampling
 from chiasm.inference.captions import Captions, caption_texts, captions_of, captions_target
 from chiasm.inference.engine import Engine
-from chiasm.inference.kernels import in_use
+from chiasm.inference.kernels import inference_mode
 from chiasm.inference.options import sampling_of
 from chiasm.inference.reading import CodeReader
 from chiasm.inference.requests import Extend, Read, Request, Steps, Wish
@@ -69,7 +69,7 @@ def write(
     sampling: Sampling,
     generators: Generators | None,
     progress: DrawingState | None,
-    kept: list[Float[Tensor, "n s d"]] | None = None,
+    retained: list[Float[Tensor, "n s d"]] | None = None,
 ) -> Generator[Wish, Any, Drawn]:
     """Steps of a request that draw an image in each row, as the image head asks.
 
@@ -92,8 +92,8 @@ def write(
         read = yield extension
         if ask.keep:
             last = read[:, -1]
-            if kept is not None:
-                kept.append(extension.embeddings[:images])
+            if retained is not None:
+                retained.append(extension.embeddings[:images])
         hidden = fitting(read, head)
 
 
@@ -266,7 +266,7 @@ def drawn_images(
     return images
 
 
-@in_use
+@inference_mode
 def decode(
     model: Model,
     target: Tensor,

@@ -21,12 +21,12 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def in_use(function: Callable[Concatenate[Model, P], R]) -> Callable[Concatenate[Model, P], R]:
+def inference_mode(function: Callable[Concatenate[Model, P], R]) -> Callable[Concatenate[Model, P], R]:
     """A function of a model that uses it: in inference mode, with quick kernels."""
 
     @wraps(function)
     def run(model: Model, *args: P.args, **kwargs: P.kwargs) -> R:
-        with torch.inference_mode(), quick_linear(model.device):
+        with torch.inference_mode(), onednn_linear(model.device):
             return function(model, *args, **kwargs)
 
     return run
@@ -39,7 +39,7 @@ LINEAR = torch.ops.mkldnn._linear_pointwise if torch.backends.mkldnn.is_availabl
 
 
 @contextmanager
-def quick_linear(device: torch.device | str) -> Iterator[None]:
+def onednn_linear(device: torch.device | str) -> Iterator[None]:
     """Within this context, linear layers in fp32 without a gradient on CPU are computed by oneDNN.
 
     torch gives them to MKL, which takes more than twice as long where it does without AVX-512, as on AMD's. Results

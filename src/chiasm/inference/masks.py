@@ -82,8 +82,8 @@ def segment_all(model: Model, samples: Sequence[Sample]) -> list[Segmentation]:
     return results
 
 
-def _of_image(model: Model, asked: Document, proposed: MaskPrediction) -> Segmentation:
-    picture = asked.slots[-1].picture
+def _of_image(model: Model, question_document: Document, proposed: MaskPrediction) -> Segmentation:
+    picture = question_document.slots[-1].picture
     (view, _), *_ = model.contract.read_views(picture.size, f"image {picture.key}")
     order = proposed.scores[0].argsort(descending=True)
     masks = _placed(proposed.masks[0][order].float(), view, picture.size) > 0

@@ -12,7 +12,7 @@ from torch import Tensor
 from chiasm.data.sample import Picture
 from chiasm.errors import ChiasmError
 from chiasm.inference.drawing import decode, to_images
-from chiasm.inference.kernels import in_use
+from chiasm.inference.kernels import inference_mode
 from chiasm.inference.preview import DecodesScales
 from chiasm.inference.reading import CodeReader
 from chiasm.nn.generators import Generators
@@ -38,7 +38,7 @@ class Reconstruction(NamedTuple):
     decoded: list[AtScale]
 
 
-@in_use
+@inference_mode
 def reconstruct(model: Model, picture: Picture) -> Reconstruction:
     """Raises ChiasmError for a model without an image tokenizer, or without a decoder of what it makes."""
     tokenizer = model.image_tokenizer

@@ -130,23 +130,23 @@ class Session:
             self.layout, self.lengths = layout, self.lengths + count
             self.open = self.open and stretch.exposed
             return
-        kept = torch.zeros(len(self), dtype=torch.long)
+        retained = torch.zeros(len(self), dtype=torch.long)
         for rows, extension in extensions:
-            kept[list(rows)] = extension.embeddings.shape[1] * extension.keep
-        most, least = int(kept.max()), int(kept.min())
+            retained[list(rows)] = extension.embeddings.shape[1] * extension.keep
+        most, least = int(retained.max()), int(retained.min())
         if most:
             self.layout = replace(layout, queries=None, clear=False)
             self.open = self.open and stretch.exposed and least == most == count
         else:
             self.model.language.forget(self.cache, count)
             return
-        kept = kept.to(self.lengths.device)
+        retained = retained.to(self.lengths.device)
         if least < count:
             documents = layout.documents.clone()
             places = torch.arange(count, device=documents.device)
-            documents[:, -count:].masked_fill_(places >= kept[:, None], PADDING)
+            documents[:, -count:].masked_fill_(places >= retained[:, None], PADDING)
             self.layout = replace(self.layout, documents=documents)
-        self.lengths = self.lengths + kept
+        self.lengths = self.lengths + retained
         self._crop(count - most)
 
     def _crop(self, count: int) -> None:

@@ -13,7 +13,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from chiasm.language.llama_block import Turns, turned
+from chiasm.language.llama_block import Rotary, turned
 from chiasm.nn.activations import Activation
 from chiasm.nn.activations import activation as build_activation
 from chiasm.sequence.attention import attend
@@ -57,10 +57,10 @@ class TurnedAttention(nn.Module):
         self.query_norm = nn.RMSNorm(head_width, epsilon) if normalised else nn.Identity()
         self.key_norm = nn.RMSNorm(head_width, epsilon) if normalised else nn.Identity()
 
-    def queries(self, x: Float[Tensor, "b t d"], rotary: Turns) -> Float[Tensor, "b h t e"]:
+    def queries(self, x: Float[Tensor, "b t d"], rotary: Rotary) -> Float[Tensor, "b h t e"]:
         return self._turned(self.query_norm(self._heads(self.query(x))), rotary)
 
-    def keys(self, x: Float[Tensor, "b t d"], rotary: Turns) -> Float[Tensor, "b h t e"]:
+    def keys(self, x: Float[Tensor, "b t d"], rotary: Rotary) -> Float[Tensor, "b h t e"]:
         return self._turned(self.key_norm(self._heads(self.key(x))), rotary)
 
     def values(self, x: Float[Tensor, "b t d"]) -> Float[Tensor, "b h t e"]:
@@ -73,7 +73,7 @@ class TurnedAttention(nn.Module):
         return rearrange(x, "b t (h e) -> b t h e", h=self.heads)
 
     @staticmethod
-    def _turned(x: Float[Tensor, "b t h e"], rotary: Turns) -> Float[Tensor, "b h t e"]:
+    def _turned(x: Float[Tensor, "b t h e"], rotary: Rotary) -> Float[Tensor, "b h t e"]:
         return turned(x, rotary).to(x.dtype).transpose(1, 2)
 
 
@@ -114,7 +114,7 @@ class EncoderLayer(nn.Module):
         self.network_norm = nn.RMSNorm(width, epsilon)
         self.network = GatedNetwork(width, hidden, activation, gated)
 
-    def forward(self, x: Float[Tensor, "b s d"], rotary: Turns, layout: Layout) -> Float[Tensor, "b s d"]:
+    def forward(self, x: Float[Tensor, "b s d"], rotary: Rotary, layout: Layout) -> Float[Tensor, "b s d"]:
         normed, own = self.attention_norm(x), self.attention
         query, key, value = own.queries(normed, rotary), own.keys(normed, rotary), own.values(normed)
         answer, _ = attend(own, query, key, value, None, layout=layout)
@@ -148,7 +148,7 @@ class DecoderLayer(nn.Module):
         self.network = GatedNetwork(width, hidden, activation, gated)
 
     def forward(
-        self, x: Float[Tensor, "b u d"], rotary: Turns, memory: DecoderMemory, index: int
+        self, x: Float[Tensor, "b u d"], rotary: Rotary, memory: DecoderMemory, index: int
     ) -> Float[Tensor, "b u d"]:
         """index: which layer this is."""
         normed, own = self.attention_norm(x), self.attention
@@ -160,6 +160,6 @@ class DecoderLayer(nn.Module):
         return x + self.network(self.network_norm(x))
 
 
-def rotations(angles: Float[Tensor, "b t p"]) -> Turns:
+def rotations(angles: Float[Tensor, "b t p"]) -> Rotary:
     """Turns of the pairs of neighbouring channels by these angles."""
     return torch.polar(torch.ones_like(angles), angles)

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from chiasm.language.encoder_decoder import TurnedAttention
 from chiasm.language.key_values import KeyValues
-from chiasm.language.llama_block import Turns
+from chiasm.language.llama_block import Rotary
 from chiasm.sequence.attention import attend
 from chiasm.sequence.layout import PADDINGS, Layout
 from chiasm.sequence.rule import hiding, with_themselves
@@ -64,7 +64,7 @@ class WholeDocuments:
         source: Gathered,
         target: Gathered,
         encoded: Float[Tensor, "b s d"],
-        rotary: Turns,
+        rotary: Rotary,
         cache: KeyValues | None,
     ):
         """encoded, rotary: of the positions of `source`."""

@@ -117,8 +117,8 @@ def _words(layout: Layout) -> tuple[Bool[Tensor, "b q"], Int[Tensor, "b q"]]:
     """
     words = (layout.kinds == Kind.TEXT) & (layout.documents >= 0)
     prompt = layout.counted(layout.opens) + layout.opens.long() <= 1
-    asked, said = (layout.counted(words & part) for part in (prompt, ~prompt))
-    index = torch.where(words, torch.where(prompt, asked, said), 0)
+    in_prompt, in_answer = (layout.counted(words & part) for part in (prompt, ~prompt))
+    index = torch.where(words, torch.where(prompt, in_prompt, in_answer), 0)
     return layout.of_queries(words), layout.of_queries(index)
 
 

@@ -12,7 +12,7 @@ from chiasm.language.key_values import KeyValues
 from chiasm.sequence.attention import attend
 from chiasm.sequence.layout import Layout
 
-Turns = Complex[Tensor, "b t p"]  # of the pairs of a head's channels; 0 where a position is without a place
+Rotary = Complex[Tensor, "b t p"]  # of the pairs of a head's channels; 0 where a position is without a place
 
 
 class GridRotation(nn.Module):
@@ -36,15 +36,15 @@ class GridRotation(nn.Module):
 
     def forward(
         self, rows: Int[Tensor, "b t"], columns: Int[Tensor, "b t"], placed: Bool[Tensor, "b t"]
-    ) -> Turns:
+    ) -> Rotary:
         angles = torch.cat([axis[..., None] * self.frequencies for axis in (rows, columns)], -1)
         return torch.polar(placed[..., None].to(angles.dtype).expand_as(angles), angles)
 
 
-def turned(x: Float[Tensor, "b t h e"], turns: Turns) -> Float[Tensor, "b t h e"]:
+def turned(x: Float[Tensor, "b t h e"], rotary: Rotary) -> Float[Tensor, "b t h e"]:
     """Queries or keys after their rotation, in at least single precision."""
     pairs = torch.view_as_complex(x.float().view(*x.shape[:-1], x.shape[-1] // 2, 2))
-    return torch.view_as_real(pairs * turns[:, :, None]).flatten(-2)
+    return torch.view_as_real(pairs * rotary[:, :, None]).flatten(-2)
 
 
 class LlamaBlock(nn.Module):
@@ -83,7 +83,7 @@ class LlamaBlock(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "b t d"],
-        turns: Turns,
+        rotary: Rotary,
         layout: Layout,
         cache: KeyValues | None = None,
         index: int = 0,
@@ -98,7 +98,7 @@ class LlamaBlock(nn.Module):
                 (self.value, self.key_value_heads),
             )
         )
-        query, key = (turned(each, turns).to(value.dtype) for each in (query, key))
+        query, key = (turned(each, rotary).to(value.dtype) for each in (query, key))
         query, key, value = (each.transpose(1, 2) for each in (query, key, value))
         if cache is not None:
             key, value = cache.extended(index, key, value)

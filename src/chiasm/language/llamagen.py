@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from chiasm.language import Language
 from chiasm.language.key_values import KeyValues
-from chiasm.language.llama_block import GridRotation, LlamaBlock, Turns, initialise
+from chiasm.language.llama_block import GridRotation, LlamaBlock, Rotary, initialise
 from chiasm.language.text import DRAW, TextTokenizer
 from chiasm.parts.bounds import Count, Depth, Epsilon, Heads, Positive, Share, Tokens, Vocabulary, Width
 from chiasm.sequence import Kind
@@ -54,13 +54,13 @@ class GridLlama(Language):
     def read(
         self, embeddings: Float[Tensor, "b q d"], layout: Layout, cache: KeyValues | None
     ) -> Float[Tensor, "b q d"]:
-        turns = self.turns(layout)
+        rotary = self.rotary(layout)
         x = self.token_dropout(embeddings)
         for index, layer in enumerate(self.layers):
-            x = layer(x, turns, layout, cache, index)
+            x = layer(x, rotary, layout, cache, index)
         return self.norm(x)
 
-    def turns(self, layout: Layout) -> Turns:
+    def rotary(self, layout: Layout) -> Rotary:
         """A code turns by its cell. A word is without a place, or stands on the diagonal before the picture."""
         kinds, documents, positions, coordinates = (
             layout.of_queries(column)

@@ -80,5 +80,5 @@ def _ranks(path: Path) -> dict[bytes, int]:
 def _parts(token: bytes, ranks: dict[bytes, int]) -> list[tuple[bytes, bytes]]:
     """The pairs of tokens that are merged to this one, those of low numbers first."""
     pairs = [(token[:at], token[at:]) for at in range(1, len(token))]
-    known = [pair for pair in pairs if pair[0] in ranks and pair[1] in ranks]
-    return sorted(known, key=lambda pair: (ranks[pair[0]], ranks[pair[1]]))
+    splits = [pair for pair in pairs if pair[0] in ranks and pair[1] in ranks]
+    return sorted(splits, key=lambda pair: (ranks[pair[0]], ranks[pair[1]]))

@@ -16,7 +16,7 @@ from chiasm.language import Language
 from chiasm.language.encoder_decoder import DecoderLayer, EncoderLayer, rotations
 from chiasm.language.encoder_decoder_memory import BehindCache, Gathered, WholeDocuments
 from chiasm.language.key_values import KeyValues
-from chiasm.language.llama_block import Turns
+from chiasm.language.llama_block import Rotary
 from chiasm.language.text import DRAW, Empty, TextTokenizer
 from chiasm.nn.activations import Activation
 from chiasm.parts.bounds import Depth, Epsilon, Heads, Positive, Times, Tokens, Vocabulary, Width
@@ -137,14 +137,14 @@ class UnifiedIO(Language, name="unified_io"):
         decoded = self._decoded(target.take(x), target.take(rotary), target.layout, memory)
         return source.put(encoded) + target.put(decoded)
 
-    def encoded(self, x: Float[Tensor, "b s d"], rotary: Turns, layout: Layout) -> Float[Tensor, "b s d"]:
+    def encoded(self, x: Float[Tensor, "b s d"], rotary: Rotary, layout: Layout) -> Float[Tensor, "b s d"]:
         with attending(layout):
             for layer in self.encoder:
                 x = layer(x, rotary, layout)
             return self.encoder_norm(x)
 
     def _decoded(
-        self, x: Float[Tensor, "b u d"], rotary: Turns, layout: Layout, memory: WholeDocuments | BehindCache
+        self, x: Float[Tensor, "b u d"], rotary: Rotary, layout: Layout, memory: WholeDocuments | BehindCache
     ) -> Float[Tensor, "b u d"]:
         with attending(layout):
             for index, layer in enumerate(self.decoder):
@@ -157,7 +157,7 @@ class UnifiedIO(Language, name="unified_io"):
         answer, image = ~layout.first_block, layout.kinds != Kind.TEXT
         return embeddings + marks[layout.of_queries(2 * answer.long() + image.long())].to(embeddings.dtype)
 
-    def rotary(self, layout: Layout) -> Turns:
+    def rotary(self, layout: Layout) -> Rotary:
         """How the queries turn: a word by the words before it in the prompt or in the answer, an image by cell."""
         words, prompt = layout.kinds == Kind.TEXT, layout.first_block
         real = words & (layout.documents >= 0)
@@ -202,7 +202,7 @@ class WordOrCellRotation(nn.Module):
             exponents = torch.arange(0, width, 2).float() / width
             self.register_buffer(name, 1.0 / base**exponents, persistent=False)
 
-    def forward(self, words: Tensor, places: Int[Tensor, "b t"], cells: Float[Tensor, "b t 2"]) -> Turns:
+    def forward(self, words: Tensor, places: Int[Tensor, "b t"], cells: Float[Tensor, "b t 2"]) -> Rotary:
         """words: which are words (b t), turned by `places`; the others turn by `cells`."""
         along = places[..., None] * self.line
         across = torch.cat([axis[..., None] * self.plane for axis in cells.unbind(-1)], -1)

@@ -169,8 +169,8 @@ class Model(nn.Module):
 
     def slots(self) -> dict[str, Any]:
         """The parts by slot, in the order in which data passes through them."""
-        found = {slot: reduce(_inner, slot.split("."), self) for slot in MODEL_SLOTS}
-        return {slot: part for slot, part in found.items() if part is not None}
+        parts = {slot: reduce(_inner, slot.split("."), self) for slot in MODEL_SLOTS}
+        return {slot: part for slot, part in parts.items() if part is not None}
 
     def standalone(self) -> dict[str, dict[str, Any]]:
         """The `model` section with which this model is rebuilt from its own folder alone."""

@@ -31,9 +31,9 @@ def mask_losses(
 ) -> dict[str, Loss]:
     """Losses by name of all masks of a batch."""
     losses: dict[str, Loss] = {}
-    for asked in _questions(head, hidden, pyramids, masks):
-        targets = [masks.targets[row] for row in asked.rows]
-        losses = added(losses, head.losses(asked.hidden, asked.pyramid, asked.question, targets))
+    for questions in _questions(head, hidden, pyramids, masks):
+        targets = [masks.targets[row] for row in questions.rows]
+        losses = added(losses, head.losses(questions.hidden, questions.pyramid, questions.question, targets))
     terms = head.terms([len(target) for target in masks.targets])
     return {name: loss for name, loss in losses.items() if terms[name]}
 
@@ -43,9 +43,9 @@ def predicted_masks(
 ) -> list[MaskPrediction]:
     """What the head proposes for each question of a batch, as a batch of one."""
     predictions: dict[int, MaskPrediction] = {}
-    for asked in _questions(head, hidden, pyramids, masks):
-        proposed = head.predict(asked.hidden, asked.pyramid, asked.question)
-        for i, row in enumerate(asked.rows):
+    for questions in _questions(head, hidden, pyramids, masks):
+        proposed = head.predict(questions.hidden, questions.pyramid, questions.question)
+        for i, row in enumerate(questions.rows):
             predictions[row] = MaskPrediction(proposed.masks[i : i + 1], proposed.scores[i : i + 1])
     return [predictions[row] for row in range(len(masks.starts))]
 

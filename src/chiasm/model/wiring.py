@@ -30,35 +30,35 @@ def wire(spec: Mapping[str, Mapping[str, Any]], texts: Iterable[str], seed: int)
     wiring = Wiring(spec, seed)
     wiring.add("encoder")
     wiring.add("language", texts, "heads.image" in spec)
-    if wiring.made["language"] is None:
+    if wiring.built["language"] is None:
         _check_alone(spec)
         wiring.add("image_tokenizer")
-        wiring.add("image_decoder", decoder_context(wiring.made["image_tokenizer"]))
+        wiring.add("image_decoder", decoder_context(wiring.built["image_tokenizer"]))
     else:
         wiring.see()
         wiring.draw()
-    return {slot: wiring.made.get(slot) for slot in MODEL_SLOTS}
+    return {slot: wiring.built.get(slot) for slot in MODEL_SLOTS}
 
 
 class Wiring:
-    """Slots being built. made: those that are, None where the section has none."""
+    """Slots being built. built: those that are, None where the section has none."""
 
     def __init__(self, spec: Mapping[str, Mapping[str, Any]], seed: int):
         self.spec, self.seed = spec, seed
-        self.made: dict[str, Any] = {}
+        self.built: dict[str, Any] = {}
 
     def add(self, slot: str, *wiring: Any, builder: Callable[..., Any] | None = None) -> None:
         """Build a slot. Each draws its initial values from a seed of its own."""
-        self.made[slot] = None
+        self.built[slot] = None
         if slot in self.spec:
             digest = hashlib.sha256(f"{self.seed}/{slot}".encode()).digest()
             torch.manual_seed(int.from_bytes(digest[:4], "big"))
             build = builder or partial(parts.build, MODEL_SLOTS[slot])
-            self.made[slot] = build(self.spec[slot], *wiring, where=f"model.{slot}")
+            self.built[slot] = build(self.spec[slot], *wiring, where=f"model.{slot}")
 
     def see(self) -> None:
         """What stands between encoder and language model, and inside it."""
-        encoder, language = self.made["encoder"], self.made["language"]
+        encoder, language = self.built["encoder"], self.built["language"]
         routing = parts.lookup("routing", self.spec["routing"]["type"])
         crosses: bool = routing.cross_attends  # type: ignore[attr-defined]
         if crosses and encoder is None:
@@ -68,8 +68,8 @@ class Wiring:
         if encoder is not None:
             self.add("connector", encoder.width, width)
         self.add("views", *self._marker_width(width))
-        if crosses and self.made["views"] is not None and self.made["views"].words:
-            name = self.made["views"].name
+        if crosses and self.built["views"] is not None and self.built["views"].words:
+            name = self.built["views"].name
             raise RecipeError(f"views {name!r} have words, which routing {routing.name!r} has no place for")
         self.add("routing", language, *([width] if crosses else []))
         if "heads.mask" in self.spec:
@@ -82,13 +82,13 @@ class Wiring:
     def draw(self) -> None:
         """What stands behind the language model, where pictures are written."""
         self.add("image_tokenizer")
-        tokenizer, language = self.made["image_tokenizer"], self.made["language"]
+        tokenizer, language = self.built["image_tokenizer"], self.built["language"]
         if "heads.image" in self.spec and alphabet_of(self.spec["heads.image"]).conditions:
             self.add("image_decoder", DecoderContext(None, tokenizer, language))
-            decoder, alphabet = self.made["image_decoder"], alphabet_of(self.spec["heads.image"])
+            decoder, alphabet = self.built["image_decoder"], alphabet_of(self.spec["heads.image"])
             context = HeadContext(language.width, _conditions(decoder, alphabet), language, decoder=decoder)
             self.add("heads.image", context, builder=build_head)
-            if self.made["heads.image"].layout().words and not language.tokenizer.before_picture:
+            if self.built["heads.image"].layout().words and not language.tokenizer.before_picture:
                 raise RecipeError(
                     "the image head draws after words, but this language model has no marker that begins an image "
                     "and so ends them; give it one with language.draw_marker"
@@ -103,7 +103,7 @@ class Wiring:
         if "views" not in self.spec:
             return []
         part: Any = parts.lookup("views", self.spec["views"]["type"])
-        connector = self.made.get("connector")
+        connector = self.built.get("connector")
         if not part.marked:
             return []
         if not part.connected or connector is None:
@@ -114,7 +114,7 @@ class Wiring:
                 f"views {part.name!r} have markers that pass through the connector, but connector "
                 f"{connector.name!r} makes one token of no square of features"
             )
-        return [side**2 * self.made["encoder"].width]
+        return [side**2 * self.built["encoder"].width]
 
 
 def decoder_context(image_tokenizer: ImageTokenizer | None) -> DecoderContext:

@@ -66,9 +66,9 @@ class Reading(Objective, name="reading"):
         embeddings = torch.cat([first, visual, words], 1)
         layout = Layout.causal(len(embeddings), embeddings.shape[1], device=embeddings.device)
         hidden = self.language(embeddings, layout)[:, visual.shape[1] :]
-        known = ids != NOTHING
-        terms = cross_entropy(self.language.logits(hidden[known]), ids[known])
-        return {"reading": Loss(terms, known.sum().float())}
+        real = ids != NOTHING
+        terms = cross_entropy(self.language.logits(hidden[real]), ids[real])
+        return {"reading": Loss(terms, real.sum().float())}
 
     def terms(self, batch: Described) -> dict[str, float]:
         return {"reading": float((self._ids(batch.texts) != NOTHING).sum())}

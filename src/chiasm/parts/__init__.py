@@ -164,15 +164,15 @@ def check(slot: str, spec: Mapping[str, Any], where: str) -> dict[str, Any]:
     if not isinstance(spec["type"], str):
         raise RecipeError(f"{where}.type must be a name; got {quoted(spec['type'])}")
     part = lookup(slot, spec["type"])
-    known = options(part)
+    accepted = options(part)
     resolved: dict[str, Any] = {"type": spec["type"]}
     for key in spec:
-        if key != "type" and key not in known:
+        if key != "type" and key not in accepted:
             place = excerpt(f"{where}.{key}", 200)
             raise RecipeError(
-                f"{slot} {part.name!r} has no option {quoted(key)}{nearest(str(key), known)} (at {place})"
+                f"{slot} {part.name!r} has no option {quoted(key)}{nearest(str(key), accepted)} (at {place})"
             )
-    for option in known.values():
+    for option in accepted.values():
         if option.name in spec:
             resolved[option.name] = _check_value(option, spec[option.name], f"{where}.{option.name}")
         elif option.required:
@@ -202,9 +202,9 @@ def build(
     for key, option in options(part).items():
         arguments = (inner or {}).get(key) or part.held_wiring(key, wiring, built)
         built[key] = _build_nested(option.annotation, resolved[key], f"{where or slot}.{key}", arguments)
-    made = part(*wiring, **built)
-    made.spec = resolved
-    return made
+    instance = part(*wiring, **built)
+    instance.spec = resolved
+    return instance
 
 
 def _check_value(option: Option, value: Any, where: str) -> Any:

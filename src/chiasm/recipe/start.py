@@ -23,7 +23,7 @@ _PROBES, _PROBE = 64, 1 << 16  # stretches of a file, and bytes of each, by whic
 
 def taken_over(raw: Mapping[str, Any]) -> dict[str, Any]:
     """A raw recipe with its `start`'s model under its own; raises CheckpointError for a folder without one."""
-    named, slots = _asked(raw["start"])
+    named, slots = _folder_and_slots(raw["start"])
     folder = find_checkpoint(named)
     model = read_parts(folder)["model"]
     if "language" in model:
@@ -38,7 +38,7 @@ def taken_over(raw: Mapping[str, Any]) -> dict[str, Any]:
     return {**raw, "model": merge(as_written(model), raw.get("model") or {}), "start": start}
 
 
-def _asked(start: Any) -> tuple[str, list[str] | None]:
+def _folder_and_slots(start: Any) -> tuple[str, list[str] | None]:
     """The folder, and the slots that are taken from it; None = all."""
     options = dict(start) if isinstance(start, Mapping) else {"folder": start}
     folder, slots = options.pop("folder", None), options.pop("slots", None)

@@ -105,8 +105,8 @@ class ResidualScales(Quantizer):
                 break
         partial_sums: list[Tensor] = []
         for index, part in enumerate(split_scales(codes, scales)):
-            said = self.said(part, index)
-            partial_sums.append(partial_sums[-1] + said if partial_sums else said)
+            contribution = self.contribution(part, index)
+            partial_sums.append(partial_sums[-1] + contribution if partial_sums else contribution)
         return partial_sums
 
     def next_inputs(self, codes: Int[Tensor, "n 1 l"]) -> Float[Tensor, "n m c"]:
@@ -114,20 +114,21 @@ class ResidualScales(Quantizer):
         partial_sums = self.progress(codes)[: len(self.scales) - 1]
         return torch.cat([self.averaged(each, index + 1) for index, each in enumerate(partial_sums)], 1)
 
-    def averaged(self, made: Float[Tensor, "n c h w"], index: int) -> Float[Tensor, "n m c"]:
+    def averaged(self, partial_sum: Float[Tensor, "n c h w"], index: int) -> Float[Tensor, "n m c"]:
         """What was said so far, at the cells of a scale in raster order."""
         side = self.scales[index]
-        return rearrange(functional.interpolate(made, size=(side, side), mode="area"), "n c h w -> n (h w) c")
+        cells = functional.interpolate(partial_sum, size=(side, side), mode="area")
+        return rearrange(cells, "n c h w -> n (h w) c")
 
-    def said(self, codes: Int[Tensor, "n h w"], index: int) -> Float[Tensor, "n c h2 w2"]:
+    def contribution(self, codes: Int[Tensor, "n h w"], index: int) -> Float[Tensor, "n c h2 w2"]:
         """What the codes of one scale say, at full size."""
-        said = rearrange(self.embedding(codes), "n h w c -> n c h w")
+        contribution = rearrange(self.embedding(codes), "n h w c -> n c h w")
         if index < len(self.scales) - 1:
-            said = functional.interpolate(said, size=(self.side, self.side), mode="bicubic")
+            contribution = functional.interpolate(contribution, size=(self.side, self.side), mode="bicubic")
         if not len(self.smooth):
-            return said
-        smoothed = self.smooth[nearest_convolution(index, len(self.scales), len(self.smooth))](said)
-        return (1 - self.blend) * said + self.blend * smoothed
+            return contribution
+        smoothed = self.smooth[nearest_convolution(index, len(self.scales), len(self.smooth))](contribution)
+        return (1 - self.blend) * contribution + self.blend * smoothed
 
     def _refine(
         self, latents: Float[Tensor, "n c h w"]
@@ -144,9 +145,9 @@ class ResidualScales(Quantizer):
             targets.append(rearrange(coarse, "n c h w -> (n h w) c"))
             indices = self._nearest(targets[-1])
             codes.append(rearrange(indices, "(n h w) -> n h w", n=len(latents), h=side))
-            said = self.said(codes[-1], index)
-            partial_sums.append(partial_sums[-1] + said if partial_sums else said)
-            rest = rest - said.detach()
+            contribution = self.contribution(codes[-1], index)
+            partial_sums.append(partial_sums[-1] + contribution if partial_sums else contribution)
+            rest = rest - contribution.detach()
         return codes, partial_sums, targets
 
     @torch.no_grad()

@@ -93,8 +93,8 @@ class Refinement(Protocol):
     def next_inputs(self, codes: Int[Tensor, "n 1 l"]) -> Float[Tensor, "n m c"]:
         """For every scale but the first, what the coarser ones say, averaged to its size."""
 
-    def said(self, codes: Int[Tensor, "n h w"], index: int) -> Float[Tensor, "n c h2 w2"]:
+    def contribution(self, codes: Int[Tensor, "n h w"], index: int) -> Float[Tensor, "n c h2 w2"]:
         """What the codes of one scale say, at full size."""
 
-    def averaged(self, made: Float[Tensor, "n c h w"], index: int) -> Float[Tensor, "n m c"]:
+    def averaged(self, partial_sum: Float[Tensor, "n c h w"], index: int) -> Float[Tensor, "n m c"]:
         """What all scales so far say together, at the cells of a scale in raster order."""

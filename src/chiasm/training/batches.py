@@ -95,8 +95,8 @@ class DocumentBatches:
         found out later.
         """
         if self._peeked is None or self._peeked[0] != origin:
-            made = self._document(origin, sample)
-            self._peeked = (origin, self.reader.decoded(made) if self.mixture.skips else made)
+            packed = self._document(origin, sample)
+            self._peeked = (origin, self.reader.decoded(packed) if self.mixture.skips else packed)
         return self._peeked[1]
 
     def _document(self, origin: Origin, sample: Sample) -> Document:

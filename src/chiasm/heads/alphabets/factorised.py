@@ -15,7 +15,7 @@ from chiasm.errors import RecipeError
 from chiasm.heads import Alphabet, DrawnValues, HeadContext, Sampling
 from chiasm.heads.sampling import choose, guided
 from chiasm.heads.spans import doubled
-from chiasm.language.llama_block import GridRotation, LlamaBlock, Turns, initialise
+from chiasm.language.llama_block import GridRotation, LlamaBlock, Rotary, initialise
 from chiasm.nn.generators import Generators
 from chiasm.nn.losses import cross_entropy
 from chiasm.parts.bounds import Depth, Epsilon, Heads, Positive, Share, Width
@@ -172,12 +172,12 @@ class Factorised(Alphabet, name="factorised"):
         layout = replace(
             Layout.causal(len(rows), count, x.device), queries=count
         )  # too short for other kernels
-        turns = self._turns(count, x.device)
+        rotary = self._rotary(count, x.device)
         for layer in self.layers:
-            rows = layer(rows, turns, layout)
+            rows = layer(rows, rotary, layout)
         return self.norm(rows).view_as(x)
 
-    def _turns(self, count: int, device: torch.device) -> Turns:
+    def _rotary(self, count: int, device: torch.device) -> Rotary:
         """As in the published models: the hidden state has no place, sub-tokens take the grid's first ones."""
         steps = torch.arange(count, device=device)[None]
         cells = (steps - 1).clamp(min=0)

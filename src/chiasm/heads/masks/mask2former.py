@@ -136,7 +136,10 @@ class Mask2Former(MaskHead, name="mask2former"):
         return [
             Scored(
                 each.logits,
-                {kind: self.conditions[kind](each.queries, asked) for kind, asked in conditions.items()},
+                {
+                    kind: self.conditions[kind](each.queries, condition)
+                    for kind, condition in conditions.items()
+                },
             )
             for each in layers
         ]
@@ -214,8 +217,8 @@ class Matching(nn.Module):
         self.query = mlp(width, width, width, depth=2) if projected else nn.Identity()
 
     def forward(
-        self, queries: Float[Tensor, "n q e"], asked: Float[Tensor, "n k d"]
+        self, queries: Float[Tensor, "n q e"], condition: Float[Tensor, "n k d"]
     ) -> Float[Tensor, "n q k"]:
         return torch.einsum(
-            "nqe,nke->nqk", self.query(queries), self.condition(self.norm(self.project(asked)))
+            "nqe,nke->nqk", self.query(queries), self.condition(self.norm(self.project(condition)))
         )

@@ -78,7 +78,7 @@ class Queries(Order, name="queries"):
         self.unconditional, self.causal = unconditional, causal
         self.from_marker, self.with_words = from_marker, with_words
         self.grid = _grid_of(grid, context.space)
-        self.space = self._written(context.space)
+        self.space = self._with_grid(context.space)
         self.words = list(words)
         count = math.prod(self.grid)
         self.length = count - from_marker  # positions that it fills
@@ -163,18 +163,18 @@ class Queries(Order, name="queries"):
             hidden = self.bridge(grid)
         return rearrange(hidden, "n (gh gw) d -> n gh gw d", gh=self.space.grid[0])
 
-    def _written(self, space: Space) -> Space:
+    def _with_grid(self, space: Space) -> Space:
         """The space with its grid, which the queries make where it has none."""
-        made = math.prod(self.grid) if self.bridge is None else self.bridge.tokens(self.grid)
-        if space.length and made != space.length:
+        count = math.prod(self.grid) if self.bridge is None else self.bridge.tokens(self.grid)
+        if space.length and count != space.length:
             rows, columns = space.grid
             raise RecipeError(
-                f"order 'queries' makes {made} {space.content} of {math.prod(self.grid)} queries, but the image "
+                f"order 'queries' makes {count} {space.content} of {math.prod(self.grid)} queries, but the image "
                 f"tokenizer's images have {rows} x {columns}; change its grid or its bridge"
             )
         if space.length:
             return space
-        return replace(space, grid=self.grid if self.bridge is None else (1, made))
+        return replace(space, grid=self.grid if self.bridge is None else (1, count))
 
 
 def _grid_of(grid: Sequence[int] | None, space: Space) -> tuple[int, int]:

@@ -113,11 +113,11 @@ class Scales(Order, name="scales"):
     ) -> Writing:
         """Draw scale by scale, one ask for each but the first. With `ramp`, guidance is the finest scale's."""
         images = count_images(start, sampling.guidance, self.unconditional)
-        codes = self._known(progress)
+        codes = self._drawn_scales(progress)
         hidden, refined = start[:, None], torch.zeros(())
         for index, side in enumerate(self.sides):
             if index:
-                refined = refined + self.refinement.said(codes[index - 1], index - 1)
+                refined = refined + self.refinement.contribution(codes[index - 1], index - 1)
                 read = self._embed(self.refinement.averaged(refined, index), index)
                 hidden = yield Ask(doubled(read, sampling.guidance))
             if index == len(codes):
@@ -129,7 +129,7 @@ class Scales(Order, name="scales"):
                     progress.note(join_scales(codes)[:, 0], index + 1)
         return join_scales(codes)
 
-    def _known(self, progress: DrawingState | None) -> list[Int[Tensor, "n h w"]]:
+    def _drawn_scales(self, progress: DrawingState | None) -> list[Int[Tensor, "n h w"]]:
         """The scales drawn before drawing was stopped."""
         if progress is None or progress.values is None:
             return []

@@ -72,7 +72,7 @@ class LaVIT(Family, name="lavit"):
             "draw_marker": _marker(folder),
             "decoders": {name: decoder_shape(files[name]) for name in (LOW, HIGH) if name in files},
         }
-        tensors = {f"{name}/{key}": t for name, found in files.items() for key, t in found.items()}
+        tensors = {f"{name}/{key}": t for name, content in files.items() for key, t in content.items()}
         tensors |= {LANGUAGE + key: tensor for key, tensor in folder.read(place / LANGUAGE).items()}
         for kind, (decoder, below) in DRAWN.items():
             if "drawn" in config or decoder not in files or not (place / below).is_dir():
@@ -85,23 +85,23 @@ class LaVIT(Family, name="lavit"):
                 tensors[below + EMPTY] = read_tensor(place / below / EMPTY)
                 config["empty_tokens"] = tensors[below + EMPTY].shape[1]
         seen = {f"{SEEN}{TOWER}/{key}": tensor for key, tensor in files[TOWER].items()}
-        kept = [key for key in files[ENCODER] if key.startswith(("token_predictor.", "causal_encoder."))]
+        retained = [key for key in files[ENCODER] if key.startswith(("token_predictor.", "causal_encoder."))]
         own = files[PROJECTION]
-        seen |= {f"{SEEN}{ENCODER}/{key}": files[ENCODER][key] for key in kept if key not in own}
+        seen |= {f"{SEEN}{ENCODER}/{key}": files[ENCODER][key] for key in retained if key not in own}
         return Original(config, tensors | seen, borrowed=list(seen))
 
     def model(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> dict[str, dict[str, Any]]:
-        told = config["tokenizer"]
+        settings = config["tokenizer"]
         language = causal_config(config["language"], "llama")
         spec: dict[str, dict[str, Any]] = {
-            "views": {"type": "framed", "size": told["img_size"], "fit": "stretch"},
-            "encoder": tower(told),
+            "views": {"type": "framed", "size": settings["img_size"], "fit": "stretch"},
+            "encoder": tower(settings),
             "connector": {
                 "type": "lavit",
-                **{name: tokenizer(told)[name] for name in ("depth", "heads", "hidden")},
+                **{name: tokenizer(settings)[name] for name in ("depth", "heads", "hidden")},
             },
             "language": {**language, "draw_marker": config["draw_marker"]},
-            "image_tokenizer": tokenizer(told),
+            "image_tokenizer": tokenizer(settings),
             "heads": {
                 "image": {
                     "type": "variable",
@@ -118,15 +118,15 @@ class LaVIT(Family, name="lavit"):
         return spec
 
     def names(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> NameMap:
-        told = config["tokenizer"]
-        cells = (told["img_size"] // told["patch_size"]) ** 2
+        settings = config["tokenizer"]
+        cells = (settings["img_size"] // settings["patch_size"]) ** 2
         drawn, below = DRAWN[config["drawn"]] if "drawn" in config else ("", "")
         rules: list[Any] = [
-            *tower_rules(told, TOWER + "/", "image_tokenizer.encoder"),
-            *tower_rules(told, f"{SEEN}{TOWER}/", "encoder"),
-            *tokenizer_rules(told, ENCODER + "/"),
+            *tower_rules(settings, TOWER + "/", "image_tokenizer.encoder"),
+            *tower_rules(settings, f"{SEEN}{TOWER}/", "encoder"),
+            *tokenizer_rules(settings, ENCODER + "/"),
             *selector_rules(_reader("token_predictor.", keys), "connector"),
-            *merger_rules(told, _reader("causal_encoder.", keys), "connector"),
+            *merger_rules(settings, _reader("causal_encoder.", keys), "connector"),
             Rule(PROJECTION + "/vit_proj.{p}", "connector.projection.{p}"),
         ]
         if drawn:
@@ -214,11 +214,11 @@ def _reader(part: str, keys: Collection[str]) -> str:
 
 def _configs(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The JSON files of the networks that are not the original's own."""
-    found = {LANGUAGE + "config.json": config["language"]}
+    files = {LANGUAGE + "config.json": config["language"]}
     if "drawn" in config:
         below = DRAWN[config["drawn"]][1]
-        found |= {f"{below}{name}/{file}.json": config[name] for name, file in _CONFIGS.items()}
-    return found
+        files |= {f"{below}{name}/{file}.json": config[name] for name, file in _CONFIGS.items()}
+    return files
 
 
 def _place(name: str) -> tuple[str, str]:

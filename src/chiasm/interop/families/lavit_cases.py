@@ -60,33 +60,33 @@ SCALING = {True: 0.13025, False: 0.18215}  # of SDXL's and Stable Diffusion's la
 @torch.no_grad()
 def replay_tokenizer(case: Case) -> dict[str, Tensor]:
     """Pictures to codes, and to what the language model reads, of the patches that the case's noise keeps."""
-    told, slot = case.config, "image_tokenizer"
-    made = parts.build(slot, tokenizer(told)).eval()
-    projection = nn.Linear(told["width"], len(case.tensors["vit_proj.bias"]))
-    both = nn.ModuleDict({slot: made, "projection": projection})
+    config, slot = case.config, "image_tokenizer"
+    model = parts.build(slot, tokenizer(config)).eval()
+    projection = nn.Linear(config["width"], len(case.tensors["vit_proj.bias"]))
+    both = nn.ModuleDict({slot: model, "projection": projection})
     names = NameMap(
-        *tower_rules(told, "encoder.", slot + ".encoder"),
+        *tower_rules(config, "encoder.", slot + ".encoder"),
         Rule("vit_proj.{p}", "projection.{p}"),
-        *tokenizer_rules(told, ""),
+        *tokenizer_rules(config, ""),
     )
     ours, _ = names.to_ours(case.tensors, case.name)
     load_named(both, ours, names, case.name)
-    pixels = unnormalised(made.encoder, case.inputs["img"])
-    seen = made.select(pixels, case.inputs["gumbels"])
-    kept = seen.kept > 0.5
-    codes = made.encode(pixels, case.inputs["gumbels"])[:, 0]
-    rows = [row[row != made.end] for row in codes]
+    pixels = unnormalised(model.encoder, case.inputs["img"])
+    seen = model.select(pixels, case.inputs["gumbels"])
+    retained = seen.kept > 0.5
+    codes = model.encode(pixels, case.inputs["gumbels"])[:, 0]
+    rows = [row[row != model.end] for row in codes]
     begin, end = torch.tensor([BEGIN]), torch.tensor([END])
     return {
-        "vit_features": made.encoder.tokens(pixels),
+        "vit_features": model.encoder.tokens(pixels),
         "pred_score": seen.scores,
-        "keep": kept.long(),
+        "keep": retained.long(),
         "merged": seen.merged,
-        "token_nums": kept.sum(1),
+        "token_nums": retained.sum(1),
         "ids": torch.cat([each for row in rows for each in (begin, row + FIRST, end)]),
-        "quant": made.quantizer.vectors[torch.cat(rows)],
-        "to_quant": seen.latents[kept],
-        "llm_features": projection(seen.merged[kept])[:, : case.outputs["llm_features"].shape[1]],
+        "quant": model.quantizer.vectors[torch.cat(rows)],
+        "to_quant": seen.latents[retained],
+        "llm_features": projection(seen.merged[retained])[:, : case.outputs["llm_features"].shape[1]],
     }
 
 
@@ -94,57 +94,63 @@ def replay_tokenizer(case: Case) -> dict[str, Tensor]:
 @torch.no_grad()
 def replay_detokenizer(case: Case) -> dict[str, Tensor]:
     """Vectors of codes to the conditions of a diffusion model."""
-    told, shape = case.config, decoder_shape(case.tensors)
+    config, shape = case.config, decoder_shape(case.tensors)
     cells, features = case.tensors["pos_embed"].shape[1], shape["out_width"]
-    made: Any = nn.Module()
-    made.detokenizer = Detokenizer(
-        told["in_chans"], shape["width"], shape["depth"], told["num_heads"], shape["hidden"], cells, features
+    module: Any = nn.Module()
+    module.detokenizer = Detokenizer(
+        config["in_chans"],
+        shape["width"],
+        shape["depth"],
+        config["num_heads"],
+        shape["hidden"],
+        cells,
+        features,
     )
-    high = told.get("highres", "unet_proj_1.weight" in case.tensors)
+    high = config.get("highres", "unet_proj_1.weight" in case.tensors)
     if high:
-        made.token_projections = nn.ModuleList(nn.Linear(features, width) for width in WIDTHS)
-        made.pool = AttentionPool(cells, features, told["num_heads"], WIDTHS[1])
+        module.token_projections = nn.ModuleList(nn.Linear(features, width) for width in WIDTHS)
+        module.pool = AttentionPool(cells, features, config["num_heads"], WIDTHS[1])
     else:
-        made.projection = nn.Linear(features, len(case.tensors["unet_proj.bias"]))
+        module.projection = nn.Linear(features, len(case.tensors["unet_proj.bias"]))
     names = NameMap(
         *detokenizer_rules(shape, cells, "", "image_decoder.detokenizer."),
         *condition_rules("", "image_decoder"),
     )
     ours, _ = names.to_ours(case.tensors, case.name)
-    load_named(made.eval(), ours, names, case.name, prefix="image_decoder.")
+    load_named(module.eval(), ours, names, case.name, prefix="image_decoder.")
     counts = case.inputs["token_nums"].tolist()
     vectors = nn.utils.rnn.pad_sequence(case.inputs["codes"].split(counts), batch_first=True)
     meant = torch.arange(max(counts)) < case.inputs["token_nums"][:, None]
-    rebuilt = made.detokenizer(vectors, meant.float())
+    rebuilt = module.detokenizer(vectors, meant.float())
     if not high:
-        return {"prompt_embeds": made.projection(rebuilt)}
-    tokens = torch.cat([project(rebuilt) for project in made.token_projections], dim=-1)
-    return {"prompt_embeds": tokens, "pooled": made.pool(rebuilt)}
+        return {"prompt_embeds": module.projection(rebuilt)}
+    tokens = torch.cat([project(rebuilt) for project in module.token_projections], dim=-1)
+    return {"prompt_embeds": tokens, "pooled": module.pool(rebuilt)}
 
 
 @replays("lavit", "LaVITforGeneration.generate_image pixel decoding", without_effect={})
 @torch.no_grad()
 def replay_pixels(case: Case) -> dict[str, Tensor]:
     """Codes to pixels, from the case's own noise."""
-    told, high = case.config, case.config["highres"]
-    made, codes = _decoder(case, high), _codes(case, told)
-    condition = made.condition(made.features(codes))
-    autoencoder = made.denoising.autoencoder
+    config, high = case.config, case.config["highres"]
+    decoder, codes = _decoder(case, high), _codes(case, config)
+    condition = decoder.condition(decoder.features(codes))
+    autoencoder = decoder.denoising.autoencoder
     noise = case.inputs["noise"]
-    latents = made.latents(codes, Generators(range(len(noise))), noise) / autoencoder.scaling
+    latents = decoder.latents(codes, Generators(range(len(noise))), noise) / autoencoder.scaling
     stride = condition.tokens.shape[-1] // case.outputs["prompt_embeds"].shape[-1]
-    found = {
+    outputs = {
         "latents_scaled": latents,
         "decoded": 2 * autoencoder.pixels(latents) - 1,
         "prompt_embeds": condition.tokens[..., ::stride],
     }
-    return found | ({"pooled": condition.added["text_embeds"]} if high else {})
+    return outputs | ({"pooled": condition.added["text_embeds"]} if high else {})
 
 
-def _codes(case: Case, told: Mapping[str, Any]) -> Tensor:
+def _codes(case: Case, config: Mapping[str, Any]) -> Tensor:
     """The ids of each picture as a row of codes; words among them are no codes."""
-    cells = told["grid"] ** 2
-    rows = torch.full((len(told["ntok"]), 1, cells), told["n_code"])
+    cells = config["grid"] ** 2
+    rows = torch.full((len(config["ntok"]), 1, cells), config["n_code"])
     for i, row in enumerate(rows):
         codes = case.inputs[f"tokens_{i}"] - FIRST
         codes = codes[codes >= 0]
@@ -154,7 +160,7 @@ def _codes(case: Case, told: Mapping[str, Any]) -> Tensor:
 
 def _decoder(case: Case, high: bool) -> Any:
     """The image decoder of a case, beside a tokenizer of which only the codebook counts."""
-    told, theirs = case.config, "tokenizer_decoder."
+    config, theirs = case.config, "tokenizer_decoder."
     code_width = case.tensors["quantize.embedding.weight"].shape[1]
     unet, vae, shape = _below(case, "unet."), _below(case, "vae."), decoder_shape(_below(case, theirs))
     pictures = parts.build(
@@ -162,8 +168,8 @@ def _decoder(case: Case, high: bool) -> Any:
         {
             "type": "lavit",
             "encoder": {"type": "patches", "patch_size": 2},
-            "size": 2 * told["grid"],
-            "codebook_size": told["n_code"],
+            "size": 2 * config["grid"],
+            "codebook_size": config["n_code"],
             "code_width": code_width,
             "depth": 1,
             "heads": 1,
@@ -175,9 +181,9 @@ def _decoder(case: Case, high: bool) -> Any:
     network = unet_shape(unet, heads=HEADS, groups=UNET_GROUPS)
     spec = {
         "type": "lavit_diffusion" if high else "lavit_diffusion_sd15",
-        "size": told["size"],
-        "steps": told["steps"],
-        "guidance": told["gs"],
+        "size": config["size"],
+        "steps": config["steps"],
+        "guidance": config["gs"],
         "heads": HEADS,
         **shape,
         "unet": network | (added_shape(unet, WIDTHS[1]) if high else {}),
@@ -189,9 +195,9 @@ def _decoder(case: Case, high: bool) -> Any:
         if empty is None:
             raise CheckpointError(f"{case.name} has no uncond_embeddings, which guidance leads away from")
         spec["empty_tokens"] = empty.shape[-2]
-    made = parts.build("image_decoder", spec, DecoderContext(pictures.space, pictures)).eval()
+    decoder = parts.build("image_decoder", spec, DecoderContext(pictures.space, pictures)).eval()
     names = NameMap(
-        *detokenizer_rules(shape, told["grid"] ** 2, theirs, "image_decoder.detokenizer."),
+        *detokenizer_rules(shape, config["grid"] ** 2, theirs, "image_decoder.detokenizer."),
         *condition_rules(theirs, "image_decoder"),
         *[
             Rule(f"{theirs}.{{rest...}}", f"image_decoder.denoising.{ours}.inner.{{rest...}}")
@@ -200,10 +206,10 @@ def _decoder(case: Case, high: bool) -> Any:
         Rule("uncond_embeddings", "image_decoder.empty_text"),
         Unused("quantize.{rest...}"),
     )
-    given = case.tensors if empty is None else {**case.tensors, "uncond_embeddings": empty.flatten(0, -2)}
-    ours, _ = names.to_ours(given, case.name)
-    load_named(made, ours, names, case.name, prefix="image_decoder.")
-    return made
+    tensors = case.tensors if empty is None else {**case.tensors, "uncond_embeddings": empty.flatten(0, -2)}
+    ours, _ = names.to_ours(tensors, case.name)
+    load_named(decoder, ours, names, case.name, prefix="image_decoder.")
+    return decoder
 
 
 def _below(case: Case, prefix: str) -> dict[str, Tensor]:
@@ -214,16 +220,16 @@ def _below(case: Case, prefix: str) -> dict[str, Tensor]:
 @torch.no_grad()
 def replay_codes(case: Case) -> dict[str, Tensor]:
     """Greedy codes after prompts, with the lone marker, with another prompt, and with nothing to lead away from."""
-    model, given = _language(case), case.inputs
+    model, inputs = _language(case), case.inputs
     prompts = [
         torch.cat([row[mask.bool()], torch.tensor([BEGIN])])
-        for row, mask in zip(given["prompt_ids"], given["prompt_mask"], strict=True)
+        for row, mask in zip(inputs["prompt_ids"], inputs["prompt_mask"], strict=True)
     ]
     lone = [torch.tensor([BEGIN])] * len(prompts)
     codes = slice(BEGIN, None)
     return {
         "tokens_cfg": _drawn(model, prompts, lone, case.config),
-        "tokens_neg_prompt": _drawn(model, prompts, list(given["uncond_ids"]), case.config),
+        "tokens_neg_prompt": _drawn(model, prompts, list(inputs["uncond_ids"]), case.config),
         "tokens_nocfg": _drawn(model, prompts, None, case.config),
         "first_logits_cond": model.language.logits(_session(model, prompts).last)[:, codes],
         "first_logits_uncond": model.language.logits(_session(model, lone).last)[:, codes],
@@ -231,12 +237,12 @@ def replay_codes(case: Case) -> dict[str, Tensor]:
 
 
 def _drawn(
-    model: Model, prompts: Sequence[Tensor], without: Sequence[Tensor] | None, told: Mapping[str, Any]
+    model: Model, prompts: Sequence[Tensor], without: Sequence[Tensor] | None, config: Mapping[str, Any]
 ) -> Tensor:
     """What the original returns: the marker, the ids that were drawn, and padding behind the end."""
     head: Any = model.image_head
     step, progress = DrawStep(_session(model, [*prompts, *(without or ())])), DrawingState(Generators([]))
-    sampling = replace(GREEDY, guidance=told["scale"] if without else 1.0)
+    sampling = replace(GREEDY, guidance=config["scale"] if without else 1.0)
     finish(head.write(step.start, sampling, progress=progress), step)
     drawn: Any = progress.values
     ids = head.alphabet.words(drawn)
@@ -250,16 +256,16 @@ def _session(model: Model, rows: Sequence[Tensor]) -> Session:
 
 def _language(case: Case) -> Model:
     """LaVIT's language model with its head; of the image tokenizer only the number of codes is meant."""
-    told = case.config
+    config = case.config
     language = {
         "type": "causal",
         "config": {
             "model_type": "llama",
-            "vocab_size": FIRST + told["n_code"],
-            "hidden_size": told["hidden"],
-            "intermediate_size": told["inter"],
-            "num_hidden_layers": told["layers"],
-            "num_attention_heads": told["heads"],
+            "vocab_size": FIRST + config["n_code"],
+            "hidden_size": config["hidden"],
+            "intermediate_size": config["inter"],
+            "num_hidden_layers": config["layers"],
+            "num_attention_heads": config["heads"],
         },
         "draw_marker": f"<{BEGIN}>",
     }
@@ -268,20 +274,20 @@ def _language(case: Case) -> Model:
         "image_tokenizer": {
             "type": "lavit",
             "encoder": {"type": "patches", "patch_size": 2},
-            "size": 2 * told["max_new"],  # room enough
-            "codebook_size": told["n_code"],
+            "size": 2 * config["max_new"],  # room enough
+            "codebook_size": config["n_code"],
             "code_width": 1,
             "depth": 1,
             "heads": 1,
             "hidden": 1,
             "decoder_depth": 0,
-            "most": told["max_new"],
+            "most": config["max_new"],
         },
         "heads": {
             "image": {
                 "type": "variable",
                 "alphabet": {"type": "shared", "first": FIRST, "end": END, "stray": STRAY},
-                "shortest": told["min_new"],
+                "shortest": config["min_new"],
             },
         },
     }

@@ -228,7 +228,7 @@ def replay(case: Case) -> dict[str, Tensor]:
         "greedy_cfg": drawn(published["cfg_scale"]),
         "greedy_cfg_interval": drawn(published["cfg_scale"], guided_codes),
         "greedy_nocfg": drawn(1.0),
-        "freqs_cis": _turns(model, published["cls_token_num"]),
+        "freqs_cis": _rotary(model, published["cls_token_num"]),
     }
 
 
@@ -256,7 +256,7 @@ def _captions(model: Model, case: Case, masked: bool) -> list[Document]:
     return [prompt(row[real_tokens].tolist()) for row, real_tokens in zip(ids, real, strict=True)]
 
 
-def _turns(model: Model, before: int) -> Tensor:
+def _rotary(model: Model, before: int) -> Tensor:
     """The table of all rotations, those of the condition first."""
     assert model.image_tokenizer is not None
     rows, columns = model.image_tokenizer.grid
@@ -265,5 +265,5 @@ def _turns(model: Model, before: int) -> Tensor:
     placed = torch.cat([torch.zeros(before, dtype=torch.bool), torch.ones_like(cells, dtype=torch.bool)])[
         None
     ]
-    turns = model.language.rotation(places // columns, places % columns, placed)  # type: ignore[operator]
-    return torch.view_as_real(turns)[0]
+    rotary = model.language.rotation(places // columns, places % columns, placed)  # type: ignore[operator]
+    return torch.view_as_real(rotary)[0]

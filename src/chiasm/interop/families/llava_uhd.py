@@ -87,10 +87,10 @@ def _separators(folder: Folder) -> list[str]:
     if folder.tokenizer is None:
         return [",", LINE_ENDS[0]]
     inner = load_tokenizer(folder.tokenizer)
-    known = inner.get_vocab()
-    if len(known) > COMMA and [known.get(","), known.get(LINE_ENDS[0])] != [COMMA, LINE_END]:
+    vocabulary = inner.get_vocab()
+    if len(vocabulary) > COMMA and [vocabulary.get(","), vocabulary.get(LINE_ENDS[0])] != [COMMA, LINE_END]:
         raise CheckpointError(
             f"{folder.path}: ids {COMMA} and {LINE_END}, which the original puts between slices, are "
             f"{inner.convert_ids_to_tokens([COMMA, LINE_END])} of its tokenizer and not ',' and {LINE_ENDS[0]!r}"
         )
-    return [",", next((name for name in LINE_ENDS if name in known), LINE_ENDS[0])]
+    return [",", next((name for name in LINE_ENDS if name in vocabulary), LINE_ENDS[0])]

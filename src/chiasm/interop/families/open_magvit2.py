@@ -63,10 +63,10 @@ class OpenMagvit2Tokenizer(Family, name="open-magvit2-vq"):
     }
 
     def recognises(self, folder: Folder) -> bool:
-        return _told(folder) is not None
+        return _model_yaml(folder) is not None
 
     def read(self, folder: Folder) -> Original:
-        content = _told(folder) or {}
+        content = _model_yaml(folder) or {}
         section = content["model"]
         size = _data_size(content.get("data"))
         config = {
@@ -124,7 +124,7 @@ class OpenMagvit2Tokenizer(Family, name="open-magvit2-vq"):
         torch.save({"state_dict": original.tensors}, folder / "last.ckpt")
 
 
-def _told(folder: Folder) -> dict[str, Any] | None:
+def _model_yaml(folder: Folder) -> dict[str, Any] | None:
     for content in folder.yamls.values():
         section = content.get("model") if isinstance(content, dict) else None
         if isinstance(section, dict) and ("." + str(section.get("class_path", ""))).endswith(CLASSES):

@@ -55,12 +55,12 @@ class OpenMagvit2Transformer(Family, name="open-magvit2"):
     }
 
     def recognises(self, folder: Folder) -> bool:
-        return len(list(folder.path.glob("AR_*.ckpt"))) == 1 or _told(folder) is not None
+        return len(list(folder.path.glob("AR_*.ckpt"))) == 1 or _transformer_yaml(folder) is not None
 
     def read(self, folder: Folder) -> Original:
         file = next(folder.path.glob("AR_*.ckpt"), None) or find_file(folder.path, ".ckpt")
         tensors = read_state_dict(file)
-        config = {**structure(tensors, str(file)), **(_told(folder) or {}), "file": file.name}
+        config = {**structure(tensors, str(file)), **(_transformer_yaml(folder) or {}), "file": file.name}
         size = re.match(r"AR_(\d{3})_", file.name)
         vq = tokenizer_structure(tensors, str(file))
         scale = 2 ** (len(vq["ddconfig"]["ch_mult"]) - 1)
@@ -173,7 +173,7 @@ def _count(tensors: Mapping[str, Tensor], prefix: str) -> int:
     return len({key.removeprefix(prefix).split(".")[0] for key in tensors if key.startswith(prefix)})
 
 
-def _told(folder: Folder) -> dict[str, Any] | None:
+def _transformer_yaml(folder: Folder) -> dict[str, Any] | None:
     """What a YAML of the training gives the transformer."""
     for content in folder.yamls.values():
         section = content.get("model") if isinstance(content, dict) else None

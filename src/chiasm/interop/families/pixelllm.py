@@ -62,15 +62,17 @@ def specification(config: Mapping[str, Any], size: int) -> tuple[dict[str, dict[
 
 def _towers(config: Config, size: int) -> list[dict[str, Any]]:
     """Those whose features the text decoder reads, in its order."""
-    known = {GIT: ("git_backbone", "eva02_vit", _eva), SAM: ("sam_backbone", "sam_vit", _sam)}
+    encoders = {GIT: ("git_backbone", "eva02_vit", _eva), SAM: ("sam_backbone", "sam_vit", _sam)}
     key = config.get("text_decoder_feature_key", GIT)
     names = key.split("+")
-    unknown = [name for name in names if name not in known]
+    unknown = [name for name in names if name not in encoders]
     if unknown:
-        raise CheckpointError(f"text_decoder_feature_key names {unknown[0]!r}; known are {', '.join(known)}")
+        raise CheckpointError(
+            f"text_decoder_feature_key names {unknown[0]!r}; known are {', '.join(encoders)}"
+        )
     towers = []
     for name in names:
-        tower, kind, spec = known[name]
+        tower, kind, spec = encoders[name]
         config.only(f"{tower}_name", kind)
         towers.append(spec(config[f"{tower}_args"], size))
     return towers

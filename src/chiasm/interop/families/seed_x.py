@@ -161,8 +161,8 @@ class SeedX(Family, name="seed-x"):
         places = [
             each for root in _roots(folder) for each in (root, *sorted(root.iterdir())) if each.is_dir()
         ]
-        found = [each for each in places if any((each / name).is_file() for name in TOKENIZER_FILES)]
-        return found[0] if found else None
+        having = [each for each in places if any((each / name).is_file() for name in TOKENIZER_FILES)]
+        return having[0] if having else None
 
     @torch.no_grad()
     def constants(self, folder: Folder) -> dict[str, Tensor]:
@@ -216,12 +216,12 @@ def _roots(folder: Folder) -> tuple[Path, Path]:
 
 def _near(folder: Folder, names: Iterable[str], what: str) -> Path:
     places = [root / name for root in _roots(folder) for name in names]
-    found = next((place for place in places if place.exists()), None)
-    if found is None:
+    place = next((place for place in places if place.exists()), None)
+    if place is None:
         raise CheckpointError(
             f"{folder.path} lacks {' or '.join(names)}, {what}; put it into the folder or beside it"
         )
-    return found
+    return place
 
 
 def _stage(folder: Folder) -> str | None:
@@ -252,13 +252,13 @@ def _networks(
 
 def _written(folder: Folder) -> dict[str, dict[str, Any]]:
     """The arguments of the original's classes by what they build, as YAML files of the folder have them."""
-    found: dict[str, dict[str, Any]] = {}
+    arguments: dict[str, dict[str, Any]] = {}
     for content in folder.yamls.values():
         target = str(content.get("_target_", "")) if isinstance(content, Mapping) else ""
         for name, part in CLASSES.items():
             if name in target:
-                found[part] = dict(content)
-    return found
+                arguments[part] = dict(content)
+    return arguments
 
 
 def _ids(tokenizer: Path | None, tokens: Iterable[str]) -> dict[str, int]:

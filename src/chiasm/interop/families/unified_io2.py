@@ -208,15 +208,15 @@ def _drawing(config: Config) -> dict[str, dict[str, Any]]:
     for key, channels in (("in_channels", 3), ("out_ch", 3)):
         vqgan.only(key, channels)
     size, factor = t5["default_image_size"][0], 2 ** (len(vqgan["ch_mult"]) - 1)
-    for place, value, known in (
+    for place, value, accepted in (
         ("t5_config.default_image_size", t5["default_image_size"], [size, size]),
         ("image_vqgan.default_input_size", vqgan["default_input_size"], [size, size]),
         ("image_vqgan.patch_size", vqgan["patch_size"], [factor, factor]),
     ):
-        if list(value) != known:
+        if list(value) != accepted:
             raise CheckpointError(
                 f"{place} is {list(value)}, but for images of {size} pixels and "
-                f"{len(vqgan['ch_mult'])} levels only {known} is known"
+                f"{len(vqgan['ch_mult'])} levels only {accepted} is known"
             )
     # Which levels attend is counted from `resolution`, whatever the size of the images.
     levels = range(len(vqgan["ch_mult"]))

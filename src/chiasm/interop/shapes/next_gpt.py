@@ -70,10 +70,10 @@ def drawing(
             "Diffusion 1.5 to 768, 2 to 1024): it was trained for another one"
         )
     prediction = networks["scheduler"].get("prediction_type", "epsilon")
-    made = decoder(
+    image_decoder = decoder(
         networks, "euler" if prediction == "v_prediction" else "pndm", steps=STEPS, guidance=GUIDANCE
     )
-    made["conditioner"] = {"type": "vectors", "empty": projector["queries"]}
+    image_decoder["conditioner"] = {"type": "vectors", "empty": projector["queries"]}
     head = {
         "type": "queries",
         "alphabet": {"type": "condition", "depth": 0},
@@ -85,7 +85,7 @@ def drawing(
         "bridge": plain(projector),
         "unconditional": 0.0,
     }
-    return {"heads": {"image": head}, "image_decoder": made}
+    return {"heads": {"image": head}, "image_decoder": image_decoder}
 
 
 def output_projector(kind: str, tensors: Mapping[str, Tensor], names: tuple[str, str]) -> dict[str, Any]:

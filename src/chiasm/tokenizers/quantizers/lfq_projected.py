@@ -70,8 +70,8 @@ class ProjectedLookupFree(Signs, Indivisible, name="lfq_projected"):
         inner = self.inner(latents)
         codes = super().encode(inner)
         signs = self._signs(codes)
-        made = self.project_out(inner + (signs - inner).detach())
-        return Quantized(made, codes, self.losses(inner, signs))
+        vectors = self.project_out(inner + (signs - inner).detach())
+        return Quantized(vectors, codes, self.losses(inner, signs))
 
     def losses(self, latents: Float[Tensor, "*n c"], signs: Float[Tensor, "*n c"]) -> dict[str, Loss]:
         single, mean = self.entropies(latents.flatten(0, -2))
