@@ -29,7 +29,7 @@ class PromptAdapter(Connector, name="prompt_adapter"):
         depth: layers of the transformer.
         heads: its attention heads; twice as many must divide `width`.
         hidden: hidden width of its MLPs.
-        prompt: whether a box is told by its two 'corners', or by 'points' within it.
+        prompt: whether a box is given by its two 'corners', or by 'points' within it.
         points: rows and columns of points, of which with corners only the number counts.
         reads: the visual tokens are the learnt 'tokens', each with an output layer of its own, or the 'features'.
     """

@@ -30,7 +30,7 @@ class VisualAbstractor(Connector, name="visual_abstractor"):
         heads: of the attention.
         hidden: width of the gated MLPs.
         epsilon: of the layer norm inside the MLPs.
-        cells: rows and columns of views that have a learnt position each; null = it is not told where a view lies.
+        cells: rows and columns of views that have a learnt position each; null = it knows no place.
         positions: side of a square of features, behind a class token, whose places mPLUG-Owl2's queries and keys
             know by sines and cosines; no other grid is read then. null = they know none.
         closing: learnt tokens behind those of every view.

@@ -13,7 +13,7 @@ from scipy import stats
 
 from chiasm.studies.compare import DRAWS, LEVEL
 
-LEAST_SIZES = 5  # from which on an exponent may be told
+LEAST_SIZES = 5  # from which on an exponent may be reported
 Scores = Float[np.ndarray, "seeds sizes"]
 
 

@@ -1,7 +1,7 @@
 """The encoder and decoder of Open-MAGVIT2, for pictures and, causal in time, for moving pictures.
 
 Without attention, residual blocks without biases, resolution halved by convolutions and doubled by unfolding
-channels; the decoder's levels are told the statistics of the codes. Submodules have the original's names
+channels; the decoder's levels are given the statistics of the codes. Submodules have the original's names
 (github.com/TencentARC/SEED-Voken).
 """
 

@@ -22,7 +22,7 @@ from chiasm.tokenizers.quantizers import Quantizer
 class VideoVQGAN(VideoAutoencoder, name="vqgan_video"):
     """Emu3's vision tokenizer (arXiv 2409.18869): a VQGAN frame by frame, with causal convolutions over time.
 
-    Time is halved behind the frames' encoder and doubled before their decoder, whose normalisations are told the
+    Time is halved behind the frames' encoder and doubled before their decoder, whose normalisations are given the
     codes of their place. A picture is one frame repeated as often as time is downsampled. Emu3's quantizer is
     `nearest`, of 32,768 codes of 4 channels. The original's training is not public; here it is VQGAN's.
 

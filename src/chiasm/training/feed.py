@@ -28,7 +28,7 @@ Batch = TypeVar("Batch", covariant=True)
 
 
 class Batches(Protocol[Batch]):
-    """An endless row of batches with a position that can be told and found again, exactly.
+    """An endless row of batches with a position that can be saved and restored, exactly.
 
     A batch is packed, which decides what it holds and moves the position, and then filled with pixels.
     """
