@@ -59,8 +59,8 @@ class Var:
             strength = cfg * index / last
             logits = (1 + strength) * logits[:count] - strength * logits[count:]
             codes.append(_likeliest(logits))
-            said = self.tokenizer.quantize.said(codes[-1].view(count, side, side), index)
-            made.add_(said)
+            contribution = self.tokenizer.quantize.contribution(codes[-1].view(count, side, side), index)
+            made.add_(contribution)
             if index < last:
                 after = self.sides[index + 1]
                 coarser = functional.interpolate(made, size=(after, after), mode="area")
