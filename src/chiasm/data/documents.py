@@ -286,7 +286,7 @@ class PictureReader:
             batch.read = self._read(read, assembly)
             batch.written.mask = self._masks(masked, assembly) if masked else None
         if written:
-            batch.written.image = replace(self._written(written), **self._conditions(written))
+            batch.written.image = self._conditioned(self._written(written), written)
         return batch
 
     def _read(self, slots: Sequence[tuple[int, Slot]], assembly: Assembly) -> ReadImages:
@@ -334,16 +334,16 @@ class PictureReader:
             return WrittenImages(cached if cached.is_floating_point() else cached.long(), True, starts)
         return WrittenImages(torch.stack([self.target(picture) for picture in pictures]), False, starts)
 
-    def _conditions(self, slots: Sequence[tuple[int, Slot]]) -> dict[str, Tensor]:
-        """The words for which images are drawn, and the images that they come of, where the model has such."""
+    def _conditioned(self, written: WrittenImages, slots: Sequence[tuple[int, Slot]]) -> WrittenImages:
+        """With the words for which images are drawn, and the images that they come of, where the model has such."""
         span = self.contract.span
-        conditions: dict[str, Tensor] = {}
         if span is not None and span.words:
-            conditions["words"] = _captions(slots, span.words)
+            written = replace(written, words=_captions(slots, span.words))
         if self.contract.changes_images:
             sources = [slot.source for _, slot in slots]
-            conditions["sources"] = torch.stack([self.target(each) for each in sources if each is not None])
-        return conditions
+            pixels = [self.target(each) for each in sources if each is not None]
+            written = replace(written, sources=torch.stack(pixels))
+        return written
 
     def crops(self, picture: Picture, views: Sequence[View]) -> list[Tensor]:
         """Pixels or features of some views of a picture."""

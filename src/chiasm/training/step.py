@@ -107,14 +107,15 @@ class CaptionsAim(DocumentsAim):
 
     def __init__(self, model: Model):
         super().__init__(model)
-        self.names = set() if self._images is None else self._images.names
+        self._drawn = set() if self._images is None else self._images.names
+        self.names = self._drawn
 
     def losses(self, batch: PackedBatch) -> dict[str, Loss]:
         return self.model.caption_losses(batch)
 
     def counts(self, batch: PackedBatch) -> dict[str, float]:
         counts = super().counts(batch)
-        return {name: count for name, count in counts.items() if name in self.names}
+        return {name: count for name, count in counts.items() if name in self._drawn}
 
 
 class ImagesAim(Aim):
