@@ -1,8 +1,8 @@
 """Trains the tiny overlay of every recipe on the built-in world, measures it, and writes docs/learn.md.
 
     python benchmarks/learn.py                    # every recipe with a tiny overlay
-    python benchmarks/learn.py llava fuyu         # these; the page shows all that have a record
-    python benchmarks/learn.py --page             # the page again, from the records that are there
+    python benchmarks/learn.py llava fuyu         # these; the page shows the others as they were measured
+    python benchmarks/learn.py --page             # the page again, from what is there
 
 A recipe that was measured and has not changed since is not trained again, so this can be stopped and taken up.
 `benchmarks/README.md` says how to read the figures.
@@ -23,6 +23,7 @@ from time import process_time
 from typing import Any
 
 import yaml
+from learn_figures import gather
 from learn_page import write_page
 
 ROOT = Path(__file__).parents[1]
@@ -42,12 +43,10 @@ def main() -> int:
     chosen = options.recipes or tiny_recipes()
     if not options.page:
         _learn_all(chosen, options)
-    records = read_records(Path(options.runs))
-    failed = [record["name"] for record in records if "failed" in record]
-    write_page(records, Path(options.out))
-    print(
-        f"{options.out}: {len(records) - len(failed)} recipes measured, {len(failed)} failed {failed or ''}"
-    )
+    rows = gather(read_records(Path(options.runs)), Path(options.out))
+    failed = [row["name"] for row in rows if "failed" in row]
+    write_page(rows, Path(options.out))
+    print(f"{options.out}: {len(rows) - len(failed)} recipes measured, {len(failed)} failed {failed or ''}")
     return 1 if failed else 0
 
 
@@ -143,13 +142,25 @@ def learn(source: str, runs: Path) -> None:
 
 
 def _measured(recipe: Any, folder: Path) -> dict[str, Any]:
-    """What `chiasm eval` tells; of an image tokenizer alone, what `chiasm tokenizer report` tells."""
+    """What `chiasm eval` finds; of an image tokenizer alone, what `chiasm tokenizer report` finds."""
     import chiasm
     from chiasm.evaluation.tokenizers import measure_all
 
-    if "language" in recipe.model:
-        return chiasm.evaluate(folder)
-    return {"tasks": {}, "tokenizer": measure_all([folder], count=CLIPS)[0].figures}
+    if "language" not in recipe.model:
+        return {"tasks": {}, "tokenizer": measure_all([folder], count=CLIPS)[0].figures}
+    figures = chiasm.evaluate(folder)
+    if "questions" in figures["tasks"]:
+        figures["tasks"]["questions"]["exact"] = _exact(_read(folder / "samples.json"))
+    return figures
+
+
+def _exact(samples: dict[str, Any]) -> dict[str, Any]:
+    """Of the answers to questions, how many were wholly right, whatever the metric is."""
+    from chiasm.evaluation.statistics import clustered
+
+    asked = samples["questions"]["asked"]
+    right = clustered([float(each["right"]) for each in asked], [each["cluster"] for each in asked])
+    return {"score": right.value, "ci": right.interval}
 
 
 def _clear(folder: Path, recipe: Any) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from learn_sheet import write_sheet
+import learn_tables
+from learn_tables import DRAWING, MASKS, QUESTIONS, Row, answers, percent, reads, tasks
 
-Record = Mapping[str, Any]
-SEEING, DRAWING = "questions", "generation"
+OLDER_INTERVALS = " Their intervals are by a bootstrap over pictures, which was the way of those days."
 
 INTRODUCTION = """# What the recipes learn on a laptop
 
@@ -20,7 +21,7 @@ make learn
 trains the `tiny` overlay of every recipe, the system's structure in a small size, on the
 [built-in world](world.md) and measures it. This page is what came out. A stopped `make learn` goes on where it
 was, and a recipe that has not changed is not trained again; `python benchmarks/learn.py llava fuyu` takes single
-recipes.
+recipes, and the rows of the others stay as they were measured.
 
 These are models of a few million parameters after minutes of training. The page shows that each structure
 **learns**, under equal controls. It does not rank the systems: their towers, data and sizes differ.
@@ -34,14 +35,25 @@ the training on one thread; features of a frozen encoder are in it where no reci
 cache.
 """
 
-EXPLAINED_DRAWING = """Pictures drawn from held-out captions and read by the exact checker. *Place*: share of the
-asked things in the cell they were asked for; *object*: anywhere in the picture; *count*: pictures with as many
-things as asked; *all*: pictures right in every cell. *Ceiling*: *place* of the true pictures after the image
-tokenizer alone. *Diversity*: how much pictures of one prompt differ, relative to those of different prompts.
-*Passes*: how often the language model runs for one picture, one behind the other, the reading of the prompt
-included. *Questions*: the score in the table above, of those that also see.
+EXPLAINED_READING = """Questions about [written pages](world.md#written-pages) that training never saw. *ANLS*:
+DocVQA's measure, the similarity of the letters of answer and truth, 0 below a half. *Exact*: every letter right.
+The controls are those above, by ANLS too.
 """
 
+EXPLAINED_MARKING = """Masks of what a question names, on held-out scenes. *gIoU*: intersection over union, on
+average over the questions; *cIoU*: all intersections over all unions. *Shuffled*: gIoU of masks of another
+question's picture. *Whole image*: gIoU of marking everything. *Questions*: the score of those that also answer in
+words.
+"""
+
+EXPLAINED_DRAWING = """Pictures drawn from held-out captions and read by the exact checker. *Place*: share of the
+asked things in the cell they were asked for; *shuffled*: the same for another caption's things, what drawing
+without heed of the words gives; *object*: anywhere in the picture; *count*: pictures with as many things as asked;
+*all*: pictures right in every cell. *Ceiling*: *place* of the true pictures after the image tokenizer alone.
+*Diversity*: how much pictures of one prompt differ, relative to those of different prompts. *Positions*: of a
+picture in the sequence. *Passes*: how often the language model runs for one picture, one behind the other, the
+reading of the prompt included. *Questions*: the score in the table above, of those that also see.
+"""
 
 EXPLAINED_TOKENIZERS = """
 Held-out clips of moving scenes, coded and decoded. *Mean picture*: the PSNR of always answering with the mean of
@@ -49,229 +61,151 @@ all frames, which a tokenizer must exceed to have learnt anything. *Use*: share 
 """
 
 
-def write_page(records: Sequence[Record], path: Path) -> None:
-    """Write the page, and its pictures into a folder beside it that has its name."""
-    done = [record for record in records if "failed" not in record]
-    failed = [record for record in records if "failed" in record]
-    seeing = [record for record in done if SEEING in _tasks(record)]
-    drawing = [record for record in done if DRAWING in _tasks(record)]
-    parts = [INTRODUCTION, _origin(done), reading(seeing, drawing, failed)]
+def write_page(rows: Sequence[Row], path: Path) -> None:
+    """Write the page of these figures, whose pictures lie in a folder beside it that has its name."""
+    done = [row for row in rows if "failed" not in row]
+    failed = [row for row in rows if "failed" in row]
+    seeing = [row for row in done if answers(row)]
+    pages = [row for row in done if reads(row)]
+    marking = [row for row in done if MASKS in tasks(row)]
+    drawing = [row for row in done if DRAWING in tasks(row)]
+    parts = [INTRODUCTION, _origin(done), in_short(seeing, pages, marking, drawing, failed)]
     if seeing:
-        parts += ["## Answering questions about pictures", EXPLAINED, _seeing(seeing)]
+        parts += ["## Answering questions about pictures", EXPLAINED, learn_tables.answering(seeing)]
+    if pages:
+        parts += ["## Reading pages", EXPLAINED_READING, learn_tables.reading(pages)]
+    if marking:
+        parts += ["## Marking", EXPLAINED_MARKING, learn_tables.marking(marking)]
     if drawing:
-        parts += ["## Drawing", EXPLAINED_DRAWING, _drawing(drawing), *_sheets(drawing, path)]
-    if alone := [record for record in done if "tokenizer" in record["figures"]]:
-        parts += ["## Image tokenizers alone", EXPLAINED_TOKENIZERS, _tokenizers(alone)]
-    if others := _others(done):
+        parts += ["## Drawing", EXPLAINED_DRAWING, learn_tables.drawing(drawing), *_sheets(drawing, path)]
+    if alone := [row for row in done if "tokenizer" in row["figures"]]:
+        parts += ["## Image tokenizers alone", EXPLAINED_TOKENIZERS, learn_tables.tokenizers(alone)]
+    if others := learn_tables.others(done):
         parts += ["## Other measures", others]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n\n".join(part.strip() for part in parts if part) + "\n", encoding="utf-8")
 
 
-def looks(record: Record) -> bool:
-    """Whether a model beats its blind control by more than the intervals of both."""
-    task = _tasks(record)[SEEING]
-    return task["ci"][0] > task["blind_ci"][1]
+def beats(scores: Mapping[str, Any], control: str) -> bool:
+    """Whether a score stands above its control by more than the intervals of both."""
+    low, high = scores["ci"][0], scores[f"{control}_ci"][1]
+    return bool(low > high)
 
 
-def reading(seeing: Sequence[Record], drawing: Sequence[Record], failed: Sequence[Record]) -> str:
+def in_short(
+    seeing: Sequence[Row],
+    pages: Sequence[Row],
+    marking: Sequence[Row],
+    drawing: Sequence[Row],
+    failed: Sequence[Row],
+) -> str:
     """What may be said of the figures, the worst first."""
-    lines = ["## In short", ""]
-    lines += [f"- **{record['name']} failed**: {record['failed']}" for record in failed]
-    guessing = [record for record in seeing if not looks(record)]
-    if guessing:
-        lines.append(
-            f"- **Not shown to look at the picture**: {_names(guessing)}. The score does not stand above that of "
-            "the same model without the picture by more than the intervals."
-        )
+    lines = ["## In short\n"]
+    lines += [f"- **{row['name']} failed**: {row['failed']}" for row in failed]
+    for rows, what in ((seeing, "answer questions about pictures"), (pages, "read pages")):
+        lines += _against(rows, QUESTIONS, "blind", what, "that of the same model without the picture")
     if seeing:
-        shown = [record for record in seeing if looks(record)]
-        lines.append(
-            f"- {len(shown)} of {len(seeing)} recipes that answer questions beat their blind control by more than "
-            f"the intervals{_range(shown, SEEING)}."
-        )
-        lines.append(f"- {_weakest(seeing)}")
+        lines.append(_weakest(seeing))
+    if marking:
+        lines.append(f"- Recipes that mark: {len(marking)}{_range(marking, MASKS)} for gIoU.")
+    controlled = [row for row in drawing if "shuffled_ci" in tasks(row)[DRAWING]]
+    same = "that of the same pictures against another caption"
+    lines += _against(controlled, DRAWING, "shuffled", "draw, of those measured with this control", same)
     if drawing:
         lines.append(
-            f"- Recipes that draw: {len(drawing)}{_range(drawing, DRAWING)} for *place*. {_right_in_all(drawing)}"
+            f"- Recipes that draw: {len(drawing)}{_range(drawing, DRAWING)} for *place*. {_never(drawing)}"
         )
-    return "\n".join(lines)
+    return "\n".join(line.rstrip(" ") for line in lines if line)
 
 
-def _names(records: Sequence[Record]) -> str:
-    return ", ".join(f"`{record['name']}`" for record in records)
+def _against(rows: Sequence[Row], task: str, control: str, what: str, named: str) -> list[str]:
+    """Which stand above a control, those first that do not."""
+    above = [row for row in rows if beats(tasks(row)[task], control)]
+    below = [row for row in rows if not beats(tasks(row)[task], control)]
+    lines = []
+    if below:
+        lines.append(
+            f"- **Not shown to have learnt it**: {_names(below)}. The score does not stand above {named} by more "
+            "than the intervals."
+        )
+    if rows:
+        lines.append(
+            f"- {len(above)} of {len(rows)} recipes that {what} beat their {control} control by more than the "
+            f"intervals{_range(above, task)}."
+        )
+    return lines
 
 
-def _range(records: Sequence[Record], task: str) -> str:
-    if not records:
+def _names(rows: Sequence[Row]) -> str:
+    return ", ".join(f"`{row['name']}`" for row in rows)
+
+
+def _range(rows: Sequence[Row], task: str) -> str:
+    if not rows:
         return ""
-    ordered = sorted(records, key=lambda record: _tasks(record)[task]["score"])
+    ordered = sorted(rows, key=lambda row: tasks(row)[task]["score"])
     low, high = ordered[0], ordered[-1]
-    ends = [f"{_percent(_tasks(each)[task]['score'])} (`{each['name']}`)" for each in (low, high)]
+    ends = [f"{percent(tasks(each)[task]['score'])} (`{each['name']}`)" for each in (low, high)]
     return f", from {ends[0]} to {ends[1]}" if low is not high else f": {ends[0]}"
 
 
-def _weakest(seeing: Sequence[Record]) -> str:
+def _weakest(seeing: Sequence[Row]) -> str:
     """The type of question that is answered worst, on average over the recipes that are asked it."""
-    scores: dict[str, list[tuple[float, float]]] = {}
-    for record in seeing:
-        for name, told in _tasks(record)[SEEING]["by_type"].items():
-            scores.setdefault(name, []).append((told["score"], told["blind"]))
-    means = {name: [sum(each) / len(told) for each in zip(*told)] for name, told in scores.items()}
+    by_type: dict[str, list[tuple[float, float]]] = {}
+    for row in seeing:
+        for name, scores in tasks(row)[QUESTIONS]["by_type"].items():
+            if "blind" in scores:
+                by_type.setdefault(name, []).append((scores["score"], scores["blind"]))
+    if not by_type:
+        return ""
+    means = {name: [sum(each) / len(pairs) for each in zip(*pairs)] for name, pairs in by_type.items()}
     worst = min(means, key=lambda name: means[name][0] - means[name][1])
     score, blind = means[worst]
     return (
-        f"The type that gains least from the picture is *{worst}*: {_percent(score)} on average, {_percent(blind)} "
+        f"- The type that gains least from the picture is *{worst}*: {percent(score)} on average, {percent(blind)} "
         "without it."
     )
 
 
-def _right_in_all(drawing: Sequence[Record]) -> str:
-    none = [record for record in drawing if _tasks(record)[DRAWING]["all"] == 0]
+def _never(drawing: Sequence[Row]) -> str:
+    none = [row for row in drawing if tasks(row)[DRAWING]["all"] == 0]
     return f"Without a single picture right in every cell: {_names(none)}." if none else ""
 
 
-def _origin(done: Sequence[Record]) -> str:
-    """Where and when the figures were measured; machines and commits are told as often as they differ."""
-    if not done:
-        return ""
-    machines = {
-        f"{r['machine']['cpu']}, {r['machine']['cores']} cores, {r['machine']['device']}" for r in done
-    }
-    commits = sorted({str(record["commit"])[:7] for record in done if record["commit"]})
-    days = sorted(record["finished"][:10] for record in done)
-    when = days[0] if days[0] == days[-1] else f"{days[0]} to {days[-1]}"
-    return (
-        f"Measured {when} on {'; '.join(sorted(machines))}; one thread a recipe; commit {', '.join(commits)}."
-    )
+def _origin(done: Sequence[Row]) -> str:
+    """Where and when the figures were measured, day by day; of what was measured last by name."""
+
+    def day(row: Row) -> str:
+        return str(row["finished"][:10])
+
+    days = [(when, list(rows)) for when, rows in groupby(sorted(done, key=day), key=day)]
+    lines = []
+    for when, rows in days:
+        machines = {
+            f"{r['machine']['cpu']}, {r['machine']['cores']} cores, {r['machine']['device']}" for r in rows
+        }
+        commits = sorted({commit for row in rows for commit in row["commits"]})
+        line = f"Measured {when} on {'; '.join(sorted(machines))}; one thread a recipe; commit {', '.join(commits)}"
+        if len(days) > 1:
+            line += f": {_names(rows)}" if when != days[0][0] else ": all that is not named below"
+        lines.append(f"{line}.{OLDER_INTERVALS if any(row.get('intervals') for row in rows) else ''}")
+    return "\n\n".join(lines)
 
 
-def _seeing(records: Sequence[Record]) -> str:
-    types = sorted({name for record in records for name in _tasks(record)[SEEING]["by_type"]})
-    head = [
-        "recipe",
-        "score",
-        "blind",
-        "shuffled",
-        *types,
-        "parameters",
-        "learnt",
-        "image tokens",
-        "FLOPs",
-        "CPU min",
-    ]
-    rows = []
-    for record in sorted(records, key=lambda record: -_tasks(record)[SEEING]["score"]):
-        task, cost = _tasks(record)[SEEING], record["figures"]["cost"]
-        by_type = [
-            _percent(task["by_type"][name]["score"]) if name in task["by_type"] else "" for name in types
-        ]
-        rows.append([
-            _link(record), _with_interval(task, "score", "ci"), _with_interval(task, "blind", "blind_ci"),
-            _percent(task["shuffled"]), *by_type, _large(cost["parameters"]["total"]),
-            _large(cost["parameters"]["trainable"]), str(cost["image_tokens"].get("read", "")),
-            _large(cost["flops"].get("question")), _minutes(record),
-        ])  # fmt: skip
-    return _table(head, rows)
+def _sheets(rows: Sequence[Row], path: Path) -> list[str]:
+    """A sheet of drawn pictures for each recipe, as they came out, and below those of one task what was asked."""
 
+    def prompts(row: Row) -> list[str]:
+        return list(row.get("prompts", ()))
 
-def _drawing(records: Sequence[Record]) -> str:
-    head = ["recipe", "place", "object", "count", "all", "ceiling", "diversity", "codes", "passes", "s a picture",
-            "parameters", "questions", "CPU min"]  # fmt: skip
-    rows = []
-    for record in sorted(records, key=lambda record: -_tasks(record)[DRAWING]["place"]):
-        task, cost = _tasks(record)[DRAWING], record["figures"]["cost"]
-        seconds = cost["seconds"].get("picture")
-        asked = _tasks(record).get(SEEING)
-        rows.append([
-            _link(record), _with_interval(task, "score", "ci"),
-            *(_percent(task[measure]) for measure in ("object", "count", "all")),
-            _percent(task["reconstruction"]["place"]), f"{task['diversity']:.2f}",
-            str(cost["image_tokens"].get("written", "")), str(cost.get("passes", {}).get("picture", "")),
-            "" if seconds is None else f"{seconds:.2f}", _large(cost["parameters"]["total"]),
-            _percent(asked["score"]) if asked else "", _minutes(record),
-        ])  # fmt: skip
-    return _table(head, rows)
-
-
-def _sheets(records: Sequence[Record], path: Path) -> list[str]:
-    """A sheet of drawn pictures for each recipe, as they came out, and what they were asked to be."""
-    told = []
-    for record in records:
-        sheet = path.parent / path.stem / f"{record['name']}.webp"
-        prompts = write_sheet(Path(record["folder"]), sheet)
-        if not prompts:
+    parts = []
+    for asked, group in groupby(sorted(rows, key=prompts), key=prompts):
+        if not asked:
             continue
-        told.append(f"### {record['name']}")
-        told.append(f"![The first {len(prompts)} pictures of {record['name']}]({path.stem}/{sheet.name})")
-        listed = "\n".join(f"{number}. {prompt}" for number, prompt in enumerate(prompts, 1))
-        told.append(f"<details><summary>What was asked, row by row</summary>\n\n{listed}\n\n</details>")
-    return told
-
-
-def _tokenizers(records: Sequence[Record]) -> str:
-    """Image tokenizers without a language model: how well, and in how many bits."""
-    head = ["recipe", "PSNR dB", "mean picture", "bits a clip", "frames", "use", "CPU min"]
-    rows = []
-    for record in records:
-        told = record["figures"]["tokenizer"]
-        half = (told["psnr_ci"][1] - told["psnr_ci"][0]) / 2
-        quality = [f"{told['psnr']:.2f} ± {half:.2f}", f"{told['mean_psnr']:.2f}"]
-        rate = [f"{told['bits']:,.0f}", str(told["frames"]), _percent(told["use"])]
-        rows.append([_link(record), *quality, *rate, _minutes(record)])
-    return _table(head, rows)
-
-
-def _others(records: Sequence[Record]) -> str:
-    """Every task that has no table of its own."""
-    rows = [
-        [_link(record), name.replace("_", " "), _with_interval(task, "score", "ci"), _control(task), _n(task)]
-        for record in records
-        for name, task in _tasks(record).items()
-        if name not in (SEEING, DRAWING)
-    ]
-    return _table(["recipe", "measure", "score", "control", "n"], rows) if rows else ""
-
-
-def _control(task: Mapping[str, Any]) -> str:
-    """What the score is to be held against, in the task's own terms."""
-    known = ("copying", "untrained", "chance")
-    return ", ".join(f"{name} {_percent(task[name])}" for name in known if isinstance(task.get(name), float))
-
-
-def _n(task: Mapping[str, Any]) -> str:
-    return str(task.get("n", ""))
-
-
-def _tasks(record: Record) -> Mapping[str, Any]:
-    return record["figures"]["tasks"]
-
-
-def _link(record: Record) -> str:
-    return f"[{record['name']}](../recipes/{record['name']}.yaml)"
-
-
-def _minutes(record: Record) -> str:
-    return f"{record['training_seconds'] / 60:.1f}"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.0f} %"
-
-
-def _with_interval(task: Mapping[str, Any], key: str, interval: str) -> str:
-    low, high = task[interval]
-    return f"{100 * task[key]:.0f} % ({100 * low:.0f} - {100 * high:.0f})"
-
-
-def _large(number: float | None) -> str:
-    if number is None:
-        return ""
-    units: list[tuple[float, str]] = [(1e9, " G"), (1e6, " M"), (1e3, " k")]
-    size, unit = next(((size, unit) for size, unit in units if number >= size), (1.0, ""))
-    return f"{number / size:.3g}{unit}"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+        for row in group:
+            sheet = f"{path.stem}/{row['name']}.webp"
+            parts.append(f"### {row['name']}")
+            parts.append(f"![The first {len(asked)} pictures of {row['name']}]({sheet})")
+        listed = "\n".join(f"{number}. {prompt}" for number, prompt in enumerate(asked, 1))
+        parts.append(f"<details><summary>What was asked, row by row</summary>\n\n{listed}\n\n</details>")
+    return parts

@@ -14,6 +14,9 @@ from tiny_recipe import TINY
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
+import learn_figures  # noqa: E402
+import learn_page  # noqa: E402
+
 OVERLAY = {"seed": 3, "data": {"held-out": {"objects": [2, 3]}}}
 SMALL = {**TINY, "name": "small", "tiny": OVERLAY}
 BROKEN = {**TINY, "name": "broken", "tiny": {"evaluation": {"data": None}}}
@@ -37,11 +40,14 @@ def learnt(tmp_path_factory):
 @pytest.mark.slow
 def test_the_record_holds_what_the_evaluation_measured(learnt):
     run = learnt[0] / "runs" / "small"
-    record = json.loads((run / "record.json").read_text())
-    assert record["figures"]["tasks"] == json.loads((run / "eval.json").read_text())["tasks"]
-    assert record["recipe"]["seed"] == 3  # the tiny overlay
-    assert record["training_seconds"] > 0
-    assert record["machine"]["threads"] == 1
+    written = json.loads((run / "record.json").read_text())
+    tasks = json.loads((run / "eval.json").read_text())["tasks"]
+    exact = written["figures"]["tasks"]["questions"].pop("exact")
+    assert written["figures"]["tasks"] == tasks
+    assert exact == {key: tasks["questions"][key] for key in ("score", "ci")}  # its metric is exact
+    assert written["recipe"]["seed"] == 3  # the tiny overlay
+    assert written["training_seconds"] > 0
+    assert written["machine"]["threads"] == 1
 
 
 @pytest.mark.slow
@@ -79,6 +85,62 @@ def test_a_recipe_that_was_measured_is_trained_again_only_when_it_changes(learnt
     (folder / "small.yaml").write_text(yaml.safe_dump(changed))
     learn(folder, folder / "small.yaml")
     assert (folder / "runs" / "small" / "run.json").read_text() != before
+
+
+def record(name, day, score, source="world", **tasks):
+    """A record as `learn.py` writes it, of a model that answers questions."""
+    scores = {"score": score, "ci": [score - 0.1, score + 0.1], "shuffled": 0.2, "by_type": {}}
+    scores |= {"blind": 0.2, "blind_ci": [0.1, 0.3], "exact": {"score": score / 2, "ci": [0.0, 0.5]}}
+    cost = {"parameters": {"total": 1.2e6, "trainable": 2e5}, "image_tokens": {"read": 9}, "flops": {}}
+    return {
+        "name": name, "finished": f"2026-01-{day}T10:00:00", "training_seconds": 90.0, "commit": 3 * name,
+        "recipe": {"evaluation": {"data": "held-out"}, "data": {"held-out": {"type": source}}},
+        "machine": {"cpu": "a", "cores": 1, "device": "cpu"},
+        "figures": {"tasks": {"questions": scores, **tasks}, "cost": cost},
+    }  # fmt: skip
+
+
+def test_rows_outlive_their_runs_and_the_later_of_two_measurements_counts(tmp_path):
+    page = tmp_path / "learn.md"
+    learn_figures.gather([record("one", 10, 0.5), record("two", 11, 0.6)], page)
+    rows = learn_figures.gather([record("two", 10, 0.9), record("one", 12, 0.7)], page)
+    assert [(row["name"], row["figures"]["tasks"]["questions"]["score"]) for row in rows] == [
+        ("one", 0.7), ("two", 0.6),
+    ]  # fmt: skip
+    assert learn_figures.gather([], page) == rows
+    learn_page.write_page(rows, page)
+    assert (
+        "Measured 2026-01-12 on a, 1 cores, cpu; one thread a recipe; commit oneoneo: `one`."
+        in page.read_text()
+    )
+
+
+def test_a_recipe_that_fails_now_is_said_to_and_its_figures_are_not_forgotten(tmp_path):
+    page = tmp_path / "learn.md"
+    learn_figures.gather([record("one", 10, 0.5)], page)
+    assert learn_figures.gather([{"name": "one", "failed": "no"}], page) == [{"name": "one", "failed": "no"}]
+    assert [row["name"] for row in learn_figures.gather([], page)] == ["one"]
+
+
+def test_pages_and_masks_have_tables_of_their_own(tmp_path):
+    page = tmp_path / "learn.md"
+    masks = {"score": 0.6, "ci": [0.5, 0.7], "cumulative": 0.55, "shuffled": 0.1, "everything": 0.05, "n": 80}
+    rows = learn_figures.gather(
+        [record("reader", 10, 0.8, "pages"), record("marker", 10, 0.4, masks=masks)], page
+    )
+    learn_page.write_page(rows, page)
+    answers, rest = page.read_text().split("## Reading pages")
+    reading, marking = rest.split("## Marking")
+    assert "(../recipes/marker.yaml) | 40 % (30 - 50) |" in answers
+    assert "reader.yaml" not in answers.split("## Answering")[1]
+    assert "| 80 % (70 - 90) | 20 % (10 - 30) | 20 % | 40 % (0 - 50) |" in reading
+    assert "| 60 % (50 - 70) | 55 % | 10 % | 5 % | 80 | 40 % |" in marking
+
+
+def test_the_page_in_the_docs_is_what_the_figures_beside_it_give(tmp_path):
+    docs = ROOT / "docs"
+    learn_page.write_page(learn_figures.read(docs / "learn" / "figures.json"), tmp_path / "learn.md")
+    assert (tmp_path / "learn.md").read_text() == (docs / "learn.md").read_text()
 
 
 def test_the_page_names_the_intervals_that_an_evaluation_computes():

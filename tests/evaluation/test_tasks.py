@@ -84,6 +84,13 @@ def test_always_yes_scores_the_share_of_yes(source):
     assert outcome.scores["by_type"]["what"]["score"] == 0.0
 
 
+def test_true_images_held_against_another_caption_score_what_chance_gives(source):
+    drawn = run("generation", Perfect(), source, pictures=24).scores
+    low, high = drawn["shuffled_ci"]
+    assert low <= drawn["shuffled"] <= high < drawn["ci"][0]
+    assert "shuffled" not in run("generation", Perfect(), source, pictures=1).scores
+
+
 def test_an_empty_canvas_scores_nothing(source):
     drawn = run("generation", Yes(), source).scores
     assert [drawn[name] for name in ("object", "count", "place", "all")] == [0.0] * 4

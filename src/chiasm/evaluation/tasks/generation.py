@@ -29,6 +29,8 @@ class Generation(Task, name="generation"):
     object: share of the asked things found anywhere. place: share found in the cell they were asked for.
     count: share of pictures with as many things as asked. all: share of pictures that are exactly the asked scene.
     reconstruction: the true pictures through the image tokenizer alone, the ceiling of whatever writes its codes.
+    shuffled: `place` of the same pictures against another caption's scene, what drawing without heed of the words
+    would give; where there is more than one caption.
     """
 
     def run(self, exam: Exam) -> Outcome:
@@ -49,6 +51,9 @@ class Generation(Task, name="generation"):
         scores |= {"intervals": {name: judged[name].interval for name in MEASURES}, "cells": place.n}
         scores |= {"smallest_effect": place.smallest_effect, "diversity": spread}
         scores["reconstruction"] = {name: ceiling[name].value for name in MEASURES}
+        if len(samples) > 1:
+            others = judge(readings, [*samples[1:], samples[0]])["place"]
+            scores |= {"shuffled": others.value, "shuffled_ci": others.interval}
         examples, images = _examples(samples, generated, reconstructed, readings)
         return Outcome(scores, {"drawn": examples, "several": _name(several, images)}, images)
 
