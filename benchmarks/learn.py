@@ -23,7 +23,7 @@ from time import process_time
 from typing import Any
 
 import yaml
-from learn_figures import gather
+from learn_figures import TILES, gather, read
 from learn_page import write_page
 
 ROOT = Path(__file__).parents[1]
@@ -43,9 +43,10 @@ def main() -> int:
     chosen = options.recipes or tiny_recipes()
     if not options.page:
         _learn_all(chosen, options)
-    rows = gather(read_records(Path(options.runs)), Path(options.out))
+    page = Path(options.out)
+    rows = gather(read_records(Path(options.runs)), page)
     failed = [row["name"] for row in rows if "failed" in row]
-    write_page(rows, Path(options.out))
+    write_page(rows, page, read(page.parent / page.stem / TILES))
     print(f"{options.out}: {len(rows) - len(failed)} recipes measured, {len(failed)} failed {failed or ''}")
     return 1 if failed else 0
 

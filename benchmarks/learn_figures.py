@@ -10,6 +10,7 @@ from typing import Any
 from learn_sheet import write_sheet
 
 FIGURES = "figures.json"
+TILES = "tiles.json"  # what `tiles.py` measured
 COSTS = {
     "parameters": ("total", "trainable"),
     "image_tokens": ("read", "written"),

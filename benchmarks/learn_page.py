@@ -40,6 +40,15 @@ DocVQA's measure, the similarity of the letters of answer and truth, 0 below a h
 The controls are those above, by ANLS too.
 """
 
+EXPLAINED_TILES = """```bash
+python benchmarks/tiles.py
+```
+
+trains one recipe, `internvl-1.5`, four times: on written pages and on scenes whose things fill a quarter of the
+picture, with tiles of 64 pixels and a thumbnail, and with the whole picture in one view of 64 pixels. Nothing else
+differs: the same parameters, samples and steps. Exact match; *blind* as above.
+"""
+
 EXPLAINED_MARKING = """Masks of what a question names, on held-out scenes. *gIoU*: intersection over union, on
 average over the questions; *cIoU*: all intersections over all unions. *Shuffled*: gIoU of masks of another
 question's picture. *Whole image*: gIoU of marking everything. *Questions*: the score of those that also answer in
@@ -61,8 +70,11 @@ all frames, which a tokenizer must exceed to have learnt anything. *Use*: share 
 """
 
 
-def write_page(rows: Sequence[Row], path: Path) -> None:
-    """Write the page of these figures, whose pictures lie in a folder beside it that has its name."""
+def write_page(rows: Sequence[Row], path: Path, tiles: Sequence[Row] = ()) -> None:
+    """Write the page of these figures, whose pictures lie in a folder beside it that has its name.
+
+    tiles: what `tiles.py` measured.
+    """
     done = [row for row in rows if "failed" not in row]
     failed = [row for row in rows if "failed" in row]
     seeing = [row for row in done if answers(row)]
@@ -74,6 +86,13 @@ def write_page(rows: Sequence[Row], path: Path) -> None:
         parts += ["## Answering questions about pictures", EXPLAINED, learn_tables.answering(seeing)]
     if pages:
         parts += ["## Reading pages", EXPLAINED_READING, learn_tables.reading(pages)]
+    if tiles:
+        parts += [
+            "## Tiles against a single view",
+            EXPLAINED_TILES,
+            learn_tables.tiles(tiles),
+            compared(tiles),
+        ]
     if marking:
         parts += ["## Marking", EXPLAINED_MARKING, learn_tables.marking(marking)]
     if drawing:
@@ -84,6 +103,21 @@ def write_page(rows: Sequence[Row], path: Path) -> None:
         parts += ["## Other measures", others]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n\n".join(part.strip() for part in parts if part) + "\n", encoding="utf-8")
+
+
+def compared(tiles: Sequence[Row]) -> str:
+    """Where tiles beat a single view by more than both intervals."""
+    sentences = []
+    for task, group in groupby(tiles, key=lambda row: row["task"]):
+        scores = {row["arm"]: row["scores"] for row in group}
+        cut, single = scores["tiles"], scores["single view"]
+        verdict = "beat a single view by more than both intervals"
+        if cut["ci"][0] <= single["ci"][1]:
+            verdict = "do not " + verdict
+        if cut["ci"][1] < single["ci"][0]:
+            verdict = "are beaten by a single view by more than both intervals"
+        sentences.append(f"On {task} tiles {verdict}.")
+    return " ".join(sentences)
 
 
 def beats(scores: Mapping[str, Any], control: str) -> bool:

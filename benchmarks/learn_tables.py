@@ -61,6 +61,24 @@ def _answers(row: Row, types: Sequence[str]) -> list[str]:
     ]  # fmt: skip
 
 
+def tiles(rows: Sequence[Row]) -> str:
+    """The same model with tiles and with a single view."""
+    types = sorted({name for row in rows for name in row["scores"]["by_type"]})
+    head = ["task", "views", "score", "blind", *types, "parameters", "image tokens", "CPU min", "commit"]
+    lines = []
+    for row in rows:
+        scores = row["scores"]
+        of_types = [
+            percent(scores["by_type"][name]["score"]) if name in scores["by_type"] else "" for name in types
+        ]
+        lines.append([
+            row["task"], row["arm"], with_interval(scores, "score", "ci"),
+            with_interval(scores, "blind", "blind_ci"), *of_types, large(row["parameters"]),
+            str(row["image_tokens"]), f"{row['seconds'] / 60:.1f}", row["commit"],
+        ])  # fmt: skip
+    return table(head, lines)
+
+
 def marking(rows: Sequence[Row]) -> str:
     """Masks of what is asked for."""
     head = [

@@ -137,9 +137,26 @@ def test_pages_and_masks_have_tables_of_their_own(tmp_path):
     assert "| 60 % (50 - 70) | 55 % | 10 % | 5 % | 80 | 40 % |" in marking
 
 
+@pytest.mark.parametrize(
+    ("single", "verdict"),
+    [
+        (0.3, "tiles beat a single view by more than both intervals."),
+        (0.5, "tiles do not beat a single view by more than both intervals."),
+        (0.9, "tiles are beaten by a single view by more than both intervals."),
+    ],
+)
+def test_of_tiles_is_said_what_the_intervals_allow(single, verdict):
+    arms = [("tiles", 0.6), ("single view", single)]
+    rows = [{"task": "text", "arm": arm, "scores": {"ci": [s - 0.1, s + 0.1]}} for arm, s in arms]
+    assert learn_page.compared(rows) == f"On text {verdict}"
+
+
 def test_the_page_in_the_docs_is_what_the_figures_beside_it_give(tmp_path):
     docs = ROOT / "docs"
-    learn_page.write_page(learn_figures.read(docs / "learn" / "figures.json"), tmp_path / "learn.md")
+    rows, tiles = (
+        learn_figures.read(docs / "learn" / name) for name in (learn_figures.FIGURES, learn_figures.TILES)
+    )
+    learn_page.write_page(rows, tmp_path / "learn.md", tiles)
     assert (tmp_path / "learn.md").read_text() == (docs / "learn.md").read_text()
 
 
