@@ -17,8 +17,10 @@ SMALL = {"steps": 4, "depth": 1, "hidden": 8}
 PATHS = {
     "flow": StraightLine(False, 1.0),
     "shifted": StraightLine(True, 3.0),
-    "epsilon": NoiseLevels(cosine=True, velocity=False),
-    "v": NoiseLevels(cosine=False, velocity=True),
+    "flow to x": StraightLine(False, 3.0, velocity=False),
+    "epsilon": NoiseLevels(cosine=True, predicts="epsilon"),
+    "v": NoiseLevels(cosine=False, predicts="v"),
+    "x": NoiseLevels(cosine=True, predicts="x"),
 }
 
 
@@ -40,6 +42,18 @@ def test_true_predictions_lead_from_noise_to_the_values(path, count):
     torch.testing.assert_close(noisy, values, rtol=1e-3, atol=1e-3)
 
 
+def test_one_point_of_a_path_is_the_same_whatever_is_predicted_of_it():
+    """With two predictions of the same vector, a step leads to the same place."""
+    values, noise = torch.randn(5, 3), torch.randn(5, 3)
+    for one, other in (("flow", "flow to x"), ("epsilon", "x")):
+        noisy = PATHS[one].noisy(values, noise, torch.full((5,), 0.5))
+        steps = [
+            path.advance(noisy, path.target(values, noise, torch.full((5,), 0.5)), (0.5, 0.3), None)
+            for path in (PATHS[one], PATHS[other])
+        ]
+        torch.testing.assert_close(*steps, rtol=1e-4, atol=1e-4)
+
+
 def path_noise(path, noisy, values, time, noise):
     """The noise that is left in values behind a step that added none."""
     if not path.random() or time < 0:
@@ -51,7 +65,7 @@ def path_noise(path, noisy, values, time, noise):
 def test_a_diffusion_step_is_that_of_diffusers():
     diffusers = pytest.importorskip("diffusers")
     scheduler = diffusers.DDPMScheduler(beta_schedule="squaredcos_cap_v2", clip_sample=False)
-    path = NoiseLevels(cosine=True, velocity=False)
+    path = NoiseLevels(cosine=True, predicts="epsilon")
     torch.testing.assert_close(path._signal.float(), scheduler.alphas_cumprod, rtol=1e-4, atol=1e-6)
     noisy, predicted = torch.randn(2, 3, 1, 1), torch.randn(2, 3, 1, 1)
     for level in (800, 3, 0):

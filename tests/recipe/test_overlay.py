@@ -36,6 +36,12 @@ def test_a_part_of_another_type_starts_afresh(folder):
     assert made.model["encoder"]["patch_size"] == 16
 
 
+def test_null_takes_an_item_out_of_a_list_and_leaves_the_places_of_the_others(folder):
+    assert [stage.name for stage in load_recipe(recipe(folder, stages={"codes": None})).stages] == ["joint"]
+    laid = merge({"sizes": [None, 1, {"name": "two"}]}, {"sizes": {"1": None, "two": {"a": 2}}})
+    assert laid == {"sizes": [None, {"name": "two", "a": 2}]}
+
+
 def test_a_base_may_have_a_base(folder):
     recipe(folder)
     (folder / "yours.yaml").write_text("{base: mine.yaml, name: yours, seed: 4}")

@@ -14,6 +14,7 @@ from chiasm.heads.denoising import TokenDenoising
 from chiasm.parts.bounds import Cells, Count, Width
 
 LEVELS = 1000  # of noise, at which it learns
+Predicted = Literal["epsilon", "v", "x"]
 _MOST_BETA = 0.999  # of the cosine schedule's steps (arXiv 2102.09672)
 
 
@@ -25,8 +26,9 @@ class TokenDiffusion(TokenDenoising, name="diffusion"):
 
     Args:
         steps: of a draw, at most 1,000.
-        predicts: v, a mixture of noise and vector (arXiv 2202.00512), or epsilon, the noise, as MAR does: where
-            there is hardly anything but noise, small errors of epsilon are large ones of the vector.
+        predicts: v, a mixture of noise and vector (arXiv 2202.00512); epsilon, the noise, as MAR does: where there
+            is hardly anything but noise, small errors of epsilon are large ones of the vector; or x, the vector
+            itself, which a narrow network can predict of vectors wider than it (arXiv 2511.13720).
         schedule: of noise: cosine, or linear as of DDPM.
         repeats: at how many levels of noise each vector is learnt in a step; MAR has 4.
         depth: blocks of the small network; 0 = the prediction is linear in the hidden state.
@@ -39,14 +41,14 @@ class TokenDiffusion(TokenDenoising, name="diffusion"):
         symbols: int,
         *,
         steps: Cells = 100,
-        predicts: Literal["epsilon", "v"] = "v",
+        predicts: Predicted = "v",
         schedule: Literal["cosine", "linear"] = "cosine",
         repeats: Count = 1,
         depth: Count = 3,
         hidden: Width = 1024,
     ):
         super().__init__(context, symbols, steps=steps, repeats=max(1, repeats), depth=depth, hidden=hidden)
-        self.path = NoiseLevels(schedule == "cosine", predicts == "v")
+        self.path = NoiseLevels(schedule == "cosine", predicts)
 
 
 class NoiseLevels:
@@ -54,8 +56,8 @@ class NoiseLevels:
 
     clean = 0.0
 
-    def __init__(self, cosine: bool, velocity: bool):
-        self.velocity = velocity
+    def __init__(self, cosine: bool, predicts: Predicted):
+        self.predicts = predicts
         betas = _cosine_betas() if cosine else torch.linspace(1e-4, 0.02, LEVELS, dtype=torch.float64)
         self._signal = (1 - betas).cumprod(0)
 
@@ -71,8 +73,8 @@ class NoiseLevels:
     def target(
         self, values: Float[Tensor, "*s c"], noise: Float[Tensor, "*s c"], times: Float[Tensor, "*s"]
     ) -> Float[Tensor, "*s c"]:
-        if not self.velocity:
-            return noise
+        if self.predicts != "v":
+            return noise if self.predicts == "epsilon" else values
         signal, deviation = self._shares(times)
         return signal * noise - deviation * values
 
@@ -92,9 +94,10 @@ class NoiseLevels:
         fresh: Float[Tensor, "*s c"] | None,
     ) -> Float[Tensor, "*s c"]:
         now, later = (self._signal_at(time) for time in step)
-        if self.velocity:
+        values = predicted
+        if self.predicts == "v":
             values = math.sqrt(now) * noisy - math.sqrt(1 - now) * predicted
-        else:
+        elif self.predicts == "epsilon":
             values = (noisy - math.sqrt(1 - now) * predicted) / math.sqrt(now)
         if later == 1:
             return values

@@ -23,6 +23,8 @@ class Flow(TokenDenoising, name="flow"):
 
     Args:
         steps: of a draw.
+        predicts: velocity, the vector less the noise; or x, the vector itself, which a narrow network can predict
+            of vectors wider than it (arXiv 2511.13720) and which points the way just as well.
         times: at which times it learns: uniform, or logit_normal, most often in the middle (arXiv 2403.03206).
         shift: above 1 more of the steps, and of the times at which it learns, stand near the noise.
         repeats: at how many times each vector is learnt in a step.
@@ -36,6 +38,7 @@ class Flow(TokenDenoising, name="flow"):
         symbols: int,
         *,
         steps: Cells = 30,
+        predicts: Literal["velocity", "x"] = "velocity",
         times: Literal["uniform", "logit_normal"] = "uniform",
         shift: Positive = 1.0,
         repeats: Count = 1,
@@ -43,16 +46,19 @@ class Flow(TokenDenoising, name="flow"):
         hidden: Width = 1024,
     ):
         super().__init__(context, symbols, steps=steps, repeats=max(1, repeats), depth=depth, hidden=hidden)
-        self.path = StraightLine(times == "logit_normal", shift)
+        self.path = StraightLine(times == "logit_normal", shift, velocity=predicts == "velocity")
 
 
 class StraightLine:
-    """The path of rectified flow (arXiv 2209.03003); what is predicted is the velocity, values less noise."""
+    """The path of rectified flow (arXiv 2209.03003).
+
+    velocity: what is predicted is values less noise; else the values.
+    """
 
     clean = 1.0
 
-    def __init__(self, logit_normal: bool, shift: float):
-        self.logit_normal, self.shift = logit_normal, shift
+    def __init__(self, logit_normal: bool, shift: float, velocity: bool = True):
+        self.logit_normal, self.shift, self.velocity = logit_normal, shift, velocity
 
     def times(self, uniform: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
         if self.logit_normal:
@@ -67,7 +73,7 @@ class StraightLine:
     def target(
         self, values: Float[Tensor, "*s c"], noise: Float[Tensor, "*s c"], times: Float[Tensor, "*s"]
     ) -> Float[Tensor, "*s c"]:
-        return values - noise
+        return values - noise if self.velocity else values
 
     def steps(self, count: int) -> list[tuple[float, float]]:
         times = self._shifted(torch.linspace(0, 1, count + 1, dtype=torch.float64)).tolist()
@@ -83,7 +89,8 @@ class StraightLine:
         step: tuple[float, float],
         fresh: Float[Tensor, "*s c"] | None,
     ) -> Float[Tensor, "*s c"]:
-        return noisy + (step[1] - step[0]) * predicted
+        velocity = predicted if self.velocity else (predicted - noisy) / (1 - step[0])
+        return noisy + (step[1] - step[0]) * velocity
 
     def _shifted(self, times: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
         """Share of noise s becomes shift * s / (1 + (shift - 1) * s)."""
