@@ -106,6 +106,19 @@ def test_its_loss_teaches_what_made_the_vectors_and_leaves_what_is_frozen_alone(
     assert learnt == (set() if frozen else expected)
 
 
+def test_places_tell_equal_vectors_apart_and_need_a_known_number():
+    same = torch.ones(1, *VECTORS.grid, VECTORS.width)
+    spread = [
+        built(conditioner={"type": "linear", "places": places}).condition(same).tokens.std(1).sum()
+        for places in (False, True)
+    ]
+    assert spread[0] < 1e-6 < spread[1]
+    with pytest.raises(
+        RecipeError, match="conditioner 'linear' adds places to vectors whose number is known"
+    ):
+        built(space=Vectors((0, 0), 24), conditioner={"type": "linear", "places": True})
+
+
 def test_a_share_of_images_learns_without_its_target():
     decoder = built(unconditional=0.25)
     condition = decoder.condition(target(*range(8)))

@@ -72,11 +72,13 @@ class LinearTokens(Conditioner, name="linear"):
 
     Args:
         bias: the projections have biases.
+        places: add a learnt vector of its place to every token. Features of a convolutional network hardly say
+            where they stand.
     """
 
     space: Vectors
 
-    def __init__(self, context: ConditionerContext, *, bias: bool = True):
+    def __init__(self, context: ConditionerContext, *, bias: bool = True, places: bool = False):
         super().__init__()
         if not isinstance(context.space, Vectors):
             raise RecipeError(
@@ -84,13 +86,22 @@ class LinearTokens(Conditioner, name="linear"):
             )
         self.space = context.space
         self.tokens = nn.Linear(self.space.width, context.token_width, bias=bias)
+        if places and not self.space.length:
+            raise RecipeError(
+                "conditioner 'linear' adds places to vectors whose number is known; here it is not, so leave "
+                "`places` out"
+            )
+        self.places = (
+            nn.Parameter(0.02 * torch.randn(self.space.length, context.token_width)) if places else None
+        )
         pooled = context.pooled_width
         self.pooled = nn.Linear(self.space.width, pooled, bias=bias) if pooled is not None else None
 
     def forward(self, target: Float[Tensor, "n gh gw c"]) -> Condition:
         vectors = vectors_in_row(target, self.space.width, self.name)
         added = {"text_embeds": self.pooled(vectors.mean(1))} if self.pooled is not None else None
-        return Condition(self.tokens(vectors), added=added)
+        tokens = self.tokens(vectors)
+        return Condition(tokens if self.places is None else tokens + self.places, added=added)
 
     @classmethod
     def example(cls) -> dict[str, Any]:
