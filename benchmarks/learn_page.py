@@ -44,9 +44,10 @@ EXPLAINED_TILES = """```bash
 python benchmarks/tiles.py
 ```
 
-trains one recipe, `internvl-1.5`, four times: on written pages and on scenes whose things fill a quarter of the
-picture, with tiles of 64 pixels and a thumbnail, and with the whole picture in one view of 64 pixels. Nothing else
-differs: the same parameters, samples and steps. Exact match; *blind* as above.
+trains one recipe, `internvl-1.5`, twice on the same written letters and scenes: with up to nine tiles of 64 pixels
+and a thumbnail, and with the whole picture in one view of 64 pixels. Nothing else differs: the same parameters,
+samples and steps. The letters are 192 pixels high, the things of the scenes fill a quarter of the picture. Exact
+match; *blind* as above.
 """
 
 EXPLAINED_MARKING = """Masks of what a question names, on held-out scenes. *gIoU*: intersection over union, on
