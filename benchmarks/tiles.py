@@ -47,12 +47,13 @@ def measured(task: str, arm: str, runs: Path) -> dict[str, Any]:
     import torch
 
     import chiasm
+    from chiasm.evaluation.evaluate import evaluate
     from chiasm.recipe import load_recipe
 
     torch.set_num_threads(1)
     folder = chiasm.train(load_recipe(RECIPE, ARMS[arm], tiny=True), runs / arm.replace(" ", "-"))
     asked = [f"evaluation.data={TASKS[task]}", "evaluation.metric=exact"]
-    figures = chiasm.evaluate(folder, overrides=asked, only=["questions"], report=False)
+    figures = evaluate(folder, overrides=asked, only=["questions"], report=False)
     return _row(task, arm, figures, folder)
 
 
