@@ -145,7 +145,7 @@ def in_short(
         lines.append(f"- Recipes that mark: {len(marking)}{_range(marking, MASKS)} for gIoU.")
     controlled = [row for row in drawing if "shuffled_ci" in tasks(row)[DRAWING]]
     same = "that of the same pictures against another caption"
-    lines += _against(controlled, DRAWING, "shuffled", "draw, of those measured with this control", same)
+    lines += _against(controlled, DRAWING, "shuffled", "draw (of those measured with this control)", same)
     if drawing:
         lines.append(
             f"- Recipes that draw: {len(drawing)}{_range(drawing, DRAWING)} for *place*. {_never(drawing)}"
