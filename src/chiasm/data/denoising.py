@@ -95,35 +95,41 @@ class Denoising(Source, name="denoising"):
     def _damaged(self, sample: Sample) -> Iterator[Sample]:
         content = [item for message in sample.messages for item in message.content]
         words = " ".join(item.strip() for item in content if isinstance(item, str)).strip()
-        if self.text and (not self.special_tokens or "<" not in words):
-            units = _units(words)
-            if len(units) >= LEAST:
-                dice = Dice("denoising", self.seed, sample.name, "text")
-                kind = _drawn(self.text, dice)
-                given, lost = _split(units, kind, dice)
-                yield self._sample(sample, f"[Text] [{kind}] {given}", lost, f"text, {kind}")
-        images = {item.key: item for item in content if isinstance(item, Picture)} if self.image else {}
+        if self.special_tokens and "<" in words:
+            words = ""
+        yield from self._texts(sample, words)
+        images = {item.key: item for item in content if isinstance(item, Picture)}
         for number, image in enumerate(images.values(), 1):
-            dice = Dice("denoising", self.seed, sample.name, number)
-            kinds = (
-                self.image if words else {kind: share for kind, share in self.image.items() if kind != "S"}
-            )
-            if not kinds:
-                continue
+            yield from self._images(sample, words, number, image)
+
+    def _texts(self, sample: Sample, words: str) -> Iterator[Sample]:
+        units = _units(words)
+        if self.text and len(units) >= LEAST:
+            dice = Dice("denoising", self.seed, sample.name, "text")
+            kind = _drawn(self.text, dice)
+            shown, lost = _split(units, kind, dice)
+            yield self._sample(sample, (f"[Text] [{kind}] {shown}",), lost, f"text, {kind}")
+
+    def _images(self, sample: Sample, words: str, number: int, image: Picture) -> Iterator[Sample]:
+        dice = Dice("denoising", self.seed, sample.name, number)
+        kinds = {kind: share for kind, share in self.image.items() if words or kind != "S"}
+        if kinds:
             kind = _drawn(kinds, dice)
             shown = (f"[Image] [S] {words}",) if kind == "S" else (self._hidden(image, dice), "[Image] [R]")
             yield self._sample(sample, shown, image, f"image {number}, {kind}")
 
     def _hidden(self, image: Picture, dice: Dice) -> Picture:
         every = range(self.patches**2)
-        return HiddenPatches(
-            image, self.patches, tuple(sorted(dice.sample(every, round(self.hidden * len(every)))))
-        )
+        hidden = dice.sample(every, round(self.hidden * len(every)))
+        return HiddenPatches(image, self.patches, tuple(sorted(hidden)))
 
-    def _sample(self, sample: Sample, given: Any, lost: str | Picture, what: str) -> Sample:
-        shown = (given,) if isinstance(given, str) else given
-        special = {"special_tokens": self.special_tokens}
-        messages = (Message("user", shown, **special), Message("assistant", (lost,), **special))
+    def _sample(
+        self, sample: Sample, shown: tuple[str | Picture, ...], lost: str | Picture, what: str
+    ) -> Sample:
+        messages = (
+            Message("user", shown, special_tokens=self.special_tokens),
+            Message("assistant", (lost,), special_tokens=self.special_tokens),
+        )
         return Sample(f"{sample.name}, damaged ({what})", messages, {"task": "denoising", "kind": what})
 
 
@@ -185,15 +191,13 @@ def _with_spans(units: Sequence[str], share: float, mean: int, dice: Dice) -> tu
     lost = min(max(round(share * len(units)), 1), len(units) - 1)
     spans = min(max(round(lost / mean), 1), lost, len(units) - lost)
     bounds = [0]
-    for stays, goes in zip(_parted(len(units) - lost, spans, dice), _parted(lost, spans, dice), strict=True):
-        bounds += [bounds[-1] + stays, bounds[-1] + stays + goes]
+    for kept, gone in zip(_parted(len(units) - lost, spans, dice), _parted(lost, spans, dice), strict=True):
+        bounds += [bounds[-1] + kept, bounds[-1] + kept + gone]
     pieces = ["".join(units[start:stop]) for start, stop in pairwise(bounds)]
     sentinels = [f"<extra_id_{number}>" for number in range(spans)]
-    stays, gone = pieces[::2], pieces[1::2]
-    given = "".join(f"{each} {sentinel}" for each, sentinel in zip(stays, sentinels, strict=True))
-    return given, " ".join(
-        f"{sentinel} {each.strip()}" for sentinel, each in zip(sentinels, gone, strict=True)
-    )
+    remaining = "".join(f"{each} {name}" for each, name in zip(pieces[::2], sentinels, strict=True))
+    spelled = (f"{name} {each.strip()}" for each, name in zip(pieces[1::2], sentinels, strict=True))
+    return remaining, " ".join(spelled)
 
 
 def _parted(total: int, parts: int, dice: Dice) -> list[int]:
