@@ -64,7 +64,7 @@ By functions in the same file, each marked with the system and the beginning of 
 
 `case.config`, `.tensors` (the state dict, generated and shared ones included), `.inputs`, `.arguments` and, for
 shapes only, `.outputs`. `load` builds from the config and loads as an import does; a case that holds one part alone
-builds that part and calls `load_named(module, ours, names, where, prefix="connector.")` with `names.to_ours(...)`.
+builds that part and calls `load_case(module, case, names, "connector.")` of `chiasm.interop.parity.replay`.
 With `@replays(..., without_effect={...})` the keys that it reads itself are accounted for as a family's are.
 `model` is a `chiasm.model.Model`, or an `nn.ModuleDict` by slot where there is no language model. Ids and pixels go
 through our documents and batches by `chiasm.interop.parity.replay`; pixels that a case holds normalised are given

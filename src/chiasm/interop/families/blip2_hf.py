@@ -11,11 +11,18 @@ from torch import Tensor
 from chiasm.connectors.qformer import Trunk
 from chiasm.errors import CheckpointError
 from chiasm.interop.config import EVERYWHERE, known_value
-from chiasm.interop.convert import load, load_named
+from chiasm.interop.convert import load
 from chiasm.interop.family import Family, Folder, Original, find_family
 from chiasm.interop.mapping import NameMap, OwnTensors, Reshape, Rule, Split, Unused
 from chiasm.interop.parity.cases import Case
-from chiasm.interop.parity.replay import CasePicture, case_document, read_documents, scattered, unnormalised
+from chiasm.interop.parity.replay import (
+    CasePicture,
+    case_document,
+    load_case,
+    read_documents,
+    scattered,
+    unnormalised,
+)
 from chiasm.interop.parity.verify import replays
 from chiasm.interop.shapes.activations import activation_name, their_activation
 from chiasm.interop.shapes.towers import causal_config, normalisation, settings
@@ -231,8 +238,7 @@ def replay_qformer(case: Case) -> dict[str, Tensor]:
     names = NameMap(
         Rule("layernorm.{p}", "connector.trunk.norm.{p}"), *qformer_rules("encoder.", "attention")
     )
-    ours, _ = names.to_ours(case.tensors, case.name)
-    load_named(trunk, ours, names, case.name, prefix="connector.trunk.")
+    load_case(trunk, case, names, "connector.trunk.")
     mask = inputs.get("encoder_attention_mask")
     hidden = trunk(
         inputs["query_embeds"],

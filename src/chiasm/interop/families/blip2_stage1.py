@@ -9,11 +9,10 @@ from torch import Tensor, nn
 
 from chiasm import parts
 from chiasm.connectors.qformer_stage1 import Stage1
-from chiasm.interop.convert import load_named
 from chiasm.interop.families.blip2_hf import qformer_rules
 from chiasm.interop.mapping import NameMap, Reshape, Rule, Unused
 from chiasm.interop.parity.cases import Case
-from chiasm.interop.parity.replay import unnormalised
+from chiasm.interop.parity.replay import load_case, unnormalised
 from chiasm.interop.parity.verify import replays
 from chiasm.interop.shapes.activations import activation_name
 from chiasm.interop.shapes.eva import eva, eva_rules
@@ -80,7 +79,6 @@ def _stage1(case: Case) -> tuple[Any, Stage1]:
         Rule("itm_head.{p}", "stage.matching.{p}"),
         Rule("temp", "stage.temperature"),
     )
-    ours, _ = names.to_ours(case.tensors, case.name)
     modules = nn.ModuleDict({"encoder": encoder, "stage": stage}).eval()
-    load_named(modules, ours, names, case.name)
+    load_case(modules, case, names)
     return encoder, stage

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from chiasm import parts
 from chiasm.interop.config import TRANSFORMERS
-from chiasm.interop.convert import load_named
 from chiasm.interop.families.vqgan import replay_nearest
 from chiasm.interop.family import find_family
 from chiasm.interop.mapping import NameMap, OwnTensors, Rule
 from chiasm.interop.parity.cases import Case
+from chiasm.interop.parity.replay import load_case
 from chiasm.interop.parity.verify import replays
 
 WITHOUT_EFFECT = {
@@ -58,8 +58,7 @@ def replay(case: Case) -> dict[str, Tensor]:
     names = NameMap(
         OwnTensors("image_tokenizer.decoder.{rest...}"), Rule("{rest...}", "image_tokenizer.{rest...}")
     )
-    ours, _ = names.to_ours(case.tensors, case.name)
     tokenizer = parts.build("image_tokenizer", spec).eval()
-    load_named(tokenizer, ours, names, case.name, prefix="image_tokenizer.")
+    load_case(tokenizer, case, names, "image_tokenizer.")
     # What the case calls quant is the first of transformers' outputs, the encoder's before `quant_conv`.
     return replay_nearest(tokenizer, case) | {"quant": tokenizer.encoder(case.inputs["img"])}

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from chiasm import parts
 from chiasm.decoders.conditions import Condition
 from chiasm.errors import CheckpointError, nearest
-from chiasm.interop.convert import load_named
 from chiasm.interop.mapping import NameMap, Rule
 from chiasm.interop.parity.cases import Case
+from chiasm.interop.parity.replay import load_case
 from chiasm.interop.parity.verify import replays
 from chiasm.interop.shapes.diffusers_shape import added_shape, unet_shape, vae_shape
 
@@ -94,8 +94,7 @@ def replay_scheduler(case: Case) -> dict[str, Tensor]:
 
 
 def _load(module: nn.Module, case: Case) -> None:
-    ours, _ = NAMES.to_ours(case.tensors, case.name)
-    load_named(module, ours, NAMES, case.name)
+    load_case(module, case, NAMES)
 
 
 def _check_width(case: Case, own: Any, written: Any) -> None:

@@ -13,11 +13,18 @@ from torch import Tensor
 from chiasm import parts
 from chiasm.errors import CheckpointError
 from chiasm.interop.config import EVERYWHERE
-from chiasm.interop.convert import load, load_named
+from chiasm.interop.convert import load
 from chiasm.interop.family import Family, Folder, Original, find_family
 from chiasm.interop.mapping import NameMap, Rule, Unused
 from chiasm.interop.parity.cases import Case
-from chiasm.interop.parity.replay import CasePicture, case_document, read_documents, scattered, unnormalised
+from chiasm.interop.parity.replay import (
+    CasePicture,
+    case_document,
+    load_case,
+    read_documents,
+    scattered,
+    unnormalised,
+)
 from chiasm.interop.parity.verify import replays
 from chiasm.interop.shapes.mplug_owl import (
     TEMPLATE_OF_NAMED,
@@ -110,8 +117,7 @@ def replay_reducer(case: Case) -> dict[str, Tensor]:
     width = config["language_hidden_size"]
     connector = parts.build("connector", _connector(config), config["hidden_size"], width)
     names = NameMap(*_reducer_rules("", width))
-    ours, _ = names.to_ours(case.tensors, case.name)
-    load_named(connector.eval(), ours, names, case.name, "connector.")
+    load_case(connector.eval(), case, names, "connector.")
     return {"y": connector(rearrange(features, "n (r s) c -> n r s c", r=side))}
 
 

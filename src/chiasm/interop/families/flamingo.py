@@ -12,11 +12,18 @@ from torch import Tensor
 
 from chiasm import parts
 from chiasm.interop.config import EVERYWHERE
-from chiasm.interop.convert import load, load_named
+from chiasm.interop.convert import load
 from chiasm.interop.family import Family, Folder, Original, find_family
 from chiasm.interop.mapping import NameMap, Reshape, Rule, Split, Unused
 from chiasm.interop.parity.cases import Case
-from chiasm.interop.parity.replay import CasePicture, case_document, read_documents, scattered, unnormalised
+from chiasm.interop.parity.replay import (
+    CasePicture,
+    case_document,
+    load_case,
+    read_documents,
+    scattered,
+    unnormalised,
+)
 from chiasm.interop.parity.verify import replays
 from chiasm.interop.shapes.flamingo_languages import (
     LAYERS,
@@ -240,8 +247,7 @@ def replay_perceiver(case: Case) -> dict[str, Tensor]:
     options, width = perceiver_options(case.config, case.config["dim"]), case.config["dim"]
     connector = parts.build("connector", options, width, width).eval()
     names = NameMap(*perceiver_rules("", options, width))
-    ours, _ = names.to_ours(case.tensors, case.name)
-    load_named(connector, ours, names, case.name, prefix="connector.")
+    load_case(connector, case, names, "connector.")
     x = case.inputs["x"]
     x = rearrange(x, "b m s c -> b m 1 s c") if x.ndim == 4 else x
     return {"latents": connector.resample(x)}
@@ -258,8 +264,7 @@ def replay_block(case: Case) -> dict[str, Tensor]:
         config["dim"], config["dim_visual"], spec["heads"], spec["head_width"], spec["hidden"], looks_at_all
     )
     names = NameMap(*gated_rules("", "", spec["heads"] * spec["head_width"]))
-    ours, _ = names.to_ours(case.tensors, case.name)
-    load_named(block.eval(), ours, names, case.name)
+    load_case(block.eval(), case, names)
     x, media, media_starts = inputs["x"], inputs["media"], inputs["media_locations"].long()
     rows, images, length = media.shape[:3]
     before = torch.arange(rows)[:, None] * images

@@ -10,12 +10,11 @@ from torch import Tensor, nn
 
 from chiasm import parts
 from chiasm.interop.config import EVERYWHERE, reader
-from chiasm.interop.convert import load_named
 from chiasm.interop.families.flamingo import perceiver_options, perceiver_rules
 from chiasm.interop.family import Family, Folder
 from chiasm.interop.mapping import NameMap, Reshape, Rule, Unused
 from chiasm.interop.parity.cases import Case
-from chiasm.interop.parity.replay import unnormalised
+from chiasm.interop.parity.replay import load_case, unnormalised
 from chiasm.interop.parity.verify import replays
 from chiasm.interop.shapes.eva import eva, eva_rules
 from chiasm.interop.shapes.towers import causal_config, normalisation
@@ -94,8 +93,7 @@ def replay(case: Case) -> dict[str, Tensor]:
     connector = parts.build("connector", spec["connector"], encoder.width, case.config["llm_hidden"])
     modules = nn.ModuleDict({"encoder": encoder, "connector": connector}).eval()
     names = NameMap(*_vision_rules(case.config))
-    ours, _ = names.to_ours(case.tensors, case.name)
-    load_named(modules, ours, names, case.name)
+    load_case(modules, case, names)
     pixels = unnormalised(encoder, case.inputs["image"])
     outputs = {"vision": encoder.tokens(pixels), "llm_inputs": connector(encoder(pixels))}
     connector.output = nn.Identity()

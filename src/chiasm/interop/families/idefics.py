@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from chiasm import parts
-from chiasm.interop.convert import load_named
 from chiasm.interop.mapping import NameMap, Rule
 from chiasm.interop.parity.cases import Case
+from chiasm.interop.parity.replay import load_case
 from chiasm.interop.parity.verify import replays
 
 NAMES = (
@@ -52,6 +52,5 @@ def replay(case: Case) -> dict[str, Tensor]:
     }
     connector = parts.build("connector", spec, width, width).eval()
     names = NameMap(*perceiver_rules(""))
-    ours, _ = names.to_ours(case.tensors, case.name)
-    load_named(connector, ours, names, case.name, prefix="connector.")
+    load_case(connector, case, names, "connector.")
     return {"latents": connector(case.inputs["context"][:, None])}

@@ -21,7 +21,7 @@ from chiasm.interop.families.lavit import BEGIN, END, FIRST, NETWORKS, STRAY
 from chiasm.interop.mapping import NameMap, Rule, Unused
 from chiasm.interop.parity.cases import Case
 from chiasm.interop.parity.drawing import DrawStep
-from chiasm.interop.parity.replay import case_document, unnormalised
+from chiasm.interop.parity.replay import case_document, load_case, unnormalised
 from chiasm.interop.parity.verify import replays
 from chiasm.interop.shapes.diffusers_shape import added_shape, unet_shape, vae_shape
 from chiasm.interop.shapes.lavit import (
@@ -69,8 +69,7 @@ def replay_tokenizer(case: Case) -> dict[str, Tensor]:
         Rule("vit_proj.{p}", "projection.{p}"),
         *tokenizer_rules(config, ""),
     )
-    ours, _ = names.to_ours(case.tensors, case.name)
-    load_named(both, ours, names, case.name)
+    load_case(both, case, names)
     pixels = unnormalised(model.encoder, case.inputs["img"])
     seen = model.select(pixels, case.inputs["gumbels"])
     retained = seen.kept > 0.5
@@ -116,8 +115,7 @@ def replay_detokenizer(case: Case) -> dict[str, Tensor]:
         *detokenizer_rules(shape, cells, "", "image_decoder.detokenizer."),
         *condition_rules("", "image_decoder"),
     )
-    ours, _ = names.to_ours(case.tensors, case.name)
-    load_named(module.eval(), ours, names, case.name, prefix="image_decoder.")
+    load_case(module.eval(), case, names, "image_decoder.")
     counts = case.inputs["token_nums"].tolist()
     vectors = nn.utils.rnn.pad_sequence(case.inputs["codes"].split(counts), batch_first=True)
     meant = torch.arange(max(counts)) < case.inputs["token_nums"][:, None]
@@ -296,6 +294,5 @@ def _language(case: Case) -> Model:
     names = NameMap(
         Unused("tokenizer_decoder.{rest...}"), Rule("llama_model.{rest...}", "language.inner.{rest...}")
     )
-    ours, _ = names.to_ours(case.tensors, case.name)
-    load_named(model.language, ours, names, case.name, prefix="language.")
+    load_case(model.language, case, names, "language.")
     return model

@@ -13,11 +13,12 @@ from torch import Tensor
 from chiasm import parts
 from chiasm.errors import CheckpointError
 from chiasm.interop.config import reader
-from chiasm.interop.convert import load, load_named
+from chiasm.interop.convert import load
 from chiasm.interop.families.vqgan import channels_first, replay_nearest
 from chiasm.interop.family import Family, Folder, Original, find_family
 from chiasm.interop.mapping import NameMap, Rule, Unused
 from chiasm.interop.parity.cases import Case
+from chiasm.interop.parity.replay import load_case
 from chiasm.interop.parity.verify import replays
 from chiasm.interop.shapes.lightning import read_arguments, read_wrapped, wrapped_as
 
@@ -150,9 +151,8 @@ def replay_tokenizer(case: Case) -> dict[str, Tensor]:
 def replay_losses(case: Case) -> dict[str, Tensor]:
     """The quantizer alone: its three losses and the gradients of their sum with that of the codes' vectors."""
     plan = find_family("llamagen-vq").plan(case.config, case.tensors.keys(), case.name)
-    ours, _ = plan.names.to_ours(case.tensors, case.name)
     quantizer = parts.build("image_tokenizer", plan.model["image_tokenizer"]).quantize
-    load_named(quantizer, ours, plan.names, case.name, prefix="image_tokenizer.quantize.")
+    load_case(quantizer, case, plan.names, "image_tokenizer.quantize.")
     latents = rearrange(case.inputs["z"], "n c h w -> n h w c").clone().requires_grad_()
     quantized = quantizer.train()(latents)
     losses = {name: each.weight * each.mean for name, each in quantized.losses.items()}

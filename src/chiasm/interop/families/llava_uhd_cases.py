@@ -9,12 +9,19 @@ import torch
 from torch import Tensor
 
 from chiasm import parts
-from chiasm.interop.convert import load, load_named
+from chiasm.interop.convert import load
 from chiasm.interop.families.llava_uhd import COMMA, LINE_END, REGIONS, RESAMPLER, SEPARATORS
 from chiasm.interop.family import Original, find_family
 from chiasm.interop.mapping import NameMap
 from chiasm.interop.parity.cases import Case
-from chiasm.interop.parity.replay import CasePicture, case_document, read_documents, scattered, unnormalised
+from chiasm.interop.parity.replay import (
+    CasePicture,
+    case_document,
+    load_case,
+    read_documents,
+    scattered,
+    unnormalised,
+)
 from chiasm.interop.parity.slicing import sliced
 from chiasm.interop.parity.verify import replays, replays_table
 from chiasm.interop.shapes.resampler_2d import resampler_rules
@@ -45,8 +52,7 @@ def replay_resampler(case: Case) -> dict[str, Tensor]:
         width,
     )
     names = NameMap(*resampler_rules(width, "", "", placed=True))
-    ours, _ = names.to_ours(case.tensors, case.name)
-    load_named(connector.eval(), ours, names, case.name)
+    load_case(connector.eval(), case, names)
     outputs = {}
     for i, (rows, columns) in enumerate(config["sizes"]):
         grid = inputs[f"x{i}"].view(len(inputs[f"x{i}"]), rows, columns, -1)

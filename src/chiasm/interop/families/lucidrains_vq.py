@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from chiasm.errors import CheckpointError
 from chiasm.interop.config import Config
-from chiasm.interop.convert import load_named
 from chiasm.interop.mapping import NameMap, Rule
 from chiasm.interop.parity.cases import Case
+from chiasm.interop.parity.replay import load_case
 from chiasm.interop.parity.verify import replays
 from chiasm.interop.shapes.lucidrains_codebooks import replay_averages, replay_residuals
 from chiasm.interop.shapes.lucidrains_groups import PLAIN, Groups, gradient
@@ -179,6 +179,5 @@ def _outside(config: Config, inner: int, groups: int, first: bool | None, case: 
         )
     rotation = Rule("q.orthogonal_rot", "orthogonal_rot")
     names = NameMap(*PLAIN, rotation, Rule("q.{rest...}", "{rest...}"))
-    ours, _ = names.to_ours(case.tensors, case.name)
-    load_named(outside, ours, names, case.name)
+    load_case(outside, case, names)
     return outside

@@ -13,12 +13,12 @@ from torch.nn import functional
 
 from chiasm import parts
 from chiasm.errors import CheckpointError
-from chiasm.interop.convert import load, load_named
+from chiasm.interop.convert import load
 from chiasm.interop.families.minicpm_v import USUAL, _slices
 from chiasm.interop.family import Original, find_family
 from chiasm.interop.mapping import NameMap
 from chiasm.interop.parity.cases import Case
-from chiasm.interop.parity.replay import CasePicture, case_document, read_documents, unnormalised
+from chiasm.interop.parity.replay import CasePicture, case_document, load_case, read_documents, unnormalised
 from chiasm.interop.parity.slicing import sliced
 from chiasm.interop.parity.verify import replays, replays_table
 from chiasm.interop.shapes.resampler_2d import resampler_rules
@@ -54,8 +54,7 @@ def replay_resampler(case: Case) -> dict[str, Tensor]:
         width,
     )
     names = NameMap(*resampler_rules(width, "", "", placed=not newer))
-    ours, _ = names.to_ours(case.tensors, case.name)
-    load_named(connector.eval(), ours, names, case.name)
+    load_case(connector.eval(), case, names)
     if newer:
         grids = inputs["tgt_sizes"].tolist()
         answers = [

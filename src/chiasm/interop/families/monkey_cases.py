@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from chiasm import parts
 from chiasm.connectors.token_resampler import least_redundant
-from chiasm.interop.convert import load, load_named
+from chiasm.interop.convert import load
 from chiasm.interop.families.qwen_vl import SIZES, VISUAL
 from chiasm.interop.family import Original, find_family
 from chiasm.interop.mapping import NameMap
 from chiasm.interop.parity.cases import Case
-from chiasm.interop.parity.replay import CasePicture, case_document, read_documents, unnormalised
+from chiasm.interop.parity.replay import CasePicture, case_document, load_case, read_documents, unnormalised
 from chiasm.interop.parity.verify import replays, replays_table
 from chiasm.interop.shapes import qwen_vl
 from chiasm.interop.shapes.monkey import (
@@ -75,8 +75,7 @@ def replay_encoder(case: Case) -> dict[str, Tensor]:
         *encoder_rules(spec["encoder"], config, "", "encoder."),
         *resampler_rules(spec["connector"], "downresampler.", "connector."),
     )
-    ours, _ = names.to_ours(case.tensors, case.name)
-    load_named(modules.eval(), ours, names, case.name)
+    load_case(modules.eval(), case, names)
     built: Any = modules["encoder"]
     pixels = unnormalised(built.encoder, inputs["images"])
     outputs = {"features": modules["connector"](built(pixels))}
@@ -94,8 +93,7 @@ def replay_resampler(case: Case) -> dict[str, Tensor]:
     spec, width = resampler(config, config["r"], 0), config["out_dim"]
     connector = parts.build("connector", spec, width, width)
     names = NameMap(*resampler_rules(spec, "", ""))
-    ours, _ = names.to_ours(case.tensors, case.name)
-    load_named(connector.eval(), ours, names, case.name)
+    load_case(connector.eval(), case, names)
     return {"kept_index": least_redundant(x, config["r"]), "y": connector(x[:, None])}
 
 

@@ -13,7 +13,7 @@ from chiasm.interop.config import known_value
 from chiasm.interop.convert import build_model, load_named
 from chiasm.interop.mapping import NameMap, Rule
 from chiasm.interop.parity.cases import Case
-from chiasm.interop.parity.replay import CasePicture
+from chiasm.interop.parity.replay import CasePicture, load_case
 from chiasm.interop.parity.verify import replays
 from chiasm.interop.shapes.diffusers_shape import unet_shape
 from chiasm.interop.shapes.next_gpt import (
@@ -180,6 +180,5 @@ def _projected(case: Case, kind: str, names: tuple[str, str]) -> dict[str, Tenso
 def _loaded(case: Case, spec: Mapping[str, Any], rules: Rules) -> Any:
     connector = parts.build("connector", spec, case.config["in"], case.config["out"]).eval()
     names = NameMap(*rules)
-    ours, _ = names.to_ours(case.tensors, case.name)
-    load_named(connector, ours, names, case.name, prefix=CONNECTOR)
+    load_case(connector, case, names, CONNECTOR)
     return connector

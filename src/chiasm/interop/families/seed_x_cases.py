@@ -14,11 +14,11 @@ from chiasm import parts
 from chiasm.data.documents import PictureReader
 from chiasm.heads import GREEDY, finish
 from chiasm.inference.session import Session
-from chiasm.interop.convert import build_model, load_named
+from chiasm.interop.convert import build_model
 from chiasm.interop.mapping import NameMap, OwnTensors, Rule, Unused
 from chiasm.interop.parity.cases import Case
 from chiasm.interop.parity.drawing import DrawStep
-from chiasm.interop.parity.replay import CasePicture, unnormalised
+from chiasm.interop.parity.replay import CasePicture, load_case, unnormalised
 from chiasm.interop.parity.verify import replays
 from chiasm.interop.shapes import qwen_vl, seed_x
 from chiasm.interop.shapes.towers import causal_config
@@ -42,8 +42,7 @@ def replay_encoder(case: Case) -> dict[str, Tensor]:
     spec = qwen_vl.encoder(case.config)
     encoder = parts.build("encoder", spec).eval()
     names = NameMap(*qwen_vl.encoder_rules(spec, "", "encoder."))
-    ours, _ = names.to_ours(case.tensors, case.name)
-    load_named(encoder, ours, names, case.name, prefix="encoder.")
+    load_case(encoder, case, names, "encoder.")
     grid = encoder(unnormalised(encoder, case.inputs["img"]))
     return {"features": grid.flatten(1, 2), "features_down": _strips(grid.flatten(1, 2))}
 
@@ -119,8 +118,7 @@ def _agent(case: Case) -> Model:
         Unused("llm.model.layers.{n}.self_attn.rotary_emb.inv_freq"),
         Rule("llm.{rest...}", "language.inner.{rest...}"),
     )
-    ours, _ = names.to_ours(case.tensors, case.name)
-    load_named(model, ours, names, case.name)
+    load_case(model, case, names)
     return model  # type: ignore[no-any-return]
 
 

@@ -10,12 +10,12 @@ from einops import rearrange
 from torch import Tensor
 
 from chiasm import parts
-from chiasm.interop.convert import load, load_named
+from chiasm.interop.convert import load
 from chiasm.interop.families.vary import TOWERS
 from chiasm.interop.family import Original, find_family
 from chiasm.interop.mapping import NameMap
 from chiasm.interop.parity.cases import Case
-from chiasm.interop.parity.replay import CasePicture, case_document, read_documents, unnormalised
+from chiasm.interop.parity.replay import CasePicture, case_document, load_case, read_documents, unnormalised
 from chiasm.interop.parity.verify import replays
 from chiasm.interop.shapes.vary_tower import vary_tower, vary_tower_rules
 from chiasm.views import Size
@@ -32,8 +32,7 @@ def replay_tower(case: Case) -> dict[str, Tensor]:
     """Features as the original has them, channels first."""
     tower = parts.build("encoder", vary_tower(case.config))
     names = NameMap(*vary_tower_rules("", "tower"))
-    ours, _ = names.to_ours(case.tensors, case.name)
-    load_named(tower.eval(), ours, names, case.name, "tower.")
+    load_case(tower.eval(), case, names, "tower.")
     features = tower(unnormalised(tower, case.inputs["image"]))
     return {"y": rearrange(features, "n gh gw c -> n c gh gw")}
 

@@ -16,6 +16,7 @@ from chiasm.interop.config import known_value
 from chiasm.interop.convert import load_named
 from chiasm.interop.mapping import NameMap, Rule
 from chiasm.interop.parity.cases import Case
+from chiasm.interop.parity.replay import load_case
 from chiasm.interop.parity.verify import replays
 from chiasm.interop.shapes.ldm_unet import ldm_unet, ldm_unet_rules
 
@@ -32,8 +33,7 @@ def replay_region(case: Case) -> dict[str, Tensor]:
         *(Rule(f"region_linear.layers.{i}.{{p}}", f"network.{2 * i}.{{p}}") for i in range(3)),
         Rule("loc_encoder.loc_encoder.{n}.{p}", "place.{n}.{p}"),
     )
-    ours, _ = names.to_ours(case.tensors, case.name)
-    load_named(region, ours, names, case.name)
+    load_case(region, case, names)
     features = case.inputs["feats"]
     grid = rearrange(features, "n (h w) c -> n h w c", h=math.isqrt(features.shape[1]))
     return {"region_tokens": region(grid, case.inputs["regions"])}

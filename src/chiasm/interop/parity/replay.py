@@ -8,11 +8,14 @@ from typing import Any
 
 from jaxtyping import Bool, Float, Int
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from chiasm.data.documents import Contract, PictureReader
 from chiasm.data.sample import Picture
 from chiasm.errors import DataError
+from chiasm.interop.convert import load_named
+from chiasm.interop.mapping import NameMap
+from chiasm.interop.parity.cases import Case
 from chiasm.model import Model
 from chiasm.sequence import Document, Kind, PackedBatch, pack
 from chiasm.views import Size, View
@@ -55,6 +58,12 @@ class ForwardPass:
     visual: Float[Tensor, "s d"]
     hidden: Float[Tensor, "b t d"]
     logits: Float[Tensor, "b t v"]
+
+
+def load_case(module: nn.Module, case: Case, names: NameMap, prefix: str = "") -> None:
+    """Load all tensors of a case into a module; `prefix` is what the module's own names lack in front."""
+    ours, _ = names.to_ours(case.tensors, case.name)
+    load_named(module, ours, names, case.name, prefix)
 
 
 def unnormalised(encoder: Any, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h w"]:
