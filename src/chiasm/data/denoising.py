@@ -29,7 +29,7 @@ TextKinds = dict[Literal["R", "S", "X"], Amount]
 ImageKinds = dict[Literal["R", "S"], Amount]
 
 
-class Denoising(Source, name="denoising"):
+class DenoisingSource(Source, name="denoising"):
     """The mixture of denoisers of Unified-IO 2 (arXiv 2312.17172), after UL2 (2205.05131).
 
     The words of each sample of another source, all of its messages behind one another, become a sample of one kind,
