@@ -11,7 +11,7 @@ from chiasm.errors import ChiasmError, RecipeError
 from chiasm.storage import safe_yaml
 from chiasm.studies.design import Terms, cells_of, sweep_cells
 from chiasm.studies.plan import load_study, studies
-from chiasm.studies.records import write_cells, write_record
+from chiasm.studies.records import controls_of, write_cells, write_record
 from chiasm.studies.report import content_of, write_report
 from chiasm.studies.runner import best_rates, run_study
 
@@ -178,6 +178,8 @@ def test_controls_catch_an_arm_that_does_not_see_and_questions_that_leak(written
     one, two = content_of(study, table, [], 6)["rows"]
     assert any("give answers away" in warning for warning in one.warnings)
     assert any("does not see" in warning for warning in two.warnings)
+    assert any("always the commonest answer" in warning for warning in two.warnings)
+    assert not any("commonest answer" in warning for warning in one.warnings if "without" not in warning)
 
 
 def test_what_is_not_held_equal_is_said(written):
@@ -273,3 +275,17 @@ def test_a_report_needs_only_what_lies_in_its_folder(written, tmp_path):
     assert "By other endpoints" in text
     assert "blind 20.0 %" in text
     assert "http" not in text.split("</style>")[1]  # nothing comes from elsewhere
+
+
+def test_a_preset_may_set_something_in_one_arm_alone(written):
+    presets = {"small": {"set": {"stages.0.steps": 2}, "arms": {"two": {"stages.0.steps": 1}}}}
+    cells = cells_of(load_study(written(presets=presets), "small"))
+    assert [(cell.arm, cell.recipe.stages[0].steps) for cell in cells] == [("one", 2), ("two", 1)]
+    with pytest.raises(RecipeError, match="did you mean 'two'"):
+        load_study(written(presets={"small": {"arms": {"twoo": {}}}}))
+
+
+def test_controls_stand_beside_the_score_that_they_are_of():
+    tasks = {"masks": {"score": 0.5, "cumulative": 0.6, "shuffled": 0.1, "everything": 0.2, "n": 9}}
+    assert controls_of(tasks, "masks.score") == {"shuffled": 0.1, "everything": 0.2}
+    assert controls_of(tasks, "masks.cumulative") == {}

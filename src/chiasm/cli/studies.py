@@ -30,6 +30,9 @@ def study(
     folder: StudyFolder = None,
     preset: Preset = None,
     jobs: Annotated[int, typer.Option(min=0, help="cells at a time; 0 = one a core")] = 0,
+    ray: Annotated[
+        str | None, typer.Option(help="cells run on Ray: local, or a cluster's address", metavar="ADDRESS")
+    ] = None,
     plugins: Plugins = None,
 ) -> None:
     """Measure the arms of a study, compare them, and write its report.
@@ -45,4 +48,4 @@ def study(
     elif source == "check":
         check()
     else:
-        run(source, folder, preset, jobs, plugins or ())
+        run(source, folder, preset, jobs, plugins or (), ray)

@@ -11,7 +11,7 @@ from chiasm.storage.folders import read_json
 from chiasm.studies.budget import ArmCost, StageCost, matched_steps, matched_width
 from chiasm.studies.design import Terms, recipe_of
 from chiasm.studies.plan import Settings, Study, digest
-from chiasm.studies.processes import run_apart
+from chiasm.studies.processes import Runner
 
 COSTS = "costs"
 AtOnce = Callable[[Callable[[str], str | None], Iterable[str]], list[str]]
@@ -20,11 +20,12 @@ AtOnce = Callable[[Callable[[str], str | None], Iterable[str]], list[str]]
 class Agreed:
     """What the arms of a study cost and, from that, how wide and how long each is.
 
-    at_once: calls a function for each arm and returns what is not None. failed: arms of which one step fails.
+    at_once: calls a function for each arm and returns what is not None. apart: calls one in a process of its own.
+    failed: arms of which one step fails.
     """
 
-    def __init__(self, study: Study, folder: Path, plugins: Sequence[str], at_once: AtOnce):
-        self.study, self.folder, self.plugins = study, folder / COSTS, plugins
+    def __init__(self, study: Study, folder: Path, plugins: Sequence[str], at_once: AtOnce, apart: Runner):
+        self.study, self.folder, self.plugins, self.apart = study, folder / COSTS, plugins, apart
         self.widths = self._widths() if "parameters" in study.match else {}
         self.recipes = {
             arm: recipe_of(study, arm, study.sizes[0], self.widths.get(arm)) for arm in study.arms
@@ -75,7 +76,7 @@ class Agreed:
             return None
         write_text(self.folder / f"{arm}.yaml", recipe.to_yaml())
         arguments = (str(self.folder / f"{arm}.yaml"), str(path), id, list(self.plugins))
-        return None if run_apart(write_cost, arguments, self.log(arm)) else arm
+        return None if self.apart(write_cost, arguments, self.log(arm)) else arm
 
     def _widths(self) -> dict[str, Settings]:
         """The settings of arms with `widen` that give them as many parameters as the baseline has."""

@@ -86,13 +86,14 @@ class RateSweep(Fields):
 class Preset(Fields):
     """How large a run of the study is. concludes: whether it may say more than that everything runs.
 
-    arms: those that are run (the baseline always is); default: all. sizes, multiples: instead of the study's.
+    arms: those that are run (the baseline always is), by themselves or with what is set in each; default: all.
+    sizes, multiples: instead of the study's.
     """
 
     about: str = ""
     seeds: int | None = Field(None, ge=1, le=1000)
     set: Settings = {}
-    arms: list[Name] | None = None
+    arms: list[Name] | dict[Name, Settings] | None = None
     sizes: Sizes | None = None
     multiples: Multiples | None = None
     concludes: bool = True
@@ -211,12 +212,17 @@ def _with_preset(study: Study, name: str) -> Study:
             f"{', '.join(study.presets) or 'none'}"
         )
     preset = study.presets[name]
+    changed = preset.arms if isinstance(preset.arms, dict) else {}
     chosen = {study.baseline, *(study.arms if preset.arms is None else preset.arms)}
     chosen |= {study.reference_of(arm) for arm in chosen}
     changes: dict[str, Any] = {
         "set": study.set | preset.set,
         "seeds": preset.seeds or study.seeds,
-        "arms": {arm: each for arm, each in study.arms.items() if arm in chosen},
+        "arms": {
+            arm: each.model_copy(update={"set": each.set | changed.get(arm, {})})
+            for arm, each in study.arms.items()
+            if arm in chosen
+        },
         "presets": {name: preset.model_copy(update={"arms": None})},
     }
     if preset.sizes is not None and study.data is not None:

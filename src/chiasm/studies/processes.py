@@ -12,6 +12,9 @@ from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
+# Calls a function with arguments, its output in a file; False where it fails.
+Runner = Callable[[Callable[..., None], Sequence[Any], Path], bool]
+
 THREADS = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "MKL", "OPENBLAS")}
 PRELOADED = ["chiasm.studies.work", "torch.utils.tensorboard"]  # the second is imported when training begins
 

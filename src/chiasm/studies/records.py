@@ -16,7 +16,7 @@ from chiasm.studies.design import Cell
 from chiasm.studies.plan import Study, score_at
 
 FOLDER, CELLS, SECONDS = "records", "cells.json", "processor.json"
-CONTROLS = ("blind", "shuffled", "commonest", "copying")
+CONTROLS = ("blind", "shuffled", "commonest", "copying", "everything")
 
 
 def record_of(cell: Cell, study: Study, folder: Path, cost: ArmCost) -> dict[str, Any]:
@@ -35,11 +35,11 @@ def record_of(cell: Cell, study: Study, folder: Path, cost: ArmCost) -> dict[str
         "rate": cell.rate,
         "score": score_at(tasks, study.endpoint),
         "secondary": {
-            name: {"score": score_at(tasks, place), "controls": _controls(tasks, place)}
+            name: {"score": score_at(tasks, place), "controls": controls_of(tasks, place)}
             for name, place in study.secondary.items()
         },
         "items": None if items is None else [round(score, 4) for score in items],
-        "controls": _controls(tasks, study.endpoint) | _oracle(folder, task, measured["metric"]),
+        "controls": controls_of(tasks, study.endpoint) | _oracle(folder, task, measured["metric"]),
         "samples": training.get("samples", 0),  # 0 = not known: an older version began it
         "tokens": training["tokens"],
         "training_flops": cost.total(cell.recipe, "flops"),
@@ -86,16 +86,20 @@ def read_records(folder: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any
     return compared, swept, sum(not cell["sweep"] for cell in cells.values())
 
 
-def _controls(tasks: Mapping[str, Any], endpoint: str) -> dict[str, float]:
-    """Those that stand beside the endpoint's score."""
+def controls_of(tasks: Mapping[str, Any], endpoint: str) -> dict[str, float]:
+    """Those that stand beside an endpoint; beside any other number than a `score` none, for they are of scores."""
+    *path, last = endpoint.split(".")
     table: Any = tasks
-    for key in endpoint.split(".")[:-1]:
+    for key in path if last == "score" else ():
         table = table[key]
     return {name: float(table[name]) for name in CONTROLS if isinstance(table.get(name), int | float)}
 
 
 def _oracle(folder: Path, task: str, metric: str) -> dict[str, float]:
     """The true answers, judged as answers are; of drawings, the true images through the image tokenizer."""
+    scores_of_task = read_json(folder / "eval.json")["tasks"].get(task, {})
+    if "oracle" in scores_of_task:
+        return {"oracle": float(scores_of_task["oracle"])}
     questions = read_json(folder / "samples.json").get(task, {}).get("asked", ())
     judge = metrics.lookup(metric)
     scores = [
@@ -103,7 +107,7 @@ def _oracle(folder: Path, task: str, metric: str) -> dict[str, float]:
     ]
     if scores:
         return {"oracle": sum(scores) / len(scores)}
-    reconstruction = read_json(folder / "eval.json")["tasks"].get(task, {}).get("reconstruction", {})
+    reconstruction = scores_of_task.get("reconstruction", {})
     ceiling = reconstruction.get("all" if task == "analogies" else "place")
     return {"oracle": float(ceiling)} if isinstance(ceiling, int | float) else {}
 

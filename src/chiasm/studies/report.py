@@ -214,10 +214,14 @@ def warnings_of(low: float, controls: Mapping[str, float]) -> list[str]:
         warnings.append(
             "no better than without its images: it does not see, or the questions do not ask for it"
         )
+    if low <= controls.get("commonest", -1.0):
+        warnings.append("no better than giving always the commonest answer")
     if blind is not None and blind > controls.get("commonest", 1.0) + LEAK:
         warnings.append("without images it beats the commonest answer: the questions give answers away")
     if "shuffled" in controls and low <= controls["shuffled"]:
         warnings.append("no better than with the images of other questions")
+    if low <= controls.get("everything", -1.0):
+        warnings.append("no better than marking everything")
     if "copying" in controls and low <= controls["copying"]:
         warnings.append("no better than giving back the last image")
     if controls.get("oracle", 1.0) < low:

@@ -16,7 +16,7 @@ from chiasm.storage import safe_yaml
 from chiasm.studies.agreed import Agreed
 from chiasm.studies.design import Cell, Terms, best_rate, cells_of, sweep_cells
 from chiasm.studies.plan import Study
-from chiasm.studies.processes import run_apart
+from chiasm.studies.processes import Runner, run_apart
 from chiasm.studies.records import read_record, read_records, record_of, write_cells, write_record
 
 RUNS = "cells"
@@ -29,6 +29,7 @@ def run_study(
     folder: Path,
     *,
     jobs: int = 0,
+    ray: str | None = None,
     plugins: Sequence[str] = (),
     say: Say = lambda line: None,
 ) -> list[dict[str, Any]]:
@@ -36,6 +37,7 @@ def run_study(
 
     First what the arms have equal is worked out, then the learning rates are swept, then the cells are run.
     jobs: cells at a time, one thread each; 0 = one a core.
+    ray: where the cells run on Ray: `local`, or the address of a cluster whose machines all see the folder.
     plugins: as for `chiasm.use`, for every cell.
     Raises ChiasmError when cells have failed, at the end.
     """
@@ -43,8 +45,18 @@ def run_study(
     cells_of(study)  # any mistake in a recipe comes before the first process
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "study.yaml").write_text(safe_yaml.write(study.model_dump(mode="json")), encoding="utf-8")
-    run = StudyRun(study, folder, jobs or os.cpu_count() or 1, list(map(str, plugins)), say)
-    agreed = Agreed(study, folder, run.plugins, run.at_once)
+    named = list(map(str, plugins))
+    if ray is None:
+        return _run_all(StudyRun(study, folder, jobs or os.cpu_count() or 1, named, say, run_apart))
+    from chiasm.studies.ray_processes import ray_processes
+
+    with ray_processes(ray, jobs) as processes:
+        return _run_all(StudyRun(study, folder.absolute(), processes.jobs, named, say, processes.run))
+
+
+def _run_all(run: StudyRun) -> list[dict[str, Any]]:
+    study, folder = run.study, run.folder
+    agreed = Agreed(study, folder, run.plugins, run.at_once, run.apart)
     terms = agreed.terms()
     sweep = sweep_cells(study, terms)
     write_cells(folder, sweep)
@@ -68,10 +80,11 @@ def best_rates(study: Study, folder: Path, sweep: Sequence[Cell]) -> dict[str, f
 
 
 class StudyRun:
-    """What all cells of a run share."""
+    """What all cells of a run share. apart: calls a function in a process of its own."""
 
-    def __init__(self, study: Study, folder: Path, jobs: int, plugins: list[str], say: Say):
+    def __init__(self, study: Study, folder: Path, jobs: int, plugins: list[str], say: Say, apart: Runner):
         self.study, self.folder, self.jobs, self.plugins, self.say = study, folder, jobs, plugins, say
+        self.apart = apart
         self.failed: list[Path] = []  # where it stands why
 
     def at_once(self, function: Callable[[Task], str | None], tasks: Iterable[Task]) -> list[str]:
@@ -107,7 +120,7 @@ class StudyRun:
             shutil.rmtree(place)  # of an older form of the study
         write_text(recipe, text)
         arguments = (str(recipe), str(place / "run"), self.plugins)
-        if not run_apart(train_and_measure, arguments, place / "output.log"):
+        if not self.apart(train_and_measure, arguments, place / "output.log"):
             self.say(f"{cell.name}: failed")
             return cell.name
         record = record_of(cell, self.study, place / "run", agreed.cost(cell.arm))

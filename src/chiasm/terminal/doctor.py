@@ -27,6 +27,7 @@ WHAT = {
     "gguf": "language models in GGUF files",
     "serve": "chiasm serve",
     "study": "chiasm study",
+    "ray": "chiasm study --ray",
     "dev": "the tests",
 }
 

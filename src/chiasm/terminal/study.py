@@ -11,7 +11,12 @@ from chiasm.terminal.console import say
 
 
 def study(
-    source: str, folder: Path | None, preset: str | None, jobs: int, plugins: Sequence[str] = ()
+    source: str,
+    folder: Path | None,
+    preset: str | None,
+    jobs: int,
+    plugins: Sequence[str] = (),
+    ray: str | None = None,
 ) -> None:
     """Run what has no record yet, and write the report."""
     from chiasm.studies.plan import load_study
@@ -19,7 +24,7 @@ def study(
 
     plan = load_study(source, preset)
     place = folder or Path("runs") / "studies" / "-".join(filter(None, (plan.name, preset)))
-    run_study(plan, place, jobs=jobs, plugins=plugins, say=say)
+    run_study(plan, place, jobs=jobs, ray=ray, plugins=plugins, say=say)
     report(place)
 
 
