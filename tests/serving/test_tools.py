@@ -87,6 +87,11 @@ def test_a_call_comes_as_openai_has_it_and_its_answer_is_read(client, says):
     assert second.choices[0].message.tool_calls is None
 
 
+def test_models_say_whether_they_know_tools(client, tiny_model):
+    assert client.models.retrieve("shop").tools is True
+    assert tiny_model[0].contract.tokenizer.knows_tools is False
+
+
 def test_a_stream_holds_a_call_back_until_it_is_whole(client, says):
     says(CALL)
     calls, text, reasons = [], "", []

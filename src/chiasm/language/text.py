@@ -15,7 +15,7 @@ from typing import Any, Literal
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from chiasm.data.sample import Message
-from chiasm.errors import CheckpointError, RecipeError
+from chiasm.errors import CheckpointError, DataError, RecipeError
 from chiasm.language.calling import CallForm
 from chiasm.language.conversations import BARE_TEMPLATE, Conversations, TextRun, Tokens
 from chiasm.language.special import TOKEN
@@ -310,6 +310,14 @@ class TextTokenizer:
         Raises DataError when the chat template cannot take the messages.
         """
         return self._conversations.tokens(messages, prompt=prompt, draws=draws, tools=tools)
+
+    @property
+    def knows_tools(self) -> bool:
+        """Whether the chat template has tools, and calls of them in a form that is read."""
+        try:
+            return bool(self.call_form.name)
+        except DataError:
+            return False
 
     @property
     def call_form(self) -> CallForm:

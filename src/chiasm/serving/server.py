@@ -265,6 +265,7 @@ class Server:
             "context_length": contract.context,
             "image_size": f"{size.width}x{size.height}" if size is not None and model.draws else None,
             "image_tokens": contract.span.length if contract.span is not None else None,
+            "tools": contract.tokenizer.knows_tools,
         }
 
     async def _whole(

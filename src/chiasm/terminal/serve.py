@@ -12,6 +12,7 @@ from typing import Any
 from chiasm.errors import ChiasmError
 from chiasm.model import Model
 from chiasm.model.checkpoint import load_model
+from chiasm.model.sharing import share_weights
 from chiasm.terminal.console import say
 
 GRACE = 30  # seconds in which requests under way may be finished
@@ -38,8 +39,13 @@ def serve(
     except ImportError as error:
         raise ChiasmError(f"a server needs {error.name}: pip install 'chiasm[serve]'") from None
 
-    named = names(folders)
-    models: dict[str, Model] = {name: load_model(folder, device, dtype) for name, folder in named.items()}
+    models: dict[str, Model] = {}
+    for name, folder in names(folders).items():
+        model = load_model(folder, device, dtype)
+        saved = share_weights(model, list(models.values()))
+        if saved:
+            say(f"{name} shares {saved / 2**20:,.0f} MiB of weights with the models before it")
+        models[name] = model
     key = os.environ.get("CHIASM_API_KEY") or None
     limits = Limits(pending=pending, body=body, images=images, pixels=pixels, hosts=tuple(hosts))
     app = create_app(models, key=key, limits=limits)
