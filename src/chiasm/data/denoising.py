@@ -191,13 +191,15 @@ def _with_spans(units: Sequence[str], share: float, mean: int, dice: Dice) -> tu
     lost = min(max(round(share * len(units)), 1), len(units) - 1)
     spans = min(max(round(lost / mean), 1), lost, len(units) - lost)
     bounds = [0]
-    for kept, gone in zip(_parted(len(units) - lost, spans, dice), _parted(lost, spans, dice), strict=True):
-        bounds += [bounds[-1] + kept, bounds[-1] + kept + gone]
+    for remaining, lost_here in zip(
+        _parted(len(units) - lost, spans, dice), _parted(lost, spans, dice), strict=True
+    ):
+        bounds += [bounds[-1] + remaining, bounds[-1] + remaining + lost_here]
     pieces = ["".join(units[start:stop]) for start, stop in pairwise(bounds)]
     sentinels = [f"<extra_id_{number}>" for number in range(spans)]
-    remaining = "".join(f"{each} {name}" for each, name in zip(pieces[::2], sentinels, strict=True))
+    shown = "".join(f"{each} {name}" for each, name in zip(pieces[::2], sentinels, strict=True))
     spelled = (f"{name} {each.strip()}" for each, name in zip(pieces[1::2], sentinels, strict=True))
-    return remaining, " ".join(spelled)
+    return shown, " ".join(spelled)
 
 
 def _parted(total: int, parts: int, dice: Dice) -> list[int]:
