@@ -154,6 +154,10 @@ def test_an_evaluation_of_edits_stands_in_the_file_and_in_the_report(run):
     report = (run / "report.html").read_text()
     assert "psnr_outside" in report
     assert "Asked to change an image, it makes" in report
+    samples = json.loads((run / "samples.json").read_text())["editing"]["rows"]
+    assert all(
+        " → " in row["caption"] for row in samples
+    )  # the words of the model's own behind the instruction
 
 
 def test_the_command_line_edits_and_shows_the_words(run, tmp_path, capsys):

@@ -161,6 +161,12 @@ def question(sample: Sample) -> str:
     return " ".join(item.strip() for item in message.content if isinstance(item, str))
 
 
+def prompt_and_words(sample: Sample, image: Image.Image) -> str:
+    """The words of a sample's last question, and those of the model's own after which it has drawn an image."""
+    words = image.info.get("caption")
+    return question(sample) if words is None else f"{question(sample)} → {words}"
+
+
 def pictures_read(sample: Sample) -> list[Picture]:
     """The images of a sample that the model reads."""
     return [c for m in sample.messages if m.role != "assistant" for c in m.content if isinstance(c, Picture)]

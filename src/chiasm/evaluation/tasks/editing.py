@@ -14,7 +14,7 @@ from chiasm.data.documents import writes_picture
 from chiasm.data.sample import Picture, Sample
 from chiasm.evaluation.fidelity import psnr
 from chiasm.evaluation.statistics import Estimate, Z, clustered
-from chiasm.evaluation.subject import question
+from chiasm.evaluation.subject import prompt_and_words
 from chiasm.evaluation.tasks import Exam, NotApplicable, Outcome, Task
 from chiasm.evaluation.tasks.generation import checker_of
 
@@ -145,5 +145,5 @@ def _examples(
         named = {"source": sources[i], "edited": edited[i], "true": _answer(sample).open()}
         names = {what: f"editing-{i}-{what}.webp" for what in named}
         files |= {names[what]: image for what, image in named.items()}
-        rows.append({"caption": question(sample), "images": names})
+        rows.append({"caption": prompt_and_words(sample, edited[i]), "images": names})
     return {"rows": rows}, files

@@ -13,7 +13,7 @@ from PIL import Image
 from chiasm.data.documents import writes_picture
 from chiasm.data.sample import Picture, Sample
 from chiasm.evaluation.statistics import Estimate, clustered
-from chiasm.evaluation.subject import pictures_read, question
+from chiasm.evaluation.subject import pictures_read, prompt_and_words, question
 from chiasm.evaluation.tasks import Exam, NotApplicable, Outcome, Task
 
 MEASURES = ("object", "count", "place", "all")
@@ -141,7 +141,8 @@ def _examples(
             files["true"]: _target(sample).open(),
         }
         grid = [{"asked": requested.get(cell), "found": recognised[cell]} for cell in range(scene.cells)]
-        examples.append({"prompt": question(sample), **files, "columns": scene.grid[1], "cells": grid})
+        prompt = prompt_and_words(sample, generated[i])
+        examples.append({"prompt": prompt, **files, "columns": scene.grid[1], "cells": grid})
     return examples, images
 
 
