@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -70,7 +71,7 @@ def quickstart(
 
 
 # In the order in which `chiasm --help` lists them.
-COMMANDS = {
+COMMANDS: dict[str, Callable[..., None]] = {
     "quickstart": quickstart,
     "train": train,
     "eval": evaluate,
