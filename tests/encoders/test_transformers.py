@@ -328,3 +328,20 @@ def test_a_preprocessor_that_says_nothing_is_a_sentence(tmp_path, content):
     (tmp_path / "preprocessor_config.json").write_text(content)
     with pytest.raises(CheckpointError, match=r"preprocessor_config\.json does not say how images"):
         encoder(tmp_path)
+
+
+def test_levels_are_hidden_states_before_the_features(family):
+    folder, reference, normalisation, prefix = family
+    encoder = parts.build(
+        "encoder", {"type": "transformers", "checkpoint": str(folder), "layer": -2, "levels": [1]}
+    ).eval()
+    pixels = torch.rand(2, 3, 32, 32)
+    states, _ = bare(reference, pixels, normalisation)
+    first, last = encoder.pyramid(pixels)
+    torch.testing.assert_close(first.flatten(1, 2), states[1][:, prefix:], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(last, encoder(pixels))
+    assert encoder.level_widths == (24, 24)
+    with pytest.raises(RecipeError, match="before the features"):
+        parts.build(
+            "encoder", {"type": "transformers", "checkpoint": str(folder), "layer": -2, "levels": [2]}
+        )

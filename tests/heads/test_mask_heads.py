@@ -5,13 +5,14 @@ import torch
 
 from chiasm import parts
 from chiasm.errors import RecipeError
+from chiasm.heads.masks.seg_codebook import claimed
 from chiasm.heads.segmentation import MaskContext
 from chiasm.nn.mask_losses import cross_entropy_each, dice_each, matched, resized
 
 LEVELS = (8, 16, 32)
 
 
-@pytest.fixture(scope="module", params=["mask2former", "seg_token"])
+@pytest.fixture(scope="module", params=["mask2former", "seg_token", "seg_codebook"])
 def head(request):
     torch.manual_seed(0)
     part = parts.lookup("mask_head", request.param)
@@ -93,3 +94,23 @@ def test_levels_that_do_not_suffice_are_a_sentence():
         parts.build("mask_head", {"type": "mask2former", **example}, MaskContext(12, (8,)))
     with pytest.raises(RecipeError, match="looks at 3 levels, but has 1 attended and 1 fused"):
         parts.build("mask_head", {"type": "mask2former", **example, "attended": 1}, MaskContext(12, LEVELS))
+
+
+def test_a_codebook_writes_each_target_with_its_own_tokens():
+    """What stands at one target's positions changes its mask alone."""
+    torch.manual_seed(0)
+    example = {"type": "seg_codebook", **parts.lookup("mask_head", "seg_codebook").example()}
+    head = parts.build("mask_head", example, MaskContext(12, LEVELS)).eval()
+    hidden, pyramid, question = states(head, 1)
+    assert head.positions == 3 * len(LEVELS) * 2 == len(head.embeddings())
+    before = head.predict(hidden, pyramid, question)
+    hidden[:, len(LEVELS) * 2 : 2 * len(LEVELS) * 2] += 1
+    after = head.predict(hidden, pyramid, question)
+    same = [torch.equal(before.masks[:, i], after.masks[:, i]) for i in range(3)]
+    assert same == [True, False, True]
+    assert (before.scores != after.scores).tolist() == [[False, True, False]]
+
+
+def test_pixels_that_several_targets_claim_weigh_more():
+    logits = torch.tensor([[[1.0, 1.0, -1.0]], [[1.0, -1.0, -1.0]], [[-1.0, -1.0, -1.0]]])
+    assert claimed(logits, 2.0).tolist() == [[2.0, 1.0, 1.0]]

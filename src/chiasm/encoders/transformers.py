@@ -55,6 +55,8 @@ class Transformers(Encoder, name="transformers"):
         class_token: 'drop' it; 'join' it to every feature on channels, behind the feature's own (which doubles the
             width); or put it 'first': then the features are one row of 1 + patches, for connectors that know no
             grid.
+        levels: hidden states that a mask head reads beside the features, finer ones first, without class tokens and
+            final norm (PixelLM: [14] beside `layer: -2` of CLIP-L).
     """
 
     model: Any  # a PreTrainedModel; Any, so that transformers is imported only where it is used
@@ -69,6 +71,7 @@ class Transformers(Encoder, name="transformers"):
         layer: LayerIndex | list[LayerIndex] = -1,
         final_norm: bool = False,
         class_token: Literal["drop", "join", "first"] = "drop",
+        levels: list[LayerIndex] = [],  # noqa: B006  read only
     ):
         super().__init__()
         if (checkpoint is None) == (config is None):
@@ -76,6 +79,7 @@ class Transformers(Encoder, name="transformers"):
         folder = resolve(checkpoint) if checkpoint is not None else None
         self.model = _load(folder, str(checkpoint)) if folder is not None else _from_scratch(config or {})
         self.layers = [layer] if isinstance(layer, int) else list(layer)
+        self.levels = list(levels)
         self.class_token = class_token
         self.final_norm: nn.Module = nn.Identity()
         settings = self.model.config
@@ -99,7 +103,13 @@ class Transformers(Encoder, name="transformers"):
             self._refuse_class_token()
         self.patch_size, self.size = _pair(settings.patch_size), _pair(_side(settings))
         self._check_tokens()
-        norm = _trim(self.model, self.layers)
+        depth = settings.num_hidden_layers
+        deepest = max(_index(layer, depth) for layer in self.layers)
+        if any(_index(level, depth) >= deepest for level in self.levels):
+            raise RecipeError(
+                f"levels are {self.levels}; they must lie before the features, at {self.layers}"
+            )
+        norm = _trim(self.model, [*self.levels, *self.layers])
         self.final_norm = norm if final_norm else self.final_norm
         self.width = settings.hidden_size * len(self.layers) * (2 if self.class_token == "join" else 1)
 
@@ -109,6 +119,8 @@ class Transformers(Encoder, name="transformers"):
             raise RecipeError(
                 f"{kind} has stages of different grids; choose one layer of it, not {self.layers}"
             )
+        if self.levels:
+            raise RecipeError(f"{kind} has stages of different grids, and no levels of one; leave levels out")
         if final_norm:
             raise RecipeError(f"{kind} has its norms inside its stages; leave final_norm out")
         if self.class_token != "drop":
@@ -159,7 +171,18 @@ class Transformers(Encoder, name="transformers"):
     def extra_repr(self) -> str:
         return f"layers={self.layers}, class_token={self.class_token}"
 
+    @property
+    def level_widths(self) -> tuple[int, ...]:
+        return (*[self.model.config.hidden_size for _ in self.levels], self.width)
+
     def forward(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n gh gw c"]:
+        return self._read(pixels, several=len(self.layers) > 1)[-1]
+
+    def pyramid(self, pixels: Float[Tensor, "n 3 h w"]) -> list[Float[Tensor, "n gh gw c"]]:
+        return self._read(pixels, several=bool(self.levels) or len(self.layers) > 1)
+
+    def _read(self, pixels: Float[Tensor, "n 3 h w"], several: bool) -> list[Float[Tensor, "n gh gw c"]]:
+        """The levels and the features. several: more hidden states than the last one are needed."""
         rows, columns = self._patches(*pixels.shape[-2:])
         extra: dict[str, Any] = {}
         if "interpolate_pos_encoding" in self._accepts:
@@ -169,20 +192,23 @@ class Transformers(Encoder, name="transformers"):
         pixels = (pixels - self.mean) / self.deviation
         if self._stages is not None:
             output = self.model(pixels, **extra, output_hidden_states=self.layers != [-1])
-            return self._stages.read(output, self._stages.locate(*pixels.shape[-2:]))
-        if len(self.layers) == 1:
-            hidden = self.final_norm(self.model(pixels, **extra).last_hidden_state)
-        else:
+            return [self._stages.read(output, self._stages.locate(*pixels.shape[-2:]))]
+        levels: list[Tensor] = []
+        if several:
             states = self.model(pixels, **extra, output_hidden_states=True).hidden_states
             depth = self.model.config.num_hidden_layers
             hidden = torch.cat([self.final_norm(states[_index(each, depth)]) for each in self.layers], -1)
+            levels = [_patch_grid(states[_index(each, depth)], rows, columns) for each in self.levels]
+        else:
+            hidden = self.final_norm(self.model(pixels, **extra).last_hidden_state)
         # The class token comes first, distillation and register tokens next, patches last.
         if self.class_token == "first":
-            return torch.cat([hidden[:, :1], hidden[:, -rows * columns :]], 1)[:, None]
-        features = rearrange(hidden[:, -rows * columns :], "n (gh gw) c -> n gh gw c", gh=rows)
-        if self.class_token == "drop":
-            return features
-        return torch.cat([features, repeat(hidden[:, 0], "n c -> n gh gw c", gh=rows, gw=columns)], dim=-1)
+            return [*levels, torch.cat([hidden[:, :1], hidden[:, -rows * columns :]], 1)[:, None]]
+        features = _patch_grid(hidden, rows, columns)
+        if self.class_token == "join":
+            first = repeat(hidden[:, 0], "n c -> n gh gw c", gh=rows, gw=columns)
+            features = torch.cat([features, first], dim=-1)
+        return [*levels, features]
 
     @classmethod
     def example(cls) -> dict[str, Any]:
@@ -253,6 +279,10 @@ def _without_masks(settings: Any) -> Any:
     if hasattr(settings, "mask_ratio"):
         settings.mask_ratio = 0.0
     return settings
+
+
+def _patch_grid(hidden: Float[Tensor, "n s c"], rows: int, columns: int) -> Float[Tensor, "n gh gw c"]:
+    return rearrange(hidden[:, -rows * columns :], "n (gh gw) c -> n gh gw c", gh=rows)
 
 
 def _index(layer: int, depth: int) -> int:

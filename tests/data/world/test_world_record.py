@@ -16,6 +16,7 @@ import pytest
 from chiasm import parts
 from chiasm.data.mask_answers import MaskPicture
 from chiasm.data.world import MovingWorld, World, moving, source
+from chiasm.data.world.regions import StrokePicture
 from chiasm.data.world.render import SceneMasks, ScenePicture, TextPicture
 from chiasm.data.world.scene import Scene
 
@@ -32,6 +33,7 @@ WORLDS = {
     "words before images": {"type": "world", "tasks": {"captioned": 1, "instructed": 2}},
     "segments": {"type": "world", "unanswerable": 0.3, "tasks": {"segment": 2}},
     "segments as images": {"type": "world", "mask_form": "image", "unanswerable": 0.3, "tasks": {"segment": 2}},
+    "regions": {"type": "world", "tasks": {"region": 2, "segment_region": 1}},
     "Chinese, two by two": {
         "type": "world", "language": "zh", "phrasings": "plain", "grid": 2, "objects": [1, 4], "jitter": 0.5,
         "drawn_jitter": 0.25, "seed": 7, "tasks": QUESTIONS | DRAWN,
@@ -69,7 +71,11 @@ def test_the_samples_of_a_version_stay_as_they_are(name):
 
 
 def test_the_record_has_every_task_of_the_world():
-    others = {each for name in ("calls", "segments", "words before images") for each in WORLDS[name]["tasks"]}
+    others = {
+        each
+        for name in ("calls", "segments", "regions", "words before images")
+        for each in WORLDS[name]["tasks"]
+    }
     assert {*QUESTIONS, *DRAWN, *others} == {*source.QUESTIONS, *source.TASKS}
 
 
@@ -91,6 +97,8 @@ def plain(value):
     """What of a sample, its pictures and its truth does not depend on the versions of installed packages."""
     if isinstance(value, Scene):
         return value.description()
+    if isinstance(value, StrokePicture):
+        return value.canvas, value.scene.description(), value.thing, value.at
     if isinstance(value, ScenePicture):
         return value.canvas, value.scene.description()
     if isinstance(value, TextPicture):

@@ -25,6 +25,7 @@ class Chinese(Phrases):
     }  # fmt: skip
     yes, no = "有", "没有"
     nowhere, nothing = "不在图中", "什么也没有"
+    region: ClassVar = {"box": "方框", "point": "点"}
     then, next_pair = "变成", "那么这张图变成什么?"
 
     def cell(self, cell: int, grid: tuple[int, int]) -> str:

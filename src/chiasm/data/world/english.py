@@ -25,6 +25,7 @@ class English(Phrases):
     }  # fmt: skip
     yes, no = "yes", "no"
     nowhere, nothing = "nowhere", "nothing"
+    region: ClassVar = {"box": "the box ", "point": "the place "}
     then, next_pair = "becomes", "So what becomes of this?"
 
     def cell(self, cell: int, grid: tuple[int, int]) -> str:

@@ -199,6 +199,70 @@ WORDINGS = {
         ),
         ("Please segment every {one}.", "Outline each {one} in the picture.", "Select each {one} you see."),
     ),
+    "region": Wording(
+        (
+            "What is in {cell}?",
+            "What's in {cell}?",
+            "What do you see in {cell}?",
+            "Which thing is in {cell}?",
+            "Name the thing in {cell}.",
+            "What can you see in {cell}?",
+            "Tell me what is in {cell}.",
+            "Which thing do you see in {cell}?",
+        ),
+        ("Say what is in {cell}.", "What is there in {cell}?", "Please name the thing in {cell}."),
+    ),
+    "region_stroke": Wording(
+        (
+            "What is marked in red?",
+            "What's marked in red?",
+            "Which thing is marked in red?",
+            "Name the thing that is marked in red.",
+            "What is the red mark on?",
+            "Which thing has the red mark?",
+            "Tell me what is marked in red.",
+            "What is painted red?",
+        ),
+        (
+            "Say what is marked in red.",
+            "Which thing is the red mark on?",
+            "Please name what is marked in red.",
+        ),
+    ),
+    "mask_region": Wording(
+        (
+            "Mark what is in {cell}.",
+            "Segment what is in {cell}.",
+            "Outline what is in {cell}.",
+            "Cut out what is in {cell}.",
+            "Select what is in {cell}.",
+            "Mark the thing in {cell}.",
+            "Segment the thing in {cell}.",
+            "Highlight the thing in {cell}.",
+        ),
+        (
+            "Please segment what is in {cell}.",
+            "Outline the thing in {cell}.",
+            "Please mark the thing in {cell}.",
+        ),
+    ),
+    "mask_region_stroke": Wording(
+        (
+            "Mark the thing with the red mark.",
+            "Segment the thing with the red mark.",
+            "Outline the thing with the red mark.",
+            "Cut out the thing with the red mark.",
+            "Select the thing with the red mark.",
+            "Mark all of what is marked in red.",
+            "Segment all of what is marked in red.",
+            "Highlight the thing with the red mark.",
+        ),
+        (
+            "Please segment what is marked in red.",
+            "Outline all of what is marked in red.",
+            "Please mark the thing with the red mark.",
+        ),
+    ),
     "draw": Wording(
         (
             "Draw: {caption}",

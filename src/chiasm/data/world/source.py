@@ -20,6 +20,7 @@ from chiasm.data.world.edits import SceneEdit, analogy, edit
 from chiasm.data.world.options import check_options
 from chiasm.data.world.phrases import Phrases, phrases
 from chiasm.data.world.questions import QUESTIONS, UNANSWERABLE, Question, answered_falsely
+from chiasm.data.world.regions import region_prompt
 from chiasm.data.world.render import SceneChange, SceneMasks, ScenePicture, TextPicture
 from chiasm.data.world.scene import Scene
 from chiasm.data.world.splits import Split, strangers
@@ -88,6 +89,7 @@ class World(Source, name="world"):
             of them evenly), draw, captioned (the same, with the plain caption before the image), edit, instructed
             (the same, with the plain instruction before the image), analogy, sentence (an analogy in pictures
             alone), read, words, segment (the masks of every thing of a name, which may be none),
+            region and segment_region (what a box, a point or a stroke of red is on: its name, its mask),
             call (an instruction answered by the call of a tool; see `chiasm.data.calls`).
         mask_form: what answers `segment`: `head`, positions of a mask head; `polygons` or `runs`, words; `image`,
             an image that is white where the mask is.
@@ -310,6 +312,19 @@ class World(Source, name="world"):
             }
             yield (ScenePicture(scene, self.canvas), say.ask("mask", one=say.name(asked))), (), truth
 
+    def _region(self, draft: Draft, say: Phrases, dice: Dice, count: int) -> Iterator[Exchange]:
+        for thing in dice.sample(range(len(draft.scene.things)), count):
+            prompt = region_prompt(draft.scene, self.canvas, thing, say, dice)
+            name = say.name(draft.scene.things[thing].emoji)
+            truth = {"type": prompt.kind, "question": prompt.ask(say, mask=False), "answer": name}
+            yield (prompt.picture, truth["question"]), (name,), truth
+
+    def _segment_region(self, draft: Draft, say: Phrases, dice: Dice, count: int) -> Iterator[Exchange]:
+        for thing in dice.sample(range(len(draft.scene.things)), count):
+            prompt = region_prompt(draft.scene, self.canvas, thing, say, dice)
+            truth = {"type": prompt.kind, MASKS: SceneMasks(draft.scene, self.canvas, (thing,))}
+            yield (prompt.picture, prompt.ask(say, mask=True)), (), truth
+
     def _call(self, draft: Draft, say: Phrases, dice: Dice, count: int) -> Iterator[Exchange]:
         for _ in range(count):
             example = scene_call(draft, self.canvas, say, dice)
@@ -364,5 +379,7 @@ TASKS: dict[str, Callable[[World, Draft, Phrases, Dice, int], Iterator[Exchange]
     "read": World._read,
     "words": World._words,
     "segment": World._segment,
+    "region": World._region,
+    "segment_region": World._segment_region,
     "call": World._call,
 }

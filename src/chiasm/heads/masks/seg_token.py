@@ -19,7 +19,7 @@ from chiasm.parts.bounds import Count, Weight, Width
 
 
 class SegToken(MaskHead, name="seg_token"):
-    """A segmentation token and a light pixel decoder (LISA, arXiv 2308.00692; PixelLM, arXiv 2312.02228).
+    """A segmentation token and a light pixel decoder (LISA, arXiv 2308.00692).
 
     A learnt token stands behind the question. What the language model makes of it, through an MLP, is a query; the
     mask is its product with features: all levels of the encoder's pyramid, enlarged to the finest and added up,
