@@ -170,6 +170,20 @@ def test_neighbours_change_nothing_and_nothing_is_mixed_up(client, model):
         ({"messages": showing(*[data_url()] * 4)}, None),
         ({"messages": said("word " * 1000)}, None),
         ({"stream_options": {"include_usage": True, "more": 1}}, "stream_options.more"),
+        ({"temperature": "1"}, "temperature"),
+        ({"temperature": True}, "temperature"),
+        ({"stream": "yes"}, "stream"),
+        ({"stop": ""}, "stop"),
+        ({"max_tokens": 3, "max_completion_tokens": 4}, "max_tokens"),
+        ({"messages": said(5)}, "messages.0.content"),
+        ({"messages": said([{"type": "text", "txt": "x"}])}, "messages.0.content.0.text"),
+        ({"messages": said([{"type": "image_url", "image_url": "data:"}])}, "messages.0.content.0.image_url"),
+        (
+            {"messages": said([{"type": "image_url", "image_url": {"url": "data:", "detail": "high"}}])},
+            "messages.0.content.0.image_url.detail",
+        ),
+        ({"messages": said([{"type": "input_audio"}])}, "messages.0.content.0.type"),
+        ({"messages": said([{"text": "x"}])}, "messages.0.content.0.type"),
     ],
 )
 def test_what_cannot_be_honoured_is_refused_by_name(address, more, param):
@@ -178,6 +192,7 @@ def test_what_cannot_be_honoured_is_refused_by_name(address, more, param):
     )
     assert status == 400
     assert body["error"]["type"] == "invalid_request_error"
+    assert "constrained" not in body["error"]["message"]
     if param is not None:
         assert body["error"]["param"] == param
     assert "Traceback" not in body["error"]["message"]

@@ -46,9 +46,9 @@ async def edits_body(request: Request) -> EditsRequest:
     else:
         raise HTTPException(415, f"the body must be {FORM} or {JSON}, not {kind or 'of no type'}")
     try:
-        return EditsRequest.model_validate(fields)
+        return EditsRequest.model_validate(fields, strict=kind == JSON)
     except ValidationError as error:
-        raise RequestValidationError(error.errors()) from None
+        raise RequestValidationError(error.errors(), body=fields) from None
 
 
 async def _json(request: Request) -> Any:

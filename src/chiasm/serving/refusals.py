@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
@@ -9,7 +11,6 @@ from starlette.exceptions import HTTPException
 
 from chiasm.errors import ChiasmError
 from chiasm.serving.guards import error_body
-from chiasm.serving.responses_schema import FORMS
 from chiasm.serving.worker import Full, Stopped
 
 INVALID = "invalid_request_error"
@@ -53,17 +54,45 @@ async def _refused(_: Request, error: Exception) -> JSONResponse:
 
 async def _invalid(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    problem = error.errors()[0]
-    place = [str(each) for each in problem["loc"] if each not in ("body", "text", "image_url", *FORMS)]
-    if problem["type"] == "union_tag_invalid" and place[:1] == ["tools"]:
-        place.append("type")  # by which tools are told apart
-    param = ".".join(place) or None
-    message = problem["msg"]
-    if problem["type"] == "extra_forbidden":
+    place, problem = _furthest(error)
+    kind, message = problem["type"], problem["msg"]
+    if kind == "extra_forbidden":
         message = "this server cannot honour it; leave it out"
-    elif problem["type"] == "json_invalid":
-        param, message = None, f"the body is no JSON: {message}"
+    elif kind == "json_invalid":
+        place, message = [], f"the body is no JSON: {message}"
+    elif kind == "union_tag_invalid":
+        place, message = [*place, "type"], f"Input should be {problem['ctx']['expected_tags']}"
+    elif kind == "union_tag_not_found":
+        place, message = [*place, "type"], "Field required"
+    elif not place:
+        message = "the body must be an object of JSON, sent as application/json"
+    param = ".".join(place) or None
     return JSONResponse(error_body(f"{param}: {message}" if param else message, INVALID, param=param), 400)
+
+
+def _furthest(error: RequestValidationError) -> tuple[list[str], Any]:
+    """Place and problem of the first error; of the branches of a union, the one that read furthest."""
+    problems = [(_place(error.body, each), each) for each in error.errors()]
+    first, _ = problems[0]
+    branches = [each for each in problems if each[0][: len(first)] == first]
+    return max(branches, key=lambda branch: len(branch[0]))
+
+
+def _place(body: Any, problem: Any) -> list[str]:
+    """The fields that lead to a problem; pydantic's names of a union's branches stand in no body."""
+    loc = problem["loc"][1:] if problem["loc"][:1] == ("body",) else problem["loc"]
+    place: list[str] = []
+    value = body
+    for number, name in enumerate(loc):
+        there = (
+            name in value if isinstance(value, dict) else isinstance(value, list) and isinstance(name, int)
+        )
+        if there:
+            value = value[name]
+        elif not (problem["type"] == "missing" and number == len(loc) - 1):
+            continue
+        place.append(str(name))
+    return place
 
 
 async def _http_error(request: Request, error: Exception) -> JSONResponse:

@@ -99,6 +99,8 @@ def chat_request(
         raise ChiasmError("modalities: this model answers in text alone")
     if body.modalities and "text" not in wanted:
         raise ChiasmError("modalities: this model's answers may always hold text; ask for text and image")
+    if body.max_tokens and body.max_completion_tokens:
+        raise ChiasmError("max_tokens: max_completion_tokens says the same; leave one out")
     messages = messages_of(body.messages, images)
     options = sampling_of(model, **sampling_options(body, body.max_completion_tokens or body.max_tokens))
     tools = body.tools or [] if body.tool_choice != "none" else []

@@ -41,10 +41,6 @@ class InputImage(RequestFields):
     file_id: None = None
 
 
-FORMS = (  # of what is said
-    *("message", "image_generation_call", "function_call", "function_call_output"),
-    *("input_text", "output_text", "input_image", "image_generation", "function"),
-)
 InputPart = Annotated[InputText | OutputText | InputImage, Discriminator("type")]
 
 

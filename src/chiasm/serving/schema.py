@@ -28,7 +28,9 @@ ImageTopP = Annotated[
 
 
 class RequestFields(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    """Fields of JSON: a number in quotes, or true for a number, is refused. (In a form all are text.)"""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class StreamOptions(RequestFields):
@@ -211,7 +213,7 @@ def sampling_options(request: SamplingFields, tokens: int | None) -> dict[str, A
         "word_top_k": request.top_k,
         "word_top_p": request.top_p,
         "repetition_penalty": request.repetition_penalty,
-        "stop": request.stop or None,
+        "stop": None if request.stop == [] else request.stop,
     }
     if isinstance(request, DrawingFields):
         options["guidance"] = request.guidance_scale
