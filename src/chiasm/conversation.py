@@ -32,10 +32,14 @@ Conversation = Sequence[Message | Mapping[str, Any]] | Mapping[str, Any] | str
 
 @dataclass
 class Reply:
-    """An answer: `content` is text and pictures in the order in which they were made, `calls` are of tools."""
+    """An answer: `content` is text and pictures in the order in which they were made, `calls` are of tools.
+
+    cut: a limit (of tokens, or the context) came before its end.
+    """
 
     content: list[str | Image.Image] = field(default_factory=list)
     calls: tuple[ToolCall, ...] = ()
+    cut: bool = False
 
     def add(self, piece: str | Image.Image) -> None:
         """Append a piece, text to text."""
@@ -61,7 +65,7 @@ def chat(model: Model, messages: Conversation, **options: Any) -> Reply:
     reply, turn = Reply(), Turn(model, messages, **options)
     for piece in turn:
         reply.add(piece)
-    reply.calls = turn.calls
+    reply.calls, reply.cut = turn.calls, turn.cut
     return reply
 
 
@@ -162,11 +166,16 @@ class Turn(Iterator["str | Image.Image"]):
         )
         sample = Sample("the conversation", tuple(as_messages(messages)), tools=declared(tools))
         prompt = document(model.contract, sample, prompt=True)
-        request = requests.Conversation(model, prompt, options, check_seed(seed))
+        self._request = requests.Conversation(model, prompt, options, check_seed(seed))
         self._called = CalledTools.of(model.contract.tokenizer, sample)
         self._pieces: deque[str | Image.Image] = deque()
         self._engine = engine or Engine(model)
-        self._handle = self._engine.submit(request)
+        self._handle = self._engine.submit(self._request)
+
+    @property
+    def cut(self) -> bool:
+        """Whether a limit (of tokens, or the context) came before the answer's end."""
+        return self._request.cut
 
     @property
     def ended(self) -> bool:

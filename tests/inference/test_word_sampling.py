@@ -99,6 +99,12 @@ def test_a_stop_text_ends_an_answer_and_is_no_part_of_it(says, stop, expected):
     assert model.chat("x", tokens=20, stop=stop).text == expected
 
 
+def test_an_answer_says_whether_a_limit_cut_it_off(says):
+    assert says("abcabd").chat("x", tokens=3).cut
+    assert not says("abcabd").chat("x", tokens=20).cut
+    assert not says("abcabd").chat("x", tokens=20, stop="c").cut
+
+
 @pytest.mark.parametrize("stop", ["abd", "bc", "q"])
 def test_nothing_is_given_out_that_a_stop_text_takes_back(says, stop):
     given = "".join(Turn(says("abcabd"), "x", tokens=20, stop=stop))

@@ -4,6 +4,7 @@ import pytest
 from PIL import Image
 
 from chiasm.errors import ChiasmError
+from chiasm.inference.answers import Answer
 from chiasm.inference.zoom import ZoomedAnswer
 from chiasm.terminal import chat
 from chiasm.views import Size
@@ -21,11 +22,14 @@ def talk(monkeypatch, tmp_path):
 
     def look_twice(model, messages, **options):
         looks.append(options)
-        return ZoomedAnswer(("cat", "dog"), (2.0, 1.0), focus)
+        return ZoomedAnswer(("cat", Answer.of("dog", cut=True)), (2.0, 1.0), focus)
+
+    class OneLook(list):
+        cut = False
 
     monkeypatch.setattr(chat, "load_model", lambda *_: None)
     monkeypatch.setattr(chat, "look_twice", look_twice)
-    monkeypatch.setattr(chat, "Turn", lambda model, messages, **options: iter(["one look"]))
+    monkeypatch.setattr(chat, "Turn", lambda model, messages, **options: OneLook(["one look"]))
 
     def run(message, images=(), **sampling):
         chat.converse(tmp_path, message=message, images=images, save=tmp_path, seed=3,
@@ -40,12 +44,16 @@ def test_the_answer_and_where_it_looked_are_printed(talk, capsys):
     printed = capsys.readouterr().out
     assert "dog" in printed
     assert "looked at [15, 15, 45, 45]; that answer stays" in printed
+    assert "cut off" in printed
     assert talk.looks == [{"seed": 3, "tokens": 5, "word_top_k": 3}]
 
 
 def test_words_alone_are_answered_in_one_look(talk, capsys):
     talk("Hello")
-    assert "one look" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "no image to zoom into" in printed
+    assert "one look" in printed
+    assert "cut off" not in printed
     assert not talk.looks
 
 

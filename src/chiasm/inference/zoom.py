@@ -208,7 +208,7 @@ def _chosen(model: Model, rounds: _Rounds, first: str, second: str | None) -> Zo
         ]
         losses = tuple(answer_losses(model, candidates).tolist())
     return ZoomedAnswer(
-        (str(first), None if second is None else str(second)),
+        (first, second),
         losses,
         rounds.focus,
         rounds.box_answer,

@@ -19,6 +19,7 @@ from chiasm.data.files import PictureInMemory
 from chiasm.data.references import path_items
 from chiasm.data.tool_calls import declared
 from chiasm.errors import ChiasmError
+from chiasm.inference.answers import Answer
 from chiasm.model import Model
 from chiasm.model.checkpoint import load_model
 from chiasm.storage import safe_json
@@ -149,10 +150,11 @@ class _Answer:
         parts = [{"text": item} if isinstance(item, str) else item for item in content]
         self.question = as_messages([{"role": "user", "content": parts}]) if parts else []
         messages = [*history, *self.question]
-        self.turn: Iterator[str | Image] = (
-            _Looks(console, model, messages, options)
-            if zoom and _shows_image(messages)
-            else Turn(model, messages, **options)
+        looks = zoom and _shows_image(messages)
+        if zoom and not looks:
+            console.print("(no image to zoom into)", style="dim")
+        self.turn: Turn | _Looks = (
+            _Looks(console, model, messages, options) if looks else Turn(model, messages, **options)
         )
         self.reply = Reply()
 
@@ -165,6 +167,10 @@ class _Answer:
         except KeyboardInterrupt:
             self.console.print(" (stopped; an empty message goes on)", style="dim")
             return False
+        if self.turn.cut:
+            self.console.print(
+                " (cut off: that was the limit of tokens, or the context)", style="dim", end=""
+            )
         self.console.print()
         answer = (item if isinstance(item, str) else PictureInMemory(item) for item in self.reply.content)
         calls = getattr(self.turn, "calls", ())
@@ -194,7 +200,7 @@ class _Looks(Iterator[str]):
     ):
         self.console, self.model, self.messages = console, model, messages
         self.options = {name: value for name, value in options.items() if name not in OF_IMAGES}
-        self.ended = False
+        self.ended = self.cut = False
 
     def __next__(self) -> str:
         if self.ended:
@@ -206,6 +212,7 @@ class _Looks(Iterator[str]):
             f"{'that answer' if answer.zoomed else 'the answer without it'} stays"
         )
         self.console.print(f"({where})", style="dim", soft_wrap=True)
+        self.cut = isinstance(answer.text, Answer) and answer.text.cut
         return answer.text
 
 
