@@ -63,6 +63,8 @@ def test_no_mask_is_an_answer_too(chat):
         ("mask.png", "masks are a list"),
         ([[1, 2, 3]], "list of polygons"),
         ([[[1, 2, 3, 4]]], "list of polygons"),
+        ([[[1, 1, 2, 1, float("nan"), 3]]], "list of polygons"),
+        ([[[1, 1, 2, 1, 2, 3], [60, 10, 90, 10, 90, 40]]], "no part of which lies in its image of 6 x 5"),
         ([{"size": [5, 6], "counts": [30, 1]}], "do not add up"),
         ([{"size": [6, 5], "counts": RUNS}], "6 x 5 pixels, but its image 5 x 6"),
         ([{"size": [5, 6], "counts": "6~"}], "'~' in its run lengths"),
@@ -72,6 +74,24 @@ def test_no_mask_is_an_answer_too(chat):
 def test_what_is_no_mask_is_a_sentence(chat, masks, words):
     with pytest.raises(DataError, match=words):
         chat(masks)
+
+
+def test_of_a_polygon_what_lies_in_the_image_is_the_mask(chat):
+    (mask,) = chat([[[-9, -9, 2, -9, 2, 2, -9, 2]]]).masks.open()
+    assert mask[:3, :3].all()
+    assert mask.sum() == 9
+
+
+@pytest.mark.parametrize(
+    ("mode", "colour", "words"),
+    [("L", 1, "nowhere lighter than 1"), ("L", 127, "nowhere lighter than 127"), ("RGB", "red", "in colour")],
+)
+def test_a_mask_that_is_not_black_and_white_is_a_sentence(chat, tmp_path, mode, colour, words):
+    image = Image.new(mode, (6, 5))
+    image.paste(colour, (1, 1, 3, 3))
+    image.save(tmp_path / "labels.png")
+    with pytest.raises(DataError, match=f"sample 1 of data.jsonl, mask 2 .*{words}"):
+        chat(["mask.png", "labels.png"]).masks.open()
 
 
 def test_masks_need_an_image(chat):

@@ -20,6 +20,8 @@ FORM = (
     "a list of polygons [[x, y, x, y, ...], ...], run lengths {size: [h, w], counts: ...}, or an image's path"
 )
 WHITE = 128  # from which on a pixel of an image is of the mask
+WRITTEN = "a mask is white (255) where it is, and black (0) elsewhere"
+FARTHEST = 1e6  # coordinate of a polygon
 
 
 class RecordMasks(Masks):
@@ -36,7 +38,11 @@ class RecordMasks(Masks):
         ]
 
     def open(self) -> Bool[np.ndarray, "m h w"]:
-        return np.array([self._drawn(each) for each in self._entries], dtype=bool).reshape(-1, *self.size)
+        drawn = [
+            _of_image(entry, f"{self.where}, mask {i}") if isinstance(entry, Picture) else self._drawn(entry)
+            for i, entry in enumerate(self._entries, 1)
+        ]
+        return np.array(drawn, dtype=bool).reshape(-1, *self.size)
 
     def _checked(self, entry: Any, references: References, where: str) -> Any:
         if isinstance(entry, str):
@@ -54,6 +60,12 @@ class RecordMasks(Masks):
                 raise DataError(f"{where} has run lengths that do not add up to its {size} pixels", KIND)
             return lengths
         if isinstance(entry, list) and entry and all(map(_is_polygon, entry)):
+            if outside := next((each for each in entry if not self._touches(each)), None):
+                raise DataError(
+                    f"{where} has the polygon {excerpt(outside)}, no part of which lies in its image of "
+                    f"{self.size.width} x {self.size.height} pixels",
+                    KIND,
+                )
             return [list(map(float, each)) for each in entry]
         raise DataError(f"{where} is {excerpt(entry)}; it must be {FORM}", KIND)
 
@@ -65,9 +77,12 @@ class RecordMasks(Masks):
                 KIND,
             )
 
-    def _drawn(self, entry: Any) -> Bool[np.ndarray, "h w"]:
-        if isinstance(entry, Picture):
-            return np.asarray(entry.open().convert("L")) >= WHITE
+    def _touches(self, polygon: Sequence[float]) -> bool:
+        """Whether the box round a polygon reaches into the image."""
+        xs, ys = polygon[::2], polygon[1::2]
+        return min(xs) < self.size.width and max(xs) >= 0 and min(ys) < self.size.height and max(ys) >= 0
+
+    def _drawn(self, entry: list[Any]) -> Bool[np.ndarray, "h w"]:
         if entry and isinstance(entry[0], list):
             canvas = Image.new("1", (self.size.width, self.size.height))
             draw = ImageDraw.Draw(canvas)
@@ -75,6 +90,19 @@ class RecordMasks(Masks):
                 draw.polygon(polygon, fill=1)
             return np.asarray(canvas)
         return from_runs(entry, self.size)
+
+
+def _of_image(image: Picture, where: str) -> Bool[np.ndarray, "h w"]:
+    """Raises DataError for an image in which white is not told from black, such as one of labels 0 and 1."""
+    colours = np.asarray(image.open())
+    lightness = colours.max(-1)
+    if (lightness - colours.min(-1)).max() >= WHITE:
+        raise DataError(f"{where} is an image in colour; {WRITTEN}", KIND)
+    if 0 < lightness.max() < WHITE:
+        raise DataError(
+            f"{where} is an image that is nowhere lighter than {lightness.max()}; {WRITTEN}", KIND
+        )
+    return lightness >= WHITE
 
 
 def from_runs(lengths: Sequence[int], size: Size) -> Bool[np.ndarray, "h w"]:
@@ -109,4 +137,7 @@ def unpacked(text: str, where: str) -> list[int]:
 
 def _is_polygon(value: Any) -> bool:
     numbers = isinstance(value, list) and len(value) >= 6 and len(value) % 2 == 0
-    return numbers and all(isinstance(each, int | float) and not isinstance(each, bool) for each in value)
+    return numbers and all(
+        isinstance(each, int | float) and not isinstance(each, bool) and abs(each) <= FARTHEST
+        for each in value
+    )
