@@ -266,6 +266,19 @@ def test_piped_help_and_usage_are_plain(arguments):
         assert frame not in done.stdout + done.stderr
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["check", "--preset", "smoke"],
+        ["check", "folder"],
+        ["check", "--jobs", 2],
+        ["report", ".", "--preset", "smoke"],
+    ],
+)
+def test_what_studys_report_and_check_have_no_use_for_is_refused(capsys, arguments):
+    assert "has no use for it" in run(capsys, "study", *arguments, rc=1)
+
+
 def test_an_image_drawn_in_a_piped_chat_is_named_and_not_previewed(capsys, tmp_path):
     image = Image.new("RGB", (8, 8), "red")
     for terminal, previewed in ((False, False), (True, True)):

@@ -40,12 +40,15 @@ def study(
     `study report FOLDER` writes the report alone; `study check` tries the statistics where the truth is known.
     """
     with starting():
-        from chiasm.terminal.study import check, report
+        from chiasm.terminal.study import check, refuse, report
         from chiasm.terminal.study import study as run
 
+    others = {"preset": preset, "jobs": jobs, "ray": ray, "plugin": plugins}
     if source == "report":
+        refuse(source, **others)
         report(folder)
     elif source == "check":
+        refuse(source, folder=folder, **others)
         check()
     else:
         run(source, folder, preset, jobs, plugins or (), ray)

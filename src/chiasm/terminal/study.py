@@ -28,6 +28,13 @@ def study(
     report(place)
 
 
+def refuse(source: str, **given: object) -> None:
+    """Raise ChiasmError naming what `chiasm study report` or `chiasm study check` has no use for."""
+    for name, value in given.items():
+        if value:
+            raise ChiasmError(f"{name}: `chiasm study {source}` has no use for it; leave it out")
+
+
 def check() -> None:
     """Check the statistics and the controls where the truth is known; raises ChiasmError where one fails."""
     with _needing_statistics():
