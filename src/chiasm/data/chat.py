@@ -81,6 +81,7 @@ class Chat(Source, name="chat"):
             placeholders=placeholders or special_tokens,
             most_turns=most_turns,
             taken=("masks",),
+            remedy="list it under the source's 'ignore'",
         )
         self.skipped: Counter[str] = Counter()
         self._digest = hashlib.sha256()
@@ -230,7 +231,9 @@ def _check_turns(messages: Sequence[Message], where: str, masks: bool) -> None:
     if [message.role for message in messages] == ["document"]:
         return
     if not masks and not any(message.role == "assistant" and message.learnt for message in messages):
-        raise DataError(f"{where} has no turn of an assistant: there is nothing to learn", "turns")
+        raise DataError(
+            f"{where} has no turn of an assistant that is learnt: there is nothing to learn", "turns"
+        )
     talk = [message.role for message in messages if message.role != "system"]
     if any(role != ("user", "assistant")[i % 2] for i, role in enumerate(talk)):
         listed = ", ".join(talk[:10]) + (", ..." if len(talk) > 10 else "")

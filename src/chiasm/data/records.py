@@ -46,6 +46,7 @@ class RecordReader:
     placeholders: what stands for an image in another format (`<|image_pad|>`) is words, and no error.
     most_turns: of one record.
     taken: further keys of records, which whoever has it read takes for itself.
+    remedy: what to do about an unknown key that carries no meaning; empty where nothing but to leave it out.
     """
 
     references: References
@@ -53,6 +54,7 @@ class RecordReader:
     placeholders: bool = False
     most_turns: int = MOST_TURNS
     taken: Collection[str] = ()
+    remedy: str = ""
 
     def messages(self, record: Any, where: str) -> tuple[Message, ...]:
         """The messages of a record; raises DataError naming `where`, and the part that is wrong."""
@@ -179,7 +181,7 @@ class RecordReader:
             if key not in names:
                 raise DataError(
                     f"{where} has the unknown key {excerpt(key)!r}{nearest(str(key)[:40], names)}"
-                    "; if it carries no meaning, list it under the source's 'ignore'",
+                    + (f"; if it carries no meaning, {self.remedy}" if self.remedy else ""),
                     "unknown key",
                 )
             fields[key] = content

@@ -106,6 +106,7 @@ def test_documents_of_words_stay_where_that_is_asked(folder):
         ({"texts": ["a"], "images": ["b.png"]}, "one of each pair null"),
         ({**document(STORY, "sea.png"), "scores": 1}, "scores"),
         (document(STORY, "none.png"), "no picture at"),
+        ({**document(STORY), "url": "x"}, r"unknown key 'url'; .*retain it by name \(--retain\)"),
         ([1], "must be an object"),
     ],
 )

@@ -96,7 +96,7 @@ class DocumentReader:
         self, images: Path, others: Collection[str] = (), *, look: bool = True, outside: bool = False
     ):
         references = NamingReferences(images, inside=not outside, look=look)
-        self._reader = RecordReader(references, frozenset(others))
+        self._reader = RecordReader(references, frozenset(others), remedy="retain it by name (--retain)")
 
     def read(self, record: Any, where: str) -> Interleaved:
         """Raises DataError naming `where` for what is no document."""
