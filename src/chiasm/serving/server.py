@@ -239,8 +239,7 @@ class Server:
 
     def _worker(self, name: str) -> Worker:
         if name not in self.workers:
-            known = ", ".join(map(repr, self.models))
-            raise UnknownModel(f"there is no model {name!r}; served: {known}{nearest(name, self.models)}")
+            raise UnknownModel(f"there is no model {name!r}{nearest(name, self.workers)}")
         return self.workers[name]
 
     def _one_that_draws(self) -> str:
