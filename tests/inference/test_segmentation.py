@@ -73,6 +73,18 @@ def test_masks_of_a_batch_are_those_of_each_alone(model, world):
         np.testing.assert_allclose(alone.scores, result.scores, atol=1e-5)
 
 
+def test_an_image_to_segment_is_an_object_bytes_or_a_path(model, world, tmp_path):
+    image = asking(world)[0].messages[0].content[0].open()
+    image.save(tmp_path / "scene.png")
+    expected = model.segment(image, "Mark every dog.").masks
+    for other in (tmp_path / "scene.png", str(tmp_path / "scene.png"), (tmp_path / "scene.png").read_bytes()):
+        np.testing.assert_array_equal(model.segment(other, "Mark every dog.").masks, expected)
+    with pytest.raises(DataError, match=r"no picture at .*none\.png"):
+        model.segment(tmp_path / "none.png", "Mark every dog.")
+    with pytest.raises(DataError, match="it must be text"):
+        model.segment(image, " ")
+
+
 def test_a_mask_position_reads_the_question_and_not_the_true_masks(model, world):
     sample = asking(world)[0]
     made = document(model.contract, sample)

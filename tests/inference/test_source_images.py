@@ -113,7 +113,7 @@ def test_an_image_that_comes_of_none_is_a_sentence_in_data_and_in_use():
     with pytest.raises(DataError, match=r"bare: .* no image stands before the one that it shall write"):
         document(model.contract, bare)
     model.eval()
-    with pytest.raises(DataError, match=r"prompt 0: .* no image stands before .*chiasm edit"):
+    with pytest.raises(DataError, match=r"prompt 1: .* no image stands before .*chiasm edit"):
         model.generate("a cat")
     with pytest.raises(ChiasmError, match="this model's image decoder changes an image"):
         model.generate("a cat", verbatim=True)

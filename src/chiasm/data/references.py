@@ -30,6 +30,8 @@ _PATH = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 
+ImageLike = Picture | Image.Image | bytes | str | Path
+
 
 @dataclass(frozen=True)
 class References:

@@ -206,7 +206,7 @@ def generate(
     if verbatim:
         captions = [each for each in captions_of(model, prompts) for _ in range(count)]
         return paint(model, captions, seeds, options.guidance)
-    samples = [Sample(f"prompt {i}", (Message("user", (text,)),)) for i, text in enumerate(prompts)]
+    samples = [Sample(f"prompt {i}", (Message("user", (text,)),)) for i, text in enumerate(prompts, 1)]
     documents = [draw_prompt(contract, sample) for sample in samples for _ in range(count)]
     return draw_images(model, documents, seeds, options.of_images)
 

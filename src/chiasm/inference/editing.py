@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -16,7 +15,7 @@ from torch.nn import functional
 from chiasm.data.documents import draw_prompt
 from chiasm.data.files import EncodedPicture
 from chiasm.data.images import open_image, transparent
-from chiasm.data.references import References
+from chiasm.data.references import ImageLike, References
 from chiasm.data.sample import Message, Picture, Sample
 from chiasm.errors import ChiasmError, DataError
 from chiasm.inference.drawing import EditedImage, draw_images
@@ -27,8 +26,6 @@ from chiasm.tokenizers.spaces import Codes
 
 if TYPE_CHECKING:
     from chiasm.model import Model
-
-ImageLike = Picture | Image.Image | bytes | str | Path
 
 
 class ImageEdit(NamedTuple):

@@ -13,17 +13,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from chiasm.data.documents import PictureReader, document
-from chiasm.data.files import PictureInMemory
-from chiasm.data.sample import Masks, Message, Picture, Sample
-from chiasm.errors import ChiasmError
+from chiasm.data.references import ImageLike, References
+from chiasm.data.sample import Masks, Message, Sample
+from chiasm.errors import ChiasmError, DataError, excerpt
 from chiasm.heads.segmentation import MaskPrediction
 from chiasm.model.masks import predicted_masks
 from chiasm.sequence import Document, pack
 from chiasm.views import Size, View
 
 if TYPE_CHECKING:
-    from PIL import Image
-
     from chiasm.model import Model
 
 TOGETHER = 16  # questions that are read at a time
@@ -54,9 +52,14 @@ class _Unknown(Masks):
         return np.zeros((0, 1, 1), dtype=bool)
 
 
-def segment(model: Model, image: Image.Image | Picture, question: str) -> Segmentation:
-    """What a question asks for, marked in an image; raises ChiasmError for a model without a mask head."""
-    picture = image if isinstance(image, Picture) else PictureInMemory(image)
+def segment(model: Model, image: ImageLike, question: str) -> Segmentation:
+    """What a question asks for, marked in an image: a PIL object, bytes or a path.
+
+    Raises ChiasmError for a model without a mask head, and DataError for an image that cannot be read.
+    """
+    if not isinstance(question, str) or not question.strip():
+        raise DataError(f"the question is {excerpt(question)}; it must be text")
+    picture = References().picture(image, "the question")
     sample = Sample("the question", (Message("user", (picture, question)),), masks=_Unknown())
     return segment_all(model, [sample])[0]
 

@@ -358,7 +358,7 @@ class Model(nn.Module):
 
         return generate(self, prompt, **options)
 
-    def segment(self, image: Image.Image, question: str) -> Segmentation:
+    def segment(self, image: Any, question: str) -> Segmentation:
         """Mark what a question asks for in an image; see `chiasm.inference.masks.segment`."""
         from chiasm.inference.masks import segment
 
