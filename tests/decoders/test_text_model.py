@@ -1,14 +1,29 @@
 """Public text encoders as conditioners: what transformers says of the text that the language model's words are."""
 
+import shutil
+from copy import deepcopy
+
 import pytest
 import torch
 from safetensors.torch import save_file
-from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast, T5Config, T5EncoderModel
+from transformers import (
+    CLIPConfig,
+    CLIPModel,
+    CLIPTextConfig,
+    CLIPTextModel,
+    PreTrainedTokenizerFast,
+    T5Config,
+    T5EncoderModel,
+)
 
 from chiasm import parts
 from chiasm.decoders.conditioners import ConditionerContext
 from chiasm.errors import ChiasmError, RecipeError
 from chiasm.language.text import TextTokenizer
+from chiasm.model import Model
+from chiasm.model.checkpoint import load_model, save_model
+from chiasm.recipe import load_recipe
+from tiny_recipe import TINY
 
 CLIP = {"model_type": "clip_text_model", "vocab_size": 400, "hidden_size": 16, "intermediate_size": 32,
         "num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": 12, "eos_token_id": 2,
@@ -22,6 +37,8 @@ T5 = {
     "num_layers": 2,
     "num_heads": 2,
 }
+VISION = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
+          "image_size": 16, "patch_size": 8}  # fmt: skip
 TEXTS = ["a frog at the top left", "two cars", "a cat and a dog"] * 20
 
 
@@ -38,7 +55,9 @@ def folders(tmp_path_factory):
     torch.manual_seed(0)
     place = tmp_path_factory.mktemp("encoders")
     clip, t5 = CLIPTextModel(CLIPTextConfig(**CLIP)), T5EncoderModel(T5Config(**T5))
-    for name, model in (("clip", clip), ("t5", t5)):
+    text = {key: value for key, value in CLIP.items() if key != "model_type"}
+    both = CLIPModel(CLIPConfig(text_config=text, vision_config=VISION, projection_dim=8))
+    for name, model in (("clip", clip), ("t5", t5), ("both", both)):
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.normal_(std=0.3)
@@ -72,6 +91,15 @@ def test_its_tokens_are_transformers_last_hidden_states(folders, kind):
     torch.testing.assert_close(condition.tokens, expected)
     assert (condition.mask is None) == (kind == "clip")
     assert not condition.tokens.requires_grad
+
+
+def test_of_clips_two_towers_the_texts_is_taken(folders):
+    own = CLIPTextModel.from_pretrained(folders / "both").state_dict()
+    conditioner = built(checkpoint=str(folders / "both"))
+    assert {name: tensor.shape for name, tensor in conditioner.model.state_dict().items()} == {
+        name: tensor.shape for name, tensor in own.items()
+    }
+    assert all(torch.equal(tensor, own[name]) for name, tensor in conditioner.model.state_dict().items())
 
 
 def test_guidance_leads_away_from_the_empty_text(folders):
@@ -123,3 +151,36 @@ def test_weights_that_are_missing_are_named(folders, tmp_path):
     save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ChiasmError, match=r"does not fit CLIPTextModel: 1 missing: .*fc1\.weight"):
         built(checkpoint=str(tmp_path), tokenizer=str(folders / "clip"))
+
+
+def test_a_model_with_one_is_loaded_and_draws_without_the_encoders_folder(folders, tmp_path):
+    encoder = tmp_path / "encoder"
+    shutil.copytree(folders / "clip", encoder)
+    raw = deepcopy(TINY)
+    del raw["model"]["image_tokenizer"]
+    raw["model"]["heads"] = {"image": {"type": "caption", "alphabet": {"type": "words"}}}
+    raw["model"]["image_decoder"] = {
+        "type": "diffusion",
+        "size": 16,
+        "denoiser": {"type": "dit", "width": 32, "depth": 1, "heads": 2, "patch_size": 8},
+        "conditioner": {"type": "text_model", "checkpoint": str(encoder), "length": 10, "projected": True},
+        "scheduler": {"type": "flow"},
+        "steps": 2,
+    }
+    raw["stages"] = raw["stages"][1:]
+    recipe = load_recipe(raw)
+    model = Model(recipe.model, texts=TEXTS).eval()
+    with torch.no_grad():
+        model.image_decoder.denoising.denoiser.output.weight.normal_(std=0.5)  # it begins at zero
+    expected = model.generate(["a frog", "two cars"], verbatim=True, guidance=2.0)
+    assert expected[0].tobytes() != model.generate("two cars", verbatim=True, guidance=2.0)[0].tobytes()
+    save_model(model, recipe, tmp_path / "saved")
+    shutil.rmtree(encoder)
+    drawn = load_model(tmp_path / "saved").generate(["a frog", "two cars"], verbatim=True, guidance=2.0)
+    assert [each.tobytes() for each in drawn] == [each.tobytes() for each in expected]
+    raw["model"]["heads"]["image"]["alphabet"] = {"type": "straight_words"}
+    raw["model"]["image_decoder"]["conditioner"]["checkpoint"] = str(folders / "clip")
+    with pytest.raises(
+        RecipeError, match="use conditioner 'words', or alphabet 'words', which lets no gradient"
+    ):
+        Model(load_recipe(raw).model, texts=TEXTS)
