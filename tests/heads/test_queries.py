@@ -23,6 +23,8 @@ class Vocabulary:
 
 
 class Decoder:
+    caption_words = 0
+
     def losses(self, target, pixels):
         raise AssertionError("not asked")
 
@@ -59,7 +61,7 @@ def test_what_is_drawn_are_the_hidden_states_of_the_marker_and_of_the_queries_wi
 def test_an_image_without_a_marker_before_it_reads_nothing_of_its_neighbour():
     head = queries()
     seen = []
-    head.alphabet.image_losses = lambda hidden, targets, sources: seen.append(hidden)
+    head.alphabet.image_losses = lambda hidden, targets, sources, words: seen.append(hidden)
     hidden = torch.rand(2, 4, WIDTH)
     for orphans in (None, torch.tensor([True, False])):
         head.losses(hidden, Span(torch.zeros(2, 3, WIDTH), None, orphans))

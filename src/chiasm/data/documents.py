@@ -126,7 +126,7 @@ def draw_prompt(contract: Contract, sample: Sample, *, unconditional: bool = Fal
 
 def _after_words(contract: Contract) -> bool:
     """Whether images follow words that are written for them."""
-    return contract.span is not None and contract.span.words > 0
+    return contract.span is not None and contract.span.follows_words
 
 
 def without_prompt(contract: Contract, prompt: Document) -> Document:
@@ -203,7 +203,7 @@ def _add_written(
     """words: how many tokens of the answer stand before the picture. source: the last picture before it."""
     if contract.span is None:
         raise DataError(f"{result.name} writes a picture, but this model has no image head")
-    if contract.span.words and not words:
+    if contract.span.follows_words and not words:
         raise DataError(
             f"{result.name} writes an image with no words before it in its answer, but this model draws after "
             "words; let the answer begin with them (the built-in world's task 'captioned')",

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass
 from typing import Protocol
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from chiasm.errors import ChiasmError
@@ -58,6 +58,7 @@ class ImageDecoder(Part, nn.Module, slot="image_decoder"):
     size: height and width in pixels of the images that it makes.
     guided: whether it is led away from a negative target.
     edits: whether it changes a source image.
+    caption_words: how many words of the answer before an image its `caption_losses` read; 0 = it has none.
     reads_mixtures: whether it takes mixtures of words too, "n 1 k v", through which a gradient flows.
     """
 
@@ -65,6 +66,7 @@ class ImageDecoder(Part, nn.Module, slot="image_decoder"):
     size: int
     guided: bool = False
     edits: bool = False
+    caption_words: int = 0
 
     @property
     def reads_mixtures(self) -> bool:
@@ -101,7 +103,12 @@ class ImageDecoder(Part, nn.Module, slot="image_decoder"):
         Where the targets have a graph, gradients reach what made them, whether or not the decoder learns.
         """
 
+    def caption_losses(self, target: Tensor, words: Int[Tensor, "n k"]) -> dict[str, Loss]:
+        """Losses by name of targets against the words before their images; -1 stands behind the last."""
+        return {}
+
     def learners(self) -> Mapping[str, nn.Module]:
+        """What a stage that trains it changes, by name; all else stays as it is."""
         return dict(self.named_children())
 
     def check_inputs(

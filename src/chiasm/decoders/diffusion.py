@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -98,6 +98,7 @@ class DiffusionDecoder(ImageDecoder, name="diffusion"):
         self.guidance = Guidance(guidance, source_guidance, guidance_rescale)
         self.unconditional, self.min_snr, self.noise_offset = unconditional, min_snr, noise_offset
         self.conditioner = conditioner
+        self.caption_words = 0 if conditioner is None else conditioner.caption_words
         self.space = Vectors(ANY, denoiser.token_width) if conditioner is None else conditioner.space
         self.denoising = Denoising(denoiser, autoencoder, scheduler, size, average)
         scheduler.sampler(steps)  # a number of steps that it cannot take is an error now
@@ -189,6 +190,9 @@ class DiffusionDecoder(ImageDecoder, name="diffusion"):
             condition, clean, random, min_snr=self.min_snr, noise_offset=self.noise_offset
         )
         return {"diffusion": loss}
+
+    def caption_losses(self, target: Tensor, words: Int[Tensor, "n k"]) -> dict[str, Loss]:
+        return {} if self.conditioner is None else self.conditioner.caption_losses(target, words)
 
     def learners(self) -> Mapping[str, nn.Module]:
         """All but the autoencoder of pixels, whose latents stay what they are."""

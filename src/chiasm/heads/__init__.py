@@ -44,8 +44,7 @@ class SpanLayout:
         just before it (the marker that begins an image).
     coordinates: of each position, how many stand before it in the image, its row and its column (see `raster`).
     bare: the empty prompt of guidance holds nothing but that marker, not even what begins a document.
-    words: how many words of the answer before an image are read for it, the last ones; 0 = none are. Then the
-        hidden states that predict those words stand in the place of `rows`.
+    words: how many words of the answer before an image are read for it, the last ones; 0 = none are.
     """
 
     opens: tuple[bool, ...]
@@ -54,6 +53,11 @@ class SpanLayout:
     coordinates: tuple[tuple[int, int, int], ...]
     bare: bool = False
     words: int = 0
+
+    @property
+    def follows_words(self) -> bool:
+        """Whether it is drawn after those words alone: then the hidden states that predict them are its own."""
+        return self.words > 0 and not self.rows
 
     @property
     def length(self) -> int:
@@ -102,6 +106,8 @@ class ConditionedDecoder(Protocol):
 
     name: ClassVar[str]
 
+    caption_words: int
+
     @property
     def reads_mixtures(self) -> bool: ...
 
@@ -112,6 +118,8 @@ class ConditionedDecoder(Protocol):
         *,
         source: Float[Tensor, "n 3 h w"] | None = None,
     ) -> dict[str, Loss]: ...
+
+    def caption_losses(self, target: Tensor, words: Tensor) -> dict[str, Loss]: ...
 
     def learners(self) -> Mapping[str, nn.Module]: ...
 
@@ -205,10 +213,12 @@ class Alphabet(Part, nn.Module, slot="alphabet"):
         hidden: Float[Tensor, "n gh gw d"],
         targets: Shaped[Tensor, "n gh gw"],
         sources: Float[Tensor, "n 3 h w"] | None = None,
+        words: Int[Tensor, "n k"] | None = None,
     ) -> dict[str, Loss]:
         """Losses by name of images whose values are all predicted at once, one term a value.
 
-        sources: of alphabets that write conditions, the images that these come of by a change.
+        sources, words: of alphabets that write conditions, the images that these come of by a change, and the
+            words before them.
         """
         count = hidden.shape[:3].numel()
         total = self.loss(hidden.flatten(0, 2), targets.flatten(0, 2))

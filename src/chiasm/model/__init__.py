@@ -126,7 +126,7 @@ class Model(nn.Module):
     @property
     def captions(self) -> bool:
         """Whether words come before an image, after which the decoder draws it."""
-        return self.image_head is not None and self.image_head.layout().words > 0
+        return self.image_head is not None and self.image_head.layout().follows_words
 
     @property
     def straight(self) -> bool:

@@ -25,13 +25,13 @@ def image_states(
     head: Order, hidden: Float[Tensor, "b t d"], images: WrittenImages
 ) -> Float[Tensor, "n r d"]:
     """The hidden states that the head learns from: of each image, or of the words before it."""
-    if images.words is not None:
+    if images.words is not None and head.layout().follows_words:
         return hidden.flatten(0, 1)[(images.words - 1).clamp(min=0)]
     rows = torch.tensor(head.layout().rows, device=hidden.device)
     return hidden.flatten(0, 1)[(images.starts[:, None] + rows).clamp(min=0)]
 
 
 def captions(ids: Int[Tensor, "b t"], places: Int[Tensor, "n k"], space: Space) -> Int[Tensor, "n k"]:
-    """The words at flat positions, and the end of their space behind the last."""
-    assert isinstance(space, WordIds)
-    return torch.where(places >= 0, ids.flatten()[places.clamp(min=0)], space.size)
+    """The words at flat positions, and behind the last the end of their space, -1 in one that is not of words."""
+    end = space.size if isinstance(space, WordIds) else -1
+    return torch.where(places >= 0, ids.flatten()[places.clamp(min=0)], end)

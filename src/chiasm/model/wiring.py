@@ -88,7 +88,7 @@ class Wiring:
             decoder, alphabet = self.built["image_decoder"], alphabet_of(self.spec["heads.image"])
             context = HeadContext(language.width, _conditions(decoder, alphabet), language, decoder=decoder)
             self.add("heads.image", context, builder=build_head)
-            if self.built["heads.image"].layout().words and not language.tokenizer.before_picture:
+            if self.built["heads.image"].layout().follows_words and not language.tokenizer.before_picture:
                 raise RecipeError(
                     "the image head draws after words, but this language model has no marker that begins an image "
                     "and so ends them; give it one with language.draw_marker"

@@ -44,7 +44,7 @@ class ImageTerms:
             words = self.head.layout().words
             if words:
                 span = span._replace(words=torch.zeros(1, words, dtype=torch.long, device=device))
-            count = words or len(self.head.layout().rows)
+            count = len(self.head.layout().rows) or words
             hidden = torch.zeros(1, count, self.model.language.width, device=device)
             return {name: float(loss.count) for name, loss in self.head.losses(hidden, span).items()}
 

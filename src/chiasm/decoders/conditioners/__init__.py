@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Int
 from torch import Tensor, nn
 
 from chiasm.decoders import WordReader
 from chiasm.decoders.conditions import Condition
 from chiasm.errors import RecipeError
+from chiasm.nn.losses import Loss
 from chiasm.parts import Part
 from chiasm.tokenizers.spaces import Space, WordIds
 
@@ -45,15 +47,21 @@ class Conditioner(Part, nn.Module, slot="conditioner"):
     """Interface. Built as `Conditioner(context, *, options)`.
 
     space: of the targets that it takes; of vectors, without a grid where any number of them will do.
+    caption_words: how many words its `caption_losses` read; 0 = it has none.
     mixtures: it takes mixtures of words too, "n 1 k v", through which a gradient flows.
     """
 
     space: Space
     mixtures: bool = False
+    caption_words: int = 0
 
     @abstractmethod
     def forward(self, target: Tensor) -> Condition:
         """The condition of targets, with the pooled vector as `text_embeds` where the denoiser reads one."""
+
+    def caption_losses(self, target: Tensor, words: Int[Tensor, "n k"]) -> dict[str, Loss]:
+        """Losses by name of targets against the words before their images; -1 stands behind the last."""
+        return {}
 
     def learners(self) -> Mapping[str, nn.Module]:
         """What a stage that trains the decoder changes of it, by name; "" = all."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from chiasm import parts
@@ -60,9 +60,12 @@ class Conditions(Alphabet, name="condition"):
         hidden: Float[Tensor, "n gh gw d"],
         targets: Float[Tensor, "n 3 h w"],
         sources: Float[Tensor, "n 3 h w"] | None = None,
+        words: Int[Tensor, "n k"] | None = None,
     ) -> dict[str, Loss]:
         """The decoder's losses of the images, of which `targets` are the pixels."""
-        return self.decoder.losses(self.output(hidden), targets, source=sources)
+        conditions = self.output(hidden)
+        losses = self.decoder.losses(conditions, targets, source=sources)
+        return losses if words is None else losses | self.decoder.caption_losses(conditions, words)
 
     def draw(
         self,

@@ -79,6 +79,7 @@ class Queries(Order, name="queries"):
         self.from_marker, self.with_words = from_marker, with_words
         self.grid = _grid_of(grid, context.space)
         self.space = self._with_grid(context.space)
+        self.caption_words = context.decoder.caption_words if context.decoder is not None else 0
         self.words = list(words)
         count = math.prod(self.grid)
         self.length = count - from_marker  # positions that it fills
@@ -118,6 +119,7 @@ class Queries(Order, name="queries"):
             exposed=(True,) * self.length,
             rows=tuple(range(-first, self.length)),
             coordinates=raster(*self.grid)[first:],
+            words=self.caption_words,
         )
 
     def prepare(self, target: Shaped[Tensor, "n ..."]) -> Span:
@@ -137,7 +139,7 @@ class Queries(Order, name="queries"):
         if self.from_marker and span.orphans is not None:  # they have no marker before them
             first = torch.where(span.orphans[:, None, None], 0, hidden[:, :1])
             hidden = torch.cat([first, hidden[:, 1:]], 1)
-        return self.alphabet.image_losses(self.bridged(hidden), span.targets, span.sources)
+        return self.alphabet.image_losses(self.bridged(hidden), span.targets, span.sources, span.words)
 
     def write(
         self,
