@@ -82,6 +82,14 @@ def test_a_drawing_follows_the_velocity_from_its_noise_in_equal_steps(monkeypatc
     assert times == [0.0, 250.0, 500.0, 750.0]
 
 
+def test_whoever_predicts_the_image_itself_learns_it_and_draws_it_from_any_noise(monkeypatch):
+    order = head(predicts="x")
+    image, noise = torch.randn(2, 1, 8, 8, 5)
+    assert torch.equal(order.between(image, noise, torch.rand(1)).targets, image)
+    monkeypatch.setattr(order, "spoken", lambda hidden, noisy: image)
+    torch.testing.assert_close(drawn(order, [7]), image, rtol=1e-4, atol=1e-5)
+
+
 def test_an_image_depends_on_its_own_seed_alone():
     order = head()
     both, alone = drawn(order, [4, 9]), drawn(order, [9])

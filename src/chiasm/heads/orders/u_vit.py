@@ -49,6 +49,8 @@ class UViT(Order, name="u_vit"):
 
     Args:
         alphabet: what a latent's velocity is learnt by; it is built on what the second network says.
+        predicts: velocity; or x, the image itself, which points the way just as well and which networks too narrow
+            for the noise can predict (arXiv 2511.13720).
         width: channels of the first network.
         decoder_width: channels of what the second network reads of the hidden states; null = `width`.
         stride: latents along the side of the square that becomes one position: 2, 4, 8 ...
@@ -73,6 +75,7 @@ class UViT(Order, name="u_vit"):
         context: HeadContext,
         *,
         alphabet: Alphabet,
+        predicts: Literal["velocity", "x"] = "velocity",
         width: Width = 768,
         decoder_width: Width | None = None,
         stride: Cells = 2,
@@ -93,7 +96,7 @@ class UViT(Order, name="u_vit"):
                 f"order 'u_vit' denoises, and alphabet {alphabet.name!r} would once more: use 'regression'"
             )
         self.alphabet, self.space, self.unconditional = alphabet, context.vectors, unconditional
-        self.steps, self.times = steps, times
+        self.steps, self.times, self.predicts = steps, times, predicts
         channels, kernel = context.vectors.width, kernel or stride
         self.shape = (*context.vectors.grid, channels)
         padding = -(-(kernel - stride) // 2) if padding is None else padding
@@ -140,7 +143,7 @@ class UViT(Order, name="u_vit"):
         )
 
     def prepare(self, target: Float[Tensor, "n gh gw c"]) -> Span:
-        """Images at random times between noise and themselves; the targets are their velocities."""
+        """Images at random times between noise and themselves; the targets are their velocities, or they."""
         check_target(target, self.space)
         random = TrainingNoise(target)
         times = random.uniform() if self.times == "uniform" else random.normal().sigmoid()
@@ -156,7 +159,7 @@ class UViT(Order, name="u_vit"):
         shares = times[:, None, None, None]
         latents = shares * target + (1 - shares) * noise
         noisy = self.encoder(latents.to(self.input.weight.dtype), LAST * times)
-        return Span(self.embed(noisy), target - noise, drawn=noisy)
+        return Span(self.embed(noisy), target - noise if self.predicts == "velocity" else target, drawn=noisy)
 
     def losses(self, hidden: Float[Tensor, "n m d"], span: Span) -> dict[str, Loss]:
         spoken = self.spoken(hidden, span.drawn)
@@ -174,18 +177,19 @@ class UViT(Order, name="u_vit"):
         images = count_images(start, sampling.guidance, self.unconditional)
         latents, steps = self._begun(images, sampling, generators, progress)
         for done in range(steps, self.steps):
-            velocity = yield from self.velocity(latents, done / self.steps * LAST, sampling)
+            velocity = yield from self.velocity(latents, done / self.steps, sampling)
             latents = latents + velocity / self.steps
             if progress is not None:
                 progress.note(latents, done + 1)
         return latents
 
     def velocity(self, latents: Float[Tensor, "n gh gw c"], time: float, sampling: Sampling) -> Writing:
-        """Where latents move at a time, with guidance."""
+        """Where latents move at a time from 0 to below 1, with guidance."""
         rows = doubled(latents, sampling.guidance).to(self.input.weight.dtype)
-        noisy = self.encoder(rows, torch.full((len(rows),), time, device=rows.device))
+        noisy = self.encoder(rows, torch.full((len(rows),), time * LAST, device=rows.device))
         hidden = yield Ask(self.embed(noisy), keep=False)
-        return self.alphabet.draw(self.spoken(hidden[:, 1:], noisy), sampling).values.to(latents.dtype)
+        predicted = self.alphabet.draw(self.spoken(hidden[:, 1:], noisy), sampling).values.to(latents.dtype)
+        return predicted if self.predicts == "velocity" else (predicted - latents) / (1 - time)
 
     def embed(self, noisy: NoisyCells) -> Float[Tensor, "n k d"]:
         """What stands at the positions of noisy images."""
