@@ -189,8 +189,8 @@ BROKEN = {
     ),
     "tools": (talk("What?", tools=[{"name": "x"}]), "unknown key 'tools'", "unknown key"),
     "an unknown key of a turn": (
-        {"messages": [{"role": "user", "content": "?", "tool_calls": [1]}, ANSWER]},
-        "turn 1 has the unknown key 'tool_calls'",
+        {"messages": [{"role": "user", "content": "?", "thoughts": [1]}, ANSWER]},
+        "turn 1 has the unknown key 'thoughts'",
         "unknown key",
     ),
     "an unknown key of an item": (
@@ -209,8 +209,8 @@ BROKEN = {
         "content",
     ),
     "an unknown role": (
-        {"messages": [{"role": "tool", "content": "x"}, ANSWER]},
-        "turn 1 has the role 'tool'",
+        {"messages": [{"role": "critic", "content": "x"}, ANSWER]},
+        "turn 1 has the role 'critic'",
         "role",
     ),
     "a role that is no text": (
