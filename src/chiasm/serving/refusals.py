@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -14,6 +15,7 @@ from chiasm.serving.guards import error_body
 from chiasm.serving.worker import Full, Stopped
 
 INVALID = "invalid_request_error"
+_FIELD = re.compile(r"[a-z_]+:|[a-z_]+\[\d+\](\.[a-z_]+|\[\d+\])*")
 
 
 class UnknownModel(ChiasmError):
@@ -46,10 +48,15 @@ def kind_of(error: ChiasmError) -> tuple[int, str, str | None]:
 async def _refused(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, ChiasmError)
     status, kind, code = kind_of(error)
-    name, colon, _rest = str(error).partition(":")
-    param = name if colon and name.replace("_", "").isalpha() and name.islower() else None
+    param = _named(str(error))
     headers = {"retry-after": "1"} if status == 429 else None
     return JSONResponse(error_body(str(error), kind, param=param, code=code), status, headers)
+
+
+def _named(message: str) -> str | None:
+    """The field that a sentence begins with, `seed: ...` or `messages[0].content[1] is ...`, as a path of names."""
+    match = _FIELD.match(message)
+    return match[0].removesuffix(":").replace("[", ".").replace("]", "") if match else None
 
 
 async def _invalid(_: Request, error: Exception) -> JSONResponse:
