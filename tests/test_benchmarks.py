@@ -61,3 +61,24 @@ def test_pictures_are_drawn_as_the_originals_draw_them():
     for name in ("next scale, as many codes", "next scale, the same grid"):
         scale, token = result[name]["parameters"].values()
         assert abs(scale / token - 1) < 0.02
+
+
+@pytest.mark.slow
+def test_a_document_of_tiles_is_answered_as_transformers_answers_it():
+    command = [sys.executable, ROOT / "benchmarks" / "internvl.py", "--quick", "--json"]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=400)
+    assert said.returncode == 0, said.stderr
+    result = json.loads(said.stdout)
+    assert result["tiles"] == 13  # 12 and the whole
+    for part in ("prefix", "answer"):
+        assert result[part]["same_answer"]
+        assert result[part]["ratio"]["processor"] > 0
+
+
+def test_the_time_of_every_rule_of_views_is_measured():
+    command = [sys.executable, ROOT / "benchmarks" / "views.py", "--sizes", "20", "--json"]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=400)
+    assert said.returncode == 0, said.stderr
+    rows = json.loads(said.stdout)
+    assert {"ratio_tiles", "anchors", "slices", "hd_tiles"} <= rows.keys()
+    assert all(row["microseconds"] > 0 and row["views"] >= 1 for row in rows.values())
