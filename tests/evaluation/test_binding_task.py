@@ -16,7 +16,7 @@ class Reader(Subject):
     most = 6
 
     def answer(self, samples, *, blind=False):
-        return [self._answer(sample.messages[0].content[0].removesuffix("?").split()) for sample in samples]
+        return [self._answer(sample.messages[0].content[0].split()) for sample in samples]
 
     def _answer(self, words):
         *given, colour, shape = words

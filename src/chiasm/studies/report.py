@@ -219,7 +219,7 @@ def warnings_of(low: float, controls: Mapping[str, float]) -> list[str]:
     if blind is not None and blind > controls.get("commonest", 1.0) + LEAK:
         warnings.append("without images it beats the commonest answer: the questions give answers away")
     if "shuffled" in controls and low <= controls["shuffled"]:
-        warnings.append("no better than with the images of other questions")
+        warnings.append("no better than when images and questions are paired wrongly")
     if low <= controls.get("everything", -1.0):
         warnings.append("no better than marking everything")
     if "copying" in controls and low <= controls["copying"]:

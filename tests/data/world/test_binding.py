@@ -12,7 +12,7 @@ from chiasm.errors import DataError
 def words_of(sample):
     """The list of a sample in words, without fillers, as triples; and the first question."""
     text = sample.messages[0].content[0]
-    *given, colour, shape = text.removesuffix("?").split()
+    *given, colour, shape = text.split()
     given = [word for word in given if word != FILLER]
     return [tuple(given[i : i + 3]) for i in range(0, len(given), 3)], (colour, shape)
 
@@ -26,9 +26,9 @@ def test_the_answer_is_what_the_list_says():
         lengths.add(len(triples))
         items = {(colour, shape): item for colour, shape, item in triples}
         assert len({shape for _, shape, _ in triples}) == len(triples)  # one of each shape
-        assert sample.messages[1].content == (items[key],)
+        assert sample.messages[1].content == (f" {items[key]}",)
         for question, answer in zip(sample.messages[2::2], sample.messages[3::2], strict=True):
-            assert answer.content == (items[tuple(question.content[0].removesuffix("?").split())],)
+            assert answer.content == (f" {items[tuple(question.content[0].split())]}",)
     assert lengths == {2, 3, 4, 5, 6}
 
 
@@ -59,7 +59,7 @@ def test_an_image_shows_each_thing_in_its_cell_and_its_list_is_that_in_words():
     for index in range(8):
         triples, key = words_of(plain[index][0])
         picture, question = image[index][0].messages[0].content
-        assert question == f" {' '.join(key)}?"
+        assert question == f" {' '.join(key)}"
         assert {(g.colour, g.shape, g.emoji.english) for _, g in picture.glyphs} == set(triples)
         pixels = np.asarray(picture.open()).reshape(5, 16, 5, 16, 3).swapaxes(1, 2)
         filled = {i for i in range(25) if (pixels[i // 5, i % 5] != GROUND).any()}
@@ -87,7 +87,7 @@ def test_a_swapped_list_keeps_what_belongs_together_and_names_what_stands_there_
         (sample,) = source[index]
         triples, key = words_of(sample)
         truth = sample.truth
-        swapped = truth["swapped"].removesuffix("?").split()
+        swapped = truth["swapped"].split()
         order = [tuple(swapped[i : i + 3]) for i in range(0, len(swapped) - 2, 3)]
         assert tuple(swapped[-2:]) == key
         assert sorted(order) == sorted(triples)

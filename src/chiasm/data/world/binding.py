@@ -20,7 +20,7 @@ from chiasm.data.world.dice import Dice
 from chiasm.data.world.glyphs import COLOURS, SHAPES, Glyph, GlyphPicture, NoisePicture
 from chiasm.errors import DataError
 
-VERSION = 1  # raised when the same options would give other lists
+VERSION = 2  # raised when the same options would give other lists
 FILLER = "."
 Form = Literal["words", "offset", "grid", "image", "shuffled", "noise"]
 
@@ -90,14 +90,16 @@ class Binding(Source, name="binding"):
         things = self._list(Dice("binding", self.seed, index))
         dice = Dice("binding questions", self.seed, index)
         slots = dice.sample(range(len(things.glyphs)), self.questions)
-        first, *others = [(_key(things.glyphs[slot]), things.glyphs[slot].emoji.english) for slot in slots]
+        first, *others = [
+            (_key(things.glyphs[slot]), f" {things.glyphs[slot].emoji.english}") for slot in slots
+        ]
         images, words = self._given(things, index)
         messages = [
-            Message("user", (*images, f"{words} {first[0]}?")),
+            Message("user", (*images, f"{words}{first[0]}")),
             Message("assistant", (first[1],)),
         ]
         for key, item in others:
-            messages += [Message("user", (f"{key}?",)), Message("assistant", (item,))]
+            messages += [Message("user", (key,)), Message("assistant", (item,))]
         truth = {
             "task": "binding",
             "type": f"length {len(things.glyphs)}",
@@ -151,7 +153,7 @@ class Binding(Source, name="binding"):
         order[slot], order[other] = order[other], order[slot]
         key = _key(things.glyphs[slot])
         return {
-            "swapped": f"{_words(order)} {key}?",
+            "swapped": f"{_words(order)}{key}",
             "in_its_place": things.glyphs[other].emoji.english,
             "slot": slot,
         }
@@ -163,12 +165,13 @@ def one_word_emoji() -> list[Emoji]:
     return [one for one in emoji_set() if one.english.isalpha() and one.english.lower() not in words]
 
 
+# A word has the space before it wherever it stands, so that a tokenizer has one token for it.
 def _key(glyph: Glyph) -> str:
-    return f"{glyph.colour} {glyph.shape}"
+    return f" {glyph.colour} {glyph.shape}"
 
 
 def _words(glyphs: Sequence[Glyph | None]) -> str:
-    return " ".join(FILLER if one is None else f"{_key(one)} {one.emoji.english}" for one in glyphs)
+    return "".join(f" {FILLER}" if one is None else f"{_key(one)} {one.emoji.english}" for one in glyphs)
 
 
 def _check(options: dict[str, Any]) -> None:
