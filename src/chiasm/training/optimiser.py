@@ -64,7 +64,7 @@ def build_optimiser(model: Model, stage: Stage, objective: Objective | None = No
     for slot, peak in stage.train.items():
         named = learning(slots[slot])
         matrix_weights = _matrices(model, slot) if stage.optimiser == "muon" else set()
-        undecayed = set().union(*map(_undecayed, slots[slot].learners().values())) - matrix_weights
+        undecayed = set().union(*map(_undecayed, _learners(slots[slot]).values())) - matrix_weights
         others = {name: p for name, p in named.items() if p not in matrix_weights}
         matrices += _group(
             slot, {n: p for n, p in named.items() if p in matrix_weights}, peak, stage.weight_decay
@@ -198,11 +198,16 @@ def _slots(model: Model, objective: Objective | None) -> dict[str, Any]:
     return model.slots() | ({} if objective is None else {"objective": objective})
 
 
-def learning(part: Part) -> dict[str, nn.Parameter]:
+def learning(part: Part | nn.Module) -> dict[str, nn.Parameter]:
     """Parameters by name; of an objective, without those of its teachers."""
     fixed = isinstance(part, Objective)
-    named = (module.named_parameters(prefix=prefix) for prefix, module in part.learners().items())
+    named = (module.named_parameters(prefix=prefix) for prefix, module in _learners(part).items())
     return {name: p for parameters in named for name, p in parameters if p.requires_grad or not fixed}
+
+
+def _learners(part: Part | nn.Module) -> Mapping[str, nn.Module]:
+    """What of a part learns; of a module that is none, all."""
+    return part.learners() if isinstance(part, Part) else {"": part}
 
 
 def _undecayed(part: nn.Module) -> set[nn.Parameter]:
