@@ -33,7 +33,7 @@ NOT_RUN = (
     *("chiasm data ", "chiasm upgrade ", "chiasm serve ", "chiasm study "),
     *("chiasm train smol", "chiasm train llava", "chiasm train fuyu", "chiasm train mine"),
     *("chiasm train gvt", "chiasm eval runs/gvt", "chiasm train psalm", "chiasm eval runs/psalm"),
-    *("chiasm train caption", "chiasm generate runs/caption"),
+    *("chiasm train caption", "chiasm generate runs/caption", "chiasm train benchmarks/"),
 )
 
 
