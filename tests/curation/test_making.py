@@ -280,3 +280,14 @@ def test_a_server_needs_a_name_for_its_model_and_a_folder_none(monkeypatch):
 
 def test_an_answer_that_is_empty_is_not_retained():
     assert not DraftAnswer(material(), "What?").retained
+
+
+def test_images_about_which_nothing_is_asked_are_counted(tmp_path, monkeypatch, capsys):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    silent = Scripted()
+    silent.one = lambda text: "I see nothing."
+    monkeypatch.setattr(SpeakerChoice, "speaker", lambda self: silent)
+    make(SpeakerChoice("model"), tmp_path, tmp_path / "made.jsonl", Making(), folder=None)
+    output = capsys.readouterr().out
+    assert "about 1 images the model asked nothing" in output
+    assert "0 of 0 questions" in output

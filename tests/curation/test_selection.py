@@ -203,3 +203,8 @@ def test_rates_are_read_from_slots_and_numbers():
     for entry in ("language", "language=fast", "=1e-4", "language=0", "language=nan"):
         with pytest.raises(ChiasmError, match="--train has"):
             read_rates([entry])
+
+
+def test_slots_that_are_not_there_are_named(model, sources):
+    with pytest.raises(ChiasmError, match="'langage', which has no weights here; did you mean 'language'"):
+        selected(model, sources, ["new"], trial=Trial(1, {"langage": 1e-3}, 2, 64))

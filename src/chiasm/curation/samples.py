@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from chiasm.data.documents import PictureReader, document, writes_picture
 from chiasm.data.sample import Sample
-from chiasm.errors import DataError
+from chiasm.errors import ChiasmError, DataError
 from chiasm.model import Model
 from chiasm.sequence import PADDING, PackedBatch, pack
 
@@ -99,7 +99,10 @@ class Gradients:
         for parameter in self.parameters:
             parameter.grad = None
         for start in range(0, len(samples), ROWS):
-            self.model.losses(_batch(self.model, samples[start : start + ROWS]))["text"].sum.backward()
+            loss = self.model.losses(_batch(self.model, samples[start : start + ROWS]))["text"].sum
+            if not loss.requires_grad:
+                raise ChiasmError("the answers do not depend on the weights of the slots that a trial trains")
+            loss.backward()
         return [torch.zeros_like(p) if p.grad is None else p.grad.detach().clone() for p in self.parameters]
 
     def alignment(self, sample: Sample, directions: Sequence[Sequence[Tensor]]) -> float:

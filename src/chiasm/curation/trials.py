@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from torch import nn
+
 from chiasm.data import Source
 from chiasm.distribution.processes import Ranks
-from chiasm.errors import ChiasmError
+from chiasm.errors import ChiasmError, nearest
 from chiasm.model import Model
 from chiasm.recipe import Stage
 from chiasm.training.loop import seed_all
@@ -29,8 +31,18 @@ class Trial:
     length: int = 512
 
     def rates(self, model: Model) -> dict[str, float]:
-        """`train`, or 1e-4 for connector and language model."""
-        return dict(self.train) or {slot: 1e-4 for slot in LEARNING if slot in model.slots()}
+        """`train`, or 1e-4 for connector and language model. Raises ChiasmError for a slot without weights."""
+        weighted = {
+            slot: part
+            for slot, part in model.slots().items()
+            if isinstance(part, nn.Module) and next(part.parameters(), None) is not None
+        }
+        for slot in self.train:
+            if slot not in weighted:
+                raise ChiasmError(
+                    f"a trial trains {slot!r}, which has no weights here{nearest(slot, weighted)}"
+                )
+        return dict(self.train) or {slot: 1e-4 for slot in LEARNING if slot in weighted}
 
 
 def read_rates(entries: Sequence[str]) -> dict[str, float]:

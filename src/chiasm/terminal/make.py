@@ -77,8 +77,10 @@ def make(choice: SpeakerChoice, images: Path, out: Path, making: Making, *, fold
     out.parent.mkdir(parents=True, exist_ok=True)
     stopped: Counter[str] = Counter()
     retained = 0
+    asked = set()
     with whole_file(out) as good, whole_file(dropped) as bad:
         for draft in journaled(journal, choice.speaker(), materials, making):
+            asked.add(draft.material.name)
             if draft.retained:
                 retained += 1
                 good.write(json.dumps(draft.record(), ensure_ascii=False) + "\n")
@@ -86,6 +88,10 @@ def make(choice: SpeakerChoice, images: Path, out: Path, making: Making, *, fold
                 stopped[_stopped_by(draft)] += 1
                 bad.write(json.dumps(draft.record(), ensure_ascii=False) + "\n")
     journal.unlink()
+    if len(asked) < len(materials):
+        say(
+            f"about {len(materials) - len(asked):,} images the model asked nothing that ends with a question mark"
+        )
     for name, count in stopped.most_common():
         say(f"{count:,} stopped by {name}")
     total = retained + stopped.total()
