@@ -74,8 +74,8 @@ the noise or the velocity. Their training shows scenes of one to three things.
   67 % of 48 pictures, and so at a temperature of 0.6: none differs from the 62 % by more than the intervals.
 - `janusflow` draws things that nobody asked for, and one prompt's pictures differ as much as those of different
   prompts: it does not heed the words. Training at uniform times, of which more are nearly all noise than of those
-  that stand mostly in the middle, changed nothing: 5 % (2 - 9) after 340 steps, 4 % (1 - 8) after 450. What holds it
-  back is not known yet.
+  that stand mostly in the middle, changed nothing: 5 % (2 - 9) after 340 steps, 4 % (1 - 8) after 450. What holds
+  it back is not known yet.
 """
 
 EXPLAINED_TOKENIZERS = """
