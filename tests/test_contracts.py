@@ -80,7 +80,7 @@ def part_of(slot, name):
     return {**part.example_neighbours(), slot: spec}
 
 
-@pytest.fixture(params=EVERY, ids=lambda each: "-".join(each))
+@pytest.fixture(scope="module", params=EVERY, ids=lambda each: "-".join(each))
 def part(request):
     return request.param
 
@@ -91,9 +91,9 @@ def texts():
     return list(corpus(load_recipe(deepcopy(TINY))))
 
 
-@pytest.fixture
-def made(part):
-    """A recipe with the part in its slot, its model, some documents and their samples."""
+@pytest.fixture(scope="module")
+def built(part):
+    """A recipe with the part in its slot, its model and some samples, once for all tests of the part."""
     slot, name = part
     raw = deepcopy(TINY)
     raw["model"] |= head_of(name) if name in HEADS else part_of(slot, name)
@@ -108,8 +108,14 @@ def made(part):
     recipe = load_recipe(raw)
     model = Model(recipe.model, texts=texts())
     world = parts.build("data", recipe.data["world"])
-    samples = [sample for i in range(3) for sample in world[i]]
-    return recipe, model, samples
+    return recipe, model, [sample for i in range(3) for sample in world[i]]
+
+
+@pytest.fixture
+def made(built):
+    """As `built`, with a copy of the model, as tests change it."""
+    recipe, model, samples = built
+    return recipe, deepcopy(model), samples
 
 
 def losses(model, documents):

@@ -130,7 +130,7 @@ def test_the_memory_of_files_is_bounded(tmp_path):
     assert recent._held == 0
 
 
-@pytest.mark.timeout(20)  # a pipe without a writer would wait for ever
+@pytest.mark.timeout(120)  # a pipe without a writer would wait for ever
 def test_what_is_no_file_is_a_sentence_at_once(tmp_path):
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "folder.png").mkdir()

@@ -3,8 +3,9 @@
 import errno
 import json
 import os
-import subprocess
-import sys
+import resource
+import signal
+from multiprocessing import get_context
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from chiasm.recipe import load_recipe
 
 
 @pytest.fixture
-def saved(tiny, tiny_model, tmp_path):
+def saved(tiny, tmp_path):
     tiny["model"]["language"]["config"]["tie_word_embeddings"] = True
     from chiasm.model import Model
 
@@ -216,23 +217,22 @@ def test_a_full_disk_leaves_what_was_there(saved, monkeypatch, call):
     assert [path.name for path in folder.parent.iterdir() if path.name.startswith(".model")] == []
 
 
-def test_a_real_write_that_fails_leaves_what_was_there(saved):
+def test_a_real_write_that_fails_leaves_what_was_there(saved, tmp_path):
     """The library's own writing meets a limit of the operating system, in a process of its own."""
-    _, _, folder = saved
-    script = f"""
-import resource, signal, sys
-from chiasm.model.checkpoint import load_model, save_model
-from chiasm.recipe import load_recipe
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-model = load_model({str(folder)!r})
-resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
-try:
-    save_model(model, load_recipe({str(folder / "recipe.yaml")!r}), {str(folder)!r})
-except Exception as error:
-    print(type(error).__name__, error)
-"""
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    assert done.stdout.startswith("CheckpointError"), done.stdout + done.stderr
+    model, recipe, folder = saved
+
+    def save():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+        try:
+            save_model(model, recipe, folder)
+        except Exception as error:
+            (tmp_path / "error").write_text(type(error).__name__)
+
+    process = get_context("fork").Process(target=save)
+    process.start()
+    process.join()
+    assert (tmp_path / "error").read_text() == "CheckpointError"
     load_model(folder)
     assert [path.name for path in folder.parent.iterdir() if path.name.startswith(".model")] == []
 

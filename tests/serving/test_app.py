@@ -1,8 +1,9 @@
 """The server as its clients meet it: OpenAI's own client, and requests that mean no good."""
 
 import http.client
+import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from copy import deepcopy
 
 import openai
@@ -10,6 +11,7 @@ import pytest
 
 from chiasm.conversation import chat
 from chiasm.errors import ChiasmError
+from chiasm.inference.engine import Engine
 from chiasm.serving.app import create_app
 from clients import KEY, LIMITS, data_url, opened, post, said, showing
 
@@ -261,48 +263,60 @@ def test_health_needs_no_key_and_a_reply_has_a_number(address):
     assert reply.headers["x-request-id"].startswith("req_")
 
 
-def test_metrics_count_what_was_done(client, address):
-    def count():
-        connection = http.client.HTTPConnection(*address)
-        connection.request("GET", "/metrics", headers={"authorization": f"Bearer {KEY}"})
-        lines = connection.getresponse().read().decode().splitlines()
-        found = [
-            line
-            for line in lines
-            if line.startswith('chiasm_requests_total{model="tiny",outcome="done",route="images"}')
-        ]
-        return float(found[0].split()[-1]) if found else 0
+def metric(address, name, **labels):
+    """A number that the server counts, of the model `tiny`."""
+    connection = http.client.HTTPConnection(*address)
+    connection.request("GET", "/metrics", headers={"authorization": f"Bearer {KEY}"})
+    lines = connection.getresponse().read().decode().splitlines()
+    key = ",".join(f'{label}="{value}"' for label, value in sorted({"model": "tiny", **labels}.items()))
+    counts = [line.split()[-1] for line in lines if line.startswith(f"{name}{{{key}}}")]
+    return float(counts[0]) if counts else 0
 
-    before = count()
+
+def until_nothing_is_pending(address):
+    deadline = time.monotonic() + 60
+    while metric(address, "chiasm_pending") and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert metric(address, "chiasm_pending") == 0
+
+
+def test_metrics_count_what_was_done(client, address):
+    before = metric(address, "chiasm_requests_total", outcome="done", route="images")
     client.images.generate(prompt="a dog")
-    assert count() == before + 1
+    assert metric(address, "chiasm_requests_total", outcome="done", route="images") == before + 1
 
 
 def test_a_client_that_leaves_frees_its_place(client, address):
-    for _ in range(3 * LIMITS.pending):  # more than there are places
+    cancelled = {"outcome": "cancelled", "route": "chat"}
+    before = metric(address, "chiasm_requests_total", **cancelled)
+    for _ in range(LIMITS.pending):
         stream = client.chat.completions.create(
             model="tiny", messages=said("Hello."), max_tokens=200, stream=True, modalities=["text"]
         )
         next(iter(stream))
         stream.close()
-        time.sleep(0.02)
-    client.chat.completions.create(model="tiny", messages=said("Hello."), max_tokens=2)
+        until_nothing_is_pending(address)
+    assert metric(address, "chiasm_requests_total", **cancelled) > before
 
 
-def test_more_than_there_is_room_for_is_told_to_come_again(client):
-    def asked(_):
+def test_more_than_there_is_room_for_is_told_to_come_again(client, address, monkeypatch):
+    def ask():
         try:
-            client.chat.completions.create(
-                model="tiny", messages=said("Hello."), max_tokens=150, modalities=["text"], temperature=1
-            )
+            client.chat.completions.create(model="tiny", messages=said("Hello."), max_tokens=2)
         except openai.RateLimitError as error:
             return error.response.headers["retry-after"]
         return None
 
-    with ThreadPoolExecutor(32) as pool:
-        outcomes = list(pool.map(asked, range(32)))
-    assert outcomes.count(None) >= LIMITS.pending
-    assert "1" in outcomes
+    until_nothing_is_pending(address)
+    go_on, tick = threading.Event(), Engine.tick
+    monkeypatch.setattr(Engine, "tick", lambda engine: (go_on.wait(60), tick(engine)))
+    with ThreadPoolExecutor(LIMITS.pending + 9) as pool:
+        replies = as_completed([pool.submit(ask) for _ in range(LIMITS.pending + 9)])
+        refused = [next(replies).result() for _ in range(9)]  # nobody is answered before
+        go_on.set()
+        answered = [reply.result() for reply in replies]
+    assert refused == ["1"] * 9
+    assert answered == [None] * LIMITS.pending
 
 
 def test_a_model_without_words_is_not_served(model):

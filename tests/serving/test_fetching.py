@@ -78,7 +78,7 @@ class Net:
         return socket.create_connection(self.site.server_address, seconds)
 
     def fetcher(self, *hosts, **options):
-        options = {"most_bytes": 1000, "seconds": 5, **options}
+        options = {"most_bytes": 1000, "seconds": 60, **options}
         return Fetcher(hosts, resolve=self.resolve, connect=self.connect, **options)
 
 
@@ -202,7 +202,7 @@ def test_redirects_among_allowed_hosts_are_followed_a_few_times(site):
     ],
 )
 def test_what_comes_has_limits(site, path, message):
-    fetcher = Net(site, images=[PUBLIC]).fetcher("images.example", seconds=0.2 if path == "slow" else 5)
+    fetcher = Net(site, images=[PUBLIC]).fetcher("images.example", seconds=0.2 if path == "slow" else 60)
     with pytest.raises(DataError, match=message):
         fetcher.fetch(f"http://images.example/{path}", "it")
 

@@ -24,7 +24,7 @@ def test_a_run_is_served_until_it_is_interrupted(tiny, tiny_model, tmp_path):
     try:
         lines = iter(process.stdout.readline, "")
         address = next(found[0] for found in map(ADDRESS.search, lines) if found)
-        with urllib.request.urlopen(address + "/models", timeout=30) as reply:
+        with urllib.request.urlopen(address + "/models", timeout=60) as reply:
             assert [model["id"] for model in json.load(reply)["data"]] == ["mine"]
         process.send_signal(signal.SIGINT)
         rest = process.communicate(timeout=60)[0]

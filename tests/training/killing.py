@@ -1,4 +1,4 @@
-"""Trains the toy recipe in children that are killed after random delays, until one comes to its end.
+"""Trains the toy recipe in children that are killed after random numbers of steps, until one comes to its end.
 
 Run as `killing.py FOLDER KILLS SEED`; prints how many children were killed. Forking saves the imports.
 """
@@ -8,6 +8,7 @@ import random
 import signal
 import sys
 import time
+from pathlib import Path
 
 import torch
 from toy import toy
@@ -31,11 +32,25 @@ def child(folder: str) -> int:
     return pid
 
 
+def steps(folder: str) -> int:
+    """How many are written down."""
+    try:
+        return Path(folder, "metrics.jsonl").read_bytes().count(b"\n")
+    except FileNotFoundError:
+        return 0
+
+
 def main(folder: str, kills: int, seed: int) -> None:
     dice, killed = random.Random(seed), 0
     while killed < kills:
+        more = dice.choice([0, 0, 0, *range(1, 12)])
+        last = steps(folder) + more
         pid = child(folder)
-        time.sleep(dice.uniform(0.02, 0.8))
+        while steps(folder) < last and not os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            time.sleep(0.001)
+        time.sleep(
+            dice.uniform(0, 0.02 if more else 0.4)
+        )  # amid whatever it does then; without steps, it begins
         os.kill(pid, signal.SIGKILL)
         if os.WIFSIGNALED(os.waitpid(pid, 0)[1]):
             killed += 1

@@ -76,7 +76,7 @@ def test_batches_are_made_ahead_only_so_far_and_waiting_ones_hold_up_no_end(tmp_
 
     with Feed(Recorded(), 2) as feed:
         process = feed.take().batch[1]
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while record.stat().st_size < 5 and time.monotonic() < deadline:  # one taken, two ahead in each
             time.sleep(0.01)
         time.sleep(0.05)

@@ -1,7 +1,9 @@
 """The built-in world: deterministic, honest about what it holds out, and not to be answered without looking."""
 
+import os
 import subprocess
 import sys
+from ast import literal_eval
 from collections import Counter, defaultdict
 from itertools import combinations
 
@@ -72,12 +74,20 @@ def test_same_options_same_samples_in_any_order_and_process():
     forward = told(world, range(6))
     backward = [entry for index in reversed(range(6)) for entry in [told(World(tasks=EVERYTHING), [index])]]
     assert forward == [sample for group in reversed(backward) for sample in group]
-    code = "from chiasm.data.world import *; import hashlib; w = World(); print(w.fingerprint, *[s.messages[0].content[0].key for i in range(5) for s in w[i][:1]], hashlib.sha256(render(w.scene(4), 96).tobytes()).hexdigest())"  # noqa: E501
-    runs = {
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-        for _ in range(2)
-    }
-    assert len(runs) == 1
+    code = """
+import hashlib
+from chiasm.data.world import World, render
+world = World()
+keys = [sample.messages[0].content[0].key for i in range(5) for sample in world[i][:1]]
+pixels = hashlib.sha256(render(world.scene(4), 96).tobytes()).hexdigest()
+"""
+    here: dict = {}
+    exec(code, here)
+    there = subprocess.run(
+        [sys.executable, "-c", code + "print([world.fingerprint, keys, pixels])"],
+        capture_output=True, text=True, check=True, env=os.environ | {"PYTHONHASHSEED": "7"},
+    )  # fmt: skip
+    assert literal_eval(there.stdout) == [here["world"].fingerprint, here["keys"], here["pixels"]]
 
 
 def test_other_seed_other_scenes_and_fingerprint():
