@@ -148,7 +148,7 @@ def lookup(slot: str, name: str) -> type[Part]:
 
 def options(part: type[Part]) -> dict[str, Option]:
     """A part's options by name, in the order of its signature."""
-    return dict(_options(part))
+    return dict(_options(part))  # type: ignore[arg-type]
 
 
 @cache
