@@ -123,7 +123,7 @@ def student_quantile(freedom: int) -> float:
 
 def _by_cluster(
     values: Sequence[float], clusters: Sequence[Hashable]
-) -> tuple[Float[np.ndarray, k], Float[np.ndarray, k]]:
+) -> tuple[Float[np.ndarray, " k"], Float[np.ndarray, " k"]]:
     """Sum and number of the values of each cluster."""
     places = {cluster: i for i, cluster in enumerate(dict.fromkeys(clusters))}
     index = np.array([places[cluster] for cluster in clusters])
