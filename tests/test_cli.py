@@ -96,7 +96,10 @@ def test_chat_once_with_a_picture(capsys, trained, tmp_path):
 
 
 def test_chat_takes_options_of_words_and_images(capsys, trained, monkeypatch):
-    monkeypatch.setattr("chiasm.terminal.chat.Turn", lambda model, messages, **options: iter([repr(options)]))
+    class Options(list):
+        cut = False
+
+    monkeypatch.setattr("chiasm.terminal.chat.Turn", lambda *_, **options: Options([repr(options)]))
     words = ["--word-temperature", 0.5, "--word-top-k", 3, "--word-top-p", 0.9, "--repetition-penalty", 1.5]
     others = ["--stop", ".", "--stop", "!", "--tokens", 9, "--guidance", 2, "--temperature", 0, "--top-k", 4]
     printed = run(capsys, "chat", trained, "-m", "Hello", *words, *others, "--seed", 5)

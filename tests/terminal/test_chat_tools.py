@@ -22,6 +22,8 @@ def talk(monkeypatch, tmp_path):
     asked = []
 
     class Turn:
+        cut = False
+
         def __init__(self, model, messages, **options):
             pieces, self.calls = answers[len(asked)]
             asked.append((messages, options))
