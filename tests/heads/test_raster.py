@@ -98,7 +98,7 @@ def test_images_are_read_as_their_codes_by_orders_that_say_so():
     reads_codes = {name: parts.lookup("order", name).reads_codes for name in parts.names("order")}
     assert reads_codes == {
         "raster": True, "raster_begun": True, "masked": True, "variable": True, "scales": False, "queries": False,
-        "whole": True, "u_vit": False,
+        "whole": True, "u_vit": False, "caption": False,
     }  # fmt: skip
 
 
