@@ -8,13 +8,15 @@ from threading import Thread
 import pytest
 from PIL import Image
 
-from chiasm.curation.making import FILTERS, DraftAnswer, Making, Material, Wordings, questions_in
+from chiasm.curation.journal import journaled
+from chiasm.curation.making import FILTERS, WHOLE, DraftAnswer, Making, Material, Wordings, questions_in
 from chiasm.curation.measuring import measure
 from chiasm.curation.speakers import Prompt, ServerSpeaker, Speaker
 from chiasm.data.chat import Chat
 from chiasm.data.files import PictureInMemory
 from chiasm.data.pages import Pages
 from chiasm.errors import ChiasmError, DataError
+from chiasm.inference.answers import Answer, is_cut
 from chiasm.terminal.make import SpeakerChoice, make, read_materials
 
 WORDINGS = Wordings()
@@ -282,12 +284,64 @@ def test_an_answer_that_is_empty_is_not_retained():
     assert not DraftAnswer(material(), "What?").retained
 
 
-def test_images_about_which_nothing_is_asked_are_counted(tmp_path, monkeypatch, capsys):
-    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
-    silent = Scripted()
-    silent.one = lambda text: "I see nothing."
-    monkeypatch.setattr(SpeakerChoice, "speaker", lambda self: silent)
-    make(SpeakerChoice("model"), tmp_path, tmp_path / "made.jsonl", Making(), folder=None)
-    output = capsys.readouterr().out
-    assert "about 1 images the model asked nothing" in output
-    assert "0 of 0 questions" in output
+class Hasty(Scripted):
+    """Is cut off in the middle of what begins an answer, or a reason."""
+
+    def __init__(self, cut):
+        super().__init__()
+        self.cut = cut
+
+    def one(self, text):
+        whole = super().one(text)
+        return Answer.of(whole, cut=True) if whole == self.cut else whole
+
+
+def test_an_answer_that_a_limit_cuts_off_is_stopped_and_a_reason_is_left_out():
+    drafts = list(Making().drafts(Hasty("a cup"), [material()]))
+    assert drafts[0].checks == {WHOLE: False}
+    assert not drafts[0].retained
+    drafts = list(Making().drafts(Hasty("It is to be seen."), [material()]))
+    assert (drafts[0].retained, drafts[0].reason) == (True, "")
+    assert len(drafts[0].record()["messages"]) == 2
+
+
+def test_a_server_says_which_answers_it_has_cut_off():
+    def reply(body):
+        reason = body["messages"][0]["content"][1]["text"]
+        return {"choices": [{"message": {"content": "a cu"}, "finish_reason": reason}]}
+
+    with stub(reply) as (url, _):
+        prompts = [Prompt(material().picture, reason) for reason in ("stop", "length")]
+        assert [is_cut(each) for each in ServerSpeaker(url, "reader").answer(prompts)] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("words", "agrees"), [("是的，对。", True), ("正确", True), ("不是", False), ("对不起", False)]
+)
+def test_a_model_may_agree_in_chinese(words, agrees):
+    class Judge(Scripted):
+        def one(self, text):
+            return words if "Say yes or no" in text else super().one(text)
+
+    drafts = list(Making(filters=("self",)).drafts(Judge(), [material()]))
+    assert {draft.checks["self"] for draft in drafts} == {agrees}
+
+
+@pytest.mark.parametrize(
+    ("choice", "question"),
+    [
+        (SpeakerChoice("another"), QUESTIONS[0]),
+        (SpeakerChoice("model", seed=1), QUESTIONS[0]),
+        (SpeakerChoice("model"), QUESTIONS[1]),
+    ],
+)
+def test_what_one_model_has_begun_no_other_goes_on_with(tmp_path, choice, question):
+    def drafts(question, choice):
+        images = [material(questions=(question,))]
+        every = journaled(tmp_path / "made.journal", Scripted(), images, Making(), choice.answers)
+        return [each.record() for each in every]
+
+    begun = drafts(QUESTIONS[0], SpeakerChoice("model"))
+    assert drafts(QUESTIONS[0], SpeakerChoice("model", device="cpu")) == begun
+    with pytest.raises(ChiasmError, match="another model"):
+        drafts(question, choice)

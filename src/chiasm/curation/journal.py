@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,15 @@ from chiasm.errors import ChiasmError
 
 
 def journaled(
-    path: Path, speaker: Speaker, materials: Sequence[Material], making: Making
+    path: Path, speaker: Speaker, materials: Sequence[Material], making: Making, answers: Mapping[str, Any]
 ) -> Iterator[DraftAnswer]:
-    """All drafts, those of an earlier run from its journal. Raises ChiasmError for a journal of other options."""
-    settings = json.loads(json.dumps({**asdict(making), "images": [each.reference for each in materials]}))
+    """All drafts, those of an earlier run from its journal.
+
+    answers: plain data that decides what the speaker answers: which model it is, the length of its answers, a seed.
+    Raises ChiasmError for a journal of other options, another speaker or other images.
+    """
+    images = [(each.reference, each.text, each.questions) for each in materials]
+    settings = json.loads(json.dumps({**asdict(making), "answers": answers, "images": images}))
     done = _read(path, settings)
     pending = [number for number in range(len(materials)) if number not in done]
     with path.open("a", encoding="utf-8") as file:
@@ -56,5 +61,7 @@ def _read(path: Path, settings: dict[str, Any]) -> dict[int, list[dict[str, Any]
     except (ValueError, LookupError, TypeError):
         raise ChiasmError(f"{path} is no journal of `chiasm data make`; remove it to begin anew") from None
     if begun != settings:
-        raise ChiasmError(f"{path} was begun with other options or images; give the same ones, or remove it")
+        raise ChiasmError(
+            f"{path} was begun with other options, another model or other images; give the same ones, or remove it"
+        )
     return done

@@ -12,11 +12,13 @@ from chiasm.curation.speakers import Prompt, Speaker
 from chiasm.data.sample import Picture
 from chiasm.errors import ChiasmError
 from chiasm.evaluation.metrics import exact, normalise
+from chiasm.inference.answers import is_cut
 
 TOGETHER = 16  # images whose prompts are answered together
 FILTERS = ("self", "prompts", "contexts")
+WHOLE = "whole"  # the check that an answer fails which a limit has cut off
 _BULLET = re.compile(r"^\s*(?:[-*•]|\(?\d{1,2}[.):、)]|[Qq]\d*[:.])\s*")
-_YES = re.compile(r"\W*(yes|true|correct|right|是|对|正确)\b", re.IGNORECASE)
+_YES = re.compile(r"\W*(yes|true|correct|right|(是|对|正确)的?)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,10 @@ class Material:
 
 @dataclass
 class DraftAnswer:
-    """A question and its answer on their way through the filters. checks: of each filter, whether it passed."""
+    """A question and its answer on their way through the filters. checks: of each filter, whether it passed.
+
+    An answer that a limit has cut off passes none, and has failed the check `WHOLE`.
+    """
 
     material: Material
     question: str
@@ -123,7 +128,8 @@ class Making:
 
     count: questions that the model asks of an image. temperature: of its asking. filters: self (the model says that
     question and answer hold), prompts (asked in other words it answers the same), contexts (with the text of the
-    image before the question it answers the same). reasons: retained answers have reasons, as a second turn.
+    image before the question it answers the same). reasons: retained answers have reasons, as a second turn, but
+    for one that is empty or cut off.
     """
 
     wordings: Wordings = Wordings()
@@ -149,6 +155,8 @@ class Making:
         drafts = self._asked(speaker, materials)
         for draft, answer in zip(drafts, self._answered(speaker, drafts, 0), strict=True):
             draft.answer = answer
+            if is_cut(answer):
+                draft.checks[WHOLE] = False
         for name in self.filters:
             # What one filter has stopped is not put before the next.
             going = [draft for draft in drafts if draft.retained]
@@ -158,7 +166,7 @@ class Making:
             going = [draft for draft in drafts if draft.retained]
             prompts = [self._prompt(draft, self.wordings.reason) for draft in going]
             for draft, reason in zip(going, speaker.answer(prompts), strict=True):
-                draft.reason = reason
+                draft.reason = "" if is_cut(reason) else reason
         return drafts
 
     def _asked(self, speaker: Speaker, materials: Sequence[Material]) -> list[DraftAnswer]:

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from chiasm.data.sample import Message, Picture, Sample
 from chiasm.errors import ChiasmError, excerpt
-from chiasm.inference.answers import answers
+from chiasm.inference.answers import Answer, answers
 from chiasm.inference.text import WordSampling
 from chiasm.model import Model
 
@@ -34,7 +34,10 @@ class Speaker(ABC):
 
     @abstractmethod
     def answer(self, prompts: Sequence[Prompt], *, temperature: float = 0.0) -> list[str]:
-        """An answer to each; temperature 0: the likeliest words."""
+        """An answer to each; one that a limit has cut off is an `Answer` that says so.
+
+        temperature: 0 = the likeliest words.
+        """
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class ModelSpeaker(Speaker):
     seed: int = 0
 
     def answer(self, prompts: Sequence[Prompt], *, temperature: float = 0.0) -> list[str]:
-        sampling, results = WordSampling(temperature=temperature), []
+        sampling, results = WordSampling(temperature=temperature), list[str]()
         for start in range(0, len(prompts), ROWS):
             samples = [
                 Sample(f"prompt {start + i}", (Message("user", (prompt.picture, prompt.text)),))
@@ -54,7 +57,7 @@ class ModelSpeaker(Speaker):
             ]
             seeds = [self.seed + start + i for i in range(len(samples))]
             results += answers(self.model, samples, tokens=self.tokens, sampling=sampling, seeds=seeds)
-        return [str(each).strip() for each in results]
+        return results
 
 
 @dataclass(frozen=True)
@@ -100,20 +103,21 @@ class ServerSpeaker(Speaker):
             with urllib.request.urlopen(request, timeout=self.seconds) as reply:
                 text = reply.read(MOST_BYTES)
         except urllib.error.HTTPError as error:
-            told = excerpt(error.read(MOST_BYTES).decode("utf-8", "replace"))
-            raise ChiasmError(f"{address} answers {error.code}: {told}") from None
+            reply_text = excerpt(error.read(MOST_BYTES).decode("utf-8", "replace"))
+            raise ChiasmError(f"{address} answers {error.code}: {reply_text}") from None
         except OSError as error:
             reason = getattr(error, "reason", None) or error
             raise ChiasmError(f"{address} does not answer: {reason}") from None
         try:
-            answer = json.loads(text)["choices"][0]["message"]["content"]
-        except (ValueError, LookupError, TypeError):
-            answer = None
+            choice = json.loads(text)["choices"][0]
+            answer, cut = choice["message"]["content"], choice.get("finish_reason") == "length"
+        except (ValueError, LookupError, TypeError, AttributeError):
+            answer, cut = None, False
         if not isinstance(answer, str):
             raise ChiasmError(
                 f"{address} answers {excerpt(text.decode('utf-8', 'replace'))}, which is no completion"
             )
-        return answer.strip()
+        return Answer.of(answer.strip(), cut=cut)
 
 
 def _data_url(picture: Picture) -> str:

@@ -10,6 +10,7 @@ from chiasm.evaluation.conversations import Item
 from chiasm.evaluation.metrics import Metric, exact, normalise
 from chiasm.evaluation.statistics import Estimate, clustered, commonest
 from chiasm.evaluation.subject import expected, question
+from chiasm.inference.answers import is_cut
 
 __all__ = ["QuestionRecord", "ask", "estimate", "normalise", "scores_by_type"]
 
@@ -41,7 +42,7 @@ class QuestionRecord:
 
     def cut(self, condition: str = "said") -> bool:
         """Whether the limit of tokens came before the answer's end."""
-        return bool(getattr(self.answers[condition], "cut", False))
+        return is_cut(self.answers[condition])
 
     def record(self) -> dict[str, Any]:
         """The entry of samples.json."""

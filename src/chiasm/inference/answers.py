@@ -32,6 +32,11 @@ class Answer(str):
         return answer
 
 
+def is_cut(text: str) -> bool:
+    """Whether a text is an answer before whose end a limit came."""
+    return isinstance(text, Answer) and text.cut
+
+
 class Answers(Request):
     """An answer in words, without images, to each of some prompts.
 

@@ -19,7 +19,7 @@ from chiasm.data.files import PictureInMemory
 from chiasm.data.references import path_items
 from chiasm.data.tool_calls import declared
 from chiasm.errors import ChiasmError
-from chiasm.inference.answers import Answer
+from chiasm.inference.answers import is_cut
 from chiasm.model import Model
 from chiasm.model.checkpoint import load_model
 from chiasm.storage import safe_json
@@ -212,7 +212,7 @@ class _Looks(Iterator[str]):
             f"{'that answer' if answer.zoomed else 'the answer without it'} stays"
         )
         self.console.print(f"({where})", style="dim", soft_wrap=True)
-        self.cut = isinstance(answer.text, Answer) and answer.text.cut
+        self.cut = is_cut(answer.text)
         return answer.text
 
 

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from chiasm import parts
 from chiasm.curation.journal import journaled
-from chiasm.curation.making import FILTERS, DraftAnswer, Making, Material, Wordings
+from chiasm.curation.making import FILTERS, WHOLE, DraftAnswer, Making, Material, Wordings
 from chiasm.curation.measuring import measure
 from chiasm.curation.speakers import ModelSpeaker, ServerSpeaker, Speaker
 from chiasm.data.chat import RECORD_BYTES, parse_json, record_texts
@@ -42,6 +42,11 @@ class SpeakerChoice:
     seed: int = 0
     device: str | None = None
     dtype: str | None = None
+
+    @property
+    def answers(self) -> dict[str, Any]:
+        """What decides the answers."""
+        return {"place": self.place, "model": self.model, "tokens": self.tokens, "seed": self.seed}
 
     def speaker(self) -> Speaker:
         if not self.place.startswith(("http://", "https://")):
@@ -76,24 +81,27 @@ def make(choice: SpeakerChoice, images: Path, out: Path, making: Making, *, fold
         raise ChiasmError(f"{images} holds no images")
     out.parent.mkdir(parents=True, exist_ok=True)
     stopped: Counter[str] = Counter()
-    retained = 0
-    asked = set()
+    retained = without_reason = 0
+    questioned = set()
     with whole_file(out) as good, whole_file(dropped) as bad:
-        for draft in journaled(journal, choice.speaker(), materials, making):
-            asked.add(draft.material.name)
+        for draft in journaled(journal, choice.speaker(), materials, making, choice.answers):
+            questioned.add(draft.material.name)
             if draft.retained:
                 retained += 1
+                without_reason += making.reasons and not draft.reason
                 good.write(json.dumps(draft.record(), ensure_ascii=False) + "\n")
             else:
                 stopped[_stopped_by(draft)] += 1
                 bad.write(json.dumps(draft.record(), ensure_ascii=False) + "\n")
     journal.unlink()
-    if len(asked) < len(materials):
-        say(
-            f"about {len(materials) - len(asked):,} images the model asked nothing that ends with a question mark"
-        )
+    if silent := len(materials) - len(questioned):
+        say(f"about {silent:,} images the model asked nothing that ends with a question mark")
     for name, count in stopped.most_common():
         say(f"{count:,} stopped by {name}")
+    if without_reason:
+        say(
+            f"{without_reason:,} stay without a reason: it was empty, or longer than {choice.tokens:,} tokens"
+        )
     total = retained + stopped.total()
     say(
         f"{retained:,} of {total:,} questions about {len(materials):,} images stay: {out}; the others: {dropped}"
@@ -161,6 +169,8 @@ def _material(record: Any, references: References, where: str) -> Material:
 def _stopped_by(draft: DraftAnswer) -> str:
     if not draft.answer:
         return "an empty answer"
+    if WHOLE in draft.checks:
+        return "the limit of tokens, which cut the answer off"
     return f"the filter {next(name for name, passed in draft.checks.items() if not passed)!r}"
 
 
