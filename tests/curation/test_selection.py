@@ -203,6 +203,13 @@ def test_rates_are_read_from_slots_and_numbers():
     for entry in ("language", "language=fast", "=1e-4", "language=0", "language=nan"):
         with pytest.raises(ChiasmError, match="--train has"):
             read_rates([entry])
+    with pytest.raises(ChiasmError, match=r"language has the rate 0\.001 already"):
+        read_rates(["language=1e-3", "language=1e-4"])
+
+
+def test_a_slot_without_weights_is_named_before_anything_is_scored(model, sources):
+    with pytest.raises(ChiasmError, match="'languag', which has no weights here; did you mean 'language'"):
+        selected(model, sources, ["new"], trial=Trial(1, {"languag": 1e-2}))
 
 
 def test_slots_that_are_not_there_are_named(model, sources):

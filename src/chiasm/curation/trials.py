@@ -46,10 +46,12 @@ class Trial:
 
 
 def read_rates(entries: Sequence[str]) -> dict[str, float]:
-    """The learning rate of each slot from `slot=rate`. Raises ChiasmError for what is neither."""
-    rates = {}
+    """The learning rate of each slot from `slot=rate`. Raises ChiasmError for what is neither, or comes twice."""
+    rates: dict[str, float] = {}
     for entry in entries:
         slot, _, text = entry.partition("=")
+        if slot in rates:
+            raise ChiasmError(f"--train has {entry!r}, but {slot} has the rate {rates[slot]:g} already")
         try:
             rates[slot] = float(text)
         except ValueError:
