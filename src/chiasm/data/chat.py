@@ -15,7 +15,7 @@ from pydantic import Field
 
 from chiasm.data import Source, counts
 from chiasm.data.files import PictureFile
-from chiasm.data.mask_answers import MaskForm, MaskSide, answered
+from chiasm.data.mask_answers import MaskForm, MaskSide, answer_with_masks
 from chiasm.data.mask_records import RecordMasks
 from chiasm.data.records import MOST_TURNS, RecordReader
 from chiasm.data.references import References
@@ -138,7 +138,7 @@ class Chat(Source, name="chat"):
         _check_turns(messages, where, masks is not None)
         messages = tuple(replace(each, special_tokens=self.special_tokens) for each in messages)
         sample = Sample(where, messages, {"task": "chat"} | _answers(record, where), masks)
-        return answered(sample, self.mask_form, self.mask_side)
+        return answer_with_masks(sample, self.mask_form, self.mask_side)
 
 
 def record_texts(path: Path, most: int) -> Iterator[tuple[int, bytes | DataError]]:

@@ -71,7 +71,7 @@ def union(masks: Masks) -> Mask:
     return covered
 
 
-def answered(sample: Sample, form: MaskForm, side: int) -> Sample:
+def answer_with_masks(sample: Sample, form: MaskForm, side: int) -> Sample:
     """A sample that asks for masks, with an answer of a form in their place; raises DataError naming the sample."""
     if sample.masks is None or form == "head":
         return sample

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field
 
 from chiasm.data import Message, Picture, Sample, Source
-from chiasm.data.mask_answers import MaskForm, MaskSide, answered
+from chiasm.data.mask_answers import MaskForm, MaskSide, answer_with_masks
 from chiasm.data.world.assets import Emoji, Language, assets_version, emoji_set
 from chiasm.data.world.calls import scene_call
 from chiasm.data.world.composer import TINTS, Composer, Draft
@@ -192,7 +192,7 @@ class World(Source, name="world"):
             {**common, "scene": draft.scene, **{key: truth[key] for key in truth if key != MASKS}},
             masks,
         )
-        return answered(sample, self.mask_form, self.mask_side)
+        return answer_with_masks(sample, self.mask_form, self.mask_side)
 
     def _conversations(self, samples: list[Sample], index: int) -> list[Sample]:
         """The same samples, those of questions in random order, `turns` of them in one document."""
