@@ -14,7 +14,7 @@ from chiasm.data.placeholders import check_placeholders
 from chiasm.data.records import RecordReader
 from chiasm.data.references import References, first_path
 from chiasm.data.sample import Message, Picture, Role, Sample, ToolCall
-from chiasm.data.tool_calls import answered, calls_of, declared
+from chiasm.data.tool_calls import calls_of, declared, link_answers
 from chiasm.errors import DataError, excerpt
 from chiasm.inference import conversation as requests
 from chiasm.inference.calling import CalledTools
@@ -210,7 +210,7 @@ def as_messages(messages: Conversation) -> list[Message]:
     if not messages:
         raise DataError("the conversation is empty")
     record = messages if isinstance(messages, Mapping) else {"messages": list(messages)}
-    read = answered(_READER.messages(record, "the conversation"))
+    read = link_answers(_READER.messages(record, "the conversation"))
     if not read or any(message.role == "document" for message in read):
         raise DataError("the conversation must have turns of the roles system, user and assistant")
     if not any(isinstance(item, Picture) or item.strip() for item in read[-1].content):
@@ -225,14 +225,25 @@ class _Reader(RecordReader):
     """
 
     def _message(self, turn: Any, where: str, supply: Any) -> Message:
-        if not isinstance(turn, Mapping) or not (turn.keys() & {"tool_calls"} or turn.get("role") == "tool"):
-            return super()._message(turn, where, supply)
-        plain = {key: value for key, value in turn.items() if key not in ("tool_calls", "tool_call_id")}
-        if turn.get("role") == "tool":
-            if isinstance(turn.get("content"), str):  # words, whatever they look like
-                plain["content"] = [{"text": turn["content"]}]
-            message = super()._message({**plain, "role": "user", "name": None}, where, supply)
-            return replace(message, role="tool", call=ToolCall("", {}, str(turn.get("tool_call_id") or "")))
+        if isinstance(turn, Mapping) and turn.get("role") == "tool":
+            return self._tool_answer(turn, where, supply)
+        if isinstance(turn, Mapping) and "tool_calls" in turn:
+            return self._with_calls(turn, where, supply)
+        return super()._message(turn, where, supply)
+
+    def _tool_answer(self, turn: Mapping[str, Any], where: str, supply: Any) -> Message:
+        plain = {key: value for key, value in turn.items() if key not in ("tool_call_id", "name")}
+        for key in turn.keys() - plain.keys():
+            if turn[key] is not None and not isinstance(turn[key], str):
+                raise DataError(f"{where} has the {key} {excerpt(turn[key])}; it must be text")
+        if isinstance(turn.get("content"), str):  # words, whatever they look like
+            plain["content"] = [{"text": turn["content"]}]
+        message = super()._message({**plain, "role": "user"}, where, supply)
+        call = ToolCall(turn.get("name") or "", {}, turn.get("tool_call_id") or "")
+        return replace(message, role="tool", call=call)
+
+    def _with_calls(self, turn: Mapping[str, Any], where: str, supply: Any) -> Message:
+        plain = {key: value for key, value in turn.items() if key != "tool_calls"}
         if turn.get("content") is None:
             plain["content"] = ""
         calls = calls_of(turn["tool_calls"] or [], f"{where}.tool_calls")

@@ -5,8 +5,9 @@ import json
 import openai
 import pytest
 
-from chiasm.conversation import chat
+from chiasm.conversation import as_messages, chat
 from chiasm.data.corpus import corpus
+from chiasm.data.sample import ToolCall
 from chiasm.errors import DataError
 from chiasm.inference import conversation
 from chiasm.model import Model
@@ -183,3 +184,20 @@ def test_python_gets_calls_and_gives_their_answers(shop, says):
     assert chat(shop, messages, tools=[PRICE], tokens=120).text == "4 coins"
     with pytest.raises(DataError, match="has no answer"):
         chat(shop, messages[:2], tools=[PRICE])
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"tool_calls": [{"id": "b", "function": {"name": "price"}}]}, "unknown key 'tool_calls'"),
+        ({"tool_call_id": 3}, "has the tool_call_id 3; it must be text"),
+        ({"name": "size"}, "message 3 is the answer of 'size' to a call of 'price'"),
+    ],
+)
+def test_nothing_of_a_tools_answer_is_dropped(change, problem):
+    call = {"id": "a", "function": {"name": "price", "arguments": {"product": "杯"}}}
+    answer = {"role": "tool", "tool_call_id": "a", "name": "price", "content": "4"}
+    messages = [*said("What is a cup?"), {"role": "assistant", "tool_calls": [call]}, answer]
+    assert as_messages(messages)[-1].call == ToolCall("price", {"product": "杯"}, "a")
+    with pytest.raises(DataError, match=problem):
+        as_messages([*messages[:2], answer | change])

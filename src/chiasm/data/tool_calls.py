@@ -90,21 +90,22 @@ def _call(entry: Any, where: str) -> ToolCall:
     return call_of(name, function.get("arguments") or {}, id, where)
 
 
-def answered(messages: Sequence[Message]) -> list[Message]:
+def link_answers(messages: Sequence[Message]) -> list[Message]:
     """The messages, the call of each tool's answer being whole; raises DataError for one that answers none.
 
-    Of an answer the id is known at first; one without an id answers the first call that has no answer yet.
+    At first an answer has the id of its call, perhaps the name of its tool; one without an id answers the first
+    call that has no answer yet.
     """
     linked: list[Message] = []
     waiting: list[ToolCall] = []
     for number, message in enumerate(messages, 1):
         if message.role == "tool":
-            given = message.call.id if message.call is not None else ""
-            call = next((each for each in waiting if given in ("", each.id)), None)
+            name, id = ("", "") if message.call is None else (message.call.name, message.call.id)
+            call = next((each for each in waiting if id in ("", each.id)), None)
             if call is None:
-                raise DataError(
-                    f"message {number} answers the call {given!r}, which no message before it has"
-                )
+                raise DataError(f"message {number} answers the call {id!r}, which no message before it has")
+            if name not in ("", call.name):
+                raise DataError(f"message {number} is the answer of {name!r} to a call of {call.name!r}")
             waiting.remove(call)
             message = replace(message, call=call)
         elif waiting:

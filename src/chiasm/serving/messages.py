@@ -9,8 +9,7 @@ from typing import Any
 
 from chiasm.data.files import EncodedPicture, PictureBytes, picture_of_base64
 from chiasm.data.sample import Message, Picture, Role, ToolCall
-from chiasm.data.tool_calls import answered as with_calls
-from chiasm.data.tool_calls import call_of
+from chiasm.data.tool_calls import call_of, link_answers
 from chiasm.errors import DataError, excerpt
 from chiasm.model import Model
 from chiasm.serving.drawn import DrawnImages
@@ -115,7 +114,7 @@ def messages_of(
         messages.append(Message(ROLES[message.role], content, calls=calls, call=call))
     if messages[-1].role not in ((*ANSWERED, "assistant") if answered else ANSWERED):
         raise DataError(f"the last message is of the role {given[-1].role!r}; there is nothing to answer")
-    return with_calls(messages)
+    return link_answers(messages)
 
 
 def _calls(message: ChatMessage, where: str) -> tuple[ToolCall, ...]:

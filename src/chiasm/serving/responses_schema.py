@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
 from chiasm.data.sample import Message, Picture, ToolCall
-from chiasm.data.tool_calls import answered, call_of
+from chiasm.data.tool_calls import call_of, link_answers
 from chiasm.errors import DataError
 from chiasm.serving.messages import ANSWERED, ROLES, RequestImages
 from chiasm.serving.schema import (
@@ -187,7 +187,7 @@ def response_messages(body: ResponsesRequest, images: RequestImages) -> list[Mes
             messages.append(message)
     if messages[-1].role not in ANSWERED:
         raise DataError("input: its last item is no message of a user; there is nothing to answer")
-    return answered(messages)
+    return link_answers(messages)
 
 
 def _message(item: Any, where: str, images: RequestImages) -> Message:
