@@ -97,6 +97,14 @@ def test_a_source_given_back_makes_no_change_and_a_new_scene_keeps_nothing():
     assert grey["psnr_outside"] < 25
 
 
+def test_one_edit_says_nothing_of_how_sure_its_dB_are():
+    source = world(edit=1)
+    several, one = (Editing().run(Exam(Editor(true), source, Evaluation(pictures=n))).scores for n in (3, 1))
+    assert several["psnr_outside_ci"] == [100.0, 100.0]
+    assert one["psnr_outside"] == 100.0
+    assert "psnr_outside_ci" not in one
+
+
 def test_dB_are_those_of_the_pixels_outside_the_mask():
     source = Image.new("RGB", (4, 4), (100, 100, 100))
     edited = np.asarray(source).copy()

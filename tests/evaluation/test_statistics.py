@@ -1,4 +1,4 @@
-from math import sqrt
+from math import isnan, sqrt
 
 import numpy as np
 import pytest
@@ -9,6 +9,7 @@ from chiasm.evaluation.statistics import (
     clustered,
     commonest,
     interval,
+    mean_radius,
     student_quantile,
 )
 
@@ -21,6 +22,12 @@ def test_quantiles_of_the_beta_distribution_by_closed_forms():
     assert beta_quantile(0.2, np.array(0.5), np.array(0.5)) == pytest.approx(
         np.sin(np.pi * 0.1) ** 2, rel=1e-3
     )
+
+
+def test_the_interval_of_a_mean_of_numbers_of_any_size():
+    # of 1, 2, 3, 4: a standard deviation of sqrt(5 / 3), over sqrt(4)
+    assert mean_radius([1.0, 2.0, 3.0, 4.0]) == pytest.approx(1.959964 * sqrt(5 / 3) / 2)
+    assert isnan(mean_radius([7.0]))
 
 
 def test_interval_agrees_with_clopper_and_pearson_where_each_question_has_its_own_picture():

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
@@ -18,6 +20,12 @@ SEEN_AT = 224  # pixels along the side of the pictures that the network was trai
 WINDOW, DEVIATION = 11, 1.5  # of SSIM's Gaussian window, in pixels (Wang et al. 2004)
 STEADY = (0.01**2, 0.03**2)  # SSIM's constants for values from 0 to 1
 _TOGETHER = 32
+
+
+def pixels_of(image: Image.Image) -> Float[Tensor, "1 3 h w"]:
+    """An image as a batch of one, RGB in [0, 1]."""
+    array = np.asarray(image.convert("RGB"), dtype=np.float32) / 255
+    return torch.from_numpy(array).permute(2, 0, 1)[None].contiguous()
 
 
 def psnr(reconstructed: Float[Tensor, "n 3 h w"], original: Float[Tensor, "n 3 h w"]) -> Float[Tensor, " n"]:

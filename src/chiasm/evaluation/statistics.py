@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from math import sqrt
+from math import nan, sqrt
 
 import numpy as np
 from jaxtyping import Float
@@ -52,6 +52,11 @@ def clustered(values: Sequence[float], clusters: Sequence[Hashable]) -> Estimate
     sums, counts = _by_cluster(values, clusters)
     low, high = interval(sums, counts)
     return Estimate(float(sums.sum() / counts.sum()), float(low), float(high), len(values))
+
+
+def mean_radius(values: Sequence[float]) -> float:
+    """Half of the 95 % interval of a mean of numbers of any size (normal theory); NaN of a single number."""
+    return Z * float(np.std(values, ddof=1)) / sqrt(len(values)) if len(values) > 1 else nan
 
 
 def interval(

@@ -161,6 +161,11 @@ def question(sample: Sample) -> str:
     return " ".join(item.strip() for item in message.content if isinstance(item, str))
 
 
+def written_image(sample: Sample) -> Picture:
+    """The first image of the answer that ends a sample."""
+    return next(item for item in sample.messages[-1].content if isinstance(item, Picture))
+
+
 def prompt_and_words(sample: Sample, image: Image.Image) -> str:
     """The words of a sample's last question, and those of the model's own after which it has drawn an image."""
     words = image.info.get("caption")

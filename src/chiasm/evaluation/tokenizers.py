@@ -19,6 +19,7 @@ from chiasm.data.clip import Clip, clip_pixels, pixels
 from chiasm.distribution.devices import fitting
 from chiasm.errors import ChiasmError, RecipeError
 from chiasm.evaluation.fidelity import features, frechet, psnr, ssim, use_of
+from chiasm.evaluation.statistics import mean_radius
 from chiasm.model import Model
 from chiasm.model.checkpoint import load_model
 from chiasm.recipe import Recipe, find_recipe, load_recipe
@@ -30,7 +31,6 @@ from chiasm.views import Size
 WORLD = {"type": "world", "split": "combination", "tasks": {"draw": 1}}  # where no recipe names pictures
 EXAMPLES = 8  # pictures, or frames of a clip, on the sheet
 _TOGETHER = 16
-Z = 1.959964  # of a two-sided interval of 95 %
 
 
 @dataclass
@@ -194,8 +194,7 @@ def _distortion(
 ) -> dict[str, Any]:
     """Of frames; intervals are over pictures or clips. `mean_psnr`: what the mean picture alone would have."""
     noise = psnr(reconstructed, original).view(images, -1).mean(1)
-    radius = Z * float(noise.std()) / math.sqrt(images) if images > 1 else float("nan")
-    mean = float(noise.mean())
+    mean, radius = float(noise.mean()), mean_radius(noise.tolist())
     return {
         "psnr": mean,
         "psnr_ci": [mean - radius, mean + radius],

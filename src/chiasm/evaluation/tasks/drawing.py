@@ -14,9 +14,9 @@ from torch import Tensor
 from chiasm.data.mask_answers import ANSWER
 from chiasm.data.sample import Picture, Sample
 from chiasm.errors import ChiasmError
-from chiasm.evaluation.fidelity import NETWORK, features, frechet, psnr, ssim
-from chiasm.evaluation.statistics import Z
-from chiasm.evaluation.subject import question
+from chiasm.evaluation.fidelity import NETWORK, features, frechet, pixels_of, psnr, ssim
+from chiasm.evaluation.statistics import mean_radius
+from chiasm.evaluation.subject import question, written_image
 from chiasm.evaluation.tasks import Exam, NotApplicable, Outcome, Task
 
 DISTANCE = f"FD-{NETWORK}"
@@ -36,14 +36,13 @@ class DrawingTask(Task, name="drawing"):
             raise NotApplicable("the model has no image head")
         items = exam.required("prompts of a picture without a scene", _matches, exam.sizes.pictures)
         samples = [item.sample for item in items]
-        answers = [_answer(sample) for sample in samples]
+        answers = [written_image(sample) for sample in samples]
         targets = exam.subject.targets(answers)
         reconstructed = exam.subject.reconstruct(answers)
         generated = exam.subject.draw(samples, seed=exam.seed)
-        noise = np.array([float(psnr(*_pair(a, b))) for a, b in zip(reconstructed, targets, strict=True)])
+        noise = [float(psnr(*_pair(a, b))) for a, b in zip(reconstructed, targets, strict=True)]
         similarity = [float(ssim(*_pair(a, b))) for a, b in zip(reconstructed, targets, strict=True)]
-        radius = Z * float(noise.std(ddof=1)) / len(noise) ** 0.5 if len(noise) > 1 else float("inf")
-        mean = float(noise.mean())
+        mean, radius = float(np.mean(noise)), mean_radius(noise)
         scores: dict[str, Any] = {
             "n": len(samples),
             "reconstruction": {"psnr": mean, "ssim": float(np.mean(similarity))},
@@ -60,10 +59,6 @@ def _matches(sample: Sample) -> bool:
     last = sample.messages[-1]
     draws = last.role == "assistant" and any(isinstance(item, Picture) for item in last.content)
     return draws and "scene" not in sample.truth and ANSWER not in sample.truth
-
-
-def _answer(sample: Sample) -> Picture:
-    return next(item for item in sample.messages[-1].content if isinstance(item, Picture))
 
 
 def _distances(
@@ -83,16 +78,11 @@ def _distances(
 
 def _features(pictures: Sequence[Image.Image]) -> Float[Tensor, "n f"]:
     """Of each picture by itself, as their sizes may differ."""
-    return torch.cat([features(_pixels(picture)) for picture in pictures])
+    return torch.cat([features(pixels_of(picture)) for picture in pictures])
 
 
 def _pair(one: Image.Image, other: Image.Image) -> tuple[Tensor, Tensor]:
-    return _pixels(one), _pixels(other.resize(one.size, Image.Resampling.BICUBIC))
-
-
-def _pixels(picture: Image.Image) -> Float[Tensor, "1 3 h w"]:
-    array = np.asarray(picture.convert("RGB"), dtype=np.float32) / 255
-    return torch.from_numpy(array).permute(2, 0, 1)[None].contiguous()
+    return pixels_of(one), pixels_of(other.resize(one.size, Image.Resampling.BICUBIC))
 
 
 def _examples(

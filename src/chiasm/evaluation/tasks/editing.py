@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from PIL import Image
 
 from chiasm.data.documents import writes_picture
-from chiasm.data.sample import Picture, Sample
-from chiasm.evaluation.fidelity import psnr
-from chiasm.evaluation.statistics import Estimate, Z, clustered
-from chiasm.evaluation.subject import prompt_and_words
+from chiasm.data.sample import Sample
+from chiasm.evaluation.fidelity import pixels_of, psnr
+from chiasm.evaluation.statistics import Estimate, clustered, mean_radius
+from chiasm.evaluation.subject import prompt_and_words, written_image
 from chiasm.evaluation.tasks import Exam, NotApplicable, Outcome, Task
 from chiasm.evaluation.tasks.generation import checker_of
 
@@ -40,7 +40,7 @@ class Editing(Task, name="editing"):
         items = exam.required("pictures to change that can be checked", _matches, exam.sizes.pictures)
         samples = [item.sample for item in items]
         edited = exam.subject.draw(samples, seed=exam.seed)
-        reconstructed = exam.subject.reconstruct([_answer(sample) for sample in samples])
+        reconstructed = exam.subject.reconstruct([written_image(sample) for sample in samples])
         checker = checker_of(exam.source, samples[0].truth["scene"])
         changes = [exam.source.change(sample) for sample in samples]  # type: ignore[attr-defined]
         sources = exam.subject.targets([change.source for change in changes])
@@ -52,13 +52,14 @@ class Editing(Task, name="editing"):
             return judge([checker.read(image).cells for image in images], samples)
 
         own, ceiling, untouched = (judged(images) for images in (edited, reconstructed, sources))
-        change, mean = own["change"], float(np.mean(outside))
-        radius = Z * float(np.std(outside, ddof=1)) / len(outside) ** 0.5 if len(outside) > 1 else 0.0
+        change, mean, radius = own["change"], float(np.mean(outside)), mean_radius(outside)
         scores: dict[str, Any] = {name: estimate.value for name, estimate in own.items()}
         scores |= {"score": change.value, "ci": change.interval, "n": len(samples)}
         scores |= {"intervals": {name: each.interval for name, each in own.items()}}
         scores |= {"note": f"{mean:.1f} dB outside the changes"}
-        scores |= {"psnr_outside": mean, "psnr_outside_ci": [mean - radius, mean + radius]}
+        scores |= {"psnr_outside": mean}
+        if len(samples) > 1:  # one alone says nothing of others
+            scores["psnr_outside_ci"] = [mean - radius, mean + radius]
         scores |= {"smallest_effect": change.smallest_effect, "by_kind": _by_kind(samples, edited, checker)}
         scores["reconstruction"] = {name: each.value for name, each in ceiling.items()}
         scores["reconstruction"]["psnr_outside"] = float(np.mean(floor))
@@ -88,7 +89,7 @@ def judge(readings: Sequence[Sequence[Any]], samples: Sequence[Sample]) -> dict[
 
 def psnr_outside(edited: Image.Image, source: Image.Image, changed: Bool[np.ndarray, "h w"]) -> float:
     """dB between an answer and its source but for the pixels that were to be changed."""
-    one, other = (_pixels(image.resize(source.size)) for image in (edited, source))
+    one, other = (pixels_of(image.resize(source.size)) for image in (edited, source))
     stays = ~_resized(changed, (source.size[1], source.size[0]))
     if not stays.any():
         return 100.0
@@ -105,11 +106,6 @@ def _resized(mask: Bool[np.ndarray, "h w"], size: tuple[int, int]) -> Bool[np.nd
     )
 
 
-def _pixels(image: Image.Image) -> Float[torch.Tensor, "1 3 h w"]:
-    array = np.asarray(image.convert("RGB"), dtype=np.float32) / 255
-    return torch.from_numpy(array).permute(2, 0, 1)[None].contiguous()
-
-
 def _cells(scene: Any) -> list[Any]:
     """The emoji of every cell in reading order, or None."""
     held = {thing.cell: thing.emoji for thing in scene.things}
@@ -118,10 +114,6 @@ def _cells(scene: Any) -> list[Any]:
 
 def _matches(sample: Sample) -> bool:
     return writes_picture(sample) and sample.truth.get("task") in TASKS
-
-
-def _answer(sample: Sample) -> Picture:
-    return next(item for item in sample.messages[-1].content if isinstance(item, Picture))
 
 
 def _by_kind(samples: Sequence[Sample], edited: Sequence[Image.Image], checker: Any) -> dict[str, Any]:
@@ -142,7 +134,7 @@ def _examples(
     rows: list[dict[str, Any]] = []
     files: dict[str, Image.Image] = {}
     for i, sample in enumerate(samples[:EXAMPLES]):
-        named = {"source": sources[i], "edited": edited[i], "true": _answer(sample).open()}
+        named = {"source": sources[i], "edited": edited[i], "true": written_image(sample).open()}
         names = {what: f"editing-{i}-{what}.webp" for what in named}
         files |= {names[what]: image for what, image in named.items()}
         rows.append({"caption": prompt_and_words(sample, edited[i]), "images": names})

@@ -11,9 +11,9 @@ from jaxtyping import Float
 from PIL import Image
 
 from chiasm.data.documents import writes_picture
-from chiasm.data.sample import Picture, Sample
+from chiasm.data.sample import Sample
 from chiasm.evaluation.statistics import Estimate, clustered
-from chiasm.evaluation.subject import pictures_read, prompt_and_words, question
+from chiasm.evaluation.subject import pictures_read, prompt_and_words, question, written_image
 from chiasm.evaluation.tasks import Exam, NotApplicable, Outcome, Task
 
 MEASURES = ("object", "count", "place", "all")
@@ -39,7 +39,7 @@ class Generation(Task, name="generation"):
         items = exam.required("prompts of a picture that can be checked", _matches, exam.sizes.pictures)
         samples = [item.sample for item in items]
         generated = exam.subject.draw(samples, seed=exam.seed)
-        reconstructed = exam.subject.reconstruct([_target(sample) for sample in samples])
+        reconstructed = exam.subject.reconstruct([written_image(sample) for sample in samples])
         checker = checker_of(exam.source, samples[0].truth["scene"])
         readings = [checker.read(picture).cells for picture in generated]
         judged = judge(readings, samples)
@@ -79,10 +79,6 @@ def _distance(one: Float[np.ndarray, "h w 3"], other: Float[np.ndarray, "h w 3"]
 
 def _matches(sample: Sample) -> bool:
     return writes_picture(sample) and not pictures_read(sample) and "scene" in sample.truth
-
-
-def _target(sample: Sample) -> Picture:
-    return next(c for c in sample.messages[-1].content if isinstance(c, Picture))
 
 
 def checker_of(source: Any, scene: Any) -> Any:
@@ -138,7 +134,7 @@ def _examples(
         images |= {
             files["drawn"]: generated[i],
             files["rebuilt"]: reconstructed[i],
-            files["true"]: _target(sample).open(),
+            files["true"]: written_image(sample).open(),
         }
         grid = [{"asked": requested.get(cell), "found": recognised[cell]} for cell in range(scene.cells)]
         prompt = prompt_and_words(sample, generated[i])
