@@ -58,10 +58,10 @@ class Wordings:
     @classmethod
     def of(cls, entries: Mapping[str, Any]) -> Wordings:
         """Raises ChiasmError for a name or a value that is none."""
-        known = {each.name for each in fields(cls)}
+        names = {each.name for each in fields(cls)}
         for name, value in entries.items():
-            if name not in known:
-                raise ChiasmError(f"there is no wording {name!r}; there are {', '.join(sorted(known))}")
+            if name not in names:
+                raise ChiasmError(f"there is no wording {name!r}; there are {', '.join(sorted(names))}")
             several = name == "answers"
             listed = value if several and isinstance(value, (list, tuple)) else [] if several else [value]
             if not listed or not all(isinstance(text, str) for text in listed):

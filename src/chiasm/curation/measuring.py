@@ -72,13 +72,13 @@ def materials_of(source: Source, images: int, own_questions: bool) -> Iterator[M
 
 
 def _precision(name: str, passed: Sequence[DraftAnswer], drafts: Sequence[DraftAnswer]) -> Precision:
-    known = [draft for draft in passed if draft.right is not None]
+    judged = [draft for draft in passed if draft.right is not None]
     right = [draft for draft in drafts if draft.right]
     among = {id(draft) for draft in passed}
     return Precision(
         name,
         len(passed),
-        len(passed) - len(known),
-        clustered([float(bool(each.right)) for each in known], [each.material.name for each in known]),
+        len(passed) - len(judged),
+        clustered([float(bool(each.right)) for each in judged], [each.material.name for each in judged]),
         clustered([float(id(each) in among) for each in right], [each.material.name for each in right]),
     )

@@ -72,9 +72,9 @@ def distances(
     """
     every = torch.cat([candidates, base])
     unit = functional.normalize(every - every.mean(0), dim=-1)
-    points, known = unit[: len(candidates)], unit[len(candidates) :]
+    points, base_points = unit[: len(candidates)], unit[len(candidates) :]
     # With nothing to be far from, every sample is as far as can be.
-    distance = 1 - (points @ known.T).amax(1) if len(known) else torch.full((len(points),), 2.0)
+    distance = 1 - (points @ base_points.T).amax(1) if len(base_points) else torch.full((len(points),), 2.0)
     scores, order = np.zeros(len(points)), []
     for _ in range(len(points)):
         chosen = int(distance.argmax())

@@ -183,8 +183,8 @@ def _scored(
     model.eval()
     losses = answer_losses(model, alone).tolist()
     own = features(model, alone)
-    known = [sample for name in base for sample in usable[name].alone]
-    apart, _ = distances(own, features(model, known) if known else own[:0])
+    of_base = [sample for name in base for sample in usable[name].alone]
+    apart, _ = distances(own, features(model, of_base) if of_base else own[:0])
     gradients = Gradients(model, (trial or Trial()).rates(model))
     directions = [gradients.of(usable[name].alone) for name in targets]
     scores = [

@@ -40,8 +40,8 @@ def write_polygons(mask: Mask, side: int) -> str:
     rounded = (
         _without_repeats(np.rint(simplified(each / cell, TOLERANCE)).astype(int)) for each in outlines(mask)
     )
-    kept = [each for each in rounded if len(each) > 2 and _area(each)]
-    return "; ".join(" ".join(map(str, each.ravel())) for each in kept or [_box(mask, cell)])
+    polygons = [each for each in rounded if len(each) > 2 and _area(each)]
+    return "; ".join(" ".join(map(str, each.ravel())) for each in polygons or [_box(mask, cell)])
 
 
 def read_polygons(text: str, side: int, size: Size) -> Mask | None:
@@ -143,7 +143,7 @@ def _step(onward: dict[tuple[int, int], list[tuple[int, int]]], corner: tuple[in
 
 def _thinned(line: Outline, tolerance: float) -> Outline:
     """Fewer corners of an open line, both ends among them."""
-    kept, spans = {0, len(line) - 1}, [(0, len(line) - 1)]
+    corners, spans = {0, len(line) - 1}, [(0, len(line) - 1)]
     while spans:
         start, end = spans.pop()
         if end - start < 2:
@@ -154,9 +154,9 @@ def _thinned(line: Outline, tolerance: float) -> Outline:
         distances = np.hypot(*(apart - nearest).T)
         farthest = int(distances.argmax())
         if distances[farthest] > tolerance:
-            kept.add(start + 1 + farthest)
+            corners.add(start + 1 + farthest)
             spans += [(start, start + 1 + farthest), (start + 1 + farthest, end)]
-    return line[sorted(kept)]
+    return line[sorted(corners)]
 
 
 def _without_repeats(corners: np.ndarray) -> np.ndarray:

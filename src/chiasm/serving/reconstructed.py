@@ -18,18 +18,18 @@ def reconstruction_of(model: Model, body: ReconstructionRequest, images: Request
     """The image as the tokenizer sees it, its codes if it has any, and one image for each scale."""
     picture = images.file(body.image.image_url, "image")
     with _ONE:
-        made = reconstruct(model, picture)
-    codes = None if made.target.is_floating_point() else made.target
+        reconstruction = reconstruct(model, picture)
+    codes = None if reconstruction.target.is_floating_point() else reconstruction.target
     return {
         "object": "reconstruction",
         "model": body.model,
-        "size": f"{made.original.width}x{made.original.height}",
-        "b64_json": encoded(made.original),
-        "grid": list(made.target.shape[:2]),
+        "size": f"{reconstruction.original.width}x{reconstruction.original.height}",
+        "b64_json": encoded(reconstruction.original),
+        "grid": list(reconstruction.target.shape[:2]),
         "codes": None if codes is None else codes.tolist(),
         "different_codes": None if codes is None else len(codes.unique()),
         "data": [
             {"b64_json": encoded(each.image), "positions": each.positions, "psnr": round(each.psnr, 2)}
-            for each in made.decoded
+            for each in reconstruction.decoded
         ],
     }

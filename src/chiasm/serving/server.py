@@ -123,36 +123,38 @@ class Server:
     async def chat(self, request: Request, body: ChatRequest) -> Any:
         """An answer to a conversation, in text and images."""
         worker = self._worker(body.model)
-        asked, called = await run_in_threadpool(chat_request, worker.model, body, self._images(worker))
-        reply = ChatReply(body.model, asked.seed, ordered=body.ordered_content, counted=_counted(body))
-        return await self._answer("chat", request, body, asked, reply, called)
+        conversation, called = await run_in_threadpool(chat_request, worker.model, body, self._images(worker))
+        reply = ChatReply(body.model, conversation.seed, ordered=body.ordered_content, counted=_counted(body))
+        return await self._answer("chat", request, body, conversation, reply, called)
 
     async def complete(self, request: Request, body: CompletionRequest) -> Any:
         """What follows a text, in text."""
         worker = self._worker(body.model)
-        asked = await run_in_threadpool(completion_request, worker.model, body)
-        reply = CompletionReply(body.model, asked.seed, counted=_counted(body))
-        return await self._answer("completions", request, body, asked, reply)
+        conversation = await run_in_threadpool(completion_request, worker.model, body)
+        reply = CompletionReply(body.model, conversation.seed, counted=_counted(body))
+        return await self._answer("completions", request, body, conversation, reply)
 
     async def respond(self, request: Request, body: ResponsesRequest) -> Any:
         """An answer to a conversation, in items of text and images in their order."""
         worker = self._worker(body.model)
-        asked, called = await run_in_threadpool(response_request, worker.model, body, self._images(worker))
-        reply = ResponsesReply(body, asked.seed)
-        return await self._answer("responses", request, body, asked, reply, called)
+        conversation, called = await run_in_threadpool(
+            response_request, worker.model, body, self._images(worker)
+        )
+        reply = ResponsesReply(body, conversation.seed)
+        return await self._answer("responses", request, body, conversation, reply, called)
 
     async def _answer(
         self,
         route: str,
         request: Request,
         body: SamplingFields,
-        asked: Conversation,
+        conversation: Conversation,
         reply: WordsReply,
         called: CalledTools | None = None,
     ) -> Any:
         """Whole, or event by event. called: reads the calls of tools in it."""
-        prompt = len(asked.document)  # which grows by the answer
-        ticket = self._worker(body.model).submit(asked)
+        prompt = len(conversation.document)  # which grows by the answer
+        ticket = self._worker(body.model).submit(conversation)
 
         async def events() -> AsyncIterator[str]:
             for each in reply.first():
@@ -160,8 +162,8 @@ class Server:
             async for piece in self._pieces(body.model, ticket, called):
                 for each in await run_in_threadpool(reply.events, piece):
                     yield event(each)
-            self._finished(body.model, prompt, asked)
-            for each in reply.last(finish_reason(asked), usage(prompt, asked.tokens)):
+            self._finished(body.model, prompt, conversation)
+            for each in reply.last(finish_reason(conversation), usage(prompt, conversation.tokens)):
                 yield event(each)
             for end in reply.end:
                 yield event(end)
@@ -171,9 +173,9 @@ class Server:
         pieces = await self._whole(
             route, body.model, request, ticket, _all_of(self._pieces(body.model, ticket, called))
         )
-        self._finished(body.model, prompt, asked)
-        counts = usage(prompt, asked.tokens)
-        return await run_in_threadpool(reply.whole, pieces, finish_reason(asked), counts)
+        self._finished(body.model, prompt, conversation)
+        counts = usage(prompt, conversation.tokens)
+        return await run_in_threadpool(reply.whole, pieces, finish_reason(conversation), counts)
 
     async def _pieces(self, name: str, ticket: Ticket, called: CalledTools | None) -> AsyncIterator[Piece]:
         """What a request makes, its calls of tools behind all else."""
@@ -201,19 +203,21 @@ class Server:
         """Images of a prompt."""
         name = body.model or self._one_that_draws()
         model = self._worker(name).model
-        asked, seeds = await run_in_threadpool(images_request, model, body)
-        return await self._draw("images", request, name, asked, ImagesReply(body, seeds, asked))
+        drawing, seeds = await run_in_threadpool(images_request, model, body)
+        return await self._draw("images", request, name, drawing, ImagesReply(body, seeds, drawing))
 
     async def edit(self, request: Request) -> Any:
         """An image, drawn anew under a mask, or after an instruction."""
         body = await edits_body(request)
         name = body.model or self._one_that_draws()
         worker = self._worker(name)
-        asked, seeds = await run_in_threadpool(edits_request, worker.model, body, self._images(worker))
-        return await self._draw("edits", request, name, asked, ImagesReply(body, seeds, asked))
+        drawing, seeds = await run_in_threadpool(edits_request, worker.model, body, self._images(worker))
+        return await self._draw("edits", request, name, drawing, ImagesReply(body, seeds, drawing))
 
-    async def _draw(self, route: str, request: Request, name: str, asked: Images, reply: ImagesReply) -> Any:
-        ticket = self._worker(name).submit(asked)
+    async def _draw(
+        self, route: str, request: Request, name: str, drawing: Images, reply: ImagesReply
+    ) -> Any:
+        ticket = self._worker(name).submit(drawing)
         if reply.stream:
             return self._stream(route, name, ticket, self._growing(reply, ticket, name))
         drawn = await self._whole(route, name, request, ticket, ticket.result())
@@ -307,10 +311,10 @@ class Server:
     def _measured(self, route: str, name: str) -> _Measured:
         return _Measured(self.measures, route, name)
 
-    def _finished(self, name: str, prompt: int, asked: Conversation) -> None:
+    def _finished(self, name: str, prompt: int, conversation: Conversation) -> None:
         """Count what was done."""
         self.measures.tokens.labels(name, "prompt").inc(prompt)
-        self.measures.tokens.labels(name, "answer").inc(asked.tokens)
+        self.measures.tokens.labels(name, "answer").inc(conversation.tokens)
 
 
 class _Measured:

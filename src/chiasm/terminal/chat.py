@@ -97,10 +97,10 @@ def converse(
 def _answer_calls(console: Console, history: list[Message]) -> None:
     """Ask the user what the tools give that the last answer has called."""
     for call in history[-1].calls if history else ():
-        given = ""
-        while not given:
-            given = console.input(Text(f"{call.name} ", "bold magenta")).strip()
-        history.append(Message("tool", (given,), call=call))
+        result = ""
+        while not result:
+            result = console.input(Text(f"{call.name} ", "bold magenta")).strip()
+        history.append(Message("tool", (result,), call=call))
 
 
 def _waits(history: Sequence[Message]) -> bool:

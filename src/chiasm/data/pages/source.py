@@ -156,13 +156,13 @@ def _check(
     low, high = rows
     if not 1 <= low <= high <= MOST_ROWS:
         raise DataError(f"pages: rows is {list(rows)}; two rising numbers from 1 to {MOST_ROWS}")
-    for option, given, known in (("kinds", kinds, tuple(KINDS)), ("tasks", tasks, TASKS)):
-        for name, count in given.items():
-            if name not in known:
-                raise DataError(f"pages: {option} has {name!r}{nearest(name, known)}")
+    for option, amounts, names in (("kinds", kinds, tuple(KINDS)), ("tasks", tasks, TASKS)):
+        for name, count in amounts.items():
+            if name not in names:
+                raise DataError(f"pages: {option} has {name!r}{nearest(name, names)}")
             if not 0 <= count <= MOST:
                 raise DataError(f"pages: {option}.{name} is {count}; from 0 to {MOST}")
-        if not sum(given.values()):
+        if not sum(amounts.values()):
             raise DataError(f"pages: {option} is all 0; there is nothing to write")
     if together > pages:
         raise DataError(f"pages: together is {together}, of {pages} pages; name more pages")

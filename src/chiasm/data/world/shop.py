@@ -66,10 +66,10 @@ class Catalogue:
             return dice.pick(self.words["sizes"].split())
         return self.words["coins"].format(1 + dice.below(DEAREST))
 
-    def answer(self, service: Service, name: str, given: str) -> str:
+    def answer(self, service: Service, name: str, result: str) -> str:
         """The assistant's sentence on what a tool has given."""
-        kind = "missing_answer" if given == self.words["missing"] else f"{service}_answer"
-        return self.words[kind].format(one=name, given=given)
+        kind = "missing_answer" if result == self.words["missing"] else f"{service}_answer"
+        return self.words[kind].format(one=name, given=result)
 
 
 @dataclass(frozen=True)
@@ -173,15 +173,15 @@ class Shop(Source, name="shop"):
 
     def _sample(self, errand: Errand, index: int, number: int) -> Sample:
         call = ToolCall(errand.service, {"product": errand.product}, f"call{0:05}")
-        given = self.catalogue.look_up(call)
-        answer = self.catalogue.answer(errand.service, errand.product, given)
+        result = self.catalogue.look_up(call)
+        answer = self.catalogue.answer(errand.service, errand.product, result)
         shown: tuple[Any, ...] = () if errand.image is None else (errand.image,)
         return Sample(
             f"scene {index} of shop, question {number}",
             (
                 Message("user", (*shown, errand.text)),
                 Message("assistant", (), calls=(call,)),
-                Message("tool", (given,), call=call),
+                Message("tool", (result,), call=call),
                 Message("assistant", (answer,)),
             ),
             {"task": "shop", "type": errand.service, "answer": answer, "language": self.language},

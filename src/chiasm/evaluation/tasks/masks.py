@@ -62,11 +62,11 @@ class MaskTask(Task, name="masks"):
                 if other is None or other.shape == mask.shape
             ]
             scores["shuffled"] = _mean(*map(list, zip(*same, strict=True))) if same else None
-        asked = [
+        questions = [
             {"question": question(each), "score": share} for each, share in zip(samples, shares, strict=True)
         ]
         examples, images = _examples(samples, marked, shares)
-        return Outcome(scores, {"asked": asked, "marked": examples}, images)
+        return Outcome(scores, {"asked": questions, "marked": examples}, images)
 
 
 def _form(exam: Exam, sample: Sample) -> MaskForm:
