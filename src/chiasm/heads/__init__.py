@@ -181,6 +181,7 @@ class Alphabet(Part, nn.Module, slot="alphabet"):
     spaces: which it writes.
     conditions: its vectors are what the image decoder is conditioned on, whose losses are learnt: the targets are
         pixels of the decoder's size.
+    reads_states: its losses read hidden states; else they follow from the words before an image.
     reserved: ids of the language model's vocabulary that stand for codes, which text never holds.
     pairs: with guidance it writes pairs, "n 2 gh gw c": what follows the prompt, and what follows the empty one,
         between which the image decoder guides.
@@ -190,6 +191,7 @@ class Alphabet(Part, nn.Module, slot="alphabet"):
 
     spaces: ClassVar[tuple[type[Space], ...]] = (Codes,)
     conditions: ClassVar[bool] = False
+    reads_states: ClassVar[bool] = True
     reserved: Sequence[int] = ()
     pairs: bool = False
     counted_as: str = "image"

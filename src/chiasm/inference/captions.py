@@ -49,7 +49,7 @@ def words_space(model: Model) -> WordIds:
 
 def captions_of(model: Model, texts: Sequence[str]) -> list[tuple[int, ...]]:
     """The ids of texts that are such words; raises ChiasmError for a model that draws after none, or fewer."""
-    if not model.captions:
+    if not model.follows_words:
         raise ChiasmError(
             "verbatim: this model's images do not follow words that can be given as they are (order 'caption')"
         )

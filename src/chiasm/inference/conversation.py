@@ -74,7 +74,7 @@ class Conversation(Request):
     @property
     def _guided(self) -> bool:
         """Whether images need a row without the prompt."""
-        return self.options.guidance != 1 and not self.model.captions
+        return self.options.guidance != 1 and not self.model.follows_words
 
     @property
     def positions(self) -> int:
@@ -143,7 +143,7 @@ class Conversation(Request):
             empty = yield Read([without_prompt(self.model.contract, self.document)])
             states = torch.cat([states, empty])
         generators, retained = self._progress.restored(), list[Tensor]()
-        if self.model.captions:
+        if self.model.follows_words:
             self._progress.values = captions_target(self.model, [self._caption])
         sampling = self.options.of_images
         previews = Previews(self.model, self._progress, generators, self.previews)

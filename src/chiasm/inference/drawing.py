@@ -126,7 +126,7 @@ class Drawing(Request):
         self.model, self.sampling, self.original = model, sampling, original
         self.documents = list(prompts)
         self._captions: Captions | None = None
-        if model.captions:
+        if model.follows_words:
             seeds = generators.seeds if generators is not None else ()
             self._captions = Captions(model, prompts, sampling_of(model).of_words, seeds)
         elif sampling.guidance != 1:
@@ -260,7 +260,7 @@ def drawn_images(
 ) -> list[Image.Image]:
     """The images of what the head has drawn; where they follow words, `image.info["caption"]` has these."""
     images = to_images(decode(model, target, generators, guidance, sources))
-    if model.captions:
+    if model.follows_words:
         for image, text in zip(images, caption_texts(model, target), strict=True):
             image.info["caption"] = text
     return images
@@ -290,7 +290,7 @@ def decode(
     pixels, pairs = [], _are_pairs(model, guidance)
     for i, each in enumerate(target.split(1)):
         own = None if generators is None else Generators(generators.seeds[i : i + 1])
-        options: dict[str, Any] = {"guidance": guidance} if model.captions or pairs else {}
+        options: dict[str, Any] = {"guidance": guidance} if model.follows_words or pairs else {}
         if pairs:
             options["negative"] = each[:, 1]
         if sources is not None:

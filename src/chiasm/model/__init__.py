@@ -20,10 +20,9 @@ from chiasm.distribution.devices import fitting
 from chiasm.encoders import Encoder
 from chiasm.errors import ChiasmError, DataError
 from chiasm.heads import Order, Span
-from chiasm.heads.alphabets.words import StraightWords
 from chiasm.heads.segmentation import MaskHead, Pyramid
 from chiasm.language import Language
-from chiasm.model.images import captions, image_losses
+from chiasm.model.images import caption_ids, image_losses
 from chiasm.model.masks import mask_losses
 from chiasm.model.wiring import ALONE, wire
 from chiasm.nn.losses import Loss, added, cross_entropy
@@ -124,14 +123,14 @@ class Model(nn.Module):
         return self.image_head is not None and self.image_head.alphabet.conditions
 
     @property
-    def captions(self) -> bool:
-        """Whether words come before an image, after which the decoder draws it."""
+    def follows_words(self) -> bool:
+        """Whether images follow words, after which alone the decoder draws them."""
         return self.image_head is not None and self.image_head.layout().follows_words
 
     @property
-    def straight(self) -> bool:
-        """Whether the decoder's gradient passes through those words to the language model."""
-        return self.captions and isinstance(self.image_head.alphabet, StraightWords)  # type: ignore[union-attr]
+    def decodes_alone(self) -> bool:
+        """Whether the image decoder can learn what the image head writes while the language model does not run."""
+        return self.image_head is not None and not self.image_head.alphabet.reads_states
 
     @property
     def device(self) -> torch.device:
@@ -213,7 +212,7 @@ class Model(nn.Module):
         assert self.image_head is not None
         assert images.words is not None
         span = self._span(images, batch.positions)
-        words = captions(batch.ids, images.words, self.image_head.space)
+        words = caption_ids(batch.ids, images.words, self.image_head.space)
         nothing = span.embeddings.new_zeros(*words.shape, 0)
         return self.image_head.losses(nothing, span._replace(words=words))
 

@@ -17,7 +17,7 @@ def image_losses(
 ) -> dict[str, Loss]:
     """Losses by name of all images of a batch, which became `span`. ids: of the batch."""
     if images.words is not None:
-        span = span._replace(words=captions(ids, images.words, head.space))
+        span = span._replace(words=caption_ids(ids, images.words, head.space))
     return head.losses(image_states(head, hidden, images), span)
 
 
@@ -31,7 +31,7 @@ def image_states(
     return hidden.flatten(0, 1)[(images.starts[:, None] + rows).clamp(min=0)]
 
 
-def captions(ids: Int[Tensor, "b t"], places: Int[Tensor, "n k"], space: Space) -> Int[Tensor, "n k"]:
+def caption_ids(ids: Int[Tensor, "b t"], places: Int[Tensor, "n k"], space: Space) -> Int[Tensor, "n k"]:
     """The words at flat positions, and behind the last the end of their space, -1 in one that is not of words."""
     end = space.size if isinstance(space, WordIds) else -1
     return torch.where(places >= 0, ids.flatten()[places.clamp(min=0)], end)

@@ -296,7 +296,7 @@ def aim_of(model: Model, stage: Stage, batches: StageBatches, seed: int) -> Aim:
     if isinstance(batches, DescribedBatches):
         return Pretraining(model, build_objective(model, stage, batches, seed))
     if not isinstance(batches, PictureBatches):
-        alone = set(stage.train) == {"image_decoder"} and model.captions and not model.straight
+        alone = set(stage.train) == {"image_decoder"} and model.decodes_alone
         return (CaptionsAim if alone else DocumentsAim)(model)
     return (TokenizerAim if "image_tokenizer" in stage.train else DecoderAim)(model)
 

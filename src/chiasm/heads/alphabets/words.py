@@ -25,6 +25,7 @@ class WordCondition(Alphabet, name="words"):
 
     spaces: ClassVar = (WordIds,)
     conditions: ClassVar = True
+    reads_states: ClassVar = False
 
     def __init__(self, context: HeadContext, symbols: int):
         super().__init__()
@@ -87,6 +88,7 @@ class StraightWords(WordCondition, name="straight_words"):
     its own does not.
     """
 
+    reads_states: ClassVar = True
     teaches = True
 
     def __init__(self, context: HeadContext, symbols: int):
