@@ -142,6 +142,12 @@ def test_what_does_not_fit_is_a_sentence(folders, options, sentence):
         built(**{"checkpoint": str(folders / "clip"), **options})
 
 
+def test_a_tokenizer_of_another_encoder_is_refused(folders):
+    small = {"checkpoint": None, "config": {**CLIP, "vocab_size": 200}, "tokenizer": str(folders / "clip")}
+    with pytest.raises(RecipeError, match=r"tokens up to \d+, but the text encoder reads those below 200"):
+        built(**small)
+
+
 def test_weights_that_are_missing_are_named(folders, tmp_path):
     model = CLIPTextModel.from_pretrained(folders / "clip")
     model.config.save_pretrained(tmp_path)

@@ -92,7 +92,7 @@ class TextModel(Conditioner, name="text_model"):
                 raise RecipeError(
                     "conditioner 'text_model' with a config needs a tokenizer, a folder or hub name"
                 )
-            file = _as_bytes(place)
+            file = _as_bytes(place, self.model.config.vocab_size)
         self.register_buffer(
             "tokenizer_file", file
         )  # with the weights, so that a saved model needs no folder
@@ -175,8 +175,11 @@ def _kind_of(settings: Any, where: str) -> Any:
     return getattr(transformers, KINDS[settings.model_type])
 
 
-def _as_bytes(folder: Path) -> Tensor:
-    """A fast tokenizer of transformers as the bytes of one file."""
+def _as_bytes(folder: Path, size: int) -> Tensor:
+    """A fast tokenizer of transformers as the bytes of one file.
+
+    size: of the encoder's vocabulary. Raises RecipeError for a tokenizer with ids beyond it.
+    """
     from transformers import AutoTokenizer
 
     try:
@@ -185,6 +188,11 @@ def _as_bytes(folder: Path) -> Tensor:
         raise CheckpointError(f"no tokenizer can be read from {folder}: {error}") from None
     if not inner.is_fast:
         raise CheckpointError(f"the tokenizer of {folder} has no tokenizer.json")
+    if (most := max(inner.get_vocab().values(), default=0)) >= size:
+        raise RecipeError(
+            f"conditioner 'text_model': the tokenizer of {folder} has tokens up to {most}, but the text encoder "
+            f"reads those below {size}; name the tokenizer that belongs to it"
+        )
     special = {name: str(token) for name, token in inner.special_tokens_map.items() if isinstance(token, str)}
     record = {"tokenizer": inner.backend_tokenizer.to_str(), "special": special}
     return torch.frombuffer(bytearray(json.dumps(record).encode()), dtype=torch.uint8).clone()
