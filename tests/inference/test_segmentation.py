@@ -1,5 +1,7 @@
 """Masks from a question to the pixels of its image, and what evaluation makes of them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -71,6 +73,16 @@ def test_masks_of_a_batch_are_those_of_each_alone(model, world):
         assert result.masks.shape == (1, 48, 48)
         assert (alone.masks == result.masks).mean() > 0.999
         np.testing.assert_allclose(alone.scores, result.scores, atol=1e-5)
+
+
+def test_more_masks_than_a_head_can_write_are_an_error_that_names_the_sample(model, world):
+    sample = next(sample for sample in asking(world) if sample.masks.count)
+    count = sample.masks.count
+    assert model.contract.most_masks is None  # which are one
+    assert document(replace(model.contract, most_masks=count), sample).slots
+    words = rf"scene .* asks for {count} masks, but this model's mask head writes {count - 1} at most"
+    with pytest.raises(DataError, match=words):
+        document(replace(model.contract, most_masks=count - 1), sample)
 
 
 def test_an_image_to_segment_is_an_object_bytes_or_a_path(model, world, tmp_path):

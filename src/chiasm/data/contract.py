@@ -65,6 +65,7 @@ class Contract:
     whole_pictures: bool = False  # tokens of a picture that is read see each other, else those before them
     encodes_prompt: bool = False  # what stands before an answer is one block, which an encoder reads
     mask_positions: int = 0  # in which masks are written; 0 = they are not
+    most_masks: int | None = None  # that are written there; None = any number
     changes_images: bool = False  # an image is written by changing the last one that was read before it
     cross_attends: bool = False  # to images that are read; each has one position in the sequence
 

@@ -105,6 +105,12 @@ def _masked(contract: Contract, sample: Sample, masks: Masks) -> Document:
         raise DataError(
             f"{sample.name} asks for masks, but this model has no mask head (heads.mask)", "masks"
         )
+    if contract.most_masks is not None and masks.count > contract.most_masks:
+        raise DataError(
+            f"{sample.name} asks for {masks.count} masks, but this model's mask head writes {contract.most_masks} "
+            "at most; give it more (queries, targets), or leave the sample out",
+            "too many masks",
+        )
     result = document(contract, replace(sample, masks=None), prompt=sample.messages[-1].role != "assistant")
     if not result.slots or result.slots[-1].kind != Kind.READ:
         raise DataError(f"{sample.name} asks for masks, but reads no image last", "masks")

@@ -36,9 +36,11 @@ class MaskHead(Part, nn.Module, slot="mask_head"):
     model makes of them decides the masks. The question is the mean of the hidden states of its words.
 
     positions: how many places masks take in the sequence, however many there are.
+    most_masks: of a question; None = any number, which are written as one.
     """
 
     positions: int
+    most_masks: int | None = None
 
     @abstractmethod
     def embeddings(self) -> Float[Tensor, "q d"]:

@@ -162,6 +162,7 @@ class Model(nn.Module):
             whole_pictures=self.language.whole_pictures,
             encodes_prompt=self.language.encodes_prompt,
             mask_positions=0 if self.mask_head is None else self.mask_head.positions,
+            most_masks=None if self.mask_head is None else self.mask_head.most_masks,
             changes_images=self.image_decoder is not None and self.image_decoder.edits,
             cross_attends=self.routing.cross_attends,
         )

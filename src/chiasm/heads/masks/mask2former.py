@@ -90,7 +90,7 @@ class Mask2Former(MaskHead, name="mask2former"):
             )
         if not conditions or len(set(conditions)) != len(conditions):
             raise RecipeError(f"mask head 'mask2former': conditions are {conditions}; name each kind once")
-        self.positions = queries
+        self.positions = self.most_masks = queries
         self.mask_weight, self.dice_weight, self.score_weight = mask_weight, dice_weight, score_weight
         self.queries = nn.Parameter(torch.randn(queries, context.width) * 0.02)
         self.project = nn.Linear(context.width, width)

@@ -69,11 +69,12 @@ class SegCodebook(MaskHead, name="seg_codebook"):
                 f"mask head 'seg_codebook' has the width {width}; a multiple of 4 has places in it"
             )
         self.scales, self.targets, self.tokens = len(context.levels), targets, tokens
+        self.most_masks = targets
         self.positions = targets * self.scales * tokens
         self.refinement = refinement
         self.mask_weight, self.dice_weight, self.score_weight = mask_weight, dice_weight, score_weight
         self.codebook = nn.Parameter(torch.randn(self.scales, tokens, context.width) * 0.02)
-        self.turns = nn.Parameter(torch.randn(targets, context.width) * 0.02)  # what tells targets apart
+        self.target_embeddings = nn.Parameter(torch.randn(targets, context.width) * 0.02)
         self.join = nn.ModuleList(nn.Linear(tokens * context.width, width) for _ in context.levels)
         self.levels = nn.ModuleList(nn.Linear(each, width) for each in context.levels)
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in context.levels)
@@ -90,7 +91,8 @@ class SegCodebook(MaskHead, name="seg_codebook"):
 
     def embeddings(self) -> Float[Tensor, "q d"]:
         return rearrange(
-            self.turns[:, None, None] + self.codebook, "targets scales tokens d -> (targets scales tokens) d"
+            self.target_embeddings[:, None, None] + self.codebook,
+            "targets scales tokens d -> (targets scales tokens) d",
         )
 
     def predict(
@@ -128,8 +130,8 @@ class SegCodebook(MaskHead, name="seg_codebook"):
         height, width = features.shape[1:3]
         places = sine_positions(height, width, features.shape[-1], features.device).to(features.dtype)
         places = rearrange(places, "h w e -> (h w) e")
-        state, looked = self.blocks[level](token, rearrange(features, "m h w e -> m (h w) e"), places)
-        grid = self.doublings[level](rearrange(looked, "m (h w) e -> m e h w", h=height))
+        state, attended = self.blocks[level](token, rearrange(features, "m h w e -> m (h w) e"), places)
+        grid = self.doublings[level](rearrange(attended, "m (h w) e -> m e h w", h=height))
         query = self.query[level](state) * self.scale
         return torch.einsum("mqe,mehw->mqhw", query, grid), state[:, 0]
 
