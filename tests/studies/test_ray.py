@@ -2,6 +2,7 @@
 
 import importlib.util
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -14,6 +15,19 @@ def test_without_ray_it_is_said_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ChiasmError, match=r"pip install 'chiasm\[ray\]'"), ray_processes("local"):
         pass
+
+
+@pytest.mark.parametrize(("jobs", "expected"), [(0, 8), (3, 3), (20, 8)])
+def test_jobs_are_processes_at_a_time_on_a_cluster_too(monkeypatch, jobs, expected):
+    cluster = SimpleNamespace(
+        init=lambda **options: None,
+        shutdown=lambda: None,
+        cluster_resources=lambda: {"CPU": 8.0},
+        remote=lambda **options: lambda function: function,
+    )
+    monkeypatch.setitem(sys.modules, "ray", cluster)
+    with ray_processes("auto", jobs) as processes:
+        assert processes.jobs == expected
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from chiasm.studies.processes import run_apart
 class RayProcesses:
     """Each process of a study as a task of Ray, of one processor; see `run_apart`, which the tasks call.
 
-    jobs: how many Ray has processors for.
+    jobs: how many may run at a time.
     """
 
     def __init__(self, ray: Any, jobs: int):
@@ -38,7 +38,7 @@ def ray_processes(address: str, jobs: int = 0) -> Iterator[RayProcesses]:
     """Ray, begun here (`local`) or joined where it runs, and left at the end; raises ChiasmError.
 
     address: `local`, `auto` (the one that runs on this machine), or `ray://HOST:PORT` and what else Ray takes.
-    jobs: processors that a Ray begun here may use; 0 = all.
+    jobs: processes at a time; 0 = as many as Ray has processors, of which one that is begun here has all.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
@@ -51,6 +51,7 @@ def ray_processes(address: str, jobs: int = 0) -> Iterator[RayProcesses]:
     except Exception as error:  # whatever Ray raises where nothing answers
         raise ChiasmError(f"Ray cannot be reached at {address!r}: {error}") from None
     try:
-        yield RayProcesses(ray, max(1, int(ray.cluster_resources().get("CPU", 1))))
+        processors = max(1, int(ray.cluster_resources().get("CPU", 1)))
+        yield RayProcesses(ray, min(jobs, processors) if jobs else processors)
     finally:
         ray.shutdown()
