@@ -131,28 +131,48 @@ def test_a_frozen_decoder_teaches_nothing_unless_its_gradient_passes_through():
         assert all(parameter.grad is None for parameter in model.image_decoder.parameters())
 
 
-def test_words_come_first_and_the_same_words_wherever_one_asks(monkeypatch):
+@pytest.fixture
+def scripted(monkeypatch):
+    """A model that says these words, draws, and stops; `scripted(ids)` begins an answer."""
     model, _ = built()
     model.eval()
-    marker = model.language.tokenizer.draw
-    script = list(model.language.tokenizer.encode("a frog"))
+    tokenizer = model.language.tokenizer
+    state = {}
 
     def logits(hidden, *, images=True):
-        """A model that says `a frog`, draws, and stops."""
         scores = torch.zeros(len(hidden), model.language.vocabulary_size)
-        place = calls["n"] = calls["n"] + 1
-        scores[:, [*script, marker, model.language.tokenizer.end][min(place - 1, len(script) + 1)]] = 9.0
+        script, place = state["script"], state["place"]
+        scores[:, [*script, tokenizer.draw, tokenizer.end][min(place, len(script) + 1)]] = 9.0
+        state["place"] += 1
         return scores
 
     monkeypatch.setattr(model, "text_logits", logits)
-    calls = {"n": 0}
-    (drawn,) = model.generate("Please, a frog!", guidance=2.0)
+
+    def begin(script):
+        state.update(script=list(script), place=0)
+        return model
+
+    return begin
+
+
+def test_words_come_first_and_the_same_words_wherever_one_asks(scripted):
+    script = scripted(()).language.tokenizer.encode("a frog")
+    (drawn,) = scripted(script).generate("Please, a frog!", guidance=2.0)
     assert drawn.info["caption"] == "a frog"
-    calls = {"n": 0}
-    reply = model.chat("Please, a frog!", guidance=2.0, tokens=len(script) + 2)
+    reply = scripted(script).chat("Please, a frog!", guidance=2.0, tokens=len(script) + 2)
     assert [item if isinstance(item, str) else "image" for item in reply.content] == ["a frog", "image"]
     assert reply.pictures[0].tobytes() == drawn.tobytes()
     assert reply.pictures[0].info["caption"] == "a frog"
+
+
+def test_of_more_words_than_the_decoder_reads_the_last_count_wherever_one_asks(scripted):
+    tokenizer = scripted(()).language.tokenizer
+    script = [*tokenizer.encode("two cars") * 30][:30]
+    (drawn,) = scripted(script).generate("Please!")
+    reply = scripted(script).chat("Please!")
+    assert drawn.info["caption"] == tokenizer.answer(script[-24:])[0].strip()
+    assert reply.pictures[0].info["caption"] == drawn.info["caption"]
+    assert reply.pictures[0].tobytes() == drawn.tobytes()
 
 
 def test_an_image_depends_on_its_words_and_seed_not_on_its_neighbours():

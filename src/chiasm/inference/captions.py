@@ -12,26 +12,27 @@ from torch import Tensor
 from chiasm.data.documents import NO_SOURCE
 from chiasm.errors import ChiasmError, DataError
 from chiasm.inference.answers import Answers
-from chiasm.inference.text import WordSampling
 from chiasm.sequence import Document
 from chiasm.tokenizers.spaces import WordIds
 
 if TYPE_CHECKING:
     from chiasm.model import Model
+    from chiasm.recipe import SamplingOptions
 
 
 class Captions(Answers):
     """The ids of the words with which the answer to each of some prompts begins, up to the image.
 
-    As many as the decoder reads at most. An answer that ends without an image is drawn after all of its words.
+    An answer that ends without an image, or is cut off at the recipe's limit, is drawn after all of its words.
     """
 
     images = True
 
     def __init__(
-        self, model: Model, prompts: Sequence[Document], sampling: WordSampling, seeds: Sequence[int]
+        self, model: Model, prompts: Sequence[Document], options: SamplingOptions, seeds: Sequence[int]
     ):
-        super().__init__(model, prompts, tokens=words_space(model).length, sampling=sampling, seeds=seeds)
+        tokens = options.answer_tokens
+        super().__init__(model, prompts, tokens=tokens, sampling=options.of_words, seeds=seeds)
         self._ends |= {*model.language.tokenizer.before_picture}
 
     def _answer(self, row: int) -> list[int]:

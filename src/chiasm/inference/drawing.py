@@ -128,7 +128,7 @@ class Drawing(Request):
         self._captions: Captions | None = None
         if model.follows_words:
             seeds = generators.seeds if generators is not None else ()
-            self._captions = Captions(model, prompts, sampling_of(model).of_words, seeds)
+            self._captions = Captions(model, prompts, sampling_of(model), seeds)
         elif sampling.guidance != 1:
             self.documents += [without_prompt(model.contract, each) for each in prompts]
         self.progress = progress
@@ -143,8 +143,9 @@ class Drawing(Request):
     @property
     def positions(self) -> int:
         assert self.model.image_head is not None
-        layout = self.model.image_head.layout()
-        return max(map(len, self.documents), default=0) + layout.length + layout.words
+        prompts = max(map(len, self.documents), default=0)
+        before = prompts if self._captions is None else self._captions.positions
+        return before + self.model.image_head.layout().length
 
     def steps(self) -> Steps:
         if self._captions is not None:
