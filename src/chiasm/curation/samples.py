@@ -11,11 +11,12 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from chiasm.data.documents import PictureReader, document, writes_picture
+from chiasm.data.documents import document, writes_picture
 from chiasm.data.sample import Sample
 from chiasm.errors import ChiasmError, DataError
+from chiasm.inference.reading import in_rows
 from chiasm.model import Model
-from chiasm.sequence import PADDING, PackedBatch, pack
+from chiasm.sequence import PADDING, PackedBatch
 
 ROWS = 8  # samples of one pass
 
@@ -118,5 +119,4 @@ def _dot(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
 
 
 def _batch(model: Model, samples: Sequence[Sample]) -> PackedBatch:
-    batch, slots = pack([[document(model.contract, sample)] for sample in samples])
-    return PictureReader(model.contract).attach(batch, slots).to(model.device)
+    return in_rows(model, [document(model.contract, sample) for sample in samples])

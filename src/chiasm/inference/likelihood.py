@@ -10,9 +10,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from chiasm.data.documents import PictureReader, document
+from chiasm.data.documents import document
 from chiasm.data.sample import Sample
-from chiasm.sequence import IGNORE, Document, pack
+from chiasm.inference.reading import in_rows
+from chiasm.sequence import IGNORE, Document
 
 if TYPE_CHECKING:
     from chiasm.model import Model
@@ -34,8 +35,7 @@ def answer_losses(model: Model, samples: Sequence[Sample]) -> Float[Tensor, " n"
 
 @torch.inference_mode()
 def _document_losses(model: Model, documents: Sequence[Document]) -> Float[Tensor, " n"]:
-    batch, slots = pack([[each] for each in documents])
-    batch = PictureReader(model.contract).attach(batch, slots).to(model.device)
+    batch = in_rows(model, documents)
     embeddings, layout, _ = model.embed(batch)
     hidden = model.language(embeddings, layout)
     return mean_losses(model.language.logits(hidden[batch.labels != IGNORE]), batch.labels)

@@ -12,13 +12,14 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
 
-from chiasm.data.documents import PictureReader, document
+from chiasm.data.documents import document
 from chiasm.data.references import ImageLike, References
 from chiasm.data.sample import Masks, Message, Sample
 from chiasm.errors import ChiasmError, DataError, excerpt
 from chiasm.heads.segmentation import MaskPrediction
+from chiasm.inference.reading import in_rows
 from chiasm.model.masks import predicted_masks
-from chiasm.sequence import Document, pack
+from chiasm.sequence import Document
 from chiasm.views import Size, View
 
 if TYPE_CHECKING:
@@ -70,14 +71,13 @@ def segment_all(model: Model, samples: Sequence[Sample]) -> list[Segmentation]:
     head = model.mask_head
     if head is None:
         raise ChiasmError("this model writes no masks; give its recipe a head for them, heads: {mask: ...}")
-    reader, results = PictureReader(model.contract), []
+    results: list[Segmentation] = []
     for start in range(0, len(samples), TOGETHER):
         some = [
             Sample(each.name, each.messages, masks=_Unknown()) for each in samples[start : start + TOGETHER]
         ]
         documents = [document(model.contract, each) for each in some]
-        batch = reader.attach(*pack([[each] for each in documents])).to(model.device)
-        batch, pyramids = model.with_pyramids(batch)
+        batch, pyramids = model.with_pyramids(in_rows(model, documents))
         embeddings, layout, _ = model.embed(batch)
         assert batch.written.mask is not None
         proposed = predicted_masks(head, model.language(embeddings, layout), pyramids, batch.written.mask)

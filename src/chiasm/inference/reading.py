@@ -14,7 +14,7 @@ from chiasm.data.documents import PictureReader
 from chiasm.data.sample import Picture
 from chiasm.distribution.devices import fitting
 from chiasm.inference.requests import Extend
-from chiasm.sequence import Document, Kind, Slot, WrittenImages, pack
+from chiasm.sequence import Document, Kind, PackedBatch, Slot, WrittenImages, pack
 
 if TYPE_CHECKING:
     from chiasm.model import Model
@@ -59,6 +59,12 @@ class CodeReader(PictureReader):
 def code_key(picture: Picture) -> int | None:
     """What tells codes that stand for an image from others that stand for an image of the same pixels."""
     return id(picture.codes) if isinstance(picture, CodedImage) else None
+
+
+def in_rows(model: Model, documents: Sequence[Document]) -> PackedBatch:
+    """A batch with each document in a row of its own, its images opened, on the model's device."""
+    batch, slots = pack([[each] for each in documents])
+    return PictureReader(model.contract).attach(batch, slots).to(model.device)
 
 
 def suffix(model: Model, reader: PictureReader, document: Document, start: int) -> Extend:

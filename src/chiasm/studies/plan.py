@@ -207,8 +207,8 @@ def load_study(source: str | Path, preset: str | None = None) -> Study:
 
 def _with_preset(study: Study, name: str) -> Study:
     if name not in study.presets:
-        known = nearest(name, study.presets) or ", nor any other"
-        raise RecipeError(f"study {study.name!r} has no preset {quoted(name)}{known}")
+        hint = nearest(name, study.presets) or ", nor any other"
+        raise RecipeError(f"study {study.name!r} has no preset {quoted(name)}{hint}")
     preset = study.presets[name]
     changed = preset.arms if isinstance(preset.arms, dict) else {}
     chosen = {study.baseline, *(study.arms if preset.arms is None else preset.arms)}

@@ -28,9 +28,9 @@ def study(
     report(place)
 
 
-def refuse(source: str, **given: object) -> None:
+def refuse(source: str, **options: object) -> None:
     """Raise ChiasmError naming what `chiasm study report` or `chiasm study check` has no use for."""
-    for name, value in given.items():
+    for name, value in options.items():
         if value:
             raise ChiasmError(f"{name}: `chiasm study {source}` has no use for it; leave it out")
 
