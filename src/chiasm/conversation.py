@@ -246,7 +246,7 @@ class _Reader(RecordReader):
         plain = {key: value for key, value in turn.items() if key != "tool_calls"}
         if turn.get("content") is None:
             plain["content"] = ""
-        calls = calls_of(turn["tool_calls"] or [], f"{where}.tool_calls")
+        calls = calls_of([] if turn["tool_calls"] is None else turn["tool_calls"], f"{where}.tool_calls")
         if calls and turn.get("role") != "assistant":
             raise DataError(f"{where} calls tools, which only an assistant does", "role")
         return replace(super()._message(plain, where, supply), calls=calls)

@@ -181,6 +181,8 @@ def test_what_stands_in_a_declaration_or_a_call_is_never_special():
         ([{"type": "function", "function": {"name": "a b"}}], "its name"),
         ([{"type": "function", "function": {"name": "a", "strict": True}}], "strict"),
         ([{"type": "function", "function": {"name": "a", "parameters": {"type": "string"}}}], "JSON schema"),
+        ([{"type": "function", "function": {"name": "a", "parameters": []}}], "JSON schema"),
+        ([{"type": "function", "function": {"name": "a", "description": 0}}], "its description is 0"),
         ([PRICE, PRICE], "two have the name"),
     ],
 )

@@ -187,6 +187,18 @@ def test_python_gets_calls_and_gives_their_answers(shop, says):
 
 
 @pytest.mark.parametrize(
+    ("calls", "problem"),
+    [
+        (0, "is 0; it must be a list of calls"),
+        ([{"id": "a", "function": {"name": "price", "arguments": []}}], "they must be an object"),
+    ],
+)
+def test_what_is_empty_but_no_call_is_refused(calls, problem):
+    with pytest.raises(DataError, match=problem):
+        as_messages([*said("What is a cup?"), {"role": "assistant", "content": "", "tool_calls": calls}])
+
+
+@pytest.mark.parametrize(
     ("change", "problem"),
     [
         ({"tool_calls": [{"id": "b", "function": {"name": "price"}}]}, "unknown key 'tool_calls'"),

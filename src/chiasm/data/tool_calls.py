@@ -43,14 +43,15 @@ def _declared(tool: Any, where: str) -> Mapping[str, Any]:
     unknown = next((key for key in function if key not in _FIELDS), None)
     if unknown is not None:
         raise DataError(f"{where} has the unknown key {excerpt(unknown)!r}{nearest(str(unknown), _FIELDS)}")
-    name, schema = function.get("name"), function.get("parameters") or {"type": "object", "properties": {}}
+    name, schema = function.get("name"), function.get("parameters")
+    schema = {"type": "object", "properties": {}} if schema in (None, {}) else schema
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise DataError(f"{where}: its name is {excerpt(name)}; letters, digits, _ . and - make one")
     if not isinstance(schema, Mapping) or schema.get("type") != "object":
         raise DataError(f"{where}: its parameters must be a JSON schema of the type 'object'")
     if function.get("strict"):
         raise DataError(f"{where}: strict: arguments come as the model writes them; leave it out")
-    description = function.get("description") or ""
+    description = "" if function.get("description") is None else function["description"]
     if not isinstance(description, str):
         raise DataError(f"{where}: its description is {excerpt(description)}; it must be text")
     return {
@@ -87,7 +88,8 @@ def _call(entry: Any, where: str) -> ToolCall:
     name, id = function.get("name"), entry.get("id", "")
     if not isinstance(name, str) or not isinstance(id, str) or set(function) - {"name", "arguments"}:
         raise DataError(f"{where}: its function is {excerpt(function)}; it must have a name and arguments")
-    return call_of(name, function.get("arguments") or {}, id, where)
+    arguments = function.get("arguments")
+    return call_of(name, {} if arguments in (None, "") else arguments, id, where)
 
 
 def link_answers(messages: Sequence[Message]) -> list[Message]:

@@ -155,7 +155,8 @@ def _material(record: Any, references: References, where: str) -> Material:
     unknown = [key for key in record if key not in KEYS]
     if unknown:
         raise DataError(f"{where} has the key {excerpt(unknown[0])}; records have {', '.join(KEYS)}")
-    text, questions = record.get("text"), record.get("questions") or []
+    text, questions = record.get("text"), record.get("questions")
+    questions = [] if questions is None else questions
     if text is not None and not isinstance(text, str):
         raise DataError(f"{where} has the text {excerpt(text)}; it must be words")
     if not isinstance(questions, list) or not all(
