@@ -84,7 +84,7 @@ class Stage(Strict):
     recompute: bool = Field(
         False,
         description="layers compute their activations again in the backward pass instead of keeping them: less "
-        "memory for about a third more time, and the same gradients",
+        "memory for one more forward pass, and the same gradients",
     )
 
     @field_validator("train", mode="before")
