@@ -94,6 +94,39 @@ def test_a_mask_that_is_not_black_and_white_is_a_sentence(chat, tmp_path, mode, 
         chat(["mask.png", "labels.png"]).masks.open()
 
 
+def saved(tmp_path, image):
+    image.save(tmp_path / "mask.png")
+    return ["mask.png"]
+
+
+def test_transparency_is_no_mask_unless_there_is_none(chat, tmp_path):
+    """On white, as other images are seen, what is transparent would be of the mask."""
+    seen = Image.fromarray(TRUE).convert("RGBA")
+    assert (chat(saved(tmp_path, seen)).masks.open()[0] == TRUE).all()
+    seen.putpixel((0, 0), (0, 0, 0, 0))
+    with pytest.raises(DataError, match="mask 1 is an image with transparent pixels"):
+        chat(saved(tmp_path, seen)).masks.open()
+
+
+def test_a_photograph_is_no_mask_however_little_colour_it_has(chat, tmp_path):
+    Image.new("RGB", (64, 48), "red").save(tmp_path / "a.png")
+    levels = np.linspace(0, 255, 64, dtype=np.uint8)
+    grey = np.broadcast_to(levels, (48, 64))
+    tinted = np.stack([grey, grey, np.minimum(grey, 200) + np.arange(48, dtype=np.uint8)[:, None]], -1)
+    soft = np.clip((np.arange(64) - 24) * 16.0, 0, 255).astype(np.uint8)  # an edge of 16 pixels
+    for pixels in (tinted, np.broadcast_to(64 + levels // 2, (48, 64)).copy()):
+        with pytest.raises(DataError, match=r"mask 1 is an image of .* colours, .* neither black nor white"):
+            chat(saved(tmp_path, Image.fromarray(pixels))).masks.open()
+    (mask,) = chat(saved(tmp_path, Image.fromarray(np.broadcast_to(soft, (48, 64)).copy()))).masks.open()
+    assert (mask == (soft >= 128)).all()
+
+
+def test_masks_are_the_answer(chat):
+    turns = [{"role": "user", "content": "<image>Mark it."}, {"role": "assistant", "content": "Here."}]
+    with pytest.raises(DataError, match="has masks and an answer besides; it must end with the question"):
+        chat([], messages=turns)
+
+
 def test_masks_need_an_image(chat):
     with pytest.raises(DataError, match="has no image"):
         chat([], image=None, messages=[{"role": "user", "content": "Mark it."}])

@@ -181,6 +181,16 @@ BROKEN = {
         "has both 'images' and 'image'",
         "form",
     ),
+    "an empty list of images beside an image": (
+        talk("<image>What?", image="a.png", images=[]),
+        "has both 'images' and 'image'",
+        "form",
+    ),
+    "an empty list of turns beside another": (
+        {**talk("What?"), "conversations": []},
+        "has both 'conversations' and 'messages'",
+        "form",
+    ),
     "an unknown key": (talk("What?", pictures=["a.png"]), "has the unknown key 'pictures'", "unknown key"),
     "a misspelt key": (
         talk("What?", imgae="a.png"),
@@ -328,6 +338,7 @@ BROKEN = {
         "turns",
     ),
 }
+CALL = {"id": "c1", "type": "function", "function": {"name": "price", "arguments": "{}"}}
 # What makes a record unfit for training, though a conversation may be so.
 UNTAUGHT = {
     "no answer": ({"messages": [{"role": "user", "content": "x"}]}, "no turn of an assistant", "turns"),
@@ -363,6 +374,28 @@ UNTAUGHT = {
         {"messages": [*talk("x")["messages"][:1], *talk("x")["messages"]]},
         "must alter",
         "turns",
+    ),
+    "calls of tools": (
+        {
+            "messages": [
+                {"role": "user", "content": "x"},
+                {**ANSWER, "tool_calls": [CALL]},
+                {"role": "tool", "content": "4", "tool_call_id": "c1"},
+                ANSWER,
+            ]
+        },
+        "turn 2 has the unknown key 'tool_calls'",
+        "unknown key",
+    ),
+    "the answer of a tool": (
+        {"messages": [{"role": "user", "content": "x"}, {"role": "tool", "content": "4"}, ANSWER]},
+        "turn 2 has the role 'tool'",
+        "role",
+    ),
+    "which call a turn answers": (
+        {"messages": [{"role": "user", "content": "x", "tool_call_id": "c1"}, ANSWER]},
+        "turn 1 has the unknown key 'tool_call_id'",
+        "unknown key",
     ),
     "too large": (talk("x" * 3000), "more than the source's record_bytes: 2000", "too large"),
     "nested too deeply": ("[" * 1900, "is n", "not JSON"),

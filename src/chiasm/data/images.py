@@ -87,18 +87,18 @@ def to_rgb(image: Image.Image, where: str) -> Image.Image:
     return _sound(rgb, where)
 
 
-def transparent(image: Image.Image, where: str) -> np.ndarray:
-    """True for the pixels of a PIL image, upright, of which nothing is seen; raises DataError."""
+def opacity(image: Image.Image, where: str) -> np.ndarray | None:
+    """How much of each pixel of a PIL image, upright, is seen: 0 to 255; None = all of all. Raises DataError."""
 
-    def alpha() -> np.ndarray:
+    def alpha() -> np.ndarray | None:
         _check_pixels(image, where)
         if not image.has_transparency_data:
-            raise DataError(f"{where} has no transparency; transparent is what shall be drawn anew", "mask")
+            return None
         _scale_transparent(image)
         image.load()
         turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
         upright = image if turn is None else image.transpose(turn)
-        return np.asarray(upright.convert("RGBA").getchannel("A")) == 0
+        return np.asarray(upright.convert("RGBA").getchannel("A"))
 
     return _sound(alpha, where)
 

@@ -73,13 +73,15 @@ def union(masks: Masks) -> Mask:
 
 def answer_with_masks(sample: Sample, form: MaskForm, side: int) -> Sample:
     """A sample that asks for masks, with an answer of a form in their place; raises DataError naming the sample."""
-    if sample.masks is None or form == "head":
+    if sample.masks is None:
         return sample
     if sample.messages[-1].role == "assistant":
         raise DataError(
-            f"{sample.name} has masks and an answer besides; masks as {form} are the answer to its question",
+            f"{sample.name} has masks and an answer besides; it must end with the question that the masks answer",
             "masks",
         )
+    if form == "head":
+        return sample
     read = [c for m in sample.messages if m.role != "assistant" for c in m.content if isinstance(c, Picture)]
     answer = MaskAnswer(sample.masks, read[-1].size, form, side)
     messages = (*sample.messages, Message("assistant", (answer.content(),)))

@@ -7,9 +7,11 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Int, Shaped
 from PIL import Image, ImageDraw
 
+from chiasm.data.files import EncodedPicture
+from chiasm.data.images import opacity, open_image
 from chiasm.data.references import References
 from chiasm.data.sample import Masks, Picture
 from chiasm.errors import DataError, excerpt
@@ -21,6 +23,9 @@ FORM = (
 )
 WHITE = 128  # from which on a pixel of an image is of the mask
 WRITTEN = "a mask is white (255) where it is, and black (0) elsewhere"
+BETWEEN = (64, 192)  # lightness of what is neither black nor white
+MOST_COLOURS = 256  # of an image in grey, also where its edges are soft
+MOST_BETWEEN = 16  # levels of lightness, where most of an image is neither black nor white
 FARTHEST = 1e6  # coordinate of a polygon
 
 
@@ -94,15 +99,42 @@ class RecordMasks(Masks):
 
 def _of_image(image: Picture, where: str) -> Bool[np.ndarray, "h w"]:
     """Raises DataError for an image in which white is not told from black, such as one of labels 0 and 1."""
+    _check_opaque(image, where)
     colours = np.asarray(image.open())
     lightness = colours.max(-1)
     if (lightness - colours.min(-1)).max() >= WHITE:
         raise DataError(f"{where} is an image in colour; {WRITTEN}", KIND)
+    count, levels = len(np.unique(_numbered(colours))), len(np.unique(lightness))
+    between = ((lightness >= BETWEEN[0]) & (lightness < BETWEEN[1])).mean()
+    if count > MOST_COLOURS or (between > 0.5 and levels > MOST_BETWEEN):
+        raise DataError(
+            f"{where} is an image of {count:,} colours, {between:.0%} of it neither black nor white; {WRITTEN}",
+            KIND,
+        )
     if 0 < lightness.max() < WHITE:
         raise DataError(
             f"{where} is an image that is nowhere lighter than {lightness.max()}; {WRITTEN}", KIND
         )
     return lightness >= WHITE
+
+
+def _check_opaque(image: Picture, where: str) -> None:
+    """Raise DataError for an image part of which is transparent: it would lie on white, which means the mask."""
+    if not isinstance(image, EncodedPicture):
+        return
+    alpha = opacity(open_image(image.data(), where), where)
+    if alpha is not None and alpha.min() < 255:
+        raise DataError(
+            f"{where} is an image with transparent pixels, of which nobody knows whether they are of the mask; "
+            f"{WRITTEN}, and nowhere transparent",
+            KIND,
+        )
+
+
+def _numbered(colours: Shaped[np.ndarray, "h w 3"]) -> Int[np.ndarray, "h w"]:
+    """One number for each colour."""
+    red, green, blue = (colours[..., channel].astype(np.int32) for channel in range(3))
+    return red << 16 | green << 8 | blue
 
 
 def from_runs(lengths: Sequence[int], size: Size) -> Bool[np.ndarray, "h w"]:

@@ -232,14 +232,9 @@ def check_text(text: str, where: str) -> None:
 def _one(fields: Mapping[str, Any], where: str, names: Sequence[str]) -> Any:
     """The value of the one of these fields that there is."""
     present = [name for name in names if name in fields]
-    filled = [name for name in present if not _is_empty(fields[name])] or present[:1]
-    if len(filled) > 1:
-        raise DataError(f"{where} has both {filled[0]!r} and {filled[1]!r}; one of them must go", "form")
-    return fields[filled[0]] if filled else None
-
-
-def _is_empty(value: Any) -> bool:
-    return isinstance(value, list) and not value
+    if len(present) > 1:
+        raise DataError(f"{where} has both {present[0]!r} and {present[1]!r}; one of them must go", "form")
+    return fields[present[0]] if present else None
 
 
 def _url(image: Any) -> Any:

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from chiasm.data.documents import draw_prompt
 from chiasm.data.files import EncodedPicture
-from chiasm.data.images import open_image, transparent
+from chiasm.data.images import opacity, open_image
 from chiasm.data.references import ImageLike, References
 from chiasm.data.sample import Message, Picture, Sample
 from chiasm.errors import ChiasmError, DataError
@@ -99,12 +99,15 @@ def transparent_pixels(mask: ImageLike, image: Picture) -> Bool[np.ndarray, "h w
     """The transparent pixels of a mask; raises DataError for one that does not fit its image."""
     where = "mask: the image"
     if isinstance(mask, Image.Image):
-        pixels = transparent(mask, where)
+        alpha = opacity(mask, where)
     else:
         picture = References().picture(mask, "mask")
         if not isinstance(picture, EncodedPicture):
             raise DataError("mask: an image in memory is given as a PIL object")
-        pixels = transparent(open_image(picture.data(), where), where)
+        alpha = opacity(open_image(picture.data(), where), where)
+    if alpha is None:
+        raise DataError(f"{where} has no transparency; transparent is what shall be drawn anew", "mask")
+    pixels = alpha == 0
     if pixels.shape != tuple(image.size):
         (height, width), (own, across) = image.size, pixels.shape
         raise DataError(f"mask: it has {across} x {own} pixels, and the image {width} x {height}")
