@@ -55,6 +55,12 @@ def quoted(value: object) -> str:
     return text if whole or len(text) <= MOST_QUOTED else f"{text[:MOST_QUOTED]}..."
 
 
+def check_flag(name: str, value: object) -> None:
+    """Raise ChiasmError for a value of a switch that is neither true nor false, such as the text "no"."""
+    if not isinstance(value, bool):
+        raise ChiasmError(f"{name}: it must be true or false, not {quoted(value)}")
+
+
 def reason(error: Exception) -> str:
     """Why another library refused something, in one line: code of a folder never runs, whatever it advises."""
     if "trust_remote_code" in str(error):

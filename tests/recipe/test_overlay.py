@@ -42,6 +42,49 @@ def test_null_takes_an_item_out_of_a_list_and_leaves_the_places_of_the_others(fo
     assert laid == {"sizes": [None, {"name": "two", "a": 2}]}
 
 
+def test_an_empty_mapping_over_a_filled_one_is_an_error_that_says_what_takes_items_out(folder):
+    path = recipe(folder)
+    for key, item in (
+        ("stages.joint.data", "world"),
+        ("stages", "codes"),
+        ("data", "held-out"),
+        ("model", "views"),
+    ):
+        with pytest.raises(RecipeError, match=rf"^{key} is an empty mapping, .* {key}\.{item}=null"):
+            load_recipe(path, [f"{key}={{}}"])
+    with pytest.raises(RecipeError, match=r"stages\.joint\.data is an empty mapping"):
+        load_recipe(recipe(folder, stages={"joint": {"data": {}}}))
+    assert merge({"weights": {}, "data": 1}, {"weights": {}, "data": {}}) == {"weights": {}, "data": {}}
+
+
+def test_null_takes_out_what_has_a_name_of_the_recipe_s_own(folder):
+    changes = ["data.more={type: world}", "stages.joint.data.more=1.0", "stages.joint.data.world=null"]
+    changes += ["evaluation.tasks.zoom={}", "evaluation.tasks.zoom=null", "stages.joint.train.connector=null"]
+    changes += [f"model.{slot}=null" for slot in ("views", "encoder", "connector")]
+    loaded = load_recipe(recipe(folder), changes)
+    assert dict(loaded.stages[1].data) == {"more": 1.0}
+    assert not {"encoder", "views", "connector"} & loaded.model.keys()
+    with pytest.raises(RecipeError, match="uses the data 'world', which is not defined"):
+        load_recipe(recipe(folder), ["data.world=null"])
+
+
+@pytest.mark.parametrize(
+    ("key", "sentence"),
+    [
+        ("data.wrld", "data.wrld is null, but there is no 'wrld' to take out; did you mean 'world'"),
+        ("stages.joint.data.wrld", "stages.joint.data.wrld is null, but there is no 'wrld'"),
+        ("stages.joint.weights.image", "stages.joint.weights.image is null, but there is no 'image'"),
+        ("evaluation.tasks.zoom", "evaluation.tasks.zoom is null, but there is no 'zoom'"),
+        ("model.encodr", "model has no slot 'encodr'; did you mean 'encoder'"),
+        ("stages.jont", "stages has no item 'jont'; did you mean 'joint'"),
+    ],
+)
+def test_null_for_what_is_not_there_is_an_error(folder, key, sentence):
+    with pytest.raises(RecipeError) as error:
+        load_recipe(recipe(folder), [f"{key}=null"])
+    assert sentence in str(error.value)
+
+
 def test_a_base_may_have_a_base(folder):
     recipe(folder)
     (folder / "yours.yaml").write_text("{base: mine.yaml, name: yours, seed: 4}")

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from chiasm import parts
-from chiasm.errors import RecipeError, excerpt, nearest, quoted, reason
+from chiasm.errors import RecipeError, check_flag, excerpt, nearest, quoted, reason
 from chiasm.recipe.files import find_base, find_recipe, read_raw
 from chiasm.recipe.forms import refuse_old
 from chiasm.recipe.overlay import load_value, merge, nested
@@ -37,6 +37,7 @@ def load_recipe(
     tiny: apply the recipe's `tiny` overlay first.
     Raises RecipeError, with the nearest name for an unknown one, and OutdatedError for a recipe of an older form.
     """
+    check_flag("tiny", tiny)
     raw = _copied(source) if isinstance(source, Mapping) else _read(find_recipe(source))
     if isinstance(source, Mapping):
         refuse_old(raw, None)
@@ -85,6 +86,7 @@ def resolve(raw: Mapping[str, Any]) -> Recipe:
         )
     if isinstance(raw["model"], Mapping):
         raw = {**raw, "model": by_slot(raw["model"], "model")}
+        check_slots(raw["model"])
     try:
         recipe = Recipe.model_validate(raw)
     except ValidationError as error:

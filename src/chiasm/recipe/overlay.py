@@ -9,23 +9,34 @@ from typing import Any
 from chiasm.errors import RecipeError, nearest, quoted
 from chiasm.storage import safe_yaml
 
+# Items that have names of the recipe's own, and that null takes out.
+_NAMED = re.compile(r"(?:data|evaluation\.tasks|stages\.[^.]+\.(?:data|weights))\.[^.]+")
 
-def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
+
+def merge(base: Mapping[str, Any], overlay: Mapping[str, Any], where: str = "") -> dict[str, Any]:
     """`overlay` laid over `base`, key by key.
 
     A part that changes its `type` starts afresh; a list of named mappings can be overlaid by name or by index, and
-    null takes an item of it out. Raises RecipeError for an overlay that is no mapping.
+    null takes an item of it out. Raises RecipeError for an overlay that is no mapping, and for one that would
+    change nothing: an empty one over what is filled, and null for an item that there is not.
+
+    where: the dotted key of both.
     """
     if not isinstance(base, Mapping) or not isinstance(overlay, Mapping):
         raise RecipeError(f"{quoted(overlay)} cannot be laid over {quoted(base)}: both must be mappings")
     merged = dict(base)
     for key, value in overlay.items():
-        old = merged.get(key)
+        old, place = merged.get(key), f"{where}.{key}" if where else str(key)
+        _check_changes(old, value, place)
+        if value is None and key not in base and _NAMED.fullmatch(place):
+            there = nearest(str(key), map(str, base))
+            raise RecipeError(f"{place} is null, but there is no {quoted(key)} to take out{there}")
         if isinstance(value, Mapping) and isinstance(old, list | tuple):
-            merged[key] = _merge_list(list(old), value, key)
-        elif isinstance(value, Mapping) and isinstance(old, Mapping):
-            changed = "type" in value and value["type"] != old.get("type")
-            merged[key] = dict(value) if changed else merge(old, value)
+            merged[key] = _merge_list(list(old), value, place)
+        elif isinstance(value, Mapping):
+            under = old if isinstance(old, Mapping) else {}
+            changed = "type" in value and value["type"] != under.get("type")
+            merged[key] = dict(value) if changed else merge(under, value, place)
         else:
             merged[key] = value
     return merged
@@ -42,9 +53,25 @@ def nested(keys: Sequence[str], value: Any) -> dict[str, Any]:
     return value
 
 
+def _check_changes(old: Any, value: Any, place: str) -> None:
+    """Raise RecipeError for an empty mapping over a filled mapping or list, whose items would all stay."""
+    if not (isinstance(value, Mapping) and not value and isinstance(old, Mapping | list | tuple) and old):
+        return
+    names = list(old) if isinstance(old, Mapping) else _names(old)
+    first = next((name for name in names if name is not None), 0)
+    raise RecipeError(
+        f"{place} is an empty mapping, which changes nothing of what stands there: "
+        f"{quoted(dict(old) if isinstance(old, Mapping) else list(old))}; null takes an item out, as in "
+        f"{place}.{first}=null"
+    )
+
+
+def _names(items: Sequence[Any]) -> list[Any]:
+    return [item.get("name") if isinstance(item, Mapping) else None for item in items]
+
+
 def _merge_list(items: list[Any], overlay: Mapping[str, Any], where: str) -> list[Any]:
-    names = [item.get("name") if isinstance(item, Mapping) else None for item in items]
-    places = {name: i for i, name in enumerate(names) if isinstance(name, str)}
+    places = {name: i for i, name in enumerate(_names(items)) if isinstance(name, str)}
     out = set()
     for key, value in overlay.items():
         index = places.get(key, int(key) if re.fullmatch("[0-9]{1,6}", str(key)) else None)
@@ -52,5 +79,7 @@ def _merge_list(items: list[Any], overlay: Mapping[str, Any], where: str) -> lis
             raise RecipeError(f"{where} has no item {quoted(key)}{nearest(str(key), places)}")
         if value is None:
             out.add(index)
-        items[index] = merge(items[index], value) if isinstance(value, Mapping) else value
+        place = f"{where}.{key}"
+        _check_changes(items[index], value, place)
+        items[index] = merge(items[index], value, place) if isinstance(value, Mapping) else value
     return [item for index, item in enumerate(items) if index not in out]

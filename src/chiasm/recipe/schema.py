@@ -39,6 +39,11 @@ Share = Annotated[float, Field(ge=0, le=1e6)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
+def _without_null(items: Any) -> Any:
+    """The items of a mapping but those that an overlay has taken out."""
+    return {k: v for k, v in items.items() if v is not None} if isinstance(items, Mapping) else items
+
+
 class Stage(Strict):
     """One stage of training; what `train` does not name is frozen.
 
@@ -89,10 +94,13 @@ class Stage(Strict):
 
     @field_validator("train", mode="before")
     @classmethod
-    def _without_null(cls, train: Any) -> Any:
-        if not isinstance(train, Mapping):
-            return train
-        return {slot: rate for slot, rate in by_slot(train, "train").items() if rate is not None}
+    def _trained(cls, train: Any) -> Any:
+        return _without_null(by_slot(train, "train") if isinstance(train, Mapping) else train)
+
+    @field_validator("data", "weights", mode="before")
+    @classmethod
+    def _used(cls, items: Any) -> Any:
+        return _without_null(items)
 
 
 class Checkpoints(Strict):
@@ -104,6 +112,9 @@ class Checkpoints(Strict):
         False,
         description="each holds the frozen weights too; else the run's folder holds them once, for all checkpoints",
     )
+
+
+OF_IMAGES = ("guidance", "temperature", "top_k", "top_p")  # all others are of words
 
 
 class SamplingOptions(Strict):
@@ -149,7 +160,7 @@ class SamplingOptions(Strict):
     def of_images(self) -> Sampling:
         from chiasm.heads.sampling import Sampling
 
-        return Sampling(self.guidance, self.temperature, self.top_k, self.top_p)
+        return Sampling(**{name: getattr(self, name) for name in OF_IMAGES})
 
 
 EarlierAnswers = Literal["true", "model"]
@@ -180,6 +191,11 @@ class Evaluation(Strict):
     )
     tasks: dict[str, dict[str, Any]] = Field({}, description="options of evaluation tasks, by their names")
 
+    @field_validator("tasks", mode="before")
+    @classmethod
+    def _named(cls, tasks: Any) -> Any:
+        return _without_null(tasks)
+
 
 class Start(Strict):
     """The checkpoint whose weights a model begins with; a recipe's file has the folder, or folder and slots."""
@@ -202,6 +218,11 @@ class Recipe(Strict):
     checkpoints: Checkpoints = Checkpoints()
     sampling: SamplingOptions = SamplingOptions()
     evaluation: Evaluation = Evaluation()
+
+    @field_validator("model", "data", mode="before")
+    @classmethod
+    def _present(cls, items: Any) -> Any:
+        return _without_null(items)
 
     @field_serializer("model")
     def _as_written(self, model: dict[str, dict[str, Any]]) -> dict[str, Any]:
