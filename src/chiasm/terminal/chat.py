@@ -16,12 +16,15 @@ from chiasm.conversation import Reply, Turn, as_messages
 from chiasm.conversation import zoom as look_twice
 from chiasm.data import Message, Picture
 from chiasm.data.files import PictureInMemory
+from chiasm.data.records import MARKER
 from chiasm.data.references import path_items
 from chiasm.data.tool_calls import declared
-from chiasm.errors import ChiasmError
+from chiasm.errors import ChiasmError, DataError
 from chiasm.inference.answers import is_cut
+from chiasm.inference.options import sampling_of
 from chiasm.model import Model
 from chiasm.model.checkpoint import load_model
+from chiasm.recipe.schema import OF_IMAGES
 from chiasm.storage import safe_json
 from chiasm.terminal.console import console as standard_console
 from chiasm.terminal.console import fail
@@ -31,7 +34,6 @@ HELP = (
     "Images whose paths stand in a message are read by the model. "
     "Ctrl-C stops an answer, an empty message goes on with it. /new begins again, /quit or Ctrl-D leaves."
 )
-OF_IMAGES = ("guidance", "temperature", "top_k", "top_p")  # options that an answer in words has no use for
 
 
 def converse(
@@ -61,13 +63,14 @@ def converse(
     console = standard_console()
     model = load_model(folder, device, dtype)
     history: list[Message] = []
-    attached: list[Any] = [{"image": path} for path in images]
-    options = {"seed": seed, **(sampling or {})}
+    attached, options = list(images), {"seed": seed, **(sampling or {})}
     if tools is not None:
         options["tools"] = declared(_json(tools))
     if message is not None:
-        _Answer(console, model, history, [*attached, *items(message)], save, options, zoom).run()
+        _Answer(console, model, history, question(message, attached), save, options, zoom).run()
         return
+    if sampling:  # what is wrong with it is said before the first message
+        sampling_of(model, **sampling)
     console.print(HELP, style="dim")
     stopped: _Answer | None = None
     while True:
@@ -86,8 +89,8 @@ def converse(
         elif text or stopped or goes_on:
             try:
                 answer = stopped if stopped and not text else None
-                content = [*attached, *items(text)] if text else []
-                answer = answer or _Answer(console, model, history, content, save, options, zoom)
+                asked = question(text, attached) if text else []
+                answer = answer or _Answer(console, model, history, asked, save, options, zoom)
                 stopped = None if answer.run() else answer
                 attached = []
             except ChiasmError as error:
@@ -122,6 +125,21 @@ def items(message: str) -> list[Any]:
     ]
 
 
+def question(message: str, images: Sequence[Path]) -> list[Message]:
+    """A message with images that came beside it: where its `<image>` markers stand, or before it if it has none."""
+    parts = [{"text": item} if isinstance(item, str) else item for item in items(message)]
+    attached = [{"image": path} for path in images]
+    markers = sum(part.get("text", "").count(MARKER) for part in parts)
+    if not markers:
+        return as_messages([{"role": "user", "content": [*attached, *parts]}])
+    if markers != len(attached):
+        raise DataError(
+            f"the message has {markers} {MARKER} markers but {len(attached)} images come with it (-p): each marker "
+            "stands for one of them; without markers they stand before the message"
+        )
+    return as_messages({"messages": [{"role": "user", "content": parts}], "images": list(images)})
+
+
 def _expanded(path: str) -> str:
     """A path with the user's home for ~; what no name of a user can be stays, and is no file."""
     try:
@@ -133,7 +151,7 @@ def _expanded(path: str) -> str:
 class _Answer:
     """One question and its answer; the history is extended when the answer is whole.
 
-    content: of the question; [] = there is none, and the answer follows what a tool has given.
+    question: [] = there is none, and the answer follows what a tool has given.
     """
 
     def __init__(
@@ -141,14 +159,13 @@ class _Answer:
         console: Console,
         model: Model,
         history: list[Message],
-        content: list[Any],
+        question: list[Message],
         save: Path,
         options: Mapping[str, Any],
         zoom: bool = False,
     ):
-        self.console, self.history, self.save = console, history, save
-        parts = [{"text": item} if isinstance(item, str) else item for item in content]
-        self.question = as_messages([{"role": "user", "content": parts}]) if parts else []
+        self.console, self.history, self.save, self.question = console, history, save, question
+        self._named = False
         messages = [*history, *self.question]
         looks = zoom and _shows_image(messages)
         if zoom and not looks:
@@ -160,13 +177,14 @@ class _Answer:
 
     def run(self) -> bool:
         """Show the answer, from where it was stopped; False: it was stopped (again)."""
-        self.console.print("model ", style="bold green", end="")
+        self._named = False
         try:
             for piece in self.turn:
                 self._show(piece)
         except KeyboardInterrupt:
             self.console.print(" (stopped; an empty message goes on)", style="dim")
             return False
+        self._name()
         if self.turn.cut:
             self.console.print(
                 " (cut off: that was the limit of tokens, or the context)", style="dim", end=""
@@ -181,7 +199,14 @@ class _Answer:
         self.history += [*self.question, Message("assistant", tuple(answer), calls=calls)]
         return True
 
+    def _name(self) -> None:
+        """Print who speaks, once an answer has begun."""
+        if not self._named:
+            self.console.print("model ", style="bold green", end="")
+        self._named = True
+
     def _show(self, piece: str | Image) -> None:
+        self._name()
         self.reply.add(piece)
         if isinstance(piece, str):
             self.console.print(piece, end="", soft_wrap=True)

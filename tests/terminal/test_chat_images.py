@@ -1,0 +1,64 @@
+"""`chiasm chat` with images: where those of `-p` stand in a message, and a file that is broken."""
+
+import pytest
+from PIL import Image
+
+from chiasm.errors import DataError
+from chiasm.terminal import chat
+
+COLOURS = {"a.png": (255, 0, 0), "b.png": (0, 0, 255)}
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    for name, colour in COLOURS.items():
+        Image.new("RGB", (8, 6), colour).save(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def content(message, *images):
+    (question,) = chat.question(message, images)
+    names = {colour: name for name, colour in COLOURS.items()}
+    return [
+        each if isinstance(each, str) else names[each.open().getpixel((0, 0))] for each in question.content
+    ]
+
+
+def test_a_marker_stands_for_an_image_of_its_own_else_they_come_first(folder):
+    both = (folder / "a.png", folder / "b.png")
+    assert content("Is <image> like <image>?", *both) == ["Is ", "a.png", " like ", "b.png", "?"]
+    assert content("What are they?", *both) == ["a.png", "b.png", "What are they?"]
+    assert content("Is <image> like b.png ?", folder / "a.png") == ["Is ", "a.png", " like", "b.png", "?"]
+
+
+@pytest.mark.parametrize(
+    ("message", "images"), [("<image>", ()), ("<image>", COLOURS), ("<image><image>", ["a.png"])]
+)
+def test_markers_without_their_images_are_a_sentence_that_says_what_to_do(message, images):
+    markers = message.count("<image>")
+    counts = f"the message has {markers} <image> markers but {len(images)} images come with it (-p)"
+    with pytest.raises(DataError) as error:
+        chat.question(message, list(images))
+    assert counts in str(error.value)
+    assert "without markers they stand before the message" in str(error.value)
+
+
+class Failing:
+    """An answer whose image turns out to be broken."""
+
+    cut = False
+
+    def __init__(self, *_, **__):
+        pass
+
+    def __iter__(self):
+        raise DataError("image a.png is corrupt")
+
+
+def test_an_error_is_no_answer_of_the_model(monkeypatch, folder, capsys):
+    monkeypatch.setattr(chat, "load_model", lambda *_: None)
+    monkeypatch.setattr(chat, "Turn", Failing)
+    with pytest.raises(DataError, match="is corrupt"):
+        chat.converse(folder, message="What?", images=[folder / "a.png"], save=folder, seed=0)
+    assert capsys.readouterr().out == ""
