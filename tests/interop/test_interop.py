@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from copy import deepcopy
 
 import pytest
 import torch
@@ -10,9 +11,11 @@ from safetensors.torch import load_file, save_file
 from chiasm.errors import CheckpointError
 from chiasm.interop import Folder, export_checkpoint, import_checkpoint, recognise
 from chiasm.interop.convert import _numbers
-from chiasm.model.checkpoint import load_model, write_model
+from chiasm.model import Model
+from chiasm.model.checkpoint import load_model, save_model, write_model
 from chiasm.recipe import load_recipe
 from chiasm.storage.integrity import seal
+from tiny_recipe import TINY
 
 VISION = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4}
 TEXT = {
@@ -119,8 +122,28 @@ def test_what_was_never_imported_exports_by_its_recipe(public, tmp_path):
     with torch.no_grad():
         logits = model(input_ids=ids).logits  # the words' alone: the token of an image is new
         torch.testing.assert_close(again(input_ids=ids).logits[..., : logits.shape[-1]], logits)
-    with pytest.raises(CheckpointError, match="say to which family"):
+    with pytest.raises(
+        CheckpointError, match=r"say to which family it is to be exported \(--to\): llava-hf$"
+    ):
         export_checkpoint(tmp_path / "ours", tmp_path / "other")
+
+
+def test_what_no_family_takes_is_a_sentence_that_says_why(tmp_path):
+    recipe = load_recipe(deepcopy(TINY))
+    save_model(Model(recipe.model, texts=["a"]), recipe, tmp_path / "ours")
+    with pytest.raises(CheckpointError) as error:
+        export_checkpoint(tmp_path / "ours", tmp_path / "theirs")
+    for words in (
+        "no family takes it: most take back alone what was imported from them, and of the others",
+        "'llava-hf' needs the encoder 'transformers'",
+        "'vqgan' needs an image tokenizer 'vqgan'",
+    ):
+        assert words in str(error.value)
+    part = load_recipe({"name": "part", "model": {"image_tokenizer": TINY["model"]["image_tokenizer"]},
+                        "data": {}, "stages": []})  # fmt: skip
+    save_model(Model(part.model), part, tmp_path / "part")
+    with pytest.raises(CheckpointError, match=r"'llava-hf' needs 'views', which .*part has not"):
+        export_checkpoint(tmp_path / "part", tmp_path / "theirs", "llava-hf")
 
 
 def test_the_modules_own_names_are_read_too_and_come_back(public, tmp_path):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from chiasm.errors import CheckpointError
-from chiasm.interop.family import Family, Original, find_family
+from chiasm.interop.family import Family, Original, all_families, find_family
 from chiasm.interop.mapping import some
 from chiasm.interop.origin import ASIDE, FILES, ORIGIN, digest_of_values
 from chiasm.language.tokenizer_folder import Templates, folder_template, write_template
@@ -44,7 +44,7 @@ def export_checkpoint(folder: str | Path, destination: str | Path, layout: str |
     origin = read_json(checkpoint / ORIGIN) if (checkpoint / ORIGIN).is_file() else None
     family_name = layout or (origin or {}).get("family")
     if family_name is None:
-        raise CheckpointError(f"{folder} was not imported; say to which family it is to be exported (--to)")
+        raise CheckpointError(f"{folder} was not imported; {_choices(record, tensors, str(folder))}")
     family = find_family(family_name)
     if origin is not None and origin["family"] == family.name:
         original = _restored(
@@ -52,9 +52,7 @@ def export_checkpoint(folder: str | Path, destination: str | Path, layout: str |
         )
         side = checkpoint / FILES
     else:
-        config = family.config(record["model"])
-        untied = {name: tensor for name, tensor in tensors.items() if name not in record["tied"]}
-        original = Original(config, family.names(config).to_theirs(untied, str(folder)))
+        original = _new(family, record, tensors, str(folder))
         side = checkpoint / "tokenizer"
     with whole_folder(Path(destination)) as draft:
         if side.is_dir():
@@ -64,6 +62,36 @@ def export_checkpoint(folder: str | Path, destination: str | Path, layout: str |
             family.complete(original, record["model"], tensors, draft)
         family.write(original, draft)
     return Path(destination)
+
+
+def _new(family: Family, record: Mapping[str, Any], ours: Mapping[str, Tensor], where: str) -> Original:
+    """The original of a model that was made here; raises CheckpointError where the family cannot have it."""
+    try:
+        config = family.config(record["model"])
+    except KeyError as error:
+        raise CheckpointError(f"{family.name!r} needs {error.args[0]!r}, which {where} has not") from None
+    untied = {name: tensor for name, tensor in ours.items() if name not in record["tied"]}
+    return Original(config, family.names(config).to_theirs(untied, where))
+
+
+def _choices(record: Mapping[str, Any], ours: Mapping[str, Tensor], where: str) -> str:
+    """The families to which a model that was made here can be exported, or why there are none; ends a sentence."""
+    fitting, reasons = [], []
+    for name, family in all_families().items():
+        if type(family).config is Family.config:
+            continue  # takes back alone what came from it
+        try:
+            _new(family, record, ours, where)
+        except CheckpointError as error:
+            reasons.append(str(error))
+        else:
+            fitting.append(name)
+    if fitting:
+        return f"say to which family it is to be exported (--to): {', '.join(fitting)}"
+    return (
+        "no family takes it: most take back alone what was imported from them, and of the others "
+        f"{'; '.join(reasons)}"
+    )
 
 
 def _restored(
