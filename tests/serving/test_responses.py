@@ -29,6 +29,14 @@ def test_a_response_holds_text_and_images_of_the_models_answer_in_their_order(cl
     assert response.usage.total_tokens == response.usage.input_tokens + response.usage.output_tokens
 
 
+def test_an_image_counts_alike_wherever_it_is_drawn(client):
+    response = client.responses.create(**OPTIONS, tools=[{"type": "image_generation"}])
+    images = sum(item.type == "image_generation_call" for item in response.output)
+    one = client.images.generate(model="tiny", prompt="a dog").usage.output_tokens
+    assert response.status == "incomplete"  # of 6 tokens each image took one
+    assert response.usage.output_tokens == 6 - images + images * one
+
+
 def test_without_the_tool_an_answer_is_text_alone(client):
     response = client.responses.create(**OPTIONS)
     assert [item.type for item in response.output] == ["message"]
@@ -111,6 +119,8 @@ def test_an_image_and_instructions_are_read_as_a_chat_reads_them(client):
         ({"input": [{"type": "image_generation_call", "id": "ig_1", "result": "AAAA"}]}, None),
         ({"input": [{"role": "assistant", "content": "x"}]}, "input"),
         ({"max_tokens": 4}, "max_tokens"),
+        ({"guidance_scale": 2.0}, "guidance_scale"),
+        ({"tools": [{"type": "image_generation", "output_compression": 50}]}, "tools"),
     ],
 )
 def test_what_cannot_be_honoured_is_refused_by_name(address, more, param):

@@ -64,6 +64,7 @@ class Conversation(Request):
         self._remaining = options.answer_tokens
         self._ids: list[int] = []  # of the words since the last image
         self._caption: list[int] = []  # the words before the image that is drawn
+        self._drawn = 0  # how many images it holds
         self._given = 0  # how many letters of them have been given out
         self._draws = False
 
@@ -84,8 +85,10 @@ class Conversation(Request):
 
     @property
     def tokens(self) -> int:
-        """Of the answer so far; an image counts as the one that begins it."""
-        return self.options.answer_tokens - self._remaining
+        """Of the answer so far; an image counts as its positions, and the token that begins it as one of those."""
+        span = self.model.contract.span
+        more = 0 if span is None else self._drawn * (span.length - 1)
+        return self.options.answer_tokens - self._remaining + more
 
     def steps(self) -> Steps:
         states = yield Read([self.document])
@@ -172,6 +175,7 @@ class Conversation(Request):
         columns = span.opens, span.exposed, span.coordinates
         self.document.add_picture(image, Kind.WRITTEN, self._tokenizer.end, *columns)
         self.document.add_text(self._tokenizer.behind_picture, learn=False)
+        self._drawn += 1
         self._image_seed = (self._image_seed + 1) % SEEDS
         self._progress, self._draws = DrawingState(Generators([self._image_seed])), False
 

@@ -8,6 +8,7 @@ from fastapi import FastAPI
 
 from chiasm.errors import ChiasmError
 from chiasm.model import Model
+from chiasm.serving.bodies import JSONRoute
 from chiasm.serving.forms import BODY
 from chiasm.serving.guards import Guard
 from chiasm.serving.refusals import handle_errors
@@ -29,6 +30,7 @@ def create_app(
             raise ChiasmError(f"{name!r} has no language model: it answers nothing")
     server = Server(models, limits)
     app = FastAPI(title="Chiasm", lifespan=server.lifespan, redirect_slashes=False)
+    app.router.route_class = JSONRoute
     app.get("/", include_in_schema=False)(server.playground)
     app.get("/health")(server.health)
     app.get("/metrics")(server.metrics)

@@ -53,9 +53,9 @@ async def edits_body(request: Request) -> EditsRequest:
 
 async def _json(request: Request) -> Any:
     try:
-        return json.loads(await request.body())
-    except (ValueError, RecursionError) as error:
-        raise ChiasmError(f"the body is no JSON: {error}") from None
+        return await request.json()
+    except json.JSONDecodeError as error:
+        raise ChiasmError(f"the body is no JSON: {error.msg}") from None
 
 
 async def _fields(items: list[tuple[str, UploadFile | str]]) -> dict[str, Any]:

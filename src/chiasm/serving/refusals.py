@@ -66,7 +66,7 @@ async def _invalid(_: Request, error: Exception) -> JSONResponse:
     if kind == "extra_forbidden":
         message = "this server cannot honour it; leave it out"
     elif kind == "json_invalid":
-        place, message = [], f"the body is no JSON: {message}"
+        place, message = [], f"the body is no JSON: {problem['ctx']['error']}"
     elif kind == "union_tag_invalid":
         place, message = [*place, "type"], f"Input should be {problem['ctx']['expected_tags']}"
     elif kind == "union_tag_not_found":
