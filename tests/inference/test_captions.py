@@ -202,6 +202,27 @@ def test_words_as_they_are_ask_no_language_model(monkeypatch):
         other.generate("a frog", verbatim=True)
 
 
+def test_options_that_would_change_nothing_are_refused_by_name(tmp_path):
+    model, _ = built()
+    for option in ("temperature", "top_k", "top_p"):
+        sentence = f"^{option}: it would change nothing: images of order 'caption' .* go by guidance alone"
+        for draw in (
+            lambda option: model.generate("a frog", **{option: 1}),
+            lambda option: model.generate("a frog", verbatim=True, **{option: 1}),
+            lambda option: model.chat("Please, a frog!", **{option: 1}),
+            lambda option: model.edit(Image.new("RGB", (16, 16)), "a frog", **{option: 1}),
+        ):
+            with pytest.raises(ChiasmError, match=sentence):
+                draw(option)
+    with pytest.raises(ChiasmError, match=r"^verbatim: it must be true or false, not 'yes'"):
+        model.generate("a frog", verbatim="yes")
+    speaker = deepcopy(TINY)
+    del speaker["model"]["heads"], speaker["model"]["image_tokenizer"]
+    speaker["stages"] = []
+    with pytest.raises(ChiasmError, match=r"^guidance: it is of images, and this model draws none"):
+        Model(load_recipe(speaker).model, texts=["a"]).chat("a", guidance=2.0)
+
+
 def test_guidance_leads_away_from_no_words():
     model, _ = built()
     conditioner = model.image_decoder.conditioner

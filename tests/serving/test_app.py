@@ -32,7 +32,9 @@ def test_an_answer_is_the_models_own(client, model):
     images = [opened(each["image_url"]["url"]) for each in reply.choices[0].message.images]
     assert [each.tobytes() for each in images] == [each.tobytes() for each in expected.pictures]
     assert images  # it draws within its answer
-    assert reply.usage.completion_tokens <= 6
+    # Of the limit an image took one token, its marker; it counts as its 4 positions.
+    assert reply.choices[0].finish_reason == "length"
+    assert reply.usage.completion_tokens == 6 + 3 * len(images)
     assert reply.seed == 1
 
 
@@ -172,6 +174,8 @@ def test_neighbours_change_nothing_and_nothing_is_mixed_up(client, model):
         ({"messages": showing(*[data_url()] * 4)}, None),
         ({"messages": said("word " * 1000)}, None),
         ({"stream_options": {"include_usage": True, "more": 1}}, "stream_options.more"),
+        ({"stream_options": {"include_usage": True}}, "stream_options"),
+        ({"modalities": ["text"], "image_top_k": 3}, "image_top_k"),
         ({"temperature": "1"}, "temperature"),
         ({"temperature": True}, "temperature"),
         ({"stream": "yes"}, "stream"),
@@ -212,6 +216,7 @@ def test_what_cannot_be_honoured_is_refused_by_name(address, more, param):
             {"mask": "x"},
         ),
         *({"response_format": "url"}, {"stream": True, "n": 2}, {"guidance_scale": 0.5}),
+        {"output_compression": 50},
     ],
 )
 def test_what_cannot_be_drawn_is_refused(address, more):
@@ -233,6 +238,24 @@ def test_a_body_that_is_no_request_is_a_sentence(address, body):
     status, reply = post(address, "/v1/chat/completions", body)
     assert status == 400
     assert reply["error"]["message"]
+
+
+@pytest.mark.parametrize("route", ["chat/completions", "images/generations", "images/edits", "tokens"])
+@pytest.mark.parametrize(
+    "body", ['{"model": "tiny", "model": "tiny"}', '{"messages": [{"model": 1, "model": 2}]}']
+)
+def test_a_key_that_stands_twice_is_named(address, route, body):
+    status, reply = post(address, f"/v1/{route}", body)
+    assert (status, reply["error"]["message"]) == (
+        400,
+        "the body is no JSON: the key 'model' stands there twice",
+    )
+
+
+def test_a_stream_s_options_need_a_stream_for_a_text_too(address):
+    body = {"model": "tiny", "prompt": "The dog", "stream_options": {"include_usage": False}}
+    status, reply = post(address, "/v1/completions", body)
+    assert (status, reply["error"]["param"]) == (400, "stream_options")
 
 
 def test_a_large_body_is_refused_before_it_is_read(address):

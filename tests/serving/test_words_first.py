@@ -68,3 +68,17 @@ def test_an_edit_is_the_models_own_and_a_drawing_without_a_source_is_refused(cli
     assert opened(reply.data[0].b64_json).tobytes() == expected.tobytes()
     with pytest.raises(openai.BadRequestError, match="no image stands before the one that it shall write"):
         client.images.generate(model="edits", prompt="a dog")
+
+
+def test_an_option_that_would_change_nothing_is_refused_by_the_name_of_its_field(client):
+    for field in ("temperature", "top_k", "top_p"):
+        with pytest.raises(openai.BadRequestError, match=f"{field}: it would change nothing") as error:
+            client.images.generate(model="words", prompt="a dog", extra_body={field: 1})
+        assert error.value.param == field
+        with pytest.raises(openai.BadRequestError, match=f"image_{field}: it would change nothing") as error:
+            client.chat.completions.create(
+                model="words",
+                messages=[{"role": "user", "content": "a dog"}],
+                extra_body={f"image_{field}": 1},
+            )
+        assert error.value.param == f"image_{field}"

@@ -24,7 +24,7 @@ from chiasm.evaluation.subject import ModelSubject
 from chiasm.evaluation.tasks import Exam, NotApplicable, check, tasks
 from chiasm.model.checkpoint import load_model
 from chiasm.parts.plugins import load_plugins, loaded
-from chiasm.recipe import Recipe, load_recipe, write_text
+from chiasm.recipe import Recipe, check_sampling, load_recipe, write_text
 from chiasm.recipe.checkpoints import find_checkpoint
 from chiasm.storage.folders import read_json
 from chiasm.storage.integrity import checksum
@@ -67,6 +67,7 @@ def evaluate(
     find_checkpoint(folder)
     recipe = load_recipe(folder, overrides)
     check(recipe.evaluation)
+    check_sampling(recipe)
     model = load_model(folder, device, dtype)
     if not model.speaks:
         raise ChiasmError(

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
 from chiasm.heads.drawing import Ask, DrawingState, Retained, Writing, finish
-from chiasm.heads.sampling import GREEDY, Sampling
+from chiasm.heads.sampling import GREEDY, OPTIONS, Sampling
 from chiasm.nn.generators import Generators
 from chiasm.nn.losses import Loss
 from chiasm.parts import Part
@@ -187,9 +187,11 @@ class Alphabet(Part, nn.Module, slot="alphabet"):
         between which the image decoder guides.
     counted_as: the name of its loss.
     strays: how many values behind the symbols may be drawn, though they are no part of an image.
+    sampled_by: the options of `Sampling` that what it draws depends on; the others do nothing.
     """
 
     spaces: ClassVar[tuple[type[Space], ...]] = (Codes,)
+    sampled_by: ClassVar[frozenset[str]] = frozenset(OPTIONS)
     conditions: ClassVar[bool] = False
     reads_states: ClassVar[bool] = True
     reserved: Sequence[int] = ()
@@ -275,6 +277,11 @@ class Order(Part, nn.Module, slot="order"):
     def inner(cls, spec: Mapping[str, Any], context: HeadContext) -> dict[str, tuple[Any, ...]]:
         """What the parts that it holds are built with, by option. spec: every option of it."""
         return {"alphabet": (context, cls.symbols(context.space))}
+
+    @classmethod
+    def sampled_with(cls, alphabet: type[Alphabet]) -> frozenset[str]:
+        """The options of `Sampling` that its images depend on, with such an alphabet."""
+        return alphabet.sampled_by
 
     @property
     def reserved(self) -> Sequence[int]:

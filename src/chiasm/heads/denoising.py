@@ -67,6 +67,7 @@ class TokenDenoising(Alphabet):
     """
 
     spaces: ClassVar = (Vectors,)
+    sampled_by: ClassVar = frozenset({"guidance", "temperature"})
     path: Path
 
     def __init__(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from jaxtyping import Float, Int
@@ -32,6 +32,7 @@ class Sampling:
 
 
 GREEDY = Sampling(temperature=0.0)
+OPTIONS = tuple(field.name for field in fields(Sampling))
 
 
 def guided(logits: Float[Tensor, "r ..."], guidance: float) -> Float[Tensor, "n ..."]:

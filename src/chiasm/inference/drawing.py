@@ -14,7 +14,7 @@ from torch import Tensor
 from chiasm.data.documents import NO_SOURCE, draw_prompt, source_of, without_prompt
 from chiasm.data.sample import Message, Picture, Sample
 from chiasm.distribution.devices import fitting
-from chiasm.errors import ChiasmError, DataError, excerpt
+from chiasm.errors import ChiasmError, DataError, check_flag, excerpt
 from chiasm.heads import Ask, DrawingState, Order, Retained, Sampling
 from chiasm.inference.captions import Captions, caption_texts, captions_of, captions_target
 from chiasm.inference.engine import Engine
@@ -199,6 +199,7 @@ def generate(
     Raises ChiasmError for an option out of range.
     """
     prompts = _prompts(prompt)
+    check_flag("verbatim", verbatim)
     options = sampling_of(model, guidance=guidance, temperature=temperature, top_k=top_k, top_p=top_p)
     seeds = seeds_of(seed, len(prompts), check_count(count))
     contract = model.contract  # a part alone has none, and says so

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from chiasm import parts
-from chiasm.errors import CheckpointError
+from chiasm.errors import CheckpointError, check_flag
 from chiasm.interop.family import Family, Folder, Original, find_family, reading_config, recognise
 from chiasm.interop.fit import check_fit, check_values
 from chiasm.interop.mapping import NameMap
@@ -106,6 +106,7 @@ def import_checkpoint(
     averaged: of a training checkpoint that keeps both, the moving average of the weights and not the weights.
     Raises CheckpointError.
     """
+    check_flag("averaged", averaged)
     folder = Folder(Path(source), averaged=averaged)
     family = find_family(layout) if layout else recognise(folder)
     with reading_config(str(source), family):

@@ -3,6 +3,7 @@
 from chiasm.recipe.files import about, find_base, find_recipe, read_raw, recipes, shipped, write_text
 from chiasm.recipe.load import load_recipe, resolve
 from chiasm.recipe.overlay import load_value, merge
+from chiasm.recipe.sampling import check_sampling
 from chiasm.recipe.schema import (
     Checkpoints,
     EarlierAnswers,
@@ -22,6 +23,7 @@ __all__ = [
     "Stage",
     "Start",
     "about",
+    "check_sampling",
     "find_base",
     "find_recipe",
     "load_recipe",

@@ -16,7 +16,7 @@ from chiasm.inference.calling import CalledTools
 from chiasm.inference.conversation import Conversation
 from chiasm.inference.drawing import Drawing, EditedImage, drawn_images, sources_of, without_negative
 from chiasm.inference.editing import edit_of
-from chiasm.inference.options import sampling_of
+from chiasm.inference.options import refuse_unread, sampling_of
 from chiasm.inference.preview import Previews, watched
 from chiasm.inference.reading import CodedImage
 from chiasm.inference.requests import Steps
@@ -28,8 +28,12 @@ from chiasm.serving.responses_schema import ResponsesRequest, response_messages
 from chiasm.serving.schema import (
     ChatRequest,
     CompletionRequest,
+    DrawingFields,
     EditsRequest,
+    FileFields,
     ImagesRequest,
+    WordFields,
+    drawing_names,
     sampling_options,
 )
 
@@ -74,8 +78,10 @@ def response_request(
     drawing = body.drawing
     if drawing is not None and not model.draws:
         raise ChiasmError("tools: this model answers in text alone; leave image_generation out")
+    _check_drawing(model, body, "leave it out, or give the tool image_generation" if drawing is None else "")
     if drawing is not None:
         check_size(model, drawing.size)
+        _check_file(drawing, "tools: ")
         if drawing.partial_images and not body.stream:
             raise ChiasmError("tools: partial_images come in a stream; set stream")
     options = sampling_of(model, **sampling_options(body, body.max_output_tokens))
@@ -101,6 +107,8 @@ def chat_request(
         raise ChiasmError("modalities: this model's answers may always hold text; ask for text and image")
     if body.max_tokens and body.max_completion_tokens:
         raise ChiasmError("max_tokens: max_completion_tokens says the same; leave one out")
+    _check_stream(body)
+    _check_drawing(model, body, "leave it out" if "image" not in wanted else "")
     messages = messages_of(body.messages, images)
     options = sampling_of(model, **sampling_options(body, body.max_completion_tokens or body.max_tokens))
     tools = body.tools or [] if body.tool_choice != "none" else []
@@ -112,6 +120,7 @@ def chat_request(
 
 def completion_request(model: Model, body: CompletionRequest) -> Conversation:
     """The prompt is plain text: no template stands round it."""
+    _check_stream(body)
     options = sampling_of(model, **sampling_options(body, body.max_tokens))
     prompt = _document(model, _sample("the prompt", [Message("document", (body.prompt,))]))
     return Conversation(model, prompt, options, seed_of(body.seed), images=False)
@@ -149,10 +158,38 @@ def _check_images(model: Model, body: ImagesRequest) -> None:
         raise ChiasmError("prompt: it is empty: there is nothing to draw")
     check_letters(model, [Message("user", (body.prompt,))])
     check_size(model, body.size)
+    _check_file(body)
     if body.partial_images and not body.stream:
         raise ChiasmError("partial_images: they come in a stream; set stream")
     if body.stream and (body.n or 1) != 1:
         raise ChiasmError("n: a stream is of one image")
+
+
+def _check_stream(body: WordFields) -> None:
+    """Raise ChiasmError for options of a stream where there is none."""
+    if body.stream_options is not None and not body.stream:
+        raise ChiasmError("stream_options: they are of a stream; set stream, or leave them out")
+
+
+def _check_drawing(model: Model, body: DrawingFields, remedy: str) -> None:
+    """Raise ChiasmError for an option of images that would change nothing.
+
+    remedy: what to do about one where the answer holds no image; empty where it may hold some.
+    """
+    names = drawing_names(body)
+    if remedy and names:
+        raise ChiasmError(
+            f"{next(iter(names.values()))}: it is of images, and this answer holds none; {remedy}"
+        )
+    refuse_unread(model, names)
+
+
+def _check_file(wanted: FileFields, where: str = "") -> None:
+    """Raise ChiasmError for an option of other files than are wanted."""
+    if wanted.output_compression is not None and wanted.output_format in (None, "png"):
+        raise ChiasmError(
+            f"{where}output_compression: it is of jpeg and webp; name one as output_format, or leave it out"
+        )
 
 
 def _images(

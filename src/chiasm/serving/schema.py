@@ -121,6 +121,15 @@ class DrawingFields(RequestFields):
     image_top_p: ImageTopP = None
 
 
+# Options of images by the names of `sampling_of`, and the fields that give them.
+DRAWING = {
+    "guidance": "guidance_scale",
+    "temperature": "image_temperature",
+    "top_k": "image_top_k",
+    "top_p": "image_top_p",
+}
+
+
 class WordFields(SamplingFields):
     max_tokens: int | None = Field(None, gt=0, le=MOST_TOKENS)
     n: Literal[1] | None = Field(None, description="one answer a request")
@@ -202,6 +211,11 @@ class EditsRequest(ImagesRequest):
     )
 
 
+def drawing_names(request: DrawingFields) -> dict[str, str]:
+    """The options of images that a request gives, each with the name of its field."""
+    return {name: field for name, field in DRAWING.items() if getattr(request, field) is not None}
+
+
 def sampling_options(request: SamplingFields, tokens: int | None) -> dict[str, Any]:
     """What a request asks of words and images, by the names of `chiasm.inference.options.sampling_of`.
 
@@ -216,8 +230,5 @@ def sampling_options(request: SamplingFields, tokens: int | None) -> dict[str, A
         "stop": None if request.stop == [] else request.stop,
     }
     if isinstance(request, DrawingFields):
-        options["guidance"] = request.guidance_scale
-        options["temperature"] = request.image_temperature
-        options["top_k"] = request.image_top_k
-        options["top_p"] = request.image_top_p
+        options |= {name: getattr(request, field) for name, field in DRAWING.items()}
     return {key: value for key, value in options.items() if value is not None}

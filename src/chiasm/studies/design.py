@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from chiasm.errors import RecipeError, nearest
-from chiasm.recipe import Recipe, load_recipe
+from chiasm.recipe import Recipe, check_sampling, load_recipe
 from chiasm.studies.plan import Settings, Study, digest
 
 SWEEP_SEED = 1_000_003  # none that is measured
@@ -95,6 +95,7 @@ def recipe_of(study: Study, arm: str, size: int | None, more: Settings | None = 
     overrides = [f"{key}={json.dumps(value)}" for key, value in settings.items()]
     try:
         recipe = load_recipe(study.arms[arm].recipe or study.recipe, overrides, tiny=study.tiny)
+        check_sampling(recipe)
     except RecipeError as error:
         raise RecipeError(f"study {study.name!r}, arm {arm!r}: {error}") from None
     if recipe.evaluation.data is None:

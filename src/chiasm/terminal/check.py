@@ -15,7 +15,7 @@ from chiasm.errors import DataError
 from chiasm.evaluation.tasks import check as check_evaluation
 from chiasm.language.text import TextTokenizer
 from chiasm.model import Model
-from chiasm.recipe import Recipe
+from chiasm.recipe import Recipe, check_sampling
 from chiasm.sequence import Document, Kind
 from chiasm.terminal.console import console, say
 from chiasm.training.batches import describe
@@ -34,6 +34,7 @@ def check(recipe: Recipe, samples: int, *, every: bool = False) -> None:
     model = Model(recipe.model, texts=corpus(recipe), seed=recipe.seed)
     sources = build_sources(recipe)
     check_evaluation(recipe.evaluation)
+    check_sampling(recipe)
     broken = {name: Counter(source.skipped) for name, source in sources.items()}
     if every:
         broken = skipped(sources, *unusable(recipe, model, sources, Ranks(), decode=True).values())

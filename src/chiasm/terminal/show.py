@@ -18,7 +18,7 @@ from chiasm.evaluation.cost import flops
 from chiasm.evaluation.cost import parameters as count_parameters
 from chiasm.evaluation.tasks import check as check_evaluation
 from chiasm.model import Model
-from chiasm.recipe import Recipe, Stage
+from chiasm.recipe import Recipe, Stage, check_sampling
 from chiasm.sequence import PADDING, Document, Kind, pack
 from chiasm.storage.skeleton import ShapesAlone, without_weights
 from chiasm.terminal.console import console, say
@@ -34,6 +34,7 @@ def show(recipe: Recipe, *, whole: bool = False) -> None:
     whole: print the resolved recipe behind them.
     """
     check_evaluation(recipe.evaluation)
+    check_sampling(recipe)
     with without_weights():
         _show(recipe, whole)
 

@@ -14,12 +14,12 @@ from chiasm.data import Picture, Source
 from chiasm.data.corpus import corpus
 from chiasm.distribution.devices import choose_device, choose_dtype
 from chiasm.distribution.processes import Ranks
-from chiasm.errors import CheckpointError, ChiasmError, RecipeError
+from chiasm.errors import CheckpointError, ChiasmError, RecipeError, check_flag
 from chiasm.evaluation.tasks import check as check_evaluation
 from chiasm.model import Model
 from chiasm.model.checkpoint import load_model, save_model
 from chiasm.model.start import begin, keep_origin
-from chiasm.recipe import Recipe, load_recipe
+from chiasm.recipe import Recipe, check_sampling, load_recipe
 from chiasm.storage.folders import full_disk
 from chiasm.terminal.console import console as standard_console
 from chiasm.training.feed import MOST_WORKERS
@@ -65,7 +65,9 @@ def train(
         Interrupted: after Ctrl-C or SIGTERM, when all is saved.
     """
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+    check_flag("other_data", other_data)
     check_stages_teach(recipe)
+    check_sampling(recipe)
     recipe = _computing_in(dtype, recipe)
     if workers is not None and not 0 <= workers <= MOST_WORKERS:
         raise ChiasmError(f"workers must be a number of processes, 0 to {MOST_WORKERS}, not {workers}")

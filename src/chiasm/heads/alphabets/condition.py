@@ -31,6 +31,7 @@ class Conditions(Alphabet, name="condition"):
     """
 
     spaces: ClassVar = (Vectors,)
+    sampled_by: ClassVar = frozenset({"guidance"})
     conditions: ClassVar = True
     pairs = True
 

@@ -20,8 +20,8 @@ from chiasm.tokenizers.spaces import Vectors
 class Regression(Alphabet, name="regression"):
     """A vector that is predicted as it is (Emu2, arXiv 2312.13286; SEED-X, 2404.14396).
 
-    What may follow in many ways is predicted as the mean of them. Nothing is drawn at random, so that the
-    temperature has no effect.
+    What may follow in many ways is predicted as the mean of them. Nothing is drawn at random, so that there is
+    no temperature.
 
     Args:
         loss: mse, the mean squared error of a vector's numbers, or cosine, 1 less its cosine with the true one.
@@ -32,6 +32,7 @@ class Regression(Alphabet, name="regression"):
     """
 
     spaces: ClassVar = (Vectors,)
+    sampled_by: ClassVar = frozenset({"guidance"})
 
     def __init__(
         self,

@@ -24,6 +24,7 @@ class WordCondition(Alphabet, name="words"):
     """
 
     spaces: ClassVar = (WordIds,)
+    sampled_by: ClassVar = frozenset({"guidance"})
     conditions: ClassVar = True
     reads_states: ClassVar = False
 

@@ -127,6 +127,11 @@ class UViT(Order, name="u_vit"):
         return 0
 
     @classmethod
+    def sampled_with(cls, alphabet: type[Alphabet]) -> frozenset[str]:
+        """The alphabet's, and the temperature, which scales the noise that an image begins as."""
+        return alphabet.sampled_by | {"temperature"}
+
+    @classmethod
     def inner(cls, spec: Mapping[str, Any], context: HeadContext) -> dict[str, tuple[Any, ...]]:
         """The alphabet reads velocities."""
         return super().inner(spec, replace(context, width=context.vectors.width))
