@@ -48,7 +48,7 @@ def test_an_empty_mapping_over_a_filled_one_is_an_error_that_says_what_takes_ite
         ("stages.joint.data", "world"),
         ("stages", "codes"),
         ("data", "held-out"),
-        ("model", "views"),
+        ("model", "connector"),
     ):
         with pytest.raises(RecipeError, match=rf"^{key} is an empty mapping, .* {key}\.{item}=null"):
             load_recipe(path, [f"{key}={{}}"])

@@ -33,8 +33,9 @@ def test_an_image_counts_alike_wherever_it_is_drawn(client):
     response = client.responses.create(**OPTIONS, tools=[{"type": "image_generation"}])
     images = sum(item.type == "image_generation_call" for item in response.output)
     one = client.images.generate(model="tiny", prompt="a dog").usage.output_tokens
-    assert response.status == "incomplete"  # of 6 tokens each image took one
-    assert response.usage.output_tokens == 6 - images + images * one
+    assert images
+    # The rest are words: of the limit of 6 tokens each image took one.
+    assert 0 <= response.usage.output_tokens - images * one <= 6 - images
 
 
 def test_without_the_tool_an_answer_is_text_alone(client):
