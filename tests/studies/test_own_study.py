@@ -11,6 +11,7 @@ from PIL import Image
 
 from chiasm.cli import main
 
+pytestmark = pytest.mark.usefixtures("nothing_left_behind")
 PAGE = Path(__file__).parents[2] / "docs" / "studies.md"
 
 
