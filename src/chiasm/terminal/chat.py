@@ -154,6 +154,8 @@ class _Answer:
     question: [] = there is none, and the answer follows what a tool has given.
     """
 
+    _named = False  # whether who speaks stands before what is shown of it
+
     def __init__(
         self,
         console: Console,
