@@ -25,7 +25,7 @@ test: install lint
 
 # A process a core, one thread each; a file's tests stay together, as they share what is trained once.
 tests: install
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --dist loadfile --no-loadscope-reorder
 
 lint: install
 	$(BIN)/ruff format --check src tests benchmarks
