@@ -37,10 +37,14 @@ class MaskHead(Part, nn.Module, slot="mask_head"):
 
     positions: how many places masks take in the sequence, however many there are.
     most_masks: of a question; None = any number, which are written as one.
+    mask_weight, dice_weight, score_weight: of the losses that `weighted` names.
     """
 
     positions: int
     most_masks: int | None = None
+    mask_weight: float
+    dice_weight: float
+    score_weight: float
 
     @abstractmethod
     def embeddings(self) -> Float[Tensor, "q d"]:
@@ -65,6 +69,18 @@ class MaskHead(Part, nn.Module, slot="mask_head"):
     ) -> dict[str, Loss]:
         """Losses by name, whose numbers of terms follow from the numbers of masks alone (see `terms`)."""
 
-    @abstractmethod
     def terms(self, masks: Sequence[int]) -> dict[str, float]:
         """How many terms each loss of questions with so many masks has."""
+        written = float(sum(1 if self.most_masks is None else min(n, self.most_masks) for n in masks))
+        return {"mask": written, "dice": written, "mask_score": float(len(masks))}
+
+    def weighted(
+        self, sums: Float[Tensor, " 3"], targets: Sequence[Bool[Tensor, "m h w"]]
+    ) -> dict[str, Loss]:
+        """The losses of masks, of their overlap and of scores, from the sum of each over questions."""
+        counts = self.terms([len(target) for target in targets])
+        weights = {"mask": self.mask_weight, "dice": self.dice_weight, "mask_score": self.score_weight}
+        return {
+            name: Loss(each, sums.new_tensor(counts[name]), weight)
+            for (name, weight), each in zip(weights.items(), sums, strict=True)
+        }

@@ -167,16 +167,7 @@ class Mask2Former(MaskHead, name="mask2former"):
             masks, scores = layer.masks.float(), layer.scores["sentence"][..., 0].float()
             for proposed, score, target in zip(masks, scores, targets, strict=True):
                 sums = sums + torch.stack(self._losses(proposed, score, target))
-        weights = {"mask": self.mask_weight, "dice": self.dice_weight, "mask_score": self.score_weight}
-        counts = self.terms([len(target) for target in targets])
-        return {
-            name: Loss(each, sums.new_tensor(counts[name]), weight)
-            for (name, weight), each in zip(weights.items(), sums, strict=True)
-        }
-
-    def terms(self, masks: Sequence[int]) -> dict[str, float]:
-        matched_masks = float(sum(min(count, self.positions) for count in masks))
-        return {"mask": matched_masks, "dice": matched_masks, "mask_score": float(len(masks))}
+        return self.weighted(sums, targets)
 
     def _losses(
         self,

@@ -146,16 +146,7 @@ class SegCodebook(MaskHead, name="seg_codebook"):
         sums = masks.new_zeros(3, dtype=torch.float32)
         for logits, score, target in zip(masks.float(), scores.float(), targets, strict=True):
             sums = sums + torch.stack(self._losses(logits, score, target))
-        weights = {"mask": self.mask_weight, "dice": self.dice_weight, "mask_score": self.score_weight}
-        counts = self.terms([len(target) for target in targets])
-        return {
-            name: Loss(each, sums.new_tensor(counts[name]), weight)
-            for (name, weight), each in zip(weights.items(), sums, strict=True)
-        }
-
-    def terms(self, masks: Sequence[int]) -> dict[str, float]:
-        written = float(sum(min(count, self.targets) for count in masks))
-        return {"mask": written, "dice": written, "mask_score": float(len(masks))}
+        return self.weighted(sums, targets)
 
     def _losses(
         self, logits: Float[Tensor, "t h w"], score: Float[Tensor, " t"], target: Bool[Tensor, "m h w"]

@@ -75,20 +75,9 @@ class SegToken(MaskHead, name="seg_token"):
         wanted = torch.stack([target.any(0) for target in targets])
         there = wanted.flatten(1).any(1)
         shares = resized(wanted, (logits.shape[-2], logits.shape[-1]))
-        counts = self.terms([len(target) for target in targets])
         scored = functional.binary_cross_entropy_with_logits(scores, there.float(), reduction="none")
-        sums = {
-            "mask": (cross_entropy_each(logits, shares).sum(), self.mask_weight),
-            "dice": (dice_each(logits, shares).sum(), self.dice_weight),
-            "mask_score": (scored.sum(), self.score_weight),
-        }
-        return {
-            name: Loss(total, total.new_tensor(counts[name]), weight)
-            for name, (total, weight) in sums.items()
-        }
-
-    def terms(self, masks: Sequence[int]) -> dict[str, float]:
-        return dict.fromkeys(("mask", "dice", "mask_score"), float(len(masks)))
+        sums = (cross_entropy_each(logits, shares).sum(), dice_each(logits, shares).sum(), scored.sum())
+        return self.weighted(torch.stack(sums), targets)
 
     def _features(self, pyramid: Pyramid) -> Float[Tensor, "n e h w"]:
         size = pyramid[0].shape[1:3]
