@@ -9,7 +9,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from chiasm import parts
-from chiasm.heads import Alphabet, ConditionedDecoder, DrawnValues, HeadContext, Sampling
+from chiasm.heads import DrawnValues, HeadContext, Sampling
+from chiasm.heads.conditioning import Conditioning
 from chiasm.heads.projection import projection
 from chiasm.nn.generators import Generators
 from chiasm.nn.losses import Loss
@@ -17,7 +18,7 @@ from chiasm.parts.bounds import Count
 from chiasm.tokenizers.spaces import Vectors
 
 
-class Conditions(Alphabet, name="condition"):
+class Conditions(Conditioning, name="condition"):
     """Hidden states, projected, are what the image decoder is conditioned on (DreamLLM, arXiv 2309.11499;
     MetaQueries, 2504.06256).
 
@@ -31,30 +32,11 @@ class Conditions(Alphabet, name="condition"):
     """
 
     spaces: ClassVar = (Vectors,)
-    sampled_by: ClassVar = frozenset({"guidance"})
-    conditions: ClassVar = True
     pairs = True
 
     def __init__(self, context: HeadContext, symbols: int, *, depth: Count = 1, bias: bool = False):
-        super().__init__()
-        assert context.decoder is not None
-        self._decoder = (context.decoder,)  # in a tuple, for its weights are the image decoder's
+        super().__init__(context)
         self.output = projection(context.width, context.vectors.width, depth, bias, f"alphabet {self.name!r}")
-
-    @property
-    def decoder(self) -> ConditionedDecoder:
-        return self._decoder[0]
-
-    def embed(self, values: Float[Tensor, "*s c"]) -> Float[Tensor, "*s d"]:
-        raise NotImplementedError("conditions are never read")
-
-    def loss(
-        self,
-        hidden: Float[Tensor, "m d"],
-        values: Float[Tensor, "m c"],
-        weights: Float[Tensor, " m"] | None = None,
-    ) -> Float[Tensor, ""]:
-        raise NotImplementedError("conditions are learnt by whole images; see image_losses")
 
     def image_losses(
         self,

@@ -10,13 +10,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from chiasm.errors import RecipeError
-from chiasm.heads import Alphabet, ConditionedDecoder, DrawnValues, HeadContext, Sampling
+from chiasm.heads import DrawnValues, HeadContext, Sampling
+from chiasm.heads.conditioning import Conditioning
 from chiasm.nn.generators import Generators
 from chiasm.nn.losses import Loss
 from chiasm.tokenizers.spaces import WordIds
 
 
-class WordCondition(Alphabet, name="words"):
+class WordCondition(Conditioning, name="words"):
     """The words as they stand: the language model learns them from the text alone, the decoder from its own loss.
 
     Both may learn in one stage, or each in a stage of its own. A frozen decoder's loss would teach nothing, and is
@@ -24,18 +25,10 @@ class WordCondition(Alphabet, name="words"):
     """
 
     spaces: ClassVar = (WordIds,)
-    sampled_by: ClassVar = frozenset({"guidance"})
-    conditions: ClassVar = True
     reads_states: ClassVar = False
 
     def __init__(self, context: HeadContext, symbols: int):
-        super().__init__()
-        assert context.decoder is not None
-        self._decoder = (context.decoder,)  # in a tuple, for its weights are the image decoder's
-
-    @property
-    def decoder(self) -> ConditionedDecoder:
-        return self._decoder[0]
+        super().__init__(context)
 
     @property
     def teaches(self) -> bool:
@@ -58,17 +51,6 @@ class WordCondition(Alphabet, name="words"):
     def target(self, hidden: Float[Tensor, "n k d"], words: Int[Tensor, "n k"]) -> Tensor:
         """What the decoder is handed."""
         return rearrange(words, "n k -> n 1 k")
-
-    def embed(self, values: Int[Tensor, "*s"]) -> Float[Tensor, "*s d"]:
-        raise NotImplementedError("the words are read as text")
-
-    def loss(
-        self,
-        hidden: Float[Tensor, "m d"],
-        values: Int[Tensor, " m"],
-        weights: Float[Tensor, " m"] | None = None,
-    ) -> Float[Tensor, ""]:
-        raise NotImplementedError("the words are learnt as text; see caption_losses")
 
     def draw(
         self,
