@@ -48,10 +48,10 @@ class Editing(Task, name="editing"):
         outside = [psnr_outside(*each) for each in zip(edited, sources, masks, strict=True)]
         floor = [psnr_outside(*each) for each in zip(reconstructed, sources, masks, strict=True)]
 
-        def judged(images: Sequence[Image.Image]) -> dict[str, Estimate]:
-            return judge([checker.read(image).cells for image in images], samples)
-
-        own, ceiling, untouched = (judged(images) for images in (edited, reconstructed, sources))
+        readings = [
+            [checker.read(each).cells for each in images] for images in (edited, reconstructed, sources)
+        ]
+        own, ceiling, untouched = (judge(each, samples) for each in readings)
         change, mean, radius = own["change"], float(np.mean(outside)), mean_radius(outside)
         scores: dict[str, Any] = {name: estimate.value for name, estimate in own.items()}
         scores |= {"score": change.value, "ci": change.interval, "n": len(samples)}
@@ -60,7 +60,7 @@ class Editing(Task, name="editing"):
         scores |= {"psnr_outside": mean}
         if len(samples) > 1:  # one alone says nothing of others
             scores["psnr_outside_ci"] = [mean - radius, mean + radius]
-        scores |= {"smallest_effect": change.smallest_effect, "by_kind": _by_kind(samples, edited, checker)}
+        scores |= {"smallest_effect": change.smallest_effect, "by_kind": _by_kind(samples, readings[0])}
         scores["reconstruction"] = {name: each.value for name, each in ceiling.items()}
         scores["reconstruction"]["psnr_outside"] = float(np.mean(floor))
         scores["untouched"] = {name: each.value for name, each in untouched.items()}
@@ -116,13 +116,12 @@ def _matches(sample: Sample) -> bool:
     return writes_picture(sample) and sample.truth.get("task") in TASKS
 
 
-def _by_kind(samples: Sequence[Sample], edited: Sequence[Image.Image], checker: Any) -> dict[str, Any]:
+def _by_kind(samples: Sequence[Sample], readings: Sequence[Sequence[Any]]) -> dict[str, Any]:
     """Changes that were made, by their kind."""
     scores = {}
     for kind in sorted({str(sample.truth["kind"]) for sample in samples}):
         chosen = [i for i, sample in enumerate(samples) if sample.truth["kind"] == kind]
-        readings = [checker.read(edited[i]).cells for i in chosen]
-        change = judge(readings, [samples[i] for i in chosen])["change"]
+        change = judge([readings[i] for i in chosen], [samples[i] for i in chosen])["change"]
         scores[kind] = {"score": change.value, "ci": change.interval, "n": len(chosen)}
     return scores
 
