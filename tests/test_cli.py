@@ -97,7 +97,7 @@ def test_chat_once_with_a_picture(capsys, trained, tmp_path):
 
 def test_chat_takes_options_of_words_and_images(capsys, trained, monkeypatch):
     class Options(list):
-        cut = False
+        calls, cut = (), False
 
     monkeypatch.setattr("chiasm.terminal.chat.Turn", lambda *_, **options: Options([repr(options)]))
     words = ["--word-temperature", 0.5, "--word-top-k", 3, "--word-top-p", 0.9, "--repetition-penalty", 1.5]

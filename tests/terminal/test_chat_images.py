@@ -47,7 +47,7 @@ def test_markers_without_their_images_are_a_sentence_that_says_what_to_do(messag
 class Failing:
     """An answer whose image turns out to be broken."""
 
-    cut = False
+    calls, cut = (), False
 
     def __init__(self, *_, **__):
         pass

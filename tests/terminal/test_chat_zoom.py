@@ -25,7 +25,7 @@ def talk(monkeypatch, tmp_path):
         return ZoomedAnswer(("cat", Answer.of("dog", cut=True)), (2.0, 1.0), focus)
 
     class OneLook(list):
-        cut = False
+        calls, cut = (), False
 
     monkeypatch.setattr(chat, "load_model", lambda *_: None)
     monkeypatch.setattr(chat, "look_twice", look_twice)

@@ -18,6 +18,7 @@ from chiasm.data import Message, Picture
 from chiasm.data.files import PictureInMemory
 from chiasm.data.records import MARKER
 from chiasm.data.references import path_items
+from chiasm.data.sample import ToolCall
 from chiasm.data.tool_calls import declared
 from chiasm.errors import ChiasmError, DataError
 from chiasm.inference.answers import is_cut
@@ -193,12 +194,11 @@ class _Answer:
             )
         self.console.print()
         answer = (item if isinstance(item, str) else PictureInMemory(item) for item in self.reply.content)
-        calls = getattr(self.turn, "calls", ())
-        for call in calls:
+        for call in self.turn.calls:
             self.console.print(
                 f"{call.name}({json.dumps(call.arguments, ensure_ascii=False)})", style="magenta"
             )
-        self.history += [*self.question, Message("assistant", tuple(answer), calls=calls)]
+        self.history += [*self.question, Message("assistant", tuple(answer), calls=self.turn.calls)]
         return True
 
     def _name(self) -> None:
@@ -220,7 +220,9 @@ class _Answer:
 
 
 class _Looks(Iterator[str]):
-    """An answer in two looks, which comes whole; stopped, it begins anew."""
+    """An answer in two looks, which comes whole and calls no tools; stopped, it begins anew."""
+
+    calls: tuple[ToolCall, ...] = ()
 
     def __init__(
         self, console: Console, model: Model, messages: Sequence[Message], options: Mapping[str, Any]
