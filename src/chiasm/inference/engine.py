@@ -12,7 +12,7 @@ from torch import Tensor
 
 from chiasm.data.documents import PictureReader
 from chiasm.errors import ChiasmError
-from chiasm.inference.kernels import onednn_linear
+from chiasm.inference.kernels import quick_linear
 from chiasm.inference.reading import CodeReader, code_key
 from chiasm.inference.requests import Extend, Forget, Keep, Read, Request, Steps, Wish
 from chiasm.inference.session import Session
@@ -100,7 +100,7 @@ class Engine:
 
     def tick(self) -> bool:
         """One pass of the language model for all who wait; False: nobody does."""
-        with torch.inference_mode(), onednn_linear(self.model.device):
+        with torch.inference_mode(), quick_linear(self.model.device):
             try:
                 self._begin()
                 self._pass()
