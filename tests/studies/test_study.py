@@ -9,6 +9,7 @@ import pytest
 from chiasm.cli import main
 from chiasm.errors import ChiasmError, RecipeError
 from chiasm.storage import safe_yaml
+from chiasm.storage.claim import claimed
 from chiasm.studies.design import Terms, cells_of, sweep_cells
 from chiasm.studies.plan import load_study, studies
 from chiasm.studies.records import controls_of, write_cells, write_record
@@ -78,6 +79,15 @@ def test_a_cell_that_fails_takes_no_other_with_it(written, tmp_path):
     with pytest.raises(ChiasmError, match=r"1 of 2 cells failed.*broken\.log"):
         run_study(study, tmp_path / "out")
     assert [path.name for path in (tmp_path / "out" / "records").iterdir()] == ["one-0.json"]
+
+
+def test_one_process_runs_a_study_in_a_folder(written, tmp_path):
+    study = load_study(written())
+    (tmp_path / "out").mkdir()
+    with claimed(tmp_path / "out", "running a study"):
+        with pytest.raises(ChiasmError, match=r"another process is running a study in .*; choose another"):
+            run_study(study, tmp_path / "out")
+        assert not (tmp_path / "out" / "study.yaml").exists()  # it is the other's
 
 
 @pytest.mark.parametrize(

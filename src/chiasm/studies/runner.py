@@ -13,6 +13,7 @@ from chiasm.errors import ChiasmError
 from chiasm.parts.plugins import load_plugins
 from chiasm.recipe import write_text
 from chiasm.storage import safe_yaml
+from chiasm.storage.claim import claimed
 from chiasm.studies.agreed import Agreed
 from chiasm.studies.design import Cell, Terms, best_rate, cells_of, sweep_cells
 from chiasm.studies.plan import Study
@@ -39,19 +40,20 @@ def run_study(
     jobs: cells at a time, one thread each; 0 = one a core.
     ray: where the cells run on Ray: `local`, or the address of a cluster whose machines all see the folder.
     plugins: as for `chiasm.use`, for every cell.
-    Raises ChiasmError when cells have failed, at the end.
+    Raises ChiasmError when another process runs a study in the folder, and, at the end, when cells have failed.
     """
     load_plugins(plugins)
     cells_of(study)  # any mistake in a recipe comes before the first process
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "study.yaml").write_text(safe_yaml.write(study.model_dump(mode="json")), encoding="utf-8")
     named = list(map(str, plugins))
-    if ray is None:
-        return _run_all(StudyRun(study, folder, jobs or os.cpu_count() or 1, named, say, run_apart))
-    from chiasm.studies.ray_processes import ray_processes
+    with claimed(folder, "running a study"):
+        (folder / "study.yaml").write_text(safe_yaml.write(study.model_dump(mode="json")), encoding="utf-8")
+        if ray is None:
+            return _run_all(StudyRun(study, folder, jobs or os.cpu_count() or 1, named, say, run_apart))
+        from chiasm.studies.ray_processes import ray_processes
 
-    with ray_processes(ray, jobs) as processes:
-        return _run_all(StudyRun(study, folder.absolute(), processes.jobs, named, say, processes.run))
+        with ray_processes(ray, jobs) as processes:
+            return _run_all(StudyRun(study, folder.absolute(), processes.jobs, named, say, processes.run))
 
 
 def _run_all(run: StudyRun) -> list[dict[str, Any]]:

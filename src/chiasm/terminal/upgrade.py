@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from chiasm.recipe.overlay import merge
 from chiasm.recipe.slots import as_written
 from chiasm.recipe.start import fingerprint_of
 from chiasm.storage import safe_yaml
+from chiasm.storage.claim import claimed
 from chiasm.storage.folders import whole_folder, write_json, write_tensors
 from chiasm.storage.frozen import FOLDER, fetched, prune
 from chiasm.storage.integrity import CHECKSUMS, check_seal, digest_of, seal
@@ -44,7 +45,7 @@ def upgrade(path: str | Path) -> list[str]:
     run = place.parent.parent if place.parent.name == "checkpoints" else place.parent
     if (run / "run.json").is_file():
         raise CheckpointError(f"{path} belongs to the run {run}; upgrade all of it: chiasm upgrade {run}")
-    with _claimed(place):
+    with _untrained_meanwhile(place):
         return _folder(place) if _is_old(place) else []
 
 
@@ -215,14 +216,6 @@ def _link(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
-@contextmanager
-def _claimed(folder: Path) -> Iterator[None]:
+def _untrained_meanwhile(folder: Path) -> AbstractContextManager[None]:
     """Nobody trains meanwhile, where the folder is a run's."""
-    from chiasm.training.run import claim
-
-    lock = claim(folder) if (folder / "run.json").is_file() else None
-    try:
-        yield
-    finally:
-        if lock is not None:
-            os.close(lock)
+    return claimed(folder) if (folder / "run.json").is_file() else nullcontext()

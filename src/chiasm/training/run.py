@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import platform
@@ -23,6 +22,7 @@ from chiasm.errors import CheckpointError, ChiasmError, OutdatedError, RecipeErr
 from chiasm.parts.plugins import loaded
 from chiasm.recipe import Recipe, load_recipe, write_text
 from chiasm.recipe.checkpoints import FILES, training_checkpoints
+from chiasm.storage.claim import claim
 from chiasm.storage.folders import read_json, remove_drafts
 from chiasm.storage.integrity import check_seal
 from chiasm.training.state import differing_keys, only_more_steps
@@ -193,17 +193,6 @@ class Run:
                 f"{self.folder} holds a run of another recipe: it differs in {', '.join(differing)}; "
                 "choose another folder, or the recipe that is there"
             )
-
-
-def claim(folder: Path) -> int:
-    """The handle of a run's lock, held until it is closed; raises ChiasmError where another process holds it."""
-    lock = os.open(folder / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(lock)
-        raise ChiasmError(f"another process is training in {folder}; choose another folder") from None
-    return lock
 
 
 def _is_change(entry: Any) -> bool:
