@@ -30,7 +30,7 @@ SHORTER = {
 NOT_RUN = (
     *("make ", "git ", "pip ", "torchrun ", "tensorboard ", "python ", "cd "),
     *("chiasm import ", "chiasm export ", "chiasm verify ", "chiasm merge "),
-    *("chiasm data ", "chiasm upgrade ", "chiasm serve ", "chiasm study "),
+    *("chiasm data ", "chiasm upgrade ", "chiasm serve ", "chiasm study ", "chiasm evolve "),
     *("chiasm train smol", "chiasm train llava", "chiasm train fuyu", "chiasm train mine"),
     *("chiasm train gvt", "chiasm eval runs/gvt", "chiasm train psalm", "chiasm eval runs/psalm"),
     *("chiasm train caption", "chiasm generate runs/caption", "chiasm train benchmarks/"),

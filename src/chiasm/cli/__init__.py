@@ -17,7 +17,7 @@ from chiasm.cli.listings import doctor, parts, recipes, world
 from chiasm.cli.studies import study
 from chiasm.cli.support import fail, say
 from chiasm.cli.tokenizers import tokenizer_app
-from chiasm.cli.training import check, evaluate, show, train
+from chiasm.cli.training import check, evaluate, evolve, show, train
 
 app = typer.Typer(
     name="chiasm",
@@ -80,6 +80,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "edit": edit,
     "complete": complete,
     "study": study,
+    "evolve": evolve,
     "serve": serve,
     "show": show,
     "check": check,

@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from chiasm.cli.arguments import Device, Dtype, Folder, Overrides, Plugins
+from chiasm.cli.arguments import Device, Dtype, Folder, Overrides, Plugins, Seed
 from chiasm.cli.support import say
 from chiasm.terminal import completion
 
@@ -76,6 +76,53 @@ def evaluate(
         device=device,
         dtype=dtype,
     )
+
+
+def evolve(
+    folder: Folder,
+    data: Annotated[
+        str,
+        typer.Argument(help="what problems are drawn from, by its name in the run's recipe", metavar="DATA"),
+    ],
+    overrides: Overrides = None,
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="gets a run for each round; default: RUN-evolved"),
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1)] = 3,
+    problems: Annotated[int, typer.Option(min=1, help="of a round")] = 200,
+    tries: Annotated[int, typer.Option(min=1, help="answers to each problem")] = 4,
+    steps: Annotated[int, typer.Option(min=1, help="of training in a round")] = 100,
+    share: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="of what was verified in a round's samples; the rest is the stage's"),
+    ] = 0.5,
+    gate: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(
+            help="a score that must not fall, such as questions.score, if not all; may be given again"
+        ),
+    ] = None,
+    temperature: Annotated[float, typer.Option(min=0, help="of answers in words")] = 1.0,
+    tokens: Annotated[int, typer.Option(min=1, help="most of an answer")] = 32,
+    verifier: Annotated[str, typer.Option(help="the metric that verifies answers in words")] = "exact",
+    seed: Seed = 0,
+    device: Device = None,
+    plugins: Plugins = None,
+) -> None:
+    """A model solves problems and learns from what a checker verified; what makes it worse is rolled back.
+
+    The same command goes on where it was stopped.
+    """
+    from chiasm.curation.evolution import EvolutionPlan
+    from chiasm.curation.evolution import evolve as run
+    from chiasm.curation.practice import Practice
+
+    practice = Practice(problems, tries, temperature, tokens, verifier)
+    plan = EvolutionPlan(data, practice, rounds, steps, share, tuple(gate or ()), seed)
+    place = out or folder.with_name(f"{folder.name}-evolved")
+    evolution = run(folder, place, plan, overrides=overrides or (), say=say, device=device)
+    say(f"best: {evolution.best}")
 
 
 def show(

@@ -91,7 +91,7 @@ def evaluate(
         "plugins": loaded(),
         "device": str(model.device),
         "dtype": None if dtype is None else _dtype_name(dtype),
-        "settings": _settings(recipe),
+        "settings": settings_of(recipe),
         "weights": _weights(folder),
     }
     save(folder, results, samples, pictures)
@@ -106,14 +106,14 @@ def is_evaluated(folder: Path) -> bool:
         measured = read_json(folder / "eval.json")
     except CheckpointError:
         return False
-    expected = {"only": [], "weights": _weights(folder), "settings": _settings(load_recipe(folder))}
+    expected = {"only": [], "weights": _weights(folder), "settings": settings_of(load_recipe(folder))}
     current = isinstance(measured, dict) and all(
         measured.get(key) == value for key, value in expected.items()
     )
     return current and (folder / "report.html").is_file()
 
 
-def _settings(recipe: Recipe) -> dict[str, Any]:
+def settings_of(recipe: Recipe) -> dict[str, Any]:
     """A recipe's settings of evaluation and its data, every option spelled out."""
     settings = recipe.model_dump(mode="json", include={"seed", "evaluation", "sampling", "data"})
     measured = (recipe.evaluation.data, *(recipe.evaluation.labelled or ()))
