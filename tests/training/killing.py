@@ -1,6 +1,8 @@
-"""Trains the toy recipe in children that are killed after random numbers of steps, until one comes to its end.
+"""Trains the toy recipe in a child that is left alone, and in children killed after random numbers of steps.
 
-Run as `killing.py FOLDER KILLS SEED`; prints how many children were killed. Forking saves the imports.
+Run as `killing.py FOLDER KILLS SEED`: `FOLDER/alone` and `FOLDER/killed` hold the two runs, of which each has a
+cache of its own. Prints how many children were killed. Forking saves the imports, of which building a model once
+does the last.
 """
 
 import os
@@ -8,20 +10,23 @@ import random
 import signal
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 
 import torch
 from toy import toy
 
 from chiasm.training import train
+from chiasm.training.train import build_model
 
-RECIPE = ("stages.codes.steps=120", "stages.learn.steps=150", "checkpoints.every=4")
+STEPS = {"codes": 30, "learn": 80}  # ten kills reach into the second stage
+RECIPE = (*(f"stages.{name}.steps={steps}" for name, steps in STEPS.items()), "checkpoints.every=4")
 
 
 def child(folder: str) -> int:
     pid = os.fork()
     if pid == 0:
-        torch.set_num_threads(1)
+        os.environ["CHIASM_CACHE"] = f"{folder}.cache"
         os.dup2(os.open(f"{folder}.log", os.O_CREAT | os.O_WRONLY | os.O_APPEND), 1)
         try:
             train(toy(*RECIPE), folder)
@@ -40,7 +45,15 @@ def steps(folder: str) -> int:
         return 0
 
 
-def main(folder: str, kills: int, seed: int) -> None:
+def finish(folder: str) -> None:
+    """Train until the run comes to its end; a failure is this process's own."""
+    _, status = os.waitpid(child(folder), 0)
+    if code := os.waitstatus_to_exitcode(status):
+        sys.exit(code)
+
+
+def kill(folder: str, kills: int, seed: int) -> int:
+    """Begin the run and kill it, so many times or until it is at its end; how often it was killed."""
     dice, killed = random.Random(seed), 0
     while killed < kills:
         more = dice.choice([0, 0, 0, *range(1, 12)])
@@ -56,10 +69,14 @@ def main(folder: str, kills: int, seed: int) -> None:
             killed += 1
         else:
             break
-    _, status = os.waitpid(child(folder), 0)
-    print(killed)
-    sys.exit(os.waitstatus_to_exitcode(status))
+    return killed
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+    torch.set_num_threads(1)
+    import_module("torch.utils.tensorboard")
+    build_model(toy(*RECIPE))
+    alone, killed = (str(Path(sys.argv[1], name)) for name in ("alone", "killed"))
+    finish(alone)
+    print(kill(killed, int(sys.argv[2]), int(sys.argv[3])), flush=True)
+    finish(killed)

@@ -1,7 +1,6 @@
 """Two processes are one process that has all of their documents; a rank without a picture holds nobody up."""
 
 import os
-import runpy
 import subprocess
 import sys
 import threading
@@ -11,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from toy import toy
+from two_ranks import RECIPE, union
 
 from chiasm.distribution import processes as distribution
 from chiasm.distribution.processes import Ranks, _buckets
@@ -19,34 +19,33 @@ from chiasm.training import train
 HERE = Path(__file__).parent
 
 
-def launch(processes, script, *arguments):
-    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    command = [sys.executable, *torchrun, script, *arguments]
+@pytest.fixture(scope="module")
+def launched(tmp_path_factory):
+    """The folder in which two ranks of one torchrun have done what `two_ranks.py` says."""
+    folder = tmp_path_factory.mktemp("ranks")
+    torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command = [sys.executable, "-m", *torchrun, str(HERE / "two_ranks.py"), str(folder)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        list(map(str, command)), env=environment, capture_output=True, text=True, timeout=400, check=False
-    )
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400, check=False)
     assert done.returncode == 0, done.stderr
+    return folder
 
 
 @pytest.mark.slow
-def test_two_ranks_of_which_one_has_only_words_equal_one_process(tmp_path, monkeypatch):
-    launch(2, HERE / "union.py", tmp_path)
-    monkeypatch.setattr(sys, "argv", ["union.py", str(tmp_path)])
-    runpy.run_path(str(HERE / "union.py"))
+def test_two_ranks_of_which_one_has_only_words_equal_one_process(launched, tmp_path):
+    union(tmp_path, Ranks())
     one = load_file(tmp_path / "rank0of1.safetensors")
-    two = [load_file(tmp_path / f"rank{rank}of2.safetensors") for rank in (0, 1)]
+    two = [load_file(launched / f"rank{rank}of2.safetensors") for rank in (0, 1)]
     for name, value in one.items():
         assert torch.equal(two[0][name], two[1][name]), name
         torch.testing.assert_close(two[0][name], value, rtol=1e-4, atol=2e-5, msg=name)
 
 
 @pytest.mark.slow
-def test_a_whole_run_on_two_ranks_ends_and_is_kept_once(tmp_path):
-    launch(2, HERE / "whole.py", tmp_path / "run")
-    assert (tmp_path / "run" / "final" / "model.safetensors").is_file()
+def test_a_whole_run_on_two_ranks_ends_and_is_kept_once(launched):
+    assert (launched / "run" / "final" / "model.safetensors").is_file()
     # One process now finds it finished.
-    assert train(toy("stages.codes.steps=4", "stages.learn.steps=4"), tmp_path / "run") == tmp_path / "run"
+    assert train(toy(*RECIPE), launched / "run") == launched / "run"
 
 
 class Meeting:
