@@ -36,13 +36,11 @@ from tiny_recipe import TINY
 
 
 def fits(order, alphabet):
-    """Whether both write one space, and the order conditions of a decoder where the alphabet does."""
+    """Whether both write one space, and the order takes alphabets of that kind."""
     order, alphabet = parts.lookup("order", order), parts.lookup("alphabet", alphabet)
-    if order.name in ("whole", "u_vit") and issubclass(alphabet, TokenDenoising) != (order.name == "whole"):
+    if order.name == "u_vit" and issubclass(alphabet, TokenDenoising):
         return False
-    if alphabet.conditions and not order.conditions:
-        return False
-    return bool(set(order.spaces) & set(alphabet.spaces))
+    return parts.takes(order, "alphabet", alphabet) and bool(set(order.spaces) & set(alphabet.spaces))
 
 
 # Every order with every alphabet that fits, and a network with every quantizer.

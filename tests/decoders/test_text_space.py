@@ -70,10 +70,10 @@ def test_the_loss_is_the_distance_to_what_the_encoder_makes_of_the_words_before_
     monkeypatch.setattr(
         decoder, "losses", lambda target, *a, **k: vectors.append(target) or losses(target, *a, **k)
     )
-    inner = encoder._read
-    monkeypatch.setattr(encoder, "_read", lambda texts: read.extend(texts) or inner(texts))
+    inner = encoder.read
+    monkeypatch.setattr(encoder, "read", lambda texts: read.extend(texts) or inner(texts))
     loss = model.losses(batch_of(raw, model, "captioned"))["alignment"]
-    expected = inner(read).tokens
+    expected, _ = inner(read)
     torch.testing.assert_close(loss.sum, (vectors[0].flatten(1, 2) - expected).norm(dim=-1).sum())
     assert loss.count == 3 * 10
     source = build("data", raw["data"]["world"])
@@ -107,7 +107,7 @@ def test_a_stage_of_the_decoding_side_learns_the_alignment_and_changes_nothing_o
 def test_guidance_leads_away_from_the_empty_text_and_a_saved_model_needs_no_folder(raw, model, tmp_path):
     conditioner = model.image_decoder.conditioner
     condition = conditioner(torch.randn(2, 1, 10, 32))
-    empty = conditioner.encoder._read([""]).tokens.expand(2, -1, -1)
+    empty = conditioner.encoder.read([""])[0].expand(2, -1, -1)
     torch.testing.assert_close(conditioner.empty(condition).tokens, empty)
     recipe = load_recipe(raw)
     save_model(model, recipe, tmp_path / "saved")
@@ -115,6 +115,19 @@ def test_guidance_leads_away_from_the_empty_text_and_a_saved_model_needs_no_fold
     model.eval()
     one, other = (each.generate("a frog", seed=3)[0].tobytes() for each in (model, again))
     assert one == other
+
+
+def test_what_does_not_fit_its_encoder_names_it_and_no_option_of_another(raw):
+    changed = deepcopy(raw)
+    changed["model"]["image_decoder"]["denoiser"]["width"] = 16
+    with pytest.raises(
+        RecipeError, match=r"'text_space': the text encoder .* 32, but .* 16 .* belongs to it$"
+    ):
+        Model(load_recipe(changed).model, texts=TEXTS)
+    changed = deepcopy(raw)
+    changed["model"]["image_decoder"]["conditioner"] |= {"length": 20}
+    with pytest.raises(RecipeError, match="conditioner 'text_space' shall read 20 tokens"):
+        Model(load_recipe(changed).model, texts=TEXTS)
 
 
 def test_vectors_of_another_number_than_the_encoders_tokens_are_an_error(raw):

@@ -123,6 +123,24 @@ def test_an_option_may_be_a_part_or_several():
     )
 
 
+def test_an_option_takes_the_kinds_of_part_that_it_names_alone():
+    class Picky(Connector, name="picky"):
+        """A part."""
+
+        def __init__(self, *, one: MLP | None = None, many: list[Patches]):
+            self.one, self.many = one, many
+
+    mlp, patches = {"type": "mlp"}, {"type": "patches"}
+    parts.check("connector", {"type": "picky", "one": mlp, "many": []}, "here")
+    with pytest.raises(
+        RecipeError,
+        match=r"connector 'picky' takes no connector 'linear', but .*'mlp'.* \(at here\.one\)",
+    ):
+        parts.check("connector", {"type": "picky", "one": {"type": "linear"}, "many": []}, "here")
+    with pytest.raises(RecipeError, match=r"takes no encoder 'siglip', but 'patches'.* \(at here\.many\.1\)"):
+        parts.check("connector", {"type": "picky", "many": [patches, {"type": "siglip"}]}, "here")
+
+
 def test_positional_arguments_are_wiring_and_no_options():
     assert "in_width" not in parts.options(parts.lookup("connector", "mlp"))
     assert issubclass(parts.lookup("connector", "mlp"), Part)

@@ -1,17 +1,21 @@
-"""Alphabets that write what the image decoder is conditioned on."""
+"""Alphabets that write what the image decoder is conditioned on: nothing of it is ever read."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import ClassVar
 
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from chiasm.heads import Alphabet, ConditionedDecoder, HeadContext
+from chiasm.heads import AnyAlphabet, ConditionedDecoder, DrawnValues, HeadContext, Sampling, WordLearner
+from chiasm.nn.generators import Generators
+from chiasm.nn.losses import Loss
+from chiasm.tokenizers.spaces import WordIds
 
 
-class Conditioning(Alphabet):
-    """Interface. The loss is the decoder's, on the pixels of whole images; what is written is never read."""
+class Conditioning(AnyAlphabet):
+    """What both kinds share: the loss is the decoder's, on the pixels of whole images."""
 
     sampled_by: ClassVar = frozenset({"guidance"})
     conditions: ClassVar = True
@@ -25,13 +29,50 @@ class Conditioning(Alphabet):
     def decoder(self) -> ConditionedDecoder:
         return self._decoder[0]
 
-    def embed(self, values: Shaped[Tensor, "*s"]) -> Float[Tensor, "*s d"]:
-        raise NotImplementedError("conditions are never read")
 
-    def loss(
+class StateConditioning(Conditioning):
+    """Conditions made of the hidden states at an image's positions. Interface, built as
+    `StateConditioning(context, symbols, *, options)`; symbols = 0.
+    """
+
+    @abstractmethod
+    def losses(
         self,
-        hidden: Float[Tensor, "m d"],
-        values: Shaped[Tensor, " m"],
-        weights: Float[Tensor, " m"] | None = None,
-    ) -> Float[Tensor, ""]:
-        raise NotImplementedError("conditions are learnt by whole images, by the decoder's losses")
+        hidden: Float[Tensor, "n gh gw d"],
+        pixels: Float[Tensor, "n 3 h w"],
+        sources: Float[Tensor, "n 3 h w"] | None = None,
+        words: Int[Tensor, "n k"] | None = None,
+    ) -> dict[str, Loss]:
+        """Losses by name of images. sources: those that they come of by a change; words: those before them."""
+
+    @abstractmethod
+    def draw(
+        self,
+        hidden: Float[Tensor, "r ... d"],
+        sampling: Sampling,
+        generators: Generators | None = None,
+    ) -> DrawnValues:
+        """Conditions, of r = n rows; or with guidance, of r = 2 n, pairs, "n 2 ... c"."""
+
+
+class WordConditioning(Conditioning):
+    """Words of the answer before an image, which are written as all text is. Interface, built as
+    `WordConditioning(context, symbols)`; symbols = 0.
+    """
+
+    spaces: ClassVar = (WordIds,)
+
+    @property
+    def learner(self) -> WordLearner | None:
+        """What the decoder can learn by where there are no hidden states; None = by nothing."""
+        return None
+
+    @abstractmethod
+    def losses(
+        self,
+        hidden: Float[Tensor, "n k d"],
+        words: Int[Tensor, "n k"],
+        pixels: Float[Tensor, "n 3 h w"],
+        sources: Float[Tensor, "n 3 h w"] | None = None,
+    ) -> dict[str, Loss]:
+        """Losses by name of images, drawn after their words. hidden: the states that predict the words."""

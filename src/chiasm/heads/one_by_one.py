@@ -43,6 +43,7 @@ class OneByOne(Order):
     """
 
     edits: ClassVar[bool] = True
+    alphabet: Alphabet
 
     def __init__(self, context: HeadContext, alphabet: Alphabet, cells: bool, unconditional: float):
         super().__init__()

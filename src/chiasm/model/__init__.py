@@ -130,7 +130,7 @@ class Model(nn.Module):
     @property
     def decodes_alone(self) -> bool:
         """Whether the image decoder can learn what the image head writes while the language model does not run."""
-        return self.image_head is not None and not self.image_head.alphabet.reads_states
+        return self.image_head is not None and self.image_head.word_learner is not None
 
     @property
     def device(self) -> torch.device:
@@ -207,15 +207,14 @@ class Model(nn.Module):
 
     def caption_losses(self, batch: PackedBatch) -> dict[str, Loss]:
         """The decoder's losses on images and the words before them, for which no language model runs."""
-        images = batch.written.image
+        images, head = batch.written.image, self.image_head
         if images is None:
             return {}
-        assert self.image_head is not None
+        assert head is not None
+        assert head.word_learner is not None
         assert images.words is not None
-        span = self._span(images, batch.positions)
-        words = caption_ids(batch.ids, images.words, self.image_head.space)
-        nothing = span.embeddings.new_zeros(*words.shape, 0)
-        return self.image_head.losses(nothing, span._replace(words=words))
+        words = caption_ids(batch.ids, images.words, head.space)
+        return head.word_learner.word_losses(words, images.targets, images.sources)
 
     def text_logits(self, hidden: Float[Tensor, "*s d"], *, images: bool = True) -> Float[Tensor, "*s v"]:
         """Logits of the next token of a text, which is never a code; with `images`, it may begin one."""

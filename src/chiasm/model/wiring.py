@@ -12,7 +12,7 @@ import torch
 from chiasm import parts
 from chiasm.decoders import DecoderContext
 from chiasm.errors import RecipeError
-from chiasm.heads import Alphabet, HeadContext
+from chiasm.heads import AnyAlphabet, HeadContext
 from chiasm.heads.building import alphabet_of, build_head
 from chiasm.heads.segmentation import MaskContext
 from chiasm.recipe.slots import MODEL_SLOTS
@@ -122,7 +122,7 @@ def decoder_context(image_tokenizer: ImageTokenizer | None) -> DecoderContext:
     return DecoderContext(None if image_tokenizer is None else image_tokenizer.space, image_tokenizer)
 
 
-def _conditions(decoder: Any, alphabet: type[Alphabet]) -> Space:
+def _conditions(decoder: Any, alphabet: type[AnyAlphabet]) -> Space:
     """What a decoder is conditioned on."""
     space: Space = decoder.space
     if type(space) not in alphabet.spaces:

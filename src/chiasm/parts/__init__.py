@@ -184,7 +184,7 @@ def check(slot: str, spec: Mapping[str, Any], where: str) -> dict[str, Any]:
             )
     for option in accepted.values():
         if option.name in spec:
-            resolved[option.name] = _check_value(option, spec[option.name], f"{where}.{option.name}")
+            resolved[option.name] = _check_value(part, option, spec[option.name], f"{where}.{option.name}")
         elif option.required:
             raise RecipeError(
                 f"{slot} {part.name!r} needs the option {option.name!r} ({option.type}) at {where}"
@@ -217,12 +217,11 @@ def build(
     return instance
 
 
-def _check_value(option: Option, value: Any, where: str) -> Any:
-    nested = _nested_slot(option.annotation)
-    if nested and value is not None:
+def _check_value(owner: type[Part], option: Option, value: Any, where: str) -> Any:
+    if _nested_slot(option.annotation) and value is not None:
         if isinstance(value, list):
-            return [check(nested, item, f"{where}.{i}") for i, item in enumerate(value)]
-        return check(nested, value, where)
+            return [_check_held(owner, option, item, f"{where}.{i}") for i, item in enumerate(value)]
+        return _check_held(owner, option, value, where)
     check_plain(value, where)
     try:
         return option.adapter.validate_python(value, strict=None)
@@ -231,6 +230,28 @@ def _check_value(option: Option, value: Any, where: str) -> Any:
         raise RecipeError(
             f"{where} is {quoted(value)}: {problem['msg'].lower()} (expected {option.type})"
         ) from None
+
+
+def _check_held(owner: type[Part], option: Option, spec: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Validate a part that another holds; raises RecipeError for one of a kind that the option does not take."""
+    slot = _nested_slot(option.annotation)
+    assert slot is not None
+    resolved = check(slot, spec, where)
+    held = lookup(slot, resolved["type"])
+    if not takes(owner, option.name, held):
+        fitting = [name for name in names(slot) if takes(owner, option.name, lookup(slot, name))]
+        owners = [name for name in names(owner.slot) if takes(lookup(owner.slot, name), option.name, held)]
+        raise RecipeError(
+            f"{owner.slot} {owner.name!r} takes no {slot} {held.name!r}, but {_either(fitting)}; "
+            f"{slot} {held.name!r} is for {owner.slot} {_either(owners)} (at {where})"
+        )
+    return resolved
+
+
+def takes(owner: type[Part], option: str, held: type[Part]) -> bool:
+    """Whether a part's option takes a part of this class: whether its annotation names the kind."""
+    accepted = options(owner).get(option)
+    return accepted is not None and issubclass(held, tuple(_part_kinds(accepted.annotation)))
 
 
 def _build_nested(annotation: Any, value: Any, where: str, wiring: Sequence[Any]) -> Any:
@@ -243,12 +264,17 @@ def _build_nested(annotation: Any, value: Any, where: str, wiring: Sequence[Any]
 
 
 def _nested_slot(annotation: Any) -> str | None:
-    """The slot whose parts an option takes: `Encoder`, `Encoder | None` or `list[Encoder]`, else None."""
+    """The slot whose parts an option takes, else None."""
+    return next((kind.slot for kind in _part_kinds(annotation)), None)
+
+
+def _part_kinds(annotation: Any) -> list[type[Part]]:
+    """The classes of part that an annotation names: `Encoder`, `Encoder | None`, `list[Encoder]`, `A | B`."""
     if inspect.isclass(annotation) and issubclass(annotation, Part):
-        return annotation.slot
+        return [annotation]
     if get_origin(annotation) in (list, types.UnionType, Union):
-        return next(filter(None, map(_nested_slot, get_args(annotation))), None)
-    return None
+        return [kind for each in get_args(annotation) for kind in _part_kinds(each)]
+    return []
 
 
 def _registry(slot: str) -> Registry[type[Part]]:
@@ -267,6 +293,11 @@ def _argument_docs(part: type[Part]) -> dict[str, str]:
             entries = re.findall(r"^ {4}(\w+): (.+(?:\n {5,}.+)*)", block.group(1), re.MULTILINE)
             docs |= {name: re.sub(r"\s+", " ", entry) for name, entry in entries}
     return docs
+
+
+def _either(names: Sequence[str]) -> str:
+    *first, last = map(repr, names) if names else ["none"]
+    return f"{', '.join(first)} or {last}" if first else last
 
 
 def _example(slot: str) -> str:

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from chiasm.decoders import WordReader
+from chiasm.decoders import TextCodec, WordReader
 from chiasm.decoders.conditions import Condition
 from chiasm.errors import RecipeError
 from chiasm.nn.losses import Loss
@@ -32,15 +32,23 @@ class ConditionerContext:
     pooled_width: int | None = None
     reader: WordReader | None = None
 
-    def words(self, conditioner: str, length: int) -> WordIds:
-        """So many words of the language model; raises RecipeError where there is none."""
+    def words(
+        self, conditioner: str, length: int, head: str = "{type: caption, alphabet: {type: words}}"
+    ) -> WordIds:
+        """So many words of the language model; raises RecipeError where there is none. head: what writes them."""
         if self.reader is None:
             raise RecipeError(
                 f"conditioner {conditioner!r} reads the words of a language model, but nothing here writes any; "
-                "heads.image must be {type: caption, alphabet: {type: words}}"
+                f"heads.image must be {head}"
             )
         size = self.reader.vocabulary_size
         return WordIds((1, length), size, end=size)
+
+    @property
+    def codec(self) -> TextCodec:
+        """The language model's, where there is one (see `words`)."""
+        assert self.reader is not None
+        return self.reader.tokenizer
 
 
 class Conditioner(Part, nn.Module, slot="conditioner"):

@@ -10,9 +10,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from chiasm.decoders.conditioners import Conditioner, ConditionerContext
-from chiasm.decoders.conditioners.text_model import TextModel
 from chiasm.decoders.conditioners.vectors import vectors_in_row
+from chiasm.decoders.conditioners.words import written_out
 from chiasm.decoders.conditions import Condition
+from chiasm.decoders.text_encoder import PublicTextEncoder
+from chiasm.errors import RecipeError
 from chiasm.nn.losses import Loss
 from chiasm.parts.bounds import Tokens
 from chiasm.tokenizers.spaces import Vectors
@@ -49,15 +51,29 @@ class TextSpace(Conditioner, name="text_space"):
         tokenizer_bytes: Tokens | None = None,
     ):
         super().__init__()
-        self.encoder = TextModel(
-            context,
+        who = f"conditioner {self.name!r}"
+        self.word_space = context.words(
+            self.name, words, "{type: queries, alphabet: {type: condition}}, behind a language model"
+        )
+        self.codec = context.codec
+        self.encoder = PublicTextEncoder(
+            who,
             checkpoint=checkpoint,
             tokenizer=tokenizer,
             config=config,
             length=length,
-            words=words,
             tokenizer_bytes=tokenizer_bytes,
         )
+        if context.pooled_width is not None:
+            raise RecipeError(
+                f"{who} makes no pooled vector, which this denoiser reads (SDXL's); use one without"
+            )
+        if self.encoder.width != context.token_width:
+            raise RecipeError(
+                f"{who}: the text encoder has width {self.encoder.width}, but the denoiser's tokens "
+                f"{context.token_width} (Stable Diffusion 1.5 has 768, 2 has 1024); take the encoder that belongs "
+                "to it"
+            )
         self.space, self.caption_words = Vectors((1, length), context.token_width), words
 
     def standalone(self) -> dict[str, Any]:
@@ -70,16 +86,16 @@ class TextSpace(Conditioner, name="text_space"):
         return Condition(vectors_in_row(target, self.space.width, self.name))
 
     def empty(self, condition: Condition) -> Condition:
-        return condition._replace(tokens=self.encoder.empty(condition).tokens.to(condition.tokens.dtype))
+        tokens, _ = self.encoder.read([""] * len(condition.tokens))
+        return condition._replace(tokens=tokens.to(condition.tokens.dtype))
 
     def caption_losses(
         self, target: Float[Tensor, "n gh gw c"], words: Int[Tensor, "n k"]
     ) -> dict[str, Loss]:
         vectors = vectors_in_row(target, self.space.width, self.name)
         has_words = words[:, 0] >= 0
-        ids = torch.where(words >= 0, words, self.encoder.space.size)
-        distances = torch.linalg.vector_norm(
-            vectors.float() - self.encoder(ids[:, None]).tokens.float(), dim=-1
-        )
+        end = self.word_space.size
+        texts = written_out(self.codec, torch.where(words >= 0, words, end), end)
+        distances = torch.linalg.vector_norm(vectors.float() - self.encoder.read(texts)[0].float(), dim=-1)
         count = has_words.sum().float() * distances.shape[1]
         return {"alignment": Loss((distances * has_words[:, None]).sum(), count)}

@@ -9,6 +9,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
+from chiasm.decoders import TextCodec
 from chiasm.decoders.conditioners import Conditioner, ConditionerContext
 from chiasm.decoders.conditions import Condition
 from chiasm.errors import ChiasmError, RecipeError
@@ -109,3 +110,8 @@ def words_mask(target: Shaped[Tensor, "n 1 k ..."], space: WordIds, conditioner:
         )
     ends = (ids == space.size).long()
     return ends.cumsum(1) - ends == 0
+
+
+def written_out(codec: TextCodec, ids: Int[Tensor, "n k"], end: int) -> list[str]:
+    """Words as text. end: the id that stands behind the last of them."""
+    return [codec.decode([id for id in row if id != end]) for row in ids.tolist()]

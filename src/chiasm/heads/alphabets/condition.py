@@ -10,7 +10,7 @@ from torch import Tensor
 
 from chiasm import parts
 from chiasm.heads import DrawnValues, HeadContext, Sampling
-from chiasm.heads.conditioning import Conditioning
+from chiasm.heads.conditioning import StateConditioning
 from chiasm.heads.projection import projection
 from chiasm.nn.generators import Generators
 from chiasm.nn.losses import Loss
@@ -18,7 +18,7 @@ from chiasm.parts.bounds import Count
 from chiasm.tokenizers.spaces import Vectors
 
 
-class Conditions(Conditioning, name="condition"):
+class Conditions(StateConditioning, name="condition"):
     """Hidden states, projected, are what the image decoder is conditioned on (DreamLLM, arXiv 2309.11499;
     MetaQueries, 2504.06256).
 
@@ -38,16 +38,15 @@ class Conditions(Conditioning, name="condition"):
         super().__init__(context)
         self.output = projection(context.width, context.vectors.width, depth, bias, f"alphabet {self.name!r}")
 
-    def image_losses(
+    def losses(
         self,
         hidden: Float[Tensor, "n gh gw d"],
-        targets: Float[Tensor, "n 3 h w"],
+        pixels: Float[Tensor, "n 3 h w"],
         sources: Float[Tensor, "n 3 h w"] | None = None,
         words: Int[Tensor, "n k"] | None = None,
     ) -> dict[str, Loss]:
-        """The decoder's losses of the images, of which `targets` are the pixels."""
         conditions = self.output(hidden)
-        losses = self.decoder.losses(conditions, targets, source=sources)
+        losses = self.decoder.losses(conditions, pixels, source=sources)
         return losses if words is None else losses | self.decoder.caption_losses(conditions, words)
 
     def draw(
@@ -55,10 +54,8 @@ class Conditions(Conditioning, name="condition"):
         hidden: Float[Tensor, "r ... d"],
         sampling: Sampling,
         generators: Generators | None = None,
-        *,
-        never: int | None = None,
     ) -> DrawnValues:
-        """With guidance pairs, "n 2 ... c": what follows each prompt, and what follows the empty one."""
+        """Nothing is drawn at random."""
         conditions = self.output(hidden)
         if sampling.guidance == 1:
             return DrawnValues(conditions)

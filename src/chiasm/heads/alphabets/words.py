@@ -2,33 +2,30 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
 from chiasm.errors import RecipeError
-from chiasm.heads import DrawnValues, HeadContext, Sampling
-from chiasm.heads.conditioning import Conditioning
-from chiasm.nn.generators import Generators
+from chiasm.heads import HeadContext, WordLearner
+from chiasm.heads.conditioning import WordConditioning
 from chiasm.nn.losses import Loss
-from chiasm.tokenizers.spaces import WordIds
 
 
-class WordCondition(Conditioning, name="words"):
+class WordCondition(WordConditioning, name="words"):
     """The words as they stand: the language model learns them from the text alone, the decoder from its own loss.
 
     Both may learn in one stage, or each in a stage of its own. A frozen decoder's loss would teach nothing, and is
     left out.
     """
 
-    spaces: ClassVar = (WordIds,)
-    reads_states: ClassVar = False
-
     def __init__(self, context: HeadContext, symbols: int):
         super().__init__(context)
+
+    @property
+    def learner(self) -> WordLearner:
+        return self
 
     @property
     def teaches(self) -> bool:
@@ -36,34 +33,27 @@ class WordCondition(Conditioning, name="words"):
         modules = self.decoder.learners().values()
         return any(parameter.requires_grad for module in modules for parameter in module.parameters())
 
-    def caption_losses(
+    def word_losses(
+        self,
+        words: Int[Tensor, "n k"],
+        pixels: Float[Tensor, "n 3 h w"],
+        sources: Float[Tensor, "n 3 h w"] | None = None,
+    ) -> dict[str, Loss]:
+        if not self.teaches:
+            return {}
+        return self.decoder.losses(rearrange(words, "n k -> n 1 k"), pixels, source=sources)
+
+    def losses(
         self,
         hidden: Float[Tensor, "n k d"],
         words: Int[Tensor, "n k"],
         pixels: Float[Tensor, "n 3 h w"],
         sources: Float[Tensor, "n 3 h w"] | None = None,
     ) -> dict[str, Loss]:
-        """The decoder's losses of images, drawn after their words. hidden: the states that predict the words."""
-        if not self.teaches:
-            return {}
-        return self.decoder.losses(self.target(hidden, words), pixels, source=sources)
-
-    def target(self, hidden: Float[Tensor, "n k d"], words: Int[Tensor, "n k"]) -> Tensor:
-        """What the decoder is handed."""
-        return rearrange(words, "n k -> n 1 k")
-
-    def draw(
-        self,
-        hidden: Float[Tensor, "r ... d"],
-        sampling: Sampling,
-        generators: Generators | None = None,
-        *,
-        never: int | None = None,
-    ) -> DrawnValues:
-        raise NotImplementedError("the words are written as text")
+        return self.word_losses(words, pixels, sources)
 
 
-class StraightWords(WordCondition, name="straight_words"):
+class StraightWords(WordConditioning, name="straight_words"):
     """The same words, with a straight path for the gradient (arXiv 1308.3432): the decoder reads the true words,
     and its loss reaches the language model as if it had read the probabilities with which that predicts them.
 
@@ -71,11 +61,8 @@ class StraightWords(WordCondition, name="straight_words"):
     its own does not.
     """
 
-    reads_states: ClassVar = True
-    teaches = True
-
     def __init__(self, context: HeadContext, symbols: int):
-        super().__init__(context, symbols)
+        super().__init__(context)
         if not self.decoder.reads_mixtures:
             raise RecipeError(
                 f"alphabet {self.name!r} needs an image decoder that reads mixtures of words, for the gradient "
@@ -84,7 +71,19 @@ class StraightWords(WordCondition, name="straight_words"):
             )
         self._logits = context.vocabulary.logits
 
-    def target(self, hidden: Float[Tensor, "n k d"], words: Int[Tensor, "n k"]) -> Float[Tensor, "n 1 k v"]:
+    def losses(
+        self,
+        hidden: Float[Tensor, "n k d"],
+        words: Int[Tensor, "n k"],
+        pixels: Float[Tensor, "n 3 h w"],
+        sources: Float[Tensor, "n 3 h w"] | None = None,
+    ) -> dict[str, Loss]:
+        return self.decoder.losses(self._mixtures(hidden, words), pixels, source=sources)
+
+    def _mixtures(
+        self, hidden: Float[Tensor, "n k d"], words: Int[Tensor, "n k"]
+    ) -> Float[Tensor, "n 1 k v"]:
+        """The true words, whose gradient is that of the probabilities with which they are predicted."""
         logits = self._logits(hidden).float()
         size = logits.shape[-1]
         chances = functional.pad(logits.softmax(-1), (0, 1)) * (words < size)[..., None]

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from chiasm import parts
 from chiasm.errors import ChiasmError
 from chiasm.heads import (
-    Alphabet,
     Ask,
     DrawingState,
     HeadContext,
@@ -20,10 +19,11 @@ from chiasm.heads import (
     Sampling,
     Span,
     SpanLayout,
+    WordLearner,
     Writing,
     raster,
 )
-from chiasm.heads.alphabets.words import WordCondition
+from chiasm.heads.conditioning import WordConditioning
 from chiasm.nn.generators import Generators
 from chiasm.nn.losses import Loss
 from chiasm.tokenizers.spaces import Space, WordIds
@@ -45,12 +45,10 @@ class Caption(Order, name="caption"):
 
     spaces: ClassVar = (WordIds,)
     reads_codes: ClassVar[bool] = False
-    conditions: ClassVar[bool] = True
-    alphabet: WordCondition
+    alphabet: WordConditioning
 
-    def __init__(self, context: HeadContext, *, alphabet: Alphabet):
+    def __init__(self, context: HeadContext, *, alphabet: WordConditioning):
         super().__init__()
-        assert isinstance(alphabet, WordCondition)
         self.alphabet, self.space = alphabet, context.words
         self.unconditional = 0.0  # guidance leads away from no words at all, within the decoder
         self.image = nn.Parameter(torch.randn(1, context.width) * 0.02)
@@ -58,6 +56,10 @@ class Caption(Order, name="caption"):
     @classmethod
     def symbols(cls, space: Space) -> int:
         return 0
+
+    @property
+    def word_learner(self) -> WordLearner | None:
+        return self.alphabet.learner
 
     def layout(self) -> SpanLayout:
         return SpanLayout((True,), (True,), (), raster(1, 1), words=self.space.length)
@@ -69,7 +71,7 @@ class Caption(Order, name="caption"):
     def losses(self, hidden: Float[Tensor, "n m d"], span: Span) -> dict[str, Loss]:
         """The decoder's; the words are learnt as all words of the answer are."""
         assert span.words is not None
-        return self.alphabet.caption_losses(hidden, span.words, span.targets, span.sources)
+        return self.alphabet.losses(hidden, span.words, span.targets, span.sources)
 
     def write(
         self,

@@ -65,6 +65,7 @@ class Masked(Order, name="masked"):
 
     spaces: ClassVar = (Codes, Vectors)
     edits: ClassVar[bool] = True
+    alphabet: Alphabet
 
     def __init__(
         self,

@@ -27,7 +27,8 @@ from chiasm.heads import (
     Writing,
     raster,
 )
-from chiasm.heads.spans import check_target, count_images, doubled
+from chiasm.heads.conditioning import StateConditioning
+from chiasm.heads.spans import check_target, count_images, counted, doubled
 from chiasm.nn.generators import Generators
 from chiasm.nn.losses import Loss
 from chiasm.parts.bounds import Chance, Grid
@@ -58,13 +59,13 @@ class Queries(Order, name="queries"):
 
     spaces: ClassVar = (Codes, Vectors)
     reads_codes: ClassVar[bool] = False
-    conditions: ClassVar[bool] = True
+    alphabet: Alphabet | StateConditioning
 
     def __init__(
         self,
         context: HeadContext,
         *,
-        alphabet: Alphabet,
+        alphabet: Alphabet | StateConditioning,
         grid: Grid | None = None,
         causal: bool = False,
         words: list[int] = [],  # noqa: B006
@@ -139,7 +140,10 @@ class Queries(Order, name="queries"):
         if self.from_marker and span.orphans is not None:  # they have no marker before them
             first = torch.where(span.orphans[:, None, None], 0, hidden[:, :1])
             hidden = torch.cat([first, hidden[:, 1:]], 1)
-        return self.alphabet.image_losses(self.bridged(hidden), span.targets, span.sources, span.words)
+        grid = self.bridged(hidden)
+        if isinstance(self.alphabet, Alphabet):
+            return counted(self.alphabet, grid.flatten(0, 2), span.targets.flatten(0, 2))
+        return self.alphabet.losses(grid, span.targets, span.sources, span.words)
 
     def write(
         self,

@@ -49,6 +49,7 @@ class Scales(Order, name="scales"):
 
     reads_codes: ClassVar[bool] = False
     space: Codes
+    alphabet: Alphabet
 
     def __init__(
         self,

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from chiasm.errors import RecipeError
 from chiasm.heads import (
     Alphabet,
+    AnyAlphabet,
     Ask,
     DrawingState,
     HeadContext,
@@ -27,7 +28,7 @@ from chiasm.heads import (
 from chiasm.heads.denoising import TokenDenoising
 from chiasm.heads.noise import first_noise
 from chiasm.heads.projection import example_tokenizer
-from chiasm.heads.spans import check_target, count_images, doubled
+from chiasm.heads.spans import check_target, count_images, counted, doubled
 from chiasm.heads.u_vit import LAST, FlowDecoder, FlowEncoder, NoisyCells, PreciseNorm
 from chiasm.nn.generators import Generators, TrainingNoise
 from chiasm.nn.losses import Loss
@@ -69,6 +70,7 @@ class UViT(Order, name="u_vit"):
 
     spaces: ClassVar = (Vectors,)
     reads_codes: ClassVar[bool] = False
+    alphabet: Alphabet
 
     def __init__(
         self,
@@ -127,7 +129,7 @@ class UViT(Order, name="u_vit"):
         return 0
 
     @classmethod
-    def sampled_with(cls, alphabet: type[Alphabet]) -> frozenset[str]:
+    def sampled_with(cls, alphabet: type[AnyAlphabet]) -> frozenset[str]:
         """The alphabet's, and the temperature, which scales the noise that an image begins as."""
         return alphabet.sampled_by | {"temperature"}
 
@@ -168,8 +170,7 @@ class UViT(Order, name="u_vit"):
 
     def losses(self, hidden: Float[Tensor, "n m d"], span: Span) -> dict[str, Loss]:
         spoken = self.spoken(hidden, span.drawn)
-        total = self.alphabet.loss(spoken.flatten(0, 2), span.targets.flatten(0, 2))
-        return {self.alphabet.counted_as: Loss(total, total.new_tensor(float(spoken.shape[:3].numel())))}
+        return counted(self.alphabet, spoken.flatten(0, 2), span.targets.flatten(0, 2))
 
     def write(
         self,

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from chiasm.errors import RecipeError
 from chiasm.heads import (
-    Alphabet,
     Ask,
     DrawingState,
     HeadContext,
@@ -59,22 +58,19 @@ class WholeImage(Order, name="whole"):
 
     spaces: ClassVar = (Vectors,)
     space: Vectors
+    alphabet: TokenDenoising
 
     def __init__(
         self,
         context: HeadContext,
         *,
-        alphabet: Alphabet,
+        alphabet: TokenDenoising,
         patch: Multiplier = 1,
         cells: bool = True,
         unconditional: Chance = 0.1,
     ):
         super().__init__()
-        if not isinstance(alphabet, TokenDenoising):
-            raise RecipeError(
-                f"order 'whole' denoises, but alphabet {alphabet.name!r} does not: use 'flow' or 'diffusion'"
-            )
-        self.alphabet: TokenDenoising = alphabet
+        self.alphabet = alphabet
         self.space, self.unconditional = context.vectors, unconditional
         self.patch = patch
         rows, columns = self.space.grid
