@@ -2,38 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Iterator
 from functools import cached_property
 from hashlib import blake2b
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from chiasm.data import Message, Picture, Sample, Source
+from chiasm.data import Message, Sample, Source
 from chiasm.data.mask_answers import MaskForm, MaskSide, answer_with_masks
 from chiasm.data.world.assets import Emoji, Language, assets_version, emoji_set
-from chiasm.data.world.calls import scene_call
-from chiasm.data.world.composer import TINTS, Composer, Draft
+from chiasm.data.world.composer import Composer, Draft
 from chiasm.data.world.dice import Dice
-from chiasm.data.world.edits import SceneEdit, analogy, edit
 from chiasm.data.world.options import check_options
-from chiasm.data.world.phrases import Phrases, phrases
-from chiasm.data.world.questions import QUESTIONS, UNANSWERABLE, Question, answered_falsely
-from chiasm.data.world.regions import region_prompt
-from chiasm.data.world.render import SceneChange, SceneMasks, ScenePicture, TextPicture
+from chiasm.data.world.phrases import phrases
+from chiasm.data.world.questions import QUESTIONS, answered_falsely
+from chiasm.data.world.render import SceneChange, ScenePicture
 from chiasm.data.world.scene import Scene
 from chiasm.data.world.splits import Split, strangers
+from chiasm.data.world.tasks import MASKS, TASKS, Exchange, truth_of
 from chiasm.data.world.wordings import Phrasings
 
 # Raised when the same options would give other samples, so that caches and records are not mistaken.
 VERSION = 4
 DEFAULT_TASKS = {**dict.fromkeys(QUESTIONS, 1), "draw": 1, "words": 1}
-
-MASKS = "masks"  # where the truth has those that are asked for, on its way into a sample
-# content of the user, content of the assistant (none: masks are the answer, or the first is a document of its own),
-# and the truth
-Exchange = tuple[tuple[str | Picture, ...], tuple[str | Picture, ...], dict[str, Any]]
 
 
 def few_documents(tasks: dict[str, int]) -> dict[str, int]:
@@ -217,123 +209,7 @@ class World(Source, name="world"):
         for question in QUESTIONS[task](draft, say, dice, count):
             if self.untrue > 0 and lies.uniform() < self.untrue:
                 question = answered_falsely(question, draft, say, lies)
-            yield (image, question.text), (question.answer,), _truth(question)
-
-    def _caption(self, draft: Draft, say: Phrases, dice: Dice, count: int) -> Iterator[Exchange]:
-        caption = say.caption(draft.scene)
-        labels = tuple(say.name(emoji) for emoji in draft.scene.counts)
-        for _ in range(count):
-            truth = {"answer": caption, "labels": labels}
-            yield (ScenePicture(draft.scene, self.canvas), say.ask("describe")), (caption,), truth
-
-    def _name(self, draft: Draft, say: Phrases, dice: Dice, count: int) -> Iterator[Exchange]:
-        for _ in range(count):
-            emoji = dice.pick(self.emoji)
-            scene = replace(draft.scene, grid=(1, 1), things=(self.composer.place(emoji, 0, dice),))
-            label = say.label(emoji)
-            truth = {"answer": label, "scene": scene, "labels": (say.name(emoji),)}
-            yield (ScenePicture(scene, self.canvas), say.ask("which")), (label,), truth
-
-    def _draw(self, draft: Draft, say: Phrases, dice: Dice, count: int) -> Iterator[Exchange]:
-        for _ in range(count):
-            text = say.ask("draw", caption=say.caption(draft.scene))
-            yield (text,), (self._target(draft.scene),), {}
-
-    def _captioned(self, draft: Draft, say: Phrases, dice: Dice, count: int) -> Iterator[Exchange]:
-        words = phrases(self.say.language).caption(draft.scene)
-        for prompt, images, truth in self._draw(draft, say, dice, count):
-            yield prompt, (words, *images), truth
-
-    def _edit(self, draft: Draft, say: Phrases, dice: Dice, count: int) -> Iterator[Exchange]:
-        for _ in range(count):
-            example = edit(draft, say, dice)
-            yield self._edited(example, example.text)
-
-    def _instructed(self, draft: Draft, say: Phrases, dice: Dice, count: int) -> Iterator[Exchange]:
-        for _ in range(count):
-            example = edit(draft, say, dice)
-            yield self._edited(example, example.text, example.plain)
-
-    def _edited(self, example: SceneEdit, text: str, *words: str) -> Exchange:
-        """A scene, an instruction and the changed scene, perhaps behind words."""
-        truth = {"kind": example.kind, "scene": example.after, "before": example.before}
-        return (ScenePicture(example.before, self.canvas), text), (*words, self._target(example.after)), truth
-
-    def _analogy(self, draft: Draft, say: Phrases, dice: Dice, count: int) -> Iterator[Exchange]:
-        for _ in range(count):
-            example = analogy(draft, self.composer, dice)
-            first, second, third = (
-                ScenePicture(scene, self.canvas) for scene in (*example.example, example.before)
-            )
-            truth = {
-                "kind": example.kind,
-                "scene": example.after,
-                "before": example.before,
-                "example": example.example,
-            }
-            yield (first, say.then, second, say.next_pair, third), (self._target(example.after),), truth
-
-    def _sentence(self, draft: Draft, say: Phrases, dice: Dice, count: int) -> Iterator[Exchange]:
-        for _ in range(count):
-            example = analogy(draft, self.composer, dice)
-            scenes = (*example.example, example.before, example.after)
-            truth = {
-                "kind": example.kind,
-                "scene": example.after,
-                "before": example.before,
-                "example": example.example,
-            }
-            yield tuple(map(self._target, scenes)), (), truth
-
-    def _read(self, draft: Draft, say: Phrases, dice: Dice, count: int) -> Iterator[Exchange]:
-        for _ in range(count):
-            # English in any language: PIL's built-in font has no Chinese letters.
-            lines = tuple(one.english for one in dice.sample(self.emoji, 1 + dice.below(2)))
-            answer = " ".join(lines)
-            image = TextPicture(lines, self.canvas, TINTS[dice.below(self.composer.tints)])
-            yield (image, say.ask("read")), (answer,), {"answer": answer}
-
-    def _words(self, draft: Draft, say: Phrases, dice: Dice, count: int) -> Iterator[Exchange]:
-        caption = say.caption(draft.scene)
-        for task in dice.sample(list(QUESTIONS), count):
-            for question in QUESTIONS[task](draft, say, dice, 1):
-                yield (f"{caption} {question.text}",), (question.answer,), _truth(question)
-
-    def _segment(self, draft: Draft, say: Phrases, dice: Dice, count: int) -> Iterator[Exchange]:
-        scene = draft.scene
-        present = dice.sample(list(scene.counts), count)
-        for emoji in present:
-            absent = draft.unanswerable > 0 and dice.uniform() < draft.unanswerable
-            asked = dice.pick(draft.absent) if absent else emoji
-            things = tuple(i for i, thing in enumerate(scene.things) if thing.emoji == asked)
-            truth = {
-                "type": UNANSWERABLE if absent else "segment",
-                MASKS: SceneMasks(scene, self.canvas, things),
-            }
-            yield (ScenePicture(scene, self.canvas), say.ask("mask", one=say.name(asked))), (), truth
-
-    def _region(self, draft: Draft, say: Phrases, dice: Dice, count: int) -> Iterator[Exchange]:
-        for thing in dice.sample(range(len(draft.scene.things)), count):
-            prompt = region_prompt(draft.scene, self.canvas, thing, say, dice)
-            name = say.name(draft.scene.things[thing].emoji)
-            truth = {"type": prompt.kind, "question": prompt.ask(say, mask=False), "answer": name}
-            yield (prompt.picture, truth["question"]), (name,), truth
-
-    def _segment_region(self, draft: Draft, say: Phrases, dice: Dice, count: int) -> Iterator[Exchange]:
-        for thing in dice.sample(range(len(draft.scene.things)), count):
-            prompt = region_prompt(draft.scene, self.canvas, thing, say, dice)
-            truth = {"type": prompt.kind, MASKS: SceneMasks(draft.scene, self.canvas, (thing,))}
-            yield (prompt.picture, prompt.ask(say, mask=True)), (), truth
-
-    def _call(self, draft: Draft, say: Phrases, dice: Dice, count: int) -> Iterator[Exchange]:
-        for _ in range(count):
-            example = scene_call(draft, self.canvas, say, dice)
-            answer = str(example.call)
-            shown = (ScenePicture(draft.scene, self.canvas),) if example.shows else ()
-            yield (*shown, example.text), (answer,), {"type": example.kind, "answer": answer}
-
-    def _target(self, scene: Scene) -> ScenePicture:
-        return ScenePicture(scene.calmed(self.drawn_jitter), self.drawn_canvas)
+            yield (image, question.text), (question.answer,), truth_of(question)
 
 
 def _conversation(questions: list[Sample], number: int) -> Sample:
@@ -349,37 +225,5 @@ def _conversation(questions: list[Sample], number: int) -> Sample:
     return Sample(f"{first.name.split(', ')[0]}, conversation {number}", (*first.messages, *later), truth)
 
 
-def _truth(question: Question) -> dict[str, Any]:
-    """answer_class: what "always the commonest answer" counts: the answer, or which name of a choice."""
-    answer_class = question.answer
-    if question.type == "choice":
-        answer_class = ("first", "second")[question.choices.index(question.answer)]
-    truth = {
-        "type": question.type,
-        "question": question.text,
-        "answer": question.answer,
-        "choices": question.choices,
-    }
-    return {**truth, "answer_class": answer_class}
-
-
 def _strangers(named: int, count: int, split: Split) -> tuple[Emoji, ...]:
     return strangers(emoji_set(named + count)[named:], split) if count else ()
-
-
-TASKS: dict[str, Callable[[World, Draft, Phrases, Dice, int], Iterator[Exchange]]] = {
-    "caption": World._caption,
-    "name": World._name,
-    "draw": World._draw,
-    "captioned": World._captioned,
-    "edit": World._edit,
-    "instructed": World._instructed,
-    "analogy": World._analogy,
-    "sentence": World._sentence,
-    "read": World._read,
-    "words": World._words,
-    "segment": World._segment,
-    "region": World._region,
-    "segment_region": World._segment_region,
-    "call": World._call,
-}
