@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import re
-from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
-from itertools import pairwise
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -15,8 +12,9 @@ from transformers import PreTrainedTokenizerBase
 from chiasm.data.sample import Message, Picture, ToolCall
 from chiasm.errors import CheckpointError, DataError
 from chiasm.language.calling import CallForm, find_form
+from chiasm.language.runs import TextRun, Tokens, between_pictures, cut_runs, joined, tokenized
 from chiasm.language.special import CLOSE, OPEN, READ, TOKEN, WRITTEN, SpecialTokens
-from chiasm.language.turns import Rendered, TemplateTurn, Turns
+from chiasm.language.turns import TemplateTurn, Turns
 
 BARE_TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
 # What stands for an image in the tokenizers of public models, where they do not say it themselves.
@@ -24,24 +22,6 @@ IMAGE_TOKENS = (
     *("<image>", "<|image_pad|>", "<image_soft_token>", "<|image|>", "<image_placeholder>", "[IMG]"),
     "<IMG_CONTEXT>",
 )
-
-
-@dataclass(frozen=True)
-class TextRun:
-    """A stretch of text that is learnt or not, or a picture that is read or written."""
-
-    text: str
-    learn: bool
-    picture: Picture | None = None
-
-
-@dataclass(frozen=True)
-class Tokens:
-    """The same as ids."""
-
-    ids: Sequence[int]
-    learn: bool
-    picture: Picture | None = None
 
 
 class Conversations:
@@ -118,41 +98,14 @@ class Conversations:
         if self.bare:
             return [Tokens(self.encode(run.text), run.learn, run.picture) for run in runs]
         begin = [] if messages[0].role == "document" else self._begin_of_processor(runs)
-        stretches = [runs] if self.special.together else _between_pictures(runs)
+        stretches = [runs] if self.special.together else between_pictures(runs)
         words_follow = prompt and not draws
         written_tokens = [
             each
             for stretch in stretches
-            for each in self._encoded(stretch, continued=words_follow and stretch is stretches[-1])
+            for each in tokenized(stretch, self.special, continued=words_follow and stretch is stretches[-1])
         ]
         return ([Tokens(begin, False)] if begin else []) + written_tokens
-
-    def _encoded(self, runs: Sequence[TextRun], *, continued: bool) -> list[Tokens]:
-        """Runs as tokens: one that reaches into what is learnt is learnt; `continued`: words follow."""
-        text, learnt, pictures = "", [], []
-        for run in runs:
-            if run.picture is not None:
-                pictures.append(run)
-                text += WRITTEN if run.learn else READ
-                continue
-            if run.learn:
-                learnt.append((len(text), len(text) + len(run.text)))
-            text += run.text
-        tokens: list[Tokens] = []
-        ends = [end for _, end in learnt]
-        waiting = iter(pictures)
-        for id, (start, stop) in zip(*self.special.encode(text, continued=continued), strict=True):
-            if id is None:
-                picture = next(waiting)
-                tokens.append(Tokens((), picture.learn, picture.picture))
-                continue
-            span = bisect_right(ends, start)  # the first that ends behind the token's start
-            learn = span < len(learnt) and max(stop, start + 1) > learnt[span][0]
-            if tokens and tokens[-1].picture is None and tokens[-1].learn == learn:
-                tokens[-1].ids.append(id)  # type: ignore[attr-defined]
-            else:
-                tokens.append(Tokens([id], learn))
-        return tokens
 
     def _marked(
         self,
@@ -176,7 +129,7 @@ class Conversations:
             [item for learns, item in images if learns == wanted and isinstance(item, Picture)]
             for wanted in (False, True)
         )
-        return _cut(rendered, read, written)
+        return cut_runs(rendered, read, written)
 
     def _turn(self, message: Message) -> TemplateTurn:
         calls = tuple(self._protected_call(call) for call in message.calls)
@@ -226,9 +179,9 @@ class Conversations:
             for item in content
         ]
         if self.bare:
-            return _joined(items)
+            return joined(items)
         begin, end = (f"{OPEN}{id}{CLOSE}" for id in (self.begin, self.end))
-        return _joined([TextRun(begin, False), *items, TextRun(end, True)])
+        return joined([TextRun(begin, False), *items, TextRun(end, True)])
 
     def _begin_of_processor(self, runs: Sequence[TextRun]) -> list[int]:
         """What the tokenizer puts before every text, where the template leaves it to the processor."""
@@ -312,49 +265,3 @@ class Conversations:
 
 def _learns(message: Message) -> bool:
     return message.role == "assistant" and message.learnt
-
-
-def _cut(rendered: Rendered, read: Sequence[Picture], written: Sequence[Picture]) -> list[TextRun]:
-    """Runs of marked text and pictures; raises DataError where the template leaves pictures out."""
-    text = rendered.text
-    for mark, pictures in ((READ, read), (WRITTEN, written)):
-        if text.count(mark) != len(pictures):
-            raise DataError(
-                f"the chat template shows {text.count(mark)} of the {len(pictures)} images of the conversation"
-            )
-    bounds = sorted({0, len(text), *(edge for span in rendered.learnt for edge in span)})
-    waiting = {READ: iter(read), WRITTEN: iter(written)}
-    runs = []
-    ends = [end for _, end in rendered.learnt]
-    for start, stop in pairwise(bounds):
-        span = bisect_right(ends, start)
-        learn = span < len(ends) and rendered.learnt[span][0] <= start
-        for piece in re.split(f"([{READ}{WRITTEN}])", text[start:stop]):
-            picture = next(waiting[piece]) if piece in waiting else None
-            runs.append(TextRun("" if picture else piece, learn or piece == WRITTEN, picture))
-    return _joined(runs)
-
-
-def _between_pictures(runs: Sequence[TextRun]) -> list[list[TextRun]]:
-    """Neighbouring text as one stretch, each picture as one of its own."""
-    stretches: list[list[TextRun]] = []
-    for run in runs:
-        if stretches and run.picture is None and stretches[-1][-1].picture is None:
-            stretches[-1].append(run)
-        else:
-            stretches.append([run])
-    return stretches
-
-
-def _joined(runs: Sequence[TextRun]) -> list[TextRun]:
-    """Neighbouring text of one kind joined; empty text dropped."""
-    joined: list[TextRun] = []
-    for run in runs:
-        last = joined[-1] if joined else None
-        if run.picture is None and not run.text:
-            continue
-        if last and run.picture is None and last.picture is None and last.learn == run.learn:
-            joined[-1] = TextRun(last.text + run.text, run.learn)
-        else:
-            joined.append(run)
-    return joined

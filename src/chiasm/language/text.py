@@ -17,7 +17,8 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from chiasm.data.sample import Message
 from chiasm.errors import CheckpointError, DataError, RecipeError
 from chiasm.language.calling import CallForm
-from chiasm.language.conversations import BARE_TEMPLATE, Conversations, TextRun, Tokens
+from chiasm.language.conversations import BARE_TEMPLATE, Conversations
+from chiasm.language.runs import TextRun, Tokens
 from chiasm.language.special import TOKEN
 from chiasm.language.templates import ADDED, NAMED, PLAIN
 from chiasm.language.tokenizer_folder import load_tokenizer, save_tokenizer, stop_ids
