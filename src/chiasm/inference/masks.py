@@ -18,7 +18,7 @@ from chiasm.data.sample import Masks, Message, Sample
 from chiasm.errors import ChiasmError, DataError, excerpt
 from chiasm.heads.segmentation import MaskPrediction
 from chiasm.inference.reading import in_rows
-from chiasm.model.masks import predicted_masks
+from chiasm.model.masks import predicted_masks, with_pyramids
 from chiasm.sequence import Document
 from chiasm.views import Size, View
 
@@ -77,7 +77,7 @@ def segment_all(model: Model, samples: Sequence[Sample]) -> list[Segmentation]:
             Sample(each.name, each.messages, masks=_Unknown()) for each in samples[start : start + TOGETHER]
         ]
         documents = [document(model.contract, each) for each in some]
-        batch, pyramids = model.with_pyramids(in_rows(model, documents))
+        batch, pyramids = with_pyramids(model.encoder, in_rows(model, documents))
         embeddings, layout, _ = model.embed(batch)
         assert batch.written.mask is not None
         proposed = predicted_masks(head, model.language(embeddings, layout), pyramids, batch.written.mask)

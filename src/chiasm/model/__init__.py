@@ -8,7 +8,6 @@ from functools import cached_property, reduce
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from einops import rearrange
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
@@ -18,13 +17,15 @@ from chiasm.data.sample import Message
 from chiasm.decoders import ImageDecoder
 from chiasm.distribution.devices import fitting
 from chiasm.encoders import Encoder
-from chiasm.errors import ChiasmError, DataError
+from chiasm.errors import DataError
 from chiasm.heads import Order, Span
-from chiasm.heads.segmentation import MaskHead, Pyramid
+from chiasm.heads.segmentation import MaskHead
 from chiasm.language import Language
+from chiasm.model.contract import contract_of
 from chiasm.model.images import caption_ids, image_losses
-from chiasm.model.masks import mask_losses
-from chiasm.model.wiring import ALONE, wire
+from chiasm.model.masks import mask_losses, with_pyramids
+from chiasm.model.visual_tokens import visual_tokens
+from chiasm.model.wiring import wire
 from chiasm.nn.losses import Loss, added, cross_entropy
 from chiasm.recipe.slots import MODEL_SLOTS
 from chiasm.routing import Routing
@@ -111,7 +112,7 @@ class Model(nn.Module):
 
     @property
     def sees(self) -> bool:
-        return self.encoder is not None or self._shows
+        return self.encoder is not None or self.reads_targets
 
     @property
     def draws(self) -> bool:
@@ -133,39 +134,18 @@ class Model(nn.Module):
         return self.image_head is not None and self.image_head.word_learner is not None
 
     @property
+    def reads_targets(self) -> bool:
+        """Whether images are read as the targets with which they are written."""
+        return self.encoder is None and self.image_head is not None and self.image_head.reads_codes
+
+    @property
     def device(self) -> torch.device:
         return next(self.parameters()).device
 
     @property
     def contract(self) -> Contract:
         """What the data side needs to know of this model; raises ChiasmError if it has no language model."""
-        if not self.speaks:
-            slots = [
-                slot for slot in self.slots() if slot in ALONE and self.spec[slot]["type"] != "tokenizer"
-            ]
-            alone = " and ".join(slot.replace("_", " ") for slot in slots)
-            raise ChiasmError(
-                f"this model is an {alone} alone; it has no language model to read or write with"
-            )
-        target = self.image_decoder if self.conditions else self.image_tokenizer
-        size = target.size if target is not None else None
-        return Contract(
-            tokenizer=self.language.tokenizer,
-            context=self.language.context,
-            views=self.views,
-            encoder=self.encoder,
-            connector=self.connector,
-            span=self.image_head.layout() if self.image_head is not None else None,
-            written_size=Size(size, size) if size is not None else None,
-            shown=self.image_head.read_layout() if self._shows and self.image_head is not None else None,
-            says=self.language.says,
-            whole_pictures=self.language.whole_pictures,
-            encodes_prompt=self.language.encodes_prompt,
-            mask_positions=0 if self.mask_head is None else self.mask_head.positions,
-            most_masks=None if self.mask_head is None else self.mask_head.most_masks,
-            changes_images=self.image_decoder is not None and self.image_decoder.edits,
-            cross_attends=self.routing.cross_attends,
-        )
+        return contract_of(self)
 
     def slots(self) -> dict[str, Any]:
         """The parts by slot, in the order in which data passes through them."""
@@ -191,7 +171,7 @@ class Model(nn.Module):
 
     def losses(self, batch: PackedBatch) -> dict[str, Loss]:
         """Losses by name: `text`, those of the image head, and those of the routing."""
-        batch, pyramids = self.with_pyramids(batch)
+        batch, pyramids = with_pyramids(self.encoder, batch)
         embeddings, layout, span = self.embed(batch)
         hidden = self.language(embeddings, layout)
         image, mask = batch.written.image, batch.written.mask
@@ -264,46 +244,7 @@ class Model(nn.Module):
         """
         if self.encoder is None or self.connector is None:
             raise DataError("the batch shows pictures, but this model has no encoder")
-        tables = []
-        for g, (group, promised) in enumerate(zip(read.groups, read.tokens, strict=True)):
-            features = fitting(group if read.encoded else self.encode(group), self.connector)
-            visual = self.connector(features, *([] if read.cells is None else [read.cells[g]]))
-            if visual.shape[1] != promised:
-                raise DataError(
-                    f"connector {self.connector.name!r} made {visual.shape[1]} tokens of a grid of "
-                    f"{tuple(group.shape[1:3])} but promised {promised}"
-                )
-            if read.centres is not None:
-                assert self.views is not None
-                visual = visual + self.views.locate(read.centres[g])[:, None]
-            tables.append(rearrange(visual, "n k d -> (n k) d"))
-        if self.views is not None and self.views.marked and self.views.markers is not None:
-            markers = self.views.markers
-            if self.views.connected:
-                side = self.connector.block()
-                blocks = rearrange(markers, "m (r c w) -> m r c w", r=side, c=side)
-                markers = rearrange(self.connector(blocks), "m 1 d -> m d")
-            tables.append(markers.to(tables[0].dtype))
-        if read.words is not None:
-            tables.append(self.language.embed(read.words).to(tables[0].dtype))
-        return torch.cat(tables)
-
-    def with_pyramids(self, batch: PackedBatch) -> tuple[PackedBatch, list[Pyramid]]:
-        """A batch that asks for masks with the features of its images, and all levels of those, by group.
-
-        Without a graph when the encoder is frozen; any other batch is left as it is.
-        """
-        if batch.written.mask is None or batch.read is None:
-            return batch, []
-        if self.encoder is None or batch.read.encoded:
-            raise DataError("masks are written of pixels, but the batch has features")
-        learns = any(parameter.requires_grad for parameter in self.encoder.parameters())
-        with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
-            pyramids: list[Pyramid] = [
-                self.encoder.pyramid(fitting(group, self.encoder)) for group in batch.read.groups
-            ]
-        groups = [levels[-1] for levels in pyramids]
-        return replace(batch, read=replace(batch.read, groups=groups, encoded=True)), pyramids
+        return visual_tokens(read, self.encode, self.connector, self.views, self.language)
 
     def encode(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n gh gw c"]:
         """Features of the encoder; without a graph when it is frozen."""
@@ -319,11 +260,6 @@ class Model(nn.Module):
         assert self.image_tokenizer is not None
         with torch.no_grad():
             return self.image_tokenizer.encode(fitting(written.targets, self.image_tokenizer))
-
-    @property
-    def _shows(self) -> bool:
-        """Whether images are read as the targets with which they are written."""
-        return self.encoder is None and self.image_head is not None and self.image_head.reads_codes
 
     def _span(self, written: WrittenImages, positions: Int[Tensor, "b t"]) -> Span:
         if self.image_head is None:

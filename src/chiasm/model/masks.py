@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from chiasm.distribution.devices import fitting
+from chiasm.encoders import Encoder
+from chiasm.errors import DataError
 from chiasm.heads.segmentation import MaskHead, MaskPrediction, Pyramid
 from chiasm.nn.losses import Loss, added
-from chiasm.sequence import WrittenMasks
+from chiasm.sequence import PackedBatch, WrittenMasks
 
 
 class MaskQuestions(NamedTuple):
@@ -67,3 +71,19 @@ def _questions(
             [level[numbers] for level in pyramid],
             torch.stack([flat[starts[row] - masks.questions[row] : starts[row]].mean(0) for row in rows]),
         )
+
+
+def with_pyramids(encoder: Encoder | None, batch: PackedBatch) -> tuple[PackedBatch, list[Pyramid]]:
+    """A batch that asks for masks with the features of its images, and all levels of those, by group.
+
+    Without a graph when the encoder is frozen; any other batch is left as it is.
+    """
+    if batch.written.mask is None or batch.read is None:
+        return batch, []
+    if encoder is None or batch.read.encoded:
+        raise DataError("masks are written of pixels, but the batch has features")
+    learns = any(parameter.requires_grad for parameter in encoder.parameters())
+    with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
+        pyramids: list[Pyramid] = [encoder.pyramid(fitting(group, encoder)) for group in batch.read.groups]
+    groups = [levels[-1] for levels in pyramids]
+    return replace(batch, read=replace(batch.read, groups=groups, encoded=True)), pyramids
