@@ -26,10 +26,11 @@ from chiasm import parts
 from chiasm.distribution.processes import Ranks
 from chiasm.model import Model
 from chiasm.recipe import Recipe, load_recipe
+from chiasm.training.aims import DocumentsAim
 from chiasm.training.batches import DocumentBatches
 from chiasm.training.feed import Feed
 from chiasm.training.optimiser import build_optimiser
-from chiasm.training.step import DocumentsAim, TrainStep
+from chiasm.training.step import TrainStep
 
 CPU = torch.device("cpu")
 QUICK = {

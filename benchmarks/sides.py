@@ -21,15 +21,17 @@ from transformers import LlavaConfig, LlavaForConditionalGeneration
 
 from chiasm import parts
 from chiasm.data import Picture, Source
-from chiasm.data.documents import PictureReader, document
+from chiasm.data.documents import document
+from chiasm.data.picture_reader import PictureReader
 from chiasm.distribution.processes import Ranks
 from chiasm.model import Model
 from chiasm.recipe import Recipe, load_recipe
 from chiasm.sequence import IGNORE, PADDING, Document, Kind, PackedBatch
+from chiasm.training.aims import DocumentsAim
 from chiasm.training.batches import DocumentBatches
 from chiasm.training.feed import Feed
 from chiasm.training.optimiser import build_optimiser
-from chiasm.training.step import DocumentsAim, TrainStep
+from chiasm.training.step import TrainStep
 from chiasm.views import View
 
 CPU = torch.device("cpu")

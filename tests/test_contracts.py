@@ -15,7 +15,8 @@ import torch
 
 from chiasm import parts
 from chiasm.data.corpus import corpus
-from chiasm.data.documents import PictureReader, document, draw_prompt, prompt_of, writes_picture
+from chiasm.data.documents import document, draw_prompt, prompt_of, writes_picture
+from chiasm.data.picture_reader import PictureReader
 from chiasm.distribution.processes import Ranks
 from chiasm.errors import RecipeError
 from chiasm.heads import Sampling
@@ -30,8 +31,9 @@ from chiasm.nn.losses import objective
 from chiasm.recipe import Stage, load_recipe
 from chiasm.recipe.slots import MODEL_SLOTS
 from chiasm.sequence import pack
+from chiasm.training.aims import DocumentsAim, TokenizerAim
 from chiasm.training.optimiser import build_optimiser
-from chiasm.training.step import DocumentsAim, TokenizerAim, TrainStep
+from chiasm.training.step import TrainStep
 from tiny_recipe import TINY
 
 

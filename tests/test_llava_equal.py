@@ -6,8 +6,9 @@ from PIL import Image
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
 from chiasm.data import Message, Sample
-from chiasm.data.documents import PictureReader, document
+from chiasm.data.documents import document
 from chiasm.data.files import PictureInMemory
+from chiasm.data.picture_reader import PictureReader
 from chiasm.language.text import TextTokenizer
 from chiasm.model import Model
 from chiasm.recipe import resolve

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from chiasm import parts
-from chiasm.data.documents import PictureReader, document
+from chiasm.data.documents import document
+from chiasm.data.picture_reader import PictureReader
 from chiasm.data.sample import Picture
 from chiasm.errors import RecipeError
 from chiasm.model import Model

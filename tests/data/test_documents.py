@@ -8,8 +8,8 @@ from PIL import Image
 
 from chiasm.data.contract import Contract
 from chiasm.data.cut import cut
-from chiasm.data.documents import PictureReader
 from chiasm.data.files import PictureInMemory
+from chiasm.data.picture_reader import PictureReader
 from chiasm.sequence import Document, Kind, pack
 from chiasm.views import Size, View, Views
 

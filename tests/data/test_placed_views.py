@@ -4,8 +4,8 @@ import pytest
 from PIL import Image
 
 from chiasm.data.contract import Contract
-from chiasm.data.documents import PictureReader
 from chiasm.data.files import PictureInMemory
+from chiasm.data.picture_reader import PictureReader
 from chiasm.errors import DataError
 from chiasm.sequence import Document, Kind, pack
 from chiasm.views import Size

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from chiasm.data.corpus import corpus
-from chiasm.data.documents import PictureReader, document
+from chiasm.data.documents import document
+from chiasm.data.picture_reader import PictureReader
 from chiasm.model import Model
 from chiasm.nn.losses import objective
 from chiasm.parts import build

@@ -6,7 +6,8 @@ import pytest
 import torch
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from chiasm.data.documents import PictureReader, document
+from chiasm.data.documents import document
+from chiasm.data.picture_reader import PictureReader
 from chiasm.distribution.processes import Ranks
 from chiasm.errors import RecipeError
 from chiasm.language.text import TextTokenizer
@@ -15,8 +16,9 @@ from chiasm.model.checkpoint import load_model, save_model
 from chiasm.parts import build
 from chiasm.recipe import load_recipe
 from chiasm.sequence import pack
+from chiasm.training.aims import DocumentsAim
 from chiasm.training.optimiser import build_optimiser
-from chiasm.training.step import DocumentsAim, TrainStep
+from chiasm.training.step import TrainStep
 from tiny_recipe import TINY
 
 TEXTS = ["a frog at the top left, a cat at the bottom right."] * 20

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from chiasm.data.corpus import corpus
-from chiasm.data.documents import PictureReader, document, draw_prompt
+from chiasm.data.documents import document, draw_prompt
+from chiasm.data.picture_reader import PictureReader
 from chiasm.data.sample import Message, Sample
 from chiasm.decoders import ImageDecoder
 from chiasm.distribution.processes import Ranks
@@ -21,8 +22,9 @@ from chiasm.parts import build
 from chiasm.recipe import load_recipe
 from chiasm.sequence import pack
 from chiasm.tokenizers.spaces import Vectors
+from chiasm.training.aims import DocumentsAim
 from chiasm.training.optimiser import build_optimiser
-from chiasm.training.step import DocumentsAim, TrainStep
+from chiasm.training.step import TrainStep
 from tiny_recipe import TINY
 
 SIZE, WIDTH = 16, 12

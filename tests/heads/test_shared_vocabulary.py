@@ -9,7 +9,8 @@ from torch.nn import functional
 
 from chiasm import parts
 from chiasm.data.corpus import corpus
-from chiasm.data.documents import PictureReader, document, draw_prompt, prompt_of
+from chiasm.data.documents import document, draw_prompt, prompt_of
+from chiasm.data.picture_reader import PictureReader
 from chiasm.errors import ChiasmError, RecipeError
 from chiasm.heads import Sampling
 from chiasm.inference.answers import answers

@@ -13,8 +13,9 @@ import chiasm
 from chiasm.cli import main
 from chiasm.data.calls import parse_call, run_call
 from chiasm.data.corpus import corpus
-from chiasm.data.documents import PictureReader, document
+from chiasm.data.documents import document
 from chiasm.data.files import PictureInMemory
+from chiasm.data.picture_reader import PictureReader
 from chiasm.data.sample import Message, Sample
 from chiasm.errors import ChiasmError, DataError, RecipeError
 from chiasm.inference.captions import captions_target

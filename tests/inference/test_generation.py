@@ -9,8 +9,9 @@ import torch
 from PIL import Image
 
 from chiasm.conversation import Reply, Turn
-from chiasm.data.documents import PictureReader, document, draw_prompt, prompt_of
+from chiasm.data.documents import document, draw_prompt, prompt_of
 from chiasm.data.files import PictureInMemory
+from chiasm.data.picture_reader import PictureReader
 from chiasm.data.sample import Message, Sample
 from chiasm.errors import ChiasmError, DataError
 from chiasm.heads import GREEDY, Sampling

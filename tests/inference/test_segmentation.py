@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from chiasm import parts
-from chiasm.data.documents import PictureReader, document
+from chiasm.data.documents import document
+from chiasm.data.picture_reader import PictureReader
 from chiasm.data.sample import Message, Sample
 from chiasm.errors import ChiasmError, DataError
 from chiasm.evaluation.subject import ModelSubject

@@ -12,7 +12,8 @@ from rich.console import Console
 import chiasm
 from chiasm.cli import main
 from chiasm.data.corpus import corpus
-from chiasm.data.documents import PictureReader, document
+from chiasm.data.documents import document
+from chiasm.data.picture_reader import PictureReader
 from chiasm.data.sample import Message, Sample
 from chiasm.errors import ChiasmError, DataError
 from chiasm.evaluation.evaluate import evaluate

@@ -5,8 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
-from chiasm.data.documents import PictureReader, document
+from chiasm.data.documents import document
 from chiasm.data.files import PictureInMemory
+from chiasm.data.picture_reader import PictureReader
 from chiasm.data.sample import Message, Sample
 from chiasm.errors import ChiasmError, DataError
 from chiasm.interop import export_checkpoint, find_family, import_checkpoint

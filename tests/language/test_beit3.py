@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from chiasm import parts
-from chiasm.data.documents import PictureReader, document
+from chiasm.data.documents import document
+from chiasm.data.picture_reader import PictureReader
 from chiasm.data.sample import Message, Sample
 from chiasm.errors import RecipeError
 from chiasm.language.beit3 import word_positions

@@ -5,7 +5,8 @@ import copy
 import pytest
 import torch
 
-from chiasm.data.documents import PictureReader, document
+from chiasm.data.documents import document
+from chiasm.data.picture_reader import PictureReader
 from chiasm.errors import DataError, RecipeError
 from chiasm.model import Model
 from chiasm.nn.losses import Loss, objective

@@ -8,7 +8,8 @@ from torch import nn
 from torch.nn import functional
 
 from chiasm.data.corpus import corpus
-from chiasm.data.documents import PictureReader, document
+from chiasm.data.documents import document
+from chiasm.data.picture_reader import PictureReader
 from chiasm.model import Model
 from chiasm.nn.losses import objective
 from chiasm.nn.recompute import recomputing

@@ -6,7 +6,9 @@ from pydantic import PositiveInt
 
 from chiasm import parts
 from chiasm.connectors import Connector
+from chiasm.connectors.mlp import MLP
 from chiasm.encoders import Encoder
+from chiasm.encoders.patches import Patches
 from chiasm.errors import RecipeError
 from chiasm.parts import SLOTS, Part, lookup, names, options
 from chiasm.recipe import load_recipe

@@ -6,7 +6,8 @@ from torch import nn
 
 from chiasm import parts
 from chiasm.data.corpus import corpus
-from chiasm.data.documents import PictureReader, document
+from chiasm.data.documents import document
+from chiasm.data.picture_reader import PictureReader
 from chiasm.errors import RecipeError
 from chiasm.model import Model
 from chiasm.recipe import load_recipe

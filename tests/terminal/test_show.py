@@ -5,8 +5,9 @@ import torch
 from PIL import Image
 from transformers import CLIPVisionConfig, LlamaConfig
 
-from chiasm.data.documents import PictureReader, document
+from chiasm.data.documents import document
 from chiasm.data.files import PictureInMemory
+from chiasm.data.picture_reader import PictureReader
 from chiasm.data.sample import Message, Sample
 from chiasm.errors import CheckpointError
 from chiasm.evaluation.cost import flops

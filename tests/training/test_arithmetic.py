@@ -9,15 +9,17 @@ from torch import nn
 from toy import Squares, raw, toy
 
 from chiasm.data import Message, Sample
-from chiasm.data.documents import PictureReader, document
+from chiasm.data.documents import document
+from chiasm.data.picture_reader import PictureReader
 from chiasm.distribution.processes import Ranks
 from chiasm.errors import ChiasmError, RecipeError
 from chiasm.nn.indivisible import Indivisible
 from chiasm.nn.losses import Loss, objective
 from chiasm.recipe import Stage, load_recipe
 from chiasm.sequence import pack
+from chiasm.training.aims import Aim, DocumentsAim, TokenizerAim
 from chiasm.training.optimiser import build_optimiser, optimiser_state, restore_optimiser
-from chiasm.training.step import Aim, DocumentsAim, TokenizerAim, TrainStep, uses_bf16
+from chiasm.training.step import TrainStep, uses_bf16
 from chiasm.training.train import build_model
 
 CPU = torch.device("cpu")

@@ -10,7 +10,7 @@ from rich.console import Console
 from toy import Squares, toy
 
 from chiasm.data.cut import cut
-from chiasm.data.documents import PictureReader
+from chiasm.data.picture_reader import PictureReader
 from chiasm.distribution.processes import Ranks
 from chiasm.errors import DataError
 from chiasm.training.batches import DocumentBatches

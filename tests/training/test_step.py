@@ -6,12 +6,14 @@ import pytest
 import torch
 from toy import Squares, toy
 
-from chiasm.data.documents import PictureReader, document
+from chiasm.data.documents import document
+from chiasm.data.picture_reader import PictureReader
 from chiasm.distribution.processes import Ranks
 from chiasm.errors import RecipeError
 from chiasm.sequence import pack
+from chiasm.training.aims import DocumentsAim, TokenizerAim
 from chiasm.training.optimiser import build_optimiser
-from chiasm.training.step import DocumentsAim, TokenizerAim, TrainStep
+from chiasm.training.step import TrainStep
 from chiasm.training.train import build_model
 
 RECIPE = toy("stages.learn.precision=fp32", "stages.learn.clip=1e9")

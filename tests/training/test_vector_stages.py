@@ -7,7 +7,7 @@ import torch
 from rich.console import Console
 from toy import Squares, raw
 
-from chiasm.data.documents import PictureReader
+from chiasm.data.picture_reader import PictureReader
 from chiasm.distribution.processes import Ranks
 from chiasm.recipe import load_recipe
 from chiasm.storage.cache import default_folder

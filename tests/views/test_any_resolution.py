@@ -6,7 +6,8 @@ from PIL import Image
 
 from chiasm import parts
 from chiasm.data.cut import cut
-from chiasm.data.documents import PictureReader, document
+from chiasm.data.documents import document
+from chiasm.data.picture_reader import PictureReader
 from chiasm.data.sample import Message, Picture, Sample
 from chiasm.errors import RecipeError
 from chiasm.model import Model

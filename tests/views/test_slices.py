@@ -8,8 +8,9 @@ import torch
 from PIL import Image
 
 from chiasm import parts
-from chiasm.data.documents import PictureReader, document
+from chiasm.data.documents import document
 from chiasm.data.files import PictureInMemory
+from chiasm.data.picture_reader import PictureReader
 from chiasm.data.sample import Message, Sample
 from chiasm.errors import RecipeError
 from chiasm.model import Model

@@ -12,10 +12,11 @@ from chiasm.distribution.processes import Ranks
 from chiasm.errors import ChiasmError, nearest
 from chiasm.model import Model
 from chiasm.recipe import Stage
+from chiasm.training.aims import DocumentsAim
 from chiasm.training.loop import seed_all
 from chiasm.training.mixture import number
 from chiasm.training.optimiser import build_optimiser, set_rate
-from chiasm.training.step import DocumentsAim, TrainStep
+from chiasm.training.step import TrainStep
 from chiasm.training.usable import stage_batches
 
 LEARNING = ("connector", "language")  # what instruction tuning trains

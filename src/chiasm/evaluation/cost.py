@@ -15,7 +15,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from chiasm.data.documents import PictureReader, document, prompt_of, writes_picture
+from chiasm.data.documents import document, prompt_of, writes_picture
+from chiasm.data.picture_reader import PictureReader
 from chiasm.data.sample import Sample
 from chiasm.evaluation.history import training
 from chiasm.evaluation.subject import ModelSubject, expected, pictures_read

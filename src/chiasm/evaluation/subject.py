@@ -11,7 +11,8 @@ import torch
 from jaxtyping import Bool
 from PIL import Image
 
-from chiasm.data.documents import PictureReader, document, draw_prompt, prompt_of
+from chiasm.data.documents import document, draw_prompt, prompt_of
+from chiasm.data.picture_reader import PictureReader
 from chiasm.data.sample import Picture, Sample
 from chiasm.distribution.devices import fitting
 from chiasm.inference.answers import Answers

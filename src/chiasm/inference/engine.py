@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from chiasm.data.documents import PictureReader
+from chiasm.data.picture_reader import PictureReader
 from chiasm.errors import ChiasmError
 from chiasm.inference.kernels import quick_linear
 from chiasm.inference.reading import CodeReader, code_key

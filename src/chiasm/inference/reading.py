@@ -10,7 +10,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from chiasm.data.documents import PictureReader
+from chiasm.data.picture_reader import PictureReader
 from chiasm.data.sample import Picture
 from chiasm.distribution.devices import fitting
 from chiasm.inference.requests import Extend

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from chiasm.data.documents import PictureReader
+from chiasm.data.picture_reader import PictureReader
 from chiasm.inference.requests import Extend
 from chiasm.sequence import PADDING, Document, Kind, pack
 from chiasm.sequence.layout import AXES, PADDINGS, Layout, leading_padding

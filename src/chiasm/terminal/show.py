@@ -12,7 +12,8 @@ from rich.table import Table
 import chiasm
 from chiasm import parts
 from chiasm.data.corpus import corpus
-from chiasm.data.documents import PictureReader, document, writes_picture
+from chiasm.data.documents import document, writes_picture
+from chiasm.data.picture_reader import PictureReader
 from chiasm.data.sample import Picture, Sample
 from chiasm.evaluation.cost import flops
 from chiasm.evaluation.cost import parameters as count_parameters

@@ -12,7 +12,8 @@ from torch import Tensor
 from chiasm.data import Picture, Sample, Source
 from chiasm.data.clip import Clip, clip_pixels, pixels
 from chiasm.data.cut import cut
-from chiasm.data.documents import Contract, PictureReader, document, reads_picture, writes_picture
+from chiasm.data.documents import Contract, document, reads_picture, writes_picture
+from chiasm.data.picture_reader import PictureReader
 from chiasm.decoders import ImageDecoder
 from chiasm.errors import DataError
 from chiasm.objectives import Described

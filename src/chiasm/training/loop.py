@@ -28,6 +28,7 @@ from chiasm.nn.recompute import recomputing
 from chiasm.objectives import Described
 from chiasm.recipe import Recipe, Stage
 from chiasm.sequence import PackedBatch
+from chiasm.training.aims import Aim, CaptionsAim, DecoderAim, DocumentsAim, TokenizerAim
 from chiasm.training.batches import DescribedBatches, PictureBatches
 from chiasm.training.feed import Feed, usual_workers
 from chiasm.training.metrics import Metrics
@@ -39,16 +40,7 @@ from chiasm.training.pretraining import Pretraining, build_objective
 from chiasm.training.progress import Line, Speed, Status, trained_table
 from chiasm.training.run import command
 from chiasm.training.state import Saved, save_checkpoint
-from chiasm.training.step import (
-    Aim,
-    CaptionsAim,
-    DecoderAim,
-    DocumentsAim,
-    StepOutcome,
-    TokenizerAim,
-    TrainStep,
-    uses_bf16,
-)
+from chiasm.training.step import StepOutcome, TrainStep, uses_bf16
 from chiasm.training.usable import StageBatches, merged, skipped, stage_batches
 
 MOST_SKIPPED = 20  # steps in a row that may be skipped before training stops with an error

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from chiasm.data import Picture, Source
 from chiasm.data.cut import cut
-from chiasm.data.documents import PictureReader
+from chiasm.data.picture_reader import PictureReader
 from chiasm.distribution.processes import Ranks
 from chiasm.errors import DataError
 from chiasm.model import Model

@@ -12,9 +12,9 @@ from chiasm.model import Model
 from chiasm.nn.losses import Loss
 from chiasm.objectives import Described, Objective, Setting
 from chiasm.recipe import Stage
+from chiasm.training.aims import Aim
 from chiasm.training.batches import DescribedBatches
 from chiasm.training.mixture import number
-from chiasm.training.step import Aim
 
 
 class Pretraining(Aim):

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from chiasm.data import Picture, Sample, Source
-from chiasm.data.documents import Contract, PictureReader, view_key
+from chiasm.data.documents import Contract
+from chiasm.data.picture_reader import PictureReader, view_key
 from chiasm.distribution.processes import Ranks
 from chiasm.errors import DataError
 from chiasm.recipe import Stage

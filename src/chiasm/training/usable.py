@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from chiasm.data import Source, counts
-from chiasm.data.documents import PictureReader
+from chiasm.data.picture_reader import PictureReader
 from chiasm.distribution.processes import Ranks
 from chiasm.errors import DataError
 from chiasm.model import Model

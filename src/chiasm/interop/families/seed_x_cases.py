@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from chiasm import parts
-from chiasm.data.documents import PictureReader
+from chiasm.data.picture_reader import PictureReader
 from chiasm.heads import GREEDY, finish
 from chiasm.inference.session import Session
 from chiasm.interop.convert import build_model

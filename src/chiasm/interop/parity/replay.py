@@ -10,7 +10,8 @@ from jaxtyping import Bool, Float, Int
 from PIL import Image
 from torch import Tensor, nn
 
-from chiasm.data.documents import Contract, PictureReader
+from chiasm.data.documents import Contract
+from chiasm.data.picture_reader import PictureReader
 from chiasm.data.sample import Picture
 from chiasm.errors import DataError
 from chiasm.interop.convert import load_named
