@@ -14,6 +14,12 @@ from chiasm.errors import RecipeError
 from chiasm.nn.diffusers_library import create
 
 SD15_UNET = {"sample_size": 64, "attention_head_dim": 8, "cross_attention_dim": 768}
+SD2_UNET = {
+    "sample_size": 64,
+    "attention_head_dim": [5, 10, 20, 20],
+    "cross_attention_dim": 1024,
+    "use_linear_projection": True,
+}
 SDXL_UNET = {
     "sample_size": 128,
     "block_out_channels": [320, 640, 1280],

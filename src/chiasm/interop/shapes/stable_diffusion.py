@@ -10,46 +10,32 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from chiasm.decoders.denoisers.unet import SD2_UNET, SD15_UNET
+from chiasm.decoders.schedulers.diffusers_schedulers import STABLE_DIFFUSION
 from chiasm.errors import CheckpointError, reason
 from chiasm.interop.config import plain
 from chiasm.interop.families.diffusers import network_weights
 from chiasm.interop.family import Folder
 from chiasm.interop.mapping import Rule
 from chiasm.storage.weights import resolve
+from chiasm.tokenizers.vae import SD_VAE
 
 PLACE, EMPTY = "image_decoder.", "empty_prompt"  # where its tensors stand among a checkpoint's
 NETWORKS = {"unet": "config", "vae": "config", "scheduler": "scheduler_config"}  # a folder, and its JSON file
-NOISE = {
-    "beta_start": 0.00085,
-    "beta_end": 0.012,
-    "beta_schedule": "scaled_linear",
-    "num_train_timesteps": 1000,
-    "clip_sample": False,
-    "steps_offset": 1,
-}
-VAE = {
-    "block_out_channels": [128, 256, 512, 512],
-    "down_block_types": ["DownEncoderBlock2D"] * 4,
-    "up_block_types": ["UpDecoderBlock2D"] * 4,
-    "layers_per_block": 2,
-    "sample_size": 512,
-}
-UNET_15 = {"sample_size": 64, "attention_head_dim": 8, "cross_attention_dim": 768}
-UNET_2 = {
-    "sample_size": 64,
-    "attention_head_dim": [5, 10, 20, 20],
-    "cross_attention_dim": 1024,
-    "use_linear_projection": True,
-}
+NOISE = {**STABLE_DIFFUSION, "clip_sample": False}
 # By their names on the hub, which is where checkpoints refer to; a folder of that name is read instead.
 PUBLISHED: dict[str, dict[str, Any]] = {
-    "stable-diffusion-v1-5": {"unet": UNET_15, "vae": VAE, "scheduler": NOISE},
+    "stable-diffusion-v1-5": {"unet": SD15_UNET, "vae": SD_VAE, "scheduler": NOISE},
     "stable-diffusion-2": {
-        "unet": {**UNET_2, "sample_size": 96},
-        "vae": {**VAE, "sample_size": 768},
+        "unet": {**SD2_UNET, "sample_size": 96},
+        "vae": {**SD_VAE, "sample_size": 768},
         "scheduler": {**NOISE, "prediction_type": "v_prediction"},
     },
-    "stable-diffusion-2-1-base": {"unet": UNET_2, "vae": {**VAE, "sample_size": 768}, "scheduler": NOISE},
+    "stable-diffusion-2-1-base": {
+        "unet": SD2_UNET,
+        "vae": {**SD_VAE, "sample_size": 768},
+        "scheduler": NOISE,
+    },
 }
 # What the configuration of one class of schedulers may hold that another does without.
 FOREIGN = {
