@@ -305,7 +305,9 @@ def test_until_the_last_step_something_is_masked_and_each_step_settles_a_code():
 @pytest.mark.parametrize("done", [0.0, 0.5, 0.999, 1.0 - 2**-24])
 def test_at_least_one_code_of_a_picture_is_masked_in_training(monkeypatch, done):
     monkeypatch.setattr(
-        masked, "_draws", lambda codes: torch.cat([torch.full((5, 1), done), torch.rand(5, 12)], 1)
+        masked,
+        "training_numbers",
+        lambda codes, shape: torch.cat([torch.full((5, 1), done), torch.rand(5, 12)], 1),
     )
     codes = torch.zeros(5, *GRID, dtype=torch.long)
     count = (head().prepare(codes).targets != IGNORE).sum(1)

@@ -5,8 +5,8 @@ import torch
 
 from chiasm import parts
 from chiasm.errors import ChiasmError, RecipeError
-from chiasm.nn.generators import TrainingNoise
 from chiasm.nn.losses import objective
+from chiasm.nn.training_noise import TrainingNoise
 from chiasm.tokenizers.spaces import Vectors
 from chiasm.tokenizers.vae import EXAMPLE_VAE
 

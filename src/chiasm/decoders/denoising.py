@@ -13,8 +13,9 @@ from chiasm.decoders.guidance import Guidance
 from chiasm.decoders.schedulers import Scheduler
 from chiasm.errors import ChiasmError
 from chiasm.nn.averaged_weights import AveragedWeights
-from chiasm.nn.generators import Generators, TrainingNoise
+from chiasm.nn.generators import Generators
 from chiasm.nn.losses import Loss
+from chiasm.nn.training_noise import TrainingNoise
 from chiasm.tokenizers import ContinuousTokenizer
 
 

@@ -20,8 +20,9 @@ from chiasm.decoders.denoising import Denoising
 from chiasm.decoders.guidance import Guidance
 from chiasm.decoders.schedulers import Scheduler
 from chiasm.errors import ChiasmError, RecipeError
-from chiasm.nn.generators import Generators, TrainingNoise
+from chiasm.nn.generators import Generators
 from chiasm.nn.losses import Loss
+from chiasm.nn.training_noise import TrainingNoise
 from chiasm.parts.bounds import Chance, Decay, Pixels, Positive, Share
 from chiasm.tokenizers import ContinuousTokenizer, ImageTokenizer
 from chiasm.tokenizers.spaces import Vectors

@@ -18,8 +18,9 @@ from chiasm.decoders.guidance import Guidance
 from chiasm.decoders.schedulers.diffusers_schedulers import DDIM, DDIMScheduler
 from chiasm.errors import RecipeError
 from chiasm.nn.attention_pool import AttentionPool
-from chiasm.nn.generators import Generators, TrainingNoise
+from chiasm.nn.generators import Generators
 from chiasm.nn.losses import Loss
+from chiasm.nn.training_noise import TrainingNoise
 from chiasm.parts.bounds import Cells, Depth, Heads, Pixels, Positive, Width
 from chiasm.tokenizers.detokenizer import Detokenizer
 from chiasm.tokenizers.lavit import LaVITTokenizer

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from chiasm.heads import Alphabet, DrawnValues, HeadContext, Sampling
-from chiasm.heads.noise import first_noise, noise_like, training_numbers
+from chiasm.heads.noise import first_noise, noise_like
 from chiasm.heads.projection import example_tokenizer
 from chiasm.heads.sampling import guided
 from chiasm.nn.generators import Generators
+from chiasm.nn.training_noise import training_numbers
 from chiasm.tokenizers.spaces import Vectors
 
 _FREQUENCIES = 128  # of the sinusoids that stand for a time

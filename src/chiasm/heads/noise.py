@@ -1,4 +1,4 @@
-"""Random numbers of heads that learn from noise."""
+"""Noise of heads that make values of it."""
 
 from __future__ import annotations
 
@@ -11,19 +11,6 @@ from chiasm.heads import Sampling
 from chiasm.nn.generators import Generators
 
 _SMALLEST = 2.0**-25  # below the smallest number but 0 that `torch.rand` draws
-
-
-def training_numbers(values: Float[Tensor, "n ..."], shape: tuple[int, ...]) -> Float[Tensor, "n ..."]:
-    """Numbers of [0, 1) for each value of a loss.
-
-    With gradients they are torch's, whose state a run saves and restores; they are drawn item by item, so that it
-    does not matter over how many batches a step is shared out. Without, they are a function of the values alone, so
-    that an evaluation can be repeated, and not of their last bits, which depend on what else is in a batch.
-    """
-    if torch.is_grad_enabled():
-        return torch.rand(len(values), *shape, device=values.device)
-    seeds = (values.detach().float().flatten(1).mean(1) * 1000).round().long().abs().tolist()
-    return Generators(seeds).uniform(*shape, device=values.device)
 
 
 def noise_like(uniform: Float[Tensor, ...]) -> Float[Tensor, ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -64,39 +63,6 @@ class Generators:
 
     def _stacked(self, numbers: Sequence[Any], device: torch.device | str) -> Tensor:
         return torch.from_numpy(np.stack([np.asarray(each) for each in numbers])).to(device)
-
-
-class TrainingNoise:
-    """Random numbers for the losses of a batch, of each item's own seed.
-
-    With gradients the seeds come from torch's generator, which a run seeds by (seed, stage, process) and restores
-    when it goes on; over how many batches the items are shared out does not matter. Without them a seed is a
-    function of the item alone, so that an evaluation can be repeated.
-
-    items: whose first axis is that of the batch.
-    """
-
-    def __init__(self, items: Tensor):
-        self._device = items.device
-        if torch.is_grad_enabled():
-            seeds = torch.randint(2**63 - 1, (len(items),)).tolist()
-        else:
-            seeds = [_digest(item) for item in items]
-        self._own = Generators(seeds)
-
-    def uniform(self, *shape: int) -> Float[Tensor, "n ..."]:
-        """Numbers of [0, 1) for each item."""
-        return self._own.uniform(*shape, device=self._device)
-
-    def normal(self, *shape: int) -> Float[Tensor, "n ..."]:
-        """Numbers of the standard normal distribution for each item."""
-        return self._own.normal(*shape, device=self._device)
-
-
-def _digest(item: Tensor) -> int:
-    """A number below `SEEDS` that says what the item holds."""
-    values = item.detach().float().cpu().contiguous().numpy().tobytes()
-    return int.from_bytes(blake2b(values, digest_size=8).digest(), "big")
 
 
 def seeds_of(seed: int | Sequence[int], prompts: int, count: int = 1) -> list[int]:

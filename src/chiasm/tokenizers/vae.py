@@ -11,8 +11,8 @@ from torch import Tensor
 
 from chiasm.errors import ChiasmError, RecipeError
 from chiasm.nn.diffusers_library import create
-from chiasm.nn.generators import TrainingNoise
 from chiasm.nn.losses import Loss
+from chiasm.nn.training_noise import TrainingNoise
 from chiasm.parts.bounds import Pixels, Weight
 from chiasm.tokenizers import ContinuousTokenizer
 

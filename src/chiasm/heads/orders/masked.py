@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from einops import rearrange
@@ -28,10 +28,10 @@ from chiasm.heads import (
     raster,
 )
 from chiasm.heads.masking import masked_share, unsure
-from chiasm.heads.noise import training_numbers
 from chiasm.heads.spans import at_cells, cell_embedding, check_target, count_images, doubled, refuse_strays
 from chiasm.nn.generators import Generators
 from chiasm.nn.losses import Loss
+from chiasm.nn.training_noise import training_numbers
 from chiasm.parts.bounds import Cells, Chance
 from chiasm.sequence import IGNORE
 from chiasm.tokenizers.spaces import Codes, Space, Vectors
@@ -267,7 +267,7 @@ class Masked(Order, name="masked"):
 
     def _masked(self, values: Shaped[Tensor, "n k"]) -> Bool[Tensor, "n k"]:
         """Which values are masked: at least one an image, at random places."""
-        draws = _draws(values)
+        draws = training_numbers(values, (1 + values.shape[1],))  # one sets how many are masked
         count = (self.space.length * masked_share(self.schedule, draws[:, :1])).round().clamp(min=1)
         return draws[:, 1:].argsort(1).argsort(1) < count
 
@@ -283,17 +283,3 @@ def _check_words(vocabulary: LanguageVocabulary, ids: Sequence[int]) -> None:
 
 def _filled(values: Shaped[Tensor, "n k"], where: Bool[Tensor, "n k"], value: float) -> Shaped[Tensor, "n k"]:
     return values.masked_fill(where.view(*where.shape, *[1] * (values.ndim - 2)), value)
-
-
-def _draws(codes: Shaped[Tensor, "n k"]) -> Float[Tensor, "n l"]:
-    """Numbers in [0, 1): for each image one that sets how many values are masked, and one a value."""
-    if codes.is_floating_point():
-        return training_numbers(codes, (codes.shape[1] + 1,))
-    shape: Any = (codes.shape[0], codes.shape[1] + 1)
-    if torch.is_grad_enabled():
-        return torch.rand(shape, device=codes.device)
-    rows = []
-    weights = torch.arange(1, shape[1], device=codes.device)
-    for seed in (codes * weights).sum(1).tolist():
-        rows.append(torch.rand(shape[1], generator=torch.Generator().manual_seed(seed)))
-    return torch.stack(rows).to(codes.device) if rows else torch.zeros(shape, device=codes.device)

@@ -30,8 +30,9 @@ from chiasm.heads.noise import first_noise
 from chiasm.heads.projection import example_tokenizer
 from chiasm.heads.spans import check_target, count_images, counted, doubled
 from chiasm.heads.u_vit import LAST, FlowDecoder, FlowEncoder, NoisyCells, PreciseNorm
-from chiasm.nn.generators import Generators, TrainingNoise
+from chiasm.nn.generators import Generators
 from chiasm.nn.losses import Loss
+from chiasm.nn.training_noise import TrainingNoise
 from chiasm.parts.bounds import Cells, Chance, Count, Epsilon, Kernel, Width
 from chiasm.tokenizers.spaces import Space, Vectors
 

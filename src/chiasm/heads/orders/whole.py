@@ -24,11 +24,12 @@ from chiasm.heads import (
     raster,
 )
 from chiasm.heads.denoising import TimeEmbedding, TokenDenoising
-from chiasm.heads.noise import noise_like, training_numbers
+from chiasm.heads.noise import noise_like
 from chiasm.heads.sampling import guided
 from chiasm.heads.spans import at_cells, cell_embedding, check_target, count_images, doubled
 from chiasm.nn.generators import Generators
 from chiasm.nn.losses import Loss
+from chiasm.nn.training_noise import training_numbers
 from chiasm.parts.bounds import Chance, Multiplier
 from chiasm.tokenizers.spaces import Space, Vectors
 
