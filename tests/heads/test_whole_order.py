@@ -113,7 +113,7 @@ def test_an_image_that_is_looked_at_has_no_noise():
 
 def test_what_does_not_fit_is_a_sentence():
     with pytest.raises(
-        RecipeError, match="order 'whole' takes no alphabet 'regression', but 'diffusion' or 'flow'"
+        RecipeError, match="order 'whole' takes no alphabet 'regression': use alphabet 'diffusion' or 'flow'"
     ):
         head(alphabet={"type": "regression"})
     with pytest.raises(RecipeError, match="4 x 4 vectors cannot be cut into squares of 3"):

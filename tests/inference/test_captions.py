@@ -250,7 +250,7 @@ def test_what_does_not_fit_is_a_sentence():
     assert "conditioned on vectors, but the alphabet 'words' writes words" in refusal(
         lambda model: model["image_decoder"].update(conditioner={"type": "vectors"})
     )
-    assert "alphabet 'words' is for order 'caption' (at model.heads.image.alphabet)" in refusal(
+    assert "for alphabet 'words' use order 'caption' (at model.heads.image.alphabet)" in refusal(
         lambda model: model["heads"]["image"].update(type="queries", grid=[1, 4])
     )
     assert "model lacks image_decoder" in refusal(lambda model: model.pop("image_decoder"))

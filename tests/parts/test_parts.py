@@ -136,11 +136,13 @@ def test_an_option_takes_the_kinds_of_part_that_it_names_alone():
     parts.check("connector", {"type": "picky", "one": mlp, "many": []}, "here")
     with pytest.raises(
         RecipeError,
-        match=r"connector 'picky' takes no connector 'linear', but .*'mlp'.* \(at here\.one\)",
+        match=r"connector 'picky' takes no connector 'linear': use connector .*'mlp'.* \(at here\.one\)",
     ):
         parts.check("connector", {"type": "picky", "one": {"type": "linear"}, "many": []}, "here")
-    with pytest.raises(RecipeError, match=r"takes no encoder 'siglip', but 'patches'.* \(at here\.many\.1\)"):
-        parts.check("connector", {"type": "picky", "many": [patches, {"type": "siglip"}]}, "here")
+    with pytest.raises(
+        RecipeError, match=r"takes no encoder 'vit': use encoder 'patches'.* \(at here\.many\.1\)"
+    ):
+        parts.check("connector", {"type": "picky", "many": [patches, {"type": "vit"}]}, "here")
 
 
 def test_positional_arguments_are_wiring_and_no_options():

@@ -52,10 +52,16 @@ class PictureReader:
             cache = self.codes if encoded else self.features
             if cache is None:
                 slot = replace(slot, picture=Decoded(slot.picture))
-            elif slot.picture.key in self.broken:
-                raise self.broken[slot.picture.key]
+            else:
+                self.check(slot)
             slots.append(slot)
         return replace(document, slots=slots)
+
+    def check(self, slot: Slot) -> None:
+        """Raise DataError where one of its pictures cannot be read."""
+        for picture in (slot.picture, slot.source):
+            if picture is not None and picture.key in self.broken:
+                raise self.broken[picture.key]
 
     def attach(self, batch: PackedBatch, slots: Sequence[tuple[int, Slot]]) -> PackedBatch:
         """Put the pictures of `slots` (flat start, slot) into the batch."""
@@ -112,10 +118,14 @@ class PictureReader:
     def _written(self, slots: Sequence[tuple[int, Slot]]) -> WrittenImages:
         starts = torch.tensor([start for start, _ in slots])
         pictures = [slot.picture for _, slot in slots]
-        if self.codes is not None:
-            cached = torch.stack(_cached(self.codes, [p.key for p in pictures]))
-            return WrittenImages(cached if cached.is_floating_point() else cached.long(), True, starts)
-        return WrittenImages(torch.stack([self.target(picture) for picture in pictures]), False, starts)
+        return WrittenImages(self._targets(pictures), self.codes is not None, starts)
+
+    def _targets(self, pictures: Sequence[Picture]) -> Tensor:
+        """Pixels, or what the cache has, of pictures as they are written."""
+        if self.codes is None:
+            return torch.stack([self.target(picture) for picture in pictures])
+        cached = torch.stack(_cached(self.codes, [picture.key for picture in pictures]))
+        return cached if cached.is_floating_point() else cached.long()
 
     def _conditioned(self, written: WrittenImages, slots: Sequence[tuple[int, Slot]]) -> WrittenImages:
         """With the words for which images are drawn, and the images that they come of, where the model has such."""
@@ -123,9 +133,8 @@ class PictureReader:
         if span is not None and span.words:
             written = replace(written, words=_captions(slots, span.words))
         if self.contract.changes_images:
-            sources = [slot.source for _, slot in slots]
-            pixels = [self.target(each) for each in sources if each is not None]
-            written = replace(written, sources=torch.stack(pixels))
+            sources = [slot.source for _, slot in slots if slot.source is not None]
+            written = replace(written, sources=self._targets(sources))
         return written
 
     def crops(self, picture: Picture, views: Sequence[View]) -> list[Tensor]:

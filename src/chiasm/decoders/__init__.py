@@ -12,7 +12,7 @@ from chiasm.errors import ChiasmError
 from chiasm.nn.generators import Generators
 from chiasm.nn.losses import Loss
 from chiasm.parts import Part
-from chiasm.tokenizers import ImageTokenizer
+from chiasm.tokenizers import ContinuousTokenizer, ImageTokenizer
 from chiasm.tokenizers.spaces import Space
 
 MOST_GUIDANCE = 100.0
@@ -72,6 +72,11 @@ class ImageDecoder(Part, nn.Module, slot="image_decoder"):
     def reads_mixtures(self) -> bool:
         return False
 
+    @property
+    def autoencoder(self) -> ContinuousTokenizer | None:
+        """In whose vectors of images, which stay what they are, the losses work; None = in pixels."""
+        return None
+
     @abstractmethod
     def decode(
         self,
@@ -100,6 +105,7 @@ class ImageDecoder(Part, nn.Module, slot="image_decoder"):
     ) -> dict[str, Loss]:
         """Training losses by name, of targets and the images of `size` that they shall become.
 
+        pixels, source: or vectors that `autoencoder` has made of them ("n gh gw c"), which gives the same.
         Where the targets have a graph, gradients reach what made them, whether or not the decoder learns.
         """
 
@@ -134,7 +140,9 @@ class ImageDecoder(Part, nn.Module, slot="image_decoder"):
                     f"{who}: there are {len(target)} targets, but {len(each)} {name}; there must be one for each"
                 )
         for name, images in (("images", pixels), ("source images", source)):
-            if images is not None and (images.ndim != 4 or images.shape[1] != 3):
+            if images is None or (self.autoencoder is not None and self.autoencoder.is_encoded(images)):
+                continue
+            if images.ndim != 4 or images.shape[1] != 3:
                 raise ChiasmError(
                     f"{who} takes {name} of three channels, (images, 3, height, width), not {tuple(images.shape)}"
                 )

@@ -47,8 +47,13 @@ class Denoising(nn.Module):
             return PIXELS, self.size, self.size
         return self.autoencoder.width, *self.autoencoder.grid
 
-    def latents(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n c h w"]:
-        """What is denoised of images; raises ChiasmError for images of another size."""
+    def latents(self, pixels: Tensor) -> Float[Tensor, "n c h w"]:
+        """What is denoised of images; raises ChiasmError for images of another size.
+
+        pixels: of the images, or the autoencoder's vectors of them.
+        """
+        if self.autoencoder is not None and self.autoencoder.is_encoded(pixels):
+            return rearrange(pixels, "n h w c -> n c h w")
         if tuple(pixels.shape[-2:]) != (self.size, self.size):
             raise ChiasmError(
                 f"images of {pixels.shape[-2]} x {pixels.shape[-1]} pixels given to a decoder of images of "

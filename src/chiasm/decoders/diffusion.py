@@ -118,6 +118,10 @@ class DiffusionDecoder(ImageDecoder, name="diffusion"):
         return ()
 
     @property
+    def autoencoder(self) -> ContinuousTokenizer | None:
+        return self.denoising.autoencoder
+
+    @property
     def reads_mixtures(self) -> bool:
         return self.conditioner is not None and self.conditioner.mixtures
 
@@ -223,7 +227,7 @@ class DiffusionDecoder(ImageDecoder, name="diffusion"):
 
     def source_latents(self, source: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n c h w"]:
         """Of the image to change, in the autoencoder's own scale, as InstructPix2Pix and SEED-X take them."""
-        autoencoder = self.denoising.autoencoder
+        autoencoder = self.autoencoder
         latents = self.denoising.latents(source)
         if autoencoder is None:
             return latents

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from chiasm import parts
 from chiasm.decoders import DecoderContext, ImageDecoder
 from chiasm.decoders.conditions import Condition
 from chiasm.decoders.denoisers.unet import EXAMPLE_UNET, SDXL_UNET, UNet
@@ -22,6 +23,7 @@ from chiasm.nn.generators import Generators
 from chiasm.nn.losses import Loss
 from chiasm.nn.training_noise import TrainingNoise
 from chiasm.parts.bounds import Cells, Depth, Heads, Pixels, Positive, Width
+from chiasm.tokenizers import ContinuousTokenizer
 from chiasm.tokenizers.detokenizer import Detokenizer
 from chiasm.tokenizers.lavit import LaVITTokenizer
 from chiasm.tokenizers.vae import EXAMPLE_VAE, SDXL_VAE, VAE
@@ -73,9 +75,13 @@ class CodeDiffusion(ImageDecoder):
             out_width or features,
         )
         unet, vae, scheduler = networks
-        autoencoder = VAE(size=size, config=vae)
+        autoencoder: VAE = parts.build("image_tokenizer", {"type": VAE.name, "size": size, "config": vae})
         denoiser = UNet(autoencoder.width, 0, config=unet)
         self.denoising = Denoising(denoiser, autoencoder, DDIMScheduler(config=scheduler), size)
+
+    @property
+    def autoencoder(self) -> ContinuousTokenizer | None:
+        return self.denoising.autoencoder
 
     @abstractmethod
     def condition(self, features: Float[Tensor, "n p c"]) -> Condition:

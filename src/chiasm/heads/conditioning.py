@@ -36,7 +36,7 @@ class StateConditioning(Conditioning):
     """
 
     @abstractmethod
-    def losses(
+    def image_losses(
         self,
         hidden: Float[Tensor, "n gh gw d"],
         pixels: Float[Tensor, "n 3 h w"],
@@ -68,7 +68,7 @@ class WordConditioning(Conditioning):
         return None
 
     @abstractmethod
-    def losses(
+    def caption_losses(
         self,
         hidden: Float[Tensor, "n k d"],
         words: Int[Tensor, "n k"],

@@ -124,6 +124,14 @@ class Model(nn.Module):
         return self.image_head is not None and self.image_head.alphabet.conditions
 
     @property
+    def target_encoder(self) -> ImageTokenizer | None:
+        """What images that are written are learnt as, and stays as it is: the image tokenizer; or, where the head
+        writes conditions, the autoencoder in which their decoder works. None = they are learnt as pixels."""
+        if not self.conditions:
+            return self.image_tokenizer
+        return None if self.image_decoder is None else self.image_decoder.autoencoder
+
+    @property
     def follows_words(self) -> bool:
         """Whether images follow words, after which alone the decoder draws them."""
         return self.image_head is not None and self.image_head.layout().follows_words
@@ -254,7 +262,8 @@ class Model(nn.Module):
             return self.encoder(fitting(pixels, self.encoder))
 
     def targets(self, written: WrittenImages) -> Shaped[Tensor, "n ..."]:
-        """What the image head shall write of images: codes or vectors; pixels where it writes conditions."""
+        """What the image head shall write of images: codes or vectors; or, where it writes conditions, what their
+        decoder learns from."""
         if written.encoded or self.conditions:
             return written.targets
         assert self.image_tokenizer is not None

@@ -242,8 +242,8 @@ def _check_held(owner: type[Part], option: Option, spec: Mapping[str, Any], wher
         fitting = [name for name in names(slot) if takes(owner, option.name, lookup(slot, name))]
         owners = [name for name in names(owner.slot) if takes(lookup(owner.slot, name), option.name, held)]
         raise RecipeError(
-            f"{owner.slot} {owner.name!r} takes no {slot} {held.name!r}, but {_either(fitting)}; "
-            f"{slot} {held.name!r} is for {owner.slot} {_either(owners)} (at {where})"
+            f"{owner.slot} {owner.name!r} takes no {slot} {held.name!r}: use {slot} {_either(fitting)}, or for "
+            f"{slot} {held.name!r} use {owner.slot} {_either(owners)} (at {where})"
         )
     return resolved
 

@@ -47,17 +47,18 @@ class ReadImages:
 class WrittenImages:
     """Pictures to make.
 
-    targets: codes (n gh gw) or vectors (n gh gw c) when `encoded`, else pixels (n 3 h w).
+    targets: codes (n gh gw) or vectors (n gh gw c) when `encoded`, else pixels (n 3 h w). Where conditions of an
+        image decoder are written, the vectors are those of its autoencoder.
     starts: flat position of each picture's first place.
     words: flat positions of the words for which each picture is drawn, -1 behind the last; None = for none.
-    sources: pixels of the image that each comes of by a change (n 3 h w); None = they come of none.
+    sources: of the image that each comes of by a change, pixels or vectors likewise; None = they come of none.
     """
 
     targets: Tensor
     encoded: bool
     starts: Int[Tensor, " n"]
     words: Int[Tensor, "n k"] | None = None
-    sources: Float[Tensor, "n 3 h w"] | None = None
+    sources: Float[Tensor, "n ..."] | None = None
 
     def orphans(self, positions: Int[Tensor, "b t"]) -> Bool[Tensor, " n"]:
         """Which images have nothing before them in their document; positions: of the batch."""

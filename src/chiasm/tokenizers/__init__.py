@@ -106,6 +106,10 @@ class ContinuousTokenizer(ImageTokenizer):
     def space(self) -> Vectors:
         return Vectors(self.grid, self.width)
 
+    def is_encoded(self, images: Tensor) -> bool:
+        """Whether these are vectors as it makes them, not pixels."""
+        return tuple(images.shape[1:]) == (*self.grid, self.width)
+
     @abstractmethod
     def encode(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n gh gw c"]: ...
 

@@ -1,4 +1,4 @@
-"""Before a stage: features of frozen encoders and codes of frozen image tokenizers, cached on disk."""
+"""Before a stage: features of frozen encoders, and codes or latents of frozen image tokenizers, cached on disk."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from PIL import Image
@@ -61,8 +61,8 @@ def prepared(
         and "encoder" not in stage.train
         and model.mask_head is None  # which reads other levels too
     )
-    writes_codes = model.image_tokenizer is not None and not model.conditions
-    if not encodes and not writes_codes:
+    encodes_targets = model.target_encoder is not None
+    if not encodes and not encodes_targets:
         return PictureReader(contract)
     broken: Broken | None = {} if any(sources[name].broken == "skip" for name in stage.data) else None
     while True:
@@ -76,7 +76,7 @@ def prepared(
         if encodes and images.read:
             features = feature_cache(model, bf16)
             fill_features(model, features, images.read, bf16=bf16, console=console, part=part, broken=broken)
-        if writes_codes and images.written:
+        if encodes_targets and images.written:
             codes = code_cache(model)
             fill_codes(model, codes, images.written, console=console, part=part, broken=broken)
         if broken is None:
@@ -93,16 +93,20 @@ def feature_cache(model: Model, bf16: bool) -> TensorCache:
     """The cache of the features of this encoder with these weights."""
     assert model.encoder is not None
     dtype = str(torch.bfloat16 if bf16 else torch.float32)
-    return TensorCache(
-        default_folder() / "features", fingerprint(model.encoder, _options(model, "encoder"), CUT, dtype)
-    )
+    options = _options(model.standalone()["encoder"])
+    return TensorCache(default_folder() / "features", fingerprint(model.encoder, options, CUT, dtype))
 
 
 def code_cache(model: Model) -> TensorCache:
-    """The cache of the codes of this image tokenizer with these weights."""
-    assert model.image_tokenizer is not None
-    options = _options(model, "image_tokenizer")
-    return TensorCache(default_folder() / "codes", fingerprint(model.image_tokenizer, options, CUT))
+    """The cache of what this encoder of targets, with these weights, makes of images: codes or latents."""
+    encoder = model.target_encoder
+    assert encoder is not None
+    options = _options({**encoder.spec, **encoder.standalone()})
+    return TensorCache(default_folder() / _targets_of(model), fingerprint(encoder, options, CUT))
+
+
+def _targets_of(model: Model) -> str:
+    return "latents" if model.conditions else "codes"
 
 
 def fill_features(
@@ -151,11 +155,11 @@ def fill_codes(
     broken: Broken | None = None,
 ) -> None:
     """Compute what the cache lacks; as `fill_features`."""
-    assert model.image_tokenizer is not None
-    tokenizer, device, reader = model.image_tokenizer.eval(), model.device, PictureReader(model.contract)
+    assert model.target_encoder is not None
+    encoder, device, reader = model.target_encoder.eval(), model.device, PictureReader(model.contract)
 
     def encode(pixels: Tensor) -> Tensor:
-        target = tokenizer.encode(pixels.to(device))
+        target = encoder.encode(pixels.to(device))
         return target.float() if target.is_floating_point() else target.to(torch.int32)
 
     chunks = _chunks(list(images))[part[0] :: part[1]]
@@ -163,7 +167,8 @@ def fill_codes(
     def targets(keys: Sequence[str]) -> list[Tensor]:
         return [reader.target(images[key]) for key in keys]
 
-    _fill(cache, chunks, _Pixels(targets, lambda key: images[key].key, broken), encode, "codes", console)
+    pixels = _Pixels(targets, lambda key: images[key].key, broken)
+    _fill(cache, chunks, pixels, encode, _targets_of(model), console)
 
 
 def _cut_views(views: Sequence[tuple[Picture, View]]) -> list[Tensor]:
@@ -257,9 +262,8 @@ def _chunks(keys: list[str]) -> list[list[str]]:
     return [keys[start : start + _TOGETHER] for start in range(0, len(keys), _TOGETHER)]
 
 
-def _options(model: Model, slot: str) -> str:
+def _options(spec: Mapping[str, Any]) -> str:
     """A part's options; where its weights came from is not one of them, for they are hashed themselves."""
-    spec = model.standalone()[slot]
     return json.dumps(
         {key: value for key, value in spec.items() if key != "checkpoint"}, sort_keys=True, default=str
     )

@@ -21,24 +21,31 @@ TRIAL_BATCHES = 4  # after which it is guessed whether the stage will see all of
 
 @dataclass
 class StageImages:
-    """The images of a stage by the keys of what is computed of them: views to read, and images to write."""
+    """The images of a stage by the keys of what is computed of them: views to read, and images to write.
+
+    Where those come of other images by a change, these are among them.
+    """
 
     read: dict[str, tuple[Picture, View]] = field(default_factory=dict)
     written: dict[str, Picture] = field(default_factory=dict)
 
-    def add(self, contract: Contract, image: Picture, kind: Kind) -> None:
+    def add(self, contract: Contract, image: Picture, kind: Kind, source: Picture | None = None) -> None:
         if kind == Kind.WRITTEN or contract.shown is not None:
-            self.written.setdefault(image.key, image)
+            for each in (image, source) if contract.changes_images else (image,):
+                if each is not None:
+                    self.written.setdefault(each.key, each)
         else:
             for view, _ in contract.read_views(image.size, f"image {image.key}"):
                 self.read.setdefault(view_key(image, view), (image, view))
 
     def add_all(self, contract: Contract, sample: Sample) -> None:
+        last: Picture | None = None
         for message in sample.messages:
             kind = Kind.WRITTEN if message.role == "assistant" else Kind.READ
             for item in message.content:
                 if isinstance(item, Picture):
-                    self.add(contract, item, kind)
+                    self.add(contract, item, kind, last)
+                    last = item
 
 
 def stage_images(
@@ -57,7 +64,7 @@ def stage_images(
     def pack(times: int) -> None:
         for _ in range(times):
             for _, slot in batches.pack()[1]:
-                images.add(contract, slot.picture, slot.kind)
+                images.add(contract, slot.picture, slot.kind, slot.source)
 
     pack(trial)
     groups = batches.state()["groups"]
@@ -83,6 +90,5 @@ class Listing(PictureReader):
 
     def decoded(self, document: Document) -> Document:
         for slot in document.slots:
-            if slot.picture.key in self.broken:
-                raise self.broken[slot.picture.key]
+            self.check(slot)
         return document

@@ -38,7 +38,7 @@ class Conditions(StateConditioning, name="condition"):
         super().__init__(context)
         self.output = projection(context.width, context.vectors.width, depth, bias, f"alphabet {self.name!r}")
 
-    def losses(
+    def image_losses(
         self,
         hidden: Float[Tensor, "n gh gw d"],
         pixels: Float[Tensor, "n 3 h w"],

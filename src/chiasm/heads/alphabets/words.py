@@ -43,7 +43,7 @@ class WordCondition(WordConditioning, name="words"):
             return {}
         return self.decoder.losses(rearrange(words, "n k -> n 1 k"), pixels, source=sources)
 
-    def losses(
+    def caption_losses(
         self,
         hidden: Float[Tensor, "n k d"],
         words: Int[Tensor, "n k"],
@@ -71,7 +71,7 @@ class StraightWords(WordConditioning, name="straight_words"):
             )
         self._logits = context.vocabulary.logits
 
-    def losses(
+    def caption_losses(
         self,
         hidden: Float[Tensor, "n k d"],
         words: Int[Tensor, "n k"],

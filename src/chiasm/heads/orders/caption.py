@@ -71,7 +71,7 @@ class Caption(Order, name="caption"):
     def losses(self, hidden: Float[Tensor, "n m d"], span: Span) -> dict[str, Loss]:
         """The decoder's; the words are learnt as all words of the answer are."""
         assert span.words is not None
-        return self.alphabet.losses(hidden, span.words, span.targets, span.sources)
+        return self.alphabet.caption_losses(hidden, span.words, span.targets, span.sources)
 
     def write(
         self,

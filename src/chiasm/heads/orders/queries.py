@@ -143,7 +143,7 @@ class Queries(Order, name="queries"):
         grid = self.bridged(hidden)
         if isinstance(self.alphabet, Alphabet):
             return counted(self.alphabet, grid.flatten(0, 2), span.targets.flatten(0, 2))
-        return self.alphabet.losses(grid, span.targets, span.sources, span.words)
+        return self.alphabet.image_losses(grid, span.targets, span.sources, span.words)
 
     def write(
         self,
