@@ -37,13 +37,13 @@ WORDS = {"type": "words", "length": 12, "width": 16, "depth": 1, "heads": 2}
 
 
 def recipe(tasks=("captioned",), head=QUERIES, **decoder):
-    """A model that draws alone, without an encoder, whose features would be cached too."""
+    """A model that has an encoder, whose features are cached too, only where it changes images."""
     changed = copy.deepcopy(raw())
-    changed["model"] = {
-        "language": changed["model"]["language"],
-        "heads": {"image": head},
-        "image_decoder": DECODER | decoder,
-    }
+    if not decoder.get("edits"):
+        for slot in ("views", "encoder", "connector"):
+            del changed["model"][slot]
+    del changed["model"]["image_tokenizer"]
+    changed["model"] |= {"heads": {"image": head}, "image_decoder": DECODER | decoder}
     world = {"drawn_canvas": 16, "scenes": 12, "tasks": dict.fromkeys(tasks, 1)}
     changed["data"] = {"squares": TINY["data"]["world"] | world}
     train = {"language": 2e-3, "heads.image": 2e-3, "image_decoder": 2e-3}
