@@ -6,9 +6,9 @@ from writing import Vocabulary
 
 from chiasm.heads import HeadContext, Sampling
 from chiasm.heads.alphabets.diffusion import LEVELS, NoiseLevels
-from chiasm.heads.alphabets.flow import StraightLine
 from chiasm.heads.building import build_head
 from chiasm.heads.noise import noise_like
+from chiasm.heads.straight_line import StraightLine
 from chiasm.nn.generators import Generators
 from chiasm.tokenizers.spaces import Vectors
 

@@ -82,6 +82,21 @@ def test_a_drawing_follows_the_velocity_from_its_noise_in_equal_steps(monkeypatc
     assert times == [0.0, 250.0, 500.0, 750.0]
 
 
+def test_a_shift_moves_steps_and_times_of_learning_toward_the_noise(monkeypatch):
+    order, times = head(shift=3.0), []
+    encoder = order.encoder.forward
+    monkeypatch.setattr(
+        order.encoder, "forward", lambda latents, at: times.append(at.tolist()) or encoder(latents, at)
+    )
+    drawn(order, [7])
+    shares = [1 - steps / 4 for steps in range(4)]  # of noise, without a shift
+    shifted = [3 * share / (1 + 2 * share) for share in shares]
+    assert [time for (time,) in times] == pytest.approx([LAST * (1 - share) for share in shifted])
+    order.prepare(torch.randn(200, 8, 8, 5))
+    early = sum(time < LAST / 4 for time in times[-1])  # a shift of 3 makes a quarter of the half
+    assert early / 200 == pytest.approx(0.5, abs=0.15)
+
+
 def test_whoever_predicts_the_image_itself_learns_it_and_draws_it_from_any_noise(monkeypatch):
     order = head(predicts="x")
     image, noise = torch.randn(2, 1, 8, 8, 5)

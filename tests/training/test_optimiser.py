@@ -1,12 +1,14 @@
 """The learning rate at every step, who is decayed, and what is said of what is trained."""
 
+from copy import deepcopy
+
 import pytest
 import torch
 from toy import toy
 
 from chiasm.errors import CheckpointError, RecipeError
 from chiasm.objectives import Objective
-from chiasm.recipe import Stage
+from chiasm.recipe import Stage, load_recipe
 from chiasm.training.optimiser import (
     _can_fuse,
     build_optimiser,
@@ -17,6 +19,7 @@ from chiasm.training.optimiser import (
     table,
 )
 from chiasm.training.train import build_model
+from tiny_recipe import TINY
 
 
 def stage(**options):
@@ -134,6 +137,23 @@ def test_muon_takes_the_linear_layers_of_encoder_language_and_tokenizer():
     )  # the encoder's patches
     assert {group["weight_decay"] for group in made.muon.param_groups} == {0.1}
     assert made.param_groups == [*made.adamw.param_groups, *made.muon.param_groups]
+
+
+def test_muon_takes_the_linear_layers_of_a_denoiser_too():
+    raw, dit = deepcopy(TINY), {"type": "dit", "width": 32, "depth": 1, "heads": 2}
+    raw["model"] = {
+        "image_tokenizer": {"type": "pixels", "size": 16, "patch_size": 8},
+        "image_decoder": {"type": "diffusion", "size": 16, "denoiser": dit, "conditioner": {"type": "linear"},
+                          "scheduler": {"type": "flow"}, "steps": 2},
+    }  # fmt: skip
+    paint = {"name": "paint", "train": {"image_decoder": 1e-3}, "data": {"world": 1.0}, "optimiser": "muon"}
+    raw["stages"] = [paint]
+    recipe = load_recipe(raw)
+    model = build_model(recipe)
+    model.train_only(recipe.stages[0].train)
+    muon = build_optimiser(model, recipe.stages[0]).muon.param_groups
+    learning = {p for group in muon for p in group["params"]}
+    assert learning == {p for p in model.image_decoder.parameters() if p.ndim == 2}
 
 
 @pytest.mark.parametrize("kind", ["adamw", "muon"])

@@ -17,7 +17,7 @@ from chiasm.parts import Part
 from chiasm.recipe import Stage
 
 # Slots whose matrices Muon takes: the stacks of layers. All else is AdamW's.
-STACKS = ("encoder", "language", "image_tokenizer")
+STACKS = ("encoder", "language", "image_tokenizer", "image_decoder")
 
 
 class MuonAdamW:
@@ -112,8 +112,9 @@ def _matrices(model: Model, slot: str) -> set[nn.Parameter]:
     """Weights of the linear layers of a stack, without the head over the vocabulary."""
     if slot not in STACKS:
         return set()
-    part = model.slots()[slot]
-    layers = (module for module in part.modules() if isinstance(module, nn.Linear))
+    learners = _learners(model.slots()[slot]).values()
+    modules = (module for learner in learners for module in learner.modules())
+    layers = (module for module in modules if isinstance(module, nn.Linear))
     matrices = {p for layer in layers for p in layer.parameters(recurse=False) if p.ndim == 2}
     return matrices - set(model.language.head.parameters())
 

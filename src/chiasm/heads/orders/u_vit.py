@@ -29,11 +29,12 @@ from chiasm.heads.denoising import TokenDenoising
 from chiasm.heads.noise import first_noise
 from chiasm.heads.projection import example_tokenizer
 from chiasm.heads.spans import check_target, count_images, counted, doubled
+from chiasm.heads.straight_line import StraightLine
 from chiasm.heads.u_vit import LAST, FlowDecoder, FlowEncoder, NoisyCells, PreciseNorm
 from chiasm.nn.generators import Generators
 from chiasm.nn.losses import Loss
 from chiasm.nn.training_noise import TrainingNoise
-from chiasm.parts.bounds import Cells, Chance, Count, Epsilon, Kernel, Width
+from chiasm.parts.bounds import Cells, Chance, Count, Epsilon, Kernel, Positive, Width
 from chiasm.tokenizers.spaces import Space, Vectors
 
 
@@ -66,6 +67,8 @@ class UViT(Order, name="u_vit"):
         steps: passes of the language model that draw an image.
         times: how the random times of training are spread: `uniform`, or `logit_normal`, with most in the middle
             (arXiv 2403.03206).
+        shift: above 1 more of the steps, and of the times at which it learns, stand near the noise, where an image
+            is known by its words alone.
         unconditional: share of training images that follow an empty prompt, for guidance (0 = never).
     """
 
@@ -91,6 +94,7 @@ class UViT(Order, name="u_vit"):
         hidden_epsilon: Epsilon = 1e-6,
         steps: Cells = 30,
         times: Literal["uniform", "logit_normal"] = "logit_normal",
+        shift: Positive = 1.0,
         unconditional: Chance = 0.1,
     ):
         super().__init__()
@@ -99,7 +103,8 @@ class UViT(Order, name="u_vit"):
                 f"order 'u_vit' denoises, and alphabet {alphabet.name!r} would once more: use 'regression'"
             )
         self.alphabet, self.space, self.unconditional = alphabet, context.vectors, unconditional
-        self.steps, self.times, self.predicts = steps, times, predicts
+        self.steps = steps
+        self.path = StraightLine(times == "logit_normal", shift, velocity=predicts == "velocity")
         channels, kernel = context.vectors.width, kernel or stride
         self.shape = (*context.vectors.grid, channels)
         padding = -(-(kernel - stride) // 2) if padding is None else padding
@@ -154,7 +159,7 @@ class UViT(Order, name="u_vit"):
         """Images at random times between noise and themselves; the targets are their velocities, or they."""
         check_target(target, self.space)
         random = TrainingNoise(target)
-        times = random.uniform() if self.times == "uniform" else random.normal().sigmoid()
+        times = self.path.times(random.uniform())
         return self.between(target.float(), random.normal(*target.shape[1:]), times)
 
     def between(
@@ -164,10 +169,10 @@ class UViT(Order, name="u_vit"):
         times: Float[Tensor, " n"],
     ) -> Span:
         """Images on their way from noise (time 0) to themselves (time 1)."""
-        shares = times[:, None, None, None]
-        latents = shares * target + (1 - shares) * noise
+        spread = times[:, None, None]
+        latents = self.path.noisy(target, noise, spread)
         noisy = self.encoder(latents.to(self.input.weight.dtype), LAST * times)
-        return Span(self.embed(noisy), target - noise if self.predicts == "velocity" else target, drawn=noisy)
+        return Span(self.embed(noisy), self.path.target(target, noise, spread), drawn=noisy)
 
     def losses(self, hidden: Float[Tensor, "n m d"], span: Span) -> dict[str, Loss]:
         spoken = self.spoken(hidden, span.drawn)
@@ -180,23 +185,23 @@ class UViT(Order, name="u_vit"):
         generators: Generators | None = None,
         progress: DrawingState | None = None,
     ) -> Writing:
-        """Draw by steps of one length (Euler); nothing that is read is kept. The temperature scales the noise."""
+        """Draw by Euler steps; nothing that is read is kept. The temperature scales the noise."""
         images = count_images(start, sampling.guidance, self.unconditional)
-        latents, steps = self._begun(images, sampling, generators, progress)
-        for done in range(steps, self.steps):
-            velocity = yield from self.velocity(latents, done / self.steps, sampling)
-            latents = latents + velocity / self.steps
+        latents, done = self._begun(images, sampling, generators, progress)
+        for step in self.path.steps(self.steps)[done:]:
+            predicted = yield from self.predict(latents, step[0], sampling)
+            latents = self.path.advance(latents, predicted, step, None)
+            done += 1
             if progress is not None:
-                progress.note(latents, done + 1)
+                progress.note(latents, done)
         return latents
 
-    def velocity(self, latents: Float[Tensor, "n gh gw c"], time: float, sampling: Sampling) -> Writing:
-        """Where latents move at a time from 0 to below 1, with guidance."""
+    def predict(self, latents: Float[Tensor, "n gh gw c"], time: float, sampling: Sampling) -> Writing:
+        """The velocity of latents at a time from 0 to below 1, or the image itself, with guidance."""
         rows = doubled(latents, sampling.guidance).to(self.input.weight.dtype)
         noisy = self.encoder(rows, torch.full((len(rows),), time * LAST, device=rows.device))
         hidden = yield Ask(self.embed(noisy), keep=False)
-        predicted = self.alphabet.draw(self.spoken(hidden[:, 1:], noisy), sampling).values.to(latents.dtype)
-        return predicted if self.predicts == "velocity" else (predicted - latents) / (1 - time)
+        return self.alphabet.draw(self.spoken(hidden[:, 1:], noisy), sampling).values.to(latents.dtype)
 
     def embed(self, noisy: NoisyCells) -> Float[Tensor, "n k d"]:
         """What stands at the positions of noisy images."""

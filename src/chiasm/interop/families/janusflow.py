@@ -208,7 +208,7 @@ def replay(case: Case) -> dict[str, Tensor]:
     noise, sampling = cells(inputs["noise"]), replace(GREEDY, guidance=config["cfg"])
     head.steps = config["steps"]
     step = DrawStep(Session(model, documents))
-    first = finish(head.velocity(noise, 0.0, sampling), step)
+    first = finish(head.predict(noise, 0.0, sampling), step)
     progress = DrawingState(Generators([]))
     progress.note(noise, 0)
     latents = finish(head.write(step.start, sampling, progress=progress), DrawStep(Session(model, documents)))
