@@ -82,6 +82,16 @@ def test_a_drawing_follows_the_velocity_from_its_noise_in_equal_steps(monkeypatc
     assert times == [0.0, 250.0, 500.0, 750.0]
 
 
+def test_cells_are_told_apart_by_an_embedding_of_their_own_where_that_is_wanted():
+    order = head(cells=True)
+    noisy = order.encoder(torch.zeros(2, 8, 8, 5), torch.zeros(2))
+    without = head().embed(noisy)
+    added = order.embed(noisy) - without
+    assert torch.equal(added[:, 0], torch.zeros(2, WIDTH))  # the time stands in no cell
+    torch.testing.assert_close(added[0, 1:], order.cells.weight)
+    torch.testing.assert_close(added[0], added[1])
+
+
 def test_a_shift_moves_steps_and_times_of_learning_toward_the_noise(monkeypatch):
     order, times = head(shift=3.0), []
     encoder = order.encoder.forward

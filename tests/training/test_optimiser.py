@@ -146,8 +146,8 @@ def test_muon_takes_the_linear_layers_of_a_denoiser_too():
         "image_decoder": {"type": "diffusion", "size": 16, "denoiser": dit, "conditioner": {"type": "linear"},
                           "scheduler": {"type": "flow"}, "steps": 2},
     }  # fmt: skip
-    paint = {"name": "paint", "train": {"image_decoder": 1e-3}, "data": {"world": 1.0}, "optimiser": "muon"}
-    raw["stages"] = [paint]
+    paint = {"name": "paint", "train": {"image_decoder": 1e-3}, "data": {"world": 1.0}, "steps": 1}
+    raw["stages"] = [paint | {"optimiser": "muon"}]
     recipe = load_recipe(raw)
     model = build_model(recipe)
     model.train_only(recipe.stages[0].train)

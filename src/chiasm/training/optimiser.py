@@ -109,14 +109,14 @@ def _group(slot: str, named: Mapping[str, nn.Parameter], peak: float, decay: flo
 
 
 def _matrices(model: Model, slot: str) -> set[nn.Parameter]:
-    """Weights of the linear layers of a stack, without the head over the vocabulary."""
+    """Weights of the linear layers of a stack, without the head over a vocabulary."""
     if slot not in STACKS:
         return set()
     learners = _learners(model.slots()[slot]).values()
     modules = (module for learner in learners for module in learner.modules())
     layers = (module for module in modules if isinstance(module, nn.Linear))
     matrices = {p for layer in layers for p in layer.parameters(recurse=False) if p.ndim == 2}
-    return matrices - set(model.language.head.parameters())
+    return matrices - set(model.language.head.parameters()) if model.speaks else matrices
 
 
 def rate(stage: Stage, step: int) -> float:

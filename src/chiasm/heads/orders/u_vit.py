@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
@@ -28,7 +29,7 @@ from chiasm.heads import (
 from chiasm.heads.denoising import TokenDenoising
 from chiasm.heads.noise import first_noise
 from chiasm.heads.projection import example_tokenizer
-from chiasm.heads.spans import check_target, count_images, counted, doubled
+from chiasm.heads.spans import at_cells, cell_embedding, check_target, count_images, counted, doubled
 from chiasm.heads.straight_line import StraightLine
 from chiasm.heads.u_vit import LAST, FlowDecoder, FlowEncoder, NoisyCells, PreciseNorm
 from chiasm.nn.generators import Generators
@@ -64,6 +65,8 @@ class UViT(Order, name="u_vit"):
         bias: of the networks' layers.
         epsilon: of the networks' norms.
         hidden_epsilon: of the norm of the hidden states.
+        cells: add a learnt embedding of its cell to what stands at a position; without it, as in the original, only
+            the language model's positions and the edges of the first network's convolutions tell cells apart.
         steps: passes of the language model that draw an image.
         times: how the random times of training are spread: `uniform`, or `logit_normal`, with most in the middle
             (arXiv 2403.03206).
@@ -92,6 +95,7 @@ class UViT(Order, name="u_vit"):
         bias: bool = True,
         epsilon: Epsilon = 1e-6,
         hidden_epsilon: Epsilon = 1e-6,
+        cells: bool = False,
         steps: Cells = 30,
         times: Literal["uniform", "logit_normal"] = "logit_normal",
         shift: Positive = 1.0,
@@ -109,12 +113,13 @@ class UViT(Order, name="u_vit"):
         self.shape = (*context.vectors.grid, channels)
         padding = -(-(kernel - stride) // 2) if padding is None else padding
         spoken, depths = decoder_width or width, (depth, depth if decoder_depth is None else decoder_depth)
-        self.cells = _cells(self.space.grid, stride, kernel, padding)
+        self.grid = _grid(self.space.grid, stride, kernel, padding)
         self.encoder = FlowEncoder(
             channels, width, context.width, stride=stride, kernel=kernel, padding=padding, depth=depths[0],
             bias=bias, epsilon=epsilon,
         )  # fmt: skip
         self.input = nn.Linear(width, context.width)
+        self.cells = cell_embedding(math.prod(self.grid), context.width) if cells else None
         self.norm = PreciseNorm(context.width, eps=hidden_epsilon)
         self.output = nn.Linear(context.width, spoken)
         self.decoder = FlowDecoder(
@@ -146,7 +151,7 @@ class UViT(Order, name="u_vit"):
 
     def layout(self) -> SpanLayout:
         """The time, then the cells row by row."""
-        cells = raster(*self.cells)
+        cells = raster(*self.grid)
         length = 1 + len(cells)
         return SpanLayout(
             opens=(True,) * length,
@@ -206,11 +211,11 @@ class UViT(Order, name="u_vit"):
     def embed(self, noisy: NoisyCells) -> Float[Tensor, "n k d"]:
         """What stands at the positions of noisy images."""
         cells = self.input(rearrange(noisy.features, "n gh gw c -> n (gh gw) c"))
-        return torch.cat([noisy.time[:, None], cells], 1)
+        return torch.cat([noisy.time[:, None], at_cells(cells, self.cells)], 1)
 
     def spoken(self, hidden: Float[Tensor, "n m d"], noisy: NoisyCells) -> Float[Tensor, "n gh gw c"]:
         """What the second network makes of the hidden states at the cells."""
-        grid = rearrange(self.output(self.norm(hidden)), "n (gh gw) c -> n gh gw c", gh=self.cells[0])
+        grid = rearrange(self.output(self.norm(hidden)), "n (gh gw) c -> n gh gw c", gh=self.grid[0])
         return self.decoder(grid, noisy)
 
     def _begun(
@@ -223,7 +228,7 @@ class UViT(Order, name="u_vit"):
         return first_noise(images, self.shape, sampling, generators, device), 0
 
 
-def _cells(grid: tuple[int, int], stride: int, kernel: int, padding: int) -> tuple[int, int]:
+def _grid(grid: tuple[int, int], stride: int, kernel: int, padding: int) -> tuple[int, int]:
     """Rows and columns of positions; raises RecipeError unless each stands for one square of latents."""
     if stride == 1 or stride & (stride - 1):
         raise RecipeError(f"order 'u_vit' has stride {stride}; it must be 2, 4, 8 ...")
