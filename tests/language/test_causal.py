@@ -336,3 +336,18 @@ def test_a_key_that_transformers_has_not_is_a_sentence(config, problem):
 def test_a_value_of_another_type_is_a_sentence():
     with pytest.raises(RecipeError, match=r"refuses this llama config(.|\n)*hidden_size"):
         Causal(["a b"], config={"model_type": "llama", "hidden_size": "wide"})
+
+
+def test_tables_of_a_model_from_scratch_begin_with_the_deviation_that_the_recipe_says():
+    config = {"model_type": "gpt2", "n_embd": 64, "n_layer": 1, "n_head": 2, "n_positions": 128}
+    inner = Causal(TEXTS, config={**config, "tie_word_embeddings": False}, embedding_std=0.5).inner
+    for table in (inner.transformer.wte, inner.transformer.wpe):
+        assert float(table.weight.detach().std()) == pytest.approx(0.5, rel=0.05)
+    for layer in (inner.transformer.h[0].mlp.c_fc, inner.lm_head):  # GPT-2's own
+        assert float(layer.weight.detach().std()) == pytest.approx(0.02, rel=0.05)
+
+
+def test_a_checkpoint_has_tables_already(tmp_path):
+    folder = save(build("qwen2"), tmp_path)
+    with pytest.raises(RecipeError, match="embedding_std"):
+        Causal(checkpoint=str(folder), embedding_std=0.5)

@@ -39,6 +39,19 @@ def test_only_answers_and_their_end_are_learnt(tokenizer):
     ]
 
 
+def test_continued_an_answer_stands_directly_behind_what_asks(tokenizer):
+    tokenizer.use_template("continued")
+    turns = [said("user", "the dog"), said("assistant", " left"), said("user", "a"), said("assistant", " no")]
+    assert [(run.text, run.learn) for run in tokenizer.runs(turns)] == [
+        ("<|begin|>the dog", False),
+        (" left<|end|>", True),
+        ("a", False),
+        (" no<|end|>", True),
+    ]
+    (prompt,) = tokenizer.runs(turns[:3], prompt=True)
+    assert (prompt.text, prompt.learn) == ("<|begin|>the dog left<|end|>a", False)
+
+
 def test_an_answer_that_is_not_to_be_learnt_is_read_like_a_question(tokenizer):
     turns = [said("user", "Where?"), Message("assistant", ("left",), learnt=False)]
     turns += [said("user", "So?"), said("assistant", "no")]

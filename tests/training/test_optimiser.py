@@ -4,7 +4,7 @@ from copy import deepcopy
 
 import pytest
 import torch
-from toy import toy
+from toy import raw, toy
 
 from chiasm.errors import CheckpointError, RecipeError
 from chiasm.objectives import Objective
@@ -154,6 +154,16 @@ def test_muon_takes_the_linear_layers_of_a_denoiser_too():
     muon = build_optimiser(model, recipe.stages[0]).muon.param_groups
     learning = {p for group in muon for p in group["params"]}
     assert learning == {p for p in model.image_decoder.parameters() if p.ndim == 2}
+
+
+def test_muon_takes_gpt2s_linear_layers_which_are_no_modules_of_that_class():
+    config = {"model_type": "gpt2", "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 64}
+    language = {"type": "causal", "vocabulary": 400, "config": config}
+    recipe = toy("stages.learn.optimiser=muon", model=raw()["model"] | {"language": language})
+    made = build_optimiser(build_model(recipe), recipe.stages[1])
+    layers = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
+    names = {name for group in made.muon.param_groups for name in group["names"]}
+    assert names == {f"language.inner.transformer.h.0.{layer}.weight" for layer in layers}
 
 
 @pytest.mark.parametrize("kind", ["adamw", "muon"])

@@ -20,7 +20,7 @@ from chiasm.language import minicpm as _minicpm  # noqa: F401 - likewise
 from chiasm.language.documents_apart import check_attention, check_positions
 from chiasm.language.logits import adjusted, check_logits
 from chiasm.language.text import DRAW, Empty, TextTokenizer
-from chiasm.parts.bounds import Times, Vocabulary
+from chiasm.parts.bounds import Positive, Times, Vocabulary
 from chiasm.sequence.attention import NAME
 from chiasm.sequence.layout import Layout
 from chiasm.storage.skeleton import weightless
@@ -38,12 +38,15 @@ class Causal(Language, name="causal"):
         checkpoint: a folder, a hub name, or `package:NAME`; a .gguf file is dequantized once and cached.
         config: transformers' configuration with its `model_type`, for a model from scratch; the vocabulary
             size follows from the tokenizer.
+        embedding_std: standard deviation of the initial tables of words and positions of a model from scratch;
+            null = as the configuration says.
         tokenizer: folder or hub name of a tokenizer; without one it comes from the checkpoint, or is trained.
         chat_template: a file with a chat template (Jinja) to use in place of the tokenizer's own, or the name of
             one, for base models that have none: `question` (Question: ... Answer: ...), `vicuna` (USER: ...
             ASSISTANT: ...), `plain` (what the user says, an added token <|answer|>, the answer), `tools` (the plain
             one, with tools and their calls), `caption` (what the user says, which is mostly an image, and the
-            answer behind the token that begins a text).
+            answer behind the token that begins a text), `continued` (what the user says, and the answer directly
+            behind it).
         template_work: how many times the usual work a chat template may do, and characters it may have.
         vocabulary: most tokens of a tokenizer trained on the recipe's own texts; 0 = no words at all, for models of
             pictures alone.
@@ -67,6 +70,7 @@ class Causal(Language, name="causal"):
         *,
         checkpoint: str | None = None,
         config: dict[str, Any] | None = None,
+        embedding_std: Positive | None = None,
         tokenizer: str | None = None,
         chat_template: str | None = None,
         template_work: Times = 1.0,
@@ -83,6 +87,8 @@ class Causal(Language, name="causal"):
             raise RecipeError(
                 "language 'causal' needs either a 'checkpoint' or a 'config' (from scratch), not both"
             )
+        if checkpoint is not None and embedding_std is not None:
+            raise RecipeError("language 'causal': embedding_std is of models from scratch; a checkpoint has tables")
         folder = None if checkpoint is None else _folder(checkpoint)
         if tokenizer or folder:
             self.tokenizer = TextTokenizer.load(tokenizer or folder)  # type: ignore[arg-type]
@@ -98,6 +104,8 @@ class Causal(Language, name="causal"):
         if draws:
             self.tokenizer.mark_pictures(draw_marker, draw_end, empty_prompt)
         self.inner = _load(folder) if folder else _from_config(config or {}, len(self.tokenizer))
+        if embedding_std is not None:
+            _draw_tables(self.inner, embedding_std)
         if len(self.tokenizer) > self.inner.get_input_embeddings().num_embeddings:
             self.inner.resize_token_embeddings(len(self.tokenizer), mean_resizing=False)
         check_positions(self.inner)
@@ -180,6 +188,12 @@ def _from_config(config: dict[str, Any], vocabulary: int) -> Any:
         raise
     except Exception as error:  # each architecture raises what it likes for sizes that it cannot have
         raise RecipeError(f"language 'causal': transformers refuses this config: {reason(error)}") from None
+
+
+def _draw_tables(model: nn.Module, deviation: float) -> None:
+    for module in model.modules():
+        if isinstance(module, nn.Embedding):
+            nn.init.normal_(module.weight, std=deviation)
 
 
 def _without_weights(config: Any, **options: Any) -> Any:

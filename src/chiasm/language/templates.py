@@ -38,6 +38,11 @@ CAPTION = (
     "{{ eos_token }}{% else %}{{ message['content'] }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}{{ bos_token }}{% endif %}"
 )
+# An answer goes on directly behind what asks, as in tasks of completion.
+CONTINUED = (
+    "{{ bos_token }}{% for message in messages %}{{ message['content'] }}"
+    "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}"
+)
 # Unified-IO 2's, for an encoder that reads the prompt: which modality is asked for stands before it. Where there is
 # no prompt, the original asks for an image in these words.
 _ENCODED = (
@@ -53,6 +58,7 @@ UNIFIED_IO = {
 }
 NAMED: dict[str, str | dict[str, str]] = {
     "caption": CAPTION,
+    "continued": CONTINUED,
     "plain": PLAIN,
     "question": QUESTION,
     "tools": TOOLS,

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from chiasm.errors import CheckpointError, RecipeError
 from chiasm.model import Model
@@ -18,6 +19,7 @@ from chiasm.recipe import Stage
 
 # Slots whose matrices Muon takes: the stacks of layers. All else is AdamW's.
 STACKS = ("encoder", "language", "image_tokenizer", "image_decoder")
+LINEAR = (nn.Linear, Conv1D)  # GPT-2 writes its linear layers as Conv1D
 
 
 class MuonAdamW:
@@ -114,7 +116,7 @@ def _matrices(model: Model, slot: str) -> set[nn.Parameter]:
         return set()
     learners = _learners(model.slots()[slot]).values()
     modules = (module for learner in learners for module in learner.modules())
-    layers = (module for module in modules if isinstance(module, nn.Linear))
+    layers = (module for module in modules if isinstance(module, LINEAR))
     matrices = {p for layer in layers for p in layer.parameters(recurse=False) if p.ndim == 2}
     return matrices - set(model.language.head.parameters()) if model.speaks else matrices
 
