@@ -88,7 +88,9 @@ class Causal(Language, name="causal"):
                 "language 'causal' needs either a 'checkpoint' or a 'config' (from scratch), not both"
             )
         if checkpoint is not None and embedding_std is not None:
-            raise RecipeError("language 'causal': embedding_std is of models from scratch; a checkpoint has tables")
+            raise RecipeError(
+                "language 'causal': embedding_std is of models from scratch; a checkpoint has tables"
+            )
         folder = None if checkpoint is None else _folder(checkpoint)
         if tokenizer or folder:
             self.tokenizer = TextTokenizer.load(tokenizer or folder)  # type: ignore[arg-type]
