@@ -130,7 +130,7 @@ def test_what_was_named_before_the_run_has_a_hash(written):
 
 @pytest.mark.parametrize("name", studies())
 def test_the_studies_that_come_with_chiasm_resolve_in_every_preset(name):
-    assert set(load_study(name).presets) >= {"smoke", "desk", "night"}
+    assert set(load_study(name).presets) >= {"smoke", "desk", "night", "cluster"}
     for preset in load_study(name).presets:
         study = load_study(name, preset)
         cells = cells_of(study)
