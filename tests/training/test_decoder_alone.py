@@ -6,13 +6,19 @@ from rich.console import Console
 from test_tokenizer_alone import raw
 
 import chiasm
+from chiasm.distribution.processes import Ranks
 from chiasm.errors import RecipeError
+from chiasm.parts import build
 from chiasm.recipe import load_recipe
 from chiasm.recipe.checkpoints import read_parts, training_checkpoints
-from chiasm.training import train
+from chiasm.storage.cache import default_folder
+from chiasm.tokenizers.vae import EXAMPLE_VAE
+from chiasm.training import loop, train
 from chiasm.training.loop import Training
 from chiasm.training.optimiser import build_optimiser, table
+from chiasm.training.prepare_images import _images
 from chiasm.training.train import build_model
+from chiasm.training.usable import stage_batches
 
 QUIET = Console(quiet=True)
 
@@ -71,6 +77,47 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(tmp_path, monkeypatch):
     assert all(torch.equal(value, other[name]) for name, value in one.items())
     last = training_checkpoints(killed)[-1]
     assert "image_tokenizer" not in read_parts(last).get("frozen", {})  # a part of it has learnt
+
+
+def diffusion(**source):
+    """A decoder that diffuses in a frozen autoencoder's latents, conditioned on half as large images."""
+    return load_recipe(
+        raw(
+            model={
+                "image_tokenizer": {"type": "pixels", "size": 8, "patch_size": 4},
+                "image_decoder": {
+                    "type": "diffusion",
+                    "size": 16,
+                    "autoencoder": {"type": "vae", "size": 16, "config": EXAMPLE_VAE},
+                    "denoiser": {"type": "dit", "width": 32, "depth": 1, "heads": 2, "patch_size": 1},
+                    "conditioner": {"type": "linear"},
+                    "scheduler": {"type": "flow"},
+                },
+            },
+            stages=[{**raw()["stages"][0], "train": {"image_decoder": 1e-2}, "accumulate": 2}],
+            data={"squares": {"type": "test_squares", **source}},
+        )
+    )
+
+
+def test_what_stays_of_its_images_is_computed_once_and_gives_the_same_bit_for_bit(tmp_path, monkeypatch):
+    folders = [train(diffusion(), tmp_path / "cached", console=QUIET, device="cpu")]
+    caches = {kind: sum(1 for _ in (default_folder() / kind).iterdir()) for kind in ("codes", "latents")}
+    assert caches == {"codes": 1, "latents": 1}
+    monkeypatch.setattr(loop, "prepared_images", lambda *_, **__: None)
+    folders.append(train(diffusion(), tmp_path / "without", console=QUIET, device="cpu"))
+    weights = [(folder / "final" / "model.safetensors").read_bytes() for folder in folders]
+    assert weights[0] == weights[1]
+
+
+@pytest.mark.parametrize(("groups", "batches"), [(5, 3), (400, 12)], ids=["all of its data", "a part of it"])
+def test_only_images_that_the_stage_gets_to_are_computed(groups, batches):
+    whole = diffusion(groups=groups)
+    sources = {name: build("data", spec) for name, spec in whole.data.items()}
+    stage, model = whole.stages[0], build_model(whole)
+    packed, again = (stage_batches(model, sources, stage, 0, Ranks()) for _ in range(2))
+    expected = {image.key for _ in range(batches) for image in again.pack()}
+    assert set(_images(packed, sources, stage, Ranks())) == expected
 
 
 def test_it_is_trained_in_a_stage_of_its_own():

@@ -124,8 +124,8 @@ class PictureReader:
         """Pixels, or what the cache has, of pictures as they are written."""
         if self.codes is None:
             return torch.stack([self.target(picture) for picture in pictures])
-        cached = torch.stack(_cached(self.codes, [picture.key for picture in pictures]))
-        return cached if cached.is_floating_point() else cached.long()
+        targets = torch.stack(cached(self.codes, [picture.key for picture in pictures]))
+        return targets if targets.is_floating_point() else targets.long()
 
     def _conditioned(self, written: WrittenImages, slots: Sequence[tuple[int, Slot]]) -> WrittenImages:
         """With the words for which images are drawn, and the images that they come of, where the model has such."""
@@ -140,7 +140,7 @@ class PictureReader:
     def crops(self, picture: Picture, views: Sequence[View]) -> list[Tensor]:
         """Pixels or features of some views of a picture."""
         if self.features is not None:
-            return [each.float() for each in _cached(self.features, [view_key(picture, v) for v in views])]
+            return [each.float() for each in cached(self.features, [view_key(picture, v) for v in views])]
         image = picture.open()
         return [cut(image, view) for view in views]
 
@@ -169,7 +169,8 @@ def view_key(picture: Picture, view: View) -> str:
     return f"{picture.key}/{box}/{view.size.height}x{view.size.width}{padding}{filtering}"
 
 
-def _cached(cache: TensorCache, keys: Sequence[str]) -> list[Tensor]:
+def cached(cache: TensorCache, keys: Sequence[str]) -> list[Tensor]:
+    """The tensors of all keys; raises DataError for one that the cache lacks."""
     tensors = cache.get(keys)
     missing = [key for key, tensor in zip(keys, tensors, strict=True) if tensor is None]
     if missing:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from chiasm.encoders.resizing import antialiased
@@ -14,8 +15,9 @@ from chiasm.model import Model
 from chiasm.nn.losses import Loss
 from chiasm.nn.stepwise import after_step, forget
 from chiasm.sequence import IGNORE, PackedBatch
-from chiasm.tokenizers import VideoTokenizer
+from chiasm.tokenizers import ImageTokenizer, VideoTokenizer
 from chiasm.training.codebook import CodebookWatch
+from chiasm.training.encoded_images import EncodedImages
 from chiasm.training.image_terms import ImageTerms
 
 
@@ -129,15 +131,15 @@ class ImagesAim(Aim):
     def forget(self) -> None:
         forget(self.learner)
 
-    def counts(self, batch: Tensor) -> dict[str, float]:
+    def counts(self, batch: Tensor | EncodedImages) -> dict[str, float]:
         if not self._per_image:
             self._per_image = self._try(batch[:1])
         return {name: terms * len(batch) for name, terms in self._per_image.items()}
 
     @abstractmethod
-    def _losses(self, batch: Tensor) -> dict[str, Loss]: ...
+    def _losses(self, batch: Any) -> dict[str, Loss]: ...
 
-    def _try(self, image: Tensor) -> dict[str, float]:
+    def _try(self, image: Tensor | EncodedImages) -> dict[str, float]:
         """Terms of one image, found in evaluation mode, which leaves what learns as it is."""
         modes = [(module, module.training) for module in self.learner.modules()]
         self.learner.eval()
@@ -188,7 +190,7 @@ class TokenizerAim(ImagesAim):
 
 
 class DecoderAim(ImagesAim):
-    """The losses of an image decoder on images and their codes, which the image tokenizer makes and which stay."""
+    """The losses of an image decoder on images and their targets, which are the image tokenizer's and stay."""
 
     def __init__(self, model: Model):
         assert model.image_tokenizer is not None
@@ -196,12 +198,18 @@ class DecoderAim(ImagesAim):
         super().__init__(nn.ModuleList(model.image_decoder.learners().values()))
         self.tokenizer, self.decoder = model.image_tokenizer, model.image_decoder
 
-    def losses(self, batch: Tensor) -> dict[str, Loss]:
+    def losses(self, batch: Tensor | EncodedImages) -> dict[str, Loss]:
         return self._losses(batch)
 
-    def _losses(self, batch: Tensor) -> dict[str, Loss]:
-        size = (self.tokenizer.size, self.tokenizer.size)
-        read = batch if batch.shape[-2:] == size else antialiased(batch, size, "bicubic").clamp(0, 1)
-        with torch.no_grad(), torch.autocast(batch.device.type, enabled=False):
-            codes = self.tokenizer.encode(read)
-        return self.decoder.losses(codes, batch)
+    def _losses(self, batch: Tensor | EncodedImages) -> dict[str, Loss]:
+        if isinstance(batch, EncodedImages):
+            return self.decoder.losses(batch.targets, batch.images)
+        return self.decoder.losses(targets_of(self.tokenizer, batch), batch)
+
+
+def targets_of(tokenizer: ImageTokenizer, pixels: Float[Tensor, "n 3 h w"]) -> Tensor:
+    """What an image tokenizer encodes images of any size as."""
+    size = (tokenizer.size, tokenizer.size)
+    read = pixels if pixels.shape[-2:] == size else antialiased(pixels, size, "bicubic").clamp(0, 1)
+    with torch.no_grad(), torch.autocast(pixels.device.type, enabled=False):
+        return tokenizer.encode(read)

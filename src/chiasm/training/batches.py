@@ -20,6 +20,7 @@ from chiasm.objectives import Described
 from chiasm.recipe import Stage
 from chiasm.sequence import Document, PackedBatch, Packer, Slot
 from chiasm.tokenizers import ImageTokenizer, VideoTokenizer
+from chiasm.training.encoded_images import EncodedImages, EncodedReader
 from chiasm.training.mixture import Item, LeftOut, Mixture, Origin, chance
 from chiasm.views import Size, View
 
@@ -118,6 +119,9 @@ class PictureBatches:
     """Batches of images at the size of what learns from them: those that a group writes, else those that it reads.
 
     Of a clip a tokenizer of moving pictures gets all frames, any other the first.
+
+    Args:
+        reader: of what the caches have of the images; None = they are read as pixels.
     """
 
     def __init__(
@@ -127,17 +131,18 @@ class PictureBatches:
         stage: Stage,
         *,
         seed: int,
+        reader: EncodedReader | None = None,
         rank: int = 0,
         world: int = 1,
     ):
-        self.size = Size(learner.size, learner.size)
+        self.size, self.reader = Size(learner.size, learner.size), reader
         self.moving = isinstance(learner, VideoTokenizer)
         self.stage = stage
         key = f"{seed}/{stage.name}"
         self.mixture: Mixture[Picture] = Mixture(sources, stage.data, key, pictures_of, rank, world)
         self.state, self.restore = self.mixture.state, self.mixture.restore
 
-    def next(self) -> Float[Tensor, "n *t 3 h w"]:
+    def next(self) -> Float[Tensor, "n *t 3 h w"] | EncodedImages:
         return self.fill(self.pack())
 
     def pack(self) -> list[Picture | Tensor]:
@@ -146,8 +151,10 @@ class PictureBatches:
             self.mixture, self.stage.rows, lambda each: self._pixels(each) if self.mixture.skips else each
         )
 
-    def fill(self, packed: list[Picture | Tensor]) -> Float[Tensor, "n *t 3 h w"]:
+    def fill(self, packed: list[Picture | Tensor]) -> Float[Tensor, "n *t 3 h w"] | EncodedImages:
         """Raises DataError where pictures and clips, or clips of different lengths, meet in one batch."""
+        if self.reader is not None:
+            return self.reader.read([each for each in packed if isinstance(each, Picture)])
         taken = [each if isinstance(each, Tensor) else self._pixels(each) for each in packed]
         lengths = {len(each) if each.ndim == 4 else 0 for each in taken}
         if len(lengths) > 1:

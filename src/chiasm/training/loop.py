@@ -21,6 +21,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from chiasm.data import Source
+from chiasm.data.picture_reader import PictureReader
 from chiasm.distribution.processes import Ranks
 from chiasm.errors import ChiasmError, RecipeError
 from chiasm.model import Model
@@ -30,12 +31,14 @@ from chiasm.recipe import Recipe, Stage
 from chiasm.sequence import PackedBatch
 from chiasm.training.aims import Aim, CaptionsAim, DecoderAim, DocumentsAim, TokenizerAim
 from chiasm.training.batches import DescribedBatches, PictureBatches
+from chiasm.training.encoded_images import EncodedImages, EncodedReader
 from chiasm.training.feed import Feed, usual_workers
 from chiasm.training.metrics import Metrics
 from chiasm.training.mixture import number, without_use
 from chiasm.training.optimiser import build_optimiser, rate, restore_optimiser, set_rate, table
 from chiasm.training.position import Position
 from chiasm.training.prepare import prepared
+from chiasm.training.prepare_images import prepared_images
 from chiasm.training.pretraining import Pretraining, build_objective
 from chiasm.training.progress import Line, Speed, Status, trained_table
 from chiasm.training.run import command
@@ -124,21 +127,15 @@ class Training:
 
     def _aim(self, stage: Stage) -> tuple[Aim, StageBatches]:
         """What the stage minimises, and on what."""
-        reader = None
+        reader: PictureReader | EncodedReader | None = None
         left_out = self.position.left_out.get(stage.name, {})
         decoder_alone = "image_decoder" in stage.train and not self.model.conditions
-        on_images = "image_tokenizer" in stage.train or decoder_alone
-        if stage.objective is None and not on_images:
-            reader = prepared(
-                self.model,
-                self.sources,
-                stage,
-                seed=self.recipe.seed,
-                ranks=self.ranks,
-                bf16=uses_bf16(stage.precision, self.device),
-                console=self.console,
-                left_out=left_out,
-            )
+        options: dict[str, Any] = {"seed": self.recipe.seed, "ranks": self.ranks, "console": self.console}
+        if decoder_alone:
+            reader = prepared_images(self.model, self.sources, stage, left_out=left_out, **options)
+        elif stage.objective is None and "image_tokenizer" not in stage.train:
+            bf16 = uses_bf16(stage.precision, self.device)
+            reader = prepared(self.model, self.sources, stage, bf16=bf16, left_out=left_out, **options)
         batches = stage_batches(self.model, self.sources, stage, self.recipe.seed, self.ranks, reader)
         batches.mixture.leave_out(left_out)
         for name, count in without_use(left_out).items():
@@ -293,7 +290,7 @@ def aim_of(model: Model, stage: Stage, batches: StageBatches, seed: int) -> Aim:
     return (TokenizerAim if "image_tokenizer" in stage.train else DecoderAim)(model)
 
 
-def sizes_of(batch: PackedBatch | Tensor | Described) -> tuple[int, int, int]:
+def sizes_of(batch: PackedBatch | Tensor | Described | EncodedImages) -> tuple[int, int, int]:
     """How much of a batch is real, how much it could hold, and how many samples it has."""
     if isinstance(batch, PackedBatch):
         return batch.real, batch.ids.numel(), batch.samples

@@ -23,6 +23,7 @@ from chiasm.errors import DataError
 from chiasm.model import Model
 from chiasm.recipe import Stage
 from chiasm.storage.cache import TensorCache, default_folder, fingerprint
+from chiasm.tokenizers import ImageTokenizer
 from chiasm.training.batches import DocumentBatches
 from chiasm.training.mixture import LeftOut
 from chiasm.training.stage_images import Listing, stage_images
@@ -98,11 +99,15 @@ def feature_cache(model: Model, bf16: bool) -> TensorCache:
 
 
 def code_cache(model: Model) -> TensorCache:
-    """The cache of what this encoder of targets, with these weights, makes of images: codes or latents."""
-    encoder = model.target_encoder
-    assert encoder is not None
+    """The cache of what images that are written are learnt as: codes, or latents."""
+    assert model.target_encoder is not None
+    return target_cache(model.target_encoder, _targets_of(model))
+
+
+def target_cache(encoder: ImageTokenizer, what: str, *transform: str) -> TensorCache:
+    """The cache of what an image tokenizer with these weights makes of images, `codes` or `latents`."""
     options = _options({**encoder.spec, **encoder.standalone()})
-    return TensorCache(default_folder() / _targets_of(model), fingerprint(encoder, options, CUT))
+    return TensorCache(default_folder() / what, fingerprint(encoder, options, CUT, *transform))
 
 
 def _targets_of(model: Model) -> str:
@@ -159,16 +164,31 @@ def fill_codes(
     encoder, device, reader = model.target_encoder.eval(), model.device, PictureReader(model.contract)
 
     def encode(pixels: Tensor) -> Tensor:
-        target = encoder.encode(pixels.to(device))
+        return encoder.encode(pixels.to(device))
+
+    fill_targets(cache, images, reader.target, encode, _targets_of(model), console, part=part, broken=broken)
+
+
+def fill_targets(
+    cache: TensorCache,
+    images: Mapping[str, Picture],
+    read: Callable[[Picture], Tensor],
+    encode: Callable[[Tensor], Tensor],
+    what: str,
+    console: Console,
+    *,
+    part: tuple[int, int] = (0, 1),
+    broken: Broken | None = None,
+) -> None:
+    """Compute what the cache lacks; as `fill_features`. read: an image's pixels. encode: those of several."""
+
+    def targets(pixels: Tensor) -> Tensor:
+        target = encode(pixels)
         return target.float() if target.is_floating_point() else target.to(torch.int32)
 
     chunks = _chunks(list(images))[part[0] :: part[1]]
-
-    def targets(keys: Sequence[str]) -> list[Tensor]:
-        return [reader.target(images[key]) for key in keys]
-
-    pixels = _Pixels(targets, lambda key: images[key].key, broken)
-    _fill(cache, chunks, pixels, encode, _targets_of(model), console)
+    pixels = _Pixels(lambda keys: [read(images[key]) for key in keys], lambda key: images[key].key, broken)
+    _fill(cache, chunks, pixels, targets, what, console)
 
 
 def _cut_views(views: Sequence[tuple[Picture, View]]) -> list[Tensor]:

@@ -13,6 +13,7 @@ from chiasm.errors import DataError
 from chiasm.model import Model
 from chiasm.recipe import Recipe, Stage
 from chiasm.training.batches import DescribedBatches, DocumentBatches, PictureBatches
+from chiasm.training.encoded_images import EncodedReader
 from chiasm.training.mixture import LeftOut, records_left_out
 
 StageBatches = DocumentBatches | PictureBatches | DescribedBatches
@@ -24,9 +25,12 @@ def stage_batches(
     stage: Stage,
     seed: int,
     ranks: Ranks,
-    reader: PictureReader | None = None,
+    reader: PictureReader | EncodedReader | None = None,
 ) -> StageBatches:
-    """The batches of what the stage learns: documents, pictures, or pictures with words."""
+    """The batches of what the stage learns: documents, pictures, or pictures with words.
+
+    reader: of the pictures of documents, or of those from which an image decoder learns alone.
+    """
     options: dict[str, Any] = {"seed": seed, "rank": ranks.rank, "world": ranks.world}
     if stage.objective is not None:
         return DescribedBatches(model.contract, sources, stage, **options)
@@ -35,7 +39,9 @@ def stage_batches(
         return PictureBatches(model.image_tokenizer, sources, stage, **options)
     if "image_decoder" in stage.train and not model.conditions:
         assert model.image_decoder is not None
-        return PictureBatches(model.image_decoder, sources, stage, **options)
+        assert not isinstance(reader, PictureReader)
+        return PictureBatches(model.image_decoder, sources, stage, reader=reader, **options)
+    assert not isinstance(reader, EncodedReader)
     unconditional = model.image_head.unconditional if model.image_head is not None else 0.0
     return DocumentBatches(
         model.contract, sources, stage, unconditional=unconditional, reader=reader, **options
