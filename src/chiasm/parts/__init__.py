@@ -8,18 +8,15 @@ are defined nowhere else; what the builder wires, such as widths, is positional.
 from __future__ import annotations
 
 import inspect
-import operator
-import re
 import types
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache, cached_property, reduce
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any, ClassVar, Union, get_args, get_origin
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from chiasm.errors import RecipeError, excerpt, nearest, quoted
 from chiasm.parts.registry import Registry
+from chiasm.parts.signature import Option, signature_options
 from chiasm.storage.safe_yaml import check_plain
 
 if TYPE_CHECKING:
@@ -100,42 +97,6 @@ class Part:
         return {}
 
 
-@dataclass(frozen=True)
-class Option:
-    """One keyword-only argument of a part's constructor."""
-
-    name: str
-    annotation: Any
-    default: Any  # inspect.Parameter.empty when the option is required
-    help: str
-
-    @property
-    def required(self) -> bool:
-        return self.default is inspect.Parameter.empty
-
-    @property
-    def type(self) -> str:
-        text = inspect.formatannotation(_unbounded(self.annotation))
-        return re.sub(r"\b(?:typing|chiasm\.[\w.]+)\.(?=\w)", "", text)
-
-    @cached_property
-    def adapter(self) -> TypeAdapter[Any]:
-        """What checks a value, built once: that takes a hundred times as long as to check one."""
-        return TypeAdapter(self.annotation, config=ConfigDict(arbitrary_types_allowed=True))
-
-
-def _unbounded(annotation: Any) -> Any:
-    """The type without its bounds: `PositiveInt` is int, and `list[Width]` a list[int]."""
-    arguments = get_args(annotation)
-    if get_origin(annotation) is Annotated:
-        return _unbounded(arguments[0])
-    if get_origin(annotation) in (types.UnionType, Union):
-        return reduce(operator.or_, map(_unbounded, arguments))
-    if get_origin(annotation) in (list, tuple, dict):
-        return get_origin(annotation)[tuple(map(_unbounded, arguments))]
-    return annotation
-
-
 def names(slot: str) -> list[str]:
     """The names of all parts of a slot."""
     return list(_registry(slot).items())
@@ -148,18 +109,7 @@ def lookup(slot: str, name: str) -> type[Part]:
 
 def options(part: type[Part]) -> dict[str, Option]:
     """A part's options by name, in the order of its signature."""
-    return dict(_options(part))  # type: ignore[arg-type]
-
-
-@cache
-def _options(part: type[Part]) -> dict[str, Option]:
-    docs = _argument_docs(part)
-    signature = inspect.signature(part.__init__, eval_str=True)
-    return {
-        p.name: Option(p.name, p.annotation, p.default, docs.get(p.name, ""))
-        for p in signature.parameters.values()
-        if p.kind is inspect.Parameter.KEYWORD_ONLY
-    }
+    return dict(signature_options(part))  # type: ignore[arg-type]
 
 
 def check(slot: str, spec: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -281,18 +231,6 @@ def _registry(slot: str) -> Registry[type[Part]]:
     if slot not in _registries:
         raise RecipeError(f"there is no slot {quoted(slot)}{nearest(slot, SLOTS)}")
     return _registries[slot]
-
-
-def _argument_docs(part: type[Part]) -> dict[str, str]:
-    """`name: text` entries under `Args:` in the docstrings of the class, its bases and its constructor."""
-    docs: dict[str, str] = {}
-    own = [each.__dict__.get("__doc__") for each in reversed(part.__mro__)]
-    for text in map(inspect.cleandoc, filter(None, [*own, part.__init__.__doc__])):
-        block = re.search(r"^Args:\n((?:[ \t]+.*\n?|\n)+)", text, re.MULTILINE)
-        if block:
-            entries = re.findall(r"^ {4}(\w+): (.+(?:\n {5,}.+)*)", block.group(1), re.MULTILINE)
-            docs |= {name: re.sub(r"\s+", " ", entry) for name, entry in entries}
-    return docs
 
 
 def _either(names: Sequence[str]) -> str:

@@ -1,0 +1,76 @@
+"""A part's options as its constructor's signature has them, with their help from its docstrings."""
+
+from __future__ import annotations
+
+import inspect
+import operator
+import re
+import types
+from dataclasses import dataclass
+from functools import cache, cached_property, reduce
+from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
+
+from pydantic import ConfigDict, TypeAdapter
+
+if TYPE_CHECKING:
+    from chiasm.parts import Part
+
+
+@dataclass(frozen=True)
+class Option:
+    """One keyword-only argument of a part's constructor."""
+
+    name: str
+    annotation: Any
+    default: Any  # inspect.Parameter.empty when the option is required
+    help: str
+
+    @property
+    def required(self) -> bool:
+        return self.default is inspect.Parameter.empty
+
+    @property
+    def type(self) -> str:
+        text = inspect.formatannotation(_unbounded(self.annotation))
+        return re.sub(r"\b(?:typing|chiasm\.[\w.]+)\.(?=\w)", "", text)
+
+    @cached_property
+    def adapter(self) -> TypeAdapter[Any]:
+        """What checks a value, built once: that takes a hundred times as long as to check one."""
+        return TypeAdapter(self.annotation, config=ConfigDict(arbitrary_types_allowed=True))
+
+
+def _unbounded(annotation: Any) -> Any:
+    """The type without its bounds: `PositiveInt` is int, and `list[Width]` a list[int]."""
+    arguments = get_args(annotation)
+    if get_origin(annotation) is Annotated:
+        return _unbounded(arguments[0])
+    if get_origin(annotation) in (types.UnionType, Union):
+        return reduce(operator.or_, map(_unbounded, arguments))
+    if get_origin(annotation) in (list, tuple, dict):
+        return get_origin(annotation)[tuple(map(_unbounded, arguments))]
+    return annotation
+
+
+@cache
+def signature_options(part: type[Part]) -> dict[str, Option]:
+    """Its options by name, in the order of its signature."""
+    docs = _argument_docs(part)
+    signature = inspect.signature(part.__init__, eval_str=True)
+    return {
+        p.name: Option(p.name, p.annotation, p.default, docs.get(p.name, ""))
+        for p in signature.parameters.values()
+        if p.kind is inspect.Parameter.KEYWORD_ONLY
+    }
+
+
+def _argument_docs(part: type[Part]) -> dict[str, str]:
+    """`name: text` entries under `Args:` in the docstrings of the class, its bases and its constructor."""
+    docs: dict[str, str] = {}
+    own = [each.__dict__.get("__doc__") for each in reversed(part.__mro__)]
+    for text in map(inspect.cleandoc, filter(None, [*own, part.__init__.__doc__])):
+        block = re.search(r"^Args:\n((?:[ \t]+.*\n?|\n)+)", text, re.MULTILINE)
+        if block:
+            entries = re.findall(r"^ {4}(\w+): (.+(?:\n {5,}.+)*)", block.group(1), re.MULTILINE)
+            docs |= {name: re.sub(r"\s+", " ", entry) for name, entry in entries}
+    return docs
