@@ -74,8 +74,9 @@ class Rows:
 
     def select(self, rows, start=0):
         rows = torch.tensor(rows)
-        cache = self.language.select(self.cache, rows, start=start)
-        return Rows(self.language, cache, self.layout.select(rows, start=start), self.lengths[rows])
+        columns = slice(start, None)
+        cache = self.language.select(self.cache, rows, columns=columns)
+        return Rows(self.language, cache, self.layout.select(rows, columns=columns), self.lengths[rows])
 
     @classmethod
     def join(cls, rows):
@@ -122,6 +123,33 @@ def test_selected_rows_go_on_as_each_alone_and_the_others_are_left_as_they_were(
     expected = [Rows.select(alone[row], [0]).read(x, Kind.WRITTEN) for row in (1, 0)]
     close(hidden, torch.cat([expected[0], expected[1], expected[0]]))
     close(joined.read(x.expand(3, -1, -1), Kind.WRITTEN)[2:], alone[2].read(x, Kind.WRITTEN))
+
+
+SHARING = [name for name in EXAMPLES if name not in ("var", "llamagen_captions")]
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+@torch.no_grad()
+def test_a_beginning_serves_every_document_that_begins_alike(name):
+    """But where a cache cannot be cut, or what a word is depends on those behind it."""
+    language = build(name)
+    assert language.shares_prefixes is (name in SHARING)
+    if name not in SHARING:
+        return
+    x = torch.randn(1, 8, 32)
+    whole = language(x, Layout.causal(1, 8), language.new_cache())
+    other = Rows(language, language.new_cache(), Layout.causal(1, 0), torch.zeros(1, dtype=torch.long))
+    other.read(torch.cat([x[:, :5], torch.randn(1, 4, 32)], 1), Kind.TEXT)
+    cache = language.select(other.cache, torch.tensor([0]), columns=torch.arange(5))
+    layout = other.layout.select(torch.tensor([0]), columns=torch.arange(5))
+    close(Rows(language, cache, layout, torch.tensor([5])).read(x[:, 5:], Kind.TEXT), whole[:, 5:])
+
+
+def test_where_its_length_decides_how_a_document_turns_no_beginning_is_shared():
+    rotary = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0}
+    config = {"model_type": "llama", "rope_parameters": rotary, **LLAMA}
+    options = {"type": "causal", "config": config, "vocabulary": 300}
+    assert not parts.build("language", options, ["a red apple"], True).shares_prefixes
 
 
 @torch.no_grad()

@@ -56,7 +56,7 @@ def test_selected_rows_are_whole_unless_they_start_later():
     both = layout([[0, 0, 0], [0, 0, -1]], kinds=torch.tensor([[0, 1, 2], [2, 2, 0]]))
     chosen = both.select(torch.tensor([1, 0, 1]))
     assert chosen.documents.tolist() == [[0, 0, -1], [0, 0, 0], [0, 0, -1]]
-    assert both.select(torch.tensor([0]), start=1).kinds.tolist() == [[1, 2]]
+    assert both.select(torch.tensor([0]), columns=slice(1, None)).kinds.tolist() == [[1, 2]]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -87,7 +87,7 @@ def test_joined_rows_keep_their_columns_behind_padding_that_nothing_sees():
     for row, rows in ((1, one), (2, one)):
         assert torch.equal(joined.allowed[row], rows.allowed[row - 1])
     assert joined.padded == 0
-    selected = joined.select(torch.tensor([0, 0]), start=1)
+    selected = joined.select(torch.tensor([0, 0]), columns=slice(1, None))
     assert selected.documents.tolist() == [[-1, 0]] * 2
     assert selected.padded == 1
     assert all(len(getattr(selected, name)) == 2 for name in PADDINGS)

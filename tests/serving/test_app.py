@@ -14,6 +14,7 @@ from chiasm.errors import ChiasmError
 from chiasm.inference.engine import Engine
 from chiasm.serving.app import create_app
 from clients import KEY, LIMITS, data_url, opened, post, said, showing
+from served import served
 
 
 def test_models_say_what_they_read_and_make(client):
@@ -306,6 +307,42 @@ def test_metrics_count_what_was_done(client, address):
     before = metric(address, "chiasm_requests_total", outcome="done", route="images")
     client.images.generate(prompt="a dog")
     assert metric(address, "chiasm_requests_total", outcome="done", route="images") == before + 1
+
+
+def test_what_requests_have_in_common_is_read_once_and_counted(client, address):
+    before = metric(address, "chiasm_reused_positions_total")
+    rules = {"role": "system", "content": "You work in a shop that sells animals and trees of all kinds."}
+    usages = [
+        client.chat.completions.create(
+            model="tiny",
+            messages=[rules, *showing(data_url("red"), text=f"Is {animal} there?")],
+            max_tokens=2,
+            modalities=["text"],
+        ).usage
+        for animal in ("a dog", "a cat")
+    ]
+    cached = [usage.prompt_tokens_details.cached_tokens for usage in usages]
+    assert 16 < cached[1] < usages[1].prompt_tokens  # the image takes 16
+    assert metric(address, "chiasm_reused_positions_total") - before == sum(cached)
+    reply = client.responses.create(
+        model="tiny", instructions=rules["content"], input="Is a dog there?", max_output_tokens=2
+    )
+    assert reply.usage.input_tokens_details.cached_tokens >= 32
+
+
+def test_models_share_nothing_that_they_have_read(model):
+    """Nor do adapters, which are served as models."""
+    with served(create_app({"tiny": model, "other": model}, key=KEY, limits=LIMITS)) as address:
+        client = openai.OpenAI(base_url="http://{}:{}/v1".format(*address), api_key=KEY, max_retries=0)
+        messages = said("What is this, and what else is there besides, and where does each of them stand?")
+        cached = [
+            client.chat.completions.create(
+                model=name, messages=messages, max_tokens=1
+            ).usage.prompt_tokens_details.cached_tokens
+            for name in ("tiny", "other", "tiny")
+        ]
+    assert cached[:2] == [0, 0]
+    assert cached[2] > 0
 
 
 def test_a_client_that_leaves_frees_its_place(client, address):

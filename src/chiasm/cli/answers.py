@@ -184,6 +184,10 @@ def serve(
     body: Annotated[int, typer.Option(min=1, help="most MiB of a request")] = 32,
     images: Annotated[int, typer.Option(min=0, help="most images of a request")] = 16,
     pixels: Annotated[int, typer.Option(min=1, help="most megapixels of all images of a request")] = 64,
+    prefixes: Annotated[
+        int,
+        typer.Option(min=0, help="positions kept of what a model has read, for requests that begin alike"),
+    ] = 8192,
     hosts: Annotated[
         Optional[list[str]],  # noqa: UP045
         typer.Option(
@@ -201,4 +205,4 @@ def serve(
         from chiasm.terminal.serve import serve as run
 
     limits = {"pending": pending, "body": body << 20, "images": images, "pixels": pixels << 20}
-    run(folders, host, port, **limits, hosts=hosts or (), device=device, dtype=dtype)
+    run(folders, host, port, **limits, prefixes=prefixes, hosts=hosts or (), device=device, dtype=dtype)

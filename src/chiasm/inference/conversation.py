@@ -16,7 +16,7 @@ from chiasm.inference.captions import captions_target
 from chiasm.inference.drawing import drawn_images, sources_of, without_negative, write
 from chiasm.inference.preview import Previews, Unfinished, watched
 from chiasm.inference.reading import CODES, CodedImage, CodeReader, same, suffix
-from chiasm.inference.requests import Extend, Forget, Keep, Read, Request, Steps, Wish
+from chiasm.inference.requests import Extend, Forget, Keep, Offer, Read, Request, Steps, Wish
 from chiasm.inference.text import WordSampling, choose_words, words_of
 from chiasm.nn.generators import SEEDS, Generators
 from chiasm.sequence import Document, Kind
@@ -94,6 +94,7 @@ class Conversation(Request):
         states = yield Read([self.document])
         while not self.ended:
             states = yield from (self._draw(states) if self._draws else self._speak(states))
+        yield Offer(self.document)
 
     def _speak(self, states: States) -> Generator[Wish, Any, States]:
         """One more token."""
@@ -162,6 +163,9 @@ class Conversation(Request):
         self._append(CodedImage(PictureInMemory(image), own[0]))
         self.pieces.append(image)
         if not self._goes_on():
+            yield Forget(
+                sum(each.shape[1] for each in retained)
+            )  # what is read is the document's, to the letter
             return drawn.last
         return (yield from self._read_rest(begin, retained, drawn.last))
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,8 +12,9 @@ from torch import Tensor
 from chiasm.data.picture_reader import PictureReader
 from chiasm.errors import ChiasmError
 from chiasm.inference.kernels import quick_linear
-from chiasm.inference.reading import CodeReader, code_key
-from chiasm.inference.requests import Extend, Forget, Keep, Read, Request, Steps, Wish
+from chiasm.inference.prefixes import DocumentContent, Prefixes
+from chiasm.inference.reading import CodeReader
+from chiasm.inference.requests import Extend, Forget, Keep, Offer, Read, Request, Steps, Wish
 from chiasm.inference.session import Session
 from chiasm.sequence import Document
 
@@ -38,6 +38,7 @@ class Handle(Iterator[Any]):
         self.wish: Wish | None = None
         self.rows: list[int] = []
         self.alone = False  # a pass that it was a part of has failed: the next is made for it alone
+        self.waited = False  # for another that begins alike to be read
 
     def result(self) -> Any:
         """Drive the engine until this request is done; raises what it failed with."""
@@ -69,10 +70,12 @@ class Engine:
     goes on: every request begins again from what it has noted.
 
     rows, positions: most rows at a time, and most positions in all of them; a request that wants more runs alone.
+    prefixes: positions that are kept of what was read, for documents that begin alike (`Prefixes`).
     """
 
-    def __init__(self, model: Model, *, rows: int = ROWS, positions: int = POSITIONS):
+    def __init__(self, model: Model, *, rows: int = ROWS, positions: int = POSITIONS, prefixes: int = 0):
         self.model = model
+        self.prefixes = Prefixes(model, prefixes)
         self.limits = rows, positions
         self.reader: PictureReader = CodeReader(model)
         self._waiting: deque[Handle] = deque()
@@ -130,14 +133,35 @@ class Engine:
         chosen = [handle for handle in waiting if handle.alone][:1] or waiting
         reading = [handle for handle in chosen if isinstance(handle.wish, Read)]
         if reading:
-            self._read(reading)
+            self._read(self._read_together(reading))
         elif chosen:
             self._extend(chosen)
+
+    def _read_together(self, handles: Sequence[Handle]) -> list[Handle]:
+        """Those that are read in the next pass: of the first's kind, whose prefixes are known, or are not.
+
+        One that begins as another does waits for that one, but once.
+        """
+        if not self.prefixes.most:
+            return list(handles)
+        contents = [[DocumentContent.of(each) for each in handle.wish.documents] for handle in handles]  # type: ignore[union-attr]
+        known = [any(self.prefixes.of(each).length for each in own) for own in contents]
+        together: list[Handle] = []
+        ahead: dict[DocumentContent, None] = {}
+        for handle, own, continues in zip(handles, contents, known, strict=True):
+            if continues is not known[0]:
+                continue
+            if not (continues or handle.waited) and any(self.prefixes.awaited(each, ahead) for each in own):
+                handle.waited = True
+                continue
+            together.append(handle)
+            ahead |= dict.fromkeys(own)
+        return together
 
     def _read(self, handles: Sequence[Handle]) -> None:
         documents = [document for handle in handles for document in handle.wish.documents]  # type: ignore[union-attr]
         try:
-            fresh = self._session_of(documents)
+            fresh, known = self._session_of(documents)
         except Exception as error:
             if len(handles) == 1:
                 handles[0].finish(error=error)
@@ -150,21 +174,24 @@ class Engine:
         first = self._join(fresh)
         for handle, count in zip(handles, counts, strict=True):
             handle.rows += range(first, first + count)
-            first += count
+            handle.request.reused += sum(known[:count])
+            first, known = first + count, known[count:]
         for handle, states in zip(handles, hidden, strict=True):
             self._resume(handle, states)
 
-    def _session_of(self, documents: Sequence[Document]) -> Session:
-        """Read documents, those that are equal once."""
-        numbers: dict[Any, int] = {}
-        places = [numbers.setdefault(_content(each), len(numbers)) for each in documents]
+    def _session_of(self, documents: Sequence[Document]) -> tuple[Session, list[int]]:
+        """Read documents, those that are equal once; and how many positions of each were known."""
+        contents = [DocumentContent.of(each) for each in documents]
+        numbers: dict[DocumentContent, int] = {}
+        places = [numbers.setdefault(each, len(numbers)) for each in contents]
+        distinct = [documents[places.index(number)] for number in range(len(numbers))]
+        session, known = self.prefixes.read(distinct, list(numbers), self.reader)
         if len(numbers) < len(documents):
-            distinct = [documents[places.index(number)] for number in range(len(numbers))]
-            session = Session(self.model, distinct, self.reader)
-            with suppress(ChiasmError):  # a cache that is longer than its sliding window gives no rows away
+            try:
                 session.select(places)
-                return session
-        return Session(self.model, documents, self.reader)
+            except ChiasmError:  # a cache that is longer than its sliding window gives no rows away
+                return Session(self.model, documents, self.reader), [0] * len(documents)
+        return session, [known[place] for place in places]
 
     def _join(self, fresh: Session) -> int:
         """Put new rows behind those that there are; returns the first of them."""
@@ -204,12 +231,20 @@ class Engine:
                 elif isinstance(handle.wish, Forget):
                     assert self._session is not None
                     self._session.forget(handle.rows, handle.wish.count)
+                elif isinstance(handle.wish, Offer):
+                    self._offer(handle, handle.wish.document)
                 else:
                     return
         except StopIteration as end:
             handle.finish(end.value)
         except Exception as error:
             handle.finish(error=error)
+
+    def _offer(self, handle: Handle, document: Document) -> None:
+        assert self._session is not None
+        row = handle.rows[0]
+        content = DocumentContent.of(document, int(self._session.lengths[row]))
+        self.prefixes.keep(content, self._session, row)
 
     def _leave(self) -> None:
         """Let go of what is done; rows that nobody owns go along until they are as many as the others."""
@@ -240,10 +275,4 @@ class Engine:
             if handle.steps is not None:
                 handle.steps.close()
             handle.steps, handle.wish, handle.rows = None, None, []
-
-
-def _content(document: Document) -> Hashable:
-    """What tells a document that is read from another."""
-    images = ((slot.picture.key, code_key(slot.picture), slot.kind, slot.start) for slot in document.slots)
-    ids, kinds = tuple(document.ids), tuple(document.kinds)
-    return (*images, ids, kinds, tuple(document.opens), tuple(document.exposed))
+            handle.request.reused = 0

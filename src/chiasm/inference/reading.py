@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
@@ -30,6 +32,13 @@ class CodedImage(Picture):
         self.image, self.codes = image, codes
         self.key, self.size = image.key, image.size
 
+    @cached_property
+    def code_key(self) -> str:
+        """What tells these codes from others that stand for an image of the same pixels."""
+        codes = self.codes.detach().cpu()
+        numbers = (codes.float() if codes.is_floating_point() else codes.long()).contiguous().numpy()
+        return hashlib.sha256(f"{numbers.shape}".encode() + numbers.tobytes()).hexdigest()
+
     def open(self) -> Image.Image:
         return self.image.open()
 
@@ -56,11 +65,6 @@ class CodeReader(PictureReader):
         return self.model.image_tokenizer.encode(pixels)[0]
 
 
-def code_key(picture: Picture) -> int | None:
-    """What tells codes that stand for an image from others that stand for an image of the same pixels."""
-    return id(picture.codes) if isinstance(picture, CodedImage) else None
-
-
 def in_rows(model: Model, documents: Sequence[Document]) -> PackedBatch:
     """A batch with each document in a row of its own, its images opened, on the model's device."""
     batch, slots = pack([[each] for each in documents])
@@ -70,13 +74,28 @@ def in_rows(model: Model, documents: Sequence[Document]) -> PackedBatch:
 def suffix(model: Model, reader: PictureReader, document: Document, start: int) -> Extend:
     """What stands in a document from a position on, behind a row that has read it up to there.
 
-    No image that an encoder reads may stand there.
+    No image that is cross-attended may stand there.
     """
-    unread = document.behind(start)
-    batch, places = pack([[unread]])
+    return suffixes(model, reader, [document], [start])[0]
+
+
+def suffixes(
+    model: Model, reader: PictureReader, documents: Sequence[Document], starts: Sequence[int]
+) -> list[Extend]:
+    """`suffix` of each document."""
+    unread = [each.behind(start) for each, start in zip(documents, starts, strict=True)]
+    batch, places = pack([[each] for each in unread])
     embeddings = model.embed(reader.attach(batch, places).to(model.device)).embeddings
-    kinds = [Kind(kind) for kind in unread.kinds]
-    return Extend(embeddings, kinds, unread.opens, unread.exposed, batch.coordinates[0].tolist())
+    return [
+        Extend(
+            embeddings[row : row + 1, : len(each)],
+            [Kind(kind) for kind in each.kinds],
+            each.opens,
+            each.exposed,
+            batch.coordinates[row, : len(each)].tolist(),
+        )
+        for row, each in enumerate(unread)
+    ]
 
 
 def same(some: Float[Tensor, "n s d"], others: Float[Tensor, "n s d"]) -> bool:

@@ -76,7 +76,17 @@ class Keep:
     rows: Sequence[int]
 
 
-Wish: TypeAlias = Read | Extend | Forget | Keep
+@dataclass(frozen=True)
+class Offer:
+    """Let other requests begin with what the request's first row has read, which is how this document begins.
+
+    Nothing is sent back, and no tick passes.
+    """
+
+    document: Document
+
+
+Wish: TypeAlias = Read | Extend | Forget | Keep | Offer
 Steps: TypeAlias = Generator[Wish, Any, Any]  # returns the request's result
 
 
@@ -84,10 +94,12 @@ class Request(ABC):
     """One thing that is asked for: a few rows that go on in step.
 
     pieces: what is ready of the result before it is whole, for those who wait for it piece by piece.
+    reused: how many positions of its documents had been read for others.
     """
 
     def __init__(self) -> None:
         self.pieces: deque[Any] = deque()
+        self.reused = 0
 
     @property
     @abstractmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -86,6 +87,11 @@ class Session:
         self._keep(layout, extensions, stretch)
         return _of_each(hidden, extensions)
 
+    def read_on(self, extensions: Sequence[Extend]) -> None:
+        """Append to each row what its extension says, in one pass."""
+        hidden = self.extend([([row], each) for row, each in enumerate(extensions)])
+        self.last = torch.cat([states[:, -1] for states in hidden])
+
     def forget(self, rows: Sequence[int], count: int) -> None:
         """Take the last `count` positions out of some rows."""
         if not count:
@@ -105,18 +111,33 @@ class Session:
     def select(self, rows: Sequence[int]) -> None:
         """Go on with these rows alone, in this order."""
         at = torch.tensor(rows, device=self.lengths.device)
-        start = leading_padding(self.layout.documents[at])
-        self.layout = self.layout.select(at, start=start)
-        self.cache = self.model.language.select(self.cache, at, start=start)
-        self.lengths, self.last = self.lengths[at], self.last[at]
+        self._take(at, slice(leading_padding(self.layout.documents[at]), None))
+
+    def prefix(self, row: int, length: int) -> Session:
+        """The first positions of a row as a session of their own, without holes; this one stays as it is.
+
+        Raises ChiasmError where the cache gives no rows away.
+        """
+        part = copy(self)
+        part.select([row])
+        places = (part.layout.documents[0] != PADDING).nonzero()[:length, 0]
+        part._take(torch.zeros_like(part.lengths), places)
+        part.lengths = torch.full_like(part.lengths, length)
+        return part
+
+    def join(self, *others: Session) -> None:
+        """Go on with the rows of other sessions behind one's own."""
+        sessions = [self, *others]
+        self.layout = Layout.join([each.layout for each in sessions])
+        self.cache = self.model.language.join([each.cache for each in sessions])
+        self.lengths = torch.cat([each.lengths for each in sessions])
+        self.last = torch.cat([each.last for each in sessions])
         self._check_open()
 
-    def join(self, other: Session) -> None:
-        """Go on with the rows of another session behind one's own."""
-        self.layout = Layout.join([self.layout, other.layout])
-        self.cache = self.model.language.join([self.cache, other.cache])
-        self.lengths = torch.cat([self.lengths, other.lengths])
-        self.last = torch.cat([self.last, other.last])
+    def _take(self, rows: Int[Tensor, " r"], columns: slice | Int[Tensor, " s"]) -> None:
+        self.layout = self.layout.select(rows, columns=columns)
+        self.cache = self.model.language.select(self.cache, rows, columns=columns)
+        self.lengths, self.last = self.lengths[rows], self.last[rows]
         self._check_open()
 
     def _check_open(self) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from chiasm.errors import RecipeError
 from chiasm.parts import Part
-from chiasm.sequence.layout import attending
+from chiasm.sequence.layout import ALL, attending
 
 if TYPE_CHECKING:
     from chiasm.language.text import TextTokenizer
@@ -26,11 +26,14 @@ class Language(Part, nn.Module, slot="language"):
     whole_pictures: the tokens of a picture that is read see each other, else only those before them.
     encodes_prompt: what stands before an answer is one block, in which all see each other; an encoder reads it.
     says: it predicts words; else it only reads them, and texts have no loss.
+    shares_prefixes: what it makes of a document's beginning does not depend on what stands behind, and a cache
+        can be cut there, so that it serves all documents that begin alike.
     """
 
     whole_pictures: ClassVar[bool] = False
     encodes_prompt: ClassVar[bool] = False
     says: ClassVar[bool] = True
+    shares_prefixes: bool = True
     width: int
     context: int
     tokenizer: "TextTokenizer"
@@ -95,9 +98,9 @@ class Language(Part, nn.Module, slot="language"):
         """
         return caches[0].joined(caches[1:])
 
-    def select(self, cache: Any, rows: Int[Tensor, " r"], *, start: int = 0) -> Any:
+    def select(self, cache: Any, rows: Int[Tensor, " r"], *, columns: slice | Int[Tensor, " s"] = ALL) -> Any:
         """A cache of some rows, in this order and each as often as it is named; the given one stays as it is.
 
-        start: how many positions at the front are dropped from all of them, as `Layout.select` drops them.
+        columns: which of their positions, as of `Layout.select`.
         """
-        return cache.selected(rows, start)
+        return cache.selected(rows, columns)

@@ -22,7 +22,7 @@ from chiasm.language.logits import adjusted, check_logits
 from chiasm.language.text import DRAW, Empty, TextTokenizer
 from chiasm.parts.bounds import Positive, Times, Vocabulary
 from chiasm.sequence.attention import NAME
-from chiasm.sequence.layout import Layout
+from chiasm.sequence.layout import ALL, Layout
 from chiasm.storage.skeleton import weightless
 from chiasm.storage.transformers_config import as_options, build_config, read_config
 from chiasm.storage.transformers_weights import load_pretrained
@@ -115,6 +115,7 @@ class Causal(Language, name="causal"):
         self._cache_keyword = _cache_keyword(self.inner.base_model)
         self.width = self.inner.get_input_embeddings().embedding_dim
         self.context = _context(self.inner.config)
+        self.shares_prefixes = not _rotates_by_length(self.inner.config)
 
     def standalone(self) -> dict[str, Any]:
         return {"checkpoint": None, "chat_template": None, "config": as_options(self.inner.config)}
@@ -154,8 +155,10 @@ class Causal(Language, name="causal"):
     def join(self, caches: Sequence[DynamicCache]) -> DynamicCache:
         return dynamic_cache.join(self.new_cache(), caches)
 
-    def select(self, cache: DynamicCache, rows: Int[Tensor, " r"], *, start: int = 0) -> DynamicCache:
-        return dynamic_cache.select(self.new_cache(), cache, rows, start)
+    def select(
+        self, cache: DynamicCache, rows: Int[Tensor, " r"], *, columns: slice | Int[Tensor, " s"] = ALL
+    ) -> DynamicCache:
+        return dynamic_cache.select(self.new_cache(), cache, rows, columns)
 
     @classmethod
     def example(cls) -> dict[str, Any]:
@@ -222,6 +225,13 @@ def _context(config: Any) -> int:
     """The most positions of a document that a model says it takes."""
     named = ("max_position_embeddings", "max_seq_len")
     return next((value for key in named if (value := getattr(config, key, None))), 1 << 20)
+
+
+def _rotates_by_length(config: Any) -> bool:
+    """Whether the length of a document decides how its first positions turn."""
+    rotary = getattr(config, "rope_parameters", None) or {}
+    each = [rotary, *(value for value in rotary.values() if isinstance(value, dict))]
+    return any(one.get("rope_type") in ("dynamic", "longrope") for one in each)
 
 
 def _load(folder: Path) -> Any:

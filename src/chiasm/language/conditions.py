@@ -51,9 +51,9 @@ class ConditionedCache(KeyValues):
         counts = torch.cat([each.totals[1] for each in (self, *others)])
         return replace(super().joined(others), sums=sums, counts=counts, steering=[])
 
-    def selected(self, rows: Int[Tensor, " r"], start: int) -> Self:
+    def selected(self, rows: Int[Tensor, " r"], columns: slice | Int[Tensor, " s"]) -> Self:
         sums, counts = self.totals
-        return replace(super().selected(rows, start), sums=sums[rows], counts=counts[rows], steering=[])
+        return replace(super().selected(rows, columns), sums=sums[rows], counts=counts[rows], steering=[])
 
     @property
     def totals(self) -> tuple[Float[Tensor, "b d"], Int[Tensor, " b"]]:

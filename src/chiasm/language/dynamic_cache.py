@@ -19,9 +19,11 @@ def join(empty: DynamicCache, caches: Sequence[DynamicCache]) -> DynamicCache:
     return _filled(empty, caches, lambda parts: stacked(parts, axis=0))
 
 
-def select(empty: DynamicCache, cache: DynamicCache, rows: Int[Tensor, " r"], start: int) -> DynamicCache:
-    """Some rows of a cache, without their first `start` positions, in an empty one."""
-    return _filled(empty, [cache], lambda parts: parts[0][rows, :, start:])
+def select(
+    empty: DynamicCache, cache: DynamicCache, rows: Int[Tensor, " r"], columns: slice | Int[Tensor, " s"]
+) -> DynamicCache:
+    """Some positions of some rows of a cache, in an empty one."""
+    return _filled(empty, [cache], lambda parts: parts[0][:, :, columns][rows])
 
 
 def _filled(

@@ -58,10 +58,10 @@ class KeyValues:
             lengths.append(memory[-1].shape[3])
         return replace(self, memory=memory, lengths=lengths, expected=0)
 
-    def selected(self, rows: Int[Tensor, " r"], start: int) -> Self:
-        """A cache of some rows, without their first `start` positions."""
-        memory = [layer[:, rows, :, start:] for layer in self.filled]
-        return replace(self, memory=memory, lengths=[length - start for length in self.lengths], expected=0)
+    def selected(self, rows: Int[Tensor, " r"], columns: slice | Int[Tensor, " s"]) -> Self:
+        """A cache of some positions of some rows."""
+        memory = [layer[..., columns, :][:, rows] for layer in self.filled]
+        return replace(self, memory=memory, lengths=[layer.shape[3] for layer in memory], expected=0)
 
     @property
     def filled(self) -> list[Float[Tensor, "2 b g s e"]]:

@@ -66,6 +66,7 @@ class LlamaGenCaptions(GridLlama, name="llamagen_captions"):
     """
 
     says = False
+    shares_prefixes = False  # the text encoder sees all of a caption at once
     text_encoder: Any
     project: nn.Sequential
 

@@ -49,6 +49,8 @@ class VAR(Language, name="var"):
         vocab_size: least rows of the embedding table.
     """
 
+    shares_prefixes = False  # its cache holds the sum of a document's words, which cannot be cut
+
     def __init__(
         self,
         texts: Iterable[str] = (),

@@ -46,6 +46,11 @@ class Slot:
     caption: tuple[int, int] = (0, 0)
     source: Picture | None = None
 
+    def moved(self, count: int) -> Slot:
+        """The slot in a document that lacks the first `count` positions; a caption among them is lost."""
+        start = self.start - count
+        return replace(self, start=start, caption=self.caption if self.caption[0] <= start else (0, 0))
+
 
 COLUMNS = ("ids", "labels", "kinds", "opens", "exposed")  # of a document
 
@@ -118,7 +123,7 @@ class Document:
     def behind(self, start: int) -> Document:
         """What stands from a position on, as a document of its own; no picture may stand across it."""
         columns = {column: getattr(self, column)[start:] for column in COLUMNS}
-        slots = [replace(slot, start=slot.start - start) for slot in self.slots if slot.start >= start]
+        slots = [slot.moved(start) for slot in self.slots if slot.start >= start]
         return Document(self.name, slots=slots, **columns)
 
     def check(self, context: int) -> Document:

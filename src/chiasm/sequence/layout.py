@@ -23,6 +23,7 @@ from chiasm.sequence.kinds import Places
 from chiasm.sequence.rule import allowed, with_themselves
 
 AXES = 3  # of coordinates
+ALL = slice(None)
 # The columns of a layout, and what stands in them where nothing stands.
 PADDINGS = {"documents": -1, "opens": True, "exposed": True, "kinds": 0, "positions": 0, "coordinates": 0}
 
@@ -83,14 +84,14 @@ class Layout:
         images = CrossAttended.join([layout.cross_attended for layout in layouts], rows)
         return Layout(**columns, cross_attended=images)
 
-    def select(self, rows: Int[Tensor, " r"], *, start: int = 0) -> Layout:
+    def select(self, rows: Int[Tensor, " r"], *, columns: slice | Int[Tensor, " s"] = ALL) -> Layout:
         """Some rows, each one document, in this order and each as often as it is named; to be extended.
 
-        start: how many positions at the front are dropped from all of them.
+        columns: which of their positions.
         """
-        columns: dict[str, Any] = {name: getattr(self, name)[rows, start:] for name in PADDINGS}
+        selected: dict[str, Any] = {name: getattr(self, name)[:, columns][rows] for name in PADDINGS}
         images = None if self.cross_attended is None else self.cross_attended.select(rows)
-        return Layout(**columns, cross_attended=images)
+        return Layout(**selected, cross_attended=images)
 
     def extended(self, other: Layout, *, clear: bool = False) -> Layout:
         """This layout followed by `other`, whose positions are the queries; `clear`: they see all of both."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from chiasm.serving.worker import Worker
@@ -27,18 +27,22 @@ class Measures:
         self.seconds = Histogram(
             "chiasm_seconds", "seconds a request", labels, buckets=SECONDS, registry=self._registry
         )
-        self._registry.register(_Pending(workers))
+        self._registry.register(_OfWorkers(workers))
 
     def text(self) -> bytes:
         return generate_latest(self._registry)
 
 
-class _Pending(Collector):
+class _OfWorkers(Collector):
     def __init__(self, workers: Mapping[str, Worker]):
         self.workers = workers
 
-    def collect(self) -> list[GaugeMetricFamily]:
-        gauge = GaugeMetricFamily("chiasm_pending", "requests under way or waiting", labels=["model"])
+    def collect(self) -> list[Metric]:
+        pending = GaugeMetricFamily("chiasm_pending", "requests under way or waiting", labels=["model"])
+        reused = CounterMetricFamily(
+            "chiasm_reused_positions", "positions that another request had read", labels=["model"]
+        )
         for name, worker in self.workers.items():
-            gauge.add_metric([name], worker.pending)
-        return [gauge]
+            pending.add_metric([name], worker.pending)
+            reused.add_metric([name], worker.reused)
+        return [pending, reused]

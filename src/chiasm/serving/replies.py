@@ -65,8 +65,14 @@ def finish_reason(request: Conversation) -> str:
     return "length" if request.cut else "stop"
 
 
-def usage(prompt: int, answer: int) -> dict[str, int]:
-    return {"prompt_tokens": prompt, "completion_tokens": answer, "total_tokens": prompt + answer}
+def usage(prompt: int, request: Conversation) -> dict[str, Any]:
+    """prompt: its positions, before the answer was appended."""
+    return {
+        "prompt_tokens": prompt,
+        "prompt_tokens_details": {"cached_tokens": min(prompt, request.reused)},
+        "completion_tokens": request.tokens,
+        "total_tokens": prompt + request.tokens,
+    }
 
 
 class WordsReply(ABC):
@@ -89,7 +95,7 @@ class WordsReply(ABC):
         }
 
     @abstractmethod
-    def whole(self, pieces: Sequence[Piece], reason: str, counts: Mapping[str, int]) -> dict[str, Any]: ...
+    def whole(self, pieces: Sequence[Piece], reason: str, counts: Mapping[str, Any]) -> dict[str, Any]: ...
 
     def first(self) -> list[dict[str, Any]]:
         """What comes before the first piece."""
@@ -100,7 +106,7 @@ class WordsReply(ABC):
         """Of the next piece."""
 
     @abstractmethod
-    def last(self, reason: str, counts: Mapping[str, int]) -> list[dict[str, Any]]:
+    def last(self, reason: str, counts: Mapping[str, Any]) -> list[dict[str, Any]]:
         """What comes behind the last piece."""
 
 
@@ -109,13 +115,13 @@ class CompletionReply(WordsReply):
 
     prefix = "cmpl"
 
-    def whole(self, pieces: Sequence[Piece], reason: str, counts: Mapping[str, int]) -> dict[str, Any]:
+    def whole(self, pieces: Sequence[Piece], reason: str, counts: Mapping[str, Any]) -> dict[str, Any]:
         return self._choice("".join(map(str, pieces)), reason) | {"usage": dict(counts)}
 
     def events(self, piece: Piece) -> list[dict[str, Any]]:
         return [self._choice(str(piece), None)]
 
-    def last(self, reason: str, counts: Mapping[str, int]) -> list[dict[str, Any]]:
+    def last(self, reason: str, counts: Mapping[str, Any]) -> list[dict[str, Any]]:
         usage = {**self.head, "object": "text_completion", "choices": [], "usage": dict(counts)}
         return [self._choice("", reason), *([usage] if self.counted else [])]
 
@@ -133,7 +139,7 @@ class ChatReply(WordsReply):
         super().__init__(model, seed, counted=counted)
         self.ordered, self._images, self._calls = ordered, 0, 0
 
-    def whole(self, pieces: Sequence[Piece], reason: str, counts: Mapping[str, int]) -> dict[str, Any]:
+    def whole(self, pieces: Sequence[Piece], reason: str, counts: Mapping[str, Any]) -> dict[str, Any]:
         message: dict[str, Any] = {"role": "assistant", "refusal": None}
         if self.ordered:
             message["content"] = self._parts(pieces)
@@ -158,7 +164,7 @@ class ChatReply(WordsReply):
             return [self._chunk({"content": piece})]
         return [self._chunk({"images": [self._image(piece)]})]
 
-    def last(self, reason: str, counts: Mapping[str, int]) -> list[dict[str, Any]]:
+    def last(self, reason: str, counts: Mapping[str, Any]) -> list[dict[str, Any]]:
         usage = {**self.head, "object": "chat.completion.chunk", "choices": [], "usage": dict(counts)}
         return [self._chunk({}, self._reason(reason)), *([usage] if self.counted else [])]
 

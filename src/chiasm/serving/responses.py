@@ -48,7 +48,7 @@ class ResponsesReply(WordsReply):
             "error": None,
         }
 
-    def whole(self, pieces: Sequence[Piece], reason: str, counts: Mapping[str, int]) -> dict[str, Any]:
+    def whole(self, pieces: Sequence[Piece], reason: str, counts: Mapping[str, Any]) -> dict[str, Any]:
         for piece in pieces:
             self.events(piece)
         self._close("incomplete" if reason == "length" else "completed")
@@ -82,16 +82,16 @@ class ResponsesReply(WordsReply):
         }
         return [*events, *self._close("completed")]
 
-    def last(self, reason: str, counts: Mapping[str, int]) -> list[Event]:
+    def last(self, reason: str, counts: Mapping[str, Any]) -> list[Event]:
         events = self._close("incomplete" if reason == "length" else "completed")
         response = self._response(reason, counts)
         return [*events, self._event(f"response.{response['status']}", response=response)]
 
-    def _response(self, reason: str, counts: Mapping[str, int]) -> dict[str, Any]:
+    def _response(self, reason: str, counts: Mapping[str, Any]) -> dict[str, Any]:
         cut = reason == "length"
         usage = {
             "input_tokens": counts["prompt_tokens"],
-            "input_tokens_details": {"cached_tokens": 0},
+            "input_tokens_details": counts["prompt_tokens_details"],
             "output_tokens": counts["completion_tokens"],
             "output_tokens_details": {"reasoning_tokens": 0},
             "total_tokens": counts["total_tokens"],

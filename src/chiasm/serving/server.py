@@ -69,6 +69,7 @@ class Limits:
 
     images, pixels: of one request, all its images together. seconds: in which a body must come.
     hosts: from which images are fetched (see `Fetcher`).
+    prefixes: positions that are kept of what each model has read, for requests that begin alike; 0 = none.
     """
 
     pending: int = 64
@@ -77,6 +78,7 @@ class Limits:
     pixels: int = 64 * 2**20
     seconds: float = 60.0
     hosts: tuple[str, ...] = ()
+    prefixes: int = 8192
 
 
 class Server:
@@ -92,7 +94,7 @@ class Server:
     @asynccontextmanager
     async def lifespan(self, _: FastAPI) -> AsyncIterator[None]:
         for name, model in self.models.items():
-            self.workers[name] = Worker(model, most=self.limits.pending)
+            self.workers[name] = Worker(model, most=self.limits.pending, prefixes=self.limits.prefixes)
         yield
         for worker in self.workers.values():
             await run_in_threadpool(worker.stop)
@@ -163,7 +165,7 @@ class Server:
                 for each in await run_in_threadpool(reply.events, piece):
                     yield event(each)
             self._finished(body.model, prompt, conversation)
-            for each in reply.last(finish_reason(conversation), usage(prompt, conversation.tokens)):
+            for each in reply.last(finish_reason(conversation), usage(prompt, conversation)):
                 yield event(each)
             for end in reply.end:
                 yield event(end)
@@ -174,7 +176,7 @@ class Server:
             route, body.model, request, ticket, _all_of(self._pieces(body.model, ticket, called))
         )
         self._finished(body.model, prompt, conversation)
-        counts = usage(prompt, conversation.tokens)
+        counts = usage(prompt, conversation)
         return await run_in_threadpool(reply.whole, pieces, finish_reason(conversation), counts)
 
     async def _pieces(self, name: str, ticket: Ticket, called: CalledTools | None) -> AsyncIterator[Piece]:

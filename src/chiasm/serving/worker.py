@@ -81,12 +81,13 @@ class Worker:
     """Runs a model's engine; requests that come in between two passes share the next.
 
     most: requests that may be under way or wait; one more is refused (`Full`). drawn: of images of its own.
+    prefixes: positions that are kept of what was read (see `Engine`).
     """
 
-    def __init__(self, model: Model, *, most: int = 64):
+    def __init__(self, model: Model, *, most: int = 64, prefixes: int = 0):
         self.model, self.most = model, most
         self.drawn = DrawnImages(model)
-        self._engine = Engine(model)
+        self._engine = Engine(model, prefixes=prefixes)
         self._inbox: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._handles: dict[Ticket, Handle] = {}
         self._count, self._lock = 0, threading.Lock()
@@ -98,6 +99,11 @@ class Worker:
     def pending(self) -> int:
         """Requests that are under way or wait."""
         return self._count
+
+    @property
+    def reused(self) -> int:
+        """Positions that were not read, as another request had read them."""
+        return self._engine.prefixes.reused
 
     def submit(self, request: Request) -> Ticket:
         """Hand in a request, from a coroutine; raises Full, or Stopped."""

@@ -27,6 +27,7 @@ def serve(
     body: int,
     images: int,
     pixels: int,
+    prefixes: int,
     hosts: Sequence[str],
     device: str | None,
     dtype: str | None,
@@ -47,7 +48,9 @@ def serve(
             say(f"{name} shares {saved / 2**20:,.0f} MiB of weights with the models before it")
         models[name] = model
     key = os.environ.get("CHIASM_API_KEY") or None
-    limits = Limits(pending=pending, body=body, images=images, pixels=pixels, hosts=tuple(hosts))
+    limits = Limits(
+        pending=pending, body=body, images=images, pixels=pixels, hosts=tuple(hosts), prefixes=prefixes
+    )
     app = create_app(models, key=key, limits=limits)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     config = uvicorn.Config(
