@@ -5,6 +5,7 @@ import time
 import pytest
 
 from chiasm.errors import RecipeError
+from chiasm.recipe import recipes
 from chiasm.storage import safe_yaml
 
 BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
@@ -55,6 +56,11 @@ def test_scalars_are_those_of_the_core_schema(text, value):
         "2024-01-01",
         "<<",
         "=",
+        "a\x85b",
+        " \u2028 '",
+        "\u2029",
+        "\ufeff",
+        "天空 😀",
     ],
 )
 def test_what_is_written_is_read_back(value):
@@ -114,6 +120,22 @@ def test_what_is_no_text_is_one_line(text):
     with pytest.raises(RecipeError, match=r"^it is not YAML: ") as caught:
         safe_yaml.parse(text, "it")
     assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        recipes()["quickstart"].read_text(encoding="utf-8"),
+        "a: &x {b: [1, .5, 010, no, 1e-3, ~]}\nc: *x",
+        "'天空': \"\\u2028 😀\"\n'': |\n  two\n   lines\n",
+    ],
+    ids=["a recipe", "scalars", "texts"],
+)
+def test_values_are_the_same_where_pyyaml_was_built_without_libyaml(monkeypatch, text):
+    value = safe_yaml.parse(text, "it")
+    assert value
+    monkeypatch.setattr(safe_yaml, "_QUICK", {each: each for each in safe_yaml._QUICK})
+    assert repr(safe_yaml.parse(text, "it")) == repr(value)
 
 
 def test_a_file_that_is_too_large(tmp_path):
