@@ -1,5 +1,6 @@
 """The benchmarks run and compare like with like. Speeds are not asserted: they belong to a machine."""
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -82,3 +83,24 @@ def test_the_time_of_every_rule_of_views_is_measured():
     rows = json.loads(said.stdout)
     assert {"ratio_tiles", "anchors", "slices", "hd_tiles"} <= rows.keys()
     assert all(row["microseconds"] > 0 and row["views"] >= 1 for row in rows.values())
+
+
+def test_a_study_is_compared_with_its_cells_one_by_one(tmp_path, monkeypatch):
+    """A study of six cells that takes 30 s, beside two of them, of 20 and 40 s, with caches of their own."""
+    spec = importlib.util.spec_from_file_location("study_cost", ROOT / "benchmarks" / "study_cost.py")
+    study_cost = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(study_cost)
+    caches = []
+
+    def seconds(command, cache):
+        caches.append(cache.name)
+        if command[0] == "study":
+            (tmp_path / "study").mkdir()
+            (tmp_path / "study" / "cells.json").write_text(json.dumps({f"cell-{i}": {} for i in range(6)}))
+            return 30.0
+        return {"cell-0": 10.0, "cell-3": 20.0}[Path(command[-1]).name]
+
+    monkeypatch.setattr(study_cost, "processor_seconds", seconds)
+    result = study_cost.compare("connectors", "smoke", tmp_path, most=2)
+    assert result == {"cells": 6, "measured": 2, "study": 30.0, "alone": 180.0, "ratio": 6.0}
+    assert caches == ["cache", *["cache-cell-0"] * 2, *["cache-cell-3"] * 2]
