@@ -95,12 +95,15 @@ def curve(answer: DataAnswer, unit: str) -> Markup:
 
 
 def pareto(rows: Sequence[ArmRow], cost: str, baseline: str) -> Markup | None:
-    """Scores against a cost; a line joins the arms that none beats in both. None where the cost is not known."""
+    """Scores against a cost; a line joins the arms that none beats in both.
+
+    None where the cost is not known, or all have the same.
+    """
     points = [(row, row.costs[cost]) for row in rows if row.costs[cost] > 0]
-    if len(points) < 2:
+    if len({value for _, value in points}) < 2:
         return None
     logs = [log10(value) for _, value in points]
-    spread = max(logs) - min(logs) or 0.2
+    spread = max(logs) - min(logs)
     across = Axis(min(logs) - 0.06 * spread, max(logs) + 0.06 * spread, 46, 330)
     up = Axis.over([each for row, _ in points for each in (row.low, row.high)], 212, 34)
     parts = [f'<text class="name" x="46" y="16">{escape(cost)}</text>']
