@@ -2,8 +2,10 @@
 
 import difflib
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import PurePath
+from typing import Any, Self
 
 MOST_QUOTED = 200  # letters of a text
 MOST_REASON = 400  # letters of what another library says
@@ -12,7 +14,30 @@ _QUOTED.maxlevel, _QUOTED.maxstring, _QUOTED.maxother = 3, 60, 60
 
 
 class ChiasmError(Exception):
-    """A sentence for the user: what is wrong, where, and what would be right."""
+    """A sentence for the user: what is wrong, where, and what would be right.
+
+    field: the option, or the field of a request, that is wrong, as `seed` or `messages[0].content[1]`; None = no
+        single one is.
+    """
+
+    field: str | None = None
+
+    @classmethod
+    def of(cls, field: str, sentence: str) -> Self:
+        """An error of a field, with whose name it begins."""
+        error = cls(f"{field}: {sentence}")
+        error.field = field
+        return error
+
+
+@contextmanager
+def naming(field: str) -> Iterator[None]:
+    """Errors from within are of this field, but for those that are of one already."""
+    try:
+        yield
+    except ChiasmError as error:
+        error.field = error.field or field
+        raise
 
 
 class RecipeError(ChiasmError):
@@ -29,8 +54,8 @@ class DataError(ChiasmError):
         super().__init__(message)
         self.kind = kind
 
-    def __reduce__(self) -> tuple[type, tuple[str, str]]:
-        return DataError, (str(self), self.kind)  # between processes
+    def __reduce__(self) -> tuple[type, tuple[str, str], dict[str, Any]]:
+        return DataError, (str(self), self.kind), {"field": self.field}  # between processes
 
 
 class CheckpointError(ChiasmError):

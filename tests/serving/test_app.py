@@ -166,12 +166,12 @@ def test_neighbours_change_nothing_and_nothing_is_mixed_up(client, model):
         ({"messages": []}, "messages"),
         ({"messages": said("")}, "messages.0"),
         ({"messages": [{"role": "robot", "content": "x"}]}, "messages.0.role"),
-        ({"messages": [{"role": "assistant", "content": "x"}]}, None),
+        ({"messages": [{"role": "assistant", "content": "x"}]}, "messages"),
         ({"messages": showing("/etc/passwd")}, "messages.0.content.0"),
-        ({"messages": showing("file:///etc/passwd")}, None),
-        ({"messages": showing("http://169.254.169.254/")}, None),
+        ({"messages": showing("file:///etc/passwd")}, "messages.0.content.0"),
+        ({"messages": showing("http://169.254.169.254/")}, "messages.0.content.0"),
         ({"messages": showing("data:image/png;base64,AAAA")}, "messages.0.content.0"),
-        ({"messages": showing(*[data_url()] * 4)}, None),
+        ({"messages": showing(*[data_url()] * 4)}, "messages.0.content.3"),
         ({"messages": said("word " * 1000)}, None),
         ({"stream_options": {"include_usage": True, "more": 1}}, "stream_options.more"),
         ({"stream_options": {"include_usage": True}}, "stream_options"),
@@ -224,11 +224,13 @@ def test_what_cannot_be_drawn_is_refused(address, more):
     assert status == 400
     (name,) = [key for key in more if key != "stream"]
     assert name.removesuffix("_scale") in body["error"]["message"]
+    assert body["error"]["param"] == name
 
 
 def test_another_model_is_not_found(client):
-    with pytest.raises(openai.NotFoundError, match="did you mean 'tiny'"):
+    with pytest.raises(openai.NotFoundError, match="did you mean 'tiny'") as error:
         client.chat.completions.create(model="tinny", messages=said("Hello."))
+    assert error.value.param == "model"
 
 
 @pytest.mark.parametrize(

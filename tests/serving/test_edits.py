@@ -81,7 +81,7 @@ TWO = Image.new("RGBA", (16, 16))
         ([("image", FILE), ("mask", FILE), ("prompt", "a dog")], "mask"),
         ([("image", FILE), ("mask", ("m.png", png(TWO), "image/png")), ("prompt", "a dog")], "mask"),
         ([("image", FILE)] * 2 + [("mask", ("m.png", png(MASK), "image/png")), ("prompt", "a dog")], "mask"),
-        ([("image", FILE)] * 4 + [("prompt", "a dog")], "images"),
+        ([("image", FILE)] * 4 + [("prompt", "a dog")], "images[3]"),
         ([("image", ("image.png", b"none", "image/png")), ("prompt", "a dog")], "images[0]"),
     ],
 )
@@ -90,6 +90,7 @@ def test_what_cannot_be_edited_is_refused_by_name(address, fields, named):
     status, reply = post(address, "/v1/images/edits", body, **{"content-type": kind})
     assert status == 400
     assert reply["error"]["message"].startswith(named)
+    assert reply["error"]["param"] == named.replace("[", ".").replace("]", "")
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "multipart/form-data", "multipart/form-data; boundary=", ""])

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from chiasm.data.sample import Message, ToolCall
-from chiasm.errors import DataError, excerpt, nearest
+from chiasm.errors import DataError, excerpt, naming, nearest
 from chiasm.storage import safe_json
 
 MOST_TOOLS = 128
@@ -21,13 +21,16 @@ def declared(tools: Any) -> tuple[Mapping[str, Any], ...]:
     if tools is None:
         return ()
     if not isinstance(tools, list | tuple) or len(tools) > MOST_TOOLS:
-        raise DataError(f"tools: {excerpt(tools)}; they must be a list of at most {MOST_TOOLS}")
-    declarations = tuple(_declared(tool, f"tools[{i}]") for i, tool in enumerate(tools))
+        raise DataError.of("tools", f"{excerpt(tools)}; they must be a list of at most {MOST_TOOLS}")
+    declarations = []
+    for number, tool in enumerate(tools):
+        with naming(f"tools[{number}]"):
+            declarations.append(_declared(tool, f"tools[{number}]"))
     names = [tool["function"]["name"] for tool in declarations]
     twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
     if twice is not None:
-        raise DataError(f"tools: two have the name {twice!r}")
-    return declarations
+        raise DataError.of("tools", f"two have the name {twice!r}")
+    return tuple(declarations)
 
 
 def names_of(tools: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -55,7 +55,7 @@ def captions_of(model: Model, texts: Sequence[str]) -> list[tuple[int, ...]]:
             "verbatim: this model's images do not follow words that can be given as they are (order 'caption')"
         )
     if model.image_decoder is not None and model.image_decoder.edits:
-        raise ChiasmError(f"verbatim: {NO_SOURCE}")
+        raise ChiasmError.of("verbatim", NO_SOURCE)
     captions = [model.language.tokenizer.encode_plain(text) for text in texts]
     most = words_space(model).length
     for number, ids in enumerate(captions, 1):

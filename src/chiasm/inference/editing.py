@@ -17,7 +17,7 @@ from chiasm.data.files import EncodedPicture
 from chiasm.data.images import opacity, open_image
 from chiasm.data.references import ImageLike, References
 from chiasm.data.sample import Message, Picture, Sample
-from chiasm.errors import ChiasmError, DataError
+from chiasm.errors import ChiasmError, DataError, naming
 from chiasm.inference.drawing import EditedImage, draw_images
 from chiasm.inference.options import sampling_of
 from chiasm.nn.generators import check_count, seeds_of
@@ -73,18 +73,19 @@ def edit_of(model: Model, images: Sequence[Picture], prompt: str, mask: ImageLik
     if model.image_head is None:
         raise ChiasmError("this model has no image head: it cannot draw")
     if not isinstance(prompt, str) or not prompt.strip():
-        raise DataError("prompt: it is empty: there is nothing to draw")
+        raise DataError.of("prompt", "it is empty: there is nothing to draw")
     if not images:
-        raise DataError("image: there is none to edit")
+        raise DataError.of("image", "there is none to edit")
     if mask is None:
         if not model.sees:
-            raise ChiasmError("image: this model reads no images: it edits only under a mask")
+            raise ChiasmError.of("image", "this model reads no images: it edits only under a mask")
         sample = Sample("the edit", (Message("user", (*images, prompt)),))
         return ImageEdit(draw_prompt(contract, sample), None)
     if len(images) > 1:
-        raise DataError(f"mask: it is of one image, and there are {len(images)}")
+        raise DataError.of("mask", f"it is of one image, and there are {len(images)}")
     grid = _grid(model)
-    redrawn = cells(transparent_pixels(mask, images[0]), grid)
+    with naming("mask"):
+        redrawn = cells(transparent_pixels(mask, images[0]), grid)
     sample = Sample("the edit", (Message("user", (prompt,)),))
     return ImageEdit(draw_prompt(contract, sample), EditedImage(images[0], redrawn))
 
@@ -103,16 +104,16 @@ def transparent_pixels(mask: ImageLike, image: Picture) -> Bool[np.ndarray, "h w
     else:
         picture = References().picture(mask, "mask")
         if not isinstance(picture, EncodedPicture):
-            raise DataError("mask: an image in memory is given as a PIL object")
+            raise DataError.of("mask", "an image in memory is given as a PIL object")
         alpha = opacity(open_image(picture.data(), where), where)
     if alpha is None:
         raise DataError(f"{where} has no transparency; transparent is what shall be drawn anew", "mask")
     pixels = alpha == 0
     if pixels.shape != tuple(image.size):
         (height, width), (own, across) = image.size, pixels.shape
-        raise DataError(f"mask: it has {across} x {own} pixels, and the image {width} x {height}")
+        raise DataError.of("mask", f"it has {across} x {own} pixels, and the image {width} x {height}")
     if not pixels.any():
-        raise DataError("mask: no pixel of it is fully transparent: nothing would be drawn anew")
+        raise DataError.of("mask", "no pixel of it is fully transparent: nothing would be drawn anew")
     return pixels
 
 
@@ -131,4 +132,6 @@ def _grid(model: Model) -> tuple[int, int]:
         reason = "it draws all of an image; orders 'masked' and 'raster' keep what they shall"
     else:
         return space.grid[0], space.grid[1]
-    raise ChiasmError(f"mask: the image head (order {head.name!r}) cannot keep a part of an image: {reason}")
+    raise ChiasmError.of(
+        "mask", f"the image head (order {head.name!r}) cannot keep a part of an image: {reason}"
+    )

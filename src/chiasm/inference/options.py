@@ -28,7 +28,7 @@ def sampling_of(model: Model, *, tokens: int | None = None, **options: Any) -> S
         problem = error.errors()[0]
         name = str(problem["loc"][0]).replace("answer_tokens", "tokens")
         message = problem["msg"].lower().removeprefix("value error, ")
-        raise ChiasmError(f"{name}: {message}, not {problem['input']!r}") from None
+        raise ChiasmError.of(name, f"{message}, not {problem['input']!r}") from None
     refuse_unread(model, {name: name for name in OF_IMAGES if name in changed})
     return settings
 
@@ -41,8 +41,8 @@ def refuse_unread(model: Model, options: Mapping[str, str]) -> None:
     head = model.image_head
     for name, called in options.items():
         if head is None:
-            raise ChiasmError(f"{called}: it is of images, and this model draws none; leave it out")
+            raise ChiasmError.of(called, "it is of images, and this model draws none; leave it out")
         read = head.sampled_with(type(head.alphabet))
         if name not in read:
             reason = images_go_by(head.name, head.alphabet.name, read)
-            raise ChiasmError(f"{called}: it would change nothing: {reason}; leave it out")
+            raise ChiasmError.of(called, f"it would change nothing: {reason}; leave it out")

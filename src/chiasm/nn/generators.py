@@ -72,8 +72,8 @@ def seeds_of(seed: int | Sequence[int], prompts: int, count: int = 1) -> list[in
     """
     each = list(seed) if isinstance(seed, list | tuple | range) else [seed] * prompts
     if len(each) != prompts:
-        raise ChiasmError(
-            f"seed: there are {len(each)} seeds for {prompts} prompts; give one, or one for each"
+        raise ChiasmError.of(
+            "seed", f"there are {len(each)} seeds for {prompts} prompts; give one, or one for each"
         )
     return [check_seed(first, count) + i for first in each for i in range(count)]
 
@@ -82,14 +82,14 @@ def check_seed(seed: Any, count: int = 1) -> int:
     """The seed, if it and the `count` - 1 behind it are seeds; raises ChiasmError."""
     last = SEEDS - count
     if not _is_whole(seed) or not 0 <= int(seed) <= last:
-        raise ChiasmError(f"seed: it must be a whole number from 0 to {last}, not {seed!r}")
+        raise ChiasmError.of("seed", f"it must be a whole number from 0 to {last}, not {seed!r}")
     return int(seed)
 
 
 def check_count(count: Any) -> int:
     """How many images are asked for; raises ChiasmError."""
     if not _is_whole(count) or not 1 <= int(count) <= MOST_IMAGES:
-        raise ChiasmError(f"count: it must be a whole number from 1 to {MOST_IMAGES}, not {count!r}")
+        raise ChiasmError.of("count", f"it must be a whole number from 1 to {MOST_IMAGES}, not {count!r}")
     return int(count)
 
 

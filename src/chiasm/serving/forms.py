@@ -65,9 +65,9 @@ async def _fields(items: list[tuple[str, UploadFile | str]]) -> dict[str, Any]:
         image = name in ("image", "image[]")
         if isinstance(value, UploadFile) is not (image or name == "mask"):
             wanted = "a text" if isinstance(value, UploadFile) else "a file"
-            raise ChiasmError(f"{name}: it must be {wanted} in a form")
+            raise ChiasmError.of(name, f"it must be {wanted} in a form")
         if name in fields:
-            raise ChiasmError(f"{name}: it is there twice")
+            raise ChiasmError.of(name, "it is there twice")
         if not isinstance(value, UploadFile):
             fields[name] = value
         elif image:
@@ -75,9 +75,9 @@ async def _fields(items: list[tuple[str, UploadFile | str]]) -> dict[str, Any]:
         else:
             fields[name] = await _reference(value)
     if not images:
-        raise ChiasmError("image: there is none to edit")
+        raise ChiasmError.of("image", "there is none to edit")
     if "images" in fields:
-        raise ChiasmError("images: in a form they are files, each under the name image")
+        raise ChiasmError.of("images", "in a form they are files, each under the name image")
     return {**fields, "images": images}
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from chiasm.data.files import EncodedPicture, PictureBytes, picture_of_base64
 from chiasm.data.sample import Message, Picture, Role, ToolCall
 from chiasm.data.tool_calls import call_of, link_answers
-from chiasm.errors import DataError, excerpt
+from chiasm.errors import DataError, excerpt, naming
 from chiasm.model import Model
 from chiasm.serving.drawn import DrawnImages
 from chiasm.serving.fetching import Fetcher
@@ -49,18 +49,20 @@ class RequestImages:
         """The image at a URL; raises DataError naming `where`."""
         self._count += 1
         if self._count > self.most:
-            raise DataError(f"{where}: more than {self.most} images in one request")
+            raise DataError.of(where, f"more than {self.most} images in one request")
         picture = self.file(url, where)
-        return picture if self.drawn is None else self.drawn.recognise(picture)
+        with naming(where):
+            return picture if self.drawn is None else self.drawn.recognise(picture)
 
     def file(self, url: str, where: str) -> EncodedPicture:
         """The image file at a URL."""
-        picture = self._encoded(url, where)
-        height, width = picture.size  # read here, so that what is no image is refused before it waits
+        with naming(where):
+            picture = self._encoded(url, where)
+            height, width = picture.size  # read here, so that what is no image is refused before it waits
         self._pixels += height * width
         if self._pixels > self.most_pixels:
-            raise DataError(
-                f"{where}: more than {self.most_pixels:,} pixels in one request; shrink its images"
+            raise DataError.of(
+                where, f"more than {self.most_pixels:,} pixels in one request; shrink its images"
             )
         return picture
 
@@ -102,28 +104,34 @@ def messages_of(
     messages = []
     for number, message in enumerate(given):
         where = f"messages[{number}]"
-        content = tuple(_content(message, where, images))
-        calls = _calls(message, where)
-        if not content and not calls:
-            raise DataError(f"{where} is empty")
-        call = ToolCall("", {}, message.tool_call_id) if message.tool_call_id is not None else None
-        if (call is None) is (message.role == "tool"):
-            raise DataError(
-                f"{where}: a message has a tool_call_id if, and only if, it is of the role 'tool'"
-            )
-        messages.append(Message(ROLES[message.role], content, calls=calls, call=call))
-    if messages[-1].role not in ((*ANSWERED, "assistant") if answered else ANSWERED):
-        raise DataError(f"the last message is of the role {given[-1].role!r}; there is nothing to answer")
-    return link_answers(messages)
+        with naming(where):
+            messages.append(_message(message, where, images))
+    with naming("messages"):
+        if messages[-1].role not in ((*ANSWERED, "assistant") if answered else ANSWERED):
+            raise DataError(f"the last message is of the role {given[-1].role!r}; there is nothing to answer")
+        return link_answers(messages)
+
+
+def _message(message: ChatMessage, where: str, images: RequestImages) -> Message:
+    content = tuple(_content(message, where, images))
+    calls = _calls(message, where)
+    if not content and not calls:
+        raise DataError(f"{where} is empty")
+    call = ToolCall("", {}, message.tool_call_id) if message.tool_call_id is not None else None
+    if (call is None) is (message.role == "tool"):
+        raise DataError(f"{where}: a message has a tool_call_id if, and only if, it is of the role 'tool'")
+    return Message(ROLES[message.role], content, calls=calls, call=call)
 
 
 def _calls(message: ChatMessage, where: str) -> tuple[ToolCall, ...]:
     if message.tool_calls and message.role != "assistant":
-        raise DataError(f"{where}.tool_calls: only an answer of the model calls tools")
-    return tuple(
-        call_of(call.function.name, call.function.arguments, call.id, f"{where}.tool_calls[{i}]")
-        for i, call in enumerate(message.tool_calls or ())
-    )
+        raise DataError.of(f"{where}.tool_calls", "only an answer of the model calls tools")
+    calls = []
+    for number, call in enumerate(message.tool_calls or ()):
+        place = f"{where}.tool_calls[{number}]"
+        with naming(place):
+            calls.append(call_of(call.function.name, call.function.arguments, call.id, place))
+    return tuple(calls)
 
 
 def _content(message: ChatMessage, where: str, images: RequestImages) -> Iterator[str | Picture]:
@@ -138,8 +146,8 @@ def _content(message: ChatMessage, where: str, images: RequestImages) -> Iterato
             elif part.text:
                 yield part.text
     if message.images and message.role != "assistant":
-        raise DataError(
-            f"{where}.images: only an answer of the model has them; images of a user are parts of content"
+        raise DataError.of(
+            f"{where}.images", "only an answer of the model has them; images of a user are parts of content"
         )
     for number, part in enumerate(message.images or ()):
         yield images.read(part.image_url.url, f"{where}.images[{number}]")

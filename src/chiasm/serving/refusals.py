@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -15,11 +14,12 @@ from chiasm.serving.guards import error_body
 from chiasm.serving.worker import Full, Stopped
 
 INVALID = "invalid_request_error"
-_FIELD = re.compile(r"[a-z_]+:|[a-z_]+\[\d+\](\.[a-z_]+|\[\d+\])*")
 
 
 class UnknownModel(ChiasmError):
     """A request names a model that is not served."""
+
+    field = "model"
 
 
 class ClientLeft(Exception):
@@ -48,15 +48,13 @@ def kind_of(error: ChiasmError) -> tuple[int, str, str | None]:
 async def _refused(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, ChiasmError)
     status, kind, code = kind_of(error)
-    param = _named(str(error))
     headers = {"retry-after": "1"} if status == 429 else None
-    return JSONResponse(error_body(str(error), kind, param=param, code=code), status, headers)
+    return JSONResponse(error_body(str(error), kind, param=param_of(error), code=code), status, headers)
 
 
-def _named(message: str) -> str | None:
-    """The field that a sentence begins with, `seed: ...` or `messages[0].content[1] is ...`, as a path of names."""
-    match = _FIELD.match(message)
-    return match[0].removesuffix(":").replace("[", ".").replace("]", "") if match else None
+def param_of(error: ChiasmError) -> str | None:
+    """The field that is wrong as a path of names, as pydantic's errors have it: `messages.0.content.1`."""
+    return None if error.field is None else error.field.replace("[", ".").replace("]", "")
 
 
 async def _invalid(_: Request, error: Exception) -> JSONResponse:

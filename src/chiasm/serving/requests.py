@@ -10,7 +10,7 @@ from chiasm.data.documents import document, draw_prompt
 from chiasm.data.files import PictureInMemory
 from chiasm.data.sample import Message, Sample
 from chiasm.data.tool_calls import declared
-from chiasm.errors import ChiasmError
+from chiasm.errors import ChiasmError, naming
 from chiasm.heads import Sampling
 from chiasm.inference.calling import CalledTools
 from chiasm.inference.conversation import Conversation
@@ -77,17 +77,18 @@ def response_request(
     """As `chat_request`."""
     drawing = body.drawing
     if drawing is not None and not model.draws:
-        raise ChiasmError("tools: this model answers in text alone; leave image_generation out")
+        raise ChiasmError.of("tools", "this model answers in text alone; leave image_generation out")
     _check_drawing(model, body, "leave it out, or give the tool image_generation" if drawing is None else "")
     if drawing is not None:
         check_size(model, drawing.size)
-        _check_file(drawing, "tools: ")
+        with naming("tools"):
+            _check_file(drawing, "tools: ")
         if drawing.partial_images and not body.stream:
-            raise ChiasmError("tools: partial_images come in a stream; set stream")
+            raise ChiasmError.of("tools", "partial_images come in a stream; set stream")
     options = sampling_of(model, **sampling_options(body, body.max_output_tokens))
     messages = response_messages(body, images)
     if body.functions and body.parallel_tool_calls is False:
-        raise ChiasmError("parallel_tool_calls: an answer may call several functions; leave it out")
+        raise ChiasmError.of("parallel_tool_calls", "an answer may call several functions; leave it out")
     sample = _sample("the conversation", messages, body.functions)
     prompt = _document(model, sample)
     previews = (drawing.partial_images or 0) if drawing is not None else 0
@@ -102,11 +103,13 @@ def chat_request(
     """The request, and what reads calls of tools in its answer; raises ChiasmError for what the model cannot do."""
     wanted = set(body.modalities or ("text", "image"))
     if body.modalities and "image" in wanted and not model.draws:
-        raise ChiasmError("modalities: this model answers in text alone")
+        raise ChiasmError.of("modalities", "this model answers in text alone")
     if body.modalities and "text" not in wanted:
-        raise ChiasmError("modalities: this model's answers may always hold text; ask for text and image")
+        raise ChiasmError.of(
+            "modalities", "this model's answers may always hold text; ask for text and image"
+        )
     if body.max_tokens and body.max_completion_tokens:
-        raise ChiasmError("max_tokens: max_completion_tokens says the same; leave one out")
+        raise ChiasmError.of("max_tokens", "max_completion_tokens says the same; leave one out")
     _check_stream(body)
     _check_drawing(model, body, "leave it out" if "image" not in wanted else "")
     messages = messages_of(body.messages, images)
@@ -155,20 +158,21 @@ def _check_images(model: Model, body: ImagesRequest) -> None:
     if not model.draws:
         raise ChiasmError("this model has no image head: it cannot draw")
     if not body.prompt.strip():
-        raise ChiasmError("prompt: it is empty: there is nothing to draw")
+        raise ChiasmError.of("prompt", "it is empty: there is nothing to draw")
     check_letters(model, [Message("user", (body.prompt,))])
     check_size(model, body.size)
-    _check_file(body)
+    with naming("output_compression"):
+        _check_file(body)
     if body.partial_images and not body.stream:
-        raise ChiasmError("partial_images: they come in a stream; set stream")
+        raise ChiasmError.of("partial_images", "they come in a stream; set stream")
     if body.stream and (body.n or 1) != 1:
-        raise ChiasmError("n: a stream is of one image")
+        raise ChiasmError.of("n", "a stream is of one image")
 
 
 def _check_stream(body: WordFields) -> None:
     """Raise ChiasmError for options of a stream where there is none."""
     if body.stream_options is not None and not body.stream:
-        raise ChiasmError("stream_options: they are of a stream; set stream, or leave them out")
+        raise ChiasmError.of("stream_options", "they are of a stream; set stream, or leave them out")
 
 
 def _check_drawing(model: Model, body: DrawingFields, remedy: str) -> None:
@@ -178,9 +182,8 @@ def _check_drawing(model: Model, body: DrawingFields, remedy: str) -> None:
     """
     names = drawing_names(body)
     if remedy and names:
-        raise ChiasmError(
-            f"{next(iter(names.values()))}: it is of images, and this answer holds none; {remedy}"
-        )
+        name = next(iter(names.values()))
+        raise ChiasmError.of(name, f"it is of images, and this answer holds none; {remedy}")
     refuse_unread(model, names)
 
 
@@ -215,7 +218,7 @@ def check_size(model: Model, size: str | None) -> None:
     own = model.contract.written_size
     assert own is not None
     if size not in (None, "auto", f"{own.width}x{own.height}"):
-        raise ChiasmError(f"size: this model draws {own.width}x{own.height}, not {size!r}")
+        raise ChiasmError.of("size", f"this model draws {own.width}x{own.height}, not {size!r}")
 
 
 def seed_of(seed: int | None) -> int:

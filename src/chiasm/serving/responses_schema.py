@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag
 
 from chiasm.data.sample import Message, Picture, ToolCall
 from chiasm.data.tool_calls import call_of, link_answers
-from chiasm.errors import DataError
+from chiasm.errors import DataError, naming
 from chiasm.serving.messages import ANSWERED, ROLES, RequestImages
 from chiasm.serving.schema import (
     MOST_TOKENS,
@@ -157,7 +157,7 @@ class ResponsesRequest(SamplingFields, DrawingFields):
         """How images come, if the answer may hold any."""
         images = [tool for tool in self._open_tools if isinstance(tool, ImageTool)]
         if len(images) > 1:
-            raise DataError("tools: image_generation is there twice")
+            raise DataError.of("tools", "image_generation is there twice")
         return images[0] if images else None
 
     @property
@@ -178,7 +178,8 @@ def response_messages(body: ResponsesRequest, images: RequestImages) -> list[Mes
     """Items that follow each other are one answer; raises DataError naming what cannot be read."""
     messages = [Message("system", (body.instructions,))] if body.instructions else []
     for number, item in enumerate(body.input):
-        message = _message(item, f"input[{number}]", images)
+        with naming(f"input[{number}]"):
+            message = _message(item, f"input[{number}]", images)
         last = messages[-1] if messages else message
         if message.role == last.role == "assistant" and last is not message:
             calls = (*last.calls, *message.calls)
@@ -186,8 +187,9 @@ def response_messages(body: ResponsesRequest, images: RequestImages) -> list[Mes
         else:
             messages.append(message)
     if messages[-1].role not in ANSWERED:
-        raise DataError("input: its last item is no message of a user; there is nothing to answer")
-    return link_answers(messages)
+        raise DataError.of("input", "its last item is no message of a user; there is nothing to answer")
+    with naming("input"):
+        return link_answers(messages)
 
 
 def _message(item: Any, where: str, images: RequestImages) -> Message:
@@ -211,13 +213,13 @@ def _content(item: InputMessage | InputDrawing, where: str, images: RequestImage
         place = f"{where}.content[{number}]"
         if isinstance(part, InputImage):
             if item.role == "assistant":
-                raise DataError(
-                    f"{place}: images of an answer are items of their own (image_generation_call)"
+                raise DataError.of(
+                    place, "images of an answer are items of their own (image_generation_call)"
                 )
             yield images.read(part.image_url, place)
         elif isinstance(part, OutputText) and item.role != "assistant":
-            raise DataError(
-                f"{place}: output_text is of an answer of the model, not of the role {item.role!r}"
+            raise DataError.of(
+                place, f"output_text is of an answer of the model, not of the role {item.role!r}"
             )
         elif part.text:
             yield part.text

@@ -26,7 +26,7 @@ from chiasm.serving.guards import error_body
 from chiasm.serving.measures import Measures
 from chiasm.serving.messages import RequestImages
 from chiasm.serving.reconstructed import reconstruction_of
-from chiasm.serving.refusals import ClientLeft, UnknownModel, kind_of
+from chiasm.serving.refusals import ClientLeft, UnknownModel, kind_of, param_of
 from chiasm.serving.replies import (
     ChatReply,
     CompletionReply,
@@ -251,7 +251,7 @@ class Server:
     def _one_that_draws(self) -> str:
         drawing = [name for name, model in self.models.items() if model.draws]
         if len(drawing) != 1:
-            raise ChiasmError(f"model: name one; {len(drawing)} of the models that are served draw")
+            raise ChiasmError.of("model", f"name one; {len(drawing)} of the models that are served draw")
         return drawing[0]
 
     def _described(self, name: str) -> dict[str, Any]:
@@ -301,7 +301,7 @@ class Server:
                         yield each
                 except ChiasmError as error:
                     outcome("failed")
-                    yield event(error_body(str(error), kind_of(error)[1]))
+                    yield event(error_body(str(error), kind_of(error)[1], param=param_of(error)))
                 finally:
                     if not ticket.done:
                         outcome("cancelled")
