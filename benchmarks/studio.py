@@ -1,7 +1,7 @@
 """The merchants' studio measured: product images whose product stays, and an assistant with tools.
 
     python benchmarks/studio.py product runs/quickstart             # 100 products, each in a new scene
-    python benchmarks/studio.py assistant runs/shop                 # 200 tasks, over HTTP
+    python benchmarks/studio.py assistant runs/shop                 # 200 tasks, half of several turns
     python benchmarks/studio.py assistant runs/shop --tasks 20 --json
 
 The built-in world is the shop: its emoji are the products, and its exact checker says what an image shows.
@@ -11,40 +11,29 @@ docs/studio.md tells what the figures mean.
 from __future__ import annotations
 
 import argparse
-import base64
-import io
 import json
 import sys
 import tempfile
-import urllib.error
-import urllib.request
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import numpy as np
+from customers import KINDS, ONE_TURN, Customer, Shelf, get, shop_of
 from PIL import Image
-from served_folder import Served, served_folder
+from served_folder import served_folder
 
 import chiasm
 from chiasm.data.files import PictureInMemory
-from chiasm.data.sample import ToolCall
-from chiasm.data.tool_calls import call_of
-from chiasm.data.world import Checker, Scene, Thing, World, render, score
-from chiasm.data.world.dice import Dice
-from chiasm.data.world.questions import QUESTIONS
-from chiasm.data.world.shop import TOOLS, Errand, Shop
+from chiasm.data.world import Scene, Thing, World
 from chiasm.evaluation.statistics import clustered
 from chiasm.inference.reconstruction import reconstruct
 from chiasm.parts import build
 from chiasm.recipe import load_recipe
 
 DEFAULTS = {"product": 100, "assistant": 200}
-UNSEEN = 1_000_000  # scenes from here on are in no training
-CALLS = 3  # most of an errand, before it is given up
-KINDS = ("look", "draw", "edit", "look up what is named", "look up what is shown")
 
 
 def main() -> None:
@@ -64,55 +53,22 @@ def main() -> None:
         print(f"{name:24}", ", ".join(f"{key} {_rounded(value)}" for key, value in figures.items()))
 
 
-def world_of(folder: str) -> World:
-    """The world of held-out scenes that a run is evaluated on."""
+def worlds_of(folder: str) -> list[World]:
+    """The world of held-out scenes that a run is evaluated on, in each language that it was trained in."""
     recipe = load_recipe(folder)
-    world = build("data", recipe.data[recipe.evaluation.data])
-    if not isinstance(world, World):
-        raise SystemExit(f"{folder} is evaluated on {world.name!r}, not on the built-in world")
-    return world
-
-
-class Shelf:
-    """Scenes of a world as images of the size that a model draws, and what an image of one shows."""
-
-    def __init__(self, world: World, canvas: int):
-        self.world, self.canvas = world, canvas
-        self.checker = Checker(world.emoji, grid=world.grid)
-
-    def image(self, scene: Scene) -> Image.Image:
-        return render(scene, self.canvas)
-
-    def pair(self, index: int) -> tuple[Scene, Thing, Scene]:
-        """A scene, the first thing of it as the product, and another scene with the product in its place."""
-        before, other = (
-            self.world.scene(i % len(self.world)).calmed(self.world.drawn_jitter) for i in (index, index + 1)
-        )
-        kept = before.things[0]
-        others = [t for t in other.things if t.cell != kept.cell and t.emoji != kept.emoji]
-        return before, kept, before.holding([kept, *others])
-
-    def box(self, cell: int) -> tuple[int, int, int, int]:
-        """Left, top, right and bottom of a cell in pixels."""
-        row, column = divmod(cell, self.world.grid[1])
-        high, wide = self.canvas // self.world.grid[0], self.canvas // self.world.grid[1]
-        return column * wide, row * high, (column + 1) * wide, (row + 1) * high
-
-    def mask(self, cells: Sequence[int]) -> Image.Image:
-        """Transparent at these cells, which are drawn anew."""
-        mask = Image.new("RGBA", (self.canvas, self.canvas), "black")
-        for cell in cells:
-            mask.paste((0, 0, 0, 0), self.box(cell))
-        return mask
-
-    def others(self, cell: int) -> list[int]:
-        return [each for each in range(self.world.grid[0] * self.world.grid[1]) if each != cell]
+    data = recipe.data[recipe.evaluation.data]
+    if data["type"] != "world":
+        raise SystemExit(f"{folder} is evaluated on {data['type']!r}, not on the built-in world")
+    languages = {
+        each.get("language", "en") for each in recipe.data.values() if each["type"] in ("world", "shop")
+    }
+    return [build("data", {**data, "language": language}) for language in sorted(languages)]
 
 
 def product(folder: str, tasks: int, seed: int) -> dict[str, dict[str, Any]]:
     """Each product in a new scene: kept under a mask, or only asked for in words; and with one thing added."""
     model = chiasm.load(folder)
-    shelf = Shelf(world_of(folder), model.contract.written_size.width)
+    shelf = Shelf(worlds_of(folder)[0], model.contract.written_size.width)
     scores: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
 
     def note(
@@ -175,160 +131,26 @@ def _psnr(image: Image.Image, original: Image.Image, boxes: Any) -> float:
 
 
 def assistant(folder: str, tasks: int, seed: int) -> dict[str, dict[str, Any]]:
-    """Errands of customers over HTTP, of each kind as many; one has succeeded if all that was asked is right."""
-    world = world_of(folder)
-    shop = Shop(
-        emoji=len(world.emoji),
-        grid=world.grid[0],
-        language=world.say.language,
-        phrasings="held_out",
-        scenes=UNSEEN + tasks,
-        named=1,
-        shown=1,
-    )
+    """Tasks of customers over HTTP, of each kind as many, in turn in each language that the run knows; one has
+    succeeded if all that was asked is right."""
+    worlds = worlds_of(folder)
     right: dict[str, list[float]] = defaultdict(list)
     with tempfile.TemporaryDirectory() as place, served_folder(folder, Path(place) / "log") as server:
-        size = int(_get(server, "/v1/models")["data"][0]["image_size"].partition("x")[0])
-        customer = Customer(server, Shelf(world, size), shop, seed)
+        size = int(get(server, "/v1/models")["data"][0]["image_size"].partition("x")[0])
+        customers = [Customer(server, Shelf(world, size), shop_of(world, tasks), seed) for world in worlds]
         for task in range(tasks):
-            kind = KINDS[task % len(KINDS)]
-            right[kind].append(float(customer.serve(kind, task // len(KINDS))))
-    every = [value for values in right.values() for value in values]
+            kind, index = KINDS[task % len(KINDS)], task // len(KINDS)
+            customer = customers[index % len(customers)]
+            done = float(customer.serve(kind, index))
+            turns = "one turn" if kind in ONE_TURN else "several turns"
+            for name in (kind, turns, f"in {customer.shop.language}", "all"):
+                right[name].append(done)
+    names = [*KINDS, "one turn", "several turns", *(f"in {world.say.language}" for world in worlds), "all"]
     return {
-        kind: {"tasks": len(values), "right": _figure("right", values)}
-        for kind, values in {**right, "all": every}.items()
+        name: {"tasks": len(right[name]), "right": _figure("right", right[name])}
+        for name in names
+        if name in right
     }
-
-
-class Customer:
-    """Has the model do an errand, and knows whether it was done."""
-
-    def __init__(self, server: Served, shelf: Shelf, shop: Shop, seed: int):
-        self.server, self.shelf, self.shop, self.seed = server, shelf, shop, seed
-        self.kinds: dict[str, Callable[[int], bool]] = {
-            "look": self.look,
-            "draw": self.draw,
-            "edit": self.edit,
-            "look up what is named": lambda i: self.look_up(i, shown=False),
-            "look up what is shown": lambda i: self.look_up(i, shown=True),
-        }
-
-    def serve(self, kind: str, index: int) -> bool:
-        return self.kinds[kind](index)
-
-    def look(self, index: int) -> bool:
-        """A question about a shelf."""
-        world = self.shelf.world
-        dice = Dice("studio", self.seed, index)
-        draft = world.composer.draft(index % len(world))
-        questions = [
-            q for kind in ("what", "where", "exist") for q in QUESTIONS[kind](draft, world.say, dice, 1)
-        ]
-        question = dice.pick(questions)
-        messages = [_said(question.text, render(draft.scene, world.canvas))]
-        answer = self._chat(messages, []).get("content", "")
-        return _plain(answer) == _plain(question.answer)
-
-    def draw(self, index: int) -> bool:
-        """An image of products in their places."""
-        world = self.shelf.world
-        scene = world.scene(index % len(world))
-        prompt = world.say.ask("draw", caption=world.say.caption(scene))
-        reply = _post(
-            self.server, "/v1/images/generations", {"model": "model", "prompt": prompt, "seed": index}
-        )
-        return bool(score(self.shelf.checker.read(_opened(reply)).cells, scene)["all"])
-
-    def edit(self, index: int) -> bool:
-        """The product kept, and the scene round it exchanged."""
-        world = self.shelf.world
-        before, kept, wanted = self.shelf.pair(2 * index + 1000 * self.seed)
-        reply = _post(
-            self.server,
-            "/v1/images/edits",
-            {
-                "model": "model",
-                "prompt": world.say.ask("draw", caption=world.say.caption(wanted)),
-                "images": [{"image_url": _url(self.shelf.image(before))}],
-                "mask": {"image_url": _url(self.shelf.mask(self.shelf.others(kept.cell)))},
-                "seed": index,
-            },
-        )
-        return bool(score(self.shelf.checker.read(_opened(reply)).cells, wanted)["all"])
-
-    def look_up(self, index: int, *, shown: bool) -> bool:
-        """A price, a size, or whether something is sold: the right call, and an answer that says what it gave."""
-        errand = next(e for e in self.shop.errands(UNSEEN + index) if (e.image is not None) is shown)
-        messages = [_said(errand.text, None if errand.image is None else errand.image.open())]
-        called: list[ToolCall] = []
-        while len(called) < CALLS:
-            message = self._chat(messages, list(TOOLS))
-            calls = [
-                call_of(c["function"]["name"], c["function"]["arguments"], c["id"], "a call")
-                for c in message.get("tool_calls") or ()
-            ]
-            if not calls:
-                return self._is_right(errand, called, message.get("content", ""))
-            called += calls
-            given = [
-                {"role": "tool", "tool_call_id": c.id, "content": self.shop.catalogue.look_up(c)}
-                for c in calls
-            ]
-            messages += [message, *given]
-        return False
-
-    def _is_right(self, errand: Errand, called: Sequence[ToolCall], answer: str) -> bool:
-        wanted = ToolCall(errand.service, {"product": errand.product})
-        given = self.shop.catalogue.look_up(wanted)
-        looked_up = any(c.name == wanted.name and dict(c.arguments) == wanted.arguments for c in called)
-        return looked_up and _plain(answer) == _plain(
-            self.shop.catalogue.answer(errand.service, errand.product, given)
-        )
-
-    def _chat(self, messages: Sequence[Any], tools: Sequence[Any]) -> dict[str, Any]:
-        body = {
-            "model": "model",
-            "messages": list(messages),
-            "modalities": ["text"],
-            **({"tools": tools} if tools else {}),
-        }
-        reply = _post(self.server, "/v1/chat/completions", body)
-        return {key: value for key, value in reply["choices"][0]["message"].items() if value is not None}
-
-
-def _said(text: str, image: Image.Image | None) -> dict[str, Any]:
-    shown = [] if image is None else [{"type": "image_url", "image_url": {"url": _url(image)}}]
-    return {"role": "user", "content": [*shown, {"type": "text", "text": text}]}
-
-
-def _url(image: Image.Image) -> str:
-    file = io.BytesIO()
-    image.save(file, "png")
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
-
-
-def _opened(reply: dict[str, Any]) -> Image.Image:
-    return Image.open(io.BytesIO(base64.b64decode(reply["data"][0]["b64_json"])))
-
-
-def _plain(text: str) -> str:
-    return text.strip().strip(".。").casefold()
-
-
-def _get(server: Served, path: str) -> Any:
-    with urllib.request.urlopen(server.url + path, timeout=60) as reply:
-        return json.load(reply)
-
-
-def _post(server: Served, path: str, body: dict[str, Any]) -> Any:
-    request = urllib.request.Request(
-        server.url + path, json.dumps(body).encode(), {"content-type": "application/json"}
-    )
-    try:
-        with urllib.request.urlopen(request, timeout=600) as reply:
-            return json.load(reply)
-    except urllib.error.HTTPError as error:
-        raise SystemExit(f"{path}: {json.load(error)['error']['message']}") from None
 
 
 def _rounded(value: Any) -> str:
