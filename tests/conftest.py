@@ -51,7 +51,9 @@ def _same_numbers():
     """What is drawn without a seed of its own depends on nothing that ran before."""
     random.seed(0)
     np.random.seed(0)
-    torch.manual_seed(0)
+    torch.default_generator.manual_seed(
+        0
+    )  # there is no other; `torch.manual_seed` notes where it was called from
 
 
 def pytest_collectstart(collector):
@@ -70,8 +72,11 @@ def _same_numbers_for_each_test():
 
 @pytest.fixture(autouse=True, scope="session")
 def _quiet_machine(tmp_path_factory):
+    """One cache for all processes of the suite: SmolLM2 is dequantized once."""
     torch.set_num_threads(1)
-    os.environ["CHIASM_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    folder = tmp_path_factory.getbasetemp()
+    shared = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+    os.environ["CHIASM_CACHE"] = str(shared / "cache")
 
 
 @pytest.fixture

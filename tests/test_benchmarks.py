@@ -2,21 +2,43 @@
 
 import importlib.util
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
-ROOT = Path(__file__).parents[1]
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture
+def measured(monkeypatch, capsys):
+    """What a benchmark writes as JSON. It is run as a script, but in this process, which has imported all."""
+
+    def run(name, *arguments):
+        monkeypatch.syspath_prepend(str(BENCHMARKS))
+        monkeypatch.setattr(sys, "argv", [name, *arguments, "--json"])
+        runpy.run_path(str(BENCHMARKS / name), run_name="__main__")
+        return json.loads(capsys.readouterr().out)
+
+    threads = torch.get_num_threads()
+    yield run
+    torch.set_num_threads(threads)
+
+
+def measured_apart(name):
+    """The same by a process of its own, for one that starts others."""
+    command = [sys.executable, BENCHMARKS / name, "--quick", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
 
 
 @pytest.mark.slow
 def test_the_training_step_is_measured_against_transformers_at_equal_loss():
-    command = [sys.executable, ROOT / "benchmarks" / "train_step.py", "--quick", "--json"]
-    said = subprocess.run(command, capture_output=True, text=True, timeout=400)
-    assert said.returncode == 0, said.stderr
-    result = json.loads(said.stdout)
+    result = measured_apart("train_step.py")
     assert result["ratio"]["speed"] > 0
     assert abs(result["loss_difference"]["initial_fp32"]) < 1e-5
     assert abs(result["loss_difference"]["training"]) < 1e-3
@@ -24,11 +46,8 @@ def test_the_training_step_is_measured_against_transformers_at_equal_loss():
 
 
 @pytest.mark.slow
-def test_every_part_is_measured_against_transformers_at_equal_output():
-    command = [sys.executable, ROOT / "benchmarks" / "parts.py", "--quick", "--json"]
-    said = subprocess.run(command, capture_output=True, text=True, timeout=400)
-    assert said.returncode == 0, said.stderr
-    rows = json.loads(said.stdout)["parts"]
+def test_every_part_is_measured_against_transformers_at_equal_output(measured):
+    rows = measured("parts.py", "--quick")["parts"]
     assert len(rows) >= 17
     for row in rows:
         assert row["difference"] < 1e-4, row
@@ -38,10 +57,7 @@ def test_every_part_is_measured_against_transformers_at_equal_output():
 
 @pytest.mark.slow
 def test_loading_is_measured_for_every_number_of_workers():
-    command = [sys.executable, ROOT / "benchmarks" / "loading.py", "--quick", "--json"]
-    said = subprocess.run(command, capture_output=True, text=True, timeout=400)
-    assert said.returncode == 0, said.stderr
-    result = json.loads(said.stdout)
+    result = measured_apart("loading.py")
     assert result["images"] == 8
     for seconds in result["seconds"].values():
         assert set(seconds) == {"0", "1", "2"}
@@ -49,11 +65,8 @@ def test_loading_is_measured_for_every_number_of_workers():
 
 
 @pytest.mark.slow
-def test_pictures_are_drawn_as_the_originals_draw_them():
-    command = [sys.executable, ROOT / "benchmarks" / "sampling.py", "--quick", "--json"]
-    said = subprocess.run(command, capture_output=True, text=True, timeout=400)
-    assert said.returncode == 0, said.stderr
-    result = json.loads(said.stdout)
+def test_pictures_are_drawn_as_the_originals_draw_them(measured):
+    result = measured("sampling.py", "--quick")
     for name in ("var", "var, no guidance", "llamagen"):
         assert result[name]["same_codes"] == 1
         assert result[name]["pixel_error"] < 1e-3
@@ -65,22 +78,16 @@ def test_pictures_are_drawn_as_the_originals_draw_them():
 
 
 @pytest.mark.slow
-def test_a_document_of_tiles_is_answered_as_transformers_answers_it():
-    command = [sys.executable, ROOT / "benchmarks" / "internvl.py", "--quick", "--json"]
-    said = subprocess.run(command, capture_output=True, text=True, timeout=400)
-    assert said.returncode == 0, said.stderr
-    result = json.loads(said.stdout)
+def test_a_document_of_tiles_is_answered_as_transformers_answers_it(measured):
+    result = measured("internvl.py", "--quick")
     assert result["tiles"] == 13  # 12 and the whole
     for part in ("prefix", "answer"):
         assert result[part]["same_answer"]
         assert result[part]["ratio"]["processor"] > 0
 
 
-def test_the_time_of_every_rule_of_views_is_measured():
-    command = [sys.executable, ROOT / "benchmarks" / "views.py", "--sizes", "20", "--json"]
-    said = subprocess.run(command, capture_output=True, text=True, timeout=400)
-    assert said.returncode == 0, said.stderr
-    rows = json.loads(said.stdout)
+def test_the_time_of_every_rule_of_views_is_measured(measured):
+    rows = measured("views.py", "--sizes", "20")
     assert {"ratio_tiles", "anchors", "slices", "hd_tiles"} <= rows.keys()
     assert all(row["microseconds"] > 0 and row["views"] >= 1 for row in rows.values())
 

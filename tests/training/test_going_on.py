@@ -2,7 +2,6 @@
 
 import errno
 import json
-import os
 import shutil
 import sys
 
@@ -48,8 +47,9 @@ def record(folder):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    os.environ["CHIASM_CACHE"] = str(tmp_path_factory.mktemp("cache"))
-    return run(short(), tmp_path_factory.mktemp("runs") / "whole")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CHIASM_CACHE", str(tmp_path_factory.mktemp("cache")))
+        return run(short(), tmp_path_factory.mktemp("runs") / "whole")
 
 
 def of_day(monkeypatch, day):

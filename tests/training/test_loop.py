@@ -38,8 +38,9 @@ RECIPE = toy(
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    os.environ["CHIASM_CACHE"] = str(tmp_path_factory.mktemp("cache"))
-    return train(RECIPE, tmp_path_factory.mktemp("runs") / "run", console=Console(quiet=True))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CHIASM_CACHE", str(tmp_path_factory.mktemp("cache")))
+        return train(RECIPE, tmp_path_factory.mktemp("runs") / "run", console=Console(quiet=True))
 
 
 def lines(run, stage):

@@ -35,8 +35,9 @@ def weights(folder):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    os.environ["CHIASM_CACHE"] = str(tmp_path_factory.mktemp("cache"))
-    return train(toy(*SHORT), tmp_path_factory.mktemp("runs") / "whole", console=quiet())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CHIASM_CACHE", str(tmp_path_factory.mktemp("cache")))
+        return train(toy(*SHORT), tmp_path_factory.mktemp("runs") / "whole", console=quiet())
 
 
 def stop_after(monkeypatch, steps, action):
