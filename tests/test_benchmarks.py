@@ -94,7 +94,7 @@ def test_the_time_of_every_rule_of_views_is_measured(measured):
 
 def test_a_study_is_compared_with_its_cells_one_by_one(tmp_path, monkeypatch):
     """A study of six cells that takes 30 s, beside two of them, of 20 and 40 s, with caches of their own."""
-    spec = importlib.util.spec_from_file_location("study_cost", ROOT / "benchmarks" / "study_cost.py")
+    spec = importlib.util.spec_from_file_location("study_cost", BENCHMARKS / "study_cost.py")
     study_cost = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(study_cost)
     caches = []
