@@ -1,6 +1,7 @@
 """Documents that begin alike: their beginning is read once, and what each is answered is what it gets alone."""
 
 from copy import deepcopy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from chiasm.inference.engine import Engine
 from chiasm.inference.options import sampling_of
 from chiasm.inference.prefixes import LEAST, DocumentContent
 from chiasm.inference.reading import CodedImage
+from chiasm.inference.session import Session
 from chiasm.sequence import PADDING, Document
 from chiasm.sequence.documents import COLUMNS
 
@@ -220,3 +222,58 @@ def test_where_nothing_can_be_shared_each_is_read_by_itself(model, reason):
     engine.run()
     assert counts[0] == sum(len(prompt(model, shop(each))) for each in ("What is this?", "Where is it?"))
     assert [handle.request.reused for handle in handles] == [0, 0]
+
+
+class Gone(PictureInMemory):
+    """An image whose file went away before anything of it was read."""
+
+    def __init__(self, size):
+        self.size = size
+
+    @property
+    def key(self):
+        raise DataError("image gone.png is not there any more")
+
+
+def test_an_image_that_cannot_be_told_from_others_takes_nobody_with_it(model):
+    alone = Engine(model).submit(ask(model, shop("What is this?"))).result()
+    engine = Engine(model, prefixes=1000)
+    prompts = [prompt(model, shop("What is this?")) for _ in range(2)]
+    slot = prompts[0].slots[0]
+    prompts[0].slots[0] = replace(slot, picture=Gone(slot.picture.size))
+    faulty, good = (engine.submit(Answers(model, [each], tokens=6)) for each in prompts)
+    assert good.result() == alone
+    with pytest.raises(DataError, match="gone"):
+        faulty.result()
+
+
+def test_where_memory_ends_an_answer_stands_and_nothing_is_kept(model, monkeypatch):
+    engine = Engine(model, prefixes=1000)
+    engine.submit(ask(model, shop("What is this?"))).result()
+
+    def full(session, row, length):
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(Session, "prefix", full)
+    other = ask(
+        model, [Message("user", ("Another beginning, as long as is needed to be worth keeping at all.",))]
+    )
+    assert engine.submit(other).result()
+    assert engine.prefixes.of(DocumentContent.of(prompt(model, shop("What is that?")))).length == 0
+
+
+def test_what_goes_on_is_read_apart_from_what_begins(model, monkeypatch):
+    """An encoder-decoder reads no prompt behind a cache, were it empty."""
+    counts = []
+    read_on = Session.read_on
+    monkeypatch.setattr(
+        Session, "read_on", lambda session, rows: (counts.append(len(session)), read_on(session, rows))[1]
+    )
+    engine = Engine(model, prefixes=1000)
+    engine.submit(ask(model, shop("What is this?"))).result()
+    fresh = prompt(model, [Message("user", ("What?",))])
+    known = [prompt(model, shop(each)) for each in ("What is that?", "Where is it?")]
+    documents = [known[0], fresh, known[1]]
+    alone = [Engine(model).submit(Answers(model, [each], tokens=6)).result()[0] for each in documents]
+    assert engine.submit(Answers(model, documents, tokens=6)).result() == alone
+    assert counts == [1, 1]

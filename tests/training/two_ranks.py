@@ -14,8 +14,9 @@ from chiasm.data.documents import PictureReader, document
 from chiasm.distribution.processes import Ranks
 from chiasm.sequence import pack
 from chiasm.training import train
+from chiasm.training.aims import DocumentsAim
 from chiasm.training.optimiser import build_optimiser
-from chiasm.training.step import DocumentsAim, TrainStep
+from chiasm.training.step import TrainStep
 from chiasm.training.train import build_model
 
 RECIPE = ("stages.codes.steps=4", "stages.learn.steps=4")

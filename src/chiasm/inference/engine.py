@@ -133,25 +133,34 @@ class Engine:
         chosen = [handle for handle in waiting if handle.alone][:1] or waiting
         reading = [handle for handle in chosen if isinstance(handle.wish, Read)]
         if reading:
-            self._read(self._read_together(reading))
+            if together := self._read_together(reading):
+                self._read(together)
         elif chosen:
             self._extend(chosen)
 
     def _read_together(self, handles: Sequence[Handle]) -> list[Handle]:
-        """Those that are read in the next pass: of the first's kind, whose prefixes are known, or are not.
+        """Those that are read in the next pass: of the first's kind, that go on behind what is cached, or do not.
 
-        One that begins as another does waits for that one, but once.
+        One that begins as another does waits for that one, but once. One whose images cannot be read ends here.
         """
         if not self.prefixes.most:
             return list(handles)
-        contents = [[DocumentContent.of(each) for each in handle.wish.documents] for handle in handles]  # type: ignore[union-attr]
-        known = [any(self.prefixes.of(each).length for each in own) for own in contents]
+        contents: dict[Handle, list[DocumentContent]] = {}
+        for handle in handles:
+            try:
+                contents[handle] = [DocumentContent.of(each) for each in handle.wish.documents]  # type: ignore[union-attr]
+            except Exception as error:
+                handle.finish(error=error)
+        continues = {
+            handle: any(self.prefixes.of(each).length for each in own) for handle, own in contents.items()
+        }
         together: list[Handle] = []
         ahead: dict[DocumentContent, None] = {}
-        for handle, own, continues in zip(handles, contents, known, strict=True):
-            if continues is not known[0]:
+        for handle, own in contents.items():
+            if continues[handle] is not next(iter(continues.values())):
                 continue
-            if not (continues or handle.waited) and any(self.prefixes.awaited(each, ahead) for each in own):
+            awaits = not (continues[handle] or handle.waited)
+            if awaits and any(self.prefixes.awaited(each, ahead) for each in own):
                 handle.waited = True
                 continue
             together.append(handle)
@@ -161,7 +170,7 @@ class Engine:
     def _read(self, handles: Sequence[Handle]) -> None:
         documents = [document for handle in handles for document in handle.wish.documents]  # type: ignore[union-attr]
         try:
-            fresh, known = self._session_of(documents)
+            fresh, reused = self._session_of(documents)
         except Exception as error:
             if len(handles) == 1:
                 handles[0].finish(error=error)
@@ -174,24 +183,24 @@ class Engine:
         first = self._join(fresh)
         for handle, count in zip(handles, counts, strict=True):
             handle.rows += range(first, first + count)
-            handle.request.reused += sum(known[:count])
-            first, known = first + count, known[count:]
+            handle.request.reused += sum(reused[:count])
+            first, reused = first + count, reused[count:]
         for handle, states in zip(handles, hidden, strict=True):
             self._resume(handle, states)
 
     def _session_of(self, documents: Sequence[Document]) -> tuple[Session, list[int]]:
-        """Read documents, those that are equal once; and how many positions of each were known."""
+        """Read documents, those that are equal once; and how many positions of each were cached."""
         contents = [DocumentContent.of(each) for each in documents]
         numbers: dict[DocumentContent, int] = {}
         places = [numbers.setdefault(each, len(numbers)) for each in contents]
         distinct = [documents[places.index(number)] for number in range(len(numbers))]
-        session, known = self.prefixes.read(distinct, list(numbers), self.reader)
+        session, reused = self.prefixes.read(distinct, list(numbers), self.reader)
         if len(numbers) < len(documents):
             try:
                 session.select(places)
             except ChiasmError:  # a cache that is longer than its sliding window gives no rows away
                 return Session(self.model, documents, self.reader), [0] * len(documents)
-        return session, [known[place] for place in places]
+        return session, [reused[place] for place in places]
 
     def _join(self, fresh: Session) -> int:
         """Put new rows behind those that there are; returns the first of them."""

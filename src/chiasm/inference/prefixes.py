@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import zip_longest
+from itertools import groupby, zip_longest
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Int
 
 from chiasm.data.picture_reader import PictureReader
@@ -83,15 +83,15 @@ class DocumentContent:
         most = min(len(self) - 1, len(other))
         differ = (self._table[:, :most] != other._table[:, :most]).any(0)
         end = int(differ.argmax()) if differ.any() else most
-        for mine, its in zip_longest(self.images, other.images):
-            if mine != its:
-                end = min(end, *(image.start for image in (mine, its) if image is not None))
+        for pair in zip_longest(self.images, other.images):
+            if pair[0] != pair[1]:
+                end = min(end, *(image.start for image in pair if image is not None))
                 break
         places = np.flatnonzero(self._ends[: end + 1] & other._ends[: end + 1])
         return int(places[-1]) if len(places) else 0
 
 
-class Known(NamedTuple):
+class ReadDocument(NamedTuple):
     """What was read of a document, in one row."""
 
     content: DocumentContent
@@ -99,10 +99,10 @@ class Known(NamedTuple):
 
 
 class Prefix(NamedTuple):
-    """How much of a document is known, and from which other."""
+    """How much of a document is read already, and of which other; None = nothing."""
 
     length: int
-    known: Known | None
+    source: ReadDocument | None
 
 
 NOTHING = Prefix(0, None)
@@ -119,11 +119,11 @@ class Prefixes:
         shares = most > 0 and model.language.shares_prefixes and not model.routing.cross_attends
         self.model, self.most = model, most if shares else 0
         self.reused = 0  # how many positions were taken from what was read before
-        self._known: list[Known] = []  # those that were used last are the last
+        self._cached: list[ReadDocument] = []  # those that were used last are the last
 
     def of(self, content: DocumentContent) -> Prefix:
-        """The longest that is known."""
-        each = (Prefix(content.shared(known.content), known) for known in self._known)
+        """The longest that is cached."""
+        each = (Prefix(content.shared(cached.content), cached) for cached in self._cached)
         best = max(each, key=lambda prefix: prefix.length, default=NOTHING)
         return best if best.length >= LEAST else NOTHING
 
@@ -134,47 +134,64 @@ class Prefixes:
     def read(
         self, documents: Sequence[Document], contents: Sequence[DocumentContent], reader: PictureReader
     ) -> tuple[Session, list[int]]:
-        """Documents in a row each, in one pass, and how many positions of each were known."""
+        """Documents in a row each, and how many positions of each were cached.
+
+        Those that go on behind a prefix are read in a pass of their own: behind a cache, be it empty, an
+        encoder-decoder reads no prompt.
+        """
         prefixes = [self.of(each) for each in contents]
+        pairs = zip(documents, prefixes, strict=True)
+        sessions = []
+        for continues, group in groupby(pairs, key=lambda pair: pair[1].source is not None):
+            own, theirs = zip(*group, strict=True)
+            read = self._continued if continues else self._fresh
+            sessions.append(read(own, theirs, reader))
+        session = sessions[0]
+        if len(sessions) > 1:
+            session.join(*sessions[1:])
         lengths = [prefix.length for prefix in prefixes]
-        if any(lengths):
-            session = self._continued(documents, prefixes, reader)
-        else:
-            session = Session(self.model, documents, reader)
         self.reused += sum(lengths)
         for row, content in enumerate(contents):
             self.keep(content, session, row)
         return session, lengths
 
+    def _fresh(
+        self, documents: Sequence[Document], prefixes: Sequence[Prefix], reader: PictureReader
+    ) -> Session:
+        return Session(self.model, documents, reader)
+
     def _continued(
         self, documents: Sequence[Document], prefixes: Sequence[Prefix], reader: PictureReader
     ) -> Session:
-        """Each document behind what is known of it."""
-        any_known = max(prefixes, key=lambda prefix: prefix.length).known
+        """Each document behind what is cached of it."""
         rows = []
-        for length, known in prefixes:
-            known = known or any_known
-            assert known is not None
-            self._use(known)
-            rows.append(known.session.prefix(0, length))
+        for length, source in prefixes:
+            assert source is not None
+            self._cached = [each for each in self._cached if each is not source] + [source]
+            rows.append(source.session.prefix(0, length))
         rows[0].join(*rows[1:])
         rows[0].read_on(suffixes(self.model, reader, documents, [length for length, _ in prefixes]))
         return rows[0]
 
     def keep(self, content: DocumentContent, session: Session, row: int) -> None:
-        """Note what a row of a session has read, unless nearly all of it is known, and something else besides."""
+        """Note what a row of a session has read, unless nearly all of it is cached, and something else besides.
+
+        Where there is no memory for it, all that was kept is let go of.
+        """
         if not LEAST <= len(content) <= self.most:
             return
-        length, known = self.of(content)
-        goes_on = known is not None and length == len(known.content)
+        length, source = self.of(content)
+        goes_on = source is not None and length == len(source.content)
         if len(content) - length < LEAST and not goes_on:
             return
-        with suppress(ChiasmError):  # a cache that is longer than its sliding window gives no rows away
-            known = Known(content, session.prefix(row, len(content)))
-            self._known = [each for each in self._known if content.shared(each.content) < len(each.content)]
-            self._known.append(known)
-            while sum(len(each.content) for each in self._known) > self.most:
-                del self._known[0]
-
-    def _use(self, known: Known) -> None:
-        self._known = [each for each in self._known if each is not known] + [known]
+        while sum(len(each.content) for each in self._cached) + len(content) > self.most:
+            del self._cached[0]
+        try:
+            fresh = ReadDocument(content, session.prefix(row, len(content)))
+        except ChiasmError:  # a cache that is longer than its sliding window gives no rows away
+            return
+        except torch.OutOfMemoryError:
+            self._cached.clear()
+            return
+        covered = [each for each in self._cached if content.shared(each.content) == len(each.content)]
+        self._cached = [each for each in self._cached if each not in covered] + [fresh]
