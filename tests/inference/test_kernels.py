@@ -8,8 +8,8 @@ from torch import nn
 from torch.nn import functional
 from torch.profiler import ProfilerActivity, profile
 
-from chiasm.inference import kernels as quick
-from chiasm.inference.kernels import inference_mode, onednn_linear, quick_linear
+from chiasm.inference import kernels as module
+from chiasm.inference.kernels import fastest_linear, inference_mode, onednn_linear
 
 ONEDNN = "mkldnn::_linear_pointwise"
 
@@ -115,9 +115,9 @@ def test_a_function_that_uses_a_model_runs_without_gradients_and_returns_what_it
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
 @pytest.mark.parametrize("mkl_is_quick", [True, False])
 def test_where_mkl_has_avx512_it_computes_linear_layers_and_elsewhere_onednn_does(mkl_is_quick, monkeypatch):
-    monkeypatch.setattr(quick, "_mkl_has_avx512", lambda: mkl_is_quick)
+    monkeypatch.setattr(module, "_mkl_has_avx512", lambda: mkl_is_quick)
     layer, x = nn.Linear(48, 32), torch.randn(5, 48)
-    with torch.inference_mode(), quick_linear("cpu"):
+    with torch.inference_mode(), fastest_linear("cpu"):
         made, names = kernels(lambda: layer(x))
     assert (ONEDNN in names) == (not mkl_is_quick)
     torch.testing.assert_close(made, functional.linear(x, layer.weight, layer.bias).detach())
@@ -135,8 +135,8 @@ def test_mkl_has_avx512_on_intels_processors_that_have_it(capability, facts, has
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
     monkeypatch.setattr(Path, "is_file", lambda path: True)
     monkeypatch.setattr(Path, "read_text", lambda path, **_: facts)
-    quick._mkl_has_avx512.cache_clear()
+    module._mkl_has_avx512.cache_clear()
     try:
-        assert quick._mkl_has_avx512() == has
+        assert module._mkl_has_avx512() == has
     finally:
-        quick._mkl_has_avx512.cache_clear()
+        module._mkl_has_avx512.cache_clear()

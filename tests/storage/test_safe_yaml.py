@@ -134,7 +134,7 @@ def test_what_is_no_text_is_one_line(text):
 def test_values_are_the_same_where_pyyaml_was_built_without_libyaml(monkeypatch, text):
     value = safe_yaml.parse(text, "it")
     assert value
-    monkeypatch.setattr(safe_yaml, "_QUICK", {each: each for each in safe_yaml._QUICK})
+    monkeypatch.setattr(safe_yaml, "_FAST", {each: each for each in safe_yaml._FAST})
     assert repr(safe_yaml.parse(text, "it")) == repr(value)
 
 

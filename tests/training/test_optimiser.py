@@ -85,6 +85,21 @@ def test_a_state_of_other_parameters_is_refused():
     assert optimiser_state(made) == {}
 
 
+@pytest.mark.parametrize(("before", "now"), [("adamw", "muon"), ("muon", "adamw")])
+def test_a_state_of_the_other_optimiser_is_refused(before, now):
+    """It would lie beside the parameter unread, and its moments begin at zero without a word."""
+    recipe = toy(f"stages.learn.optimiser={now}")
+    model = build_model(recipe)
+    model.train_only(recipe.stages[1].train)
+    made = build_optimiser(model, recipe.stages[1])
+    name = next(
+        each for group in made.param_groups for each in group["names"] if each.endswith("q_proj.weight")
+    )
+    keys, names = {"adamw": "exp_avg", "muon": "momentum_buffer"}, {"adamw": "AdamW", "muon": "Muon"}
+    with pytest.raises(CheckpointError, match=rf"q_proj\.weight.*, which {names[now]} takes now"):
+        restore_optimiser(made, {f"{name}/{keys[before]}": torch.zeros(1)})
+
+
 def test_muon_takes_the_matrices_of_the_stacks_and_adamw_the_rest():
     recipe = toy("stages.learn.optimiser=muon")
     model = build_model(recipe)

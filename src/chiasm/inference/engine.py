@@ -11,7 +11,7 @@ from torch import Tensor
 
 from chiasm.data.picture_reader import PictureReader
 from chiasm.errors import ChiasmError
-from chiasm.inference.kernels import quick_linear
+from chiasm.inference.kernels import fastest_linear
 from chiasm.inference.prefixes import DocumentContent, Prefixes
 from chiasm.inference.reading import CodeReader
 from chiasm.inference.requests import Extend, Forget, Keep, Offer, Read, Request, Steps, Wish
@@ -103,7 +103,7 @@ class Engine:
 
     def tick(self) -> bool:
         """One pass of the language model for all who wait; False: nobody does."""
-        with torch.inference_mode(), quick_linear(self.model.device):
+        with torch.inference_mode(), fastest_linear(self.model.device):
             try:
                 self._begin()
                 self._pass()

@@ -28,7 +28,7 @@ def inference_mode(function: Callable[Concatenate[Model, P], R]) -> Callable[Con
 
     @wraps(function)
     def run(model: Model, *args: P.args, **kwargs: P.kwargs) -> R:
-        with torch.inference_mode(), quick_linear(model.device):
+        with torch.inference_mode(), fastest_linear(model.device):
             return function(model, *args, **kwargs)
 
     return run
@@ -40,7 +40,7 @@ FEW = 4  # rows
 LINEAR = torch.ops.mkldnn._linear_pointwise if torch.backends.mkldnn.is_available() else None
 
 
-def quick_linear(device: torch.device | str) -> AbstractContextManager[None]:
+def fastest_linear(device: torch.device | str) -> AbstractContextManager[None]:
     """A context in which linear layers in fp32 without a gradient on CPU run by the quicker of two kernels.
 
     torch gives them to MKL, which takes more than twice as long where it does without AVX-512, as on AMD's: there

@@ -87,14 +87,18 @@ class _ForeignLoader(_Once):
     )
 
 
-def _quick(loader: type[_Once]) -> type[Any]:
-    """The loader on libyaml's parser, where PyYAML was built with it: the same values, in a tenth of the time."""
+def _on_libyaml(loader: type[_Once]) -> type[Any]:
+    """The loader on libyaml's parser, where PyYAML was built with it, in a tenth of the time.
+
+    The values are the same; libyaml also takes some tabs that PyYAML's own parser refuses.
+    """
     if not yaml.__with_libyaml__:
         return loader
-    return type(f"{loader.__name__}OnLibyaml", (yaml.CSafeLoader, loader), {})
+    tables = {name: getattr(loader, name) for name in ("yaml_constructors", "yaml_implicit_resolvers")}
+    return type(f"{loader.__name__}OnLibyaml", (yaml.CSafeLoader, loader), tables)
 
 
-_QUICK: dict[type[_Once], type[Any]] = {loader: _quick(loader) for loader in (_Loader, _ForeignLoader)}
+_FAST: dict[type[_Once], type[Any]] = {loader: _on_libyaml(loader) for loader in (_Loader, _ForeignLoader)}
 
 
 class _Dumper(yaml.SafeDumper):
@@ -165,7 +169,7 @@ def _value(text: str, loader: type[_Once], where: str) -> Any:
 def _loaded(text: str, loader: type[_Once]) -> Any:
     """By libyaml; what it refuses PyYAML's own parser reads again, whose words for what is wrong are the better."""
     try:
-        return yaml.load(text, _QUICK[loader])
+        return yaml.load(text, _FAST[loader])
     except Exception:
         return yaml.load(text, loader)
 

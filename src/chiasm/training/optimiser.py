@@ -17,6 +17,8 @@ from chiasm.objectives import Objective
 from chiasm.parts import Part
 from chiasm.recipe import Stage
 
+MOMENTUM = "momentum_buffer"  # Muon's only moment
+
 # Slots whose matrices Muon takes: the stacks of layers. All else is AdamW's.
 STACKS = ("encoder", "language", "image_tokenizer", "image_decoder")
 LINEAR = (nn.Linear, Conv1D)  # GPT-2 writes its linear layers as Conv1D
@@ -152,15 +154,26 @@ def optimiser_state(optimiser: Optimiser) -> dict[str, Tensor]:
 
 
 def restore_optimiser(optimiser: Optimiser, tensors: Mapping[str, Tensor]) -> None:
-    """Put the tensors of `optimiser_state` back; raises CheckpointError for a parameter that is not trained."""
+    """Put the tensors of `optimiser_state` back.
+
+    Raises CheckpointError for a parameter that is not trained, or by another of Muon and AdamW than before.
+    """
     parameters = {
         name: p for group in optimiser.param_groups for name, p in zip(group["names"], group["params"])
     }
+    muon = optimiser.muon.param_groups if isinstance(optimiser, MuonAdamW) else []
+    by_muon = {name for group in muon for name in group["names"]}
     for path, tensor in tensors.items():
         name, _, key = path.rpartition("/")
         if name not in parameters:
             raise CheckpointError(
                 f"the checkpoint has an optimiser state for {name!r}, which this stage does not train"
+            )
+        if (key == MOMENTUM) != (name in by_muon):
+            kinds = ("Muon", "AdamW") if key == MOMENTUM else ("AdamW", "Muon")
+            raise CheckpointError(
+                f"the checkpoint has {kinds[0]}'s state for {name!r}, which {kinds[1]} takes now: "
+                "begin the stage anew, or go on with the version of Chiasm that began it"
             )
         parameter = parameters[name]
         if key != "step" and tensor.shape != parameter.shape:

@@ -57,9 +57,10 @@ def prepared_images(
 
     codes = target_cache(tokenizer, "codes", f"of images of {decoder.size} pixels")
     codes = fill(codes, partial(targets_of, tokenizer), "codes")
-    if decoder.autoencoder is None:
-        return EncodedReader(size, codes, None)
-    latents = fill(target_cache(decoder.autoencoder, "latents"), decoder.autoencoder.encode, "latents")
+    latents = None
+    if decoder.autoencoder is not None:
+        latents = fill(target_cache(decoder.autoencoder, "latents"), decoder.autoencoder.encode, "latents")
+    ranks.wait()  # in later epochs a process meets images that others have encoded
     return EncodedReader(size, codes, latents)
 
 
