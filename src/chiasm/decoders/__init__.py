@@ -105,7 +105,8 @@ class ImageDecoder(Part, nn.Module, slot="image_decoder"):
     ) -> dict[str, Loss]:
         """Training losses by name, of targets and the images of `size` that they shall become.
 
-        pixels, source: or vectors that `autoencoder` has made of them ("n gh gw c"), which gives the same.
+        pixels, source: or vectors that `autoencoder` has made of them ("n gh gw c"), which gives the same in
+            training; without gradients the noise is a function of what is given, and so another.
         Where the targets have a graph, gradients reach what made them, whether or not the decoder learns.
         """
 

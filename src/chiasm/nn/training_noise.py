@@ -1,7 +1,8 @@
 """Random numbers of losses: which items are masked, at which times of their noise they are learnt, and the noise.
 
 With gradients they come from torch's generator, which a run seeds by (seed, stage, process) and restores when
-it goes on; they are drawn item by item, so that it does not matter over how many batches a step is shared out.
+it goes on; on CPUs they are drawn item by item, so that it does not matter over how many batches a step is shared
+out.
 Without, they are a function of the items alone, so that an evaluation can be repeated.
 
 Two ways of old stand side by side, for runs that go on need their numbers: `training_numbers` takes them from
