@@ -123,6 +123,23 @@ def test_a_stop_while_the_end_of_a_stage_is_saved_stops_there(tmp_path, monkeypa
     assert [path.name for path in training_checkpoints(tmp_path / "run")][-1] == "codes-000004"
 
 
+@pytest.mark.parametrize(
+    ("steps", "words"),
+    [
+        (2, r"nothing is saved yet in .*run\. To begin it again, give the same command"),
+        (3, r"what the last checkpoint in .*run holds is saved\. To go on, give the same command again"),
+    ],
+)
+def test_a_run_that_is_interrupted_at_once_says_what_is_saved(tmp_path, monkeypatch, steps, words):
+    def interrupt():
+        raise KeyboardInterrupt
+
+    stop_after(monkeypatch, steps, interrupt)
+    with pytest.raises(Interrupted, match=words):
+        train(toy(*SHORT), tmp_path / "run", console=quiet())
+    assert bool(training_checkpoints(tmp_path / "run")) == (steps == 3)
+
+
 def test_metrics_behind_the_checkpoint_are_cut_off(finished, tmp_path, monkeypatch):
     class Crash(Exception):
         pass

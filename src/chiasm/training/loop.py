@@ -79,7 +79,8 @@ class Training:
     def run_stage(self, saved: Saved | None) -> None:
         """Run the stage at `position`, to its end; `saved` is the checkpoint that it goes on from.
 
-        Raises Interrupted after a signal, unless the run ends with that step, ChiasmError after too many steps that were not finite.
+        Raises Interrupted after a signal, unless the run ends with that step, and ChiasmError after too many steps
+        that were not finite.
         """
         stage = self.recipe.stages[self.position.stage]
         self.model.train_only(stage.train)
