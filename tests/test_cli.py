@@ -178,7 +178,7 @@ def test_world_writes_a_contact_sheet(capsys, tmp_path):
         (["world", "emoji"], "not of the form option=value"),
         (["verify", "/nowhere"], "/nowhere"),
         (["eval", "/nope"], "there is no folder /nope"),
-        (["eval", "quickstart"], "there is no folder quickstart"),
+        (["eval", "quickstart"], "quickstart is a recipe, not a run; train it first"),
         (["generate", "/nope", "a dog"], "there is no folder /nope"),
         (["train", "quickstart", "--tiny", "stages=[]"], "has no stages, so there is nothing to train"),
         (["check", "quickstart", "--tiny", "stages=[]"], "has no stages, so there is nothing to train"),

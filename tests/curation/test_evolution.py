@@ -18,6 +18,7 @@ from chiasm.evaluation.evaluate import evaluate
 from chiasm.evaluation.metrics import metric
 from chiasm.evaluation.subject import written_image
 from chiasm.recipe import load_recipe
+from chiasm.training.loop import Interrupted
 from chiasm.training.train import train
 
 pytestmark = pytest.mark.usefixtures("nothing_left_behind")
@@ -87,7 +88,9 @@ def test_what_is_verified_is_learnt_and_a_stopped_run_goes_on(judged, tmp_path, 
 
     evaluate(judged["no"])
     monkeypatch.setattr(evolution, "evaluate", stop)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(
+        Interrupted, match=r"what is whole is saved in .*out\. To go on, give the same command"
+    ):
         evolve(judged["no"], tmp_path / "out", plan("no", rounds=1))
     monkeypatch.undo()
     first = tmp_path / "out" / "round-1"
@@ -147,13 +150,70 @@ def test_a_round_in_which_nothing_is_verified_trains_nothing(judged, tmp_path):
             "has 16 problems whose answers can be verified, and 24 are to be tried",
         ),
         ({"data": "yes", "gate": ("questions.score",)}, "'questions.score' is not in the evaluation"),
-        ({"data": "yes", "gate": ("text.n",)}, "no score with an interval"),
+        ({"data": "yes", "gate": ("text.n",)}, "no score with an interval; such are text.score"),
     ],
 )
 def test_what_cannot_be_is_refused_before_the_first_round(judged, tmp_path, options, words):
     with pytest.raises(ChiasmError, match=words):
         evolve(judged["yes"], tmp_path / "out", plan(**options))
     assert not (tmp_path / "out" / "round-1").exists()
+
+
+def test_a_stop_among_the_tries_is_said_and_they_are_made_again(judged, tmp_path, monkeypatch):
+    """Tries are drawn in twos here, and the third two are not."""
+
+    @metric("never")
+    def never(answer, truths):
+        return 0.0
+
+    evaluate(judged["yes"])
+    original, reported, drawn = practice.answers, [], []
+
+    def stopping(model, prompts, **options):
+        drawn.append(len(prompts))
+        if len(drawn) == 3:
+            raise KeyboardInterrupt
+        return original(model, prompts, **options)
+
+    monkeypatch.setattr(practice, "answers", stopping)
+    for module in (practice, evolution):
+        monkeypatch.setattr(module, "ROWS", 2)
+    once = EvolutionPlan("yes", Practice(2, 3, verifier="never"), rounds=1)
+
+    with pytest.raises(
+        Interrupted, match=r"stopped; no tries are saved yet in .*out\. To go on, give the same"
+    ):
+        evolve(judged["yes"], tmp_path / "out", once, say=reported.append)
+    assert reported == ["round-1: 6 tries", "round-1: 2 of 6 tries", "round-1: 4 of 6 tries"]
+    evolve(judged["yes"], tmp_path / "out", once)
+    assert drawn == [2] * 6
+
+
+@pytest.mark.parametrize("place", ["run-yes", "run-yes/final", "run-no"])
+def test_a_folder_that_holds_a_run_gets_no_rounds(judged, place):
+    folder = judged["yes"].parent / place
+    before = set(folder.rglob("*"))
+    with pytest.raises(
+        ChiasmError, match="holds a run or a checkpoint; choose another folder for the rounds"
+    ):
+        evolve(judged["yes"], folder, plan("yes"))
+    assert set(folder.rglob("*")) == before
+
+
+def test_what_is_no_run_of_its_own_does_not_practise(judged, tmp_path):
+    final = judged["yes"] / "final"
+    for run, words in ((final, "final is a checkpoint of the run"), ("quickstart", "is a recipe, not a run")):
+        with pytest.raises(ChiasmError, match=words):
+            evolve(run, tmp_path / "out", plan("yes"))
+    assert not (final / "eval.json").exists()
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_not_a_number_is_called_so():
+    with pytest.raises(ChiasmError, match="share is not a number"):
+        EvolutionPlan("yes", Practice(), share=float("nan"))
+    with pytest.raises(ChiasmError, match="temperature is not a number"):
+        Practice(temperature=float("nan"))
 
 
 def test_rounds_cannot_change_the_model_or_how_it_is_judged(judged, tmp_path):
@@ -184,6 +244,15 @@ def test_a_score_without_questions_is_compared_by_its_intervals(tmp_path):
     assert change.low == pytest.approx(-0.2 - (0.08**2 + 0.1**2) ** 0.5)
     assert change.high == pytest.approx(-0.2 + (0.1**2 + 0.1**2) ** 0.5)
     assert change.worse
+    (tmp_path / "after" / "eval.json").write_text(
+        json.dumps(
+            {**measured, "tasks": {"phrasings": {**tasks["generation"], "by": {"a": tasks["generation"]}}}}
+        )
+    )
+    with pytest.raises(
+        RecipeError, match=r"'phrasings' .* such are phrasings\.score, phrasings\.by\.a\.score$"
+    ):
+        Gate.of(tmp_path / "after", ["phrasings"])
     with pytest.raises(ChiasmError, match="evaluated with other settings than the gate's"):
         Gate(gate.places, {**gate.frozen, "settings": {"seed": 1}}).changes(*[tmp_path / "before"] * 2)
 

@@ -90,6 +90,16 @@ def test_one_process_runs_a_study_in_a_folder(written, tmp_path):
         assert not (tmp_path / "out" / "study.yaml").exists()  # it is the other's
 
 
+def test_a_folder_that_holds_a_run_gets_no_study(written, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "run.json").write_text("{}")
+    with pytest.raises(
+        ChiasmError, match="out holds a run or a checkpoint; choose another folder for the study"
+    ):
+        run_study(load_study(written()), tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["run.json"]
+
+
 @pytest.mark.parametrize(
     ("more", "words"),
     [

@@ -97,14 +97,47 @@ def test_stopped_by_ctrl_c_and_started_again_is_never_stopped(finished, tmp_path
     folder = tmp_path / "run"
     with monkeypatch.context() as patched:
         stop_after(patched, step, lambda: os.kill(os.getpid(), signal.SIGINT))
-        if step in (4, 12):  # the last step of a stage ends it; a run that is done is done
+        if step == 12:  # a run that is done is done
             train(toy(*SHORT), folder, console=quiet())
         else:
             with pytest.raises(Interrupted, match="give the same command again"):
                 train(toy(*SHORT), folder, console=quiet())
+        assert [line["total"] for line in read_metrics(folder)] == list(range(1, step + 1))  # nothing more
     train(toy(*SHORT), folder, console=quiet())
     assert weights(folder) == weights(finished)
     assert [line["total"] for line in read_metrics(folder)] == list(range(1, 13))
+
+
+def test_a_stop_while_the_end_of_a_stage_is_saved_stops_there(tmp_path, monkeypatch):
+    """By SIGTERM, as a scheduler sends it."""
+    original = loop.save_checkpoint
+
+    def stopped(folder, recipe, model, optimiser, position, *others):
+        original(folder, recipe, model, optimiser, position, *others)
+        if position.step == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(loop, "save_checkpoint", stopped)
+    with pytest.raises(Interrupted, match="stopped after step 4 of 4 of stage 'codes'; all is saved"):
+        train(toy(*SHORT), tmp_path / "run", console=quiet())
+    assert [path.name for path in training_checkpoints(tmp_path / "run")][-1] == "codes-000004"
+
+
+@pytest.mark.parametrize(
+    ("steps", "words"),
+    [
+        (2, r"nothing is saved yet in .*run\. To begin it again, give the same command"),
+        (3, r"what the last checkpoint in .*run holds is saved\. To go on, give the same command again"),
+    ],
+)
+def test_a_run_that_is_interrupted_at_once_says_what_is_saved(tmp_path, monkeypatch, steps, words):
+    def interrupt():
+        raise KeyboardInterrupt
+
+    stop_after(monkeypatch, steps, interrupt)
+    with pytest.raises(Interrupted, match=words):
+        train(toy(*SHORT), tmp_path / "run", console=quiet())
+    assert bool(training_checkpoints(tmp_path / "run")) == (steps == 3)
 
 
 def test_metrics_behind_the_checkpoint_are_cut_off(finished, tmp_path, monkeypatch):

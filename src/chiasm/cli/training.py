@@ -95,7 +95,9 @@ def evolve(
     steps: Annotated[int, typer.Option(min=1, help="of training in a round")] = 100,
     share: Annotated[
         float,
-        typer.Option(min=0, max=1, help="of what was verified in a round's samples; the rest is the stage's"),
+        typer.Option(
+            help="of what was verified in a round's samples, above 0 and at most 1; the rest is the stage's"
+        ),
     ] = 0.5,
     gate: Annotated[
         Optional[list[str]],  # noqa: UP045
@@ -103,7 +105,7 @@ def evolve(
             help="a score that must not fall, such as questions.score, if not all; may be given again"
         ),
     ] = None,
-    temperature: Annotated[float, typer.Option(min=0, help="of answers in words")] = 1.0,
+    temperature: Annotated[float, typer.Option(help="of answers in words, above 0")] = 1.0,
     tokens: Annotated[int, typer.Option(min=1, help="most of an answer")] = 32,
     verifier: Annotated[str, typer.Option(help="the metric that verifies answers in words")] = "exact",
     seed: Seed = 0,

@@ -9,8 +9,9 @@ folders hold is all that is needed to go on.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from math import ceil, isnan
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +19,19 @@ import torch
 
 from chiasm import parts
 from chiasm.curation.gate import Gate, ScoreChange
-from chiasm.curation.practice import FILE, Practice, attempts, problems_of, write_practice
+from chiasm.curation.practice import FILE, ROWS, Attempt, Practice, attempts, problems_of, write_practice
 from chiasm.data import Source
 from chiasm.data.sample import Sample
 from chiasm.errors import ChiasmError, RecipeError, nearest, quoted
 from chiasm.evaluation.evaluate import evaluate, is_evaluated, settings_of
 from chiasm.model.checkpoint import load_model
 from chiasm.recipe import Recipe, load_recipe
+from chiasm.recipe.checkpoints import find_checkpoint, refuse_run
 from chiasm.storage.claim import claimed
 from chiasm.storage.folders import read_json, whole_folder, write_json
+from chiasm.training.loop import Interrupted
 from chiasm.training.mixture import number
+from chiasm.training.run import command
 from chiasm.training.train import train
 
 PRACTICE, PLAN, COUNTS = "practice", "plan.json", "counts.json"
@@ -57,6 +61,8 @@ class EvolutionPlan:
         for name in ("rounds", "steps"):
             if getattr(self, name) < 1:
                 raise ChiasmError(f"{name} is {getattr(self, name)}; at least 1")
+        if isnan(self.share):
+            raise ChiasmError("share is not a number; above 0 and at most 1")
         if not 0 < self.share <= 1:
             raise ChiasmError(f"share is {self.share}; above 0 and at most 1")
 
@@ -101,9 +107,38 @@ def evolve(
 
     out: gets a run's folder for each round, and `rounds.json`. overrides: `dotted.key=value` of the data and stages
     of the run's recipe. Raises ChiasmError where problems have no checker, or are those of the gate, or where the
-    folder was begun with another plan.
+    folder was begun with another plan or holds a run; Interrupted after Ctrl-C.
     """
     run, out = Path(run), Path(out)
+    _check_folders(run, out)
+    try:
+        return _evolve(run, out, plan, overrides, say, device)
+    except KeyboardInterrupt:
+        whole = any(out.glob(f"round-*/{PRACTICE}/{COUNTS}"))
+        saved = f"what is whole is saved in {out}" if whole else f"no tries are saved yet in {out}"
+        raise Interrupted(
+            f"stopped; {saved}. To go on, give the same command again:\n  {command()}"
+        ) from None
+
+
+def _check_folders(run: Path, out: Path) -> None:
+    """Raise ChiasmError where one is no run of its own, or where rounds cannot be written."""
+    find_checkpoint(run)
+    place = run.resolve()
+    owner = place.parent if place.name == "final" else place.parent.parent
+    if (place.name == "final" or place.parent.name == "checkpoints") and (owner / "run.json").is_file():
+        raise ChiasmError(f"{run} is a checkpoint of the run {owner}; name the run")
+    refuse_run(out, "the rounds (--out)")
+
+
+def _evolve(
+    run: Path,
+    out: Path,
+    plan: EvolutionPlan,
+    overrides: Sequence[str],
+    say: Say,
+    device: str | torch.device | None,
+) -> Evolution:
     for override in overrides:
         if override.split(".", 1)[0] not in OVERRIDABLE:
             raise RecipeError(
@@ -174,11 +209,22 @@ class _Evolving:
         if not folder.is_dir():
             model = load_model(begins, self.device).eval()
             seed = number(self.plan.seed, place.name)
+            practice = self.plan.practice
             with whole_folder(folder) as draft:
-                tried = attempts(model, self.source, problems, self.plan.practice, seed)
-                write_json(draft / COUNTS, write_practice(draft, tried))
+                tried = attempts(model, self.source, problems, practice, seed)
+                counted = self._counted(place.name, tried, len(problems) * practice.tries)
+                write_json(draft / COUNTS, write_practice(draft, counted))
         counts: dict[str, int] = read_json(folder / COUNTS)
         return counts
+
+    def _counted(self, name: str, tried: Iterator[Attempt], total: int) -> Iterator[Attempt]:
+        """The tries, with a line about every tenth of them, or as many as are drawn together."""
+        every = max(ROWS, ceil(total / 10))
+        self.say(f"{name}: {total:,} tries")
+        for count, attempt in enumerate(tried, 1):
+            yield attempt
+            if count % every == 0 and count < total:
+                self.say(f"{name}: {count:,} of {total:,} tries")
 
     def _recipe(self, place: Path, begins: Path) -> Recipe:
         """The run's last stage, on what was verified, from the weights of another run."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import hypot, inf, sqrt
 from pathlib import Path
@@ -53,7 +53,7 @@ class Gate:
         Raises ChiasmError for a place without a score.
         """
         measured = read_json(run / "eval.json")
-        scores = [f"{name}.score" for name, task in measured["tasks"].items() if "ci" in task]
+        scores = [place for place in _places(measured["tasks"]) if place.count(".") == 1]
         scores.sort(key=lambda place: place != "questions.score")
         gate = cls(tuple(places or scores), {key: measured[key] for key in FROZEN})
         if not gate.places:
@@ -109,19 +109,25 @@ def paired(differences: Sequence[tuple[Any, float]]) -> tuple[float, float]:
 
 def _score(measured: Mapping[str, Any], place: str) -> tuple[float, float, float]:
     """A score and its interval."""
-    *path, last = place.split(".")
+    *path, _ = place.split(".")
     table: Any = measured["tasks"]
     for key in path:
         if not isinstance(table, Mapping) or key not in table:
             hint = nearest(key, table) if isinstance(table, Mapping) else ""
             raise RecipeError(f"the gate {place!r} is not in the evaluation: no {key!r}{hint}")
         table = table[key]
-    interval = table.get("ci") if isinstance(table, Mapping) and last == "score" else None
-    if interval is None:
-        raise RecipeError(
-            f"the gate {place!r} is no score with an interval; such are questions.score, text.score"
-        )
+    if place not in (places := list(_places(measured["tasks"]))):
+        raise RecipeError(f"the gate {place!r} is no score with an interval; such are {', '.join(places)}")
+    interval = table["ci"]
     return float(table["score"]), *map(float, interval)  # type: ignore[return-value]
+
+
+def _places(table: Mapping[str, Any], above: str = "") -> Iterator[str]:
+    """Dotted places of all scores with an interval, those of whole tasks before those of their parts."""
+    below = [(f"{above}{key}.", each) for key, each in table.items() if isinstance(each, Mapping)]
+    yield from (f"{path}score" for path, each in below if {"score", "ci"} <= each.keys())
+    for path, each in below:
+        yield from _places(each, path)
 
 
 def _items(run: Path, place: str) -> list[tuple[int, float]]:

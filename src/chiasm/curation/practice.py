@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,8 @@ class Practice:
         for name in ("problems", "tries", "tokens"):
             if getattr(self, name) < 1:
                 raise ChiasmError(f"{name} is {getattr(self, name)}; at least 1")
+        if isnan(self.temperature):
+            raise ChiasmError("temperature is not a number; above 0")
         if not self.temperature > 0:
             raise ChiasmError(
                 f"temperature is {self.temperature}; above 0, for all tries at a problem would be alike"

@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from chiasm.errors import CheckpointError, RecipeError
+from chiasm.errors import CheckpointError, ChiasmError, RecipeError
+from chiasm.recipe.files import SUFFIXES, recipes
 from chiasm.recipe.forms import refuse_old
 from chiasm.recipe.slots import by_slot
 from chiasm.storage.folders import read_json
@@ -25,6 +26,11 @@ def find_checkpoint(folder: str | Path) -> Path:
     for place in places:
         if all((place / name).is_file() for name in FILES):
             return place
+    named = not folder.exists() and str(folder) in recipes()
+    if named or (folder.is_file() and folder.suffix in SUFFIXES):
+        raise CheckpointError(
+            f"{folder} is a recipe, not a run; train it first (chiasm train {folder}), and name the run's folder"
+        )
     if not folder.is_dir():
         raise CheckpointError(f"there is no folder {folder}")
     if any((folder / name).is_file() for name in FILES[1:]):
@@ -33,6 +39,13 @@ def find_checkpoint(folder: str | Path) -> Path:
     raise CheckpointError(
         f"{folder} holds no checkpoint: neither {', '.join(FILES)} nor a training run's checkpoints"
     )
+
+
+def refuse_run(folder: Path, of_what: str) -> None:
+    """Raise ChiasmError for a folder that holds a run or a checkpoint, where something else is to be written."""
+    begun = (folder / "recipe.yaml").is_file() and (folder / "checkpoints").is_dir()
+    if begun or any((folder / name).is_file() for name in ("run.json", *FILES[1:])):
+        raise ChiasmError(f"{folder} holds a run or a checkpoint; choose another folder for {of_what}")
 
 
 def training_checkpoints(run: Path) -> list[Path]:

@@ -10,11 +10,13 @@ from typing import Any
 from chiasm.errors import RecipeError, nearest, quoted
 from chiasm.storage import safe_yaml
 
+SUFFIXES = (".yaml", ".yml")
+
 
 def find_recipe(source: str | Path) -> Path:
     """The file of a recipe given by path or by name; raises RecipeError."""
     path = Path(source)
-    if path.suffix in (".yaml", ".yml") or len(path.parts) > 1 or path.exists():
+    if path.suffix in SUFFIXES or len(path.parts) > 1 or path.exists():
         if not path.exists():
             raise RecipeError(f"there is no recipe at {path}: no such file or folder")
         if path.is_dir():

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from chiasm.errors import ChiasmError
 from chiasm.parts.plugins import load_plugins
 from chiasm.recipe import write_text
+from chiasm.recipe.checkpoints import refuse_run
 from chiasm.storage import safe_yaml
 from chiasm.storage.claim import claimed
 from chiasm.studies.agreed import Agreed
@@ -40,9 +41,11 @@ def run_study(
     jobs: cells at a time, one thread each; 0 = one a core.
     ray: where the cells run on Ray: `local`, or the address of a cluster whose machines all see the folder.
     plugins: as for `chiasm.use`, for every cell.
-    Raises ChiasmError when another process runs a study in the folder, and, at the end, when cells have failed.
+    Raises ChiasmError when the folder is a run's, or another process runs a study in it, and, at the end, when
+    cells have failed.
     """
     load_plugins(plugins)
+    refuse_run(folder, "the study")
     cells_of(study)  # any mistake in a recipe comes before the first process
     folder.mkdir(parents=True, exist_ok=True)
     named = list(map(str, plugins))

@@ -79,7 +79,8 @@ class Training:
     def run_stage(self, saved: Saved | None) -> None:
         """Run the stage at `position`, to its end; `saved` is the checkpoint that it goes on from.
 
-        Raises Interrupted after a signal, ChiasmError after too many steps that were not finite.
+        Raises Interrupted after a signal, unless the run ends with that step, and ChiasmError after too many steps
+        that were not finite.
         """
         stage = self.recipe.stages[self.position.stage]
         self.model.train_only(stage.train)
@@ -106,6 +107,9 @@ class Training:
             speed = Speed(aim.unit)
             while self.position.step < stage.steps:
                 self._step(stage, step, feed, line, speed, stop)
+        # Only here is it too late for a signal: one may also come while the end of the stage is saved.
+        if self.position.stage < len(self.recipe.stages) - 1 and self.ranks.any(stop.requested):
+            raise self._interrupted(stage)
 
     @contextmanager
     def _recomputing(self, stage: Stage, objective: nn.Module | None) -> Iterator[None]:
@@ -208,10 +212,13 @@ class Training:
             objective = aim.objective if isinstance(aim, Pretraining) else None
             save_checkpoint(self.folder, self.recipe, self.model, optimiser, position, self.ranks, objective)
         if stopped:
-            raise Interrupted(
-                f"stopped after step {position.step} of {stage.steps} of stage {stage.name!r}; all is saved in "
-                f"{self.folder}. To go on, give the same command again:\n  {command()}"
-            )
+            raise self._interrupted(stage)
+
+    def _interrupted(self, stage: Stage) -> Interrupted:
+        return Interrupted(
+            f"stopped after step {self.position.step} of {stage.steps} of stage {stage.name!r}; all is saved in "
+            f"{self.folder}. To go on, give the same command again:\n  {command()}"
+        )
 
     def _warn(self, warning: str | None) -> None:
         """Say what goes wrong when it begins."""

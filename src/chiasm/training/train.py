@@ -20,6 +20,7 @@ from chiasm.model import Model
 from chiasm.model.checkpoint import load_model, save_model
 from chiasm.model.start import begin, keep_origin
 from chiasm.recipe import Recipe, check_sampling, load_recipe
+from chiasm.recipe.checkpoints import training_checkpoints
 from chiasm.storage.folders import full_disk
 from chiasm.terminal.console import console as standard_console
 from chiasm.training.feed import MOST_WORKERS
@@ -102,18 +103,23 @@ def _run(
         try:
             _train(run, sources, data, held_out, console, say, workers)
         except KeyboardInterrupt:
+            saved, then = (
+                (f"what the last checkpoint in {folder} holds is saved", "go on")
+                if training_checkpoints(folder)
+                else (f"nothing is saved yet in {folder}", "begin it again")
+            )
             raise Interrupted(
-                f"stopped; what the last checkpoint in {folder} holds is saved. To go on, give the same command "
-                f"again:\n  {command()}"
+                f"stopped; {saved}. To {then}, give the same command again:\n  {command()}"
             ) from None
 
 
 def _failure(folder: Path, error: OSError) -> str:
     """What could not be read or written, in a sentence."""
     where = error.filename or folder
+    intact = f"what the last checkpoint in {folder} holds is intact: " if training_checkpoints(folder) else ""
     return full_disk(folder, error) or (
-        f"{where}: {(error.strerror or type(error).__name__).lower()}; what the last checkpoint in {folder} holds "
-        "is intact: put this right and start again with the same command"
+        f"{where}: {(error.strerror or type(error).__name__).lower()}; {intact}put this right and start again "
+        "with the same command"
     )
 
 
