@@ -42,7 +42,7 @@ def fits(order, alphabet):
     order, alphabet = parts.lookup("order", order), parts.lookup("alphabet", alphabet)
     if order.name == "u_vit" and issubclass(alphabet, TokenDenoising):
         return False
-    return parts.takes(order, "alphabet", alphabet) and bool(set(order.spaces) & set(alphabet.spaces))
+    return parts.takes(order, "alphabet", alphabet)
 
 
 # Every order with every alphabet that fits, and a network with every quantizer.

@@ -131,6 +131,14 @@ def test_what_does_not_fit_is_a_sentence():
     with pytest.raises(
         RecipeError, match="order 'scales' writes codes, but the image tokenizer makes vectors"
     ):
+        head({"type": "scales", "alphabet": {"type": "own"}})
+    with pytest.raises(RecipeError) as error:
+        head({"type": "whole", "alphabet": {"type": "own"}})
+    advice = "takes no alphabet 'own': use alphabet 'diffusion' or 'flow', or for alphabet 'own' use order "
+    assert advice in str(error.value)
+    assert "'raster'" in str(error.value)
+    assert "'u_vit'" not in str(error.value)
+    with pytest.raises(RecipeError, match="order 'scales' takes no alphabet 'regression'"):
         head({"type": "scales", "alphabet": REGRESSION})
     with pytest.raises(RecipeError, match=r"alphabet 'regression' writes vectors, but .* makes codes"):
         head({"type": "raster", "alphabet": REGRESSION}, Codes((2, 2), 8))

@@ -40,6 +40,21 @@ def test_a_number_out_of_range_is_refused_by_name(slot, name, option, value):
         parts.check(slot, {"type": name, **required, option: value}, "model.part")
 
 
+@pytest.mark.parametrize(
+    ("slot", "name", "option", "value"),
+    [
+        ("alphabet", "shared", "first", True),
+        ("language", "causal", "embedding_std", True),
+        ("image_tokenizer", "vqgan", "multipliers", [1, True]),
+        ("data", "world", "tasks", {"count": True}),
+        ("data", "world", "objects", [False, 4]),
+    ],
+)
+def test_a_boolean_is_no_number(slot, name, option, value):
+    with pytest.raises(RecipeError, match=rf"^model\.part\.{option} is .*: a boolean is no number"):
+        parts.check(slot, {"type": name, option: value}, "model.part")
+
+
 @pytest.mark.parametrize(("option", "value"), [("multipliers", []), ("multipliers", [1] * 13), ("size", 2.5)])
 def test_lists_have_a_length_and_counts_are_whole(option, value):
     with pytest.raises(RecipeError, match=rf"^model\.part\.{option} is "):

@@ -5,7 +5,7 @@ import yaml
 
 from chiasm.errors import RecipeError
 from chiasm.recipe import load_recipe
-from chiasm.recipe.overlay import merge
+from chiasm.recipe.overlay import merge, on_base
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_an_empty_mapping_over_a_filled_one_is_an_error_that_says_what_takes_ite
             load_recipe(path, [f"{key}={{}}"])
     with pytest.raises(RecipeError, match=r"stages\.joint\.data is an empty mapping"):
         load_recipe(recipe(folder, stages={"joint": {"data": {}}}))
-    assert merge({"weights": {}, "data": 1}, {"weights": {}, "data": {}}) == {"weights": {}, "data": {}}
+    assert merge({"weights": {}, "depth": 1}, {"weights": {}, "depth": {}}) == {"weights": {}, "depth": {}}
 
 
 def test_null_takes_out_what_has_a_name_of_the_recipe_s_own(folder):
@@ -83,6 +83,71 @@ def test_null_for_what_is_not_there_is_an_error(folder, key, sentence):
     with pytest.raises(RecipeError) as error:
         load_recipe(recipe(folder), [f"{key}=null"])
     assert sentence in str(error.value)
+
+
+@pytest.mark.parametrize("small", [False, True])
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ({"model": "x"}, "model must be a mapping, not 'x'"),
+        ({"model": {"heads": "raster"}}, "model.heads must be a mapping, not 'raster'"),
+        ({"model": {"connector": "mlp"}}, "model.connector must be a mapping, not 'mlp'"),
+        (
+            {"model": {"language": {"config": 7}}},
+            "model.language.config must be a mapping, not 7: it is laid",
+        ),
+        ({"data": {"world": 7}}, "data.world must be a mapping, not 7"),
+        ({"stages": {"joint": 7}}, "a stage must be a mapping, not 7"),
+        ({"stages": {"joint": {"data": 7}}}, "stages.joint.data must be a mapping, not 7"),
+        ({"stages": 7}, "stages must be a list, not 7"),
+        ({"evaluation": None}, "evaluation must be a mapping, not None"),
+        ({"tiny": 7}, "tiny must be a mapping, not 7"),
+        ({"tiny": {"stages": {"joint": 7}}}, "tiny.stages.joint must be a mapping, not 7"),
+    ],
+)
+def test_what_is_laid_over_a_mapping_is_one(folder, content, sentence, small):
+    with pytest.raises(RecipeError) as error:
+        load_recipe(recipe(folder, **content), tiny=small)
+    assert str(error.value).startswith(sentence)
+
+
+def test_tiny_hides_no_part_that_is_none(folder, tiny):
+    for raw in ({**tiny, "model": "x"}, {**tiny, "model": {**tiny["model"], "connector": "x"}}):
+        with pytest.raises(RecipeError, match=r"^model(\.connector)? must be a mapping, not 'x'"):
+            load_recipe({**raw, "name": "x", "tiny": {"model": {"connector": {"type": "linear"}}}}, tiny=True)
+
+
+def test_the_tiny_of_a_base_loses_what_the_recipe_takes_out():
+    base = {
+        "model": {"encoder": {"type": "vit"}, "heads": {"image": {"type": "raster"}}},
+        "data": {"a": {"type": "world"}, "b": {"type": "world"}},
+        "stages": [{"name": "one", "data": {"a": 1}}, {"name": "two", "data": {"a": 1, "b": 1}}],
+        "tiny": {
+            "model": {"encoder": {"depth": 1}, "heads": {"image": {"depth": 1}}},
+            "data": {"a": {"emoji": 8}, "b": {"emoji": 8}},
+            "stages": {"one": {"steps": 1}, "two": {"data": {"b": 0.5}, "steps": 2}, "tow": {"steps": 3}},
+        },
+    }
+    stages = {"one": None, "two": {"data": {"b": None}}}
+    model = {"encoder": None, "heads": {"image": None}}
+    laid = on_base(base, {"data": {"b": None}, "stages": stages, "model": model})
+    assert laid["tiny"] == {"data": {"a": {"emoji": 8}}, "stages": {"two": {"steps": 2}, "tow": {"steps": 3}}}
+    listed = on_base(base, {"stages": [{"name": "three"}], "tiny": {"stages": {"one": {"rows": 1}}}})
+    assert listed["tiny"]["stages"] == {"tow": {"steps": 3}, "one": {"rows": 1}}
+
+
+def test_tiny_works_without_a_stage_of_the_base_but_names_none_itself(folder):
+    assert [
+        stage.name for stage in load_recipe(recipe(folder, stages={"joint": None}), tiny=True).stages
+    ] == ["codes"]
+    path = recipe(folder, stages={"joint": None}, tiny={"stages": {"joint": {"rows": 2}}})
+    with pytest.raises(RecipeError, match="stages has no item 'joint'"):
+        load_recipe(path, tiny=True)
+
+
+def test_an_override_has_a_value(folder):
+    with pytest.raises(RecipeError, match=r"^override 'stages\.joint=' has no value; stages\.joint=null"):
+        load_recipe(recipe(folder), ["stages.joint="])
 
 
 def test_a_base_may_have_a_base(folder):

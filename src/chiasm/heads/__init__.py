@@ -146,6 +146,11 @@ class Order(Part, nn.Module, slot="order"):
         return {"alphabet": {"type": "own"}}
 
     @classmethod
+    def can_hold(cls, held: type[Part]) -> bool:
+        """Whether there is a space that both write."""
+        return not issubclass(held, AnyAlphabet) or bool(set(cls.spaces) & set(held.spaces))
+
+    @classmethod
     def symbols(cls, space: Space) -> int:
         """How many values its alphabet is asked to embed."""
         return space.size if isinstance(space, Codes) else 1

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from chiasm.errors import RecipeError, excerpt, nearest, quoted
 from chiasm.parts.registry import Registry
-from chiasm.parts.signature import Option, signature_options
+from chiasm.parts.signature import Option, has_stray_boolean, signature_options
 from chiasm.storage.safe_yaml import check_plain
 
 if TYPE_CHECKING:
@@ -90,6 +90,11 @@ class Part:
         wiring: its own positional arguments. built: values of the options before this one, parts included.
         """
         return ()
+
+    @classmethod
+    def can_hold(cls, held: type[Part]) -> bool:
+        """Whether a part of a kind that one of its options names fits it."""
+        return True
 
     @classmethod
     def example_neighbours(cls) -> dict[str, dict[str, Any]]:
@@ -174,12 +179,15 @@ def _check_value(owner: type[Part], option: Option, value: Any, where: str) -> A
         return _check_held(owner, option, value, where)
     check_plain(value, where)
     try:
-        return option.adapter.validate_python(value, strict=None)
+        valid = option.adapter.validate_python(value, strict=None)
     except ValidationError as error:
         problem = error.errors()[0]
         raise RecipeError(
             f"{where} is {quoted(value)}: {problem['msg'].lower()} (expected {option.type})"
         ) from None
+    if has_stray_boolean(option.annotation, value):
+        raise RecipeError(f"{where} is {quoted(value)}: a boolean is no number (expected {option.type})")
+    return valid
 
 
 def _check_held(owner: type[Part], option: Option, spec: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -199,9 +207,10 @@ def _check_held(owner: type[Part], option: Option, spec: Mapping[str, Any], wher
 
 
 def takes(owner: type[Part], option: str, held: type[Part]) -> bool:
-    """Whether a part's option takes a part of this class: whether its annotation names the kind."""
+    """Whether a part's option takes a part of this class: its annotation names the kind, and the two fit."""
     accepted = options(owner).get(option)
-    return accepted is not None and issubclass(held, tuple(_part_kinds(accepted.annotation)))
+    kinds = () if accepted is None else tuple(_part_kinds(accepted.annotation))
+    return issubclass(held, kinds) and owner.can_hold(held)
 
 
 def _build_nested(annotation: Any, value: Any, where: str, wiring: Sequence[Any]) -> Any:

@@ -6,9 +6,10 @@ import inspect
 import operator
 import re
 import types
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property, reduce
-from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import ConfigDict, TypeAdapter
 
@@ -38,6 +39,27 @@ class Option:
     def adapter(self) -> TypeAdapter[Any]:
         """What checks a value, built once: that takes a hundred times as long as to check one."""
         return TypeAdapter(self.annotation, config=ConfigDict(arbitrary_types_allowed=True))
+
+
+def has_stray_boolean(annotation: Any, value: Any) -> bool:
+    """Whether a boolean stands where an annotation has only numbers, texts and null; pydantic reads a 0 or a 1."""
+    return _leaves(annotation) <= {int, float, str, types.NoneType} and _holds_boolean(value)
+
+
+def _leaves(annotation: Any) -> set[Any]:
+    """The types that an annotation is of, without bounds and containers."""
+    if get_origin(annotation) is Annotated:
+        return _leaves(get_args(annotation)[0])
+    if get_origin(annotation) is Literal:
+        return {type(value) for value in get_args(annotation)}
+    inner = [each for each in get_args(annotation) if each is not Ellipsis]
+    return set().union(*map(_leaves, inner)) if inner else {annotation}
+
+
+def _holds_boolean(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return any(map(_holds_boolean, value.values()))
+    return any(map(_holds_boolean, value)) if isinstance(value, list | tuple) else isinstance(value, bool)
 
 
 def _unbounded(annotation: Any) -> Any:

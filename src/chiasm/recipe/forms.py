@@ -300,7 +300,7 @@ def _laid_over(under: Mapping[str, Any], recipe: Mapping[str, Any]) -> dict[str,
     """The parts alone: nothing else of what an overlay lies over decides on its form."""
     models = [each.get("model") for each in (under, recipe)]
     lower, upper = (each if isinstance(each, Mapping) else {} for each in models)
-    return {"model": merge(lower, upper)}
+    return {"model": merge(lower, upper, "model")}
 
 
 def _stages(recipe: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

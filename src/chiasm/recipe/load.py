@@ -13,7 +13,7 @@ from chiasm import parts
 from chiasm.errors import RecipeError, check_flag, excerpt, nearest, quoted, reason
 from chiasm.recipe.files import find_base, find_recipe, read_raw
 from chiasm.recipe.forms import refuse_old
-from chiasm.recipe.overlay import load_value, merge, nested
+from chiasm.recipe.overlay import load_value, merge, nested, on_base
 from chiasm.recipe.schema import Checkpoints, Evaluation, Recipe, SamplingOptions, Stage
 from chiasm.recipe.slots import MODEL_SLOTS, by_slot, check_slots
 from chiasm.recipe.stages import check_stages
@@ -51,6 +51,10 @@ def load_recipe(
         key, equals, value = override.partition("=")
         if not equals or not key:
             raise RecipeError(f"override {quoted(override)} is not of the form dotted.key=value")
+        if not value.strip():
+            raise RecipeError(
+                f"override {quoted(override)} has no value; {key}=null is none, or takes an item out"
+            )
         raw = merge(raw, nested(key.split("."), load_value(value, override)))
     return resolve(raw)
 
@@ -124,7 +128,7 @@ def _on_base(raw: dict[str, Any], folder: Path, above: tuple[Path, ...] = ()) ->
         )
     under = _read(path, above)
     refuse_old(raw, above[-1] if above else None, under)
-    return merge(under, raw)
+    return on_base(under, raw)
 
 
 def _check_keys(raw: Any, model: type[BaseModel], where: str) -> None:

@@ -35,7 +35,7 @@ def taken_over(raw: Mapping[str, Any]) -> dict[str, Any]:
             )
     model = {slot: spec for slot, spec in model.items() if slots is None or slot in slots}
     start = {"folder": str(folder), "fingerprint": fingerprint(folder), "slots": slots}
-    return {**raw, "model": merge(as_written(model), raw.get("model") or {}), "start": start}
+    return {**raw, "model": merge(as_written(model), raw.get("model") or {}, "model"), "start": start}
 
 
 def _folder_and_slots(start: Any) -> tuple[str, list[str] | None]:
