@@ -9,6 +9,7 @@ from typing import Any, Self
 
 MOST_QUOTED = 200  # letters of a text
 MOST_REASON = 400  # letters of what another library says
+TOO_LONG = "too long"  # the kind of a DataError: more than the context holds
 _QUOTED = reprlib.Repr()
 _QUOTED.maxlevel, _QUOTED.maxstring, _QUOTED.maxother = 3, 60, 60
 

@@ -182,7 +182,11 @@ def test_without_gradients_the_loss_is_a_function_of_images_and_targets():
         (VECTORS, {"steps": 1001}, "steps is 1001"),
         (VECTORS, {"guidance": -1.0}, "guidance is -1.0"),
         (VECTORS, {"scheduler": {"type": "flow"}, "min_snr": 5.0}, "has no min-SNR weights"),
-        (VECTORS, {"autoencoder": {"type": "vq", "size": 32}}, "its autoencoder 'vq' makes codes"),
+        (
+            VECTORS,
+            {"autoencoder": {"type": "vq", "size": 32}},
+            "takes no image_tokenizer 'vq': use image_tokenizer .*'vae' \\(at image_decoder.autoencoder\\)",
+        ),
         (VECTORS, {"denoiser": unet(class_embed_type="timestep")}, "asks for other inputs: class_embed_type"),
         (VECTORS, {"denoiser": unet(**XL, block_out_channels=[7, 9])}, "diffusers refuses the configuration"),
     ],

@@ -30,7 +30,7 @@ def test_a_run_is_evaluated_when_the_report_is_of_its_weights_and_settings_and_o
     now = {"weights": "now", "settings": {"seed": 1}, "only": []}
     monkeypatch.setattr(evaluate, "_weights", lambda folder: now["weights"])
     monkeypatch.setattr(evaluate, "load_recipe", lambda folder: folder)
-    monkeypatch.setattr(evaluate, "_settings", lambda recipe: now["settings"])
+    monkeypatch.setattr(evaluate, "settings_of", lambda recipe: now["settings"])
     assert not evaluate.is_evaluated(tmp_path)
     (tmp_path / "eval.json").write_text(json.dumps(now))
     assert not evaluate.is_evaluated(tmp_path)

@@ -1,5 +1,6 @@
 """The server as its clients meet it: OpenAI's own client, and requests that mean no good."""
 
+import base64
 import http.client
 import threading
 import time
@@ -172,7 +173,7 @@ def test_neighbours_change_nothing_and_nothing_is_mixed_up(client, model):
         ({"messages": showing("http://169.254.169.254/")}, "messages.0.content.0"),
         ({"messages": showing("data:image/png;base64,AAAA")}, "messages.0.content.0"),
         ({"messages": showing(*[data_url()] * 4)}, "messages.0.content.3"),
-        ({"messages": said("word " * 1000)}, None),
+        ({"messages": [*said("x"), {"role": "system", "content": "x"}]}, "messages"),
         ({"stream_options": {"include_usage": True, "more": 1}}, "stream_options.more"),
         ({"stream_options": {"include_usage": True}}, "stream_options"),
         ({"modalities": ["text"], "image_top_k": 3}, "image_top_k"),
@@ -199,9 +200,39 @@ def test_what_cannot_be_honoured_is_refused_by_name(address, more, param):
     assert status == 400
     assert body["error"]["type"] == "invalid_request_error"
     assert "constrained" not in body["error"]["message"]
-    if param is not None:
-        assert body["error"]["param"] == param
+    assert body["error"]["param"] == param
+    assert body["error"]["code"] is None
     assert "Traceback" not in body["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("route", "param"),
+    [
+        ("chat/completions", "messages"),
+        ("tokens", "messages"),
+        ("responses", "input"),
+        ("completions", "prompt"),
+        ("images/generations", "prompt"),
+    ],
+)
+@pytest.mark.parametrize("text", ["word " * 300, "word " * 100_000])
+def test_what_is_longer_than_the_context_is_refused_as_openai_does(address, route, param, text):
+    content = said(text) if param == "messages" else text
+    status, body = post(address, f"/v1/{route}", {"model": "tiny", param: content})
+    assert (status, body["error"]["param"]) == (400, param)
+    assert body["error"]["code"] == "context_length_exceeded"
+
+
+def test_an_image_that_breaks_off_is_named_though_its_header_is_whole(address):
+    file = base64.b64decode(data_url().partition(",")[2])
+    url = "data:image/png;base64," + base64.b64encode(file[: len(file) // 2]).decode()
+    for route, more, param in (
+        ("chat/completions", {"messages": showing(data_url(), url)}, "messages.0.content.1"),
+        ("images/edits", {"prompt": "a dog", "images": [{"image_url": url}]}, "images.0"),
+        ("images/reconstructions", {"image": {"image_url": url}}, "image"),
+    ):
+        status, body = post(address, f"/v1/{route}", {"model": "tiny", **more})
+        assert (status, body["error"]["param"]) == (400, param)
 
 
 @pytest.mark.parametrize(

@@ -66,8 +66,11 @@ def test_an_edit_is_the_models_own_and_a_drawing_without_a_source_is_refused(cli
     reply = client.images.edit(model="edits", image=file.getvalue(), prompt="a dog", extra_body={"seed": 2})
     (expected,) = models["edits"].edit(IMAGE, "a dog", seed=2)
     assert opened(reply.data[0].b64_json).tobytes() == expected.tobytes()
-    with pytest.raises(openai.BadRequestError, match="no image stands before the one that it shall write"):
+    with pytest.raises(
+        openai.BadRequestError, match="no image stands before the one that it shall write"
+    ) as error:
         client.images.generate(model="edits", prompt="a dog")
+    assert error.value.param == "prompt"
 
 
 def test_an_option_that_would_change_nothing_is_refused_by_the_name_of_its_field(client):

@@ -106,14 +106,26 @@ def test_a_folder_that_holds_a_run_gets_no_study(written, tmp_path):
         ({"baseline": "three"}, "baseline 'three' is none of the arms one, two"),
         ({"margin": 0}, "margin"),
         ({"arms": {"one": {}}}, "arms"),
-        ({"arm": {}}, "arm"),
-        ({"name": "../up"}, "name"),
-        ({"match": ["time"]}, "match"),
+        ({"presetsx": {}}, "study.yaml: the study has no key 'presetsx'; did you mean 'presets'"),
+        ({"arms": {"one": {}, "two": {"sett": {}}}}, "arms.two has no key 'sett'; did you mean 'set'"),
+        ({"rates": {"multiples": [1]}}, "rates lacks the key 'data'"),
+        ({"secondary": "x"}, "secondary must be a mapping, not 'x'"),
+        ({"recipe": 5}, "recipe: input should be a valid string or a mapping, not 5"),
+        ({"name": "../up"}, "name: '../up' is no name"),
+        ({"match": ["time"]}, "match.0: input should be 'samples'"),
     ],
 )
 def test_what_is_not_understood_is_named(written, more, words):
     with pytest.raises(RecipeError, match=words):
         load_study(written(**more))
+
+
+@pytest.mark.parametrize("words", [["seed=1"], ["out", "seed=1"]])
+def test_overrides_belong_into_the_study_s_own_set(monkeypatch, capsys, words):
+    monkeypatch.setattr(sys, "argv", ["chiasm", "study", "structure", *words, "--preset", "smoke"])
+    with pytest.raises(SystemExit):
+        main()
+    assert "a study takes no overrides; write `seed: 1` into its `set:`" in capsys.readouterr().err
 
 
 def test_a_mistake_in_an_arm_is_found_before_anything_is_trained(written):

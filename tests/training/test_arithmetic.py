@@ -131,7 +131,9 @@ def model_of(*parameters):
     language.layers = nn.ModuleList(nn.Linear(p.shape[1], p.shape[0], bias=False) for p in parameters)
     for layer, parameter in zip(language.layers, parameters, strict=True):
         layer.weight.data.copy_(parameter)
-    return SimpleNamespace(slots=lambda: {"language": language}, language=language, device=CPU), language
+    return SimpleNamespace(
+        slots=lambda: {"language": language}, language=language, device=CPU, speaks=True
+    ), language
 
 
 def test_adamw_has_the_stages_betas_and_decay_by_hand():

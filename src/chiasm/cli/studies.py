@@ -12,8 +12,8 @@ from chiasm.cli.support import starting
 from chiasm.terminal import completion
 
 StudyFolder = Annotated[
-    Optional[Path],  # noqa: UP045
-    typer.Argument(help="of the study (default: runs/studies/NAME-PRESET)"),
+    Optional[list[Path]],  # noqa: UP045 (one; more, such as overrides, are refused with a reason)
+    typer.Argument(help="of the study (default: runs/studies/NAME-PRESET)", metavar="FOLDER"),
 ]
 Preset = Annotated[Optional[str], typer.Option(help="how large: smoke, desk, night ...")]  # noqa: UP045
 
@@ -40,15 +40,16 @@ def study(
     `study report FOLDER` writes the report alone; `study check` tries the statistics where the truth is known.
     """
     with starting():
-        from chiasm.terminal.study import check, refuse, report
+        from chiasm.terminal.study import check, one_folder, refuse, report
         from chiasm.terminal.study import study as run
 
-    others = {"preset": preset, "jobs": jobs, "ray": ray, "plugin": plugins}
+    place = one_folder(folder or ())
+    options = {"preset": preset, "jobs": jobs, "ray": ray, "plugin": plugins}
     if source == "report":
-        refuse(source, **others)
-        report(folder)
+        refuse(source, **options)
+        report(place)
     elif source == "check":
-        refuse(source, folder=folder, **others)
+        refuse(source, folder=place, **options)
         check()
     else:
-        run(source, folder, preset, jobs, plugins or (), ray)
+        run(source, place, preset, jobs, plugins or (), ray)

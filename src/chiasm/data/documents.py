@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from chiasm.data.contract import Contract
 from chiasm.data.picture_reader import PictureReader
 from chiasm.data.sample import Masks, Message, Picture, Sample
-from chiasm.errors import DataError
+from chiasm.errors import TOO_LONG, DataError
 from chiasm.sequence import Document, Kind
 
 if TYPE_CHECKING:
@@ -61,7 +61,8 @@ def document(
     result = Document(sample.name)
     if len(sample.messages) > contract.context:  # each takes a token at least
         raise DataError(
-            f"{sample.name} has {len(sample.messages)} messages but the context is {contract.context} tokens"
+            f"{sample.name} has {len(sample.messages)} messages but the context is {contract.context} tokens",
+            TOO_LONG,
         )
     try:
         runs = contract.tokenizer.tokens(
@@ -71,7 +72,9 @@ def document(
             tools=sample.tools,
         )
     except DataError as error:
-        raise DataError(f"{sample.name}: {error}", error.kind) from None
+        named = DataError(f"{sample.name}: {error}", error.kind)
+        named.field = error.field
+        raise named from None
     answer: int | None = None
     number = 0  # of the images that are read
     caption = 0  # words of an answer, since its beginning or its last image

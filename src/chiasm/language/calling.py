@@ -109,11 +109,13 @@ def find_form(turns: Turns, hidden: Sequence[str], lead: str) -> CallForm:
         declares = turns.text([question], prompt=True, tools=[PROBE])
         calls = turns.text([question, called], prompt=False, tools=[PROBE])
     except DataError as error:
-        raise DataError(f"tools: the model's chat template takes none: {error}") from None
+        raise DataError.of("tools", f"the model's chat template takes none: {error}") from None
     if asks == declares or NAME not in declares:
-        raise DataError("tools: the model's chat template knows none")
+        raise DataError.of("tools", "the model's chat template knows none")
     if not calls.startswith(declares.rstrip(" ")):
-        raise DataError("tools: the model's chat template writes calls elsewhere than it asks for an answer")
+        raise DataError.of(
+            "tools", "the model's chat template writes calls elsewhere than it asks for an answer"
+        )
     written = calls[len(declares.rstrip(" ")) :]
     for at in (match.start() for match in re.finditer("{", written)):
         try:
@@ -124,7 +126,7 @@ def find_form(turns: Turns, hidden: Sequence[str], lead: str) -> CallForm:
         arguments = next((key for key, each in value.items() if ARGUMENTS in (each, _object(each))), None)
         if name is not None and arguments is not None:
             return CallForm(_visible(written[:at], hidden, lead), name, arguments)
-    raise DataError("tools: the model's chat template writes calls in a form that is not read here")
+    raise DataError.of("tools", "the model's chat template writes calls in a form that is not read here")
 
 
 def _object(text: Any) -> Any:

@@ -199,9 +199,10 @@ def _check_held(owner: type[Part], option: Option, spec: Mapping[str, Any], wher
     if not takes(owner, option.name, held):
         fitting = [name for name in names(slot) if takes(owner, option.name, lookup(slot, name))]
         owners = [name for name in names(owner.slot) if takes(lookup(owner.slot, name), option.name, held)]
+        instead = f", or for {slot} {held.name!r} use {owner.slot} {_either(owners)}" if owners else ""
         raise RecipeError(
-            f"{owner.slot} {owner.name!r} takes no {slot} {held.name!r}: use {slot} {_either(fitting)}, or for "
-            f"{slot} {held.name!r} use {owner.slot} {_either(owners)} (at {where})"
+            f"{owner.slot} {owner.name!r} takes no {slot} {held.name!r}: use {slot} {_either(fitting)}{instead} "
+            f"(at {where})"
         )
     return resolved
 

@@ -10,10 +10,11 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from chiasm import parts
-from chiasm.errors import RecipeError, check_flag, excerpt, nearest, quoted, reason
+from chiasm.errors import RecipeError, check_flag, nearest, quoted, reason
 from chiasm.recipe.files import find_base, find_recipe, read_raw
 from chiasm.recipe.forms import refuse_old
 from chiasm.recipe.overlay import load_value, merge, nested, on_base
+from chiasm.recipe.problems import sentence
 from chiasm.recipe.schema import Checkpoints, Evaluation, Recipe, SamplingOptions, Stage
 from chiasm.recipe.slots import MODEL_SLOTS, by_slot, check_slots
 from chiasm.recipe.stages import check_stages
@@ -94,9 +95,7 @@ def resolve(raw: Mapping[str, Any]) -> Recipe:
     try:
         recipe = Recipe.model_validate(raw)
     except ValidationError as error:
-        problem = error.errors()[0]
-        where = excerpt(".".join(map(str, problem["loc"])), 200)
-        raise RecipeError(f"{where}: {problem['msg'].lower().removeprefix('value error, ')}") from None
+        raise RecipeError(sentence(error, Recipe, raw, "the recipe")) from None
     _check_model(recipe.model, teaches=any(stage.objective is not None for stage in recipe.stages))
     model = {
         slot: parts.check(MODEL_SLOTS[slot], spec, f"model.{slot}")

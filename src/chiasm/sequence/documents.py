@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
-from chiasm.errors import DataError
+from chiasm.errors import TOO_LONG, DataError
 
 if TYPE_CHECKING:
     from chiasm.data.sample import Masks, Picture
@@ -131,7 +131,7 @@ class Document:
         if len(self) > context:
             raise DataError(
                 f"{self.name} has {len(self)} tokens but the context is {context}; shorten it or raise the context",
-                "too long",
+                TOO_LONG,
             )
         lengths = {column: len(getattr(self, column)) for column in COLUMNS}
         if len(set(lengths.values())) != 1:

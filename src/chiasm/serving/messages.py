@@ -7,10 +7,12 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
+from PIL import Image
+
 from chiasm.data.files import EncodedPicture, PictureBytes, picture_of_base64
 from chiasm.data.sample import Message, Picture, Role, ToolCall
 from chiasm.data.tool_calls import call_of, link_answers
-from chiasm.errors import DataError, excerpt, naming
+from chiasm.errors import TOO_LONG, DataError, excerpt, naming
 from chiasm.model import Model
 from chiasm.serving.drawn import DrawnImages
 from chiasm.serving.fetching import Fetcher
@@ -25,6 +27,14 @@ ROLES: dict[str, Role] = {
     "tool": "tool",
 }
 ANSWERED = ("user", "tool")  # roles of messages to which an answer is asked for
+
+
+class SentImage(PictureBytes):
+    """An image file of a request, of whose field is what is wrong with it, also where it is decoded later."""
+
+    def open(self) -> Image.Image:
+        with naming(self.where):
+            return super().open()
 
 
 class RequestImages:
@@ -68,12 +78,12 @@ class RequestImages:
 
     def _encoded(self, url: str, where: str) -> EncodedPicture:
         if url[:5].lower() == "data:":
-            return picture_of_base64(url, where)
+            return SentImage(picture_of_base64(url, where).data(), where)
         if self.fetcher is None:
             raise DataError(
                 f"{where}: {excerpt(url)} is not fetched; send the image itself, as data:image/png;base64,..."
             )
-        return PictureBytes(self.fetcher.fetch(url, where), where)
+        return SentImage(self.fetcher.fetch(url, where), where)
 
 
 def check_letters(model: Model, messages: Sequence[Message], tools: Sequence[Any] = ()) -> None:
@@ -84,7 +94,8 @@ def check_letters(model: Model, messages: Sequence[Message], tools: Sequence[Any
     most = model.contract.context * longest_token(model) * SHORTENED
     if letters > most:
         raise DataError(
-            f"the text has {letters:,} letters, which the context of {model.contract.context} tokens cannot hold"
+            f"the text has {letters:,} letters, which the context of {model.contract.context} tokens cannot hold",
+            TOO_LONG,
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from threading import Lock
 from typing import Any
 
+from chiasm.errors import naming
 from chiasm.inference.reconstruction import reconstruct
 from chiasm.model import Model
 from chiasm.serving.messages import RequestImages
@@ -17,7 +18,7 @@ _ONE = Lock()  # at a time, as it is computed beside the engine
 def reconstruction_of(model: Model, body: ReconstructionRequest, images: RequestImages) -> dict[str, Any]:
     """The image as the tokenizer sees it, its codes if it has any, and one image for each scale."""
     picture = images.file(body.image.image_url, "image")
-    with _ONE:
+    with _ONE, naming("model"):  # what is wrong with the image is of the field of the image already
         reconstruction = reconstruct(model, picture)
     codes = None if reconstruction.target.is_floating_point() else reconstruction.target
     return {

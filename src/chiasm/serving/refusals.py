@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
-from chiasm.errors import ChiasmError
+from chiasm.errors import TOO_LONG, ChiasmError, DataError
+from chiasm.recipe.problems import complaint, furthest
 from chiasm.serving.guards import error_body
 from chiasm.serving.worker import Full, Stopped
 
 INVALID = "invalid_request_error"
+MISSING = "it is required"
 
 
 class UnknownModel(ChiasmError):
@@ -42,6 +42,8 @@ def kind_of(error: ChiasmError) -> tuple[int, str, str | None]:
         return 429, "rate_limit_error", "too_many_requests"
     if isinstance(error, Stopped):
         return 503, "server_error", "stopping"
+    if isinstance(error, DataError) and error.kind == TOO_LONG:
+        return 400, INVALID, "context_length_exceeded"
     return 400, INVALID, None
 
 
@@ -59,45 +61,30 @@ def param_of(error: ChiasmError) -> str | None:
 
 async def _invalid(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    place, problem = _furthest(error)
-    kind, message = problem["type"], problem["msg"]
+    problems = [{**each, "loc": _within(each["loc"])} for each in error.errors()]
+    place, (problem, *others) = furthest(problems, error.body)
+    kind = problem["type"]
     if kind == "extra_forbidden":
         message = "this server cannot honour it; leave it out"
     elif kind == "json_invalid":
         place, message = [], f"the body is no JSON: {problem['ctx']['error']}"
     elif kind == "union_tag_invalid":
-        place, message = [*place, "type"], f"Input should be {problem['ctx']['expected_tags']}"
+        place, message = [*place, "type"], f"it must be one of {problem['ctx']['expected_tags']}"
     elif kind == "union_tag_not_found":
-        place, message = [*place, "type"], "Field required"
+        place, message = [*place, "type"], MISSING
+    elif kind == "missing" and place:
+        message = MISSING
     elif not place:
         message = "the body must be an object of JSON, sent as application/json"
+    else:
+        message = complaint([problem, *others])
     param = ".".join(place) or None
     return JSONResponse(error_body(f"{param}: {message}" if param else message, INVALID, param=param), 400)
 
 
-def _furthest(error: RequestValidationError) -> tuple[list[str], Any]:
-    """Place and problem of the first error; of the branches of a union, the one that read furthest."""
-    problems = [(_place(error.body, each), each) for each in error.errors()]
-    first, _ = problems[0]
-    branches = [each for each in problems if each[0][: len(first)] == first]
-    return max(branches, key=lambda branch: len(branch[0]))
-
-
-def _place(body: Any, problem: Any) -> list[str]:
-    """The fields that lead to a problem; pydantic's names of a union's branches stand in no body."""
-    loc = problem["loc"][1:] if problem["loc"][:1] == ("body",) else problem["loc"]
-    place: list[str] = []
-    value = body
-    for number, name in enumerate(loc):
-        there = (
-            name in value if isinstance(value, dict) else isinstance(value, list) and isinstance(name, int)
-        )
-        if there:
-            value = value[name]
-        elif not (problem["type"] == "missing" and number == len(loc) - 1):
-            continue
-        place.append(str(name))
-    return place
+def _within(place: tuple[str | int, ...]) -> tuple[str | int, ...]:
+    """A place in the body."""
+    return place[1:] if place[:1] == ("body",) else place
 
 
 async def _http_error(request: Request, error: Exception) -> JSONResponse:

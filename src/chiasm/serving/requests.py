@@ -90,7 +90,7 @@ def response_request(
     if body.functions and body.parallel_tool_calls is False:
         raise ChiasmError.of("parallel_tool_calls", "an answer may call several functions; leave it out")
     sample = _sample("the conversation", messages, body.functions)
-    prompt = _document(model, sample)
+    prompt = _document(model, sample, "input")
     previews = (drawing.partial_images or 0) if drawing is not None else 0
     draws = drawing is not None
     request = Conversation(model, prompt, options, seed_of(body.seed), images=draws, previews=previews)
@@ -116,7 +116,7 @@ def chat_request(
     options = sampling_of(model, **sampling_options(body, body.max_completion_tokens or body.max_tokens))
     tools = body.tools or [] if body.tool_choice != "none" else []
     sample = _sample("the conversation", messages, [tool.model_dump(exclude_none=True) for tool in tools])
-    prompt = _document(model, sample)
+    prompt = _document(model, sample, "messages")
     request = Conversation(model, prompt, options, seed_of(body.seed), images="image" in wanted)
     return request, CalledTools.of(model.contract.tokenizer, sample)
 
@@ -125,7 +125,7 @@ def completion_request(model: Model, body: CompletionRequest) -> Conversation:
     """The prompt is plain text: no template stands round it."""
     _check_stream(body)
     options = sampling_of(model, **sampling_options(body, body.max_tokens))
-    prompt = _document(model, _sample("the prompt", [Message("document", (body.prompt,))]))
+    prompt = _document(model, _sample("the prompt", [Message("document", (body.prompt,))]), "prompt")
     return Conversation(model, prompt, options, seed_of(body.seed), images=False)
 
 
@@ -133,16 +133,19 @@ def _sample(name: str, messages: Sequence[Message], tools: Sequence[Any] = ()) -
     return Sample(name, tuple(messages), tools=declared(tools))
 
 
-def _document(model: Model, sample: Sample) -> Document:
-    check_letters(model, sample.messages, sample.tools)
-    return document(model.contract, sample, prompt=True)
+def _document(model: Model, sample: Sample, field: str) -> Document:
+    """field: the one that holds the sample."""
+    with naming(field):
+        check_letters(model, sample.messages, sample.tools)
+        return document(model.contract, sample, prompt=True)
 
 
 def images_request(model: Model, body: ImagesRequest) -> tuple[Images, Sequence[int]]:
     """The request, and the seed of each image."""
     _check_images(model, body)
     sample = Sample("the prompt", (Message("user", (body.prompt,)),))
-    return _images(model, body, draw_prompt(model.contract, sample), None)
+    with naming("prompt"):
+        return _images(model, body, draw_prompt(model.contract, sample), None)
 
 
 def edits_request(model: Model, body: EditsRequest, images: RequestImages) -> tuple[Images, Sequence[int]]:
@@ -150,16 +153,18 @@ def edits_request(model: Model, body: EditsRequest, images: RequestImages) -> tu
     _check_images(model, body)
     several = [images.read(each.image_url, f"images[{i}]") for i, each in enumerate(body.images)]
     mask = None if body.mask is None else images.file(body.mask.image_url, "mask").data()
-    wanted = edit_of(model, several, body.prompt, mask)
-    return _images(model, body, wanted.prompt, wanted.original)
+    with naming("prompt"):
+        wanted = edit_of(model, several, body.prompt, mask)
+        return _images(model, body, wanted.prompt, wanted.original)
 
 
 def _check_images(model: Model, body: ImagesRequest) -> None:
     if not model.draws:
-        raise ChiasmError("this model has no image head: it cannot draw")
+        raise ChiasmError.of("model", "it has no image head and cannot draw")
     if not body.prompt.strip():
         raise ChiasmError.of("prompt", "it is empty: there is nothing to draw")
-    check_letters(model, [Message("user", (body.prompt,))])
+    with naming("prompt"):
+        check_letters(model, [Message("user", (body.prompt,))])
     check_size(model, body.size)
     with naming("output_compression"):
         _check_file(body)

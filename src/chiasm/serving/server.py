@@ -301,7 +301,8 @@ class Server:
                         yield each
                 except ChiasmError as error:
                     outcome("failed")
-                    yield event(error_body(str(error), kind_of(error)[1], param=param_of(error)))
+                    _, kind, code = kind_of(error)
+                    yield event(error_body(str(error), kind, param=param_of(error), code=code))
                 finally:
                     if not ticket.done:
                         outcome("cancelled")

@@ -7,6 +7,7 @@ from typing import Any
 
 from chiasm.data.documents import document
 from chiasm.data.sample import Sample
+from chiasm.errors import naming
 from chiasm.model import Model
 from chiasm.sequence import IGNORE, Document, Kind
 from chiasm.serving.messages import RequestImages, check_letters, messages_of
@@ -18,9 +19,10 @@ KINDS = {Kind.TEXT: "text", Kind.READ: "image read", Kind.WRITTEN: "image writte
 def tokens_of(model: Model, body: TokensRequest, images: RequestImages) -> dict[str, Any]:
     """One entry a word's token, one an image. A conversation that ends with an answer is shown as it is learnt."""
     messages = messages_of(body.messages, images, answered=True)
-    check_letters(model, messages)
     sample = Sample("the conversation", tuple(messages))
-    sequence = document(model.contract, sample, prompt=messages[-1].role == "user")
+    with naming("messages"):
+        check_letters(model, messages)
+        sequence = document(model.contract, sample, prompt=messages[-1].role == "user")
     return {"object": "list", "model": body.model, "total": len(sequence), "data": _entries(model, sequence)}
 
 

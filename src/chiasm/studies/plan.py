@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,16 +14,23 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    StringConstraints,
     ValidationError,
     model_validator,
 )
 
 from chiasm.errors import RecipeError, nearest, quoted
 from chiasm.recipe import shipped
+from chiasm.recipe.problems import sentence
 from chiasm.storage import safe_yaml
 
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,60}$")]
+
+def _named(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,60}", name):
+        raise ValueError(f"{quoted(name)} is no name; make one of at most 61 letters, digits, _ and -")
+    return name
+
+
+Name = Annotated[str, AfterValidator(_named)]
 Settings = dict[str, Any]  # dotted keys of a recipe
 Budget = Literal["samples", "tokens", "flops"]
 Amount = Annotated[int, Field(ge=1, le=10**12)]
@@ -199,9 +207,7 @@ def load_study(source: str | Path, preset: str | None = None) -> Study:
     try:
         study = Study.model_validate(raw)
     except ValidationError as error:
-        problem = error.errors()[0]
-        place = ".".join(map(str, problem["loc"])) or "the file"
-        raise RecipeError(f"{path}: {place}: {problem['msg']}") from None
+        raise RecipeError(f"{path}: {sentence(error, Study, raw, 'the study')}") from None
     return study if preset is None else _with_preset(study, preset)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from chiasm.errors import ChiasmError
+from chiasm.errors import ChiasmError, quoted
 from chiasm.terminal.console import say
 
 
@@ -33,6 +33,20 @@ def refuse(source: str, **options: object) -> None:
     for name, value in options.items():
         if value:
             raise ChiasmError(f"{name}: `chiasm study {source}` has no use for it; leave it out")
+
+
+def one_folder(words: Sequence[Path]) -> Path | None:
+    """The folder behind a study's name, if there is one; raises ChiasmError for what else stands there."""
+    for word in words:
+        key, equals, value = str(word).partition("=")
+        if equals and "/" not in key and not word.exists():
+            raise ChiasmError(
+                f"{quoted(str(word))}: a study takes no overrides; write `{key}: {value}` into its `set:`, which "
+                "all arms share, or into that of a preset or an arm"
+            )
+    if len(words) > 1:
+        raise ChiasmError(f"{quoted(str(words[1]))}: a study has one folder, {words[0]}; leave it out")
+    return words[0] if words else None
 
 
 def check() -> None:
