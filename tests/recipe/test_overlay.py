@@ -145,6 +145,14 @@ def test_tiny_works_without_a_stage_of_the_base_but_names_none_itself(folder):
         load_recipe(path, tiny=True)
 
 
+@pytest.mark.parametrize(
+    "key", ["seed", "stages.joint.steps", "stages.joint.train.language", "sampling.guidance"]
+)
+def test_a_boolean_is_no_number_of_a_section(folder, key):
+    with pytest.raises(RecipeError, match="a boolean is no number"):
+        load_recipe(recipe(folder), [f"{key}=true"])
+
+
 def test_an_override_has_a_value(folder):
     with pytest.raises(RecipeError, match=r"^override 'stages\.joint=' has no value; stages\.joint=null"):
         load_recipe(recipe(folder), ["stages.joint="])

@@ -103,6 +103,11 @@ def test_a_start_that_does_not_fit_is_said(seeing):
         build_model(
             load_recipe({"name": "on", "start": str(folder), "model": wider, "data": {}, "stages": []})
         )
+    drawn = {"language": {"embedding_std": 0.5}}
+    with pytest.raises(
+        ChiasmError, match=r"embedding_std is of models from scratch; the start .* has tables"
+    ):
+        load_recipe({"name": "on", "start": str(folder), "model": drawn, "data": {}, "stages": []})
     with pytest.raises(ChiasmError, match="there is no folder"):
         load_recipe({"name": "on", "start": str(folder / "none"), "data": {}, "stages": []})
 

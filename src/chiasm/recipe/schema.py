@@ -6,9 +6,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_serializer, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_serializer,
+    field_validator,
+)
 
 from chiasm.errors import quoted
+from chiasm.parts.signature import has_stray_boolean
 from chiasm.recipe.files import write_text
 from chiasm.recipe.slots import as_written, by_slot
 from chiasm.storage import safe_yaml
@@ -20,6 +29,13 @@ if TYPE_CHECKING:
 
 class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, ser_json_inf_nan="constants")
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _numbers(cls, value: Any, info: ValidationInfo) -> Any:
+        if has_stray_boolean(cls.model_fields[str(info.field_name)].annotation, value):
+            raise ValueError(f"{quoted(value)}: a boolean is no number")
+        return value
 
 
 def _file_name(name: str) -> str:

@@ -34,8 +34,21 @@ def taken_over(raw: Mapping[str, Any]) -> dict[str, Any]:
                 f"start.slots names {quoted(slot)}, which {folder} has not{nearest(slot, model)}"
             )
     model = {slot: spec for slot, spec in model.items() if slots is None or slot in slots}
+    _check_scratch(model, raw.get("model"), folder)
     start = {"folder": str(folder), "fingerprint": fingerprint(folder), "slots": slots}
     return {**raw, "model": merge(as_written(model), raw.get("model") or {}, "model"), "start": start}
+
+
+def _check_scratch(model: Mapping[str, Any], own: Any, folder: Path) -> None:
+    """Raise RecipeError for an `embedding_std` of tables that the checkpoint has."""
+    language, stated = model.get("language"), own.get("language") if isinstance(own, Mapping) else None
+    if language is None or not isinstance(stated, Mapping) or stated.get("embedding_std") is None:
+        return
+    kept = stated.get("type", language["type"]) == language["type"]
+    if kept and stated["embedding_std"] != language.get("embedding_std"):
+        raise RecipeError(
+            f"model.language.embedding_std is of models from scratch; the start {folder} has tables of words"
+        )
 
 
 def _folder_and_slots(start: Any) -> tuple[str, list[str] | None]:
