@@ -63,6 +63,10 @@ class CheckpointError(ChiasmError):
     """A checkpoint cannot be read or written, or does not fit the model."""
 
 
+class DivergedError(CheckpointError):
+    """Training has run into values that are not finite, and nothing of them is saved."""
+
+
 class OutdatedError(ChiasmError):
     """A recipe or a checkpoint of an older form; the message names the command that brings it up to date."""
 

@@ -7,17 +7,18 @@ import sys
 import pytest
 
 from chiasm.cli import main
-from chiasm.curation import evolution, practice
+from chiasm.curation import evolution, gate, practice
 from chiasm.curation.evolution import EvolutionPlan, evolve
-from chiasm.curation.gate import Gate, paired
+from chiasm.curation.gate import Gate, ScoreChange, paired
 from chiasm.curation.practice import FILE, LOG, Practice, attempts, problems_of, write_practice
 from chiasm.data.chat import Chat
 from chiasm.data.world import World
-from chiasm.errors import ChiasmError, RecipeError
+from chiasm.errors import ChiasmError, DivergedError, RecipeError
 from chiasm.evaluation.evaluate import evaluate
 from chiasm.evaluation.metrics import metric
 from chiasm.evaluation.subject import written_image
 from chiasm.recipe import load_recipe
+from chiasm.storage.folders import read_json, write_json
 from chiasm.training.loop import Interrupted
 from chiasm.training.train import train
 
@@ -128,6 +129,61 @@ def test_what_a_fooled_verifier_lets_through_is_rolled_back_and_the_budget_is_sp
 
     with pytest.raises(ChiasmError, match=r"was begun with another plan .*budget and its gate were fixed"):
         evolve(judged["yes"], tmp_path / "out", plan("yes", "fooled", rounds=3))
+
+
+def test_a_round_whose_training_diverges_is_rolled_back_and_says_why(judged, tmp_path, monkeypatch):
+    def diverging(recipe, folder, **options):
+        raise DivergedError("the loss was not finite in 20 steps in a row")
+
+    monkeypatch.setattr(evolution, "train", diverging)
+
+    @metric("lenient")
+    def lenient(answer, truths):
+        return 1.0
+
+    result = evolve(judged["yes"], tmp_path / "out", plan("yes", "lenient", rounds=2))
+    assert [each.retained for each in result.rounds] == [False, False]
+    assert [each.begins for each in result.rounds] == [judged["yes"]] * 2
+    assert "not finite in 20 steps in a row; rolled back" in str(result.rounds[0])
+    assert "not finite" in read_json(tmp_path / "out" / "rounds.json")["rounds"][0]["reason"]
+
+
+def test_small_losses_round_by_round_do_not_add_up(judged, tmp_path, monkeypatch):
+    """A round is compared with the best so far, and with the first too."""
+    compared = []
+
+    def changes(gate, before, after):
+        compared.append((before.name, after.name))
+        return [ScoreChange("text.score", 0.5, 0.5, -0.1, 0.1 if len(compared) < 3 else -0.01)]
+
+    @metric("lenient")
+    def lenient(answer, truths):
+        return 1.0
+
+    monkeypatch.setattr(Gate, "changes", changes)
+    monkeypatch.setattr(Gate, "score", lambda gate, run: len(run.name) + int(run.name[-1] == "1"))
+    result = evolve(judged["yes"], tmp_path / "out", plan("yes", "lenient", rounds=2))
+    first = judged["yes"].name
+    assert compared == [(first, "round-1"), (first, "round-2"), ("round-1", "round-2")]
+    assert [each.retained for each in result.rounds] == [True, False]
+
+
+def test_another_model_under_the_same_name_is_not_gone_on_with(judged, tmp_path):
+    @metric("strict")
+    def strict(answer, truths):
+        return 0.0
+
+    evolve(judged["yes"], tmp_path / "out", plan("yes", "strict", rounds=1))
+    fixed = read_json(tmp_path / "out" / "plan.json")
+    write_json(tmp_path / "out" / "plan.json", {**fixed, "weights of the run": "others"})
+    with pytest.raises(ChiasmError, match="was begun with another weights of the run"):
+        evolve(judged["yes"], tmp_path / "out", plan("yes", "strict", rounds=1))
+
+
+def test_a_gate_that_cannot_close_is_refused(judged, monkeypatch):
+    monkeypatch.setattr(gate, "_items", lambda run, place: [(3, 1.0), (3, 0.0)])
+    with pytest.raises(ChiasmError, match="one scene alone"):
+        Gate.of(judged["yes"])
 
 
 def test_a_round_in_which_nothing_is_verified_trains_nothing(judged, tmp_path):

@@ -9,7 +9,7 @@ folders hold is all that is needed to go on.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from math import ceil, isnan
 from pathlib import Path
@@ -22,7 +22,7 @@ from chiasm.curation.gate import Gate, ScoreChange
 from chiasm.curation.practice import FILE, ROWS, Attempt, Practice, attempts, problems_of, write_practice
 from chiasm.data import Source
 from chiasm.data.sample import Sample
-from chiasm.errors import ChiasmError, RecipeError, nearest, quoted
+from chiasm.errors import ChiasmError, DivergedError, RecipeError, nearest, quoted
 from chiasm.evaluation.evaluate import evaluate, is_evaluated, settings_of
 from chiasm.model.checkpoint import load_model
 from chiasm.recipe import Recipe, load_recipe
@@ -69,13 +69,17 @@ class EvolutionPlan:
 
 @dataclass(frozen=True)
 class Round:
-    """One round. begins: the run whose model tried and was trained. retained: None where nothing was verified."""
+    """One round. begins: the run whose model tried and was trained. retained: None where nothing was verified.
+
+    reason: why its training came to nothing, where it did.
+    """
 
     run: Path
     begins: Path
     counts: dict[str, int]
     changes: tuple[ScoreChange, ...] = ()
     retained: bool | None = None
+    reason: str = ""
 
     def __str__(self) -> str:
         problems = (
@@ -83,7 +87,8 @@ class Round:
         )
         if self.retained is None:
             return f"{problems}; nothing to learn"
-        return f"{problems}; {', '.join(map(str, self.changes))}; {'retained' if self.retained else 'rolled back'}"
+        outcome = self.reason or ", ".join(map(str, self.changes))
+        return f"{problems}; {outcome}; {'retained' if self.retained else 'rolled back'}"
 
 
 @dataclass
@@ -156,9 +161,15 @@ def _evolve(
         )
     out.mkdir(parents=True, exist_ok=True)
     with claimed(out, "evolving a model"):
-        _freeze(
-            out / PLAN, {"run": str(run.resolve()), "plan": asdict(plan), "gate": asdict(gate)}, overrides
-        )
+        fixed = {
+            "run": str(run.resolve()),
+            "weights of the run": read_json(run / "eval.json")["weights"],
+            "problems": source.fingerprint,
+            "plan": asdict(plan),
+            "gate": asdict(gate),
+            "overrides": list(overrides),
+        }
+        _freeze(out / PLAN, fixed)
         return _Evolving(recipe, source, out, plan, gate, say, device).go(run)
 
 
@@ -183,7 +194,8 @@ class _Evolving:
         evolution, begins = Evolution(run), run
         for index in range(self.plan.rounds):
             place = self.out / f"round-{index + 1}"
-            each = self._round(place, begins, evolution.best, problems[index * count : (index + 1) * count])
+            own = problems[index * count : (index + 1) * count]
+            each = self._round(place, begins, dict.fromkeys((run, evolution.best)), own)
             evolution.rounds.append(each)
             if each.retained is not None:
                 begins = place if each.retained else evolution.best
@@ -193,15 +205,20 @@ class _Evolving:
             self._write(evolution)
         return evolution
 
-    def _round(self, place: Path, begins: Path, best: Path, problems: Sequence[Sample]) -> Round:
+    def _round(self, place: Path, begins: Path, against: Iterable[Path], problems: Sequence[Sample]) -> Round:
+        """against: the runs than which it must not be worse, the best so far as the last."""
         counts = self._practise(place, begins, problems)
         if not counts["solved"]:
             return Round(place, begins, counts)
-        train(self._recipe(place, begins), place, device=self.device)
+        try:
+            train(self._recipe(place, begins), place, device=self.device)
+        except DivergedError as error:
+            return Round(place, begins, counts, retained=False, reason=str(error))
         if not is_evaluated(place):
             evaluate(place, device=self.device)
-        changes = tuple(self.gate.changes(best, place))
-        return Round(place, begins, counts, changes, not any(change.worse for change in changes))
+        compared = [self.gate.changes(run, place) for run in against]
+        worse = any(change.worse for changes in compared for change in changes)
+        return Round(place, begins, counts, tuple(compared[-1]), not worse)
 
     def _practise(self, place: Path, begins: Path, problems: Sequence[Sample]) -> dict[str, int]:
         """Try the problems, unless that is done; how many answers there were, and of what use."""
@@ -254,6 +271,7 @@ class _Evolving:
                 **each.counts,
                 "changes": [asdict(change) for change in each.changes],
                 "retained": each.retained,
+                "reason": each.reason,
             }
             for each in evolution.rounds
         ]
@@ -279,13 +297,13 @@ def _problems(recipe: Recipe, plan: EvolutionPlan) -> Source:
     return source
 
 
-def _freeze(path: Path, plan: dict[str, Any], overrides: Sequence[str]) -> None:
+def _freeze(path: Path, fixed: dict[str, Any]) -> None:
     """Write what is fixed before the first round; raises ChiasmError where the folder was begun otherwise."""
-    plan = json.loads(json.dumps({**plan, "overrides": list(overrides)}))
+    fixed = json.loads(json.dumps(fixed))
     if not path.is_file():
-        write_json(path, plan)
+        write_json(path, fixed)
     begun = read_json(path)
-    differing = [key for key in plan if begun.get(key) != plan[key]]
+    differing = [key for key in fixed if begun.get(key) != fixed[key]]
     if differing:
         raise ChiasmError(
             f"{path.parent} was begun with another {' and '.join(differing)} (see {path.name}); its budget and its "

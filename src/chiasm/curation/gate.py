@@ -50,7 +50,7 @@ class Gate:
     def of(cls, run: Path, places: Sequence[str] = ()) -> Gate:
         """As a run was evaluated. places: by default the score of every task, questions first.
 
-        Raises ChiasmError for a place without a score.
+        Raises ChiasmError for a place without a score, or with so few questions that nothing can be told.
         """
         measured = read_json(run / "eval.json")
         scores = [place for place in _places(measured["tasks"]) if place.count(".") == 1]
@@ -60,6 +60,11 @@ class Gate:
             raise ChiasmError(f"nothing that {run} is evaluated by is a score with an interval; name a gate")
         for place in gate.places:
             _score(measured, place)
+            if len({cluster for cluster, _ in _items(run, place)}) == 1:
+                raise RecipeError(
+                    f"the gate {place!r} has questions about one scene alone, from which no interval follows: it "
+                    "would never close; hold out more"
+                )
         return gate
 
     def score(self, run: Path) -> float:

@@ -138,7 +138,8 @@ def _speak(
     for problem, answer in zip(problems, spoken, strict=True):
         (question,) = ask([Item(problem, 0)], judge)
         question.answers["said"] = answer
-        yield Attempt(problem, answer, question.right and not is_cut(answer))
+        whole = bool(answer.strip()) and not is_cut(answer)  # of nothing, or of a part, nothing is learnt
+        yield Attempt(problem, answer, question.right and whole)
 
 
 def _draw(

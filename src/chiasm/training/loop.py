@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from chiasm.data import Source
 from chiasm.data.picture_reader import PictureReader
 from chiasm.distribution.processes import Ranks
-from chiasm.errors import ChiasmError, RecipeError
+from chiasm.errors import ChiasmError, DivergedError, RecipeError
 from chiasm.model import Model
 from chiasm.nn.recompute import recomputing
 from chiasm.objectives import Described
@@ -243,7 +243,7 @@ class Training:
 
     def _give_up_on_nonsense(self, stage: Stage) -> None:
         if self.position.in_a_row >= MOST_SKIPPED:
-            raise ChiasmError(
+            raise DivergedError(
                 f"stage {stage.name!r}: the loss or its gradient was not finite in {MOST_SKIPPED} steps in a row, "
                 f"up to step {self.position.step}; lower its learning rate, or set precision: fp32"
             )

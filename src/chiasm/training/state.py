@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from chiasm.distribution.processes import Ranks
-from chiasm.errors import CheckpointError
+from chiasm.errors import CheckpointError, DivergedError
 from chiasm.model import Model
 from chiasm.model.checkpoint import write_model
 from chiasm.objectives import Objective
@@ -171,7 +171,7 @@ def _frozen(model: Model, stage: Stage) -> list[str]:
 def _check_finite(model: Model, stage: str, step: int) -> None:
     broken = [name for name, tensor in model.state_dict().items() if not is_finite(tensor)]
     if broken:
-        raise CheckpointError(
+        raise DivergedError(
             f"stage {stage!r}: behind step {step} {len(broken)} tensors of the model are not finite, among them "
             f"{broken[0]}, so nothing was saved; lower its learning rate, and go on from the last checkpoint"
         )
