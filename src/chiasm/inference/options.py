@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from chiasm.errors import ChiasmError
-from chiasm.recipe.problems import complaint
 from chiasm.recipe.sampling import images_go_by
 from chiasm.recipe.schema import OF_IMAGES, SamplingOptions
 
@@ -28,7 +27,8 @@ def sampling_of(model: Model, *, tokens: int | None = None, **options: Any) -> S
     except ValidationError as error:
         problem = error.errors()[0]
         name = str(problem["loc"][0]).replace("answer_tokens", "tokens")
-        raise ChiasmError.of(name, complaint([problem])) from None
+        message = problem["msg"].removeprefix("Value error, ")
+        raise ChiasmError.of(name, f"{message[:1].lower()}{message[1:]}, not {problem['input']!r}") from None
     refuse_unread(model, {name: name for name in OF_IMAGES if name in changed})
     return settings
 
