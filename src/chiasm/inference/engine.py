@@ -36,6 +36,7 @@ class Handle(Iterator[Any]):
         # The engine's: the generator (None: to be begun), what it waits for, and its rows in the session.
         self.steps: Steps | None = None
         self.wish: Wish | None = None
+        self.contents: list[DocumentContent] | None = None  # of the documents that it wants read
         self.rows: list[int] = []
         self.alone = False  # a pass that it was a part of has failed: the next is made for it alone
         self.waited = False  # for another that begins alike to be read
@@ -148,7 +149,7 @@ class Engine:
         contents: dict[Handle, list[DocumentContent]] = {}
         for handle in handles:
             try:
-                contents[handle] = [DocumentContent.of(each) for each in handle.wish.documents]  # type: ignore[union-attr]
+                contents[handle] = _contents(handle)
             except Exception as error:
                 handle.finish(error=error)
         continues = {
@@ -170,7 +171,8 @@ class Engine:
     def _read(self, handles: Sequence[Handle]) -> None:
         documents = [document for handle in handles for document in handle.wish.documents]  # type: ignore[union-attr]
         try:
-            fresh, reused = self._session_of(documents)
+            contents = [content for handle in handles for content in _contents(handle)]
+            fresh, reused = self._session_of(documents, contents)
         except Exception as error:
             if len(handles) == 1:
                 handles[0].finish(error=error)
@@ -188,9 +190,10 @@ class Engine:
         for handle, states in zip(handles, hidden, strict=True):
             self._resume(handle, states)
 
-    def _session_of(self, documents: Sequence[Document]) -> tuple[Session, list[int]]:
+    def _session_of(
+        self, documents: Sequence[Document], contents: Sequence[DocumentContent]
+    ) -> tuple[Session, list[int]]:
         """Read documents, those that are equal once; and how many positions of each were cached."""
-        contents = [DocumentContent.of(each) for each in documents]
         numbers: dict[DocumentContent, int] = {}
         places = [numbers.setdefault(each, len(numbers)) for each in contents]
         distinct = [documents[places.index(number)] for number in range(len(numbers))]
@@ -233,7 +236,7 @@ class Engine:
         assert handle.steps is not None
         try:
             while True:
-                handle.wish = handle.steps.send(states)
+                handle.wish, handle.contents = handle.steps.send(states), None
                 states = None
                 if isinstance(handle.wish, Keep):
                     handle.rows = [handle.rows[row] for row in handle.wish.rows]
@@ -285,3 +288,10 @@ class Engine:
                 handle.steps.close()
             handle.steps, handle.wish, handle.rows = None, None, []
             handle.request.reused = 0
+
+
+def _contents(handle: Handle) -> list[DocumentContent]:
+    """Of the documents that a request wants read; worked out once, however many ticks it waits."""
+    if handle.contents is None:
+        handle.contents = [DocumentContent.of(each) for each in handle.wish.documents]  # type: ignore[union-attr]
+    return handle.contents

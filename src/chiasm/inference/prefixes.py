@@ -144,8 +144,9 @@ class Prefixes:
         sessions = []
         for continues, group in groupby(pairs, key=lambda pair: pair[1].source is not None):
             own, theirs = zip(*group, strict=True)
-            read = self._continued if continues else self._fresh
-            sessions.append(read(own, theirs, reader))
+            sessions.append(
+                self._continued(own, theirs, reader) if continues else Session(self.model, own, reader)
+            )
         session = sessions[0]
         if len(sessions) > 1:
             session.join(*sessions[1:])
@@ -154,11 +155,6 @@ class Prefixes:
         for row, content in enumerate(contents):
             self.keep(content, session, row)
         return session, lengths
-
-    def _fresh(
-        self, documents: Sequence[Document], prefixes: Sequence[Prefix], reader: PictureReader
-    ) -> Session:
-        return Session(self.model, documents, reader)
 
     def _continued(
         self, documents: Sequence[Document], prefixes: Sequence[Prefix], reader: PictureReader
@@ -193,5 +189,5 @@ class Prefixes:
         except torch.OutOfMemoryError:
             self._cached.clear()
             return
-        covered = [each for each in self._cached if content.shared(each.content) == len(each.content)]
-        self._cached = [each for each in self._cached if each not in covered] + [fresh]
+        others = [each for each in self._cached if content.shared(each.content) < len(each.content)]
+        self._cached = [*others, fresh]

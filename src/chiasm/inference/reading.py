@@ -65,10 +65,10 @@ class CodeReader(PictureReader):
         return self.model.image_tokenizer.encode(pixels)[0]
 
 
-def in_rows(model: Model, documents: Sequence[Document]) -> PackedBatch:
+def in_rows(model: Model, documents: Sequence[Document], reader: PictureReader | None = None) -> PackedBatch:
     """A batch with each document in a row of its own, its images opened, on the model's device."""
     batch, slots = pack([[each] for each in documents])
-    return PictureReader(model.contract).attach(batch, slots).to(model.device)
+    return (reader or PictureReader(model.contract)).attach(batch, slots).to(model.device)
 
 
 def suffix(model: Model, reader: PictureReader, document: Document, start: int) -> Extend:
@@ -84,8 +84,8 @@ def suffixes(
 ) -> list[Extend]:
     """`suffix` of each document."""
     unread = [each.behind(start) for each, start in zip(documents, starts, strict=True)]
-    batch, places = pack([[each] for each in unread])
-    embeddings = model.embed(reader.attach(batch, places).to(model.device)).embeddings
+    batch = in_rows(model, unread, reader)
+    embeddings = model.embed(batch).embeddings
     return [
         Extend(
             embeddings[row : row + 1, : len(each)],

@@ -12,8 +12,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from chiasm.data.picture_reader import PictureReader
+from chiasm.inference.reading import in_rows
 from chiasm.inference.requests import Extend
-from chiasm.sequence import PADDING, Document, Kind, pack
+from chiasm.sequence import PADDING, Document, Kind
 from chiasm.sequence.layout import AXES, PADDINGS, Layout, leading_padding
 
 if TYPE_CHECKING:
@@ -36,9 +37,7 @@ class Session:
 
     def __init__(self, model: Model, documents: Sequence[Document], reader: PictureReader | None = None):
         self.model = model
-        batch, slots = pack([[each] for each in documents])
-        batch = (reader or PictureReader(model.contract)).attach(batch, slots).to(model.device)
-        embeddings, self.layout, _ = model.embed(batch)
+        embeddings, self.layout, _ = model.embed(in_rows(model, documents, reader))
         self.cache = model.language.new_cache()
         self.lengths = torch.tensor([len(each) for each in documents], device=model.device)
         self._check_open()
