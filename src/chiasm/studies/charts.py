@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from markupsafe import Markup, escape
 
+from chiasm.studies.budget import equal_within
+
 if TYPE_CHECKING:
     from chiasm.studies.report import ArmRow
     from chiasm.studies.worth import DataAnswer
@@ -97,10 +99,10 @@ def curve(answer: DataAnswer, unit: str) -> Markup:
 def pareto(rows: Sequence[ArmRow], cost: str, baseline: str) -> Markup | None:
     """Scores against a cost; a line joins the arms that none beats in both.
 
-    None where the cost is not known, or all have the same.
+    None where the cost is not known, or is equal in all arms as far as that is asked for (`equal_within`).
     """
     points = [(row, row.costs[cost]) for row in rows if row.costs[cost] > 0]
-    if len({value for _, value in points}) < 2:
+    if not points or equal_within([value for _, value in points]):
         return None
     logs = [log10(value) for _, value in points]
     spread = max(logs) - min(logs)
