@@ -10,6 +10,7 @@ from chiasm.evaluation.statistics import (
     commonest,
     interval,
     mean_radius,
+    paired_interval,
     student_quantile,
 )
 
@@ -28,6 +29,15 @@ def test_the_interval_of_a_mean_of_numbers_of_any_size():
     # of 1, 2, 3, 4: a standard deviation of sqrt(5 / 3), over sqrt(4)
     assert mean_radius([1.0, 2.0, 3.0, 4.0]) == pytest.approx(1.959964 * sqrt(5 / 3) / 2)
     assert isnan(mean_radius([7.0]))
+
+
+def test_differences_are_compared_question_by_question():
+    """Mean -0.2, its error by hand: the residuals of five clusters sum to ±0.2 and 0.8 of two questions each."""
+    low, high = paired_interval([-1.0] * 2 + [0.0] * 8, [cluster for cluster in range(5) for _ in range(2)])
+    error = (5 / 4 * (4 * 0.4**2 + 1.6**2)) ** 0.5 / 10
+    assert (low, high) == pytest.approx((-0.2 - 2.776 * error, -0.2 + 2.776 * error), abs=1e-3)
+    assert paired_interval([-1.0] * 5, range(5)) == (-1.0, -1.0)  # all of them fell
+    assert paired_interval([-1.0] * 9, [0] * 9) == (float("-inf"), float("inf"))  # one image says nothing
 
 
 def test_interval_agrees_with_clopper_and_pearson_where_each_question_has_its_own_picture():

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from math import nan, sqrt
+from math import hypot, inf, nan, sqrt
 
 import numpy as np
 from jaxtyping import Float
@@ -59,6 +59,29 @@ def mean_radius(values: Sequence[float]) -> float:
     return Z * float(np.std(values, ddof=1)) / sqrt(len(values)) if len(values) > 1 else nan
 
 
+def paired_interval(differences: Sequence[float], clusters: Sequence[Hashable]) -> tuple[float, float]:
+    """95 % interval of the mean of differences, Student's over clusters; of a single cluster nothing follows."""
+    sums, counts = _by_cluster(differences, clusters)
+    if len(sums) < 2:
+        return -inf, inf
+    mean = float(sums.sum() / counts.sum())
+    reach = student_quantile(len(sums) - 1) * sqrt(_variance(sums, counts))
+    return mean - reach, mean + reach
+
+
+def unpaired_interval(
+    before: tuple[float, float, float], after: tuple[float, float, float]
+) -> tuple[float, float]:
+    """95 % interval of the difference of two scores on other questions each (Newcombe, 1998).
+
+    before, after: the score, and the ends of its interval.
+    """
+    (old, old_low, old_high), (new, new_low, new_high) = before, after
+    low = new - old - hypot(new - new_low, old_high - old)
+    high = new - old + hypot(new_high - new, old - old_low)
+    return low, high
+
+
 def interval(
     sums: Float[np.ndarray, "*b k"], counts: Float[np.ndarray, "*b k"]
 ) -> tuple[Float[np.ndarray, "*b"], Float[np.ndarray, "*b"]]:
@@ -80,10 +103,9 @@ def interval(
     rarer = np.minimum(sums.sum(-1), n - sums.sum(-1))
     effect = largest
     if clusters > 1:
-        residuals = np.square(sums - mean[..., None] * counts).sum(-1)
-        variance = clusters / (clusters - 1) * residuals / n**2
         independent = np.maximum(mean * (1 - mean) / n, 1e-12)
-        effect = (rarer * np.maximum(variance / independent, 1) + DOUBT * largest) / (rarer + DOUBT)
+        design = np.maximum(_variance(sums, counts) / independent, 1)
+        effect = (rarer * design + DOUBT * largest) / (rarer + DOUBT)
     student = np.where(rarer > 0, student_quantile(max(1, clusters - 1)), Z)
     size = n / effect * (Z / student) ** 2
     right = mean * size
@@ -134,3 +156,10 @@ def _by_cluster(
     index = np.array([places[cluster] for cluster in clusters])
     sums = np.bincount(index, weights=np.asarray(values, dtype=np.float64))
     return sums, np.bincount(index).astype(np.float64)
+
+
+def _variance(sums: Float[np.ndarray, "*b k"], counts: Float[np.ndarray, "*b k"]) -> Float[np.ndarray, "*b"]:
+    """Of the mean of all values, estimated from two clusters or more."""
+    clusters, n = counts.shape[-1], counts.sum(-1)
+    residuals = sums - (sums.sum(-1) / n)[..., None] * counts
+    return clusters / (clusters - 1) * np.square(residuals).sum(-1) / n**2
