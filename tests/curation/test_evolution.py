@@ -181,6 +181,7 @@ def test_another_model_under_the_same_name_is_not_gone_on_with(judged, tmp_path)
 
 
 def test_a_gate_that_cannot_close_is_refused(judged, monkeypatch):
+    evaluate(judged["yes"])
     monkeypatch.setattr(gate, "_items", lambda samples, place: [(3, 1.0), (3, 0.0)])
     with pytest.raises(ChiasmError, match="one scene alone"):
         Gate.of(judged["yes"])

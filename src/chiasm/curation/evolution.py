@@ -285,9 +285,8 @@ def _problems(recipe: Recipe, plan: EvolutionPlan) -> Source:
         raise RecipeError(
             f"problems are drawn from {quoted(name)}, no data of the run{nearest(name, recipe.data)}"
         )
-    held_out = (recipe.evaluation.data, *(recipe.evaluation.labelled or ()))
     source: Source = parts.build("data", recipe.data[name], where=f"data.{name}")
-    for other in (each for each in held_out if each is not None):
+    for other in recipe.evaluation.sources:
         judged = parts.build("data", recipe.data[other], where=f"data.{other}")
         if judged.fingerprint == source.fingerprint:
             raise RecipeError(

@@ -116,7 +116,7 @@ def is_evaluated(folder: Path) -> bool:
 def settings_of(recipe: Recipe) -> dict[str, Any]:
     """A recipe's settings of evaluation and its data, every option spelled out."""
     settings = recipe.model_dump(mode="json", include={"seed", "evaluation", "sampling", "data"})
-    measured = (recipe.evaluation.data, *(recipe.evaluation.labelled or ()))
+    measured = recipe.evaluation.sources
     settings["data"] = {name: spec for name, spec in settings["data"].items() if name in measured}
     return settings
 

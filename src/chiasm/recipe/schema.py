@@ -207,6 +207,11 @@ class Evaluation(Strict):
     )
     tasks: dict[str, dict[str, Any]] = Field({}, description="options of evaluation tasks, by their names")
 
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The names of the data that it reads, once each."""
+        return tuple(name for name in dict.fromkeys((self.data, *(self.labelled or ()))) if name is not None)
+
     @field_validator("tasks", mode="before")
     @classmethod
     def _named(cls, tasks: Any) -> Any:

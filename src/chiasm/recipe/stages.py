@@ -41,8 +41,8 @@ def check_stages(recipe: Recipe) -> None:
                 raise RecipeError(
                     f"{where} uses the data {name!r}, which is not defined{nearest(name, recipe.data)}"
                 )
-    for held_out in (recipe.evaluation.data, *(recipe.evaluation.labelled or ())):
-        if held_out is not None and held_out not in recipe.data:
+    for held_out in recipe.evaluation.sources:
+        if held_out not in recipe.data:
             raise RecipeError(
                 f"evaluation uses the data {held_out!r}, which is not defined{nearest(held_out, recipe.data)}"
             )

@@ -228,9 +228,8 @@ def check_held_out(recipe: Recipe) -> dict[str, str]:
     All records are read, and the images of the first groups are opened. Returns the sources' identities.
     """
     check_evaluation(recipe.evaluation)
-    named = (recipe.evaluation.data, *(recipe.evaluation.labelled or ()))
     identities = {}
-    for name in dict.fromkeys(name for name in named if name is not None):
+    for name in recipe.evaluation.sources:
         source = parts.build("data", recipe.data[name], where=f"data.{name}")
         identities[name] = identity(source)
         for index in range(min(CHECKED, len(source)) if source.broken == "error" else 0):
