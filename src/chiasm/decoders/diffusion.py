@@ -24,7 +24,7 @@ from chiasm.nn.generators import Generators
 from chiasm.nn.losses import Loss
 from chiasm.nn.training_noise import TrainingNoise
 from chiasm.parts.bounds import Chance, Decay, Pixels, Positive, Share
-from chiasm.tokenizers import ContinuousTokenizer, ImageTokenizer
+from chiasm.tokenizers import ContinuousTokenizer
 from chiasm.tokenizers.spaces import Vectors
 
 Steps = Annotated[int, Field(ge=1, le=1000)]
@@ -109,7 +109,8 @@ class DiffusionDecoder(ImageDecoder, name="diffusion"):
     @classmethod
     def held_wiring(cls, option: str, wiring: Sequence[Any], built: Mapping[str, Any]) -> Sequence[Any]:
         if option == "denoiser":
-            channels = _channels(built["autoencoder"])
+            autoencoder = built["autoencoder"]
+            channels = PIXELS if autoencoder is None else autoencoder.width
             return channels, channels if built["edits"] else 0
         if option == "conditioner":
             denoiser, (context,) = built["denoiser"], wiring
@@ -250,15 +251,3 @@ class DiffusionDecoder(ImageDecoder, name="diffusion"):
             "scheduler": {"type": "ddim"},
             "steps": 2,
         }
-
-
-def _channels(autoencoder: ImageTokenizer | None) -> int:
-    """Of what is denoised; raises RecipeError for an autoencoder of codes."""
-    if autoencoder is None:
-        return PIXELS
-    if not isinstance(autoencoder, ContinuousTokenizer):
-        raise RecipeError(
-            "image_decoder 'diffusion' works in latents that are vectors, but its autoencoder "
-            f"{autoencoder.name!r} makes codes"
-        )
-    return autoencoder.width
