@@ -11,6 +11,7 @@ from chiasm.data.documents import document
 from chiasm.data.files import PictureInMemory
 from chiasm.data.sample import Message, Sample
 from chiasm.errors import DataError
+from chiasm.inference import prefixes
 from chiasm.inference.answers import Answers
 from chiasm.inference.conversation import Conversation
 from chiasm.inference.engine import Engine
@@ -115,6 +116,21 @@ def test_a_turn_begins_with_all_of_the_turns_before_it(model):
     handle = engine.submit(ask(model, second))
     assert handle.result() == Engine(model).submit(ask(model, second)).result()
     assert handle.request.reused == len(turn.document)
+
+
+def test_what_is_reused_of_a_request_is_of_its_prompt_and_not_of_what_its_answer_reads(model, monkeypatch):
+    """Guidance reads rows without the prompt, one for each image, whose beginnings are cached too."""
+    monkeypatch.setattr(prefixes, "LEAST", 1)  # for these rows are short
+    tokenizer, engine = model.language.tokenizer, Engine(model, prefixes=1000)
+    for words in ("Draw: a dog.", "Draw: a cat."):
+        as_before = says(model, "two", tokenizer.draw, tokenizer.draw, min(tokenizer.ends))
+        reused, handle = engine.prefixes.reused, engine.submit(converse(model, shop(words), 40, guidance=2.0))
+        cached = engine.prefixes.of(DocumentContent.of(prompt(model, shop(words)))).length
+        assert sum(isinstance(each, Image.Image) for each in handle) == 2
+        as_before()
+        assert handle.request.reused == cached
+    assert cached > 1
+    assert engine.prefixes.reused - reused > cached  # of the rows of guidance
 
 
 def test_another_image_is_another_beginning(model):

@@ -184,8 +184,9 @@ class Engine:
         hidden = fresh.last.split(counts)
         first = self._join(fresh)
         for handle, count in zip(handles, counts, strict=True):
+            if not handle.rows:
+                handle.request.reused = sum(reused[:count])
             handle.rows += range(first, first + count)
-            handle.request.reused += sum(reused[:count])
             first, reused = first + count, reused[count:]
         for handle, states in zip(handles, hidden, strict=True):
             self._resume(handle, states)
@@ -287,7 +288,6 @@ class Engine:
             if handle.steps is not None:
                 handle.steps.close()
             handle.steps, handle.wish, handle.rows = None, None, []
-            handle.request.reused = 0
 
 
 def _contents(handle: Handle) -> list[DocumentContent]:

@@ -94,7 +94,7 @@ class Request(ABC):
     """One thing that is asked for: a few rows that go on in step.
 
     pieces: what is ready of the result before it is whole, for those who wait for it piece by piece.
-    reused: how many positions of its documents had been read for others.
+    reused: how many positions of the documents that it reads first had been read for others.
     """
 
     def __init__(self) -> None:

@@ -66,7 +66,7 @@ def finish_reason(request: Conversation) -> str:
 
 
 def usage(prompt: int, request: Conversation) -> dict[str, Any]:
-    """prompt: its positions, before the answer was appended."""
+    """prompt: its positions, before the answer was appended; a request that began anew has read more than these."""
     return {
         "prompt_tokens": prompt,
         "prompt_tokens_details": {"cached_tokens": min(prompt, request.reused)},
