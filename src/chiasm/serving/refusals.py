@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
@@ -34,7 +36,13 @@ def handle_errors(app: FastAPI) -> None:
     app.exception_handler(ClientLeft)(_left_alone)
 
 
-def kind_of(error: ChiasmError) -> tuple[int, str, str | None]:
+def reply_to(error: ChiasmError) -> tuple[int, dict[str, Any]]:
+    """Status and body of the reply to a request that an error has ended."""
+    status, kind, code = _kind_of(error)
+    return status, error_body(str(error), kind, param=param_of(error), code=code)
+
+
+def _kind_of(error: ChiasmError) -> tuple[int, str, str | None]:
     """Status, type and code of an error."""
     if isinstance(error, UnknownModel):
         return 404, INVALID, "model_not_found"
@@ -49,9 +57,9 @@ def kind_of(error: ChiasmError) -> tuple[int, str, str | None]:
 
 async def _refused(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, ChiasmError)
-    status, kind, code = kind_of(error)
+    status, body = reply_to(error)
     headers = {"retry-after": "1"} if status == 429 else None
-    return JSONResponse(error_body(str(error), kind, param=param_of(error), code=code), status, headers)
+    return JSONResponse(body, status, headers)
 
 
 def param_of(error: ChiasmError) -> str | None:

@@ -81,8 +81,7 @@ def response_request(
     _check_drawing(model, body, "leave it out, or give the tool image_generation" if drawing is None else "")
     if drawing is not None:
         check_size(model, drawing.size)
-        with naming("tools"):
-            _check_file(drawing, "tools: ")
+        _check_file(drawing, "tools")
         if drawing.partial_images and not body.stream:
             raise ChiasmError.of("tools", "partial_images come in a stream; set stream")
     options = sampling_of(model, **sampling_options(body, body.max_output_tokens))
@@ -166,8 +165,7 @@ def _check_images(model: Model, body: ImagesRequest) -> None:
     with naming("prompt"):
         check_letters(model, [Message("user", (body.prompt,))])
     check_size(model, body.size)
-    with naming("output_compression"):
-        _check_file(body)
+    _check_file(body)
     if body.partial_images and not body.stream:
         raise ChiasmError.of("partial_images", "they come in a stream; set stream")
     if body.stream and (body.n or 1) != 1:
@@ -192,12 +190,12 @@ def _check_drawing(model: Model, body: DrawingFields, remedy: str) -> None:
     refuse_unread(model, names)
 
 
-def _check_file(wanted: FileFields, where: str = "") -> None:
-    """Raise ChiasmError for an option of other files than are wanted."""
+def _check_file(wanted: FileFields, *within: str) -> None:
+    """Raise ChiasmError for an option of other files than are wanted. within: the field that holds them, if any."""
     if wanted.output_compression is not None and wanted.output_format in (None, "png"):
-        raise ChiasmError(
-            f"{where}output_compression: it is of jpeg and webp; name one as output_format, or leave it out"
-        )
+        field, *rest = *within, "output_compression"
+        sentence = "it is of jpeg and webp; name one as output_format, or leave it out"
+        raise ChiasmError.of(field, ": ".join([*rest, sentence]))
 
 
 def _images(

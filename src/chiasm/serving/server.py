@@ -22,11 +22,10 @@ from chiasm.inference.reading import CODES, CodedImage
 from chiasm.model import Model
 from chiasm.serving.fetching import Fetcher
 from chiasm.serving.forms import edits_body
-from chiasm.serving.guards import error_body
 from chiasm.serving.measures import Measures
 from chiasm.serving.messages import RequestImages
 from chiasm.serving.reconstructed import reconstruction_of
-from chiasm.serving.refusals import ClientLeft, UnknownModel, kind_of, param_of
+from chiasm.serving.refusals import ClientLeft, UnknownModel, reply_to
 from chiasm.serving.replies import (
     ChatReply,
     CompletionReply,
@@ -301,8 +300,7 @@ class Server:
                         yield each
                 except ChiasmError as error:
                     outcome("failed")
-                    _, kind, code = kind_of(error)
-                    yield event(error_body(str(error), kind, param=param_of(error), code=code))
+                    yield event(reply_to(error)[1])
                 finally:
                     if not ticket.done:
                         outcome("cancelled")
