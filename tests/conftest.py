@@ -51,9 +51,8 @@ def _same_numbers():
     """What is drawn without a seed of its own depends on nothing that ran before."""
     random.seed(0)
     np.random.seed(0)
-    torch.default_generator.manual_seed(
-        0
-    )  # there is no other; `torch.manual_seed` notes where it was called from
+    # There is no other generator; `torch.manual_seed` notes where it was called from.
+    torch.default_generator.manual_seed(0)
 
 
 def pytest_collectstart(collector):

@@ -1,8 +1,6 @@
 """The merchants' studio: both journeys are run and scored, and their figures mean what they say."""
 
-import base64
 import importlib
-import io
 import json
 import sys
 from contextlib import contextmanager
@@ -16,6 +14,7 @@ import chiasm
 from chiasm.data.sample import ToolCall
 from chiasm.data.world import Thing, World
 from chiasm.serving.app import create_app
+from clients import data_url
 from served import served
 from tiny_recipe import TINY
 
@@ -116,10 +115,7 @@ def looked_up(customer, errand):
 
 
 def drawn(image):
-    file = io.BytesIO()
-    image.save(file, "png")
-    url = "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
-    return {"images": [{"image_url": {"url": url}}]}
+    return {"images": [{"image_url": {"url": data_url(image)}}]}
 
 
 def test_a_look_up_is_right_only_with_the_right_call_and_the_right_answer(customers, customer, monkeypatch):

@@ -10,19 +10,16 @@ import pytest
 from PIL import Image
 
 from chiasm.conversation import as_messages
-from chiasm.data import Picture
 from chiasm.data.chat import Chat
 from chiasm.data.references import path_items
 from chiasm.errors import DataError
 from chiasm.terminal.chat import items
-
-COLOURS = {"a.png": (255, 0, 0), "b.png": (0, 0, 255)}
+from coloured import COLOURS, named, write_coloured
 
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
-    for name, colour in COLOURS.items():
-        Image.new("RGB", (8, 6), colour).save(tmp_path / name)
+    write_coloured(tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -35,11 +32,7 @@ def source(*records, **options):
 
 def shape(messages):
     """Roles with their contents, an image as the file that has its colour."""
-    names = {colour: name for name, colour in COLOURS.items()}
-    return [
-        (m.role, *(names[c.open().getpixel((0, 0))] if isinstance(c, Picture) else c for c in m.content))
-        for m in messages
-    ]
+    return [(m.role, *named(m.content)) for m in messages]
 
 
 def data_url(name="a.png"):

@@ -1,28 +1,22 @@
 """`chiasm chat` with images: where those of `-p` stand in a message, and a file that is broken."""
 
 import pytest
-from PIL import Image
 
 from chiasm.errors import DataError
 from chiasm.terminal import chat
-
-COLOURS = {"a.png": (255, 0, 0), "b.png": (0, 0, 255)}
+from coloured import COLOURS, named, write_coloured
 
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
-    for name, colour in COLOURS.items():
-        Image.new("RGB", (8, 6), colour).save(tmp_path / name)
+    write_coloured(tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 def content(message, *images):
     (question,) = chat.question(message, images)
-    names = {colour: name for name, colour in COLOURS.items()}
-    return [
-        each if isinstance(each, str) else names[each.open().getpixel((0, 0))] for each in question.content
-    ]
+    return named(question.content)
 
 
 def test_a_marker_stands_for_an_image_of_its_own_else_they_come_first(folder):
