@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import base64
 import io
-import json
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from PIL import Image
-from served_folder import Served
+from served_folder import Served, data_url, post
 
 from chiasm.data.sample import ToolCall
 from chiasm.data.tool_calls import call_of
@@ -238,8 +235,8 @@ class Customer:
         body = {
             "model": "model",
             "prompt": self.shelf.drawing(wanted),
-            "images": [{"image_url": _url(image)}],
-            "mask": {"image_url": _url(self.shelf.mask(self.shelf.others(kept.cell)))},
+            "images": [{"image_url": data_url(image)}],
+            "mask": {"image_url": data_url(self.shelf.mask(self.shelf.others(kept.cell)))},
             "seed": index,
         }
         return self.shelf.shows(_drawn(post(self.server, "/v1/images/edits", body)), wanted)
@@ -262,31 +259,9 @@ def plain(text: str) -> str:
     return text.strip().strip(".。").casefold()
 
 
-def get(server: Served, path: str) -> Any:
-    with urllib.request.urlopen(server.url + path, timeout=60) as reply:
-        return json.load(reply)
-
-
-def post(server: Served, path: str, body: dict[str, Any]) -> Any:
-    request = urllib.request.Request(
-        server.url + path, json.dumps(body).encode(), {"content-type": "application/json"}
-    )
-    try:
-        with urllib.request.urlopen(request, timeout=600) as reply:
-            return json.load(reply)
-    except urllib.error.HTTPError as error:
-        raise SystemExit(f"{path}: {json.load(error)['error']['message']}") from None
-
-
 def _said(text: str, image: Image.Image | None) -> dict[str, Any]:
-    shown = [] if image is None else [{"type": "image_url", "image_url": {"url": _url(image)}}]
+    shown = [] if image is None else [{"type": "image_url", "image_url": {"url": data_url(image)}}]
     return {"role": "user", "content": [*shown, {"type": "text", "text": text}]}
-
-
-def _url(image: Image.Image) -> str:
-    file = io.BytesIO()
-    image.save(file, "png")
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
 def _opened(text: str) -> Image.Image:

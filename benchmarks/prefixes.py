@@ -16,51 +16,29 @@ from __future__ import annotations
 import argparse
 import http.client
 import json
-import os
 import random
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from statistics import median
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from served_folder import Served, served_folder
-from small_llava import WORDS, image_part, question, write_llava
-
-from chiasm.interop import import_checkpoint
+from small_llava import WORDS, arguments, image_part, llava_folders, parsed, question
 
 Timed = tuple[float, list[str]]  # seconds to the first token, the median of all requests; and their answers
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--width", type=int, default=384, help="of tower and language model")
-    parser.add_argument("--depth", type=int, default=6, help="layers of each")
-    parser.add_argument("--side", type=int, default=224, help="of an image, in pixels")
+    parser = arguments(__doc__)
     parser.add_argument("--words", type=int, default=250, help="of the system prompt")
-    parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--turns", type=int, default=6)
     parser.add_argument("--tokens", type=int, default=16, help="of an answer")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--quick", action="store_true", help="small and few: only to see that it runs")
-    options = parser.parse_args()
-    if options.quick:
-        options.width, options.depth, options.side, options.rounds = 64, 1, 56, 1
-        options.words, options.clients, options.turns = 60, 4, 3
-    os.environ["OMP_NUM_THREADS"] = "1"
-    with TemporaryDirectory() as scratch:
-        place = Path(scratch)
-        folder = write_llava(
-            place / "llava", width=options.width, depth=options.depth, side=options.side, context=4096
-        )
-        import_checkpoint(folder, place / "chiasm")
-        run, log = str(place / "chiasm"), place / "shared.log"
+    options = parsed(parser, words=60, clients=4, turns=3)
+    with llava_folders(options, context=4096) as (_, folder):
+        run, logs = str(folder), folder.parent
         with (
-            served_folder(run, log, "--device", "cpu") as shared,
-            served_folder(run, place / "alone.log", "--device", "cpu", "--prefixes", "0") as alone,
+            served_folder(run, logs / "shared.log", "--device", "cpu") as shared,
+            served_folder(run, logs / "alone.log", "--device", "cpu", "--prefixes", "0") as alone,
         ):
             for name, scenario in (("crowd", crowd), ("conversation", conversation)):
                 report(name, scenario, [shared, alone], options)

@@ -1,17 +1,23 @@
-"""A server of one folder in a process of its own, and what it holds of the machine."""
+"""A server of one folder in a process of its own, what it holds of the machine, and what is asked of it."""
 
 from __future__ import annotations
 
+import base64
+import io
+import json
 import os
 import re
 import socket
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from PIL import Image
 
 ADDRESS = re.compile(r"http://([^:/\s]+):(\d+)/v1")
 
@@ -69,6 +75,29 @@ def served_by_transformers(folder: str, log: Path, *options: str) -> Iterator[Se
         while not _answers(port):
             _wait(process, log)
         yield Served(process, "127.0.0.1", port, folder, log)
+
+
+def get(server: Served, path: str) -> Any:
+    with urllib.request.urlopen(server.url + path, timeout=60) as reply:
+        return json.load(reply)
+
+
+def post(server: Served, path: str, body: dict[str, Any]) -> Any:
+    """The reply; a refusal ends the benchmark with what it says."""
+    request = urllib.request.Request(
+        server.url + path, json.dumps(body).encode(), {"content-type": "application/json"}
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=600) as reply:
+            return json.load(reply)
+    except urllib.error.HTTPError as error:
+        raise SystemExit(f"{path}: {error.read().decode(errors='replace')}") from None
+
+
+def data_url(image: Image.Image) -> str:
+    file = io.BytesIO()
+    image.save(file, "png")
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
 def _answers(port: int) -> bool:

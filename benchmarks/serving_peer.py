@@ -11,49 +11,27 @@ transformers batches no requests of models that see: its `--continuous-batching`
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import time
-import urllib.request
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from statistics import median
-from tempfile import TemporaryDirectory
 from typing import Any
 
-from served_folder import Served, served_by_transformers, served_folder
-from small_llava import image_part, question, write_llava
-
-from chiasm.interop import import_checkpoint
+from served_folder import Served, post, served_by_transformers, served_folder
+from small_llava import arguments, image_part, llava_folders, parsed, question
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--width", type=int, default=384, help="of tower and language model")
-    parser.add_argument("--depth", type=int, default=6, help="layers of each")
-    parser.add_argument("--side", type=int, default=224, help="of an image, in pixels")
-    parser.add_argument("--clients", type=int, default=16)
+    parser = arguments(__doc__)
     parser.add_argument("--requests", type=int, default=32)
     parser.add_argument("--tokens", type=int, default=32, help="of an answer")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--quick", action="store_true", help="small and few: only to see that it runs")
-    options = parser.parse_args()
-    if options.quick:
-        options.width, options.depth, options.side, options.requests, options.rounds = 64, 1, 56, 8, 1
-    os.environ["OMP_NUM_THREADS"] = "1"
-    with TemporaryDirectory() as scratch:
-        place = Path(scratch)
-        folder = write_llava(
-            place / "llava", width=options.width, depth=options.depth, side=options.side, context=2048
-        )
-        import_checkpoint(folder, place / "chiasm")
+    options = parsed(parser, requests=8)
+    with llava_folders(options, context=2048) as (theirs, ours):
+        logs = ours.parent
         with (
-            served_folder(str(place / "chiasm"), place / "chiasm.log", "--device", "cpu") as ours,
-            served_by_transformers(str(folder), place / "peer.log", "--device", "cpu") as theirs,
+            served_folder(str(ours), logs / "chiasm.log", "--device", "cpu") as server,
+            served_by_transformers(str(theirs), logs / "peer.log", "--device", "cpu") as peer,
         ):
-            report([ours, theirs], options)
+            report([server, peer], options)
 
 
 def report(servers: list[Served], options: argparse.Namespace) -> None:
@@ -89,11 +67,7 @@ def ask(server: Served, number: int, tokens: int) -> tuple[str, int]:
     """The answer, and positions of the prompt."""
     messages = [{"role": "user", "content": [image_part(number), question(number)]}]
     body = {"model": server.name, "messages": messages, "max_tokens": tokens}
-    request = urllib.request.Request(
-        f"{server.url}/v1/chat/completions", json.dumps(body).encode(), {"content-type": "application/json"}
-    )
-    with urllib.request.urlopen(request, timeout=600) as reply:
-        answer = json.load(reply)
+    answer = post(server, "/v1/chat/completions", body)
     return answer["choices"][0]["message"]["content"].strip(), answer["usage"]["prompt_tokens"]
 
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-import base64
-import io
+import argparse
 import json
+import os
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 import transformers
 from peers import random as with_random_weights
 from PIL import Image, ImageDraw
+from served_folder import data_url
 
+from chiasm.interop import import_checkpoint
 from chiasm.language.text import TextTokenizer
 
 IMAGE = "<image>"
@@ -25,6 +30,39 @@ TEMPLATE = (
     "{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}"
 )
 WORDS = ["system: user: assistant: Answer in a few words.", "What stands beside the red thing, number 7?"]
+
+
+def arguments(description: str | None) -> argparse.ArgumentParser:
+    """Of a benchmark that asks two servers of a LLaVA in turns."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--width", type=int, default=384, help="of tower and language model")
+    parser.add_argument("--depth", type=int, default=6, help="layers of each")
+    parser.add_argument("--side", type=int, default=224, help="of an image, in pixels")
+    parser.add_argument("--clients", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--quick", action="store_true", help="small and few: only to see that it runs")
+    return parser
+
+
+def parsed(parser: argparse.ArgumentParser, **quick: int) -> argparse.Namespace:
+    """The options; quick: what `--quick` makes smaller, besides the model and the rounds."""
+    options = parser.parse_args()
+    if options.quick:
+        vars(options).update(width=64, depth=1, side=56, rounds=1, **quick)
+    return options
+
+
+@contextmanager
+def llava_folders(options: argparse.Namespace, *, context: int) -> Iterator[tuple[Path, Path]]:
+    """One LLaVA in transformers' layout and imported, for servers with one thread."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    with TemporaryDirectory() as scratch:
+        theirs, ours = Path(scratch) / "llava", Path(scratch) / "chiasm"
+        sizes = {"width": options.width, "depth": options.depth, "side": options.side}
+        import_checkpoint(write_llava(theirs, **sizes, context=context), ours)
+        yield theirs, ours
 
 
 def write_llava(place: Path, *, width: int, depth: int, side: int, context: int) -> Path:
@@ -87,10 +125,7 @@ def image_part(number: int) -> dict[str, Any]:
     for _ in range(6):
         x, y, size = dice.randrange(200), dice.randrange(200), dice.randrange(20, 90)
         pen.ellipse((x, y, x + size, y + size), fill=(dice.randrange(256), dice.randrange(256), 200))
-    file = io.BytesIO()
-    image.save(file, "png")
-    url = "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
-    return {"type": "image_url", "image_url": {"url": url}}
+    return {"type": "image_url", "image_url": {"url": data_url(image)}}
 
 
 def question(number: int) -> dict[str, str]:

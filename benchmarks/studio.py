@@ -21,9 +21,9 @@ from statistics import fmean
 from typing import Any
 
 import numpy as np
-from customers import KINDS, ONE_TURN, Customer, Shelf, get, shop_of
+from customers import KINDS, ONE_TURN, Customer, Shelf, shop_of
 from PIL import Image
-from served_folder import served_folder
+from served_folder import get, served_folder
 
 import chiasm
 from chiasm.data.files import PictureInMemory
