@@ -17,7 +17,7 @@ from chiasm.inference.drawing import Drawing
 from chiasm.inference.engine import Engine
 from chiasm.inference.text import WordSampling
 from chiasm.nn.generators import Generators
-from chiasm.sequence import PADDING
+from passes import reads
 
 QUESTIONS = [
     "What is this?",
@@ -174,18 +174,6 @@ def test_the_cache_does_not_grow_with_the_requests_that_have_gone(model):
             engine.tick()
         columns.append(engine._session.columns)
     assert max(columns) == max(columns[:8])
-
-
-def reads(model):
-    """Notes how many positions each row is given in every pass of the language model, padding left out."""
-    rows = []
-
-    def note(_, inputs):
-        layout = inputs[1]
-        rows.append((layout.of_queries(layout.documents) != PADDING).sum(1).tolist())
-
-    model.language.register_forward_pre_hook(note)
-    return rows
 
 
 def begins_an_image_after(model, words):

@@ -19,8 +19,9 @@ from chiasm.inference.options import sampling_of
 from chiasm.inference.prefixes import LEAST, DocumentContent
 from chiasm.inference.reading import CodedImage
 from chiasm.inference.session import Session
-from chiasm.sequence import PADDING, Document
+from chiasm.sequence import Document
 from chiasm.sequence.documents import COLUMNS
+from passes import reads
 
 SYSTEM = "You work in a shop that sells animals and trees of all kinds, and answer in a few words."
 
@@ -62,29 +63,17 @@ def converse(model, messages, tokens=6, **options):
     return Conversation(model, prompt(model, messages), sampling, seed=0)
 
 
-def reads(model):
-    """Notes how many positions are read in every pass, padding left out."""
-    counts = []
-
-    def note(_, inputs):
-        layout = inputs[1]
-        counts.append(int((layout.of_queries(layout.documents) != PADDING).sum()))
-
-    model.language.register_forward_pre_hook(note)
-    return counts
-
-
 def test_requests_that_begin_alike_get_together_what_each_gets_alone_and_their_beginning_is_read_once(model):
     questions = [f"What stands beside number {number}?" for number in range(5)]
     alone = [Engine(model).submit(ask(model, shop(each))).result() for each in questions]
-    counts, engine = reads(model), Engine(model, prefixes=1000)
+    read, engine = reads(model), Engine(model, prefixes=1000)
     handles = [engine.submit(ask(model, shop(each))) for each in questions]
     assert [handle.result() for handle in handles] == alone
     assert len(set(map(tuple, alone))) > 1
     lengths = [len(prompt(model, shop(each))) for each in questions]
     reused = [handle.request.reused for handle in handles]
-    assert counts[0] == lengths[0]
-    assert counts[1] == sum(lengths[1:]) - sum(reused)
+    assert sum(read[0]) == lengths[0]
+    assert sum(read[1]) == sum(lengths[1:]) - sum(reused)
     assert reused[0] == 0
     assert min(reused[1:]) > model.contract.read_tokens(image(1).size, "an image") + LEAST
 
@@ -234,9 +223,9 @@ def test_where_nothing_can_be_shared_each_is_read_by_itself(model, reason):
     model.language.shares_prefixes = reason != "the language cannot"
     engine = Engine(model, prefixes=0 if reason == "nothing is kept" else 1000)
     handles = [engine.submit(ask(model, shop(each))) for each in ("What is this?", "Where is it?")]
-    counts = reads(model)
+    read = reads(model)
     engine.run()
-    assert counts[0] == sum(len(prompt(model, shop(each))) for each in ("What is this?", "Where is it?"))
+    assert sum(read[0]) == sum(len(prompt(model, shop(each))) for each in ("What is this?", "Where is it?"))
     assert [handle.request.reused for handle in handles] == [0, 0]
 
 

@@ -61,8 +61,7 @@ class RequestImages:
         if self._count > self.most:
             raise DataError.of(where, f"more than {self.most} images in one request")
         picture = self.file(url, where)
-        with naming(where):
-            return picture if self.drawn is None else self.drawn.recognise(picture)
+        return picture if self.drawn is None else self.drawn.recognise(picture)
 
     def file(self, url: str, where: str) -> EncodedPicture:
         """The image file at a URL."""
