@@ -124,8 +124,7 @@ class PictureReader:
         """Pixels, or what the cache has, of pictures as they are written."""
         if self.codes is None:
             return torch.stack([self.target(picture) for picture in pictures])
-        targets = torch.stack(cached(self.codes, [picture.key for picture in pictures]))
-        return targets if targets.is_floating_point() else targets.long()
+        return cached_targets(self.codes, pictures)
 
     def _conditioned(self, written: WrittenImages, slots: Sequence[tuple[int, Slot]]) -> WrittenImages:
         """With the words for which images are drawn, and the images that they come of, where the model has such."""
@@ -178,3 +177,9 @@ def cached(cache: TensorCache, keys: Sequence[str]) -> list[Tensor]:
             f"the cache lacks {len(missing)} pictures, the first of them {missing[0]}; prepare it first"
         )
     return [tensor for tensor in tensors if tensor is not None]
+
+
+def cached_targets(cache: TensorCache, pictures: Sequence[Picture]) -> Tensor:
+    """The codes, vectors or latents of pictures, stacked; codes as torch's indices."""
+    targets = torch.stack(cached(cache, [picture.key for picture in pictures]))
+    return targets if targets.is_floating_point() else targets.long()

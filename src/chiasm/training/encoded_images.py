@@ -10,7 +10,7 @@ from torch import Tensor
 
 from chiasm.data import Picture
 from chiasm.data.clip import pixels
-from chiasm.data.picture_reader import cached
+from chiasm.data.picture_reader import cached_targets
 from chiasm.storage.cache import TensorCache
 from chiasm.views import Size
 
@@ -41,10 +41,8 @@ class EncodedReader:
         self.size, self.targets, self.latents = size, targets, latents
 
     def read(self, pictures: Sequence[Picture]) -> EncodedImages:
-        keys = [picture.key for picture in pictures]
-        targets = torch.stack(cached(self.targets, keys))
         if self.latents is None:
             images = torch.stack([pixels(picture, self.size) for picture in pictures])
         else:
-            images = torch.stack(cached(self.latents, keys))
-        return EncodedImages(targets if targets.is_floating_point() else targets.long(), images)
+            images = cached_targets(self.latents, pictures)
+        return EncodedImages(cached_targets(self.targets, pictures), images)

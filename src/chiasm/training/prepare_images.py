@@ -15,6 +15,7 @@ from chiasm.distribution.processes import Ranks
 from chiasm.model import Model
 from chiasm.recipe import Stage
 from chiasm.storage.cache import TensorCache
+from chiasm.tokenizers import ImageTokenizer
 from chiasm.training.aims import targets_of
 from chiasm.training.batches import PictureBatches
 from chiasm.training.encoded_images import EncodedReader
@@ -49,17 +50,19 @@ def prepared_images(
     images = _images(batches, sources, stage, ranks)
     size, device = Size(decoder.size, decoder.size), model.device
 
-    def fill(cache: TensorCache, encode: Callable[[Tensor], Tensor], what: str) -> TensorCache:
+    def filled(
+        encoder: ImageTokenizer, what: str, encode: Callable[[Tensor], Tensor], *transform: str
+    ) -> TensorCache:
+        cache = target_cache(encoder, what, *transform)
         fill_targets(
             cache, images, lambda each: pixels(each, size), lambda own: encode(own.to(device)), what, console
         )
         return cache
 
-    codes = target_cache(tokenizer, "codes", f"of images of {decoder.size} pixels")
-    codes = fill(codes, partial(targets_of, tokenizer), "codes")
-    latents = None
-    if decoder.autoencoder is not None:
-        latents = fill(target_cache(decoder.autoencoder, "latents"), decoder.autoencoder.encode, "latents")
+    resized = f"of images of {decoder.size} pixels"
+    codes = filled(tokenizer, "codes", partial(targets_of, tokenizer), resized)
+    autoencoder = decoder.autoencoder
+    latents = None if autoencoder is None else filled(autoencoder, "latents", autoencoder.encode)
     ranks.wait()  # in later epochs a process meets images that others have encoded
     return EncodedReader(size, codes, latents)
 
