@@ -1,7 +1,9 @@
 """A model that practises: what is verified is learnt, what harms is rolled back, and what was planned is spent."""
 
 import json
+import os
 import shutil
+import signal
 import sys
 
 import pytest
@@ -19,6 +21,7 @@ from chiasm.evaluation.metrics import metric
 from chiasm.evaluation.subject import written_image
 from chiasm.recipe import load_recipe
 from chiasm.storage.folders import read_json, write_json
+from chiasm.training import loop
 from chiasm.training.loop import Interrupted
 from chiasm.training.train import train
 
@@ -110,6 +113,24 @@ def test_what_is_verified_is_learnt_and_a_stopped_run_goes_on(judged, tmp_path, 
     assert record["rounds"][0]["retained"]
     verified = Chat(path=str(first / "practice" / FILE))
     assert {verified[i][0].messages[1].content for i in range(len(verified))} == {("no",)}
+
+
+def test_a_stop_in_the_last_step_of_a_round_stops_the_rounds(judged, tmp_path, monkeypatch):
+    original, steps, evaluated = loop.TrainStep.__call__, [], []
+
+    def stopping(self, batches):
+        steps.append(None)
+        if len(steps) == STEPS:
+            os.kill(os.getpid(), signal.SIGINT)
+        return original(self, batches)
+
+    evaluate(judged["no"])
+    monkeypatch.setattr(loop.TrainStep, "__call__", stopping)
+    monkeypatch.setattr(evolution, "evaluate", lambda run, **options: evaluated.append(run))
+    with pytest.raises(Interrupted, match="stopped after step 8 of 8 of stage 'round-1'; all is saved"):
+        evolve(judged["no"], tmp_path / "out", plan("no", rounds=1))
+    assert (tmp_path / "out" / "round-1" / "final").is_dir()
+    assert not evaluated
 
 
 def test_what_a_fooled_verifier_lets_through_is_rolled_back_and_the_budget_is_spent_once(judged, tmp_path):

@@ -211,7 +211,7 @@ class _Evolving:
         if not counts["solved"]:
             return Round(place, begins, counts)
         try:
-            train(self._recipe(place, begins), place, device=self.device)
+            train(self._recipe(place, begins), place, device=self.device, more_follows=True)
         except DivergedError as error:
             return Round(place, begins, counts, retained=False, reason=str(error))
         if not is_evaluated(place):

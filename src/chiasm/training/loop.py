@@ -69,6 +69,7 @@ class Training:
     position: Position
     workers: int | None = None  # processes that make batches; None: as many as are usual here
     skipped: dict[str, Counter[str]] = field(default_factory=dict)  # records, by source and kind
+    stopped: Interrupted | None = None  # by a signal in the last step of the run
     _warned: bool = False
 
     @property
@@ -108,8 +109,10 @@ class Training:
             while self.position.step < stage.steps:
                 self._step(stage, step, feed, line, speed, stop)
         # Only here is it too late for a signal: one may also come while the end of the stage is saved.
-        if self.position.stage < len(self.recipe.stages) - 1 and self.ranks.any(stop.requested):
-            raise self._interrupted(stage)
+        if self.ranks.any(stop.requested):
+            self.stopped = self._interrupted(stage)
+            if self.position.stage < len(self.recipe.stages) - 1:
+                raise self.stopped
 
     @contextmanager
     def _recomputing(self, stage: Stage, objective: nn.Module | None) -> Iterator[None]:

@@ -44,6 +44,7 @@ def train(
     dtype: str | torch.dtype | None = None,
     other_data: bool = False,
     workers: int | None = None,
+    more_follows: bool = False,
 ) -> Path:
     """Train a model and return the folder of the run, for `chiasm.load` and `chiasm eval`.
 
@@ -59,11 +60,12 @@ def train(
         other_data: go on although the data has changed since the run began.
         workers: processes that make batches ahead; by default none on a CPU, else one for each core but one. The
             batches are the same.
+        more_follows: the caller has more to do with the run, so that a stop in its very last step is raised too.
 
     Raises:
         RecipeError: when the folder holds a run of another recipe, or on other data.
         CheckpointError: when a checkpoint cannot be written or read; the last good one stays.
-        Interrupted: after Ctrl-C or SIGTERM, when all is saved.
+        Interrupted: after Ctrl-C or SIGTERM, when all is saved; in the very last step only where more follows.
     """
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     check_flag("other_data", other_data)
@@ -78,15 +80,18 @@ def train(
     if not ranks.first:
         console = Console(quiet=True)
     try:
-        _run(recipe, folder, ranks, console, other_data, workers)
+        stopped = _run(recipe, folder, ranks, console, other_data, workers)
     except OSError as error:
         raise CheckpointError(_failure(folder, error)) from error
+    if more_follows and stopped is not None:
+        raise stopped
     return folder
 
 
 def _run(
     recipe: Recipe, folder: Path, ranks: Ranks, console: Console, other_data: bool, workers: int | None
-) -> None:
+) -> Interrupted | None:
+    """The stop that came in the very last step, where one did."""
     with Run(folder, recipe, ranks) as run:
 
         def say(sentence: str) -> None:
@@ -99,9 +104,9 @@ def _run(
         if run.finished(say):
             run.measured_on(held_out)
             say(f"{folder} is a finished run of this recipe")
-            return
+            return None
         try:
-            _train(run, sources, data, held_out, console, say, workers)
+            return _train(run, sources, data, held_out, console, say, workers)
         except KeyboardInterrupt:
             saved, then = (
                 (f"what the last checkpoint in {folder} holds is saved", "go on")
@@ -143,7 +148,8 @@ def _train(
     console: Console,
     say: Callable[[str], None],
     workers: int | None,
-) -> None:
+) -> Interrupted | None:
+    """As `_run`."""
     recipe, ranks, folder = run.recipe, run.ranks, run.folder
     device = ranks.device
     saved = last_checkpoint(folder, recipe, ranks, say)
@@ -186,6 +192,7 @@ def _train(
             keep_origin(model, recipe.start, folder / "final")
     ranks.wait()
     run.ended()
+    return training.stopped
 
 
 def _say_skipped(training: Training) -> None:
