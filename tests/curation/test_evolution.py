@@ -10,7 +10,7 @@ import pytest
 
 from chiasm.cli import main
 from chiasm.curation import evolution, gate, practice
-from chiasm.curation.evolution import EvolutionPlan, evolve
+from chiasm.curation.evolution import Evolution, EvolutionPlan, evolve
 from chiasm.curation.gate import Gate, ScoreChange
 from chiasm.curation.practice import FILE, LOG, Practice, attempts, problems_of, write_practice
 from chiasm.data.chat import Chat
@@ -199,6 +199,23 @@ def test_another_model_under_the_same_name_is_not_gone_on_with(judged, tmp_path)
     write_json(tmp_path / "out" / "plan.json", {**fixed, "weights of the run": "others"})
     with pytest.raises(ChiasmError, match="was begun with another weights of the run"):
         evolve(judged["yes"], tmp_path / "out", plan("yes", "strict", rounds=1))
+
+
+def test_overrides_may_be_of_a_whole_section(judged, tmp_path):
+    """Problems are looked for in the data that the override names."""
+    with pytest.raises(RecipeError, match="no data of the run; did you mean 'more'"):
+        evolve(judged["yes"], tmp_path / "out", plan("mor"), overrides=["data={more: {type: world}}"])
+
+
+@pytest.mark.parametrize("name", [".", ".."])
+def test_rounds_stand_beside_a_run_that_is_named_by_a_dot(name, tmp_path, monkeypatch):
+    places = []
+    (tmp_path / "run" / "within").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "run" if name == "." else tmp_path / "run" / "within")
+    monkeypatch.setattr(sys, "argv", ["chiasm", "evolve", name, "yes"])
+    monkeypatch.setattr(evolution, "evolve", lambda run, out, *_, **__: places.append(out) or Evolution(run))
+    main()
+    assert places == [tmp_path / "run-evolved"]
 
 
 def test_a_gate_that_cannot_close_is_refused(judged, monkeypatch):

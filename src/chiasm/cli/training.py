@@ -122,7 +122,8 @@ def evolve(
 
     practice = Practice(problems, tries, temperature, tokens, verifier)
     plan = EvolutionPlan(data, practice, rounds, steps, share, tuple(gate or ()), seed)
-    place = out or folder.with_name(f"{folder.name}-evolved")
+    named = folder if folder.name.strip(".") else folder.resolve()  # `.` and `..` are no names
+    place = out or Path(f"{named}-evolved")
     evolution = run(folder, place, plan, overrides=overrides or (), say=say, device=device)
     say(f"best: {evolution.best}")
 

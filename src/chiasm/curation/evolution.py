@@ -25,7 +25,7 @@ from chiasm.data.sample import Sample
 from chiasm.errors import ChiasmError, DivergedError, RecipeError, nearest, quoted
 from chiasm.evaluation.evaluate import evaluate, is_evaluated, settings_of
 from chiasm.model.checkpoint import load_model
-from chiasm.recipe import Recipe, load_recipe
+from chiasm.recipe import Recipe, load_recipe, section_of
 from chiasm.recipe.checkpoints import find_checkpoint, refuse_run
 from chiasm.storage.claim import claimed
 from chiasm.storage.folders import read_json, whole_folder, write_json
@@ -145,7 +145,7 @@ def _evolve(
     device: str | torch.device | None,
 ) -> Evolution:
     for override in overrides:
-        if override.split(".", 1)[0] not in OVERRIDABLE:
+        if section_of(override) not in OVERRIDABLE:
             raise RecipeError(
                 f"override {override!r}: rounds can change {', '.join(OVERRIDABLE)} of the run's recipe"
             )

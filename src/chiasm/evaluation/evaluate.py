@@ -24,7 +24,7 @@ from chiasm.evaluation.subject import ModelSubject
 from chiasm.evaluation.tasks import Exam, NotApplicable, check, tasks
 from chiasm.model.checkpoint import load_model
 from chiasm.parts.plugins import load_plugins, loaded
-from chiasm.recipe import Recipe, check_sampling, load_recipe, write_text
+from chiasm.recipe import Recipe, check_sampling, load_recipe, section_of, write_text
 from chiasm.recipe.checkpoints import find_checkpoint
 from chiasm.storage.folders import read_json
 from chiasm.storage.integrity import checksum
@@ -56,8 +56,7 @@ def evaluate(
     """
     folder = Path(folder)
     for override in overrides:
-        section = override.split(".", 1)[0].split("=", 1)[0]
-        if section not in OVERRIDABLE:
+        if section_of(override) not in OVERRIDABLE:
             raise RecipeError(
                 f"override {override!r} would change the model that was trained; an evaluation can change "
                 f"{', '.join(OVERRIDABLE)}"

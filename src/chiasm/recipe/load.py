@@ -60,6 +60,11 @@ def load_recipe(
     return resolve(raw)
 
 
+def section_of(override: str) -> str:
+    """The section of a recipe that an override changes."""
+    return override.partition("=")[0].split(".", 1)[0]
+
+
 def _copied(source: Mapping[str, Any]) -> dict[str, Any]:
     try:
         return copy.deepcopy(dict(source))
