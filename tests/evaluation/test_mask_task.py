@@ -60,6 +60,15 @@ def test_what_cannot_be_read_scores_nothing_and_is_counted():
     assert outcome.scores["score"] < outcome.scores["oracle"] * 0.75
 
 
+def test_giou_stands_by_what_is_asked_for_too():
+    scores = MaskTask().run(exam("polygons")).scores
+    by_type = scores["by_type"]
+    assert by_type["unanswerable"]["score"] == 1  # nothing is meant, and nothing marked
+    assert by_type["segment"]["score"] < scores["score"]  # outlines on a coarse grid
+    assert sum(each["n"] for each in by_type.values()) == scores["n"] == 30
+    assert sum(each["score"] * each["n"] for each in by_type.values()) == pytest.approx(30 * scores["score"])
+
+
 def test_masks_in_words_are_no_questions_of_the_other_tasks():
     world = exam("runs").source
     assert not any(about_pictures(sample) for index in range(5) for sample in world[index])

@@ -26,7 +26,8 @@ class MaskTask(Task, name="masks"):
     A mask head marks, or an answer in words or an image is read back, as the source's `mask_form` has it.
     score: gIoU, the mean over questions of intersection over union; where nothing is meant and nothing marked, 1.
     cumulative: cIoU, all intersections over all unions, in which large things weigh more. shuffled: gIoU of masks
-    of another question's image. everything: gIoU of marking the whole image. unreadable: share of answers in words
+    of another question's image. everything: gIoU of marking the whole image. by_type: gIoU of what a name asks for,
+    of what a box, a point or a stroke is on, and of what is not there. unreadable: share of answers in words
     that are no masks, each of which scores 0. oracle: gIoU of the true masks in such words, or through the image
     tokenizer: what their form allows, of a mask head all.
     """
@@ -52,6 +53,7 @@ class MaskTask(Task, name="masks"):
             "everything": _mean([np.ones_like(mask) for mask in true], true),
             "unreadable": sum(each is None for each in marked) / len(marked),
             "oracle": 1.0 if form == "head" else _mean(_best(exam, form, samples), true),
+            "by_type": _by_type(samples, shares, clusters),
         }
         swap = swapped(samples, exam.seed)
         if swap:
@@ -96,6 +98,18 @@ def _best(exam: Exam, form: MaskForm, samples: Sequence[Sample]) -> Sequence[Mas
     if form == "image":
         contents = exam.subject.reconstruct(contents)
     return [answer.read(content) for answer, content in zip(answers, contents, strict=True)]
+
+
+def _by_type(
+    samples: Sequence[Sample], shares: Sequence[float], clusters: Sequence[int]
+) -> dict[str, dict[str, Any]]:
+    types = [str(sample.truth.get("type", "all")) for sample in samples]
+    scores: dict[str, dict[str, Any]] = {}
+    for name in sorted(set(types)):
+        rows = [i for i, each in enumerate(types) if each == name]
+        estimate = clustered([shares[i] for i in rows], [clusters[i] for i in rows])
+        scores[name] = {"score": estimate.value, "ci": estimate.interval, "n": len(rows)}
+    return scores
 
 
 def overlap(marked: Mask | None, true: Mask) -> tuple[int, int]:
