@@ -1,5 +1,7 @@
 """Trains the tiny overlay of every recipe on the built-in world, measures it, and writes docs/learn.md.
 
+What it learnt is written into the catalogue of docs/systems.md too.
+
     python benchmarks/learn.py                    # every recipe with a tiny overlay
     python benchmarks/learn.py llava fuyu         # these; the page shows the others as they were measured
     python benchmarks/learn.py --page             # the page again, from what is there
@@ -23,11 +25,13 @@ from time import process_time
 from typing import Any
 
 import yaml
+from learn_catalogue import write_catalogue
 from learn_figures import TILES, gather, read
 from learn_page import write_page
 
 ROOT = Path(__file__).parents[1]
 RECORD = "record.json"
+CATALOGUE = "systems.md"  # beside the page
 SECONDS = "seconds.json"  # processor time of training, session by session
 # Not shown to learn here: the quickstart's figures stand in the README, its tiny overlay only tries the
 # machinery, and so does that of the pretrained pair.
@@ -47,6 +51,7 @@ def main() -> int:
     rows = gather(read_records(Path(options.runs)), page)
     failed = [row["name"] for row in rows if "failed" in row]
     write_page(rows, page, read(page.parent / page.stem / TILES))
+    write_catalogue(rows, page.parent / CATALOGUE)
     print(f"{options.out}: {len(rows) - len(failed)} recipes measured, {len(failed)} failed {failed or ''}")
     return 1 if failed else 0
 

@@ -1,6 +1,7 @@
 """The catalogue of the survey's references: each has a row, and what the row says is there."""
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,13 @@ import pytest
 from chiasm import parts
 from chiasm.recipe import about, recipes
 
-PAGE = Path(__file__).parents[1] / "docs" / "systems.md"
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "benchmarks"))
+import learn_catalogue  # noqa: E402
+import learn_figures  # noqa: E402
+
+PAGE = ROOT / "docs" / "systems.md"
+FIGURES = {row["name"]: row for row in learn_figures.read(ROOT / "docs" / "learn" / learn_figures.FIGURES)}
 # Their numbers on arXiv; a leaderboard (1), a list (14) and a blog's model (21) have none.
 ARXIV = {
     2: "2304.08485", 3: "2312.06109", 4: "2310.05126", 5: "2311.06607", 6: "2403.11703", 7: "2404.06512",
@@ -40,7 +47,7 @@ def test_a_row_names_its_paper(number):
 
 @pytest.mark.parametrize("number", ROWS)
 def test_what_a_row_names_is_there_and_what_is_not_there_is_said(number):
-    _, _, here, _, missing = ROWS[number]
+    _, _, here, _, _, missing = ROWS[number]
     names = re.findall(r"`([^`]+)`", here)
     assert here or missing
     known = set(recipes()) | {name for slot in parts.SLOTS for name in parts.names(slot)}
@@ -53,3 +60,28 @@ def test_a_recipe_of_a_reference_stands_in_its_row(name):
     for number, paper in ARXIV.items():
         if f"(arXiv {paper})" in heading:
             assert f"`{name}`" in ROWS[number][2], f"docs/systems.md, reference {number}"
+
+
+@pytest.mark.parametrize("number", ROWS)
+def test_what_a_row_says_was_learnt_is_what_was_measured(number):
+    _, _, here, _, learnt, _ = ROWS[number]
+    assert learnt == learn_catalogue.learnt(here, FIGURES), "python benchmarks/learn.py --page writes it"
+
+
+def test_learning_figures_of_a_row_stand_beside_their_controls_and_what_is_not_measured_is_said(tmp_path):
+    figures = {"data": "world", "figures": {"tasks": {"questions": {"score": 0.5, "blind": 0.25}}}}
+    drawn = {"data": "world", "figures": {"tasks": {"generation": {"score": 0.9, "shuffled": 0.06}}}}
+    page = tmp_path / "systems.md"
+    rows = [
+        "| 1 | a | `llava` | yes | old | |",
+        "| 2 | b | `var`, `emu2`, `vq` | | | |",
+        "| 3 | c | words | | | |",
+    ]
+    page.write_text("\n".join(["| # | reference |", *rows]) + "\n")
+    learn_catalogue.write_catalogue([{"name": "llava", **figures}, {"name": "var", **drawn}], page)
+    assert page.read_text().splitlines() == [
+        "| # | reference |",
+        "| 1 | a | `llava` | yes | answers 50 % (blind 25 %) | |",
+        "| 2 | b | `var`, `emu2`, `vq` | | `var` draws 90 % (shuffled 6 %); `emu2` not measured | |",
+        "| 3 | c | words | | | |",
+    ]
