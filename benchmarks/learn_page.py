@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import learn_tables
-from learn_tables import DRAWING, MASKS, QUESTIONS, Row, answers, percent, reads, tasks
+from learn_tables import DRAWING, MASKS, QUESTIONS, RESOLUTION, ZOOM, Row, answers, percent, reads, tasks
 
 OLDER_INTERVALS = " Their intervals are by a bootstrap over pictures, which was the way of those days."
 
@@ -40,6 +40,15 @@ DocVQA's measure, the similarity of the letters of answer and truth, 0 below a h
 The controls are those above, by ANLS too.
 """
 
+EXPLAINED_RESOLUTION = """The same questions by the least pixels of a page's longer side with which all that must be
+read is legible (capitals 7 pixels high), up to each band's end. ANLS; in brackets *blind*, and how many were asked.
+"""
+
+EXPLAINED_ZOOM = """[Two looks](inference.md#two-looks): the model names the part that is asked about, and answers
+again beside that part, enlarged; the likelier answer stays. Scores as above. *Looked*: questions for which it named
+a part; *chosen*: for which the second answer was the likelier one.
+"""
+
 EXPLAINED_TILES = """```bash
 python benchmarks/tiles.py
 ```
@@ -52,8 +61,10 @@ match; *blind* as above.
 
 EXPLAINED_MARKING = """Masks of what a question names, on held-out scenes. *gIoU*: intersection over union, on
 average over the questions; *cIoU*: all intersections over all unions. *Shuffled*: gIoU of masks of another
-question's picture. *Whole image*: gIoU of marking everything. *Questions*: the score of those that also answer in
-words.
+question's picture. *Whole image*: gIoU of marking everything. Behind it gIoU by what is asked for: things of a name
+(*segment*), what a *box*, a *point* or a red *stroke* is on, and things that are not there (*unanswerable*).
+*Questions*: the score of those that also answer in words; where a recipe is asked for names of regions too, they
+stand by kind in the first table.
 """
 
 EXPLAINED_DRAWING = """Pictures drawn from held-out captions and read by the exact checker. *Place*: share of the
@@ -110,6 +121,10 @@ def write_page(rows: Sequence[Row], path: Path, tiles: Sequence[Row] = ()) -> No
         parts += ["## Answering questions about pictures", EXPLAINED, learn_tables.answering(seeing)]
     if pages:
         parts += ["## Reading pages", EXPLAINED_READING, learn_tables.reading(pages)]
+    if bands := [row for row in pages if RESOLUTION in tasks(row)]:
+        parts += ["### By resolution", EXPLAINED_RESOLUTION, learn_tables.by_resolution(bands)]
+    if zooming := [row for row in done if ZOOM in tasks(row)]:
+        parts += ["### With a second look", EXPLAINED_ZOOM, learn_tables.zooming(zooming)]
     if tiles:
         parts += [
             "## Tiles against a single view",

@@ -7,8 +7,9 @@ from typing import Any
 
 Row = Mapping[str, Any]
 QUESTIONS, DRAWING, MASKS = "questions", "generation", "masks"
+RESOLUTION, ZOOM = "resolution", "zoom"
 PAGES = "pages"  # the data source of written pages
-CONTROLS = ("copying", "untrained", "chance", "off", "blind")
+CONTROLS = ("copying", "untrained", "chance", "blind")
 
 
 def tasks(row: Row) -> Mapping[str, Any]:
@@ -61,6 +62,33 @@ def _answers(row: Row, types: Sequence[str]) -> list[str]:
     ]  # fmt: skip
 
 
+def by_resolution(rows: Sequence[Row]) -> str:
+    """Questions about written pages, by the pixels of a page that they need."""
+    bands = _types(rows, RESOLUTION)
+    lines = []
+    for row in _best_first(rows, RESOLUTION):
+        found = tasks(row)[RESOLUTION]["by_type"]
+        cells = [_beside(found[band], "blind") if band in found else "" for band in bands]
+        lines.append([link(row), str(row["figures"]["cost"]["image_tokens"].get("read", "")), *cells])
+    return table(["recipe", "image tokens", *(band.strip() for band in bands)], lines)
+
+
+def zooming(rows: Sequence[Row]) -> str:
+    """Questions answered with a second look at a part of the image, and without."""
+    lines = []
+    for row in _best_first(rows, ZOOM):
+        scores = tasks(row)[ZOOM]
+        lines.append([
+            link(row), with_interval(scores, "score", "ci"), with_interval(scores, "off", "off_ci"),
+            percent(scores["looked"]), percent(scores["chosen"]), str(scores["n"]),
+        ])  # fmt: skip
+    return table(["recipe", "two looks", "one look", "looked", "chosen", "questions"], lines)
+
+
+def _beside(scores: Mapping[str, Any], control: str) -> str:
+    return f"{percent(scores['score'])} ({percent(scores[control])}; {scores['n']})"
+
+
 def tiles(rows: Sequence[Row]) -> str:
     """The same model with tiles and with a single view."""
     types = sorted({name for row in rows for name in row["scores"]["by_type"]})
@@ -81,23 +109,17 @@ def tiles(rows: Sequence[Row]) -> str:
 
 def marking(rows: Sequence[Row]) -> str:
     """Masks of what is asked for."""
-    head = [
-        "recipe",
-        "gIoU",
-        "cIoU",
-        "shuffled",
-        "whole image",
-        "masks asked for",
-        "questions",
-        "parameters",
-        "CPU min",
-    ]
+    types = _types(rows, MASKS)
+    head = ["recipe", "gIoU", "cIoU", "shuffled", "whole image", *types, "masks asked for", "questions",
+            "parameters", "CPU min"]  # fmt: skip
     lines = []
     for row in _best_first(rows, MASKS):
         scores, asked = tasks(row)[MASKS], tasks(row).get(QUESTIONS)
+        of_types = scores.get("by_type", {})
         lines.append([
             link(row), with_interval(scores, "score", "ci"), percent(scores["cumulative"]),
-            percent(scores["shuffled"]), percent(scores["everything"]), str(scores["n"]),
+            percent(scores["shuffled"]), percent(scores["everything"]),
+            *(percent(of_types[name]["score"]) if name in of_types else "" for name in types), str(scores["n"]),
             percent(asked["score"]) if asked else "",
             large(row["figures"]["cost"]["parameters"]["total"]), minutes(row),
         ])  # fmt: skip
@@ -149,7 +171,7 @@ def others(rows: Sequence[Row]) -> str:
         ]
         for row in rows
         for name, scores in tasks(row).items()
-        if name not in (QUESTIONS, DRAWING, MASKS)
+        if name not in (QUESTIONS, DRAWING, MASKS, RESOLUTION, ZOOM)
     ]
     return table(["recipe", "measure", "score", "control", "n"], lines) if lines else ""
 
@@ -161,8 +183,8 @@ def _control(scores: Mapping[str, Any]) -> str:
     )
 
 
-def _types(rows: Sequence[Row]) -> list[str]:
-    return sorted({name for row in rows for name in tasks(row)[QUESTIONS]["by_type"]})
+def _types(rows: Sequence[Row], task: str = QUESTIONS) -> list[str]:
+    return sorted({name for row in rows for name in tasks(row)[task].get("by_type", {})})
 
 
 def _best_first(rows: Sequence[Row], task: str) -> list[Row]:

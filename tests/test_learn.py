@@ -125,6 +125,7 @@ def test_a_recipe_that_fails_now_is_said_to_and_its_figures_are_not_forgotten(tm
 def test_pages_and_masks_have_tables_of_their_own(tmp_path):
     page = tmp_path / "learn.md"
     masks = {"score": 0.6, "ci": [0.5, 0.7], "cumulative": 0.55, "shuffled": 0.1, "everything": 0.05, "n": 80}
+    masks["by_type"] = {"box": {"score": 0.75}, "segment": {"score": 0.45}}
     rows = learn_figures.gather(
         [record("reader", 10, 0.8, "pages"), record("marker", 10, 0.4, masks=masks)], page
     )
@@ -134,7 +135,35 @@ def test_pages_and_masks_have_tables_of_their_own(tmp_path):
     assert "(../recipes/marker.yaml) | 40 % (30 - 50) |" in answers
     assert "reader.yaml" not in answers.split("## Answering")[1]
     assert "| 80 % (70 - 90) | 20 % (10 - 30) | 20 % | 40 % (0 - 50) |" in reading
-    assert "| 60 % (50 - 70) | 55 % | 10 % | 5 % | 80 | 40 % |" in marking
+    assert "| whole image | box | segment | masks asked for |" in marking
+    assert "| 60 % (50 - 70) | 55 % | 10 % | 5 % | 75 % | 45 % | 80 | 40 % |" in marking
+
+
+def test_reading_stands_by_resolution_and_with_a_second_look(tmp_path):
+    page = tmp_path / "learn.md"
+    bands = {
+        " 128 px": {"score": 0.9, "blind": 0.1, "n": 40},
+        "1024 px": {"score": 0.3, "blind": 0.2, "n": 60},
+    }
+    zoom = {
+        "score": 0.7,
+        "ci": [0.6, 0.8],
+        "off": 0.5,
+        "off_ci": [0.4, 0.6],
+        "looked": 1.0,
+        "chosen": 0.4,
+        "n": 90,
+    }
+    reader = record("reader", 10, 0.8, "pages", resolution={"score": 0.6, "by_type": bands}, zoom=zoom)
+    learn_page.write_page(learn_figures.gather([reader, record("other", 10, 0.4, "pages")], page), page)
+    by_resolution, looks = page.read_text().split("### By resolution")[1].split("### With a second look")
+    assert "| recipe | image tokens | 128 px | 1024 px |" in by_resolution
+    assert "| [reader](../recipes/reader.yaml) | 9 | 90 % (10 %; 40) | 30 % (20 %; 60) |" in by_resolution
+    assert (
+        "| [reader](../recipes/reader.yaml) | 70 % (60 - 80) | 50 % (40 - 60) | 100 % | 40 % | 90 |" in looks
+    )
+    assert "[other]" not in by_resolution + looks
+    assert "## Other measures" not in looks
 
 
 @pytest.mark.parametrize(
