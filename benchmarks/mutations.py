@@ -72,12 +72,13 @@ def main() -> None:
     chosen = [(area, place) for area in options.modules for file in modules(area) for place in places(file)]
     if options.sample is not None:
         chosen = random.Random(options.seed).sample(chosen, min(options.sample, len(chosen)))
-    mutants = [mutate(place) for _, place in chosen]  # before anybody edits the source
+    mutants = [mutate(place) for _, place in chosen]  # before anybody edits the source, or adds tests
+    files = {place.module: _files(place, options.tests) for _, place in chosen}
     _preload()
-    suites = {files: record(files, options.slow) for files in {_files(p, options.tests) for _, p in chosen}}
+    suites = {each: record(each, options.slow) for each in sorted(set(files.values()))}
 
     def killed(mutant: Mutant) -> bool:
-        tests = suites[_files(mutant.place, options.tests)]
+        tests = suites[files[mutant.module]]
         return noticed(mutant, select(mutant.place, tests), options.timeout)
 
     totals, kills, survivors = Counter[str](), Counter[str](), []

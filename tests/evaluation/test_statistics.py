@@ -40,6 +40,11 @@ def test_differences_are_compared_question_by_question():
     assert paired_interval([-1.0] * 9, [0] * 9) == (float("-inf"), float("inf"))  # one image says nothing
 
 
+def test_every_difference_weighs_alike_however_many_there_are_of_a_picture():
+    low, high = paired_interval([-1.0, -1.0, -1.0, 0.0], [0, 0, 0, 1])
+    assert (low + high) / 2 == pytest.approx(-0.75)  # not -0.5, the mean over pictures
+
+
 def test_interval_agrees_with_clopper_and_pearson_where_each_question_has_its_own_picture():
     # 15 of 148 right: Newcombe 1998, method 5; a few clusters' doubt makes this one a little wider
     estimate = clustered([1.0] * 15 + [0.0] * 133, range(148))

@@ -219,6 +219,17 @@ def test_the_commonest_answer_is_weighed_by_the_questions_of_each_type():
     assert scores["commonest"] == pytest.approx((9 + 1) / 12)  # not (0.9 + 0.5) / 2
 
 
+def test_each_control_is_scored_by_its_own_answers():
+    asked = asked_of("what", ["dog"] * 4)
+    for i, each in enumerate(asked):
+        each.answers |= {"blind": "dog" if i < 1 else "?", "shuffled": "dog" if i < 3 else "?"}
+    for scores in (scores_by_type(asked, ("blind", "shuffled")), scores_by_type(asked, ("shuffled",))):
+        assert (scores["score"], scores["shuffled"]) == (1, 0.75)
+        assert scores["shuffled_ci"][0] < 0.75 < scores["shuffled_ci"][1] < 1
+        assert scores.get("blind", 0.25) == 0.25
+    assert "blind" not in scores  # only what was asked
+
+
 def test_the_class_of_an_answer_stands_for_it_where_the_words_differ():
     """Of a choice between two names, always the first is what guessing knows."""
     samples = [
