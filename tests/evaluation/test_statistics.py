@@ -12,6 +12,7 @@ from chiasm.evaluation.statistics import (
     mean_radius,
     paired_interval,
     student_quantile,
+    unpaired_interval,
 )
 
 
@@ -38,6 +39,19 @@ def test_differences_are_compared_question_by_question():
     assert (low, high) == pytest.approx((-0.2 - 2.776 * error, -0.2 + 2.776 * error), abs=1e-3)
     assert paired_interval([-1.0] * 5, range(5)) == (-1.0, -1.0)  # all of them fell
     assert paired_interval([-1.0] * 9, [0] * 9) == (float("-inf"), float("inf"))  # one image says nothing
+
+
+def wilson(right: int, asked: int) -> tuple[float, float, float]:
+    p, z2 = right / asked, 1.959964**2
+    middle, reach = p + z2 / (2 * asked), sqrt(z2 * (p * (1 - p) + z2 / (4 * asked)) / asked)
+    return p, *((middle + sign * reach) / (1 + z2 / asked) for sign in (-1, 1))
+
+
+def test_scores_on_other_questions_are_compared_by_their_intervals():
+    """48 of 80 and 56 of 70: Newcombe 1998, "comparison of eleven methods", table II, method 10."""
+    before, after = wilson(48, 80), wilson(56, 70)
+    assert unpaired_interval(before, after) == pytest.approx((0.0524, 0.3339), abs=1e-4)
+    assert unpaired_interval(after, before) == pytest.approx((-0.3339, -0.0524), abs=1e-4)
 
 
 def test_every_difference_weighs_alike_however_many_there_are_of_a_picture():

@@ -40,6 +40,16 @@ def test_positions_are_counted_in_their_document_over_padding():
     assert counted[1, [0, 1, 4, 5, 6]].tolist() == [0, 1, 2, 3, 0]
 
 
+def test_the_first_block_of_each_document_is_what_an_encoder_reads():
+    """Two documents behind padding: the prefix of each, though blocks are counted over the whole row."""
+    documents = torch.tensor([[-1, 0, 0, 0, 1, 1, 1]])
+    opens = bits("1100101")
+    first = Layout(documents, opens, torch.ones_like(opens)).first_block
+    assert first.long().tolist() == [[0, 1, 1, 1, 1, 1, 0]]
+    alone = Layout(torch.zeros(1, 3, dtype=torch.long), bits("001"), bits("111"))
+    assert alone.first_block.long().tolist() == [[1, 1, 0]]
+
+
 def test_the_columns_of_queries_are_those_of_the_last_positions():
     kinds = torch.tensor([[0, 1, 2]])
     before = layout([[0, 0, 0]], kinds=kinds)

@@ -17,6 +17,7 @@ from chiasm.sequence import (
     Written,
     WrittenImages,
     fill,
+    fill_from,
     pack,
 )
 from chiasm.sequence.kinds import KINDS
@@ -78,6 +79,11 @@ def test_positions_restart_and_padding_belongs_to_no_document():
     assert batch.positions.tolist() == [[0, 1, 0, 1, 2, 0], [0] * 6]
     assert batch.documents.tolist() == [[0, 0, 1, 1, 1, PADDING], [0] + [PADDING] * 5]
     assert batch.real == 6
+
+
+def test_a_batch_has_as_many_samples_as_documents():
+    batch, _ = pack([[text("a", 2), text("b", 3)], [text("c", 1)], []], length=6)
+    assert batch.samples == 3
 
 
 def test_padding_holds_no_label_no_picture_and_nothing_that_attention_could_see():
@@ -193,6 +199,12 @@ def test_slots_come_with_their_flat_start(picture):
 def test_fill_puts_values_at_flat_places():
     filled = fill(torch.zeros(2, 3, 1), torch.tensor([1, 5]), torch.tensor([[7.0], [8.0]]))
     assert filled.flatten().tolist() == [0, 7, 0, 0, 0, 8]
+
+
+def test_images_are_filled_in_from_where_they_start():
+    values = torch.tensor([[[7.0], [8.0]], [[5.0], [6.0]]])
+    filled = fill_from(torch.zeros(2, 4, 1), torch.tensor([5, 1]), values)
+    assert filled.flatten().tolist() == [0, 5, 6, 0, 0, 7, 8, 0]
 
 
 def test_what_is_filled_in_takes_the_precision_of_the_rest():

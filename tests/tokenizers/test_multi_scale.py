@@ -179,6 +179,19 @@ def test_codes_stand_in_one_row_for_pictures_of_the_last_scales_side():
     assert tokenizer(kernel=1).quant_conv.kernel_size == (1, 1)
 
 
+def test_the_coarsest_scales_alone_are_an_image_and_all_of_them_the_whole_one():
+    tokenizer = MultiScale(**MultiScale.example()).eval()
+    codes = torch.randint(16, (2, *tokenizer.grid))
+    torch.testing.assert_close(tokenizer.decode_scales(codes), tokenizer.decode(codes))
+    coarse = tokenizer.decode_scales(codes[..., : 1 + 4])
+    expected = tokenizer.render(tokenizer.quantize.vectors(codes[..., : 1 + 4]))
+    assert coarse.shape == tokenizer.decode(codes).shape
+    assert not torch.equal(coarse, tokenizer.decode(codes))
+    with torch.no_grad():  # more than white is white, and less than black is black
+        tokenizer.render = lambda vectors: 3 * expected - 1
+        assert (tokenizer.decode_scales(codes).min(), tokenizer.decode_scales(codes).max()) == (0, 1)
+
+
 def test_the_error_of_pixels_is_absolute_and_squared_and_weighs_the_foreground():
     made = tokenizer(squared=0.5, foreground=3.0)
     pixels = torch.full((2, 3, 16, 16), 0.25)

@@ -27,6 +27,13 @@ def test_a_vector_is_a_shifted_and_scaled_latent_and_comes_back():
     torch.testing.assert_close(vae.decode(vectors), vae.pixels(vae.latents(pixels)).clamp(0, 1))
 
 
+def test_vectors_are_told_from_pixels_by_their_shape():
+    vae, pixels = built(), torch.rand(2, 3, 32, 32)
+    assert vae.is_encoded(vae.encode(pixels))
+    assert not vae.is_encoded(pixels)
+    assert not vae.is_encoded(torch.zeros(2, 4, 4, 5))
+
+
 def test_in_training_it_rebuilds_a_latent_drawn_round_the_mean(monkeypatch):
     vae, pixels, noise = built(), torch.rand(2, 3, 32, 32), torch.randn(2, 4, 4, 4)
     monkeypatch.setattr(TrainingNoise, "normal", lambda self, *shape: noise.view(2, *shape))

@@ -117,6 +117,16 @@ def test_a_loss_without_terms_is_zero_and_no_nonsense():
     assert torch.isfinite(nothing.sum.grad)
 
 
+@pytest.mark.parametrize("batches", [1, 2])
+def test_a_step_in_which_a_loss_has_no_terms_reports_it_as_zero(batches):
+    """As the loss of images, where none came up."""
+    aim = Slopes()
+    outcome = step_of(aim, accumulate=batches)([Batch(a=(6.0, 3, 0.5), b=(0.0, 0, 2.0))] * batches)
+    assert outcome.losses == {"a": 2.0 * 6 / 3, "b": 0.0}
+    assert (outcome.objective, outcome.skipped) == (pytest.approx(0.5 * 4), False)
+    torch.testing.assert_close(aim.weight.grad, torch.tensor([0.5 * 6 / 3, 0.0]))
+
+
 def test_losses_of_one_name_are_one_mean():
     both = Loss(torch.tensor(6.0), torch.tensor(3.0), 0.5) + Loss(torch.tensor(2.0), torch.tensor(1.0), 0.5)
     assert (float(both.mean), both.weight) == (2.0, 0.5)
