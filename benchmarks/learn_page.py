@@ -53,10 +53,10 @@ EXPLAINED_TILES = """```bash
 python benchmarks/tiles.py
 ```
 
-trains one recipe, `internvl-1.5`, twice on the same written letters and scenes: with up to twelve tiles of 32 pixels
-and a thumbnail, and with the whole picture in one view of 32 pixels. Parameters, steps and, nearly, the documents of
-a step are the same. The letters are 192 pixels high, the things of the scenes fill a quarter of the picture. Exact
-match; *blind* as above.
+trains one recipe, `internvl-1.5`, twice on the same written letters and scenes: with up to twelve tiles of 32
+pixels and a thumbnail, and with the whole picture in one view of 32 pixels. Parameters, steps and, nearly, the
+documents of a step are the same. The letters are 192 pixels high, the things of the scenes fill a quarter of the
+picture. Exact match; *blind* as above.
 """
 
 EXPLAINED_MARKING = """Masks of what a question names, on held-out scenes. *gIoU*: intersection over union, on
