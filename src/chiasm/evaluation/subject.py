@@ -11,11 +11,13 @@ import torch
 from jaxtyping import Bool
 from PIL import Image
 
+from chiasm.conversation import Reply
 from chiasm.data.documents import document, draw_prompt, prompt_of
 from chiasm.data.picture_reader import PictureReader
 from chiasm.data.sample import Picture, Sample
 from chiasm.distribution.devices import fitting
 from chiasm.inference.answers import Answers
+from chiasm.inference.conversation import Conversation
 from chiasm.inference.drawing import decode, draw_images, to_images
 from chiasm.inference.engine import Engine
 from chiasm.inference.masks import segment_all
@@ -50,6 +52,10 @@ class Subject(ABC):
     @abstractmethod
     def answer(self, samples: Sequence[Sample], *, blind: bool = False) -> list[str]:
         """The answer to each sample's last question; `blind`: without the images."""
+
+    def reply(self, samples: Sequence[Sample], *, blind: bool = False) -> list[Reply]:
+        """The answer to each sample's last question in words and images; `blind`: without the images it shows."""
+        raise NotImplementedError
 
     @abstractmethod
     def draw(self, samples: Sequence[Sample], *, seed: int) -> list[Image.Image]:
@@ -101,6 +107,29 @@ class ModelSubject(Subject):
                 answers[i] = text
         return answers
 
+    def reply(self, samples: Sequence[Sample], *, blind: bool = False) -> list[Reply]:
+        tokens = self.answer_tokens or max(map(self._tokens_of_reply, samples), default=0) + SPARE_TOKENS
+        options = self.sampling.model_copy(update={"word_temperature": 0.0, "answer_tokens": tokens})
+        engine = Engine(self.model, rows=ROWS, positions=POSITIONS)
+        requests = [
+            Conversation(
+                self.model,
+                document(self.model.contract, prompt_of(sample), prompt=True, blind=blind),
+                options,
+                i,
+            )
+            for i, sample in enumerate(samples)
+        ]
+        handles = [engine.submit(request) for request in requests]
+        replies = []
+        for request, handle in zip(requests, handles, strict=True):
+            handle.result()
+            reply = Reply(cut=request.cut)
+            for piece in request.pieces:
+                reply.add(piece)
+            replies.append(reply)
+        return replies
+
     def zoom(self, samples: Sequence[Sample], settings: Zoom) -> list[ZoomedAnswer]:
         """The answer to each sample's last question in two looks at its image."""
         prompts = [prompt_of(sample) for sample in samples]
@@ -133,6 +162,11 @@ class ModelSubject(Subject):
     def targets(self, images: Sequence[Picture]) -> list[Image.Image]:
         reader = PictureReader(self.model.contract)
         return [to_images(reader.target(image)[None])[0] for image in images]
+
+    def _tokens_of_reply(self, sample: Sample) -> int:
+        """Of the true answer in words and images, of which each counts as the token that begins it."""
+        images = sum(isinstance(item, Picture) for item in sample.messages[-1].content)
+        return images + len(self.model.language.tokenizer.encode(expected(sample)))
 
     def _most_tokens(self, samples: Sequence[Sample]) -> int:
         """Most tokens of an answer: the longest true one's and half as many again, at least `SPARE_TOKENS` more."""

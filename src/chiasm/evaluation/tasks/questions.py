@@ -13,7 +13,7 @@ from chiasm.evaluation.asking import QuestionRecord, scores_by_type
 from chiasm.evaluation.subject import answers_in_words, pictures_read, with_pictures
 from chiasm.evaluation.tasks import BLIND, SEEING, Control, Exam, Item, NotApplicable, Outcome, Task
 
-FREE = ("caption",)  # whole sentences, which matching does not judge
+OTHERS = ("caption", "maze")  # whole sentences, which matching does not judge; and what has a task of its own
 RANDOM = 12  # questions shown in the report as they come
 WRONG = 3  # wrong ones shown of each type beside those
 WIDEST = 384  # pixels of a picture kept for the report
@@ -56,8 +56,8 @@ def _matches(sample: Sample) -> bool:
 
 def about_pictures(sample: Sample) -> bool:
     """Whether a sample shows pictures and wants a short answer in words, which is no mask."""
-    free = sample.truth.get("task") in FREE or ANSWER in sample.truth
-    return not free and bool(pictures_read(sample)) and answers_in_words(sample)
+    other = sample.truth.get("task") in OTHERS or ANSWER in sample.truth
+    return not other and bool(pictures_read(sample)) and answers_in_words(sample)
 
 
 def _examples(
