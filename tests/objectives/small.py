@@ -11,7 +11,8 @@ _parts = {name: parts.lookup("objective", name) for name in parts.names("objecti
 OBJECTIVES = {name: part.example() for name, part in _parts.items()}
 # The slots that an objective needs to be so, and what else it trains.
 BESIDE = {name: part.example_neighbours() for name, part in _parts.items() if part.example_neighbours()}
-TRAINS = {"masked_data": {"connector": 1e-3, "language": 1e-3}}
+TRAINS = {"masked_data": {"connector": 1e-3, "language": 1e-3}, "token_alignment": {"connector": 1e-3}}
+WEIGHTLESS = {"token_alignment"}
 
 
 def raw(name: str) -> dict:
@@ -26,7 +27,8 @@ def raw(name: str) -> dict:
     }  # fmt: skip
     recipe["stages"] = [
         {"name": "pretrain", "objective": {"type": name, **OBJECTIVES[name]},
-         "train": {**TRAINS.get(name, {"encoder": 1e-3}), "objective": 1e-3}, "data": {"world": 1.0},
+         "train": {**TRAINS.get(name, {"encoder": 1e-3}), **({} if name in WEIGHTLESS else {"objective": 1e-3})},
+         "data": {"world": 1.0},
          "steps": 6, "rows": 6},
     ]  # fmt: skip
     return recipe

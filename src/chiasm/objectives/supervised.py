@@ -9,14 +9,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from chiasm.errors import RecipeError
 from chiasm.model import Model
 from chiasm.nn.losses import Loss
 from chiasm.objectives import Described, Fixed, Objective, Setting
 from chiasm.objectives.imagenet import CLASSES, ImageNetClassifier
+from chiasm.objectives.names import named, numbered
 from chiasm.parts.bounds import Share
-
-MOST_LABELS = 100_000  # more are captions, not labels
 
 
 class Supervised(Objective, name="supervised"):
@@ -45,17 +43,11 @@ class Supervised(Objective, name="supervised"):
         super().__init__()
         assert setting.model.encoder is not None
         width = setting.model.encoder.width
-        labels = setting.labels()
-        if not 1 < len(labels) <= MOST_LABELS:
-            raise RecipeError(
-                f"objective 'supervised' needs labels, but the data names {len(labels):,} different things; "
-                f"2 to {MOST_LABELS:,} would do"
-            )
-        self.labels = {name: i for i, name in enumerate(labels)}
+        self.labels = numbered(setting.labels(), self.name)
         self.smoothing = smoothing
         self.teacher = Fixed(ImageNetClassifier(teacher, checkpoint)) if teacher is not None else None
         self.tokens = nn.Parameter(torch.randn(1 if teacher is None else 2, width) * 0.02)
-        self.classify = nn.Linear(width, len(labels))
+        self.classify = nn.Linear(width, len(self.labels))
         self.follow = nn.Linear(width, CLASSES) if teacher is not None else None
 
     def terms(self, batch: Described) -> dict[str, float]:
@@ -81,8 +73,5 @@ class Supervised(Objective, name="supervised"):
         return losses
 
     def _targets(self, batch: Described) -> Float[Tensor, "n k"]:
-        targets = torch.zeros(len(batch), len(self.labels))
-        for row, names in zip(targets, batch.labels, strict=True):
-            for name in names:
-                row[self.labels[name]] = 1 / len(names)
-        return targets
+        present = named(batch, self.labels).float()
+        return present / present.sum(dim=1, keepdim=True)
