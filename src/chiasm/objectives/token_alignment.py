@@ -64,9 +64,7 @@ class TokenAlignment(Objective, name="token_alignment"):
         return {"temperature": 0.2}
 
 
-def told_apart(
-    logits: Float[Tensor, "n names"], present: Bool[Tensor, "n names"]
-) -> Float[Tensor, " pairs"]:
+def told_apart(logits: Float[Tensor, "n names"], present: Bool[Tensor, "n names"]) -> Float[Tensor, " pairs"]:
     """The cross-entropy of each name that is present, among itself and all that are not."""
     lowest = torch.finfo(logits.dtype).min
     absent = logits.masked_fill(present, lowest).logsumexp(1, keepdim=True)
@@ -79,5 +77,7 @@ def _directions(language: Language, names: list[str]) -> Float[Tensor, "names d"
     tokenizer, table = language.tokenizer, []
     for name in names:
         ids = tokenizer.encode_plain(f" {name}" if name.isascii() else name)
-        table.append(language.embed(torch.tensor(ids, device=next(language.parameters()).device)).float().mean(0))
+        table.append(
+            language.embed(torch.tensor(ids, device=next(language.parameters()).device)).float().mean(0)
+        )
     return functional.normalize(torch.stack(table), dim=-1)
