@@ -53,11 +53,14 @@ def test_a_look_up_in_parts_finds_the_same(monkeypatch):
     assert torch.equal(quantizer.encode(inputs), whole)
 
 
-def test_the_moving_averages_equal_a_loop():
-    decay, epsilon, size = 0.9, 1e-5, 5
+@pytest.mark.parametrize("epsilon", [1e-5, 0.1])
+def test_the_moving_averages_equal_a_loop(epsilon):
+    """Each code is its sum over its count, which smoothing by a large epsilon takes towards that of the others."""
+    decay, size = 0.9, 5
     quantizer = VectorQuantizer(size, 3, decay=decay, revive_after=0, epsilon=epsilon).train()
     step(quantizer, grids(seed=1))  # starts the codebook
     counts, sums, codes = (t.double() for t in (quantizer.counts, quantizer.sums, quantizer.vectors))
+    frequency = torch.zeros(size).double()
     for seed in range(2, 6):
         inputs = grids(seed=seed)
         step(quantizer, inputs)
@@ -68,11 +71,13 @@ def test_the_moving_averages_equal_a_loop():
             totals[chosen] = totals[chosen] + vector
         for i in range(size):
             counts[i] = decay * counts[i] + (1 - decay) * hits[i]
+            frequency[i] = decay * frequency[i] + (1 - decay) * hits[i]
             sums[i] = decay * sums[i] + (1 - decay) * totals[i]
         all_uses = counts.sum()
         for i in range(size):
             codes[i] = sums[i] / ((counts[i] + epsilon) / (all_uses + size * epsilon) * all_uses)
         assert torch.allclose(quantizer.vectors.double(), codes, atol=1e-5)
+        assert torch.allclose(quantizer.frequency.double(), frequency)
 
 
 def test_gradients_pass_straight_through_and_never_reach_the_codebook():
