@@ -120,3 +120,130 @@ def test_every_shape_looks_unlike_every_other():
 def test_what_cannot_be_is_a_sentence(options, words):
     with pytest.raises(DataError, match=words):
         Binding(**options)
+
+
+EDGES = [  # what is just taken, and what is just not
+    ({"cell": 8}, {"cell": 7}, "from 8 to 256 pixels"),
+    ({"cell": 256}, {"cell": 257}, "from 8 to 256 pixels"),
+    ({"grid": 64}, {"grid": 65}, "at most 64"),
+    ({"grid": 2, "length": (2, 4)}, {"grid": 2, "length": (2, 5)}, "up to 4"),
+    ({"colours": 2}, {"colours": 1}, "from 2 to 8"),
+    ({"shapes": 2, "length": (2, 2)}, {"shapes": 1, "length": (1, 1)}, "from 2 to 16"),
+    ({"shapes": 16, "length": (2, 16)}, {"shapes": 17}, "from 2 to 16"),
+    ({"items": len(one_word_emoji())}, {"items": len(one_word_emoji()) + 1}, "at most"),
+    (
+        {"colours": 2, "shapes": 2, "conjunction": True, "length": (4, 4)},
+        {"colours": 2, "shapes": 2, "conjunction": True, "length": (4, 5)},
+        "up to 4",
+    ),
+]
+
+
+@pytest.mark.parametrize(("taken", "refused", "words"), EDGES)
+def test_options_are_taken_up_to_their_limits(taken, refused, words):
+    assert len(Binding(**taken)[0]) == 1
+    with pytest.raises(DataError, match=words):
+        Binding(**refused)
+
+
+def test_a_list_is_asked_about_as_often_as_is_wanted_and_about_each_thing_once():
+    lengths = set()
+    for questions, index in [(1, 0), (3, 1), *((9, i) for i in range(2, 30))]:
+        (sample,) = Binding(questions=questions)[index]
+        triples, _ = words_of(sample)
+        lengths.add(len(triples))
+        asked = [message.content[-1].split()[-2:] for message in sample.messages[::2]]
+        assert len({tuple(key) for key in asked}) == len(asked) == min(questions, len(triples))
+        assert [message.role for message in sample.messages] == ["user", "assistant"] * len(asked)
+        assert (sample.truth["length"], sample.truth["type"]) == (len(triples), f"length {len(triples)}")
+        assert ("swapped" in sample.truth) == (len(asked) == 1)
+        assert sample.name == f"list {index} of binding(words)"
+    assert lengths == {2, 3, 4, 5, 6}
+    assert "swapped" not in Binding(length=(1, 1))[0][0].truth  # with nothing
+
+
+def test_a_source_of_lists_has_an_end_and_other_lists_for_another_seed():
+    source = Binding(lists=3)
+    assert (len(source), len(Binding())) == (3, 20000)
+    for index in (-1, 3):
+        with pytest.raises(IndexError, match=f"lists 0 to 2; list {index}"):
+            source[index]
+    assert source[2][0].messages == Binding(lists=3)[2][0].messages != Binding(seed=1)[2][0].messages
+    assert source.fingerprint == Binding(lists=3).fingerprint != Binding(lists=3, seed=1).fingerprint
+
+
+def test_noise_is_as_large_as_the_image_would_be_and_another_for_each_list():
+    source = Binding(form="noise", grid=3, cell=10)
+    pictures = [source[i][0].messages[0].content[0] for i in range(2)]
+    pixels = [np.asarray(picture.open()) for picture in pictures]
+    assert [each.shape for each in pixels] == [(30, 30, 3)] * 2
+    assert pictures[0].key != pictures[1].key
+    assert (pixels[0] != pixels[1]).any()
+    assert pixels[0].min() == 0
+    assert pixels[0].max() == 255
+
+
+UPRIGHT = {"circle", "square", "triangle", "diamond", "star", "cross", "hexagon", "bar", "pillar", "funnel"}
+LEVEL = {"circle", "square", "diamond", "cross", "hexagon", "arrow", "bar", "pillar", "flag"}
+MIRRORS = {  # shapes that are the same when x and y are changed so
+    "left and right": (UPRIGHT | {"kite"}, lambda x, y: (1 - x, y)),
+    "up and down": (LEVEL, lambda x, y: (x, 1 - y)),
+    "one diagonal": ({"circle", "square", "diamond", "cross", "wedge", "stairs"}, lambda x, y: (y, x)),
+    "the other": ({"circle", "square", "diamond", "cross", "corner"}, lambda x, y: (1 - y, 1 - x)),
+}
+
+
+def corners(points):
+    return {(round(x, 6) + 0.0, round(y, 6) + 0.0) for x, y in points}
+
+
+@pytest.mark.parametrize(("shapes", "mirrored"), MIRRORS.values(), ids=MIRRORS)
+def test_shapes_are_as_even_as_their_names_say(shapes, mirrored):
+    for shape in shapes:
+        assert corners(mirrored(*corner) for corner in SHAPES[shape]) == corners(SHAPES[shape]), shape
+
+
+def test_shapes_fill_their_square_and_no_more():
+    for shape, points in SHAPES.items():
+        sides = [(min(axis), max(axis)) for axis in zip(*points, strict=True)]
+        assert all(low >= -1e-9 and high <= 1 + 1e-9 for low, high in sides), shape
+        assert any(high - low == pytest.approx(1, abs=0.06) for low, high in sides), shape
+    turned = [(y, x) for x, y in SHAPES["bar"]]
+    assert corners(turned) == corners(SHAPES["pillar"])
+    assert all((x - 0.5) ** 2 + (y - 0.5) ** 2 == pytest.approx(0.25) for x, y in SHAPES["circle"])
+
+
+def test_a_shape_keeps_a_twelfth_of_its_cell_free_and_has_its_emoji_in_the_middle_half():
+    from chiasm.data.world.glyphs import Glyph, GlyphPicture
+
+    emoji, other = one_word_emoji()[:2]
+    pixels, others = (
+        np.asarray(GlyphPicture([(3, Glyph("red", "square", one))], 2, 24).open()).astype(int)
+        for one in (emoji, other)
+    )
+    rows, columns = np.nonzero((pixels != GROUND).any(-1))
+    assert (rows.min(), rows.max()) == (columns.min(), columns.max())
+    assert (rows.min(), rows.max()) in ((26, 45), (26, 46))  # a polygon holds its last corner
+    rows, columns = np.nonzero((pixels != others).any(-1))
+    assert min(rows.min(), columns.min()) >= 30
+    assert max(rows.max(), columns.max()) < 42
+    assert rows.max() - rows.min() >= 8
+
+
+def test_the_key_of_an_image_tells_apart_what_is_seen():
+    from chiasm.data.world.glyphs import Glyph, GlyphPicture
+
+    emoji, other = one_word_emoji()[:2]
+    red = Glyph("red", "square", emoji)
+    pictures = [
+        GlyphPicture([(0, red)], 2, 16),
+        GlyphPicture([(1, red)], 2, 16),
+        GlyphPicture([(0, Glyph("blue", "square", emoji))], 2, 16),
+        GlyphPicture([(0, Glyph("red", "star", emoji))], 2, 16),
+        GlyphPicture([(0, Glyph("red", "square", other))], 2, 16),
+        GlyphPicture([(0, red)], 3, 16),
+        GlyphPicture([(0, red)], 2, 17),
+    ]
+    assert len({picture.key for picture in pictures}) == len(pictures)
+    assert GlyphPicture([(0, red)], 2, 16).key == pictures[0].key
+    assert [tuple(picture.size) for picture in pictures[-2:]] == [(48, 48), (34, 34)]
