@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 import chiasm
 from chiasm import parts
 from chiasm.cli import main
+from chiasm.data.world.assets import emoji_set
 from chiasm.encoders.vit import ViT
 from chiasm.errors import ChiasmError, RecipeError
 from chiasm.evaluation.tasks import tasks
@@ -72,6 +73,8 @@ def test_the_page_has_the_files_that_it_speaks_of():
         "averaged.py",
         "mirrored.py",
         "serpentine.py",
+        "tunes.py",
+        "tunes.yaml",
         "length.py",
         "table.py",
         "pets.yaml",
@@ -128,6 +131,36 @@ def test_an_alphabet_and_an_order(desk, run):
     first, second = head.prepare(codes).targets[0, : 2 * columns].split(columns)
     assert (first.tolist(), second.tolist()) == (codes[0, 0].tolist(), codes[0, 1].flip(0).tolist())
     assert head.layout().coordinates[columns] == (columns, 1, columns - 1)
+
+
+@pytest.mark.slow
+def test_a_modality(desk, run, monkeypatch, capsys):
+    """The world's sounds are learnt: heard, written where they are asked for, and each thing's own."""
+    shown, _ = (line for line in commands("tunes.py"))
+    assert re.search(r"modalities\.sound\s+waves\s+64 numbers in 4 positions", run(shown))
+    model = {**TINY["model"], "modalities": {"sound": {"type": "waves"}}}
+    train = {"connector": 6e-3, "language": 6e-3, "modalities": {"sound": 6e-3}, "heads.image": 1e-3}
+    stage = TINY["stages"][1] | {"train": train, "data": {"tunes": 1.0}, "steps": 120, "rows": 4}
+    data = {"tunes": {"type": "tunes", "things": 6, "scenes": 60, "canvas": 32}}
+    name = recipe(desk / "mine.yaml", model=model, data=data, evaluation={}, stages=[stage])
+    run(f"chiasm train {name} --out runs/tunes --plugin tunes.py")
+    lines = [
+        json.loads(line)["losses"] for line in (desk / "runs/tunes/metrics.jsonl").read_text().splitlines()
+    ]
+    assert {"text", "image", "sound"} <= set().union(*lines)
+    sounds = [each["sound"] for each in lines if "sound" in each]
+    assert np.mean(sounds[-10:]) < 0.5 * np.mean(sounds[:10])
+    monkeypatch.syspath_prepend(str(desk))
+    (script,) = [
+        block for block in re.findall(r"^```python\n(.*?)^```", PAGE, re.M | re.S) if "synthesise" in block
+    ]
+    space = {"__name__": "docs"}
+    exec(compile(script, "extend.md", "exec"), space)
+    assert capsys.readouterr().out.startswith("(64,) ")
+    tunes, trained = sys.modules.pop("tunes"), space["model"]
+    things = [each.english for each in emoji_set(6)]
+    made = [tunes.periods(trained.synthesise("sound", f"Sound: {thing}.")) for thing in things]
+    assert sum(periods == i for i, periods in enumerate(made, 1)) >= 4, made
 
 
 def test_an_evaluation_task(desk, run):
@@ -233,6 +266,7 @@ PLACES = {
     "averaged.py": ("chiasm.connectors", "connector", lambda: parts.lookup("connector", "averaged")),
     "mirrored.py": ("chiasm.heads.alphabets", "alphabet", lambda: parts.lookup("alphabet", "mirrored")),
     "serpentine.py": ("chiasm.heads.orders", "order", lambda: parts.lookup("order", "serpentine")),
+    "tunes.py": ("chiasm.modalities", "modality", lambda: parts.lookup("modality", "waves")),
     "length.py": ("chiasm.evaluation.tasks", "task", lambda: tasks()["length"]),
     "table.py": ("chiasm.data", "data", lambda: parts.lookup("data", "table")),
     "glance.py": ("chiasm.interop.families", "checkpoint family", lambda: find_family("glance")),
@@ -258,6 +292,6 @@ def test_inside_the_package_the_same_file_is_found_by_lying_in_its_folder(desk, 
 
 def test_the_pages_python_runs(desk, capsys):
     blocks = re.findall(r"^```python\n(.*?)^```", PAGE, re.M | re.S)
-    (own,) = [block for block in blocks if block not in FILES.values()]
+    own, _ = [block for block in blocks if block not in FILES.values()]
     exec(compile(own, "extend.md", "exec"), {"__name__": "docs"})
     assert capsys.readouterr().out.strip() == "{'type': 'averaged', 'gain': 2.0}"

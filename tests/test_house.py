@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "chiasm"
 ROOMS = (
     *("errors", "storage", "parts", "distribution", "nn", "recipe"),
     *("views", "sequence", "data", "encoders", "connectors", "language", "routing"),
-    *("critics", "tokenizers", "heads", "decoders", "model", "objectives"),
+    *("critics", "tokenizers", "heads", "decoders", "modalities", "model", "objectives"),
     *(
         "inference",
         "conversation",

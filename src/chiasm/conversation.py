@@ -7,19 +7,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from jaxtyping import Float
 from PIL import Image
 
 from chiasm.data.documents import document
 from chiasm.data.placeholders import check_placeholders
 from chiasm.data.records import RecordReader
 from chiasm.data.references import References, first_path
-from chiasm.data.sample import Message, Picture, Role, Sample, ToolCall
+from chiasm.data.sample import Media, Message, Picture, Role, Sample, ToolCall
 from chiasm.data.tool_calls import calls_of, declared, link_answers
 from chiasm.errors import DataError, excerpt
 from chiasm.inference import conversation as requests
 from chiasm.inference.calling import CalledTools
 from chiasm.inference.engine import Engine
 from chiasm.inference.options import sampling_of
+from chiasm.inference.signals import synthesise as synthesise_all
 from chiasm.inference.zoom import Zoom, ZoomedAnswer
 from chiasm.inference.zoom import zoom as zoom_samples
 from chiasm.nn.generators import check_seed
@@ -104,6 +107,17 @@ def zoom(
         sampling=options.of_words,
         seed=check_seed(seed),
     )[0]
+
+
+def synthesise(model: Model, modality: str, prompt: Conversation, *, seed: int = 0) -> Float[np.ndarray, ...]:
+    """The signal with which a model answers a conversation that asks for one.
+
+    modality: its name in the recipe. prompt: words, or messages as `Turn` takes them, the last of them the user's.
+    seed: of what is drawn at random, if anything is.
+    Raises ChiasmError for a modality that the model has not, and DataError as `Turn` does.
+    """
+    sample = Sample("the conversation", tuple(as_messages(prompt)))
+    return synthesise_all(model, modality, [sample], [check_seed(seed)])[0]
 
 
 class Turn(Iterator["str | Image.Image"]):
@@ -213,7 +227,7 @@ def as_messages(messages: Conversation) -> list[Message]:
     read = link_answers(_READER.messages(record, "the conversation"))
     if not read or any(message.role == "document" for message in read):
         raise DataError("the conversation must have turns of the roles system, user and assistant")
-    if not any(isinstance(item, Picture) or item.strip() for item in read[-1].content):
+    if not any(isinstance(item, Media) or item.strip() for item in read[-1].content):
         raise DataError(f"the conversation, turn {len(read)} is empty: there is nothing to answer", "turns")
     return read
 
@@ -262,7 +276,7 @@ class _Reader(RecordReader):
             '{"image": path}, and words about a file as {"text": words}'
         )
 
-    def _words(self, text: str, where: str, supply: Any, *, item: bool = False) -> Iterator[str | Picture]:
+    def _words(self, text: str, where: str, supply: Any, *, item: bool = False) -> Iterator[str | Media]:
         if not item:
             check_placeholders(text, where, 'words that only look like one are given as {"text": words}')
         return supply.fill(text)

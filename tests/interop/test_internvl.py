@@ -130,7 +130,7 @@ def test_conversations_are_the_originals(tmp_path, conversation, system):
             Message("user", (image, question)),
         ]
         runs = load_model(tmp_path / "ours").language.tokenizer.runs(messages, prompt=True)
-        assert "".join("#" if run.picture else run.text for run in runs) == (
+        assert "".join("#" if run.media else run.text for run in runs) == (
             f"<|im_start|>system\n{system}<|im_end|><|im_start|>user\nHello<|im_end|>"
             "<|im_start|>assistant\nHi<|im_end|><|im_start|>user\n#\nWho?<|im_end|><|im_start|>assistant\n"
         )

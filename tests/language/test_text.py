@@ -62,7 +62,7 @@ def test_an_answer_that_is_not_to_be_learnt_is_read_like_a_question(tokenizer):
 def test_pictures_stand_where_they_were_put(tokenizer):
     picture = PictureInMemory(Image.new("RGB", (2, 2)))
     runs = tokenizer.runs([said("user", "before ", picture, " after"), said("assistant", picture)])
-    assert [(run.text, run.picture is not None, run.learn) for run in runs] == [
+    assert [(run.text, run.media is not None, run.learn) for run in runs] == [
         ("<|begin|>before ", False, False),
         ("", True, False),
         (" after<|answer|>", False, False),

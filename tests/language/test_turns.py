@@ -234,7 +234,7 @@ def shape(tokenizer: TextTokenizer, *messages: Message, prompt: bool = False) ->
     words: list[str] = []
     for run in tokenizer.tokens(messages, prompt=prompt, draws=False):
         names = tokenizer.inner.convert_ids_to_tokens(list(run.ids))
-        words += names if run.picture is None else ["DRAWN" if run.learn else "IMAGE"]
+        words += names if run.media is None else ["DRAWN" if run.learn else "IMAGE"]
     return words
 
 

@@ -185,7 +185,9 @@ def test_picture_positions_must_be_filled(picture):
     made = text("sample 4", 2)
     made.add_picture(picture, Kind.READ, 0, [True] * 3, [True] * 3)
     made.slots.clear()
-    with pytest.raises(DataError, match="sample 4 has 3 image positions but its pictures fill 0"):
+    with pytest.raises(
+        DataError, match="sample 4 has 3 positions of images and signals, but those that it has fill 0"
+    ):
         made.check(100)
 
 

@@ -53,7 +53,9 @@ def test_words_of_the_views_are_text_and_fill_no_image_position(picture):
     assert document.kinds == [Kind.READ, Kind.TEXT, Kind.READ]
     assert (document.opens, document.exposed) == ([True, False, False], [True, True, False])
     document.slots[0] = slot.__class__(picture, Kind.READ, 0, 3)  # as if none of its positions held a word
-    with pytest.raises(DataError, match="words has 2 image positions but its pictures fill 3"):
+    with pytest.raises(
+        DataError, match="words has 2 positions of images and signals, but those that it has fill 3"
+    ):
         document.check(3)
 
 

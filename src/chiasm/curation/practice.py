@@ -16,8 +16,8 @@ from PIL import Image
 from chiasm.data import Source
 from chiasm.data.documents import draw_prompt, prompt_of
 from chiasm.data.mask_answers import ANSWER
-from chiasm.data.sample import Picture, Sample
-from chiasm.errors import ChiasmError
+from chiasm.data.sample import Media, Picture, Sample, Signal
+from chiasm.errors import ChiasmError, DataError
 from chiasm.evaluation import metrics
 from chiasm.evaluation.asking import ask
 from chiasm.evaluation.conversations import Item
@@ -180,7 +180,11 @@ def _record(attempt: Attempt, folder: Path, numbers: dict[str, int]) -> dict[str
             (opened.open() if isinstance(opened, Picture) else opened).save(folder / path)
         return {"type": "image", "image": path}
 
-    def item(content: str | Picture) -> dict[str, str]:
+    def item(content: str | Media) -> dict[str, str]:
+        if isinstance(content, Signal):
+            raise DataError(
+                f"{attempt.problem.name} has a {content.modality}, which no file of records holds"
+            )
         return {"type": "text", "text": content} if isinstance(content, str) else image(content.key, content)
 
     answer = attempt.answer

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal
 
-from chiasm.data.sample import Message, Picture, Sample
+from chiasm.data.sample import Media, Message, Picture, Sample, Signal
 from chiasm.parts import Part
 
-__all__ = ["Message", "Picture", "Sample", "Source", "counts"]
+__all__ = ["Media", "Message", "Picture", "Sample", "Signal", "Source", "counts"]
 
 
 class Source(Part, slot="data"):

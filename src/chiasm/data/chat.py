@@ -19,7 +19,7 @@ from chiasm.data.mask_answers import MaskForm, MaskSide, answer_with_masks
 from chiasm.data.mask_records import RecordMasks
 from chiasm.data.records import MOST_TURNS, RecordReader
 from chiasm.data.references import References
-from chiasm.data.sample import Message, Picture, Sample
+from chiasm.data.sample import Media, Message, Picture, Sample
 from chiasm.errors import DataError, excerpt
 from chiasm.storage import safe_json
 
@@ -224,7 +224,7 @@ def _check_turns(messages: Sequence[Message], where: str, masks: bool) -> None:
     """masks: they may stand in place of the last answer."""
     for number, message in enumerate(messages, 1):
         learns = message.role == "document" or (message.role == "assistant" and message.learnt)
-        if learns and not any(isinstance(item, Picture) or item.strip() for item in message.content):
+        if learns and not any(isinstance(item, Media) or item.strip() for item in message.content):
             raise DataError(
                 f"{where} has an empty {_NAMES[message.role]} (message {number}): nothing to learn", "empty"
             )

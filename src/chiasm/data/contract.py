@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Protocol
@@ -47,6 +47,14 @@ class CountsTokens(Protocol):
 
 
 @dataclass(frozen=True)
+class SignalLayout:
+    """Of a modality: how many positions a signal takes, and the shape of its numbers."""
+
+    positions: int
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Contract:
     """What the data side must know of a model, as plain data that another process can be handed.
 
@@ -68,6 +76,7 @@ class Contract:
     most_masks: int | None = None  # that are written there; None = any number
     changes_images: bool = False  # an image is written by changing the last one that was read before it
     cross_attends: bool = False  # to images that are read; each has one position in the sequence
+    signals: Mapping[str, SignalLayout] = field(default_factory=dict)  # by modality
 
     def __post_init__(self) -> None:
         for slot in ("views", "encoder", "connector"):

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from PIL import Image
 from pydantic import Field
 
-from chiasm.data import Message, Picture, Sample, Source
+from chiasm.data import Media, Message, Picture, Sample, Source
 from chiasm.data.world.dice import Dice
 from chiasm.errors import RecipeError
 from chiasm.parts.bounds import Cells, Chance
@@ -123,9 +123,7 @@ class DenoisingSource(Source, name="denoising"):
         hidden = dice.sample(every, round(self.hidden * len(every)))
         return HiddenPatches(image, self.patches, tuple(sorted(hidden)))
 
-    def _sample(
-        self, sample: Sample, shown: tuple[str | Picture, ...], lost: str | Picture, what: str
-    ) -> Sample:
+    def _sample(self, sample: Sample, shown: tuple[str | Media, ...], lost: str | Media, what: str) -> Sample:
         messages = (
             Message("user", shown, special_tokens=self.special_tokens),
             Message("assistant", (lost,), special_tokens=self.special_tokens),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from chiasm.data.contract import Contract
 from chiasm.data.picture_reader import PictureReader
-from chiasm.data.sample import Masks, Message, Picture, Sample
+from chiasm.data.sample import Masks, Message, Picture, Sample, Signal
 from chiasm.errors import TOO_LONG, DataError
 from chiasm.sequence import Document, Kind
 
@@ -80,25 +80,26 @@ def document(
     caption = 0  # words of an answer, since its beginning or its last image
     for run in runs:
         if run.learn and answer is None:
-            answer, draws = len(result), run.picture is not None
-        if run.picture is None:
+            answer, draws = len(result), isinstance(run.media, Picture)
+        if run.media is None:
             result.add_text(run.ids, learn=run.learn and contract.says)
             caption = caption + len(run.ids) if run.learn else 0
+        elif isinstance(run.media, Signal):
+            _add_signal(contract, result, run.media, Kind.WRITTEN if run.learn else Kind.READ)
+            caption = 0
         elif run.learn:
-            _add_written(contract, result, run.picture, words=caption, source=source_of(result))
+            _add_written(contract, result, run.media, words=caption, source=source_of(result))
             caption = 0
         elif not blind and contract.shown is not None:
-            _add_codes(contract, result, run.picture, Kind.READ, contract.shown)
+            _add_codes(contract, result, run.media, Kind.READ, contract.shown)
         elif not blind:
-            length = contract.read_tokens(run.picture.size, sample.name)
+            length = contract.read_tokens(run.media.size, sample.name)
             opens = [True] + [not contract.whole_pictures] * (length - 1)
             result.add_text(contract.tokenizer.before_read(number), learn=False)
-            cells = (
-                contract.read_coordinates(run.picture.size, sample.name) if contract.encodes_prompt else ()
-            )
-            words = contract.read_words(run.picture.size, sample.name)
+            cells = contract.read_coordinates(run.media.size, sample.name) if contract.encodes_prompt else ()
+            words = contract.read_words(run.media.size, sample.name)
             end = contract.tokenizer.end
-            result.add_picture(run.picture, Kind.READ, end, opens, [True] * length, cells, words)
+            result.add_picture(run.media, Kind.READ, end, opens, [True] * length, cells, words)
             result.add_text(contract.tokenizer.behind_read, learn=False)
             number += 1
     _join_prompt(contract, result, len(result) if answer is None else answer, image=draws)
@@ -229,6 +230,18 @@ def _add_written(
     _add_codes(
         contract, result, picture, Kind.WRITTEN, contract.span, learn=learn, words=words, source=source
     )
+
+
+def _add_signal(contract: Contract, result: Document, signal: Signal, kind: Kind) -> None:
+    layout = contract.signals.get(signal.modality)
+    if layout is None:
+        known = ", ".join(contract.signals) or "none"
+        raise DataError(
+            f"{result.name} has a signal of the modality {signal.modality!r}, but this model's are: {known} "
+            f"(model.modalities: {{{signal.modality}: ...}})",
+            "no modality",
+        )
+    result.add_signal(signal, kind, contract.tokenizer.end, layout.positions)
 
 
 def _add_codes(

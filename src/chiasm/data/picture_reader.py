@@ -15,6 +15,7 @@ from chiasm.data.contract import Contract
 from chiasm.data.cut import cut
 from chiasm.data.files import Decoded
 from chiasm.data.sample import Picture
+from chiasm.data.signals import open_signals, values_of
 from chiasm.errors import DataError
 from chiasm.sequence import Document, Kind, PackedBatch, ReadImages, Slot, WrittenImages, WrittenMasks
 from chiasm.storage.cache import TensorCache
@@ -42,7 +43,11 @@ class PictureReader:
         self.broken = broken or {}
 
     def decoded(self, document: Document) -> Document:
-        """The document, its pictures decoded where `attach` will need that; raises DataError for a broken one."""
+        """The document, its pictures decoded where `attach` will need that; raises DataError for a broken one, or
+        for a signal that cannot be opened.
+        """
+        for each in document.signals:
+            values_of(self.contract, each.signal)
         slots = []
         for slot in document.slots:
             if slot.masks is not None:
@@ -64,7 +69,10 @@ class PictureReader:
                 raise self.broken[picture.key]
 
     def attach(self, batch: PackedBatch, slots: Sequence[tuple[int, Slot]]) -> PackedBatch:
-        """Put the pictures of `slots` (flat start, slot) into the batch."""
+        """Put the pictures of `slots` (flat start, slot) into the batch, and open its signals."""
+        batch.signals = open_signals(self.contract, batch.unopened, Kind.READ)
+        batch.written.signals = open_signals(self.contract, batch.unopened, Kind.WRITTEN)
+        batch.unopened = []
         read = [(start, slot) for start, slot in slots if slot.kind == Kind.READ]
         masked = [(start, slot) for start, slot in slots if slot.masks is not None]
         written = [(start, slot) for start, slot in slots if slot.kind == Kind.WRITTEN and slot.masks is None]

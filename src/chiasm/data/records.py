@@ -12,7 +12,7 @@ from typing import Any
 
 from chiasm.data.placeholders import check_placeholders
 from chiasm.data.references import References
-from chiasm.data.sample import Message, Picture, Role
+from chiasm.data.sample import Media, Message, Picture, Role, Signal
 from chiasm.errors import DataError, excerpt, nearest
 
 MARKER = "<image>"
@@ -107,9 +107,11 @@ class RecordReader:
 
     def _items(
         self, part: Any, role: Role, where: str, supply: _Supply, *, alone: bool
-    ) -> Iterator[str | Picture]:
+    ) -> Iterator[str | Media]:
         """Text and pictures of one item of a content, an image before its text; `alone`: it is all of it."""
-        if isinstance(part, str):
+        if isinstance(part, Signal):
+            yield part
+        elif isinstance(part, str):
             item = self._string(part, role, where, alone=alone)
             yield from self._words(item, where, supply) if isinstance(item, str) else [item]
         elif isinstance(part, Mapping):
@@ -137,9 +139,7 @@ class RecordReader:
         else:
             yield self.references.picture(part, where)
 
-    def _words(
-        self, text: str, where: str, supply: _Supply, *, item: bool = False
-    ) -> Iterator[str | Picture]:
+    def _words(self, text: str, where: str, supply: _Supply, *, item: bool = False) -> Iterator[str | Media]:
         """A text with the images that its markers stand for; `item`: it is said to be text, as `{"text": ...}`."""
         if not self.placeholders:
             check_placeholders(text, where, "where it is words, say placeholders: true (a source's option)")
@@ -150,7 +150,7 @@ class RecordReader:
         return text
 
     def _learnt(
-        self, fields: Mapping[str, Any], role: Role, items: Sequence[str | Picture], where: str
+        self, fields: Mapping[str, Any], role: Role, items: Sequence[str | Media], where: str
     ) -> bool:
         """Whether a turn is learnt, which an assistant's is unless its `loss`, `weight` or `train` says no."""
         value = _one(fields, where, LEARNT)

@@ -1,4 +1,4 @@
-"""What a data source yields: samples of messages, whose content is text and pictures, and masks asked for."""
+"""What a data source yields: samples of messages, whose content is text and media, and masks asked for."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from PIL import Image
 
 from chiasm.views import Size
@@ -26,6 +26,23 @@ class Picture(ABC):
     @abstractmethod
     def open(self) -> Image.Image:
         """The picture as RGB; raises DataError naming the picture if that cannot be done."""
+
+
+class Signal(ABC):
+    """Something of a modality beside text and images, as a sound is, that is opened when it is needed.
+
+    modality: its name in the recipe's `modalities`. key: hash of what determines its numbers.
+    """
+
+    modality: str
+    key: str
+
+    @abstractmethod
+    def open(self) -> Float[np.ndarray, ...]:
+        """Its numbers; raises DataError naming the signal if that cannot be done."""
+
+
+Media = Picture | Signal  # what stands in messages beside text
 
 
 class Masks(ABC):
@@ -58,7 +75,7 @@ class ToolCall:
 
 @dataclass(frozen=True)
 class Message:
-    """One turn. Pictures of an assistant are written by the model, all others are read.
+    """One turn. Pictures and signals of an assistant are written by the model, all others are read.
 
     What an assistant says is learnt; of a `document` (plain text, no chat) all text is learnt. A document of
     pictures alone is a visual sentence, of which all is learnt and written.
@@ -70,7 +87,7 @@ class Message:
     """
 
     role: Role
-    content: tuple[str | Picture, ...]
+    content: tuple[str | Media, ...]
     learnt: bool = True
     special_tokens: bool = False
     calls: tuple[ToolCall, ...] = ()

@@ -14,7 +14,7 @@ from PIL import Image
 from chiasm.conversation import Reply
 from chiasm.data.documents import document, draw_prompt, prompt_of
 from chiasm.data.picture_reader import PictureReader
-from chiasm.data.sample import Picture, Sample
+from chiasm.data.sample import Media, Picture, Sample
 from chiasm.distribution.devices import fitting
 from chiasm.inference.answers import Answers
 from chiasm.inference.conversation import Conversation
@@ -185,9 +185,9 @@ def expected(sample: Sample) -> str:
 
 
 def answers_in_words(sample: Sample) -> bool:
-    """Whether a sample ends with an answer in words and without a picture."""
-    has_image = any(isinstance(item, Picture) for item in sample.messages[-1].content)
-    return bool(expected(sample).strip()) and not has_image
+    """Whether a sample ends with an answer in words alone."""
+    has_media = any(isinstance(item, Media) for item in sample.messages[-1].content)
+    return bool(expected(sample).strip()) and not has_media
 
 
 def question(sample: Sample) -> str:

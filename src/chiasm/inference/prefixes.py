@@ -16,7 +16,7 @@ from chiasm.data.picture_reader import PictureReader
 from chiasm.errors import ChiasmError
 from chiasm.inference.reading import CodedImage, suffixes
 from chiasm.inference.session import Session
-from chiasm.sequence import Document, Slot
+from chiasm.sequence import Document, SignalSlot, Slot
 
 if TYPE_CHECKING:
     from chiasm.model import Model
@@ -25,7 +25,7 @@ LEAST = 32  # positions that two documents must have in common; fewer are not wo
 
 
 class SeenImage(NamedTuple):
-    """An image in a document, and all that decides what is read at its positions."""
+    """An image or a signal in a document, and all that decides what is read at its positions."""
 
     start: int
     end: int
@@ -35,7 +35,10 @@ class SeenImage(NamedTuple):
     coordinates: tuple[tuple[int, int, int], ...]
 
     @staticmethod
-    def of(slot: Slot) -> SeenImage:
+    def of(slot: Slot | SignalSlot) -> SeenImage:
+        if isinstance(slot, SignalSlot):
+            key = f"{slot.signal.modality}/{slot.signal.key}"
+            return SeenImage(slot.start, slot.start + slot.length, slot.kind, key, None, ())
         codes = slot.picture.code_key if isinstance(slot.picture, CodedImage) else None
         end, places = slot.start + slot.length, tuple(slot.coordinates)
         return SeenImage(slot.start, end, slot.kind, slot.picture.key, codes, places)
@@ -56,7 +59,10 @@ class DocumentContent:
         """length: how many positions; None = all."""
         columns = document.ids, document.kinds, document.opens, document.exposed
         table = np.array([column[:length] for column in columns], dtype=np.int64)
-        images = (SeenImage.of(slot) for slot in document.slots if slot.start < table.shape[1])
+        slots: list[Slot | SignalSlot] = sorted(
+            [*document.slots, *document.signals], key=lambda slot: slot.start
+        )
+        images = (SeenImage.of(slot) for slot in slots if slot.start < table.shape[1])
         return DocumentContent(table.tobytes(), tuple(images))
 
     def __len__(self) -> int:

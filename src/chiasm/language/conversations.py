@@ -9,7 +9,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from chiasm.data.sample import Message, Picture, ToolCall
+from chiasm.data.sample import Media, Message, ToolCall
 from chiasm.errors import CheckpointError, DataError
 from chiasm.language.calling import CallForm, find_form
 from chiasm.language.runs import TextRun, Tokens, between_pictures, cut_runs, joined, tokenized
@@ -81,7 +81,7 @@ class Conversations:
         """
         special = self.special
         return [
-            TextRun(special.plain(run.text), run.learn, run.picture)
+            TextRun(special.plain(run.text), run.learn, run.media)
             for run in self._marked(messages, prompt, draws)
         ]
 
@@ -96,7 +96,7 @@ class Conversations:
         """The same tokenized: as a whole, but for the pictures; see `SpecialTokens`."""
         runs = self._marked(messages, prompt, draws, tools)
         if self.bare:
-            return [Tokens(self.encode(run.text), run.learn, run.picture) for run in runs]
+            return [Tokens(self.encode(run.text), run.learn, run.media) for run in runs]
         begin = [] if messages[0].role == "document" else self._begin_of_processor(runs)
         stretches = [runs] if self.special.together else between_pictures(runs)
         words_follow = prompt and not draws
@@ -126,7 +126,7 @@ class Conversations:
         )
         images = [(_learns(message), item) for message in messages for item in message.content]
         read, written = (
-            [item for learns, item in images if learns == wanted and isinstance(item, Picture)]
+            [item for learns, item in images if learns == wanted and isinstance(item, Media)]
             for wanted in (False, True)
         )
         return cut_runs(rendered, read, written)
@@ -160,7 +160,7 @@ class Conversations:
 
     def _text(self, message: Message) -> str:
         mark = WRITTEN if _learns(message) else READ
-        return "".join(mark if isinstance(i, Picture) else self._words(message, i) for i in message.content)
+        return "".join(mark if isinstance(i, Media) else self._words(message, i) for i in message.content)
 
     def _words(self, message: Message, text: str) -> str:
         special = self.special
@@ -171,10 +171,10 @@ class Conversations:
             raise DataError("a message of role 'document' must stand alone")
         content = messages[0].content
         special = self.special
-        pictures_alone = all(isinstance(item, Picture) for item in content)
+        pictures_alone = all(isinstance(item, Media) for item in content)
         items = [
             TextRun("", pictures_alone, item)
-            if isinstance(item, Picture)
+            if isinstance(item, Media)
             else TextRun(special.mark(self._words(messages[0], item)), True)
             for item in content
         ]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from chiasm.data.sample import Picture
+from chiasm.data.sample import Media
 from chiasm.errors import DataError
 from chiasm.language.special import READ, WRITTEN, SpecialTokens
 from chiasm.language.turns import Rendered
@@ -16,11 +16,11 @@ from chiasm.language.turns import Rendered
 
 @dataclass(frozen=True)
 class TextRun:
-    """A stretch of text that is learnt or not, or a picture that is read or written."""
+    """A stretch of text that is learnt or not, or an image or a signal that is read or written."""
 
     text: str
     learn: bool
-    picture: Picture | None = None
+    media: Media | None = None
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,10 @@ class Tokens:
 
     ids: Sequence[int]
     learn: bool
-    picture: Picture | None = None
+    media: Media | None = None
 
 
-def cut_runs(rendered: Rendered, read: Sequence[Picture], written: Sequence[Picture]) -> list[TextRun]:
+def cut_runs(rendered: Rendered, read: Sequence[Media], written: Sequence[Media]) -> list[TextRun]:
     """Runs of marked text and pictures; raises DataError where the template leaves pictures out."""
     text = rendered.text
     for mark, pictures in ((READ, read), (WRITTEN, written)):
@@ -57,7 +57,7 @@ def between_pictures(runs: Sequence[TextRun]) -> list[list[TextRun]]:
     """Neighbouring text as one stretch, each picture as one of its own."""
     stretches: list[list[TextRun]] = []
     for run in runs:
-        if stretches and run.picture is None and stretches[-1][-1].picture is None:
+        if stretches and run.media is None and stretches[-1][-1].media is None:
             stretches[-1].append(run)
         else:
             stretches.append([run])
@@ -69,9 +69,9 @@ def joined(runs: Sequence[TextRun]) -> list[TextRun]:
     result: list[TextRun] = []
     for run in runs:
         last = result[-1] if result else None
-        if run.picture is None and not run.text:
+        if run.media is None and not run.text:
             continue
-        if last and run.picture is None and last.picture is None and last.learn == run.learn:
+        if last and run.media is None and last.media is None and last.learn == run.learn:
             result[-1] = TextRun(last.text + run.text, run.learn)
         else:
             result.append(run)
@@ -82,7 +82,7 @@ def tokenized(runs: Sequence[TextRun], special: SpecialTokens, *, continued: boo
     """Runs as tokens: one that reaches into what is learnt is learnt; `continued`: words follow."""
     text, learnt, pictures = "", [], []
     for run in runs:
-        if run.picture is not None:
+        if run.media is not None:
             pictures.append(run)
             text += WRITTEN if run.learn else READ
             continue
@@ -95,11 +95,11 @@ def tokenized(runs: Sequence[TextRun], special: SpecialTokens, *, continued: boo
     for id, (start, stop) in zip(*special.encode(text, continued=continued), strict=True):
         if id is None:
             picture = next(waiting)
-            tokens.append(Tokens((), picture.learn, picture.picture))
+            tokens.append(Tokens((), picture.learn, picture.media))
             continue
         span = bisect_right(ends, start)  # the first that ends behind the token's start
         learn = span < len(learnt) and max(stop, start + 1) > learnt[span][0]
-        if tokens and tokens[-1].picture is None and tokens[-1].learn == learn:
+        if tokens and tokens[-1].media is None and tokens[-1].learn == learn:
             tokens[-1].ids.append(id)  # type: ignore[attr-defined]
         else:
             tokens.append(Tokens([id], learn))

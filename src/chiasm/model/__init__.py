@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import cached_property, reduce
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
@@ -24,10 +25,11 @@ from chiasm.language import Language
 from chiasm.model.contract import contract_of
 from chiasm.model.images import caption_ids, image_losses
 from chiasm.model.masks import mask_losses, with_pyramids
+from chiasm.model.signals import signal_losses, with_signals
 from chiasm.model.visual_tokens import visual_tokens
 from chiasm.model.wiring import wire
 from chiasm.nn.losses import Loss, added, cross_entropy
-from chiasm.recipe.slots import MODEL_SLOTS
+from chiasm.recipe.slots import MODALITIES, in_order
 from chiasm.routing import Routing
 from chiasm.sequence import IGNORE, PackedBatch, ReadImages, WrittenImages, fill, fill_from
 from chiasm.sequence.cross_attended import CrossAttended
@@ -38,12 +40,12 @@ from chiasm.views import Size, Views
 if TYPE_CHECKING:
     from PIL import Image
 
-    from chiasm.conversation import Reply
+    from chiasm.conversation import Conversation, Reply
     from chiasm.inference.masks import Segmentation
     from chiasm.inference.zoom import Zoom, ZoomedAnswer
     from chiasm.recipe import SamplingOptions
 
-HEADS = "heads."
+GROUPS = ("heads", MODALITIES)  # attributes that hold several slots, by name
 
 
 class Embedded(NamedTuple):
@@ -83,13 +85,15 @@ class Model(nn.Module):
         """
         super().__init__()
         self.spec = {slot: dict(options) for slot, options in spec.items()}
-        heads: dict[str, Order] = {}
+        groups: dict[str, dict[str, nn.Module]] = {group: {} for group in GROUPS}
         for slot, part in wire(self.spec, texts, seed).items():
-            if slot.startswith(HEADS):
-                heads |= {slot.removeprefix(HEADS): part} if part is not None else {}
-            else:
+            group, _, name = slot.partition(".")
+            if group not in groups:
                 setattr(self, slot, part)
-        self.heads = nn.ModuleDict(heads)
+            elif part is not None:
+                groups[group][name] = part
+        self.heads = nn.ModuleDict(groups["heads"])
+        self.modalities = nn.ModuleDict(groups[MODALITIES])
         if self.views is not None:
             with torch.device("cpu"):  # places are counted in earnest where weights stand on the meta device
                 self.contract.read_order(
@@ -157,7 +161,7 @@ class Model(nn.Module):
 
     def slots(self) -> dict[str, Any]:
         """The parts by slot, in the order in which data passes through them."""
-        parts = {slot: reduce(_inner, slot.split("."), self) for slot in MODEL_SLOTS}
+        parts = {slot: reduce(_inner, slot.split("."), self) for slot in in_order(self.spec)}
         return {slot: part for slot, part in parts.items() if part is not None}
 
     def standalone(self) -> dict[str, dict[str, Any]]:
@@ -178,7 +182,7 @@ class Model(nn.Module):
                 module.requires_grad_(True)
 
     def losses(self, batch: PackedBatch) -> dict[str, Loss]:
-        """Losses by name: `text`, those of the image head, and those of the routing."""
+        """Losses by name: `text`, those of the heads, of the modalities and of the routing."""
         batch, pyramids = with_pyramids(self.encoder, batch)
         embeddings, layout, span = self.embed(batch)
         hidden = self.language(embeddings, layout)
@@ -191,6 +195,7 @@ class Model(nn.Module):
             losses = added(losses, image_losses(self.image_head, hidden, span, image, batch.ids))
         if self.mask_head is not None and mask is not None:
             losses = added(losses, mask_losses(self.mask_head, hidden, pyramids, mask))
+        losses = added(losses, signal_losses(self.modalities, hidden, batch.written.signals))
         return added(losses, self.routing.losses())
 
     def caption_losses(self, batch: PackedBatch) -> dict[str, Loss]:
@@ -243,6 +248,7 @@ class Model(nn.Module):
             starts = torch.tensor(mask.starts, device=embeddings.device)
             queries = self.mask_head.embeddings().expand(len(starts), -1, -1)
             embeddings = fill_from(embeddings, starts, queries)
+        embeddings = with_signals(self.modalities, embeddings, batch)
         return Embedded(embeddings, layout, span)
 
     def encode_images(self, read: ReadImages) -> Float[Tensor, "s d"]:
@@ -307,6 +313,12 @@ class Model(nn.Module):
         from chiasm.inference.masks import segment
 
         return segment(self, image, question)
+
+    def synthesise(self, modality: str, prompt: Conversation, **options: Any) -> Float[np.ndarray, ...]:
+        """Answer a conversation with a signal of a modality; see `chiasm.conversation.synthesise`."""
+        from chiasm.conversation import synthesise
+
+        return synthesise(self, modality, prompt, **options)
 
     def complete(self, pictures: Sequence[Any], **options: Any) -> list[Image.Image]:
         """Draw what follows in a row of pictures; see `chiasm.inference.completion.complete`."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from chiasm.data.contract import Contract
+from chiasm.data.contract import Contract, SignalLayout
 from chiasm.errors import ChiasmError
+from chiasm.model.signals import modality_of
 from chiasm.model.wiring import ALONE
 from chiasm.views import Size
 
@@ -39,4 +40,9 @@ def contract_of(model: Model) -> Contract:
         most_masks=None if model.mask_head is None else model.mask_head.most_masks,
         changes_images=model.image_decoder is not None and model.image_decoder.edits,
         cross_attends=model.routing.cross_attends,
+        signals={
+            name: SignalLayout(modality.positions, tuple(modality.shape))
+            for name in model.modalities
+            for modality in (modality_of(model.modalities, name),)
+        },
     )

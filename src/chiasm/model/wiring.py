@@ -15,7 +15,7 @@ from chiasm.errors import RecipeError
 from chiasm.heads import AnyAlphabet, HeadContext
 from chiasm.heads.building import alphabet_of, build_head
 from chiasm.heads.segmentation import MaskContext
-from chiasm.recipe.slots import MODEL_SLOTS
+from chiasm.recipe.slots import MODEL_SLOTS, in_order, kind_of
 from chiasm.tokenizers import ImageTokenizer
 from chiasm.tokenizers.spaces import Space
 
@@ -37,7 +37,9 @@ def wire(spec: Mapping[str, Mapping[str, Any]], texts: Iterable[str], seed: int)
     else:
         wiring.see()
         wiring.draw()
-    return {slot: wiring.built.get(slot) for slot in MODEL_SLOTS}
+        for slot in wiring.modalities:
+            wiring.add(slot, wiring.built["language"].width)
+    return {slot: wiring.built.get(slot) for slot in (*MODEL_SLOTS, *wiring.modalities)}
 
 
 class Wiring:
@@ -46,6 +48,7 @@ class Wiring:
     def __init__(self, spec: Mapping[str, Mapping[str, Any]], seed: int):
         self.spec, self.seed = spec, seed
         self.built: dict[str, Any] = {}
+        self.modalities = [slot for slot in in_order(spec) if slot not in MODEL_SLOTS]
 
     def add(self, slot: str, *wiring: Any, builder: Callable[..., Any] | None = None) -> None:
         """Build a slot. Each draws its initial values from a seed of its own."""
@@ -53,7 +56,7 @@ class Wiring:
         if slot in self.spec:
             digest = hashlib.sha256(f"{self.seed}/{slot}".encode()).digest()
             torch.manual_seed(int.from_bytes(digest[:4], "big"))
-            build = builder or partial(parts.build, MODEL_SLOTS[slot])
+            build = builder or partial(parts.build, kind_of(slot))
             self.built[slot] = build(self.spec[slot], *wiring, where=f"model.{slot}")
 
     def see(self) -> None:

@@ -35,6 +35,7 @@ SLOTS = {
     "alphabet": "chiasm.heads.alphabets",
     "mask_head": "chiasm.heads.masks",
     "image_decoder": "chiasm.decoders",
+    "modality": "chiasm.modalities",
     "denoiser": "chiasm.decoders.denoisers",
     "conditioner": "chiasm.decoders.conditioners",
     "scheduler": "chiasm.decoders.schedulers",

@@ -16,7 +16,7 @@ from chiasm.recipe.forms import refuse_old
 from chiasm.recipe.overlay import load_value, merge, nested, on_base
 from chiasm.recipe.problems import sentence
 from chiasm.recipe.schema import Checkpoints, Evaluation, Recipe, SamplingOptions, Stage
-from chiasm.recipe.slots import MODEL_SLOTS, by_slot, check_slots
+from chiasm.recipe.slots import by_slot, check_slots, in_order, kind_of
 from chiasm.recipe.stages import check_stages
 from chiasm.storage import safe_yaml
 
@@ -103,7 +103,7 @@ def resolve(raw: Mapping[str, Any]) -> Recipe:
         raise RecipeError(sentence(error, Recipe, raw, "the recipe")) from None
     _check_model(recipe.model, teaches=any(stage.objective is not None for stage in recipe.stages))
     model = {
-        slot: parts.check(MODEL_SLOTS[slot], spec, f"model.{slot}")
+        slot: parts.check(kind_of(slot), spec, f"model.{slot}")
         for slot, spec in _completed(recipe.model).items()
     }
     data = {name: parts.check("data", spec, f"data.{name}") for name, spec in recipe.data.items()}
@@ -179,7 +179,7 @@ def _completed(model: Mapping[str, Any]) -> dict[str, Any]:
         model.setdefault("routing", {"type": "shared"})
     if "image_tokenizer" in model and _decodes(model["image_tokenizer"]):
         model.setdefault("image_decoder", {"type": "tokenizer"})
-    return {slot: model[slot] for slot in MODEL_SLOTS if slot in model}
+    return {slot: model[slot] for slot in in_order(model)}
 
 
 def _decodes(tokenizer: Any) -> bool:

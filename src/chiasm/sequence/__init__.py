@@ -7,13 +7,14 @@ from chiasm.sequence.batch import (
     PADDING,
     PackedBatch,
     ReadImages,
+    Signals,
     Written,
     WrittenImages,
     WrittenMasks,
     fill,
     fill_from,
 )
-from chiasm.sequence.documents import IGNORE, Document, Kind, Slot
+from chiasm.sequence.documents import IGNORE, Document, Kind, SignalSlot, Slot
 from chiasm.sequence.packing import Packer, pack
 
 __all__ = [
@@ -24,6 +25,8 @@ __all__ = [
     "PackedBatch",
     "Packer",
     "ReadImages",
+    "SignalSlot",
+    "Signals",
     "Slot",
     "Written",
     "WrittenImages",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, is_dataclass, replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from einops import rearrange
@@ -11,6 +11,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from chiasm.sequence.layout import Layout
+
+if TYPE_CHECKING:
+    from chiasm.sequence.documents import SignalSlot
 
 PADDING = -1  # the document of a position that holds nothing
 
@@ -82,11 +85,20 @@ class WrittenMasks:
 
 
 @dataclass
+class Signals:
+    """Signals of one modality. starts: flat position of each's first place."""
+
+    values: Float[Tensor, "n ..."]
+    starts: Int[Tensor, " n"]
+
+
+@dataclass
 class Written:
-    """What heads shall write, each under its head's name; None = nothing."""
+    """What heads shall write, each under its head's name; None = nothing. signals: by modality."""
 
     image: WrittenImages | None = None
     mask: WrittenMasks | None = None
+    signals: dict[str, Signals] = field(default_factory=dict)
 
 
 Moved = TypeVar("Moved")
@@ -107,6 +119,8 @@ class PackedBatch:
     read: ReadImages | None = None
     shown: WrittenImages | None = None  # pictures to look at by their codes, in models without an encoder
     written: Written = field(default_factory=Written)
+    signals: dict[str, Signals] = field(default_factory=dict)  # that are read, by modality
+    unopened: list[tuple[int, SignalSlot]] = field(default_factory=list)  # all signals, with flat starts
 
     @property
     def layout(self) -> Layout:
@@ -141,6 +155,8 @@ def _moved(value: Moved, device: torch.device | str) -> Moved:
             changed[each.name] = item.to(device, non_blocking=True)
         elif isinstance(item, list) and item and isinstance(item[0], Tensor):
             changed[each.name] = [tensor.to(device, non_blocking=True) for tensor in item]
+        elif isinstance(item, dict):
+            changed[each.name] = {key: _moved(inner, device) for key, inner in item.items()}
         elif is_dataclass(item):
             changed[each.name] = _moved(item, device)
     return replace(value, **changed)  # type: ignore[type-var]

@@ -1,4 +1,4 @@
-"""Documents of text, images read and images or masks written, before they are packed."""
+"""Documents of text, images and signals read and written, and masks written, before they are packed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from chiasm.errors import TOO_LONG, DataError
 
 if TYPE_CHECKING:
-    from chiasm.data.sample import Masks, Picture
+    from chiasm.data.sample import Masks, Picture, Signal
 
 IGNORE = -100  # the label of a position without a text loss
 
@@ -52,6 +52,16 @@ class Slot:
         return replace(self, start=start, caption=self.caption if self.caption[0] <= start else (0, 0))
 
 
+@dataclass(frozen=True)
+class SignalSlot:
+    """The positions of one signal of a modality beside text and images: [start, start + length)."""
+
+    signal: Signal
+    kind: Kind
+    start: int
+    length: int
+
+
 COLUMNS = ("ids", "labels", "kinds", "opens", "exposed")  # of a document
 
 
@@ -66,6 +76,7 @@ class Document:
     opens: list[bool] = field(default_factory=list)
     exposed: list[bool] = field(default_factory=list)
     slots: list[Slot] = field(default_factory=list)
+    signals: list[SignalSlot] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -115,16 +126,23 @@ class Document:
         for _ in range(length):
             self._add(placeholder, Kind.WRITTEN, True, True)
 
+    def add_signal(self, signal: Signal, kind: Kind, placeholder: int, length: int) -> None:
+        """Append the positions of a signal, causal."""
+        self.signals.append(SignalSlot(signal, kind, len(self), length))
+        for _ in range(length):
+            self._add(placeholder, kind, True, True)
+
     def join(self, end: int) -> None:
         """Make one block of the positions before `end`, in which all see each other."""
         for place in range(1, end):
             self.opens[place] = False
 
     def behind(self, start: int) -> Document:
-        """What stands from a position on, as a document of its own; no picture may stand across it."""
+        """What stands from a position on, as a document of its own; no picture or signal may stand across it."""
         columns = {column: getattr(self, column)[start:] for column in COLUMNS}
         slots = [slot.moved(start) for slot in self.slots if slot.start >= start]
-        return Document(self.name, slots=slots, **columns)
+        signals = [replace(each, start=each.start - start) for each in self.signals if each.start >= start]
+        return Document(self.name, slots=slots, signals=signals, **columns)
 
     def check(self, context: int) -> Document:
         """Raise DataError, naming the sample, if the columns disagree or the document is too long."""
@@ -137,9 +155,11 @@ class Document:
         if len(set(lengths.values())) != 1:
             raise DataError(f"{self.name}: columns of different lengths {lengths}")
         marked = sum(kind != Kind.TEXT for kind in self.kinds)
-        filled = sum(slot.length - slot.words for slot in self.slots)
+        filled = sum(slot.length - slot.words for slot in self.slots) + sum(s.length for s in self.signals)
         if marked != filled:
-            raise DataError(f"{self.name} has {marked} image positions but its pictures fill {filled}")
+            raise DataError(
+                f"{self.name} has {marked} positions of images and signals, but those that it has fill {filled}"
+            )
         return self
 
     def _add(self, token: int, kind: Kind, opens: bool, exposed: bool) -> None:

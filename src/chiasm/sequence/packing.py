@@ -11,7 +11,7 @@ import torch
 
 from chiasm.errors import DataError
 from chiasm.sequence.batch import PADDING, PackedBatch
-from chiasm.sequence.documents import COLUMNS, IGNORE, Document, Slot
+from chiasm.sequence.documents import COLUMNS, IGNORE, Document, SignalSlot, Slot
 from chiasm.sequence.layout import AXES
 
 
@@ -65,6 +65,7 @@ def pack(
         "exposed": np.ones(shape, bool),
     }
     slots: list[tuple[int, Slot]] = []
+    signals: list[tuple[int, SignalSlot]] = []
     for r, row in enumerate(rows):
         bounds = np.cumsum([0, *map(len, row)]).tolist()
         for d, (document, (start, end)) in enumerate(zip(row, pairwise(bounds), strict=True)):
@@ -77,5 +78,6 @@ def pack(
                 if slot.coordinates:
                     columns["coordinates"][r, first : first + slot.length] = slot.coordinates
                 slots.append((r * length + first, slot))
+            signals += [(r * length + start + each.start, each) for each in document.signals]
     tensors: dict[str, Any] = {name: torch.from_numpy(column) for name, column in columns.items()}
-    return PackedBatch(**tensors), slots
+    return PackedBatch(**tensors, unopened=signals), slots

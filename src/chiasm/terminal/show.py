@@ -20,6 +20,7 @@ from chiasm.evaluation.cost import parameters as count_parameters
 from chiasm.evaluation.tasks import check as check_evaluation
 from chiasm.model import Model
 from chiasm.recipe import Recipe, Stage, check_sampling
+from chiasm.recipe.slots import MODALITIES
 from chiasm.sequence import PADDING, Document, Kind, pack
 from chiasm.storage.skeleton import ShapesAlone, without_weights
 from chiasm.terminal.console import console, say
@@ -100,6 +101,9 @@ def _output(model: Model, slot: str, image: Picture | None, views: list) -> str:
         return f"{model.contract.span.length} positions an image"
     if slot == "heads.mask" and model.mask_head is not None:
         return f"{model.mask_head.positions} positions a question"
+    if slot.startswith(f"{MODALITIES}."):
+        signals = model.contract.signals[slot.removeprefix(f"{MODALITIES}.")]
+        return f"{' x '.join(map(str, signals.shape))} numbers in {signals.positions} positions"
     return ""
 
 

@@ -74,7 +74,7 @@ class DocumentsAim(Aim):
         self._images = None if model.image_head is None else ImageTerms(model, model.image_head)
         images = set() if self._images is None else self._images.names
         masks = {} if model.mask_head is None else model.mask_head.terms([1])
-        self.names = {"text", *images, *masks, *model.routing.names}
+        self.names = {"text", *images, *masks, *model.modalities, *model.routing.names}
 
     def losses(self, batch: PackedBatch) -> dict[str, Loss]:
         return self.model.losses(batch)
@@ -94,6 +94,7 @@ class DocumentsAim(Aim):
                 counts[name] = counts.get(name, 0.0) + terms
         if mask is not None and self.model.mask_head is not None:
             counts |= self.model.mask_head.terms([len(target) for target in mask.targets])
+        counts |= {name: float(len(signals.starts)) for name, signals in batch.written.signals.items()}
         return {name: count for name, count in counts.items() if count}
 
 

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from chiasm.data import Picture, Sample, Source
+from chiasm.data import Media, Picture, Sample, Source
 from chiasm.data.clip import Clip, clip_pixels, pixels
 from chiasm.data.cut import cut
 from chiasm.data.documents import Contract, document, reads_picture, writes_picture
@@ -83,10 +83,8 @@ class DocumentBatches:
 
         def usable(sample: Sample) -> None:
             Packer(1, room).offer(document(self.contract, sample))
-            for picture in (
-                c for m in sample.messages for c in m.content if decode and isinstance(c, Picture)
-            ):
-                picture.open()
+            for media in (c for m in sample.messages for c in m.content if decode and isinstance(c, Media)):
+                media.open()
 
         return self.mixture.check(usable)
 

@@ -10,7 +10,7 @@ import torch
 from rich.console import Console
 
 from chiasm import parts
-from chiasm.data import Picture, Source
+from chiasm.data import Media, Source
 from chiasm.data.corpus import corpus
 from chiasm.distribution.devices import choose_device, choose_dtype
 from chiasm.distribution.processes import Ranks
@@ -242,7 +242,7 @@ def check_held_out(recipe: Recipe) -> dict[str, str]:
         for index in range(min(CHECKED, len(source)) if source.broken == "error" else 0):
             for sample in source[index]:
                 for item in (item for message in sample.messages for item in message.content):
-                    if isinstance(item, Picture):
+                    if isinstance(item, Media):
                         item.open()
     return identities
 

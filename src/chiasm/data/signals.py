@@ -1,0 +1,48 @@
+"""Signals of modalities beside text and images, opened for a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from chiasm.errors import DataError
+from chiasm.sequence import Kind, Signals, SignalSlot
+
+if TYPE_CHECKING:
+    from chiasm.data.contract import Contract
+    from chiasm.data.sample import Signal
+
+
+def open_signals(
+    contract: Contract, places: Sequence[tuple[int, SignalSlot]], kind: Kind
+) -> dict[str, Signals]:
+    """The signals of a kind, by modality. places: flat start and slot of each signal of the batch."""
+    by_modality: dict[str, list[tuple[int, SignalSlot]]] = {}
+    for start, slot in places:
+        if slot.kind == kind:
+            by_modality.setdefault(slot.signal.modality, []).append((start, slot))
+    return {
+        name: Signals(
+            torch.stack([values_of(contract, slot.signal) for _, slot in some]),
+            torch.tensor([start for start, _ in some]),
+        )
+        for name, some in by_modality.items()
+    }
+
+
+def values_of(contract: Contract, signal: Signal) -> Float[Tensor, ...]:
+    """The numbers of a signal; raises DataError for another shape than its modality's, or not finite ones."""
+    values = torch.as_tensor(signal.open(), dtype=torch.float32)
+    shape = contract.signals[signal.modality].shape
+    if tuple(values.shape) != shape:
+        raise DataError(
+            f"{signal.modality} {signal.key} has shape {tuple(values.shape)}, but this model's has {shape}",
+            "shape",
+        )
+    if not bool(values.isfinite().all()):
+        raise DataError(f"{signal.modality} {signal.key} has numbers that are not finite", "not finite")
+    return values

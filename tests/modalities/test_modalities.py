@@ -1,0 +1,198 @@
+"""Signals of a modality beside text and images: read, written, packed, trained, saved and asked for."""
+
+import json
+import pickle
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import chiasm
+from chiasm.data import Message, Sample, Signal
+from chiasm.data.documents import document
+from chiasm.data.picture_reader import PictureReader
+from chiasm.errors import ChiasmError, DataError, RecipeError
+from chiasm.inference.prefixes import DocumentContent
+from chiasm.modalities import Modality
+from chiasm.model import Model
+from chiasm.nn.losses import objective
+from chiasm.recipe import load_recipe
+from chiasm.sequence import Kind, pack
+from chiasm.training.aims import DocumentsAim
+
+pytestmark = pytest.mark.usefixtures("nothing_left_behind")
+
+POSITIONS = 3
+
+
+class Level(Signal):
+    modality = "levels"
+
+    def __init__(self, *numbers: float):
+        self.numbers, self.key = numbers, f"levels {numbers}"
+
+    def open(self):
+        return np.array(self.numbers)
+
+
+@pytest.fixture
+def model(tiny):
+    class Levels(Modality, name="levels"):
+        """Two numbers as three positions."""
+
+        shape = (2,)
+
+        def __init__(self, width: int, *, noise: float = 0.0):
+            super().__init__()
+            self.positions, self.noise = POSITIONS, noise
+            self.inwards, self.outwards = nn.Linear(2, POSITIONS * width), nn.Linear(width, 2)
+            self.signal = nn.Parameter(torch.randn(POSITIONS, width))
+
+        def embed(self, values):
+            return self.inwards(values).unflatten(1, (POSITIONS, -1))
+
+        def queries(self):
+            return self.signal
+
+        def loss(self, hidden, values):
+            return (self.outwards(hidden).mean(1) - values).square().sum()
+
+        def draw(self, hidden, generators):
+            return self.outwards(hidden).mean(1) + self.noise * generators.normal(2)
+
+    tiny["model"]["modalities"] = {"levels": {"type": "levels"}}
+    return Model(load_recipe(tiny).model, texts=["a b how loud is it ?"] * 9).eval()
+
+
+def sample(*turns, name="a sample"):
+    roles = ("user", "assistant") * len(turns)
+    messages = tuple(Message(role, content) for role, content in zip(roles, turns))
+    return Sample(name, messages)
+
+
+HEARD = sample((Level(0.5, 1.0), "how loud is it ?"), ("a",))
+SAID = sample(("how loud is it ?",), (Level(0.25, 0.5),))
+BOTH = sample((Level(0.5, 1.0), "how loud is it ?"), ("a", Level(2.0, 3.0)), ("b",), (Level(4.0, 5.0),))
+
+
+def batch_of(model, *samples, packed=True):
+    documents = [document(model.contract, each) for each in samples]
+    batch, slots = pack([documents] if packed else [[each] for each in documents])
+    return PictureReader(model.contract).attach(batch, slots)
+
+
+def test_a_signal_takes_its_positions_where_it_stands_in_the_message(model):
+    heard, said = (document(model.contract, each) for each in (HEARD, SAID))
+    for each, kind in ((heard, Kind.READ), (said, Kind.WRITTEN)):
+        (slot,) = each.signals
+        assert each.kinds[slot.start : slot.start + POSITIONS] == [kind] * POSITIONS
+        assert each.kinds.count(kind) == POSITIONS
+    assert heard.signals[0].start < said.signals[0].start
+    assert pickle.loads(pickle.dumps(model.contract)).signals == model.contract.signals
+
+
+def test_what_is_read_is_embedded_and_what_is_written_is_not_given_away(model):
+    others = sample((Level(0.5, 1.0), "how loud is it ?"), ("a", Level(7.0, 8.0)), ("b",), (Level(9.0, 9.0),))
+    louder = sample((Level(5.0, 1.0), "how loud is it ?"), ("a", Level(2.0, 3.0)), ("b",), (Level(4.0, 5.0),))
+    own, other, loud = (model.embed(batch_of(model, each)).embeddings for each in (BOTH, others, louder))
+    assert torch.equal(own, other)
+    start = document(model.contract, BOTH).signals[0].start
+    differ = (own != loud).any(-1)[0].nonzero()[:, 0].tolist()
+    assert differ == list(range(start, start + POSITIONS))
+
+
+def test_packed_losses_are_those_of_each_alone_one_term_a_signal(model):
+    samples = (HEARD, SAID, BOTH)
+    packed = model.losses(batch_of(model, *samples))
+    alone = [model.losses(batch_of(model, each)) for each in samples]
+    assert float(packed["levels"].count) == 3
+    for name in ("text", "levels"):
+        total = sum(losses[name].sum for losses in alone if name in losses)
+        torch.testing.assert_close(packed[name].sum, total, rtol=1e-5, atol=1e-5)
+    assert "levels" not in alone[0]
+    promised = DocumentsAim(model).counts(batch_of(model, *samples))
+    assert promised == {name: float(loss.count) for name, loss in packed.items()}
+    assert packed.keys() <= DocumentsAim(model).names
+
+
+def test_reading_and_writing_teach_all_of_it(model):
+    model.train_only(["modalities.levels"])
+    objective(model.losses(batch_of(model, BOTH))).backward()
+    for name, parameter in model.named_parameters():
+        learns = name.startswith("modalities.levels.")
+        assert (parameter.grad is not None and bool(parameter.grad.any())) == learns, name
+
+
+def test_an_answer_is_of_its_conversation_and_its_seed_alone(model):
+    turns = [{"role": "user", "content": [Level(0.5, 1.0), "how loud is it ?"]}]
+    answer = model.synthesise("levels", turns)
+    assert answer.shape == (2,)
+    assert not np.allclose(answer, model.synthesise("levels", "how loud is it ?"))
+    embedded = model.embed(batch_of(model, sample((Level(0.5, 1.0), "how loud is it ?"), (Level(0.0, 0.0),))))
+    hidden = model.language(embedded.embeddings, embedded.layout)
+    place = (
+        document(model.contract, sample((Level(0.5, 1.0), "how loud is it ?"), (Level(0.0, 0.0),)))
+        .signals[1]
+        .start
+    )
+    expected = model.modalities.levels.outwards(hidden[0, place : place + POSITIONS]).mean(0)
+    np.testing.assert_allclose(answer, expected.detach(), rtol=1e-4, atol=1e-5)
+    model.modalities.levels.noise = 1.0
+    one, again, other = (model.synthesise("levels", turns, seed=seed) for seed in (1, 1, 2))
+    assert np.array_equal(one, again)
+    assert not np.allclose(one, other)
+
+
+def test_an_answer_in_words_depends_on_the_signal_that_is_heard(model):
+    heard = [
+        document(model.contract, sample((Level(x, 1.0), "how loud is it ?")), prompt=True) for x in (0.5, 5.0)
+    ]
+    one, other = (DocumentContent.of(each) for each in heard)
+    assert one.shared(other) <= heard[0].signals[0].start, "the engine does not take one signal for another"
+    model.chat([{"role": "user", "content": [Level(0.5, 1.0), "how loud is it ?"]}], tokens=2)
+
+
+def test_a_run_trains_it_saves_it_and_loads_it_bit_for_bit(model, tiny, tmp_path):
+    records = tmp_path / "records.jsonl"
+    records.write_text(
+        json.dumps({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]})
+    )
+    tiny["data"] = {"world": {"type": "chat", "path": str(records)}}
+    tiny["stages"] = [
+        tiny["stages"][1] | {"train": {"language": 1e-3, "modalities": {"levels": 1e-3}}, "steps": 1}
+    ]
+    tiny["evaluation"] = {}
+    folder = chiasm.train(tiny, tmp_path / "run")
+    loaded, again = chiasm.load(folder), chiasm.load(folder)
+    assert loaded.spec["modalities.levels"] == {"type": "levels", "noise": 0.0}
+    assert np.array_equal(loaded.synthesise("levels", "a"), again.synthesise("levels", "a"))
+    assert any(name.startswith("modalities.levels.") for name in loaded.state_dict())
+
+
+def test_what_does_not_fit_is_a_sentence(model):
+    class Sound(Level):
+        modality = "sound"
+
+    with pytest.raises(
+        DataError, match=r"a sample has a signal of the modality 'sound', but this model's are: levels"
+    ):
+        document(model.contract, sample((Sound(1.0, 1.0), "a"), ("b",)))
+    with pytest.raises(DataError, match=r"'levels', but this model's are: none"):
+        document(replace(model.contract, signals={}), HEARD)
+    with pytest.raises(
+        DataError, match=r"levels levels \(1.0,\) has shape \(1,\), but this model's has \(2,\)"
+    ):
+        batch_of(model, sample((Level(1.0), "a"), ("b",)))
+    with pytest.raises(DataError, match="not finite"):
+        batch_of(model, sample((Level(1.0, float("nan")), "a"), ("b",)))
+    with pytest.raises(ChiasmError, match=r"this model has no modality 'sound'; it has: levels"):
+        model.synthesise("sound", "a")
+
+
+@pytest.mark.parametrize("name", ["image", "text", "a b", "keys"])
+def test_a_modality_cannot_have_the_name_of_something_else(model, tiny, name):
+    tiny["model"]["modalities"] = {name: {"type": "levels"}}
+    with pytest.raises(RecipeError, match=rf"model\.modalities names '{name}'"):
+        load_recipe(tiny)
