@@ -26,7 +26,7 @@ from typing import Any
 
 import yaml
 from learn_catalogue import write_catalogue
-from learn_figures import TILES, gather, read
+from learn_figures import MIXED, TILES, gather, read
 from learn_page import write_page
 
 ROOT = Path(__file__).parents[1]
@@ -50,7 +50,7 @@ def main() -> int:
     page = Path(options.out)
     rows = gather(read_records(Path(options.runs)), page)
     failed = [row["name"] for row in rows if "failed" in row]
-    write_page(rows, page, read(page.parent / page.stem / TILES))
+    write_page(rows, page, *(read(page.parent / page.stem / name) for name in (TILES, MIXED)))
     write_catalogue(rows, page.parent / CATALOGUE)
     print(f"{options.out}: {len(rows) - len(failed)} recipes measured, {len(failed)} failed {failed or ''}")
     return 1 if failed else 0

@@ -11,6 +11,8 @@ from learn_sheet import write_sheet
 
 FIGURES = "figures.json"
 TILES = "tiles.json"  # what `tiles.py` measured
+MIXED = "mixed.json"  # what `mixed_page.py` measured, and the page that it read
+MIXED_PAGE = "mixed-page.png"
 COSTS = {
     "parameters": ("total", "trainable"),
     "image_tokens": ("read", "written"),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import learn_tables
+from learn_figures import MIXED_PAGE
 from learn_tables import DRAWING, MASKS, QUESTIONS, RESOLUTION, ZOOM, Row, answers, percent, reads, tasks
 
 OLDER_INTERVALS = " Their intervals are by a bootstrap over pictures, which was the way of those days."
@@ -59,6 +60,15 @@ documents of a step are the same. The letters are 192 pixels high, the things of
 picture. Exact match; *blind* as above.
 """
 
+EXPLAINED_MIXED = """```bash
+python benchmarks/mixed_page.py
+```
+
+trains one recipe, `{recipe}`, on letters whose title and sentence are each in Chinese or in English, and has it
+read the first held-out page that has both, whatever comes out. ANLS of {n} questions about held-out pages: {score},
+blind {blind}. {minutes} minutes of training, commit {commit}.
+"""
+
 EXPLAINED_MARKING = """Masks of what a question names, on held-out scenes. *gIoU*: intersection over union, on
 average over the questions; *cIoU*: all intersections over all unions. *Shuffled*: gIoU of masks of another
 question's picture. *Whole image*: gIoU of marking everything. Behind it gIoU by what is asked for: things of a name
@@ -105,10 +115,10 @@ all frames, which a tokenizer must exceed to have learnt anything. *Use*: share 
 """
 
 
-def write_page(rows: Sequence[Row], path: Path, tiles: Sequence[Row] = ()) -> None:
+def write_page(rows: Sequence[Row], path: Path, tiles: Sequence[Row] = (), mixed: Sequence[Row] = ()) -> None:
     """Write the page of these figures, whose pictures lie in a folder beside it that has its name.
 
-    tiles: what `tiles.py` measured.
+    tiles: what `tiles.py` measured. mixed: what `mixed_page.py` did.
     """
     done = [row for row in rows if "failed" not in row]
     failed = [row for row in rows if "failed" in row]
@@ -132,6 +142,8 @@ def write_page(rows: Sequence[Row], path: Path, tiles: Sequence[Row] = ()) -> No
             learn_tables.tiles(tiles),
             compared(tiles),
         ]
+    for row in mixed:
+        parts += ["## A page in two languages", *_mixed(row, path)]
     if marking:
         parts += ["## Marking", EXPLAINED_MARKING, learn_tables.marking(marking)]
     if drawing:
@@ -160,6 +172,24 @@ def compared(tiles: Sequence[Row]) -> str:
             verdict = "are beaten by a single view by more than both intervals"
         sentences.append(f"On {task} tiles {verdict}.")
     return " ".join(sentences)
+
+
+def _mixed(row: Row, path: Path) -> list[str]:
+    """How well mixed pages are read, one of them, and what was read on it, as it came."""
+    scores = row["scores"]
+    explained = EXPLAINED_MIXED.format(
+        recipe=row["recipe"],
+        n=scores["n"],
+        score=learn_tables.with_interval(scores, "score", "ci"),
+        blind=learn_tables.with_interval(scores, "blind", "blind_ci"),
+        minutes=f"{row['seconds'] / 60:.0f}",
+        commit=row["commit"],
+    )
+    cells = [
+        [each[key].replace("\n", "<br>") for key in ("question", "answer", "truth")] for each in row["asked"]
+    ]
+    picture = f"![A held-out page in Chinese and English]({path.stem}/{MIXED_PAGE})"
+    return [explained, picture, learn_tables.table(["question", "answer", "true"], cells)]
 
 
 def beats(scores: Mapping[str, Any], control: str) -> bool:

@@ -18,7 +18,7 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from learn_figures import TILES, gather, write
+from learn_figures import MIXED, TILES, gather, read, write
 from learn_page import write_page
 
 ROOT = Path(__file__).parents[1]
@@ -42,9 +42,10 @@ def main() -> int:
     page, runs = Path(options.out), Path(options.runs)
     rows = [measured(task, arm, runs) for arm in ARMS for task in TASKS]
     rows.sort(key=lambda row: list(TASKS).index(row["task"]))
-    (page.parent / page.stem).mkdir(parents=True, exist_ok=True)
-    write(page.parent / page.stem / TILES, rows)
-    write_page(gather([], page), page, rows)
+    figures = page.parent / page.stem
+    figures.mkdir(parents=True, exist_ok=True)
+    write(figures / TILES, rows)
+    write_page(gather([], page), page, rows, read(figures / MIXED))
     for row in rows:
         print(f"{row['task']}, {row['arm']}: {row['scores']['score']:.1%}")
     return 0

@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import learn_figures  # noqa: E402
 import learn_page  # noqa: E402
+import mixed_page  # noqa: E402
 
 OVERLAY = {"seed": 3, "data": {"held-out": {"objects": [2, 3]}}}
 SMALL = {**TINY, "name": "small", "tiny": OVERLAY}
@@ -180,12 +181,28 @@ def test_of_tiles_is_said_what_the_intervals_allow(single, verdict):
     assert learn_page.compared(rows) == f"On text {verdict}"
 
 
+def test_of_a_page_in_two_languages_stands_what_was_read_as_it_came(tmp_path):
+    scores = {"score": 0.5, "ci": [0.4, 0.6], "blind": 0.1, "blind_ci": [0.0, 0.2], "n": 300}
+    asked = [{"question": "标题是什么?", "answer": "来信\nPerth", "truth": "开罗来信"}]
+    row = {"recipe": "internvl-1.5", "scores": scores, "asked": asked, "seconds": 90, "commit": "abc"}
+    learn_page.write_page([], tmp_path / "learn.md", mixed=[row])
+    section = (tmp_path / "learn.md").read_text().split("## A page in two languages")[1]
+    assert "300 questions about held-out pages: 50 % (40 - 60),\nblind 10 % (0 - 20)." in section
+    assert "| 标题是什么? | 来信<br>Perth | 开罗来信 |" in section
+    assert "(learn/mixed-page.png)" in section
+
+
+def test_the_page_that_is_read_has_letters_of_both_languages():
+    assert mixed_page.both_languages("Paris来信")
+    assert not mixed_page.both_languages("开罗来信 12")
+    assert not mixed_page.both_languages("News from Cairo")
+
+
 def test_the_page_in_the_docs_is_what_the_figures_beside_it_give(tmp_path):
     docs = ROOT / "docs"
-    rows, tiles = (
-        learn_figures.read(docs / "learn" / name) for name in (learn_figures.FIGURES, learn_figures.TILES)
-    )
-    learn_page.write_page(rows, tmp_path / "learn.md", tiles)
+    names = (learn_figures.FIGURES, learn_figures.TILES, learn_figures.MIXED)
+    rows, tiles, mixed = (learn_figures.read(docs / "learn" / name) for name in names)
+    learn_page.write_page(rows, tmp_path / "learn.md", tiles, mixed)
     assert (tmp_path / "learn.md").read_text() == (docs / "learn.md").read_text()
 
 
