@@ -112,7 +112,6 @@ def learn(source: str, runs: Path) -> None:
     """Train and measure one recipe; its record stands in the run's folder."""
     import torch
 
-    import chiasm
     from chiasm.recipe import load_recipe
 
     torch.set_num_threads(1)
@@ -123,11 +122,7 @@ def learn(source: str, runs: Path) -> None:
         print(f"{folder.name}: measured before")
         return
     _clear(folder, recipe)
-    began = process_time()
-    try:
-        chiasm.train(recipe, folder)
-    finally:
-        _add(folder / SECONDS, process_time() - began)
+    seconds = train(recipe, folder)
     figures = _measured(recipe, folder)
     run = _read(folder / "run.json")
     record = {
@@ -135,7 +130,7 @@ def learn(source: str, runs: Path) -> None:
         "about": recipe.about,
         "recipe": recipe.model_dump(mode="json"),
         "figures": figures,
-        "training_seconds": sum(_read(folder / SECONDS).get("sessions", [])),
+        "training_seconds": seconds,
         "machine": run["machine"],
         "commit": run["git"],
         "finished": run["finished"],
@@ -145,6 +140,18 @@ def learn(source: str, runs: Path) -> None:
     if "tokenizer" in figures:
         scores = {"PSNR": f"{figures['tokenizer']['psnr']:.2f} dB"}
     print(f"{folder.name}: {scores} in {record['training_seconds'] / 60:.1f} processor minutes")
+
+
+def train(recipe: Any, folder: Path) -> float:
+    """Train a recipe, unless that was done; returns the processor seconds that it took, over all sessions."""
+    import chiasm
+
+    began = process_time()
+    try:
+        chiasm.train(recipe, folder)
+    finally:
+        _add(folder / SECONDS, process_time() - began)
+    return float(sum(_read(folder / SECONDS)["sessions"]))
 
 
 def _measured(recipe: Any, folder: Path) -> dict[str, Any]:

@@ -66,7 +66,7 @@ python benchmarks/mixed_page.py
 
 trains one recipe, `{recipe}`, on letters whose title and sentence are each in Chinese or in English, and has it
 read the first held-out page that has both, whatever comes out. ANLS of {n} questions about held-out pages: {score},
-blind {blind}. {minutes} minutes of training, commit {commit}.
+blind {blind}. {minutes} processor minutes of training, commit {commit}.
 """
 
 EXPLAINED_MARKING = """Masks of what a question names, on held-out scenes. *gIoU*: intersection over union, on

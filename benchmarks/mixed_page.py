@@ -18,6 +18,7 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from learn import train
 from learn_figures import MIXED, MIXED_PAGE, TILES, gather, read, write
 from learn_page import write_page
 
@@ -60,14 +61,14 @@ def _measured(folder: Path, picture: Path) -> dict[str, Any]:
 
     torch.set_num_threads(1)
     recipe = load_recipe(RECIPE, [f"{key}={value}" for key, value in MIX.items()], tiny=True)
-    folder = chiasm.train(recipe, folder)
+    seconds = train(recipe, folder)
     figures = evaluate(folder, only=["questions"], report=False)
     run: Mapping[str, Any] = read_json(folder / "run.json")
     return {
         "recipe": RECIPE,
         "scores": figures["tasks"]["questions"],
         "asked": _read_page(chiasm.load(folder), recipe.data["held-out"], picture),
-        "seconds": figures["cost"]["training"]["seconds"],
+        "seconds": seconds,
         "commit": str(run["git"])[:7],
         "finished": run["finished"],
     }
