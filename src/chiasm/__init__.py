@@ -48,7 +48,7 @@ def load(
     """
     from chiasm.model.checkpoint import load_model
 
-    return load_model(Path(folder), device, dtype)
+    return load_model(folder, device, dtype)
 
 
 def load_recipe(
@@ -80,7 +80,6 @@ def train(
     from chiasm.training.train import train as run
 
     loaded = recipe if isinstance(recipe, recipes.Recipe) else load_recipe(recipe, overrides, tiny=tiny)
-    folder = Path(folder) if folder else Path("runs") / loaded.name
     return run(loaded, folder, device=device, dtype=dtype, other_data=other_data, workers=workers)
 
 
@@ -99,4 +98,4 @@ def evaluate(
     """
     from chiasm.evaluation.evaluate import evaluate as run
 
-    return run(Path(folder), overrides=overrides, plugins=plugins, device=device, dtype=dtype)
+    return run(folder, overrides=overrides, plugins=plugins, device=device, dtype=dtype)

@@ -1,16 +1,27 @@
 """The one family of errors that Chiasm raises for input it cannot use; the command line prints them bare."""
 
 import difflib
+import os
 import reprlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any, Self
 
 MOST_QUOTED = 200  # letters of a text
 MOST_REASON = 400  # letters of what another library says
 TOO_LONG = "too long"  # the kind of a DataError: more than the context holds
-_QUOTED = reprlib.Repr()
+
+
+class _Short(reprlib.Repr):
+    def repr_int(self, value: int, level: int) -> str:
+        try:
+            return super().repr_int(value, level)
+        except ValueError:  # Python writes no more than 4,300 digits
+            return f"a number of {value.bit_length():,} bits"
+
+
+_QUOTED = _Short()
 _QUOTED.maxlevel, _QUOTED.maxstring, _QUOTED.maxother = 3, 60, 60
 
 
@@ -89,6 +100,27 @@ def check_flag(name: str, value: object) -> None:
     """Raise ChiasmError for a value of a switch that is neither true nor false, such as the text "no"."""
     if not isinstance(value, bool):
         raise ChiasmError(f"{name}: it must be true or false, not {quoted(value)}")
+
+
+def check_path(name: str, value: object) -> Path:
+    """The path that an argument is; raises ChiasmError for what is none, or what no file can be called."""
+    if not isinstance(value, str | os.PathLike):
+        raise ChiasmError.of(name, f"it must be a path, not {quoted(value)}")
+    if not str(value):
+        raise ChiasmError.of(name, "it is empty; it must be a path")
+    path = Path(value)
+    try:
+        path.exists()
+    except OSError as error:
+        raise ChiasmError.of(name, f"{excerpt(path)}: {(error.strerror or str(error)).lower()}") from None
+    return path
+
+
+def check_texts(name: str, value: object, form: str) -> tuple[str, ...]:
+    """The texts of a list; raises ChiasmError for anything else. form: what each of them is."""
+    if not isinstance(value, list | tuple) or not all(isinstance(each, str) for each in value):
+        raise ChiasmError.of(name, f"it must be a list of {form}, not {quoted(value)}")
+    return tuple(value)
 
 
 def reason(error: Exception) -> str:

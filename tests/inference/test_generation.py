@@ -13,7 +13,7 @@ from chiasm.data.documents import document, draw_prompt, prompt_of
 from chiasm.data.files import PictureInMemory
 from chiasm.data.picture_reader import PictureReader
 from chiasm.data.sample import Message, Sample
-from chiasm.errors import ChiasmError, DataError
+from chiasm.errors import ChiasmError, DataError, quoted
 from chiasm.heads import GREEDY, Sampling
 from chiasm.heads.sampling import choose
 from chiasm.inference import drawing
@@ -198,7 +198,7 @@ def test_a_sampling_option_out_of_range_is_named(tiny_model, option, value):
         lambda: model.chat("a dog", **{option: value}),
         lambda: Turn(model, "a dog", **{option: value}),
     ):
-        with pytest.raises(ChiasmError, match=rf"^{option}: .*{re.escape(repr(value))}"):
+        with pytest.raises(ChiasmError, match=rf"^{option}: .*{re.escape(quoted(value))}"):
             use()
 
 

@@ -9,7 +9,7 @@ import torch
 from chiasm.conversation import Turn
 from chiasm.data.documents import document
 from chiasm.data.sample import Message, Sample
-from chiasm.errors import ChiasmError
+from chiasm.errors import ChiasmError, quoted
 from chiasm.inference.text import WordSampling, choose_words, words_of
 
 LOGITS = torch.tensor([[1.0, 4.0, 3.0, -2.0]])
@@ -122,7 +122,7 @@ def test_nothing_is_given_out_that_a_stop_text_takes_back(says, stop):
     ],
 )  # fmt: skip
 def test_an_option_of_words_out_of_range_is_named(tiny_model, option, value):
-    with pytest.raises(ChiasmError, match=rf"^{option}: .*{re.escape(repr(value))}"):
+    with pytest.raises(ChiasmError, match=rf"^{option}: .*{re.escape(quoted(value))}"):
         tiny_model[0].chat("a dog", **{option: value})
 
 

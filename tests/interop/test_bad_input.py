@@ -10,7 +10,8 @@ from safetensors.torch import load_file, save_file
 from chiasm.errors import CheckpointError, ChiasmError
 from chiasm.interop import Folder, Original, find_family, import_checkpoint, load, recognise
 from chiasm.interop.convert import _numbers
-from chiasm.interop.family import reading_config
+from chiasm.interop.family import all_families, reading_config
+from chiasm.interop.shapes.activations import activation_name
 from chiasm.storage.weights import read_tensors
 
 VISION = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
@@ -108,6 +109,25 @@ def test_a_config_without_a_key_or_with_nonsense_is_a_sentence(family):
         for wrong in (changed(config, path), changed(config, path, "nonsense"), changed(config, path, None)):
             with suppress(ChiasmError), reading_config("here", layout):  # any other error is a failure
                 layout.names(wrong, layout.model(wrong).keys())
+
+
+@pytest.mark.parametrize("family", sorted(all_families()))
+@pytest.mark.parametrize(
+    "files", [{}, {"config.json": {}, "x.json": {}}, {"config.json": {"model_type": ["x"]}}], ids=len
+)
+def test_a_folder_of_something_else_is_no_checkpoint_of_the_family_that_is_named(tmp_path, family, files):
+    for name, content in files.items():
+        (tmp_path / name).write_text(json.dumps(content))
+    with pytest.raises(ChiasmError):
+        import_checkpoint(tmp_path, tmp_path / "out", layout=family)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("theirs", [["gelu"], {"gelu": 1}, None, 5, "glu" * 500])
+def test_what_is_no_activation_is_a_sentence(theirs):
+    with pytest.raises(CheckpointError, match="the activation is ") as caught:
+        activation_name(theirs)
+    assert len(str(caught.value)) < 500
 
 
 @pytest.mark.parametrize("family", CONFIGS)

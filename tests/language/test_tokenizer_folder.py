@@ -126,3 +126,12 @@ def test_settings_that_cannot_be_read_are_a_sentence(folder, content):
     (folder / "generation_config.json").write_text(content)
     with pytest.raises(CheckpointError, match=r"generation_config\.json"):
         stop_ids(folder)
+
+
+@pytest.mark.parametrize("place", ["chat_template.jinja", "additional_chat_templates/tools.jinja"])
+def test_a_template_that_is_no_text_is_a_sentence(folder, place):
+    path = folder / place
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"{{ messages }}\x89")
+    with pytest.raises(CheckpointError, match=rf"{path.name} cannot be read: .*0x89"):
+        folder_template(folder)

@@ -1,6 +1,7 @@
 """A study from its file to its report, as a user would run it."""
 
 import json
+import os
 import sys
 from copy import deepcopy
 
@@ -79,6 +80,21 @@ def test_a_cell_that_fails_takes_no_other_with_it(written, tmp_path):
     with pytest.raises(ChiasmError, match=r"1 of 2 cells failed.*broken\.log"):
         run_study(study, tmp_path / "out")
     assert [path.name for path in (tmp_path / "out" / "records").iterdir()] == ["one-0.json"]
+
+
+def test_what_is_no_file_of_a_study_is_a_sentence(tmp_path):
+    path = tmp_path / "study.yaml"
+    with pytest.raises(RecipeError, match="there is no study at"):
+        load_study(path)
+    os.mkfifo(path)  # which would wait for a writer
+    with pytest.raises(RecipeError, match="there is no study at"):
+        load_study(path)
+    path.unlink()
+    path.write_bytes(b"name: \x89")
+    with pytest.raises(RecipeError, match="is not YAML"):
+        load_study(path)
+    with pytest.raises(ChiasmError, match=r"^study: it must be a path"):
+        load_study(None)
 
 
 def test_one_process_runs_a_study_in_a_folder(written, tmp_path):

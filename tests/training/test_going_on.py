@@ -2,8 +2,10 @@
 
 import errno
 import json
+import os
 import shutil
 import sys
+from datetime import datetime
 
 import pytest
 import torch
@@ -266,6 +268,32 @@ def test_what_cannot_be_written_is_a_sentence_and_loses_nothing(finished, tmp_pa
             run(short(), tmp_path / "run")
     run(short(), tmp_path / "run")
     assert weights(tmp_path / "run") == weights(finished)
+
+
+def test_a_clock_that_was_set_back_changes_nothing(finished, tmp_path, monkeypatch):
+    """The newest checkpoint is the one of most steps, whatever the time of its files and of the day."""
+
+    class Earlier(datetime):
+        @classmethod
+        def now(cls, zone=None):
+            return datetime(2001, 1, 1, tzinfo=zone)
+
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patched:
+        stop_at(patched, 6, KeyboardInterrupt)
+        with pytest.raises(Interrupted):
+            run(short(), folder)
+    assert len(training_checkpoints(folder)) == 2
+    for age, path in enumerate([*folder.rglob("*"), *training_checkpoints(folder)]):
+        os.utime(path, (4e9 - age, 4e9 - age))  # the later, the older it looks; all are of days to come
+    monkeypatch.setattr(run_module, "datetime", Earlier)
+    steps, write = [], Metrics.write
+    monkeypatch.setattr(
+        Metrics, "write", lambda self, step, line: (steps.append(step), write(self, step, line))
+    )
+    run(short(), folder)
+    assert steps == [5, 6]
+    assert weights(folder) == weights(finished)
 
 
 def test_a_place_where_no_folder_can_be_is_a_sentence(tmp_path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,6 +102,12 @@ class References:
                 f"{name} lies outside the folder {excerpt(self.folder)}; if that is meant, set outside: true",
                 "image outside the folder",
             )
+
+
+def pictures_of(images: ImageLike | Sequence[ImageLike], where: str) -> list[Picture]:
+    """The pictures that one image, or a list of several, stands for; raises DataError naming `where`."""
+    several = images if isinstance(images, list | tuple) else [images]
+    return [References().picture(each, where) for each in several]
 
 
 def path_items(message: str) -> Iterator[str | Mapping[str, str]]:

@@ -16,7 +16,7 @@ from chiasm import parts
 from chiasm.data import Source, counts
 from chiasm.data.sample import Sample
 from chiasm.distribution.devices import DTYPES
-from chiasm.errors import CheckpointError, ChiasmError, RecipeError
+from chiasm.errors import CheckpointError, ChiasmError, RecipeError, check_path, check_texts, quoted
 from chiasm.evaluation import experts
 from chiasm.evaluation.cost import cost
 from chiasm.evaluation.report import SAMPLES, numbers, write_report
@@ -54,11 +54,11 @@ def evaluate(
     Raises RecipeError for an override of anything else, CheckpointError for a folder without a model, ChiasmError
     where nothing can be measured.
     """
-    folder = Path(folder)
-    for override in overrides:
+    folder = check_path("folder", folder)
+    for override in check_texts("overrides", overrides, "dotted.key=value"):
         if section_of(override) not in OVERRIDABLE:
             raise RecipeError(
-                f"override {override!r} would change the model that was trained; an evaluation can change "
+                f"override {quoted(override)} would change the model that was trained; an evaluation can change "
                 f"{', '.join(OVERRIDABLE)}"
             )
     only = list(only)

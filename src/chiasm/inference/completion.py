@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from PIL import Image
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from chiasm.data.documents import draw_prompt
 from chiasm.data.files import PictureInMemory
-from chiasm.data.references import References
+from chiasm.data.references import ImageLike, pictures_of
 from chiasm.data.sample import Message, Picture, Sample
 from chiasm.errors import ChiasmError, DataError
 from chiasm.heads import DrawingState, Sampling
@@ -82,7 +81,7 @@ class VisualSentence(Request):
 
 def complete(
     model: Model,
-    pictures: Sequence[Picture | Image.Image | str | Path],
+    pictures: ImageLike | Sequence[ImageLike],
     *,
     count: int = 1,
     seed: int = 0,
@@ -99,11 +98,11 @@ def complete(
     Raises ChiasmError for a model that does not read images as the codes that it writes, and DataError where its
     context has no room for all images, those that are to follow included.
     """
-    if not pictures:
-        raise DataError("a visual sentence needs a picture to follow")
     options = sampling_of(model, temperature=temperature, top_k=top_k, top_p=top_p)
     seeds = seeds_of(seed, 1, check_count(count))
-    sentence = [References().picture(each, "the sentence") for each in pictures]
+    sentence = pictures_of(pictures, "the sentence")
+    if not sentence:
+        raise DataError("a visual sentence needs a picture to follow")
     most = most_images(model)
     if len(sentence) + count > most:
         raise DataError(

@@ -15,7 +15,7 @@ from torch.nn import functional
 from chiasm.data.documents import draw_prompt
 from chiasm.data.files import EncodedPicture
 from chiasm.data.images import opacity, open_image
-from chiasm.data.references import ImageLike, References
+from chiasm.data.references import ImageLike, References, pictures_of
 from chiasm.data.sample import Message, Picture, Sample
 from chiasm.errors import ChiasmError, DataError, naming
 from chiasm.inference.drawing import EditedImage, draw_images
@@ -61,9 +61,7 @@ def edit(
     """
     options = sampling_of(model, guidance=guidance, temperature=temperature, top_k=top_k, top_p=top_p)
     seeds = seeds_of(seed, 1, check_count(count))
-    several = images if isinstance(images, list | tuple) else [images]
-    pictures = [References().picture(each, "the edit") for each in several]
-    wanted = edit_of(model, pictures, prompt, mask)
+    wanted = edit_of(model, pictures_of(images, "the edit"), prompt, mask)
     return draw_images(model, [wanted.prompt] * count, seeds, options.of_images, wanted.original)
 
 

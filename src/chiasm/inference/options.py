@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from chiasm.errors import ChiasmError
+from chiasm.errors import ChiasmError, quoted
 from chiasm.recipe.sampling import images_go_by
 from chiasm.recipe.schema import OF_IMAGES, SamplingOptions
 
@@ -28,7 +28,9 @@ def sampling_of(model: Model, *, tokens: int | None = None, **options: Any) -> S
         problem = error.errors()[0]
         name = str(problem["loc"][0]).replace("answer_tokens", "tokens")
         message = problem["msg"].removeprefix("Value error, ")
-        raise ChiasmError.of(name, f"{message[:1].lower()}{message[1:]}, not {problem['input']!r}") from None
+        raise ChiasmError.of(
+            name, f"{message[:1].lower()}{message[1:]}, not {quoted(problem['input'])}"
+        ) from None
     refuse_unread(model, {name: name for name in OF_IMAGES if name in changed})
     return settings
 

@@ -50,7 +50,7 @@ def folder_template(folder: str | Path) -> Templates | None:
     place = Path(folder)
     files = {path.stem: path for path in sorted((place / NAMED).glob("*.jinja"))} | {"default": place / JINJA}
     sources = [_templates_of(place / name) for name in PROCESSORS]
-    sources.append({name: path.read_text(encoding="utf-8") for name, path in files.items() if path.is_file()})
+    sources.append({name: _text(path) for name, path in files.items() if path.is_file()})
     sources.append(_templates_of(place / "tokenizer_config.json"))
     named = {name: text for source in reversed(sources) for name, text in source.items()}
     return named["default"] if list(named) == ["default"] else named or None
@@ -107,12 +107,19 @@ def save_tokenizer(inner: PreTrainedTokenizerBase, folder: Path, stops: Iterable
         (folder / SETTINGS).write_text(json.dumps({"eos_token_id": sorted(stops)}) + "\n", encoding="utf-8")
 
 
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from None
+
+
 def _json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        content = safe_json.parse(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        content = safe_json.parse(_text(path))
+    except ValueError as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from None
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} is no JSON object")

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from chiasm.errors import ChiasmError
+from chiasm.errors import ChiasmError, quoted
 
 State = list[Mapping[str, Any]]
 
@@ -82,14 +82,16 @@ def check_seed(seed: Any, count: int = 1) -> int:
     """The seed, if it and the `count` - 1 behind it are seeds; raises ChiasmError."""
     last = SEEDS - count
     if not _is_whole(seed) or not 0 <= int(seed) <= last:
-        raise ChiasmError.of("seed", f"it must be a whole number from 0 to {last}, not {seed!r}")
+        raise ChiasmError.of("seed", f"it must be a whole number from 0 to {last}, not {quoted(seed)}")
     return int(seed)
 
 
 def check_count(count: Any) -> int:
     """How many images are asked for; raises ChiasmError."""
     if not _is_whole(count) or not 1 <= int(count) <= MOST_IMAGES:
-        raise ChiasmError.of("count", f"it must be a whole number from 1 to {MOST_IMAGES}, not {count!r}")
+        raise ChiasmError.of(
+            "count", f"it must be a whole number from 1 to {MOST_IMAGES}, not {quoted(count)}"
+        )
     return int(count)
 
 

@@ -32,7 +32,9 @@ def load_plugins(references: Iterable[str | Path]) -> None:
         except ChiasmError:
             raise
         except Exception as error:  # whatever the user's code raises
-            raise ChiasmError(f"the plugin {reference} cannot be imported: {reason(error)}") from None
+            raise ChiasmError(
+                f"the plugin {excerpt(reference)} cannot be imported: {reason(error)}"
+            ) from None
         _loaded[str(reference)] = None
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from chiasm.errors import CheckpointError, ChiasmError, RecipeError
+from chiasm.errors import CheckpointError, ChiasmError, RecipeError, check_path, excerpt
 from chiasm.recipe.files import SUFFIXES, recipes
 from chiasm.recipe.forms import refuse_old
 from chiasm.recipe.slots import by_slot
@@ -21,7 +21,7 @@ FILES = ("recipe.yaml", "parts.json", "model.safetensors")
 
 def find_checkpoint(folder: str | Path) -> Path:
     """The folder with the model in a checkpoint's or a run's folder; raises CheckpointError."""
-    folder = Path(folder)
+    folder = check_path("folder", folder)
     places = [folder, folder / "final", *reversed(training_checkpoints(folder))]
     for place in places:
         if all((place / name).is_file() for name in FILES):
@@ -32,7 +32,7 @@ def find_checkpoint(folder: str | Path) -> Path:
             f"{folder} is a recipe, not a run; train it first (chiasm train {folder}), and name the run's folder"
         )
     if not folder.is_dir():
-        raise CheckpointError(f"there is no folder {folder}")
+        raise CheckpointError(f"there is no folder {excerpt(folder, 200)}")
     if any((folder / name).is_file() for name in FILES[1:]):
         missing = ", ".join(name for name in FILES if not (folder / name).is_file())
         raise CheckpointError(f"the checkpoint {folder} lacks {missing}")

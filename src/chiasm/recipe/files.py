@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from chiasm.errors import RecipeError, nearest, quoted
+from chiasm.errors import RecipeError, check_path, nearest, quoted
 from chiasm.storage import safe_yaml
 
 SUFFIXES = (".yaml", ".yml")
@@ -15,7 +15,7 @@ SUFFIXES = (".yaml", ".yml")
 
 def find_recipe(source: str | Path) -> Path:
     """The file of a recipe given by path or by name; raises RecipeError."""
-    path = Path(source)
+    path = check_path("recipe", source)
     if path.suffix in SUFFIXES or len(path.parts) > 1 or path.exists():
         if not path.exists():
             raise RecipeError(f"there is no recipe at {path}: no such file or folder")

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from chiasm import parts
-from chiasm.errors import RecipeError, check_flag, nearest, quoted, reason
+from chiasm.errors import RecipeError, check_flag, check_texts, nearest, quoted, reason
 from chiasm.recipe.files import find_base, find_recipe, read_raw
 from chiasm.recipe.forms import refuse_old
 from chiasm.recipe.overlay import load_value, merge, nested, on_base
@@ -48,7 +48,7 @@ def load_recipe(
         if overlay is None:
             raise RecipeError(f"recipe {quoted(raw.get('name', source))} has no 'tiny' overlay")
         raw = merge(raw, overlay)
-    for override in overrides:
+    for override in check_texts("overrides", overrides, "dotted.key=value"):
         key, equals, value = override.partition("=")
         if not equals or not key:
             raise RecipeError(f"override {quoted(override)} is not of the form dotted.key=value")

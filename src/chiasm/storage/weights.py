@@ -74,12 +74,12 @@ def find_file(path: Path, *suffixes: str) -> Path:
     if path.is_file():
         return path
     files = sorted(file for file in path.rglob("*") if file.suffix in suffixes and file.is_file())
-    if len(files) != 1:
-        listed = (
-            f"there are {len(files)}: {_some(str(f.relative_to(path)) for f in files)}" if files else "none"
-        )
-        raise CheckpointError(f"expected one file {' or '.join(suffixes)} in {path}, but found {listed}")
-    return files[0]
+    return _only(files, path, suffixes)
+
+
+def find_named(folder: Path, *patterns: str) -> Path:
+    """The one file of a folder whose name has one of the forms (`vq_ds*.pt`, ...); raises CheckpointError."""
+    return _only(sorted({file for pattern in patterns for file in folder.glob(pattern)}), folder, patterns)
 
 
 class Inert:
@@ -291,6 +291,15 @@ def _unwrapped(content: object, wrappers: Sequence[str]) -> object:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
     return content
+
+
+def _only(files: Sequence[Path], folder: Path, forms: Sequence[str]) -> Path:
+    if len(files) != 1:
+        listed = (
+            f"there are {len(files)}: {_some(str(f.relative_to(folder)) for f in files)}" if files else "none"
+        )
+        raise CheckpointError(f"expected one file {' or '.join(forms)} in {folder}, but found {listed}")
+    return files[0]
 
 
 def _some(names: Iterable[str]) -> str:

@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from chiasm.errors import RecipeError, nearest, quoted
+from chiasm.errors import RecipeError, check_path, nearest, quoted
 from chiasm.recipe import shipped
 from chiasm.recipe.problems import sentence
 from chiasm.storage import safe_yaml
@@ -193,17 +193,16 @@ def studies() -> dict[str, Path]:
 def load_study(source: str | Path, preset: str | None = None) -> Study:
     """A study by name or file, with a preset laid over it; raises RecipeError naming what is not understood."""
     shipped_studies = studies()
-    path = Path(source)
+    path = check_path("study", source)
     if path.suffix not in (".yaml", ".yml"):
         if str(source) not in shipped_studies:
             raise RecipeError(
                 f"there is no study {quoted(str(source))}{nearest(str(source), shipped_studies)}"
             )
         path = shipped_studies[str(source)]
-    try:
-        raw = safe_yaml.parse(path.read_text(encoding="utf-8"), str(path))
-    except OSError as error:
-        raise RecipeError(f"{path} cannot be read: {error}") from None
+    if not path.is_file():
+        raise RecipeError(f"there is no study at {path}")
+    raw = safe_yaml.read(path)
     try:
         study = Study.model_validate(raw)
     except ValidationError as error:

@@ -14,7 +14,7 @@ from chiasm.data import Media, Source
 from chiasm.data.corpus import corpus
 from chiasm.distribution.devices import choose_device, choose_dtype
 from chiasm.distribution.processes import Ranks
-from chiasm.errors import CheckpointError, ChiasmError, RecipeError, check_flag
+from chiasm.errors import CheckpointError, ChiasmError, RecipeError, check_flag, check_path, quoted
 from chiasm.evaluation.tasks import check as check_evaluation
 from chiasm.model import Model
 from chiasm.model.checkpoint import load_model, save_model
@@ -72,9 +72,11 @@ def train(
     check_stages_teach(recipe)
     check_sampling(recipe)
     recipe = _computing_in(dtype, recipe)
-    if workers is not None and not 0 <= workers <= MOST_WORKERS:
-        raise ChiasmError(f"workers must be a number of processes, 0 to {MOST_WORKERS}, not {workers}")
-    folder = Path(folder) if folder is not None else Path("runs") / recipe.name
+    if workers is not None and not (type(workers) is int and 0 <= workers <= MOST_WORKERS):
+        raise ChiasmError(
+            f"workers must be a number of processes, 0 to {MOST_WORKERS}, not {quoted(workers)}"
+        )
+    folder = check_path("folder", folder) if folder is not None else Path("runs") / recipe.name
     ranks = Ranks.start(choose_device(device))
     console = console or standard_console()
     if not ranks.first:

@@ -29,10 +29,11 @@ from chiasm.interop.shapes.lightning import read_wrapped
 from chiasm.language.llama_block import hidden_width
 from chiasm.model import Model
 from chiasm.sequence import Document
-from chiasm.storage.weights import read_tensors
+from chiasm.storage.weights import find_named, read_tensors
 
 HEAD_WIDTH = {3200: 100, 4096: 128}  # of the published widths; 64 elsewhere
 GPT, VQ, T5 = "gpt.", "vq.", "t5."
+TRANSFORMERS = ("c2i_*.pt", "t2i_*.pt")
 SIZE = 256  # height and width of pictures, where no name tells it
 
 
@@ -59,7 +60,7 @@ class LlamaGenFamily(Family, name="llamagen"):
         return len(_transformers(folder.path)) == 1 and len(list(folder.path.glob("vq_ds*.pt"))) == 1
 
     def read(self, folder: Folder) -> Original:
-        file, tokenizer = _transformers(folder.path)[0], next(folder.path.glob("vq_ds*.pt"))
+        file, tokenizer = (find_named(folder.path, *forms) for forms in (TRANSFORMERS, ("vq_ds*.pt",)))
         drawn = read_wrapped(file, "model", "module", "state_dict")
         seen = find_family("llamagen-vq").read(Folder(tokenizer))
         config = {**structure(drawn, str(file)), **folder.config, "file": file.name}
@@ -175,7 +176,7 @@ def structure(drawn: Mapping[str, Tensor], where: str) -> dict[str, Any]:
 
 def _t5(folder: Path) -> Path:
     """The folder of the text encoder beside a transformer for captions."""
-    configs = [path.parent for path in sorted(folder.glob("*/config.json")) if '"t5"' in path.read_text()]
+    configs = [path.parent for path in sorted(folder.glob("*/config.json")) if b'"t5"' in path.read_bytes()]
     if len(configs) != 1:
         raise CheckpointError(
             f"{folder} holds {len(configs)} folders of a T5, but captions need one (LlamaGen's is flan-t5-xl), "
@@ -195,7 +196,7 @@ def _text_encoder(folder: Path) -> dict[str, Tensor]:
 
 
 def _transformers(folder: Path) -> list[Path]:
-    return sorted([*folder.glob("c2i_*.pt"), *folder.glob("t2i_*.pt")])
+    return [file for form in TRANSFORMERS for file in folder.glob(form)]
 
 
 @replays("llamagen", "Transformer")

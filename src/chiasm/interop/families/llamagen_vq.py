@@ -21,6 +21,7 @@ from chiasm.interop.parity.cases import Case
 from chiasm.interop.parity.replay import load_case
 from chiasm.interop.parity.verify import replays
 from chiasm.interop.shapes.lightning import read_arguments, read_wrapped, wrapped_as
+from chiasm.storage.weights import find_named
 
 MIDDLE = ("block_1", "attn_1", "block_2")
 WRAPPERS = ("ema", "model", "state_dict")  # in the order in which the original's evaluation looks for them
@@ -53,7 +54,7 @@ class LlamaGenTokenizer(Family, name="llamagen-vq"):
         return len(list(folder.path.glob("vq_ds*.pt"))) == 1 and not transformers
 
     def read(self, folder: Folder) -> Original:
-        file = folder.path if folder.path.is_file() else next(folder.path.glob("vq_ds*.pt"))
+        file = folder.path if folder.path.is_file() else find_named(folder.path, "vq_ds*.pt")
         wrapper = wrapped_as(file, *WRAPPERS)
         tensors = read_wrapped(file, *WRAPPERS)
         arguments = {ARGUMENTS[k]: v for k, v in read_arguments(file, "args").items() if k in ARGUMENTS}

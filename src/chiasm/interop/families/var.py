@@ -23,6 +23,7 @@ from chiasm.interop.mapping import Chain, NameMap, Reshape, Rule, Split, Unused
 from chiasm.interop.parity.cases import Case
 from chiasm.interop.parity.drawing import forced, prompt
 from chiasm.interop.parity.verify import replays
+from chiasm.storage.weights import find_named
 from chiasm.tokenizers import join_scales, split_scales
 
 HEAD_WIDTH = 64  # of every published model
@@ -60,7 +61,7 @@ class Var(Family, name="var"):
         return all(len(list(folder.path.glob(form))) == 1 for form in ("var_*.pth", "vae_ch*.pth"))
 
     def read(self, folder: Folder) -> Original:
-        (file,), (tokenizer,) = (list(folder.path.glob(form)) for form in ("var_*.pth", "vae_ch*.pth"))
+        file, tokenizer = (find_named(folder.path, form) for form in ("var_*.pth", "vae_ch*.pth"))
         drawn, seen = folder.read(file), folder.read(tokenizer)
         tensors = {f"var.{key}": each for key, each in drawn.items()}
         tensors |= {f"vae.{key}": each for key, each in seen.items()}

@@ -1,6 +1,6 @@
 """Activations by transformers' names and by ours."""
 
-from chiasm.errors import CheckpointError, nearest
+from chiasm.errors import CheckpointError, nearest, quoted
 from chiasm.nn.activations import Activation
 
 # The first of several names is the one that is written.
@@ -17,8 +17,8 @@ NAMES: dict[str, Activation] = {
 
 def activation_name(theirs: str) -> Activation:
     """Our name; raises CheckpointError for an activation that parts do not have."""
-    if theirs not in NAMES:
-        raise CheckpointError(f"the activation is {theirs!r}{nearest(theirs, NAMES)}")
+    if not isinstance(theirs, str) or theirs not in NAMES:
+        raise CheckpointError(f"the activation is {quoted(theirs)}{nearest(str(theirs), NAMES)}")
     return NAMES[theirs]
 
 

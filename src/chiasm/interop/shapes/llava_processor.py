@@ -35,9 +35,10 @@ def close_tower(original: Original) -> None:
         "vision_feature_layer": -1 if isinstance(layer, int) else layers,
     }
     table = "embeddings.position_embedding.weight"
-    name = next(
-        each for each in original.tensors if each.startswith("vision_tower.") and each.endswith(table)
-    )
+    names = [each for each in original.tensors if each.startswith("vision_tower.") and each.endswith(table)]
+    if not names:
+        raise CheckpointError(f"there is no tensor vision_tower.*.{table}, by which the width is known")
+    name = names[0]
     position = original.tensors[name][0]
     norm = f"{name.removesuffix(table)}post_layernorm."
     original.tensors |= {

@@ -1,0 +1,70 @@
+"""What is wrong with an argument is a sentence: short, printable, and named after the argument."""
+
+from pathlib import Path
+
+import pytest
+
+import chiasm
+from chiasm.errors import ChiasmError, check_path, check_texts, excerpt, quoted
+
+LONG = 10**5000  # Python writes no number of so many digits
+
+
+@pytest.mark.parametrize("value", [LONG, [LONG], {"a": -LONG}], ids=["number", "list", "mapping"])
+def test_a_number_that_python_does_not_write_is_quoted_by_its_size(value):
+    for text in (quoted(value), excerpt(value)):
+        assert "16,610 bits" in text
+        assert len(text) < 100
+
+
+@pytest.mark.parametrize("value", [None, 5, b"run", object(), ["run"], 1j])
+def test_what_is_no_path_is_refused_by_the_name_of_its_argument(value):
+    for call in (
+        lambda: chiasm.load(value),
+        lambda: chiasm.evaluate(value),
+        lambda: check_path("folder", value),
+    ):
+        with pytest.raises(ChiasmError, match=r"^folder: it must be a path, not ") as caught:
+            call()
+        assert caught.value.field == "folder"
+
+
+def test_what_no_file_can_be_called_is_a_sentence(tmp_path):
+    name = tmp_path / ("n" * 300)
+    for call in (
+        lambda: chiasm.load(name),
+        lambda: chiasm.evaluate(name),
+        lambda: chiasm.train("quickstart", name),
+        lambda: chiasm.load_recipe(name),
+    ):
+        with pytest.raises(ChiasmError, match="file name too long"):
+            call()
+    with pytest.raises(ChiasmError, match=r"^folder: it is empty"):
+        chiasm.train("quickstart", "")
+    with pytest.raises(ChiasmError, match="there is no folder") as caught:
+        chiasm.load("a\ud800\0b")
+    str(caught.value).encode()  # a terminal prints it
+    assert check_path("folder", str(tmp_path)) == check_path("folder", tmp_path) == Path(tmp_path)
+
+
+@pytest.mark.parametrize("value", [None, 5, "evaluation.samples=2", ["a=1", 2], {"a": 1}])
+def test_overrides_that_are_no_list_of_texts_are_refused(value):
+    for call in (
+        lambda: chiasm.load_recipe("quickstart", value),
+        lambda: chiasm.evaluate("run", value),
+    ):
+        with pytest.raises(ChiasmError, match=r"^overrides: it must be a list of dotted\.key=value, not "):
+            call()
+    assert check_texts("overrides", ["a=1"], "x") == ("a=1",)
+
+
+@pytest.mark.parametrize("value", [5, None, ["quickstart"]])
+def test_a_recipe_is_a_mapping_or_a_path(value):
+    with pytest.raises(ChiasmError, match=r"^recipe: it must be a path"):
+        chiasm.load_recipe(value)
+
+
+@pytest.mark.parametrize("value", [-1, 1.5, "2", 10**7, True])
+def test_workers_are_a_number_of_processes(value, tmp_path):
+    with pytest.raises(ChiasmError, match="workers must be a number of processes"):
+        chiasm.train("quickstart", tmp_path, workers=value)
