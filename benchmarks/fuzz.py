@@ -15,13 +15,16 @@ from __future__ import annotations
 
 import argparse
 import gc
+import importlib
 import os
+import pkgutil
 import shutil
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from fuzz_worker import OUTCOMES, SENTENCE, SUCCESS, Kind, Limits, Result, tried
@@ -73,6 +76,12 @@ def prepared(root: Path) -> dict[str, Kind]:
     import fuzz_stock
     import torch
 
+    import chiasm
+
+    for module in pkgutil.walk_packages(chiasm.__path__, "chiasm."):
+        if not module.name.endswith("__main__"):
+            with suppress(ImportError):  # of an extra that is not installed
+                importlib.import_module(module.name)
     torch.set_num_threads(1)
     (root / "canary").mkdir(parents=True, exist_ok=True)
     if not (root / "stock" / "public").is_dir():

@@ -40,6 +40,7 @@ def read_json(path: Path) -> Any:
 @contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
     """A draft folder that becomes `folder` when the block ends, and vanishes when it fails."""
+    check_replaceable(folder)
     draft = folder.with_name(f".{folder.name}.draft")
     old = folder.with_name(f".{folder.name}.old")
     try:
@@ -60,6 +61,12 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     finally:
         _put_back(old, folder)
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def check_replaceable(path: Path) -> None:
+    """Raise CheckpointError for `.`, `..` and `/`: what is written beside them could not take their place."""
+    if not path.name.strip("."):
+        raise CheckpointError(f"nothing can be written in the place of {path}; name a file or folder in it")
 
 
 def remove_drafts(folder: Path) -> None:

@@ -25,6 +25,7 @@ from chiasm.evaluation.statistics import Estimate
 from chiasm.model.checkpoint import load_model
 from chiasm.recipe.overlay import load_value
 from chiasm.storage import safe_yaml
+from chiasm.storage.folders import check_replaceable
 from chiasm.terminal.console import console, say
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".avif", ".jp2"}
@@ -75,6 +76,7 @@ def making_of(
 
 
 def make(choice: SpeakerChoice, images: Path, out: Path, making: Making, *, folder: Path | None) -> None:
+    check_replaceable(out)
     dropped, journal = (out.with_name(f"{out.stem}.{name}") for name in ("dropped.jsonl", "journal"))
     materials = list(read_materials(images, folder))
     if not materials:

@@ -15,6 +15,7 @@ from chiasm.data.chat import RECORD_BYTES, parse_json, record_texts
 from chiasm.data.filtering.duplicates import RetainedTexts, SeenImages
 from chiasm.data.filtering.interleaved import DocumentReader, Interleaved, filter_images, filter_text
 from chiasm.errors import ChiasmError, DataError
+from chiasm.storage.folders import check_replaceable
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,7 @@ def _read(reader: DocumentReader, text: bytes | DataError, where: str) -> Interl
 @contextmanager
 def whole_file(path: Path) -> Iterator[TextIO]:
     """A file that takes its name when the block ends, and vanishes when it fails."""
+    check_replaceable(path)
     draft = path.with_name(f".{path.name}.draft")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
