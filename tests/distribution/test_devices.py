@@ -50,6 +50,14 @@ def test_numbers_are_chosen_by_name_or_as_torch_calls_them():
     assert choose_dtype("bf16") is choose_dtype(torch.bfloat16) is torch.bfloat16
 
 
+@pytest.mark.parametrize("wanted", ["x" * 100_000, [0.5] * 1000, 10**5000], ids=type)
+def test_what_is_no_device_and_no_numbers_is_quoted_in_short(wanted):
+    for choose in (choose_device, choose_dtype):
+        with pytest.raises(ChiasmError) as caught:
+            choose(wanted)
+        assert len(str(caught.value)) < 500
+
+
 @pytest.mark.parametrize("wanted", ["float32", "fp8", torch.int64, torch.float64, 16, ""])
 def test_what_are_no_numbers_is_named(wanted):
     with pytest.raises(ChiasmError, match=r"^dtype: .* it must be fp32 or bf16 or fp16$"):

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from chiasm.errors import ChiasmError
+from chiasm.errors import ChiasmError, quoted
 
 DEVICES = ("cuda", "mps", "cpu")  # the fastest first
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -84,4 +84,4 @@ def _parsed(device: Any) -> tuple[str, int | None]:
 
 
 def _quoted(value: Any) -> str:
-    return repr(str(value)[:40] if isinstance(value, str | torch.device | torch.dtype) else value)
+    return quoted(str(value) if isinstance(value, torch.device | torch.dtype) else value)
