@@ -14,11 +14,11 @@ TOO_LONG = "too long"  # the kind of a DataError: more than the context holds
 
 
 class _Short(reprlib.Repr):
-    def repr_int(self, value: int, level: int) -> str:
+    def repr_int(self, x: int, level: int) -> str:
         try:
-            return super().repr_int(value, level)
+            return super().repr_int(x, level)
         except ValueError:  # Python writes no more than 4,300 digits
-            return f"a number of {value.bit_length():,} bits"
+            return f"a number of {x.bit_length():,} bits"
 
 
 _QUOTED = _Short()
