@@ -65,6 +65,7 @@ def clock(monkeypatch):
         (["-c", "x"], "python -c ... x"),
         (["", "x"], "python -c ... x"),
         ([], "python -c ..."),
+        (["/usr/bin/chiasm", "train", "a\udcff"], "chiasm train 'a\\udcff'"),  # a byte that is no text
     ],
 )
 def test_the_command_is_told_as_one_would_type_it(monkeypatch, arguments, typed):

@@ -221,14 +221,14 @@ def _note_data(record: dict[str, Any], data: Mapping[str, str], held_out: Mappin
 
 
 def command() -> str:
-    """The command line of this process, as one would type it."""
+    """The command line of this process, as one would type it; what is no text in it is written as \\udcff."""
     name = Path(sys.argv[0]).name if sys.argv and sys.argv[0] else ""
     first = (
         [name]
         if name == "chiasm"
         else ["python", *([sys.argv[0]] if name not in ("", "-c") else ["-c", "..."])]
     )
-    return shlex.join([*first, *sys.argv[1:]])
+    return shlex.join([*first, *sys.argv[1:]]).encode("utf-8", "backslashreplace").decode()
 
 
 def versions() -> dict[str, str]:
