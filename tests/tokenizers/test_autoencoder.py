@@ -63,6 +63,9 @@ class Clips(VideoAutoencoder, Patches):
     name = "clips"
     still = 2
 
+    def time_grids(self, frames):
+        return frames // 2
+
     def video_latents(self, video):
         both = video.unflatten(1, (-1, 2)).mean(2)
         return torch.stack([Patches.latents(self, each) for each in both.unbind(1)], 1)

@@ -1,8 +1,9 @@
-"""Moving pictures as data, and pictures as pixels."""
+"""Moving pictures as data, also as one image of all their frames, and pictures as pixels."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
+from math import ceil, sqrt
 
 import torch
 from jaxtyping import Float
@@ -28,6 +29,31 @@ class Clip(Picture):
 
     def open(self) -> Image.Image:
         return self.frames()[0]
+
+
+class ClipSheet(Picture):
+    """The frames of a clip side by side in one image, row by row on a square of cells; what is over is white.
+
+    So a clip passes where images do, and image tokenizer `contact_sheet` makes its codes.
+    """
+
+    def __init__(self, clip: Clip):
+        self.clip, self.key = clip, f"sheet of {clip.key}"
+        side = sheet_side(clip.length)
+        self.size = Size(side * clip.size.height, side * clip.size.width)
+
+    def open(self) -> Image.Image:
+        frames = self.clip.frames()
+        sheet = Image.new("RGB", (self.size.width, self.size.height), "white")
+        for number, frame in enumerate(frames):
+            row, column = divmod(number, sheet_side(len(frames)))
+            sheet.paste(frame, (column * frame.width, row * frame.height))
+        return sheet
+
+
+def sheet_side(frames: int) -> int:
+    """How many cells a side of the sheet of so many frames has."""
+    return ceil(sqrt(frames))
 
 
 def pixels(picture: Picture, size: Size) -> Float[Tensor, "3 h w"]:

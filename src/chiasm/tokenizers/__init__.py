@@ -128,6 +128,10 @@ class VideoTokenizer(ImageTokenizer):
     """
 
     @abstractmethod
+    def time_grids(self, frames: int) -> int:
+        """How many grids of codes a video of so many frames has; raises RecipeError for a length it cannot make."""
+
+    @abstractmethod
     def encode_video(self, video: Float[Tensor, "n t 3 h w"]) -> Int[Tensor, "n u gh gw"]: ...
 
     @abstractmethod

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from chiasm.critics import Critic
+from chiasm.errors import RecipeError
 from chiasm.parts.bounds import Depth, Multipliers, Pixels, Width
 from chiasm.tokenizers.autoencoder import VideoAutoencoder
 from chiasm.tokenizers.magvit import CausalConv3d, MagvitDecoder, MagvitEncoder
@@ -42,8 +43,18 @@ class OpenMagvit2Video(VideoAutoencoder, name="open_magvit2_video"):
         critics: list[Critic] = [],  # noqa: B006
     ):
         super().__init__(size=size, factor=2 ** (len(multipliers) - 1), quantizer=quantizer, critics=critics)
+        self.frames = 2 ** sum(
+            multiplier != 1 for multiplier in multipliers[:-1]
+        )  # of a grid behind the first
         self.encoder = MagvitEncoder(width, multipliers, depth, quantizer.width, CausalConv3d)
         self.decoder = MagvitDecoder(width, multipliers, depth, quantizer.width, CausalConv3d)
+
+    def time_grids(self, frames: int) -> int:
+        if frames < 1 or (frames - 1) % self.frames:
+            raise RecipeError(
+                f"image_tokenizer {self.name!r} makes clips of 1 + {self.frames} k frames, not of {frames}"
+            )
+        return 1 + (frames - 1) // self.frames
 
     def video_latents(self, video: Float[Tensor, "n t 3 h w"]) -> Float[Tensor, "n u gh gw c"]:
         inner = rearrange(2 * video - 1, "n t c h w -> n c t h w")

@@ -63,6 +63,13 @@ class VideoVQGAN(VideoAutoencoder, name="vqgan_video"):
         self.quant_conv = _CausalConv3d(code_width, code_width, (3, 1, 1))
         self.post_quant_conv = _CausalConv3d(code_width, code_width, (3, 1, 1))
 
+    def time_grids(self, frames: int) -> int:
+        if frames < 1 or frames % self.still:
+            raise RecipeError(
+                f"image_tokenizer {self.name!r} makes clips of {self.still} k frames, not of {frames}"
+            )
+        return frames // self.still
+
     def video_latents(self, video: Float[Tensor, "n t 3 h w"]) -> Float[Tensor, "n u gh gw c"]:
         return rearrange(self.quant_conv(self.encoder(2 * video - 1)), "n c u gh gw -> n u gh gw c")
 

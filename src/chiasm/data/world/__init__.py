@@ -3,6 +3,7 @@
 from chiasm.data.world.assets import Emoji, emoji_set, find_emoji
 from chiasm.data.world.binding import Binding
 from chiasm.data.world.checker import Checker, SceneReading, score
+from chiasm.data.world.films import Films
 from chiasm.data.world.maze import MazeSource
 from chiasm.data.world.moving import MovingWorld, SceneClip
 from chiasm.data.world.render import ScenePicture, TextPicture, masks, render
@@ -16,6 +17,7 @@ __all__ = [
     "Catalogue",
     "Checker",
     "Emoji",
+    "Films",
     "MazeSource",
     "MovingWorld",
     "Scene",
