@@ -38,11 +38,13 @@ class Reply:
     """An answer: `content` is text and pictures in the order in which they were made, `calls` are of tools.
 
     cut: a limit (of tokens, or the context) came before its end.
+    tokens: that were written; an image counts as its positions.
     """
 
     content: list[str | Image.Image] = field(default_factory=list)
     calls: tuple[ToolCall, ...] = ()
     cut: bool = False
+    tokens: int = 0
 
     def add(self, piece: str | Image.Image) -> None:
         """Append a piece, text to text."""
@@ -68,7 +70,7 @@ def chat(model: Model, messages: Conversation, **options: Any) -> Reply:
     reply, turn = Reply(), Turn(model, messages, **options)
     for piece in turn:
         reply.add(piece)
-    reply.calls, reply.cut = turn.calls, turn.cut
+    reply.calls, reply.cut, reply.tokens = turn.calls, turn.cut, turn.tokens
     return reply
 
 
@@ -190,6 +192,11 @@ class Turn(Iterator["str | Image.Image"]):
     def cut(self) -> bool:
         """Whether a limit (of tokens, or the context) came before the answer's end."""
         return self._request.cut
+
+    @property
+    def tokens(self) -> int:
+        """Of the answer so far; an image counts as its positions."""
+        return self._request.tokens
 
     @property
     def ended(self) -> bool:

@@ -19,7 +19,7 @@ class Solver(Subject):
     thinks_right = answers_right = True
 
     def reply(self, samples, *, blind=False):
-        return [Reply(self._content(sample, blind)) for sample in samples]
+        return [Reply(self._content(sample, blind), tokens=3) for sample in samples]
 
     def _content(self, sample, blind):
         maze = pictures_read(sample)[0].maze
@@ -57,6 +57,7 @@ def test_the_last_word_is_judged_whatever_stands_before_it():
         found = scores(thought)
         assert found["score"] == 1
         assert found["blind"] == 0
+        assert found["tokens"] == 3
         assert set(found["by_type"]) == {"2 steps", "3 steps", "4 steps"}
         assert scores(thought, answers_right=False)["score"] == 0
 

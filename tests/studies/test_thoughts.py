@@ -82,6 +82,7 @@ def test_a_latent_step_is_read_as_the_vector_that_was_written_whatever_its_pixel
     (reply,) = ModelSubject(model, recipe.sampling).reply([sample])
     assert [type(item).__name__ for item in reply.content] == ["Image", "str"]
     assert reply.text == "red"
+    assert reply.tokens == 1 + len(tokenizer.encode(" red"))  # its one vector, and the word
     first, states = states, []
     monkeypatch.setattr(model.image_decoder, "decode", lambda vectors, **options: torch.zeros(1, 3, 8, 8))
     ModelSubject(model, recipe.sampling).reply([sample])

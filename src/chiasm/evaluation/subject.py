@@ -124,7 +124,7 @@ class ModelSubject(Subject):
         replies = []
         for request, handle in zip(requests, handles, strict=True):
             handle.result()
-            reply = Reply(cut=request.cut)
+            reply = Reply(cut=request.cut, tokens=request.tokens)
             for piece in request.pieces:
                 reply.add(piece)
             replies.append(reply)

@@ -24,6 +24,7 @@ class MazeQuestions(Task, name="maze"):
     blind, shuffled: without the picture, and with another maze's. thought: of models that write one between
     question and answer, the share that is right (`score`: the moves word by word, or a last image whose ball is at
     the end of the way), and the score of the answers behind those that are (`answers_behind_right`) and are not.
+    tokens: of an answer with its thought, in the mean; an image counts as its positions.
     """
 
     on_request = True
@@ -42,6 +43,7 @@ class MazeQuestions(Task, name="maze"):
             for question, reply in zip(questions, answered, strict=True):
                 question.answers[condition] = _parts(reply)[1]
         scores = scores_by_type(questions, [name for name in replies if name != "said"])
+        scores["tokens"] = sum(reply.tokens for reply in replies["said"]) / len(items)
         if any(sample.truth["thought"] for sample in samples):
             scores["thought"] = _thoughts(questions, samples, replies["said"])
         records = [
