@@ -21,7 +21,9 @@ def test_one_image_or_a_list_of_several(tmp_path, several):
 
 
 @pytest.mark.parametrize(
-    "value", [5, None, object(), [5], {"a.png": 1}, np.zeros((2, 2)), iter([])], ids=repr
+    "value",
+    [5, None, object(), [5], {"a.png": 1}, np.zeros((2, 2)), iter([])],
+    ids=lambda value: type(value).__name__,
 )
 def test_what_is_no_image_is_a_sentence(value):
     with pytest.raises(DataError, match="it"):
