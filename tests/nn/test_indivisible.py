@@ -8,7 +8,7 @@ from chiasm.nn.indivisible import reasons
 MEAN_USE = "entropy of the codes' mean use"
 TAKEN_OVER_A_BATCH = {
     "vqgan_video": "BatchNorm3d",
-    **dict.fromkeys(("open_magvit2", "open_magvit2_video"), MEAN_USE),
+    **dict.fromkeys(("open_magvit2", "open_magvit2_video", "contact_sheet"), MEAN_USE),
     **dict.fromkeys(("vqgan.lfq", "vqgan.lfq_projected", "vqgan.lfq_bitwise"), MEAN_USE),
 }
 TOKENIZERS = {name: {"type": name, **parts.lookup("image_tokenizer", name).example()}

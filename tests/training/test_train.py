@@ -289,7 +289,7 @@ def test_held_out_data_is_read_whole_and_the_images_of_its_first_groups_are_open
             picture = SimpleNamespace(open=lambda: opened.append(index))
             return [SimpleNamespace(messages=[SimpleNamespace(content=("x", picture))])]
 
-    monkeypatch.setattr(train_module, "Picture", SimpleNamespace)
+    monkeypatch.setattr(train_module, "Media", SimpleNamespace)
     monkeypatch.setattr(train_module.parts, "build", lambda slot, spec, where: built.append(where) or Held())
     built = []
     recipe = toy(evaluation={"data": "squares", "labelled": ["squares", "squares"]})

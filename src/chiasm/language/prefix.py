@@ -5,7 +5,7 @@ from __future__ import annotations
 from chiasm.language.causal import Causal
 
 
-class Prefix(Causal, name="prefix"):
+class PrefixLM(Causal, name="prefix"):
     """A prefix language model (arXiv 1910.10683), as VideoPoet is: what stands before an answer sees all of itself.
 
     The answer is causal. The options are those of `causal`.
