@@ -178,3 +178,17 @@ def test_every_size_among_the_options_of_a_models_parts_has_an_upper_bound():
         and "le=" not in repr(option.annotation).lower()
     }
     assert not unbounded
+
+
+@pytest.mark.parametrize("value", [[{"type": "own"}], [], 5, None])
+def test_one_part_is_no_list_and_no_nothing(value):
+    spec = {"type": "raster", "alphabet": value}
+    with pytest.raises(RecipeError, match=r"model\.heads\.image\.alphabet must be a mapping with a 'type'"):
+        parts.check("order", spec, "model.heads.image")
+
+
+@pytest.mark.parametrize("value", [{"type": "patches"}, None])
+def test_a_list_of_parts_is_no_single_one(value):
+    spec = {**parts.lookup("encoder", "hybrid").example(), "type": "hybrid", "encoders": value}
+    with pytest.raises(RecipeError, match="must be a list of parts of the slot encoder"):
+        parts.check("encoder", spec, "model.encoder")

@@ -174,9 +174,15 @@ def build(
 
 
 def _check_value(owner: type[Part], option: Option, value: Any, where: str) -> Any:
-    if _nested_slot(option.annotation) and value is not None:
-        if isinstance(value, list):
+    if slot := _nested_slot(option.annotation):
+        forms = _forms(option.annotation)
+        if value is None and types.NoneType in forms:
+            return None
+        lists = [get_origin(form) is list for form in forms if form is not types.NoneType]
+        if isinstance(value, list) and any(lists):
             return [_check_held(owner, option, item, f"{where}.{i}") for i, item in enumerate(value)]
+        if all(lists):
+            raise RecipeError(f"{where} must be a list of parts of the slot {slot}; got {quoted(value)}")
         return _check_held(owner, option, value, where)
     check_plain(value, where)
     try:
@@ -227,6 +233,11 @@ def _build_nested(annotation: Any, value: Any, where: str, wiring: Sequence[Any]
 def _nested_slot(annotation: Any) -> str | None:
     """The slot whose parts an option takes, else None."""
     return next((kind.slot for kind in _part_kinds(annotation)), None)
+
+
+def _forms(annotation: Any) -> tuple[Any, ...]:
+    """What an annotation allows, one by one."""
+    return get_args(annotation) if get_origin(annotation) in (types.UnionType, Union) else (annotation,)
 
 
 def _part_kinds(annotation: Any) -> list[type[Part]]:
