@@ -4,6 +4,7 @@ import io
 import os
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -148,3 +149,12 @@ def test_paths_that_no_file_can_have_are_sentences_that_can_be_printed(path):
         PictureFile(path).open()
     assert len(str(error.value).encode()) < 300
     assert str(error.value).isprintable()
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self/mem").exists(), reason="a regular file that cannot be read, on Linux"
+)
+@pytest.mark.parametrize("use", ["size", "key"])
+def test_a_file_that_opens_and_cannot_be_read_is_a_sentence(use):
+    with pytest.raises(DataError, match="image /proc/self/mem cannot be read: Input/output error"):
+        getattr(PictureFile("/proc/self/mem"), use)

@@ -84,7 +84,7 @@ class PictureFile(EncodedPicture):
         return _RECENT.read(self.path, self.where)
 
     def header(self) -> Size:
-        with open_regular(self.path, self.where) as file:
+        with open_regular(self.path, self.where) as file, _sentences(self.path, self.where):
             if has_header(file.read(12)):
                 return measure(file, self.where)
         return measure(io.BytesIO(self.data()), self.where)
@@ -193,10 +193,8 @@ class _Recent:
                     return known[1]
             if status.st_size > MOST_BYTES:
                 raise DataError(f"{where} has {status.st_size:,} bytes, more than {MOST_BYTES:,}", UNREADABLE)
-            try:
+            with _sentences(path, where):
                 data = file.read()
-            except OSError as error:
-                raise DataError(f"{where} cannot be read: {error.strerror or error}", UNREADABLE) from None
         self._keep(path, version, data)
         return data
 
