@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from time import perf_counter
 
+from PIL import Image
 from rich.text import Text
 
 from chiasm import parts
 from chiasm.data.world.sheet import contact_sheet
-from chiasm.errors import RecipeError
+from chiasm.errors import ChiasmError, RecipeError
 from chiasm.recipe import load_value
 from chiasm.terminal.console import say
 
@@ -19,6 +20,8 @@ MEASURED = 300  # scenes
 
 def world(options: Sequence[str], sheet: Path | None, scenes: int) -> None:
     """Print what a scene gives and how fast scenes stream; write a contact sheet."""
+    if sheet is not None and sheet.suffix.lower() not in Image.registered_extensions():
+        raise ChiasmError(f"{sheet} says no format of images; end it with .png, say")
     spec = {"type": "world", **dict(_option(each) for each in options)}
     source = parts.build("data", spec, where="world")
     for sample in source[0]:

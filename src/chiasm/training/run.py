@@ -18,7 +18,7 @@ import torch
 
 from chiasm.distribution.devices import name_of
 from chiasm.distribution.processes import Ranks
-from chiasm.errors import CheckpointError, ChiasmError, OutdatedError, RecipeError
+from chiasm.errors import CheckpointError, ChiasmError, OutdatedError, RecipeError, quoted
 from chiasm.parts.plugins import loaded
 from chiasm.recipe import Recipe, load_recipe, write_text
 from chiasm.recipe.checkpoints import FILES, training_checkpoints
@@ -33,10 +33,16 @@ class Run:
 
     Raises:
         RecipeError: when the folder holds a run of another recipe.
-        ChiasmError: when another process trains in it.
+        ChiasmError: when another process trains in it, or when its name is no text.
     """
 
     def __init__(self, folder: Path, recipe: Recipe, ranks: Ranks):
+        try:
+            str(folder).encode()
+        except UnicodeEncodeError:
+            raise ChiasmError(
+                f"the run's folder {quoted(str(folder))} has bytes that are no text; choose another"
+            ) from None
         self.folder, self.recipe, self.ranks = folder, recipe, ranks
         self._lock: int | None = None
         self._began: datetime | None = None
