@@ -1,11 +1,13 @@
 """Folders and files that take the place of others appear whole, or say why they cannot."""
 
+import os
+
 import pytest
 
 from chiasm.cli import main
 from chiasm.data.filtering.stream import whole_file
-from chiasm.errors import ChiasmError
-from chiasm.storage.folders import whole_folder
+from chiasm.errors import CheckpointError, ChiasmError
+from chiasm.storage.folders import read_json, whole_folder
 
 
 @pytest.mark.parametrize("name", [".", "..", "/", "", "here/.."])
@@ -33,3 +35,9 @@ def test_commands_say_so(tmp_path, monkeypatch, capsys, command):
         main()
     assert ended.value.code == 1
     assert "nothing can be written in the place of ." in capsys.readouterr().err
+
+
+def test_a_pipe_in_the_place_of_json_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "state.json")
+    with pytest.raises(CheckpointError, match=r"state\.json cannot be read: it is no file"):
+        read_json(tmp_path / "state.json")

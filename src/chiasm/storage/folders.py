@@ -31,6 +31,9 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
+    """Raises CheckpointError for what is no file of JSON, a pipe without a writer too."""
+    if path.exists() and not path.is_file():
+        raise CheckpointError(f"{path} cannot be read: it is no file")
     try:
         return safe_json.parse(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
