@@ -26,7 +26,7 @@ from typing import Any
 
 import yaml
 from learn_catalogue import write_catalogue
-from learn_figures import MIXED, TILES, gather, read
+from learn_figures import gather
 from learn_page import write_page
 
 ROOT = Path(__file__).parents[1]
@@ -50,17 +50,23 @@ def main() -> int:
     page = Path(options.out)
     rows = gather(read_records(Path(options.runs)), page)
     failed = [row["name"] for row in rows if "failed" in row]
-    write_page(rows, page, *(read(page.parent / page.stem / name) for name in (TILES, MIXED)))
+    write_page(rows, page)
     write_catalogue(rows, page.parent / CATALOGUE)
     print(f"{options.out}: {len(rows) - len(failed)} recipes measured, {len(failed)} failed {failed or ''}")
     return 1 if failed else 0
 
 
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("recipes", nargs="*", help="names or files (default: all with a tiny overlay)")
-    parser.add_argument("--runs", default=str(ROOT / "runs" / "learn"), help="folder of the runs")
+def arguments(description: str | None, runs: str) -> argparse.ArgumentParser:
+    """Of a command that trains in a folder of `runs` and writes into docs/learn.md. description: of its module."""
+    parser = argparse.ArgumentParser(description=(description or "").split("\n")[0])
+    parser.add_argument("--runs", default=str(ROOT / "runs" / runs), help="folder of the runs")
     parser.add_argument("--out", default=str(ROOT / "docs" / "learn.md"), help="the page")
+    return parser
+
+
+def _options() -> argparse.Namespace:
+    parser = arguments(__doc__, "learn")
+    parser.add_argument("recipes", nargs="*", help="names or files (default: all with a tiny overlay)")
     parser.add_argument("--workers", type=int, default=2, help="recipes at a time, one thread each")
     parser.add_argument("--page", action="store_true", help="train nothing; write the page")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)

@@ -28,8 +28,7 @@ def gather(records: Sequence[Mapping[str, Any]], page: Path) -> list[dict[str, A
     The file is written anew, and a sheet of what a run drew beside it. Of two measurements of a recipe the later
     one counts. What failed is shown, and not kept.
     """
-    folder = page.parent / page.stem
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = folder_of(page)
     path = folder / FIGURES
     kept = {each["name"]: each for each in read(path)}
     failed = [dict(record) for record in records if "failed" in record]
@@ -40,6 +39,13 @@ def gather(records: Sequence[Mapping[str, Any]], page: Path) -> list[dict[str, A
     write(path, [kept[name] for name in sorted(kept)])
     broken = {record["name"] for record in failed}
     return [*failed, *(each for name, each in sorted(kept.items()) if name not in broken)]
+
+
+def folder_of(page: Path) -> Path:
+    """The folder beside a page that has its name, where its figures and pictures lie."""
+    folder = page.parent / page.stem
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def read(path: Path) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import learn_tables
-from learn_figures import MIXED_PAGE
+from learn_figures import MIXED, MIXED_PAGE, TILES, folder_of, read
 from learn_tables import DRAWING, MASKS, QUESTIONS, RESOLUTION, ZOOM, Row, answers, percent, reads, tasks
 
 OLDER_INTERVALS = " Their intervals are by a bootstrap over pictures, which was the way of those days."
@@ -115,11 +115,9 @@ all frames, which a tokenizer must exceed to have learnt anything. *Use*: share 
 """
 
 
-def write_page(rows: Sequence[Row], path: Path, tiles: Sequence[Row] = (), mixed: Sequence[Row] = ()) -> None:
-    """Write the page of these figures, whose pictures lie in a folder beside it that has its name.
-
-    tiles: what `tiles.py` measured. mixed: what `mixed_page.py` did.
-    """
+def write_page(rows: Sequence[Row], path: Path) -> None:
+    """Write the page of these figures, and of those that `tiles.py` and `mixed_page.py` left beside it."""
+    tiles, mixed = (read(folder_of(path) / name) for name in (TILES, MIXED))
     done = [row for row in rows if "failed" not in row]
     failed = [row for row in rows if "failed" in row]
     seeing = [row for row in done if answers(row)]

@@ -8,7 +8,6 @@ The page is the first held-out one that has letters of both languages, whatever 
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import sys
@@ -18,11 +17,10 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from learn import train
-from learn_figures import MIXED, MIXED_PAGE, TILES, gather, read, write
+from learn import arguments, train
+from learn_figures import MIXED, MIXED_PAGE, folder_of, gather, write
 from learn_page import write_page
 
-ROOT = Path(__file__).parents[1]
 RECIPE = "internvl-1.5"
 PAGES = ("pretrain", "instruct", "held-out")  # the sources of pages
 MIX = {
@@ -35,16 +33,11 @@ CHINESE, LATIN = re.compile("[\u4e00-\u9fff]"), re.compile("[A-Za-z]")
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--runs", default=str(ROOT / "runs" / "mixed"), help="folder of the run")
-    parser.add_argument("--out", default=str(ROOT / "docs" / "learn.md"), help="the page")
-    options = parser.parse_args()
+    options = arguments(__doc__, "mixed").parse_args()
     page, folder = Path(options.out), Path(options.runs)
-    figures = page.parent / page.stem
-    figures.mkdir(parents=True, exist_ok=True)
-    row = _measured(folder, figures / MIXED_PAGE)
-    write(figures / MIXED, [row])
-    write_page(gather([], page), page, read(figures / TILES), [row])
+    row = _measured(folder, folder_of(page) / MIXED_PAGE)
+    write(folder_of(page) / MIXED, [row])
+    write_page(gather([], page), page)
     for each in row["asked"]:
         print(f"{each['question']} | {each['answer']!r} | {each['truth']!r}")
     return 0

@@ -9,7 +9,6 @@ on scenes together. A stopped run goes on where it was.
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Mapping
@@ -18,11 +17,10 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from learn import train
-from learn_figures import MIXED, TILES, gather, read, write
+from learn import arguments, train
+from learn_figures import TILES, folder_of, gather, write
 from learn_page import write_page
 
-ROOT = Path(__file__).parents[1]
 RECIPE = "internvl-1.5"
 ARMS = {
     "tiles": ["model.views.tiles=12"],  # as the overlay has it: 8 rows a step, 63 questions of 65 positions
@@ -36,17 +34,12 @@ TASKS = {"small text": "held-out", "large objects": "held-out-scenes"}
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--runs", default=str(ROOT / "runs" / "tiles"), help="folder of the runs")
-    parser.add_argument("--out", default=str(ROOT / "docs" / "learn.md"), help="the page")
-    options = parser.parse_args()
+    options = arguments(__doc__, "tiles").parse_args()
     page, runs = Path(options.out), Path(options.runs)
     rows = [measured(task, arm, runs) for arm in ARMS for task in TASKS]
     rows.sort(key=lambda row: list(TASKS).index(row["task"]))
-    figures = page.parent / page.stem
-    figures.mkdir(parents=True, exist_ok=True)
-    write(figures / TILES, rows)
-    write_page(gather([], page), page, rows, read(figures / MIXED))
+    write(folder_of(page) / TILES, rows)
+    write_page(gather([], page), page)
     for row in rows:
         print(f"{row['task']}, {row['arm']}: {row['scores']['score']:.1%}")
     return 0

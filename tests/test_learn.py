@@ -185,8 +185,10 @@ def test_of_a_page_in_two_languages_stands_what_was_read_as_it_came(tmp_path):
     scores = {"score": 0.5, "ci": [0.4, 0.6], "blind": 0.1, "blind_ci": [0.0, 0.2], "n": 300}
     asked = [{"question": "标题是什么?", "answer": "来信\nPerth", "truth": "开罗来信"}]
     row = {"recipe": "internvl-1.5", "scores": scores, "asked": asked, "seconds": 90, "commit": "abc"}
-    learn_page.write_page([], tmp_path / "learn.md", mixed=[row])
-    section = (tmp_path / "learn.md").read_text().split("## A page in two languages")[1]
+    page = tmp_path / "learn.md"
+    learn_figures.write(learn_figures.folder_of(page) / learn_figures.MIXED, [row])
+    learn_page.write_page([], page)
+    section = page.read_text().split("## A page in two languages")[1]
     assert "300 questions about held-out pages: 50 % (40 - 60),\nblind 10 % (0 - 20)." in section
     assert "| 标题是什么? | 来信<br>Perth | 开罗来信 |" in section
     assert "(learn/mixed-page.png)" in section
@@ -200,9 +202,10 @@ def test_the_page_that_is_read_has_letters_of_both_languages():
 
 def test_the_page_in_the_docs_is_what_the_figures_beside_it_give(tmp_path):
     docs = ROOT / "docs"
-    names = (learn_figures.FIGURES, learn_figures.TILES, learn_figures.MIXED)
-    rows, tiles, mixed = (learn_figures.read(docs / "learn" / name) for name in names)
-    learn_page.write_page(rows, tmp_path / "learn.md", tiles, mixed)
+    for name in (learn_figures.TILES, learn_figures.MIXED):
+        figures = learn_figures.read(docs / "learn" / name)
+        learn_figures.write(learn_figures.folder_of(tmp_path / "learn.md") / name, figures)
+    learn_page.write_page(learn_figures.read(docs / "learn" / learn_figures.FIGURES), tmp_path / "learn.md")
     assert (tmp_path / "learn.md").read_text() == (docs / "learn.md").read_text()
 
 
