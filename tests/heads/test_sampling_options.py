@@ -7,9 +7,8 @@ import pytest
 import torch
 from writing import Vocabulary
 
-from chiasm.errors import RecipeError
 from chiasm.heads import DrawingState, HeadContext, Sampling, finish
-from chiasm.heads.building import alphabet_of, build_head
+from chiasm.heads.building import build_head
 from chiasm.heads.sampling import OPTIONS
 from chiasm.nn.generators import Generators
 from chiasm.recipe.schema import OF_IMAGES
@@ -77,9 +76,3 @@ def test_an_image_depends_on_the_options_that_its_head_says_and_on_no_other(name
 
 def test_a_recipe_s_options_of_images_are_those_of_a_head():
     assert OF_IMAGES == OPTIONS
-
-
-@pytest.mark.parametrize("alphabet", [{}, None, [], {"type": 5}])
-def test_a_head_without_an_alphabet_is_refused_by_name(alphabet):
-    with pytest.raises(RecipeError, match=r"model\.heads\.image\.alphabet"):
-        alphabet_of({"type": "raster", "alphabet": alphabet})

@@ -150,3 +150,11 @@ def test_a_picture_that_begins_its_document_learns_no_first_code(tiny_model):
     moved[0, 0] += 1
     again = head.losses(moved, span._replace(orphans=torch.tensor([True, False])))["image"]
     assert torch.equal(again.sum, alone.sum)
+
+
+@pytest.mark.parametrize("alphabet", [{}, None, [], {"type": 5}])
+def test_a_head_without_an_alphabet_is_refused_by_name(tiny_model, alphabet):
+    spec = copy.deepcopy(tiny_model[0].spec)
+    spec["heads.image"]["alphabet"] = alphabet
+    with pytest.raises(RecipeError, match=r"model\.heads\.image\.alphabet"):
+        Model(spec)

@@ -31,8 +31,8 @@ def order_of(spec: Mapping[str, Any]) -> type[Order]:
 
 
 def alphabet_of(spec: Mapping[str, Any]) -> type[AnyAlphabet]:
-    """The alphabet that an order holds; raises RecipeError where its spec names none."""
-    alphabet = parts.lookup("alphabet", parts.check("order", spec, "model.heads.image")["alphabet"]["type"])
+    """The alphabet that an order holds. spec: of the order, checked."""
+    alphabet = parts.lookup("alphabet", spec["alphabet"]["type"])
     assert issubclass(alphabet, AnyAlphabet)
     return alphabet
 

@@ -171,9 +171,9 @@ class Conversations:
             raise DataError("a message of role 'document' must stand alone")
         content = messages[0].content
         special = self.special
-        pictures_alone = all(isinstance(item, Media) for item in content)
+        media_alone = all(isinstance(item, Media) for item in content)
         items = [
-            TextRun("", pictures_alone, item)
+            TextRun("", media_alone, item)
             if isinstance(item, Media)
             else TextRun(special.mark(self._words(messages[0], item)), True)
             for item in content

@@ -46,9 +46,10 @@ class Wiring:
     """Slots being built. built: those that are, None where the section has none."""
 
     def __init__(self, spec: Mapping[str, Mapping[str, Any]], seed: int):
-        self.spec, self.seed = spec, seed
+        self.spec = {slot: parts.check(kind_of(slot), spec[slot], f"model.{slot}") for slot in in_order(spec)}
+        self.seed = seed
         self.built: dict[str, Any] = {}
-        self.modalities = [slot for slot in in_order(spec) if slot not in MODEL_SLOTS]
+        self.modalities = [slot for slot in self.spec if slot not in MODEL_SLOTS]
 
     def add(self, slot: str, *wiring: Any, builder: Callable[..., Any] | None = None) -> None:
         """Build a slot. Each draws its initial values from a seed of its own."""
