@@ -108,7 +108,10 @@ def check_path(name: str, value: object) -> Path:
         raise ChiasmError.of(name, f"it must be a path, not {quoted(value)}")
     if not str(value):
         raise ChiasmError.of(name, "it is empty; it must be a path")
-    path = Path(value)
+    try:
+        path = Path(value)
+    except TypeError:  # of bytes
+        raise ChiasmError.of(name, f"it must be a path in text, not {quoted(value)}") from None
     try:
         path.exists()
     except OSError as error:

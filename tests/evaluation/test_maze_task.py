@@ -3,7 +3,7 @@
 import pytest
 
 from chiasm.conversation import Reply
-from chiasm.data.world.maze import MazeSource
+from chiasm.data.world.maze import FILLER, MazeSource
 from chiasm.data.world.maze_picture import MazePicture
 from chiasm.evaluation.subject import Subject, pictures_read
 from chiasm.evaluation.tasks import Exam, NotApplicable
@@ -72,6 +72,15 @@ def test_the_thought_is_judged_by_itself(thought):
     found = scores(thought, thinks_right=False)
     assert found["score"] == 1
     assert found["thought"] == {"score": 0, "n": 40, "answers_behind_wrong": 1}
+
+
+def test_a_filler_too_few_is_no_right_thought():
+    class Hasty(Solver):
+        def _content(self, sample, blind):
+            return [f" {FILLER} {pictures_read(sample)[0].maze.answer}"]
+
+    exam = Exam(Hasty(), MazeSource(thought="fillers", mazes=20), Evaluation(questions=20))
+    assert MazeQuestions().run(exam).scores["thought"]["score"] == 0
 
 
 def test_without_thoughts_none_are_judged():

@@ -10,7 +10,9 @@ import torch
 from torch import nn
 
 import chiasm
-from chiasm.data import Message, Sample, Signal
+from chiasm.conversation import as_messages
+from chiasm.data import Message, Sample, Signal, Source
+from chiasm.data.denoising import DenoisingSource
 from chiasm.data.documents import document
 from chiasm.data.picture_reader import PictureReader
 from chiasm.errors import ChiasmError, DataError, RecipeError
@@ -21,6 +23,7 @@ from chiasm.nn.losses import objective
 from chiasm.recipe import load_recipe
 from chiasm.sequence import Kind, pack
 from chiasm.training.aims import DocumentsAim
+from chiasm.training.batches import describe
 
 pytestmark = pytest.mark.usefixtures("nothing_left_behind")
 
@@ -191,8 +194,32 @@ def test_what_does_not_fit_is_a_sentence(model):
         model.synthesise("sound", "a")
 
 
-@pytest.mark.parametrize("name", ["image", "text", "a b", "keys"])
+@pytest.mark.parametrize("name", ["image", "text", "a b", "keys", "training", "_modules"])
 def test_a_modality_cannot_have_the_name_of_something_else(model, tiny, name):
     tiny["model"]["modalities"] = {name: {"type": "levels"}}
     with pytest.raises(RecipeError, match=rf"model\.modalities names '{name}'"):
         load_recipe(tiny)
+
+
+def test_what_knows_no_signals_refuses_them_by_name():
+    class One(Source):
+        def __len__(self):
+            return 1
+
+        def __getitem__(self, index):
+            return [HEARD]
+
+        fingerprint = "one"
+
+    with pytest.raises(
+        DataError, match=r"an objective learns from .* this one has a signal of another modality"
+    ):
+        describe(HEARD)
+    with pytest.raises(DataError, match="has a signal, of which 'denoising' knows no damage"):
+        DenoisingSource(of=One())[0]
+    turns = [
+        {"role": "user", "content": "how loud?"},
+        {"role": "assistant", "content": [Level(1.0, 2.0)], "loss": 0},
+    ]
+    with pytest.raises(DataError, match="writes a signal, which cannot be left out of what is learnt"):
+        as_messages(turns)

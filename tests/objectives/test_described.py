@@ -14,6 +14,8 @@ from chiasm.data.corpus import corpus
 from chiasm.data.sample import Message, Sample
 from chiasm.errors import DataError
 from chiasm.model import Model
+from chiasm.objectives import Described
+from chiasm.objectives.names import named
 from chiasm.recipe import load_recipe
 from chiasm.terminal.check import check
 from chiasm.training import train
@@ -152,3 +154,8 @@ def test_views_of_several_sizes_are_refused():
     made.size = type(made.size)(64, 64)
     with pytest.raises(DataError, match="an objective needs views of one size"):
         made._view(picture)
+
+
+def test_an_image_without_labels_has_none():
+    batch = Described(torch.zeros(2, 3, 8, 8), ("a", "b"), (("cat", "dog"), ()))
+    assert named(batch, {"cat": 0, "dog": 1}).tolist() == [[True, True], [False, False]]

@@ -1,6 +1,7 @@
 """What each objective computes, against expectations made by hand."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -148,6 +149,8 @@ def test_the_teacher_follows_the_student_and_the_center_the_teacher(model):
 def test_two_labels_are_each_half(model):
     targets = build(model, "supervised")._targets(batch())
     assert targets.tolist() == [[1, 0, 0], [0, 0.5, 0.5], [0, 0, 1], [1, 0, 0]]
+    unlabelled = replace(batch(1), labels=((),))
+    assert build(model, "supervised")._targets(unlabelled).tolist() == [[0, 0, 0]]
 
 
 def test_captions_are_no_labels(model):

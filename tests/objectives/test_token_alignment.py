@@ -100,8 +100,8 @@ def test_words_stay_as_they_are_and_tokens_come_to_lie_near_their_own():
 
 
 def test_a_name_of_several_tokens_has_their_mean_and_chinese_stands_without_a_space(model):
-    objective = aligned(model, ["top left", "猫"])
-    for row, text in zip(objective.words, (" top left", "猫"), strict=True):
+    objective = aligned(model, ["top left", "猫", "café"])
+    for row, text in zip(objective.words, (" top left", "猫", " café"), strict=True):
         ids = model.language.tokenizer.encode_plain(text)
         assert len(ids) > 1
         mean = model.language.embed(torch.tensor(ids)).mean(0)
@@ -111,6 +111,8 @@ def test_a_name_of_several_tokens_has_their_mean_and_chinese_stands_without_a_sp
 def test_data_without_labels_and_connectors_that_are_told_places_are_refused(model, monkeypatch):
     with pytest.raises(RecipeError, match="'token_alignment' needs labels, but the data names 1"):
         aligned(model, ["one"])
+    with pytest.raises(RecipeError, match="needs names, but a label of the data is empty"):
+        aligned(model, ["", "cat"])
     monkeypatch.setattr(model.connector, "cells", 4)
     with pytest.raises(RecipeError, match="has 'mlp', which is told the places of views"):
         aligned(model)

@@ -263,8 +263,9 @@ def test_the_commit_is_that_of_the_working_folder_if_it_has_one(tmp_path, monkey
     assert run_module._commit() is None
 
 
-def test_a_folder_whose_name_is_no_text_is_refused_before_anything_is_written(tmp_path):
-    folder = tmp_path / "a\udcff"
+@pytest.mark.parametrize("name", ["a\udcff", "a\0b"])
+def test_a_folder_whose_name_is_no_text_is_refused_before_anything_is_written(tmp_path, name):
+    folder = tmp_path / name
     with pytest.raises(ChiasmError, match=r"the run's folder .* has bytes that are no text; choose another"):
         Run(folder, toy(), Ranks())
     assert list(tmp_path.iterdir()) == []

@@ -13,9 +13,9 @@ from typing import Annotated, Any, Literal
 from PIL import Image
 from pydantic import Field
 
-from chiasm.data import Media, Message, Picture, Sample, Source
+from chiasm.data import Media, Message, Picture, Sample, Signal, Source
 from chiasm.data.world.dice import Dice
-from chiasm.errors import RecipeError
+from chiasm.errors import DataError, RecipeError
 from chiasm.parts.bounds import Cells, Chance
 
 VERSION = 1  # raised when the same options would give other samples
@@ -94,6 +94,8 @@ class DenoisingSource(Source, name="denoising"):
 
     def _damaged(self, sample: Sample) -> Iterator[Sample]:
         content = [item for message in sample.messages for item in message.content]
+        if any(isinstance(item, Signal) for item in content):
+            raise DataError(f"{sample.name} has a signal, of which 'denoising' knows no damage", "signal")
         words = " ".join(item.strip() for item in content if isinstance(item, str)).strip()
         if self.special_tokens and "<" in words:
             words = ""

@@ -164,8 +164,10 @@ class RecordReader:
             raise DataError(f"{where} is to be learnt, but only turns of an assistant are", "turns")
         if not value and role == "document":
             raise DataError(f"{where} is a document, which is learnt as a whole", "turns")
-        if not value and role == "assistant" and any(isinstance(item, Picture) for item in items):
-            raise DataError(f"{where} writes an image, which cannot be left out of what is learnt", "turns")
+        media = next((item for item in items if isinstance(item, Media)), None)
+        if not value and role == "assistant" and media is not None:
+            what = "a signal" if isinstance(media, Signal) else "an image"
+            raise DataError(f"{where} writes {what}, which cannot be left out of what is learnt", "turns")
         return bool(value) or role != "assistant"
 
     def _fields(

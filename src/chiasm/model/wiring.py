@@ -15,7 +15,7 @@ from chiasm.errors import RecipeError
 from chiasm.heads import AnyAlphabet, HeadContext
 from chiasm.heads.building import alphabet_of, build_head
 from chiasm.heads.segmentation import MaskContext
-from chiasm.recipe.slots import MODEL_SLOTS, in_order, kind_of
+from chiasm.recipe.slots import MODEL_SLOTS, check_slots, in_order, kind_of
 from chiasm.tokenizers import ImageTokenizer
 from chiasm.tokenizers.spaces import Space
 
@@ -46,6 +46,7 @@ class Wiring:
     """Slots being built. built: those that are, None where the section has none."""
 
     def __init__(self, spec: Mapping[str, Mapping[str, Any]], seed: int):
+        check_slots(spec)
         self.spec = {slot: parts.check(kind_of(slot), spec[slot], f"model.{slot}") for slot in in_order(spec)}
         self.seed = seed
         self.built: dict[str, Any] = {}

@@ -74,4 +74,4 @@ class Supervised(Objective, name="supervised"):
 
     def _targets(self, batch: Described) -> Float[Tensor, "n k"]:
         present = named(batch, self.labels).float()
-        return present / present.sum(dim=1, keepdim=True)
+        return present / present.sum(dim=1, keepdim=True).clamp(min=1)

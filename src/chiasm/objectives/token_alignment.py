@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from typing import Any, ClassVar
 
 import torch
@@ -73,10 +74,16 @@ def told_apart(logits: Float[Tensor, "n names"], present: Bool[Tensor, "n names"
 
 @torch.no_grad()
 def _directions(language: Language, names: list[str]) -> Float[Tensor, "names d"]:
-    """Unit vectors: the mean of the embeddings of each name's tokens, as it stands inside a sentence."""
+    """Unit vectors: the mean of the embeddings of each name's tokens, as it stands inside a sentence.
+
+    That is behind a space, but in scripts of wide letters, which have none. Raises RecipeError for an empty name.
+    """
     tokenizer, table = language.tokenizer, []
     for name in names:
-        ids = tokenizer.encode_plain(f" {name}" if name.isascii() else name)
+        if not name.strip():
+            raise RecipeError("objective 'token_alignment' needs names, but a label of the data is empty")
+        wide = unicodedata.east_asian_width(name[0]) in ("W", "F")
+        ids = tokenizer.encode_plain(name if wide else f" {name}")
         table.append(
             language.embed(torch.tensor(ids, device=next(language.parameters()).device)).float().mean(0)
         )

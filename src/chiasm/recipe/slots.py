@@ -80,8 +80,8 @@ def _check_modality(slot: str) -> None:
     from torch import nn
 
     name = slot.removeprefix(f"{MODALITIES}.")
-    if not name.isidentifier() or name in TAKEN or hasattr(nn.ModuleDict, name):
+    if not name.isidentifier() or name in TAKEN or hasattr(nn.ModuleDict(), name):
         raise RecipeError(
             f"model.{MODALITIES} names {quoted(name)}; one has letters, digits and underscores in its name, "
-            f"which is none of {', '.join(TAKEN)}"
+            f"which is none of {', '.join(TAKEN)}, and none that torch's modules have (type, keys, training ...)"
         )

@@ -32,9 +32,9 @@ def write_json(path: Path, content: Any) -> None:
 
 def read_json(path: Path) -> Any:
     """Raises CheckpointError for what is no file of JSON, a pipe without a writer too."""
-    if path.exists() and not path.is_file():
-        raise CheckpointError(f"{path} cannot be read: it is no file")
     try:
+        if path.exists() and not path.is_file():
+            raise CheckpointError(f"{path} cannot be read: it is no file")
         return safe_json.parse(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from None
@@ -68,7 +68,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 
 def check_replaceable(path: Path) -> None:
     """Raise CheckpointError for `.`, `..` and `/`: what is written beside them could not take their place."""
-    if not path.name.strip("."):
+    if path.name in ("", ".."):
         raise CheckpointError(f"nothing can be written in the place of {path}; name a file or folder in it")
 
 

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from chiasm.data import Media, Picture, Sample, Source
+from chiasm.data import Media, Picture, Sample, Signal, Source
 from chiasm.data.clip import Clip, clip_pixels, pixels
 from chiasm.data.cut import cut
 from chiasm.data.documents import Contract, document, reads_picture, writes_picture
@@ -289,6 +289,8 @@ def describe(sample: Sample) -> Description:
     )
     read = [c for m in sample.messages if m.role != "assistant" for c in m.content if isinstance(c, Picture)]
     answers = [message for message in sample.messages if message.role == "assistant"]
+    if any(isinstance(item, Signal) for message in sample.messages for item in message.content):
+        raise DataError(f"{where} this one has a signal of another modality", "signal")
     if len(read) != 1:
         raise DataError(f"{where} this one shows {len(read)} images", "not one image")
     if len(answers) != 1:

@@ -37,12 +37,9 @@ class Run:
     """
 
     def __init__(self, folder: Path, recipe: Recipe, ranks: Ranks):
-        try:
-            str(folder).encode()
-        except UnicodeEncodeError:
-            raise ChiasmError(
-                f"the run's folder {quoted(str(folder))} has bytes that are no text; choose another"
-            ) from None
+        name = str(folder)
+        if "\0" in name or name.encode(errors="ignore").decode() != name:
+            raise ChiasmError(f"the run's folder {quoted(name)} has bytes that are no text; choose another")
         self.folder, self.recipe, self.ranks = folder, recipe, ranks
         self._lock: int | None = None
         self._began: datetime | None = None

@@ -6,6 +6,7 @@ import pytest
 from chiasm import parts
 from chiasm.data.clip import ClipSheet
 from chiasm.data.world.films import GREY
+from chiasm.errors import DataError
 
 FRAMES, SIDE = 5, 16
 OF = {"type": "moving_world", "canvas": SIDE, "frames": FRAMES, "emoji": 8, "objects": [1, 2], "clips": 4}
@@ -54,3 +55,17 @@ def test_what_each_task_shows(films):
         assert (seen["inpaint"][i][inside] == GREY).all()
         assert np.array_equal(seen["outpaint"][i][inside], frame[inside])
         assert (seen["outpaint"][i][~inside] == GREY).all()
+
+
+def test_what_has_no_clips_is_refused_by_name():
+    films = parts.build("data", {"type": "films", "of": {"type": "world", "scenes": 4, "emoji": 9}})
+    with pytest.raises(DataError, match="'films' needs words that are answered with one clip"):
+        films[0]
+
+
+def test_what_is_wrong_with_its_data_is_told_as_of_that_data(films):
+    films.of.broken, films.of.foreign = "skip", True
+    again = type(films)(of=films.of)
+    assert (again.broken, again.foreign) == ("skip", True)
+    assert again.skipped == films.of.skipped
+    assert list(again.image_files()) == list(films.of.image_files())

@@ -145,3 +145,10 @@ def test_ways_for_which_no_place_is_found_are_a_sentence(monkeypatch):
     monkeypatch.setattr("chiasm.data.world.mazes.ATTEMPTS", 0)
     with pytest.raises(DataError, match="3 ways of up to 4 steps do not fit 4 x 4 cells; raise side"):
         MazeSource().maze(0)
+
+
+def test_mazes_of_which_none_is_held_out_are_refused_at_once():
+    smallest = {"side": 2, "ways": 2, "steps": (1, 1)}
+    assert len(MazeSource(**smallest)[0]) == 1
+    with pytest.raises(DataError, match="none is of the split 'held_out'; raise side, ways or steps"):
+        MazeSource(**smallest, split="held_out")

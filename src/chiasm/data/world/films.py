@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
+from pathlib import Path
 from typing import Literal, get_args
 
 from PIL import Image
 
 from chiasm.data import Message, Sample, Source
 from chiasm.data.clip import Clip, ClipSheet
+from chiasm.errors import DataError
 
 GREY = (128, 128, 128)  # of what is not shown
 FilmTask = Literal["t2v", "i2v", "fp", "inpaint", "outpaint"]
@@ -43,6 +45,14 @@ class Films(Source, name="films"):
 
     def __init__(self, *, of: Source, tasks: list[FilmTask] = list(get_args(FilmTask))):  # noqa: B006, B008
         self.of, self.tasks = of, tasks
+        self.foreign, self.broken = of.foreign, of.broken
+
+    @property
+    def skipped(self) -> Mapping[str, int]:  # type: ignore[override]
+        return self.of.skipped
+
+    def image_files(self) -> Iterable[Path]:
+        return self.of.image_files()
 
     def __len__(self) -> int:
         return len(self.of)
@@ -55,9 +65,14 @@ class Films(Source, name="films"):
         return f"films {self.tasks} of {self.of.fingerprint}"
 
     def _sample(self, sample: Sample, task: FilmTask) -> Sample:
-        user, assistant = sample.messages
-        (clip,) = assistant.content
-        assert isinstance(clip, Clip)
+        clips = [item for message in sample.messages for item in message.content if isinstance(item, Clip)]
+        if len(sample.messages) != 2 or sample.messages[-1].content != tuple(clips) or len(clips) != 1:
+            raise DataError(
+                f"{sample.name}: data source 'films' needs words that are answered with one clip, as "
+                "moving_world has them",
+                "no clip",
+            )
+        (user, _), (clip,) = sample.messages, clips
         shown = () if task == "t2v" else (ClipSheet(ChangedClip(clip, task, CHANGES[task])),)
         asked = Message("user", (f"<{task}> ", *user.content, *shown), special_tokens=True)
         messages = asked, Message("assistant", (ClipSheet(clip),))

@@ -20,6 +20,7 @@ VERSION = 1  # raised when the same options would give other mazes
 QUESTION = "end?"
 FILLER = "."
 HELD_OUT = 8  # one of so many layouts is held out
+ATTEMPTS = 1000  # of which one layout is of the split
 Thought = Literal["none", "fillers", "words", "picture", "pictures"]
 
 
@@ -63,6 +64,7 @@ class MazeSource(Source, name="maze"):
         self.thought, self.side, self.cell, self.steps = thought, side, cell, steps
         self.colours, self.dead_ends = list(COLOURS)[:ways], dead_ends
         self.split, self.mazes, self.seed = split, mazes, seed
+        self.maze(0)
 
     def __len__(self) -> int:
         return self.mazes
@@ -86,9 +88,9 @@ class MazeSource(Source, name="maze"):
         return [Sample(f"maze {index} of maze({self.split})", messages, truth)]
 
     def maze(self, index: int) -> Maze:
-        """The maze of a sample, which no option but those of its form and split changes."""
+        """The maze of a sample, which no option but those of its form, its split and the seed changes."""
         dice = Dice("maze", self.seed, self.split, index)
-        while True:
+        for _ in range(ATTEMPTS):
             maze = random_maze(self.side, self.steps, self.colours, self.dead_ends, dice)
             if maze is None:
                 raise DataError(
@@ -97,6 +99,9 @@ class MazeSource(Source, name="maze"):
                 )
             if _is_held_out(maze) == (self.split == "held_out"):
                 return maze
+        raise DataError(
+            f"maze: of {ATTEMPTS} layouts none is of the split {self.split!r}; raise side, ways or steps"
+        )
 
     @cached_property
     def fingerprint(self) -> str:  # type: ignore[override]

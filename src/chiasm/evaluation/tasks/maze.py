@@ -87,7 +87,7 @@ def _is_right(sample: Sample, reply: Reply) -> bool:
     maze: Maze = sample.truth["maze"]
     true = sample.truth["thought"]
     words = " ".join(item for item in true if isinstance(item, str))
-    if normalise(_parts(reply)[0]) != normalise(words):
+    if [*map(normalise, _parts(reply)[0].split())] != [*map(normalise, words.split())]:
         return False
     if words:
         return True
