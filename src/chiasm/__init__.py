@@ -43,8 +43,8 @@ def load(
 ) -> Model:
     """The model of a run's folder or of a checkpoint, ready to chat and to draw; raises CheckpointError.
 
-    device: `cuda`, `cuda:1`, `mps` or `cpu`; by default the first of these that there is. dtype: `fp32`, `bf16` or
-    `fp16`; by default each weight keeps the checkpoint's.
+    device: `cuda`, `cuda:1`, `mps` or `cpu`; by default the first of these that there is. dtype: `fp32`, `bf16`,
+    `fp16` or `fp64`; by default each weight keeps the checkpoint's.
     """
     from chiasm.model.checkpoint import load_model
 

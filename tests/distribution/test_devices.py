@@ -48,6 +48,13 @@ def test_a_device_that_is_not_there_is_named(monkeypatch):
 def test_numbers_are_chosen_by_name_or_as_torch_calls_them():
     assert choose_dtype() is None
     assert choose_dtype("bf16") is choose_dtype(torch.bfloat16) is torch.bfloat16
+    assert choose_dtype("fp64", torch.device("cpu")) is torch.float64
+
+
+def test_numbers_that_a_device_has_not_are_refused():
+    assert choose_dtype("fp32", torch.device("mps")) is torch.float32
+    with pytest.raises(ChiasmError, match=r"^dtype: mps has no fp64; fp32 is the most exact that it has$"):
+        choose_dtype("fp64", torch.device("mps"))
 
 
 @pytest.mark.parametrize("wanted", ["x" * 100_000, [0.5] * 1000, 10**5000], ids=type)
@@ -58,7 +65,7 @@ def test_what_is_no_device_and_no_numbers_is_quoted_in_short(wanted):
         assert len(str(caught.value)) < 500
 
 
-@pytest.mark.parametrize("wanted", ["float32", "fp8", torch.int64, torch.float64, 16, ""])
+@pytest.mark.parametrize("wanted", ["float32", "fp8", torch.int64, torch.float8_e5m2, 16, ""])
 def test_what_are_no_numbers_is_named(wanted):
-    with pytest.raises(ChiasmError, match=r"^dtype: .* it must be fp32 or bf16 or fp16$"):
+    with pytest.raises(ChiasmError, match=r"^dtype: .* it must be fp32 or bf16 or fp16 or fp64$"):
         choose_dtype(wanted)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from chiasm.distribution.devices import DTYPES
 from chiasm.model.checkpoint import load_model, save_model
 from chiasm.recipe import load_recipe
 from chiasm.storage.skeleton import stream_into, without_weights
@@ -75,7 +76,7 @@ def test_a_checkpoints_weights_keep_their_numbers_in_use(tiny, tiny_model, tmp_p
     assert {each.dtype for each in whole.language.parameters()} == {torch.float32}
 
 
-@pytest.mark.parametrize("dtype", ["bf16", "fp16"])
+@pytest.mark.parametrize("dtype", ["bf16", "fp16", "fp64"])
 def test_with_other_numbers_a_model_sees_speaks_and_draws_and_codes_stay_exact(
     tiny, tiny_model, tmp_path, dtype
 ):
@@ -83,10 +84,7 @@ def test_with_other_numbers_a_model_sees_speaks_and_draws_and_codes_stay_exact(
 
     save_model(tiny_model[0], load_recipe(tiny), tmp_path / "whole")
     loaded = load_model(tmp_path / "whole", "cpu", dtype)
-    assert (
-        loaded.language.embed(torch.tensor([1])).dtype
-        == {"bf16": torch.bfloat16, "fp16": torch.float16}[dtype]
-    )
+    assert loaded.language.embed(torch.tensor([1])).dtype == DTYPES[dtype]
     assert {each.dtype for each in loaded.image_tokenizer.parameters()} == {torch.float32}
     picture = Image.new("RGB", (20, 30))
     assert loaded.chat([{"role": "user", "content": [picture, "What is this?"]}], tokens=2) is not None

@@ -24,7 +24,7 @@ Device = Annotated[
 Dtype = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(
-        help="fp32, bf16 or fp16; default: as the checkpoint has it, in training as the recipe says"
+        help="fp32, bf16, fp16 or fp64; default: as the checkpoint has it, in training as the recipe says"
     ),
 ]
 

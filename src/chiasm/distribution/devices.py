@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from chiasm.errors import ChiasmError, quoted
 
 DEVICES = ("cuda", "mps", "cpu")  # the fastest first
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "fp64": torch.float64}
 
 
 def choose_device(device: str | torch.device | None = None) -> torch.device:
@@ -32,15 +32,21 @@ def choose_device(device: str | torch.device | None = None) -> torch.device:
     return torch.device(kind, index or 0) if kind == "cuda" else torch.device(kind)
 
 
-def choose_dtype(dtype: str | torch.dtype | None = None) -> torch.dtype | None:
-    """The type of numbers that is wanted; None = that of a checkpoint's weights. Raises ChiasmError."""
+def choose_dtype(
+    dtype: str | torch.dtype | None = None, device: torch.device | None = None
+) -> torch.dtype | None:
+    """The type of numbers that is wanted; None = that of a checkpoint's weights.
+
+    Raises ChiasmError for what is none, or none of the device's.
+    """
     if dtype is None:
         return None
-    if isinstance(dtype, torch.dtype) and dtype in DTYPES.values():
-        return dtype
-    if isinstance(dtype, str) and dtype in DTYPES:
-        return DTYPES[dtype]
-    raise ChiasmError(f"dtype: {_quoted(dtype)} is none; it must be {' or '.join(DTYPES)}")
+    chosen = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
+    if not isinstance(chosen, torch.dtype) or chosen not in DTYPES.values():
+        raise ChiasmError(f"dtype: {_quoted(dtype)} is none; it must be {' or '.join(DTYPES)}")
+    if chosen == torch.float64 and device is not None and widest(device) != chosen:
+        raise ChiasmError(f"dtype: {device.type} has no fp64; fp32 is the most exact that it has")
+    return chosen
 
 
 def count(kind: str) -> int:

@@ -56,7 +56,8 @@ def load_model(
         What makes codes, and pixels of them, always keeps the checkpoint's: small differences there decide codes.
     Raises CheckpointError that names what is missing, left over or of another shape.
     """
-    place, numbers = choose_device(device), choose_dtype(dtype)
+    place = choose_device(device)
+    numbers = choose_dtype(dtype, place)
     folder = find_checkpoint(folder)
     recipe, model, tensors = open_model(folder)
     check_seal(folder)

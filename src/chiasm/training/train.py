@@ -137,7 +137,7 @@ def _computing_in(dtype: str | torch.dtype | None, recipe: Recipe) -> Recipe:
         return recipe
     precision = {torch.float32: "fp32", torch.bfloat16: "bf16"}.get(chosen)
     if precision is None:
-        raise ChiasmError("dtype: training computes in fp32 or bf16, not in fp16")
+        raise ChiasmError(f"dtype: training computes in fp32 or bf16, not in {dtype}")
     stages = tuple(stage.model_copy(update={"precision": precision}) for stage in recipe.stages)
     return recipe.model_copy(update={"stages": stages})
 
