@@ -26,6 +26,8 @@ from chiasm.errors import ChiasmError, RecipeError
 from chiasm.evaluation.tasks import tasks
 from chiasm.interop import find_family, import_checkpoint
 from chiasm.parts.registry import Registry
+from chiasm.serving.app import create_app
+from served import served
 from tiny_recipe import TINY
 
 pytestmark = pytest.mark.usefixtures("nothing_left_behind")
@@ -136,7 +138,7 @@ def test_an_alphabet_and_an_order(desk, run):
 @pytest.mark.slow
 def test_a_modality(desk, run, monkeypatch, capsys):
     """The world's sounds are learnt: heard, written where they are asked for, and each thing's own."""
-    shown, _ = (line for line in commands("tunes.py"))
+    shown, _, writes, hears = commands("tunes.py")
     assert re.search(r"modalities\.sound\s+waves\s+64 numbers in 4 positions", run(shown))
     model = {**TINY["model"], "modalities": {"sound": {"type": "waves"}}}
     train = {"connector": 6e-3, "language": 6e-3, "modalities": {"sound": 6e-3}, "heads.image": 1e-3}
@@ -161,6 +163,26 @@ def test_a_modality(desk, run, monkeypatch, capsys):
     things = [each.english for each in emoji_set(6)]
     made = [tunes.periods(trained.synthesise("sound", f"Sound: {thing}.")) for thing in things]
     assert sum(periods == i for i, periods in enumerate(made, 1)) >= 4, made
+    run(writes)
+    written = np.load(desk / "drawn/sound-001.npy", allow_pickle=False)
+    assert np.array_equal(written, trained.synthesise("sound", "Sound: cat."))
+    question = [{"role": "user", "content": [{"signal": written, "modality": "sound"}, "What is heard?"]}]
+    assert trained.chat(question).text in run(hears)
+    served_as_the_page_says(trained, question)
+
+
+def served_as_the_page_says(model, question):
+    """By the functions of docs/serve.md."""
+    page = (ROOT / "docs" / "serve.md").read_text(encoding="utf-8")
+    (script,) = [
+        block for block in re.findall(r"^```python\n(.*?)^```", page, re.M | re.S) if "/signals" in block
+    ]
+    with served(create_app({"tunes": model})) as place:
+        space = {"__name__": "docs"}
+        exec(script.replace("127.0.0.1:8000", "{}:{}".format(*place)), space)
+        sound, words = question[0]["content"]
+        made = space["synthesise"]([space["heard"](sound["signal"]), {"type": "text", "text": words}])
+    assert np.array_equal(made, model.synthesise("sound", question, seed=1))
 
 
 def test_an_evaluation_task(desk, run):

@@ -7,66 +7,32 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 import chiasm
-from chiasm.conversation import as_messages
-from chiasm.data import Message, Sample, Signal, Source
+from chiasm.conversation import Turn, as_messages
+from chiasm.data import Message, Sample, Source
 from chiasm.data.denoising import DenoisingSource
 from chiasm.data.documents import document
 from chiasm.data.picture_reader import PictureReader
+from chiasm.data.records import RecordReader
+from chiasm.data.references import References
 from chiasm.errors import ChiasmError, DataError, RecipeError
+from chiasm.inference.engine import Engine
 from chiasm.inference.prefixes import DocumentContent
-from chiasm.modalities import Modality
-from chiasm.model import Model
+from chiasm.inference.signals import Synthesis
 from chiasm.nn.losses import objective
 from chiasm.recipe import load_recipe
 from chiasm.sequence import Kind, pack
 from chiasm.training.aims import DocumentsAim
 from chiasm.training.batches import describe
+from levels import POSITIONS, Level, levels_model
 
 pytestmark = pytest.mark.usefixtures("nothing_left_behind")
-
-POSITIONS = 3
-
-
-class Level(Signal):
-    modality = "levels"
-
-    def __init__(self, *numbers: float):
-        self.numbers, self.key = numbers, f"levels {numbers}"
-
-    def open(self):
-        return np.array(self.numbers)
 
 
 @pytest.fixture
 def model(tiny):
-    class Levels(Modality, name="levels"):
-        """Two numbers as three positions."""
-
-        shape = (2,)
-
-        def __init__(self, width: int, *, noise: float = 0.0):
-            super().__init__()
-            self.positions, self.noise = POSITIONS, noise
-            self.inwards, self.outwards = nn.Linear(2, POSITIONS * width), nn.Linear(width, 2)
-            self.signal = nn.Parameter(torch.randn(POSITIONS, width))
-
-        def embed(self, values):
-            return self.inwards(values).unflatten(1, (POSITIONS, -1))
-
-        def queries(self):
-            return self.signal
-
-        def loss(self, hidden, values):
-            return (self.outwards(hidden).mean(1) - values).square().sum()
-
-        def draw(self, hidden, generators):
-            return self.outwards(hidden).mean(1) + self.noise * generators.normal(2)
-
-    tiny["model"]["modalities"] = {"levels": {"type": "levels"}}
-    return Model(load_recipe(tiny).model, texts=["a b how loud is it ?"] * 9).eval()
+    return levels_model(tiny)
 
 
 def sample(*turns, name="a sample"):
@@ -155,6 +121,95 @@ def test_an_answer_in_words_depends_on_the_signal_that_is_heard(model):
     one, other = (DocumentContent.of(each) for each in heard)
     assert one.shared(other) <= heard[0].signals[0].start, "the engine does not take one signal for another"
     model.chat([{"role": "user", "content": [Level(0.5, 1.0), "how loud is it ?"]}], tokens=2)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64], ids=str)
+def test_signals_are_read_and_written_in_other_numbers_too(model, dtype):
+    turns = [{"role": "user", "content": [Level(0.5, 1.0), "how loud is it ?"]}]
+    answer = model.synthesise("levels", turns)
+    model.to(dtype)
+    other = model.synthesise("levels", turns)
+    assert other.dtype == np.float32
+    np.testing.assert_allclose(other, answer, atol=1e-5 if dtype == torch.float64 else 0.05)
+
+
+def test_signals_share_passes_with_other_answers(model):
+    """As each alone; and one whose passes were interrupted is made again."""
+    engine = Engine(model)
+    samples = [sample((Level(x, 1.0), "how loud is it ?")) for x in (0.5, 2.0)]
+    turn = Turn(model, "a b", tokens=3, engine=engine)
+    handles = [engine.submit(Synthesis(model, "levels", each, 1)) for each in samples]
+    engine.run()
+    assert "".join(turn) == "".join(Turn(model, "a b", tokens=3))
+    for each, handle in zip(samples, handles, strict=True):
+        alone = model.synthesise("levels", each.messages, seed=1)
+        np.testing.assert_allclose(handle.result(), alone, rtol=1e-4, atol=1e-5)
+
+
+def test_a_signal_for_which_there_is_no_room_is_refused(model):
+    most = model.contract.context
+    words = "a " * most
+    with pytest.raises(DataError):
+        model.synthesise("levels", words)
+    letters = next(
+        n
+        for n in range(1, most)
+        if len(document(model.contract, asked("a" * n), prompt=True)) > most - POSITIONS
+    )
+    with pytest.raises(DataError, match=rf"and a levels take \S+ positions, but the context has {most}"):
+        model.synthesise("levels", "a" * letters)
+
+
+def asked(words):
+    return sample((words,))
+
+
+def test_signals_come_from_files_in_arrays_and_in_bytes(model, tmp_path):
+    numbers = np.array([0.5, 1.0])
+    np.save(tmp_path / "loud.npy", numbers)
+    expected = model.synthesise(
+        "levels", [{"role": "user", "content": [Level(*numbers), "how loud is it ?"]}]
+    )
+    for value in (
+        str(tmp_path / "loud.npy"),
+        tmp_path / "loud.npy",
+        numbers,
+        (tmp_path / "loud.npy").read_bytes(),
+    ):
+        turn = {"role": "user", "content": [{"signal": value, "modality": "levels"}, "how loud is it ?"]}
+        assert np.array_equal(model.synthesise("levels", [turn]), expected)
+    records = RecordReader(References(tmp_path, inside=True))
+    turn = {"role": "user", "content": [{"type": "signal", "signal": "loud.npy", "modality": "levels"}]}
+    (message,) = records.messages({"messages": [turn]}, "record 1")
+    assert np.array_equal(message.content[0].open(), numbers)
+
+
+@pytest.mark.parametrize(
+    ("item", "sentence"),
+    [
+        (
+            {"signal": "none.npy", "modality": "levels"},
+            r"there is no signal at .*none\.npy \(levels none\.npy of record 1",
+        ),
+        ({"signal": "../loud.npy", "modality": "levels"}, "lies outside the folder"),
+        ({"signal": "words.npy", "modality": "levels"}, r"is not a file of numbers as numpy\.save writes it"),
+        ({"signal": "loud.npy"}, "has a signal of the modality None; it must be a name"),
+        ({"modality": "levels"}, "names the signal None; it must be the path of a file of numbers"),
+        ({"signal": [1, 2], "modality": "levels"}, r"names the signal \[1, 2\]"),
+        ({"signal": "loud.npy", "modality": "levels", "text": "a"}, "has the unknown key 'text'"),
+        ({"signal": "loud.npy", "modality": "levels", "type": "image"}, "has a signal of the type 'image'"),
+    ],
+)
+def test_what_names_no_signal_is_a_sentence(tmp_path, item, sentence):
+    folder = tmp_path / "records"
+    folder.mkdir()
+    np.save(tmp_path / "loud.npy", np.zeros(2))
+    np.save(folder / "loud.npy", np.zeros(2))
+    (folder / "words.npy").write_text("words")
+    with pytest.raises(DataError, match=sentence):
+        RecordReader(References(folder, inside=True)).messages(
+            {"messages": [{"role": "user", "content": [item]}]}, "record 1"
+        )
 
 
 def test_a_run_trains_it_saves_it_and_loads_it_bit_for_bit(model, tiny, tmp_path):

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from chiasm.cli.answers import chat, complete, edit, generate, serve
+from chiasm.cli.answers import chat, complete, edit, generate, serve, synthesise
 from chiasm.cli.arguments import MARKUP, Device, Dtype, Overrides, Plugins
 from chiasm.cli.checkpoints import export, families, import_, merge, upgrade, verify
 from chiasm.cli.data import data_app
@@ -79,6 +79,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "generate": generate,
     "edit": edit,
     "complete": complete,
+    "synthesise": synthesise,
     "study": study,
     "evolve": evolve,
     "serve": serve,

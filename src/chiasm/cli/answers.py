@@ -13,6 +13,10 @@ from chiasm.cli.support import loaded, say, starting
 Guidance = Annotated[Optional[float], typer.Option(help="classifier-free guidance; 1 = none")]  # noqa: UP045
 Temperature = Annotated[Optional[float], typer.Option(help="0 = greedy")]  # noqa: UP045
 TopK = Annotated[Optional[int], typer.Option(help="codes to choose from at each place; 0 = all")]  # noqa: UP045
+Signals = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option("--signal", help="MODALITY=FILE.npy: a signal that is read first; may be given again"),
+]
 TopP = Annotated[Optional[float], typer.Option(help="the likeliest codes whose chances reach this; 1 = all")]  # noqa: UP045
 
 
@@ -20,6 +24,7 @@ def chat(
     folder: Folder,
     message: Annotated[Optional[str], typer.Option("-m", "--message", help="ask once and leave")] = None,  # noqa: UP045
     picture: Annotated[list[Path] | None, typer.Option("-p", "--picture", help="read an image first")] = None,
+    signals: Signals = None,
     save: Annotated[Path, typer.Option(help="folder for drawn images")] = Path("drawn"),
     tokens: Annotated[Optional[int], typer.Option(help="most tokens of an answer")] = None,  # noqa: UP045
     word_temperature: Annotated[
@@ -78,6 +83,7 @@ def chat(
         folder,
         message=message,
         images=picture or [],
+        signals=signals or [],
         save=save,
         seed=seed,
         device=device,
@@ -116,6 +122,28 @@ def generate(
     pictures = model.generate(prompts, count=count, seed=seed, verbatim=verbatim, **sampling)
     for i, picture in enumerate(pictures):
         say(f"{save_picture(picture, out)}  {prompts[i // count]}{words_of(picture)}")
+
+
+def synthesise(
+    folder: Folder,
+    modality: Annotated[
+        str, typer.Argument(help="of the signal, by its name in the recipe", metavar="MODALITY")
+    ],
+    prompt: Annotated[str, typer.Argument(help="what is asked")],
+    picture: Annotated[list[Path] | None, typer.Option("-p", "--picture", help="read an image first")] = None,
+    signals: Signals = None,
+    out: Annotated[Path, typer.Option(help="folder for the files")] = Path("drawn"),
+    seed: Seed = 0,
+    device: Device = None,
+    dtype: Dtype = None,
+    plugins: Plugins = None,
+) -> None:
+    """Answer with a signal of a modality beside text and images, into a file of its numbers (.npy)."""
+    from chiasm.terminal.signals import messages_with, save_signal
+
+    model = loaded(folder, device, dtype)
+    messages = messages_with(signals or [], picture or [], prompt)
+    say(str(save_signal(model.synthesise(modality, messages, seed=seed), modality, out)))
 
 
 def edit(

@@ -144,31 +144,35 @@ def picture_of_base64(text: str, where: str) -> PictureBytes:
 
 
 @contextmanager
-def open_regular(path: Path, where: str) -> Iterator[BinaryIO]:
-    """A regular file for reading; raises DataError at once for what is none (a folder, a pipe, a device)."""
-    with _sentences(path, where):
-        check_regular(path, where)
+def open_regular(path: Path, where: str, what: str = "picture") -> Iterator[BinaryIO]:
+    """A regular file for reading; raises DataError at once for what is none (a folder, a pipe, a device).
+
+    what: it should hold.
+    """
+    with _sentences(path, where, what):
+        check_regular(path, where, what)
         # Without O_NONBLOCK, what became a pipe meanwhile would wait for a writer.
         file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb")
     with file:
         yield file
 
 
-def check_regular(path: Path, where: str) -> None:
+def check_regular(path: Path, where: str, what: str = "picture") -> None:
     """Raise DataError unless a regular file is at the path."""
-    with _sentences(path, where):
+    with _sentences(path, where, what):
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise DataError(f"{where} is not a file", UNREADABLE)
 
 
 @contextmanager
-def _sentences(path: Path, where: str) -> Iterator[None]:
+def _sentences(path: Path, where: str, what: str = "picture") -> Iterator[None]:
     """Turn what the operating system says of a path into a DataError."""
     try:
         yield
     except FileNotFoundError:
         owner = "" if where.endswith(excerpt(path)) else f" ({where})"
-        raise DataError(f"there is no picture at {excerpt(path)}{owner}", "missing image") from None
+        kind = "missing image" if what == "picture" else what
+        raise DataError(f"there is no {what} at {excerpt(path)}{owner}", kind) from None
     except (OSError, ValueError) as error:  # ValueError: NUL, or a letter that no file name can have
         reason = (error.strerror if isinstance(error, OSError) else None) or error
         raise DataError(f"{where} cannot be read: {reason}", UNREADABLE) from None

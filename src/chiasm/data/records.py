@@ -33,6 +33,7 @@ MEANINGLESS = frozenset(
 LISTS = ("conversations", "messages")
 IMAGES = ("images", "image")
 ITEM_IMAGES = ("image", "image_url", "url", "path", "base64")
+SIGNAL = ("signal", "modality")  # a .npy file of numbers, and whose they are
 _RECORD = "an object with 'messages' or 'conversations'"
 _TURN = "a mapping with 'role' and 'content', or 'from' and 'value'"
 LEARNT = ("loss", "weight", "train")  # of ms-swift, OpenAI and axolotl
@@ -114,8 +115,13 @@ class RecordReader:
         elif isinstance(part, str):
             item = self._string(part, role, where, alone=alone)
             yield from self._words(item, where, supply) if isinstance(item, str) else [item]
+        elif isinstance(part, Mapping) and not part.keys().isdisjoint(SIGNAL):
+            fields = self._fields(part, where, ("type", *SIGNAL), "an object")
+            if fields.get("type") not in (None, "signal"):
+                raise DataError(f"{where} has a signal of the type {excerpt(fields['type'])!r}", "content")
+            yield self.references.signal(fields.get("signal"), fields.get("modality"), where)
         elif isinstance(part, Mapping):
-            fields = self._fields(part, where, ("type", "text", *ITEM_IMAGES), "an object")
+            fields = self._fields(part, where, ("type", "text", *ITEM_IMAGES, *SIGNAL), "an object")
             kind, text, image = fields.get("type"), fields.get("text"), _one(fields, where, ITEM_IMAGES)
             if kind not in (None, "text", "image", "image_url"):
                 raise DataError(

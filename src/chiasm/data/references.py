@@ -13,9 +13,17 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 from PIL import Image
 
-from chiasm.data.files import PictureBytes, PictureFile, PictureInMemory, check_regular, picture_of_base64
+from chiasm.data.files import (
+    PictureBytes,
+    PictureFile,
+    PictureInMemory,
+    check_regular,
+    open_regular,
+    picture_of_base64,
+)
 from chiasm.data.images import SUFFIX
 from chiasm.data.sample import Picture
+from chiasm.data.signal_files import FORM, SignalOfNumbers, signal_of_bytes
 from chiasm.errors import DataError, excerpt
 
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]+):", re.IGNORECASE)  # two letters and more: C: is a drive
@@ -31,6 +39,7 @@ _PATH = re.compile(
 )
 
 ImageLike = Picture | Image.Image | bytes | str | Path
+MOST_OF_A_SIGNAL = 1 << 30  # bytes of its file
 
 
 @dataclass(frozen=True)
@@ -65,6 +74,26 @@ class References:
         if not isinstance(value, str) or not value:
             raise DataError(f"{where} has the base64 {excerpt(value)}; it must be text", "image form")
         return picture_of_base64(value, f"the base64 image of {where}")
+
+    def signal(self, value: Any, modality: Any, where: str) -> SignalOfNumbers:
+        """The signal whose numbers `value` is, or which are in the file that it names; raises DataError."""
+        if not isinstance(modality, str) or not modality:
+            raise DataError(
+                f"{where} has a signal of the modality {excerpt(modality)}; it must be a name", "signal"
+            )
+        if isinstance(value, np.ndarray) and value.dtype.kind in "fiu":
+            return SignalOfNumbers(modality, value, f"the {modality} of {where}")
+        if isinstance(value, bytes | bytearray):
+            return signal_of_bytes(modality, bytes(value), f"the {modality} of {where}")
+        if not isinstance(value, str | Path) or not str(value):
+            raise DataError(
+                f"{where} names the signal {excerpt(value)}; it must be the path of {FORM}", "signal"
+            )
+        name = f"{modality} {excerpt(value)} of {where}"
+        if self.inside:
+            self._check_inside(self.folder / value, name)
+        with open_regular(self.folder / value, name, "signal") as file:
+            return signal_of_bytes(modality, file.read(MOST_OF_A_SIGNAL), name)
 
     def _named(self, value: str, where: str) -> Picture:
         if not value:

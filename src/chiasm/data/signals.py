@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from chiasm.data.signal_files import SignalOfNumbers
 from chiasm.errors import DataError
 from chiasm.sequence import Kind, Signals, SignalSlot
 
@@ -38,11 +39,9 @@ def values_of(contract: Contract, signal: Signal) -> Float[Tensor, ...]:
     """The numbers of a signal; raises DataError for another shape than its modality's, or not finite ones."""
     values = torch.as_tensor(signal.open(), dtype=torch.float32)
     shape = contract.signals[signal.modality].shape
+    name = signal.where if isinstance(signal, SignalOfNumbers) else f"{signal.modality} {signal.key}"
     if tuple(values.shape) != shape:
-        raise DataError(
-            f"{signal.modality} {signal.key} has shape {tuple(values.shape)}, but this model's has {shape}",
-            "shape",
-        )
+        raise DataError(f"{name} has shape {tuple(values.shape)}, but this model's has {shape}", "shape")
     if not bool(values.isfinite().all()):
-        raise DataError(f"{signal.modality} {signal.key} has numbers that are not finite", "not finite")
+        raise DataError(f"{name} has numbers that are not finite", "not finite")
     return values

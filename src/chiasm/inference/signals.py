@@ -6,49 +6,67 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from jaxtyping import Float
 
 from chiasm.data.documents import document
-from chiasm.data.sample import Message, Sample, Signal
-from chiasm.errors import ChiasmError
-from chiasm.inference.kernels import inference_mode
-from chiasm.inference.reading import CodeReader, in_rows
-from chiasm.model.signals import modality_of, signal_states
+from chiasm.data.sample import Sample
+from chiasm.errors import TOO_LONG, ChiasmError, DataError
+from chiasm.inference.engine import Engine
+from chiasm.inference.requests import Extend, Read, Request, Steps
+from chiasm.model.signals import modality_of
 from chiasm.nn.generators import Generators
+from chiasm.sequence import Kind
 
 if TYPE_CHECKING:
     from chiasm.model import Model
 
 
-class _AskedSignal(Signal):
-    """A signal that a model shall make."""
+class Synthesis(Request):
+    """The signal with which a model answers a sample, which ends with what is asked; its result are the numbers.
 
-    def __init__(self, modality: str, shape: tuple[int, ...]):
-        self.modality, self.shape, self.key = modality, shape, "unknown"
+    seed: of what is drawn at random, if anything is.
+    Raises ChiasmError for a modality that the model has not, and DataError for a sample that is too long.
+    """
 
-    def open(self) -> Float[np.ndarray, ...]:
-        return np.zeros(self.shape, dtype=np.float32)
+    def __init__(self, model: Model, modality: str, sample: Sample, seed: int):
+        super().__init__()
+        check_modality(model, modality)
+        self.modality, self.seed = modality_of(model.modalities, modality), seed
+        self.document = document(model.contract, sample, prompt=True)
+        if self.positions > model.contract.context:
+            raise DataError(
+                f"{sample.name} and a {modality} take {self.positions:,} positions, but the context has "
+                f"{model.contract.context:,}",
+                TOO_LONG,
+            )
+
+    @property
+    def rows(self) -> int:
+        return 1
+
+    @property
+    def positions(self) -> int:
+        return len(self.document) + self.modality.positions
+
+    def steps(self) -> Steps:
+        yield Read([self.document])
+        count = self.modality.positions
+        queries = self.modality.queries()[None]
+        hidden = yield Extend(queries, (Kind.WRITTEN,) * count, (True,) * count, (True,) * count)
+        return self.modality.draw(hidden, Generators([self.seed]))[0].float().cpu().numpy()
 
 
-@inference_mode
 def synthesise(
     model: Model, modality: str, samples: Sequence[Sample], seeds: Sequence[int]
 ) -> list[Float[np.ndarray, ...]]:
-    """The signal with which the model answers each sample, which ends with what is asked, in one pass.
+    """The signal with which the model answers each sample. Errors are those of `Synthesis`."""
+    engine = Engine(model)
+    requests = [Synthesis(model, modality, *each) for each in zip(samples, seeds, strict=True)]
+    return [handle.result() for handle in [engine.submit(each) for each in requests]]
 
-    Raises ChiasmError for a modality that the model has not.
-    """
-    contract = model.contract
-    if modality not in contract.signals:
-        known = ", ".join(contract.signals) or "none"
-        raise ChiasmError.of("modality", f"this model has no modality {modality!r}; it has: {known}")
-    answer = Message("assistant", (_AskedSignal(modality, contract.signals[modality].shape),))
-    asked = [Sample(each.name, (*each.messages, answer)) for each in samples]
-    documents = [document(contract, each) for each in asked]
-    embeddings, layout, _ = model.embed(in_rows(model, documents, CodeReader(model)))
-    hidden = model.language(embeddings, layout)
-    starts = [row * hidden.shape[1] + each.signals[-1].start for row, each in enumerate(documents)]
-    part = modality_of(model.modalities, modality)
-    states = signal_states(part, hidden, torch.tensor(starts, device=hidden.device))
-    return list(part.draw(states, Generators(seeds)).float().cpu().numpy())
+
+def check_modality(model: Model, name: str) -> None:
+    """Raise ChiasmError for a modality that the model has not."""
+    if name not in model.contract.signals:
+        known = ", ".join(model.contract.signals) or "none"
+        raise ChiasmError.of("modality", f"this model has no modality {name!r}; it has: {known}")

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from chiasm.distribution.devices import fitting
 from chiasm.modalities import Modality
 from chiasm.nn.losses import Loss
 from chiasm.sequence import PackedBatch, Signals, fill_from
@@ -18,9 +19,9 @@ def with_signals(
 ) -> Float[Tensor, "b t d"]:
     """The embeddings of a batch with its signals in their places: those read, and the queries of those written."""
     for name, signals in batch.signals.items():
-        embeddings = fill_from(
-            embeddings, signals.starts, modality_of(modalities, name).embed(signals.values)
-        )
+        modality = modality_of(modalities, name)
+        values = modality.embed(fitting(signals.values, modality))
+        embeddings = fill_from(embeddings, signals.starts, values)
     for name, signals in batch.written.signals.items():
         queries = modality_of(modalities, name).queries().expand(len(signals.starts), -1, -1)
         embeddings = fill_from(embeddings, signals.starts, queries)

@@ -39,6 +39,7 @@ def create_app(
     app.post("/v1/chat/completions")(server.chat)
     app.post("/v1/completions")(server.complete)
     app.post("/v1/responses")(server.respond)
+    app.post("/v1/signals")(server.synthesise)
     app.post("/v1/tokens")(server.tokens)
     app.post("/v1/images/reconstructions")(server.reconstruct)
     app.post("/v1/images/generations")(server.draw)

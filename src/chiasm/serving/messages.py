@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import json
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
@@ -10,13 +12,16 @@ from typing import Any
 from PIL import Image
 
 from chiasm.data.files import EncodedPicture, PictureBytes, picture_of_base64
-from chiasm.data.sample import Message, Picture, Role, ToolCall
+from chiasm.data.sample import Media, Message, Picture, Role, ToolCall
+from chiasm.data.signal_files import SignalOfNumbers, signal_of_bytes
+from chiasm.data.signals import values_of
 from chiasm.data.tool_calls import call_of, link_answers
 from chiasm.errors import TOO_LONG, DataError, excerpt, naming
 from chiasm.model import Model
+from chiasm.sequence import Document
 from chiasm.serving.drawn import DrawnImages
 from chiasm.serving.fetching import Fetcher
-from chiasm.serving.schema import ChatMessage, ImagePart
+from chiasm.serving.schema import ChatMessage, ImagePart, SignalNumbers, SignalPart
 
 SHORTENED = 4  # times by which a tokenizer may shorten a text before it cuts it into tokens
 ROLES: dict[str, Role] = {
@@ -98,6 +103,13 @@ def check_letters(model: Model, messages: Sequence[Message], tools: Sequence[Any
         )
 
 
+def checked(model: Model, conversation: Document) -> Document:
+    """The document; raises DataError for a signal in it of another shape than the model's, or not finite."""
+    for each in conversation.signals:
+        values_of(model.contract, each.signal)
+    return conversation
+
+
 @lru_cache(maxsize=16)
 def longest_token(model: Model) -> int:
     """Letters of the longest of a model's tokens."""
@@ -144,7 +156,7 @@ def _calls(message: ChatMessage, where: str) -> tuple[ToolCall, ...]:
     return tuple(calls)
 
 
-def _content(message: ChatMessage, where: str, images: RequestImages) -> Iterator[str | Picture]:
+def _content(message: ChatMessage, where: str, images: RequestImages) -> Iterator[str | Media]:
     if isinstance(message.content, str):
         if message.content:
             yield message.content
@@ -153,6 +165,9 @@ def _content(message: ChatMessage, where: str, images: RequestImages) -> Iterato
             place = f"{where}.content[{number}]"
             if isinstance(part, ImagePart):
                 yield images.read(part.image_url.url, place)
+            elif isinstance(part, SignalPart):
+                with naming(f"{place}.signal"):
+                    yield _signal(part.signal, message, f"{place}.signal")
             elif part.text:
                 yield part.text
     if message.images and message.role != "assistant":
@@ -161,3 +176,13 @@ def _content(message: ChatMessage, where: str, images: RequestImages) -> Iterato
         )
     for number, part in enumerate(message.images or ()):
         yield images.read(part.image_url.url, f"{where}.images[{number}]")
+
+
+def _signal(given: SignalNumbers, message: ChatMessage, where: str) -> SignalOfNumbers:
+    if message.role == "assistant":  # what a signal that was written has become is not read again
+        raise DataError(f"{where}: one that the model made is given back by the role 'user'")
+    try:
+        data = base64.b64decode(given.data, validate=True)
+    except (binascii.Error, ValueError):
+        raise DataError(f"{where}.data is no base64: {excerpt(given.data)}") from None
+    return signal_of_bytes(given.modality, data, f"{where}.data")

@@ -11,15 +11,19 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
+import numpy as np
+from jaxtyping import Float
 from PIL import Image
 
 from chiasm.data.sample import ToolCall
+from chiasm.data.signal_files import file_of_signal
 from chiasm.inference.conversation import Conversation
 from chiasm.inference.preview import Unfinished
+from chiasm.inference.signals import Synthesis
 from chiasm.sequence import Kind
 from chiasm.serving.drawn import png_options
 from chiasm.serving.requests import Images
-from chiasm.serving.schema import EditsRequest, FileFields, ImagesRequest
+from chiasm.serving.schema import EditsRequest, FileFields, ImagesRequest, SignalsRequest
 
 Piece = str | Image.Image | Unfinished | ToolCall
 
@@ -197,6 +201,20 @@ class ChatReply(WordsReply):
         assert isinstance(image, Image.Image)  # nothing unfinished is asked for in this shape
         self._images += 1
         return image_part(image, self._images - 1)
+
+
+def signal_reply(body: SignalsRequest, request: Synthesis, numbers: Float[np.ndarray, ...]) -> dict[str, Any]:
+    prompt, drawn = len(request.document), request.modality.positions
+    return {
+        "object": "signal",
+        "created": int(time.time()),
+        "model": body.model,
+        "modality": body.modality,
+        "shape": numbers.shape,
+        "data": base64.b64encode(file_of_signal(numbers)).decode(),
+        "seed": request.seed,
+        "usage": {"prompt_tokens": prompt, "completion_tokens": drawn, "total_tokens": prompt + drawn},
+    }
 
 
 class ImagesReply:

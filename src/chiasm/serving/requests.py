@@ -20,10 +20,11 @@ from chiasm.inference.options import refuse_unread, sampling_of
 from chiasm.inference.preview import Previews, watched
 from chiasm.inference.reading import CodedImage
 from chiasm.inference.requests import Steps
+from chiasm.inference.signals import Synthesis, check_modality
 from chiasm.model import Model
 from chiasm.nn.generators import Generators, seeds_of
 from chiasm.sequence import Document
-from chiasm.serving.messages import RequestImages, check_letters, messages_of
+from chiasm.serving.messages import RequestImages, check_letters, checked, messages_of
 from chiasm.serving.responses_schema import ResponsesRequest, response_messages
 from chiasm.serving.schema import (
     ChatRequest,
@@ -32,6 +33,7 @@ from chiasm.serving.schema import (
     EditsRequest,
     FileFields,
     ImagesRequest,
+    SignalsRequest,
     WordFields,
     drawing_names,
     sampling_options,
@@ -136,7 +138,18 @@ def _document(model: Model, sample: Sample, field: str) -> Document:
     """field: the one that holds the sample."""
     with naming(field):
         check_letters(model, sample.messages, sample.tools)
-        return document(model.contract, sample, prompt=True)
+        return checked(model, document(model.contract, sample, prompt=True))
+
+
+def signals_request(model: Model, body: SignalsRequest, images: RequestImages) -> Synthesis:
+    """Raises ChiasmError for a modality that the model has not, or what else it cannot do."""
+    check_modality(model, body.modality)
+    messages = messages_of(body.messages, images)
+    with naming("messages"):
+        check_letters(model, messages)
+        request = Synthesis(model, body.modality, _sample("the conversation", messages), seed_of(body.seed))
+        checked(model, request.document)
+    return request
 
 
 def images_request(model: Model, body: ImagesRequest) -> tuple[Images, Sequence[int]]:

@@ -55,7 +55,19 @@ class ImagePart(RequestFields):
     index: int | None = Field(None, description="its number among the images of an answer; has no effect")
 
 
-Part = Annotated[TextPart | ImagePart, Field(discriminator="type")]
+class SignalNumbers(RequestFields):
+    modality: str = Field(description="its name in the recipe, as /v1/models has it")
+    data: str = Field(description="base64 of the numbers in a file as numpy.save writes it (.npy)")
+
+
+class SignalPart(RequestFields):
+    """A signal of a modality beside text and images."""
+
+    type: Literal["signal"]
+    signal: SignalNumbers
+
+
+Part = Annotated[TextPart | ImagePart | SignalPart, Field(discriminator="type")]
 
 
 class CalledFunction(RequestFields):
@@ -158,6 +170,13 @@ class ChatRequest(WordFields, DrawingFields):
 class TokensRequest(RequestFields):
     model: str
     messages: list[ChatMessage] = Field(min_length=1, max_length=4096)
+
+
+class SignalsRequest(RequestFields):
+    model: str
+    modality: str = Field(description="of the signal that shall answer")
+    messages: list[ChatMessage] = Field(min_length=1, max_length=4096)
+    seed: Seed | None = None
 
 
 class CompletionRequest(WordFields):

@@ -34,6 +34,7 @@ from chiasm.serving.replies import (
     WordsReply,
     event,
     finish_reason,
+    signal_reply,
     usage,
 )
 from chiasm.serving.requests import (
@@ -43,6 +44,7 @@ from chiasm.serving.requests import (
     edits_request,
     images_request,
     response_request,
+    signals_request,
 )
 from chiasm.serving.responses import ResponsesReply
 from chiasm.serving.responses_schema import ResponsesRequest
@@ -52,6 +54,7 @@ from chiasm.serving.schema import (
     ImagesRequest,
     ReconstructionRequest,
     SamplingFields,
+    SignalsRequest,
     TokensRequest,
     WordFields,
 )
@@ -190,6 +193,14 @@ class Server:
             for each in rest:
                 yield each
 
+    async def synthesise(self, request: Request, body: SignalsRequest) -> dict[str, Any]:
+        """The signal of a modality beside text and images with which a conversation is answered."""
+        worker = self._worker(body.model)
+        wanted = await run_in_threadpool(signals_request, worker.model, body, self._images(worker))
+        ticket = worker.submit(wanted)
+        numbers = await self._whole("signals", body.model, request, ticket, ticket.result())
+        return signal_reply(body, wanted, numbers)
+
     async def tokens(self, body: TokensRequest) -> dict[str, Any]:
         """A conversation as the model reads it, token by token."""
         worker = self._worker(body.model)
@@ -263,8 +274,12 @@ class Server:
             "created": self.started,
             "owned_by": "chiasm",
             "modalities": {
-                "input": ["text", "image"] if model.sees else ["text"],
-                "output": ["text", "image"] if model.draws else ["text"],
+                "input": [*(["text", "image"] if model.sees else ["text"]), *contract.signals],
+                "output": [*(["text", "image"] if model.draws else ["text"]), *contract.signals],
+            },
+            "signals": {
+                name: {"shape": layout.shape, "tokens": layout.positions}
+                for name, layout in contract.signals.items()
             },
             "context_length": contract.context,
             "image_size": f"{size.width}x{size.height}" if size is not None and model.draws else None,

@@ -30,6 +30,7 @@ from chiasm.storage import safe_json
 from chiasm.terminal.console import console as standard_console
 from chiasm.terminal.console import fail
 from chiasm.terminal.pictures import preview, save_picture
+from chiasm.terminal.signals import items as signal_items
 
 HELP = (
     "Images whose paths stand in a message are read by the model. "
@@ -42,6 +43,7 @@ def converse(
     *,
     message: str | None,
     images: Sequence[Path],
+    signals: Sequence[str] = (),
     save: Path,
     seed: int,
     device: str | None = None,
@@ -54,6 +56,7 @@ def converse(
 
     sampling: options of `Turn` for words and images. zoom: look twice where there is an image, and say where.
     tools: a JSON file of those that may be called; what a call gives is asked of the user.
+    signals: as MODALITY=FILE, which stand before the first message, as images do.
     """
     if zoom and tools is not None:
         raise ChiasmError("tools: with zoom, answers are words alone: leave one out")
@@ -65,10 +68,11 @@ def converse(
     model = load_model(folder, device, dtype)
     history: list[Message] = []
     attached, options = list(images), {"seed": seed, **(sampling or {})}
+    heard = signal_items(signals)
     if tools is not None:
         options["tools"] = declared(_json(tools))
     if message is not None:
-        _Answer(console, model, history, question(message, attached), save, options, zoom).run()
+        _Answer(console, model, history, question(message, attached, heard), save, options, zoom).run()
         return
     if sampling:  # what is wrong with it is said before the first message
         sampling_of(model, **sampling)
@@ -90,10 +94,10 @@ def converse(
         elif text or stopped or goes_on:
             try:
                 answer = stopped if stopped and not text else None
-                asked = question(text, attached) if text else []
+                asked = question(text, attached, heard) if text else []
                 answer = answer or _Answer(console, model, history, asked, save, options, zoom)
                 stopped = None if answer.run() else answer
-                attached = []
+                attached, heard = [], []
             except ChiasmError as error:
                 fail(error)
 
@@ -126,19 +130,25 @@ def items(message: str) -> list[Any]:
     ]
 
 
-def question(message: str, images: Sequence[Path]) -> list[Message]:
-    """A message with images that came beside it: where its `<image>` markers stand, or before it if it has none."""
+def question(
+    message: str, images: Sequence[Path], signals: Sequence[Mapping[str, Any]] = ()
+) -> list[Message]:
+    """A message with images that came beside it: where its `<image>` markers stand, or before it if it has none.
+
+    signals: that stand before all else.
+    """
     parts = [{"text": item} if isinstance(item, str) else item for item in items(message)]
     attached = [{"image": path} for path in images]
     markers = sum(part.get("text", "").count(MARKER) for part in parts)
     if not markers:
-        return as_messages([{"role": "user", "content": [*attached, *parts]}])
+        return as_messages([{"role": "user", "content": [*signals, *attached, *parts]}])
     if markers != len(attached):
         raise DataError(
             f"the message has {markers} {MARKER} markers but {len(attached)} images come with it (-p): each marker "
             "stands for one of them; without markers they stand before the message"
         )
-    return as_messages({"messages": [{"role": "user", "content": parts}], "images": list(images)})
+    content = [*signals, *parts]
+    return as_messages({"messages": [{"role": "user", "content": content}], "images": list(images)})
 
 
 def _expanded(path: str) -> str:
