@@ -21,9 +21,9 @@ pytestmark = pytest.mark.usefixtures("nothing_left_behind")
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "README.zh.md", *sorted((ROOT / "docs").glob("*.md"))]
-TRIED = [
-    page for page in PAGES if page.stem not in ("extend", "README.zh")
-]  # whose files and commands `test_extend.py` follows
+CHINESE = [page for page in PAGES if page.stem.endswith(".zh")]
+# The code of a Chinese page is that of the English one; `test_extend.py` follows the files of extend.md.
+TRIED = [page for page in PAGES if page not in CHINESE and page.stem != "extend"]
 # What takes minutes is run on the recipe's tiny overlay; what needs files or hardware of the reader's is not run.
 SHORTER = {
     "chiasm quickstart": "chiasm train quickstart --tiny --out runs/quickstart",
@@ -94,19 +94,48 @@ def test_commands_run(page, desk, monkeypatch):
         main()
 
 
-def test_the_chinese_readme_keeps_step_with_the_english_one():
-    pages = [(ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "README.zh.md")]
-    outlines = [re.findall(r"^(#+) |^(```.*?^```)", page, re.MULTILINE | re.DOTALL) for page in pages]
+@pytest.mark.parametrize("page", CHINESE, ids=lambda page: page.stem)
+def test_a_chinese_page_keeps_step_with_the_english_one(page):
+    english = page.with_name(page.name.replace(".zh", ""))
+    texts = [each.read_text(encoding="utf-8") for each in (english, page)]
+    assert f"[中文]({page.name})" in texts[0]
+    assert f"[English]({english.name})" in texts[1]
+    outlines = [re.findall(r"^(#+) |^(```.*?^```)", text, re.MULTILINE | re.DOTALL) for text in texts]
     assert outlines[0] == outlines[1]  # sections of the same levels, and the same code between them
-    items = [len(re.findall(r"^- \*\*", page, re.MULTILINE)) for page in pages]
+    items = [len(re.findall(r"^- \*\*", text, re.MULTILINE)) for text in texts]
     assert items[0] == items[1]
+    if english.name != "README.md":  # whose figures stand in English alone
+        rows = [
+            [re.findall(r"`[^`]+`|\d[\d.,]*", row) for row in re.findall(r"^\|.*", text, re.MULTILINE)]
+            for text in texts
+        ]
+        assert rows[0] == rows[1]  # the same figures and names in the tables
+
+
+def test_pages_for_those_who_only_use_a_model_are_there_in_chinese():
+    assert {page.name for page in CHINESE} >= {"README.zh.md", "limits.zh.md", "serve.zh.md", "studio.zh.md"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_links_lead_somewhere(page):
-    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
-        if not target.startswith(("http", "mailto")):
-            assert (page.parent / target).exists(), f"{page.name} links to {target}, which is not there"
+    for target, section in re.findall(r"\]\(([^)#]*)(?:#([^)]*))?\)", page.read_text(encoding="utf-8")):
+        if target.startswith(("http", "mailto")):
+            continue
+        there = page.parent / target if target else page
+        assert there.exists(), f"{page.name} links to {target}, which is not there"
+        if section and there.suffix == ".md":
+            assert section in sections(there), (
+                f"{page.name} links to {section} of {there.name}, which is not there"
+            )
+
+
+def sections(page: Path) -> set[str]:
+    """The names by which sections of a page are linked to, as GitHub makes them."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    return {
+        re.sub(r"[^\w\- ]", "", re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", title).lower()).replace(" ", "-")
+        for title in re.findall(r"^#+ +(.*?)\s*$", text, re.MULTILINE)
+    }
 
 
 def test_the_page_of_parts_is_up_to_date(monkeypatch):
