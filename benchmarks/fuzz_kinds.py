@@ -59,18 +59,18 @@ CODE = "open({canary!r}, 'w')\nimport os\nos.system('touch ' + {canary!r})\nclas
 def kinds(root: Path) -> dict[str, Kind]:
     """By name. root: `stock` in it holds what they are made of, `canary` is what nothing may touch."""
     _zeros(10**8)  # before processes are forked
-    made = _Kinds(root / "stock", root / "canary" / "ran")
+    kinds = _Kinds(root / "stock", root / "canary" / "ran")
     return {
-        "recipe": Kind(28, made.recipe),
-        "study": Kind(4, made.study),
-        "record": Kind(18, made.record),
-        "source": Kind(5, made.source),
-        "picture": Kind(20, made.picture),
-        "checkpoint": Kind(8, made.checkpoint),
-        "run": Kind(3, made.run),
-        "import": Kind(4, made.foreign),
-        "command": Kind(10, lambda dice, here: command_line(dice, here, made.stock)),
-        "call": Kind(8, lambda dice, here: call(dice, here, made.stock)),
+        "recipe": Kind(28, kinds.recipe),
+        "study": Kind(4, kinds.study),
+        "record": Kind(18, kinds.record),
+        "source": Kind(5, kinds.source),
+        "picture": Kind(20, kinds.picture),
+        "checkpoint": Kind(8, kinds.checkpoint),
+        "run": Kind(3, kinds.run),
+        "import": Kind(4, kinds.foreign),
+        "command": Kind(10, lambda dice, here: command_line(dice, here, kinds.stock)),
+        "call": Kind(8, lambda dice, here: call(dice, here, kinds.stock)),
     }
 
 

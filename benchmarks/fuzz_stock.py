@@ -110,13 +110,13 @@ def study_trees() -> dict[str, Any]:
 def images() -> dict[str, bytes]:
     """Of every format that is read, by file name."""
     modes = ("RGB", "RGBA", "P", "1", "L", "LA", "I;16")
-    made = {f"{mode.replace(';', '')}.png": _encoded(mode, "PNG") for mode in modes}
+    images = {f"{mode.replace(';', '')}.png": _encoded(mode, "PNG") for mode in modes}
     for kind in ("JPEG", "WEBP", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM"):
-        made[f"rgb.{kind.lower()}"] = _encoded("RGB", kind)
+        images[f"rgb.{kind.lower()}"] = _encoded("RGB", kind)
     frames = [Image.new("RGB", (9, 7), colour) for colour in ("red", "blue")]
     moving = io.BytesIO()
     frames[0].save(moving, "GIF", save_all=True, append_images=frames[1:])
-    return made | {
+    return images | {
         "cmyk.jpeg": _encoded("CMYK", "JPEG"),
         "p.gif": _encoded("P", "GIF"),
         "moving.gif": moving.getvalue(),

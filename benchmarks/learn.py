@@ -103,15 +103,17 @@ def _in_process(source: str, options: argparse.Namespace) -> None:
     """One recipe in a process of its own with one thread: two such keep two cores busier than one with two."""
     command = [sys.executable, __file__, source, "--worker", "--runs", options.runs]
     threads = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-    said = subprocess.run(command, env={**os.environ, **threads}, capture_output=True, text=True)
+    finished = subprocess.run(command, env={**os.environ, **threads}, capture_output=True, text=True)
     folder = Path(options.runs) / name_of(source)
-    reason = next(reversed(said.stderr.strip().splitlines()), "it was killed") if said.returncode else ""
-    if reason and "Interrupted" not in said.stderr:
+    reason = (
+        next(reversed(finished.stderr.strip().splitlines()), "it was killed") if finished.returncode else ""
+    )
+    if reason and "Interrupted" not in finished.stderr:
         folder.mkdir(parents=True, exist_ok=True)
         _write(folder / RECORD, {"name": folder.name, "failed": reason})
         print(f"{folder.name}: failed: {reason}", flush=True)
     else:
-        print(reason or said.stdout.strip().splitlines()[-1], flush=True)
+        print(reason or finished.stdout.strip().splitlines()[-1], flush=True)
 
 
 def learn(source: str, runs: Path) -> None:

@@ -25,10 +25,10 @@ def write_catalogue(rows: Sequence[Row], page: Path) -> None:
 def learnt(here: str, figures: Mapping[str, Row]) -> str:
     """The cell beside `here`, which names recipes; empty where it names none."""
     names = [name for name in re.findall(r"`([^`]+)`", here) if name in recipes()]
-    said = {name: figure(figures[name]) if name in figures else UNMEASURED for name in names}
-    if len(said) == 1:
-        return next(iter(said.values()))
-    return "; ".join(f"`{name}` {each}" for name, each in said.items())
+    texts = {name: figure(figures[name]) if name in figures else UNMEASURED for name in names}
+    if len(texts) == 1:
+        return next(iter(texts.values()))
+    return "; ".join(f"`{name}` {each}" for name, each in texts.items())
 
 
 def figure(row: Row) -> str:
@@ -37,17 +37,17 @@ def figure(row: Row) -> str:
         scores = row["figures"]["tokenizer"]
         return f"{scores['psnr']:.1f} dB (mean picture {scores['mean_psnr']:.1f})"
     found = tasks(row)
-    said = []
+    sentences = []
     if QUESTIONS in found:
         verb = "reads, ANLS" if reads(row) else "answers"
-        said.append(_against(verb, found[QUESTIONS], "blind"))
+        sentences.append(_against(verb, found[QUESTIONS], "blind"))
     if MASKS in found:
-        said.append(_against("marks, gIoU", found[MASKS], "shuffled"))
+        sentences.append(_against("marks, gIoU", found[MASKS], "shuffled"))
     if DRAWING in found:
-        said.append(_against("draws", found[DRAWING], "shuffled"))
-    if not said:
-        said = [_against(name.replace("_", " "), scores, *CONTROLS) for name, scores in found.items()]
-    return ", ".join(said)
+        sentences.append(_against("draws", found[DRAWING], "shuffled"))
+    if not sentences:
+        sentences = [_against(name.replace("_", " "), scores, *CONTROLS) for name, scores in found.items()]
+    return ", ".join(sentences)
 
 
 def _against(verb: str, scores: Mapping[str, object], *controls: str) -> str:

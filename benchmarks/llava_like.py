@@ -40,11 +40,11 @@ def write_samples(folder: Path, count: int, *, longest: int, seed: int = 0) -> P
         _picture(dice).save(folder / f"{index}.jpg", quality=90)
         talk = turns()
         talk[0] = ("<image>\n" + talk[0][0], talk[0][1])
-        said = [part for question, answer in talk for part in (("human", question), ("gpt", answer))]
+        parts = [part for question, answer in talk for part in (("human", question), ("gpt", answer))]
         records.append(
             {
                 "image": f"{index}.jpg",
-                "conversations": [{"from": role, "value": text} for role, text in said],
+                "conversations": [{"from": role, "value": text} for role, text in parts],
             }
         )
     path = folder / "conversations.json"

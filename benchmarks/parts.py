@@ -67,8 +67,8 @@ def measure(pair: Pair, rounds: int) -> dict[str, Any]:
     with torch.no_grad():
         ours, theirs = pair.ours(), pair.theirs()
     scale = float(theirs.abs().max())
-    told: dict[str, Any] = {"part": pair.name, "peer": pair.peer}
-    told["difference"] = float((ours - theirs).abs().max()) / scale
+    result: dict[str, Any] = {"part": pair.name, "peer": pair.peer}
+    result["difference"] = float((ours - theirs).abs().max()) / scale
     steps: dict[str, Callable[[Callable[[], Tensor]], None]] = {"forward": _forward, "backward": _both_ways}
     for name, step in steps.items():
         times: list[tuple[float, ...]] = []
@@ -79,10 +79,10 @@ def measure(pair: Pair, rounds: int) -> dict[str, Any]:
                 module.zero_grad(set_to_none=True)
             if turn:  # the first one warms up
                 times.append((*seen[pair.ours], *seen[pair.theirs]))
-        told[f"{name}_seconds"] = median(each[0] for each in times)
-        told[f"{name}_processor"] = median(each[1] / each[3] for each in times)
-        told[f"{name}_wall"] = median(each[0] / each[2] for each in times)
-    return told
+        result[f"{name}_seconds"] = median(each[0] for each in times)
+        result[f"{name}_processor"] = median(each[1] / each[3] for each in times)
+        result[f"{name}_wall"] = median(each[0] / each[2] for each in times)
+    return result
 
 
 def _timed(step: Callable[[Callable[[], Tensor]], None], side: Callable[[], Tensor]) -> tuple[float, float]:

@@ -18,14 +18,14 @@ class LlamaGen:
     and without the class, and turns queries and keys by a table of rotations.
     """
 
-    def __init__(self, tensors: Mapping[str, Tensor], told: Mapping[str, Any]):
+    def __init__(self, tensors: Mapping[str, Tensor], config: Mapping[str, Any]):
         self.tensors = {key.removeprefix("gpt."): tensor for key, tensor in tensors.items()}
-        self.told, self.side = told, round(told["block_size"] ** 0.5)
+        self.config, self.side = config, round(config["block_size"] ** 0.5)
         self.rotations = self._rotations()
 
     def _rotations(self) -> Tensor:
         """Cosine and sine of each position; the class's are 0."""
-        half = self.told["dim"] // self.told["n_head"] // 2
+        half = self.config["dim"] // self.config["n_head"] // 2
         rates = 1.0 / 10000 ** (torch.arange(0, half, 2)[: half // 2].float() / half)
         angles = torch.arange(self.side)[:, None] * rates
         grid = torch.cat(
@@ -37,15 +37,15 @@ class LlamaGen:
     @torch.inference_mode()
     def draw(self, classes: list[int], scale: float) -> Tensor:
         """Codes, n cells."""
-        told, count = self.told, len(classes)
-        length = -(-(1 + told["block_size"]) // 8) * 8
-        shape = (2 * count, told["n_head"], length, told["dim"] // told["n_head"])
-        cache = [(torch.zeros(shape), torch.zeros(shape)) for _ in range(told["n_layer"])]
+        config, count = self.config, len(classes)
+        length = -(-(1 + config["block_size"]) // 8) * 8
+        shape = (2 * count, config["n_head"], length, config["dim"] // config["n_head"])
+        cache = [(torch.zeros(shape), torch.zeros(shape)) for _ in range(config["n_layer"])]
         mask = torch.tril(torch.ones(length, length, dtype=torch.bool)).unsqueeze(0).repeat(2 * count, 1, 1)
-        both = torch.tensor(classes + [told["num_classes"]] * count)
+        both = torch.tensor(classes + [config["num_classes"]] * count)
         read = self.tensors["cls_embedding.embedding_table.weight"][both][:, None]
-        codes = torch.empty(count, told["block_size"], dtype=torch.long)
-        for position in range(told["block_size"]):
+        codes = torch.empty(count, config["block_size"], dtype=torch.long)
+        for position in range(config["block_size"]):
             at = torch.tensor([position])
             logits = self._logits(read, at, mask[:, None, at], cache)
             plain, without = logits.chunk(2)
@@ -89,8 +89,8 @@ class LlamaGen:
 def _turned(x: Tensor, turns: Tensor) -> Tensor:
     pairs = x.float().reshape(*x.shape[:-1], -1, 2)
     turn = turns.view(1, pairs.size(1), 1, pairs.size(3), 2)
-    made = (
+    rotated = (
         pairs[..., 0] * turn[..., 0] - pairs[..., 1] * turn[..., 1],
         pairs[..., 1] * turn[..., 0] + pairs[..., 0] * turn[..., 1],
     )
-    return torch.stack(made, -1).flatten(3).type_as(x)
+    return torch.stack(rotated, -1).flatten(3).type_as(x)

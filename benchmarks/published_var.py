@@ -23,10 +23,10 @@ class Var:
     the steering of every block made anew in every step, two rows of logits a position.
     """
 
-    def __init__(self, tensors: Mapping[str, Tensor], told: Mapping[str, Any], tokenizer: MultiScale):
+    def __init__(self, tensors: Mapping[str, Tensor], config: Mapping[str, Any], tokenizer: MultiScale):
         self.tensors = {key.removeprefix("var."): tensor for key, tensor in tensors.items()}
-        self.told, self.tokenizer = told, tokenizer
-        self.sides = told["patch_nums"]
+        self.config, self.tokenizer = config, tokenizer
+        self.sides = config["patch_nums"]
         levels = torch.cat([torch.full((side * side,), i) for i, side in enumerate(self.sides)])
         self.places = self["lvl_embed.weight"][levels] + self["pos_1LC"][0]
 
@@ -39,18 +39,18 @@ class Var:
     @torch.inference_mode()
     def draw(self, classes: list[int], cfg: float) -> tuple[list[Tensor], Tensor]:
         """Codes of every scale (n cells), and the pixels; greedy, which is the original's top_k 1."""
-        count, width, last = len(classes), self.told["embed_dim"], len(self.sides) - 1
-        both = torch.tensor(classes + [self.told["num_classes"]] * count)
+        count, width, last = len(classes), self.config["embed_dim"], len(self.sides) - 1
+        both = torch.tensor(classes + [self.config["num_classes"]] * count)
         condition = self["class_emb.weight"][both]
         read = condition[:, None] + self["pos_start"] + self.places[:1]
-        made = torch.zeros(count, self.told["Cvae"], self.sides[-1], self.sides[-1])
-        cache: list[tuple[Tensor, Tensor] | None] = [None] * self.told["depth"]
+        vectors = torch.zeros(count, self.config["Cvae"], self.sides[-1], self.sides[-1])
+        cache: list[tuple[Tensor, Tensor] | None] = [None] * self.config["depth"]
         codes, seen = [], 0
         for index, side in enumerate(self.sides):
             seen += side * side
             steering = self._shared(condition)
             x = read
-            for block in range(self.told["depth"]):
+            for block in range(self.config["depth"]):
                 x = self._block(x, block, steering, cache)
             scale, shift = (
                 self.linear(functional.silu(condition), "head_nm.ada_lin.1").view(-1, 1, 2, width).unbind(2)
@@ -60,30 +60,30 @@ class Var:
             logits = (1 + strength) * logits[:count] - strength * logits[count:]
             codes.append(_likeliest(logits))
             contribution = self.tokenizer.quantize.contribution(codes[-1].view(count, side, side), index)
-            made.add_(contribution)
+            vectors.add_(contribution)
             if index < last:
                 after = self.sides[index + 1]
-                coarser = functional.interpolate(made, size=(after, after), mode="area")
+                coarser = functional.interpolate(vectors, size=(after, after), mode="area")
                 read = self.linear(coarser.flatten(2).transpose(1, 2), "word_embed")
                 read = (read + self.places[seen : seen + after * after]).repeat(2, 1, 1)
-        return codes, self.tokenizer.render(made.permute(0, 2, 3, 1)).clamp(0, 1)
+        return codes, self.tokenizer.render(vectors.permute(0, 2, 3, 1)).clamp(0, 1)
 
     def _shared(self, condition: Tensor) -> Tensor:
-        if not self.told["shared_aln"]:
+        if not self.config["shared_aln"]:
             return condition
-        made = self.linear(functional.silu(condition), "shared_ada_lin.1")
-        return made.view(-1, 1, 6, self.told["embed_dim"])
+        modulation = self.linear(functional.silu(condition), "shared_ada_lin.1")
+        return modulation.view(-1, 1, 6, self.config["embed_dim"])
 
     def _norm(self, x: Tensor) -> Tensor:
         return functional.layer_norm(x, (x.shape[-1],), eps=1e-6)
 
     def _block(self, x: Tensor, block: int, steering: Tensor, cache: list[Any]) -> Tensor:
-        name, width = f"blocks.{block}", self.told["embed_dim"]
-        if self.told["shared_aln"]:
+        name, width = f"blocks.{block}", self.config["embed_dim"]
+        if self.config["shared_aln"]:
             parts = (self[f"{name}.ada_gss"] + steering).unbind(2)
         else:
-            made = self.linear(functional.silu(steering), f"{name}.ada_lin.1")
-            parts = made.view(-1, 1, 6, width).unbind(2)
+            modulation = self.linear(functional.silu(steering), f"{name}.ada_lin.1")
+            parts = modulation.view(-1, 1, 6, width).unbind(2)
         gate1, gate2, scale1, scale2, shift1, shift2 = parts
         x = x + self._attention(self._norm(x).mul(scale1.add(1)).add_(shift1), name, block, cache).mul_(gate1)
         inner = self.linear(self._norm(x).mul(scale2.add(1)).add_(shift2), f"{name}.ffn.fc1")
@@ -94,10 +94,10 @@ class Var:
         q_bias, v_bias = self[f"{name}.attn.q_bias"], self[f"{name}.attn.v_bias"]
         bias = torch.cat((q_bias, torch.zeros_like(q_bias), v_bias))
         fused = functional.linear(x, self[f"{name}.attn.mat_qkv.weight"], bias)
-        heads = self.told["num_heads"]
+        heads = self.config["num_heads"]
         query, key, value = fused.view(rows, count, 3, heads, width // heads).permute(2, 0, 3, 1, 4).unbind(0)
         scale = 0.25 / math.sqrt(width // heads)
-        if self.told["attn_l2_norm"]:
+        if self.config["attn_l2_norm"]:
             sharp = self[f"{name}.attn.scale_mul_1H11"].clamp_max(math.log(100)).exp()
             query, key, scale = (
                 functional.normalize(query, dim=-1).mul(sharp),

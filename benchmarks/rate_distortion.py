@@ -71,8 +71,8 @@ def main() -> None:
     given = words.parse_args()
     runs = []
     for name in given.only:
-        made = chiasm.load_recipe(recipe(name, given.steps, given.rows))
-        runs.append(train(made, given.out / name, console=Console()))
+        resolved = chiasm.load_recipe(recipe(name, given.steps, given.rows))
+        runs.append(train(resolved, given.out / name, console=Console()))
     report([str(run) for run in runs], given.out / "report", count=given.pictures, data=None)
 
 

@@ -67,7 +67,7 @@ def main() -> None:
 def against_var(sizes: Sizes, **options: Any) -> dict[str, Any]:
     """VAR behind classes, greedily, with guidance: ours, and the original's way of doing it."""
     model = var(sizes, classes=1000, **options)
-    told = {
+    config = {
         "V": sizes.codebook,
         "Cvae": model.image_tokenizer.quantize.embedding.embedding_dim,
         "ch": sizes.tokenizer,
@@ -80,7 +80,9 @@ def against_var(sizes: Sizes, **options: Any) -> dict[str, Any]:
         "attn_l2_norm": options.get("cosine", True),
     }
     tensors = {key: value.detach() for key, value in model.state_dict().items()}
-    theirs = Var(find_family("var").names(told).to_theirs(tensors, "the model"), told, model.image_tokenizer)
+    theirs = Var(
+        find_family("var").names(config).to_theirs(tensors, "the model"), config, model.image_tokenizer
+    )
     classes = [7 * i % 1000 for i in range(sizes.pictures)]
 
     def ours() -> tuple[torch.Tensor, torch.Tensor]:
@@ -109,7 +111,7 @@ def against_llamagen(sizes: Sizes) -> dict[str, Any]:
     head = {"type": "raster", "cells": False, "alphabet": {"type": "own"}}
     model = built({"language": language, "image_tokenizer": raster(sizes, side), "heads": {"image": head}})
     lively(model)
-    told = {
+    config = {
         "dim": sizes.width,
         "n_layer": sizes.depth,
         "n_head": sizes.heads,
@@ -120,7 +122,7 @@ def against_llamagen(sizes: Sizes) -> dict[str, Any]:
         "model_type": "c2i",
     }
     tensors = {key: value.detach() for key, value in model.state_dict().items()}
-    theirs = LlamaGen(find_family("llamagen").names(told).to_theirs(tensors, "the model"), told)
+    theirs = LlamaGen(find_family("llamagen").names(config).to_theirs(tensors, "the model"), config)
     classes = [7 * i % 1000 for i in range(sizes.pictures)]
 
     def published() -> tuple[torch.Tensor, torch.Tensor]:
@@ -233,8 +235,8 @@ def lively(model: Any) -> None:
 
 
 def multi_scale(sizes: Sizes) -> dict[str, Any]:
-    told = {"scales": list(sizes.scales), "width": sizes.tokenizer, "codebook_size": sizes.codebook}
-    return {"type": "multi_scale", **told}
+    config = {"scales": list(sizes.scales), "width": sizes.tokenizer, "codebook_size": sizes.codebook}
+    return {"type": "multi_scale", **config}
 
 
 def raster(sizes: Sizes, side: int) -> dict[str, Any]:

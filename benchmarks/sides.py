@@ -59,8 +59,10 @@ class Chiasm:
     def __init__(self, settings: Settings):
         self.recipe, self.model, self.source = built(settings)
         self.stage = self.recipe.stages[0]
-        self.made = build_optimiser(self.model, self.stage)
-        self.step_once = TrainStep(DocumentsAim(self.model), self.made, self.stage, Ranks.start(CPU), CPU)
+        self.optimiser = build_optimiser(self.model, self.stage)
+        self.step_once = TrainStep(
+            DocumentsAim(self.model), self.optimiser, self.stage, Ranks.start(CPU), CPU
+        )
 
     def batches(self) -> DocumentBatches:
         return DocumentBatches(self.model.contract, {"samples": self.source}, self.stage, seed=0)
@@ -101,7 +103,9 @@ class Transformers:
         self.peer = peer(owner)
         learns = [p for p in self.peer.parameters() if p.requires_grad]
         rate = self.stage.train["language"]
-        self.made = torch.optim.AdamW(learns, lr=rate, betas=self.stage.betas, weight_decay=0.0, fused=True)
+        self.optimiser = torch.optim.AdamW(
+            learns, lr=rate, betas=self.stage.betas, weight_decay=0.0, fused=True
+        )
         self.learns = learns
 
     def batches(self) -> Padded:
@@ -117,12 +121,12 @@ class Transformers:
         return float(self.peer(**batch, use_cache=False).loss)
 
     def step(self, batch: dict[str, Tensor]) -> float:
-        self.made.zero_grad(set_to_none=True)
+        self.optimiser.zero_grad(set_to_none=True)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.stage.precision == "bf16"):
             loss = self.peer(**batch, use_cache=False).loss
         loss.backward()
         nn.utils.clip_grad_norm_(self.learns, self.stage.clip)
-        self.made.step()
+        self.optimiser.step()
         return float(loss.detach())
 
 
@@ -164,12 +168,12 @@ class Padded:
         labels = torch.full(shape, IGNORE)
         mask = torch.zeros(shape, dtype=torch.long)
         image = self.side.peer.config.image_token_id
-        for row, made in enumerate(documents):
-            kinds = torch.tensor(made.kinds)
-            ids[row, : len(made)] = torch.where(kinds == Kind.READ, image, torch.tensor(made.ids))
-            labels[row, 1 : len(made)] = torch.tensor(made.labels[:-1])  # transformers shifts by itself
-            mask[row, : len(made)] = 1
-        pictures = [slot.picture for made in documents for slot in made.slots]
+        for row, each in enumerate(documents):
+            kinds = torch.tensor(each.kinds)
+            ids[row, : len(each)] = torch.where(kinds == Kind.READ, image, torch.tensor(each.ids))
+            labels[row, 1 : len(each)] = torch.tensor(each.labels[:-1])  # transformers shifts by itself
+            mask[row, : len(each)] = 1
+        pictures = [slot.picture for each in documents for slot in each.slots]
         crops = [self.reader.crops(each, self._views(each)) for each in pictures]
         pixels = torch.stack([crop for each in crops for crop in each])
         encoder: Any = self.side.encoder

@@ -1,4 +1,4 @@
-"""Two ways of drawing the same pictures, in turns: their time, memory and output, and how they are told."""
+"""Two ways of drawing the same pictures, in turns: their time, memory and output, and how they are reported."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ def compared(
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     wall: dict[str, list[float]] = {name: [] for name in sides}
     memory: dict[str, float] = {}
-    made: dict[str, Any] = {}
+    outputs: dict[str, Any] = {}
     for number in range(rounds + 1):
         for name, side in sides.items():
             forget_peak()
             held, busy, began = status("VmRSS"), time.process_time(), time.perf_counter()
-            made[name] = side()
+            outputs[name] = side()
             if number:
                 seconds[name].append(time.process_time() - busy)
                 wall[name].append(time.perf_counter() - began)
                 memory[name] = max(memory.get(name, 0.0), status("VmHWM") - held)
     first, second = sides
-    codes, pixels = zip(*made.values(), strict=True)
+    codes, pixels = zip(*outputs.values(), strict=True)
     same = codes[0].shape == codes[1].shape
     return {
         "images_per_second": {name: pictures / median(each) for name, each in wall.items()},

@@ -127,9 +127,9 @@ def _recipe(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
     data = {"type": "chat", "path": str(write_samples(folder, options.samples, longest=options.longest))}
     source = parts.build("data", data, where="the benchmark")
-    said = (item for i in range(len(source)) for m in source[i][0].messages for item in m.content)
+    items = (item for i in range(len(source)) for m in source[i][0].messages for item in m.content)
     TextTokenizer.train(
-        (item for item in said if isinstance(item, str)), min(8192, options.vocabulary - 1)
+        (item for item in items if isinstance(item, str)), min(8192, options.vocabulary - 1)
     ).save(folder / "tokenizer")
     vision = {
         "model_type": "clip_vision_model",

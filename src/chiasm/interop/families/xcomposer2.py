@@ -59,7 +59,7 @@ class XComposer2(Family, name="xcomposer2"):
     """The original's layout (github.com/InternLM/InternLM-XComposer).
 
     Its config here is `{tile, patch, vit, llm, plora}`: what the original holds in its code is read from the
-    shapes of the tensors. A released folder's own config.json stands in it as `told`.
+    shapes of the tensors. A released folder's own config.json stands in it as `released`.
     """
 
     looks_for = "config.json with architectures [InternLMXComposer2ForCausalLM], and tensors plora_glb_GN"
@@ -69,7 +69,7 @@ class XComposer2(Family, name="xcomposer2"):
         "llm.rope_scaling.type": "dynamic scaling begins beyond max_position_embeddings",
         "markers": "as wide as the tower's features",
         "shapes": "of a recorded case",
-        "told": "its keys are those of the language model",
+        "released": "its keys are those of the language model",
     }
 
     def recognises(self, folder: Folder) -> bool:
@@ -78,7 +78,7 @@ class XComposer2(Family, name="xcomposer2"):
     def read(self, folder: Folder) -> Original:
         config, tensors = folder.config, dict(folder.tensors)
         try:
-            return Original({**_shapes(tensors), "llm": config, "told": config}, tensors)
+            return Original({**_shapes(tensors), "llm": config, "released": config}, tensors)
         except KeyError as error:
             raise CheckpointError(
                 f"{folder.path} lacks {error.args[0]}; only 4KHD and 2.5 are known"
@@ -134,7 +134,7 @@ class XComposer2(Family, name="xcomposer2"):
         return TEMPLATE
 
     def write(self, original: Original, folder: Path) -> None:
-        super().write(Original(original.config["told"], original.tensors), folder)
+        super().write(Original(original.config["released"], original.tensors), folder)
 
 
 class Markers(Transform):
