@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 
+from chiasm import parts
 from chiasm.data.sample import Picture
 from chiasm.data.world.glyphs import COLOURS
 from chiasm.data.world.maze import FILLER, MazeSource
 from chiasm.data.world.maze_picture import BALL, TRAIL, WALL, MazePicture, ball_of
-from chiasm.errors import DataError
+from chiasm.errors import ChiasmError, DataError
 
 CELL = 8
 AROUND = {"up": (-1, 0), "down": (1, 0), "left": (0, -1), "right": (0, 1)}
@@ -105,6 +106,15 @@ def test_the_maze_and_its_answer_are_the_same_whatever_stands_between():
         assert all(isinstance(each, Picture) for each in [*picture, *pictures])
 
 
+@pytest.mark.parametrize(("share", "joined"), [(0.0, 0), (0.5, 6), (1.0, 13)])
+def test_dead_ends_are_the_share_of_the_cells_off_all_ways_that_have_a_door(share, joined):
+    source = MazeSource(side=5, ways=3, steps=(3, 3), dead_ends=share)
+    for index in range(20):
+        maze = source.maze(index)
+        assert len(maze.doors) == 3 * 3 + joined  # of 25 cells 12 are on ways
+        assert len({cell for door in maze.doors for cell in door}) == 12 + joined
+
+
 def test_layouts_that_are_held_out_never_occur_in_training():
     train, held_out = (
         {source.maze(index).layout for index in range(600)}
@@ -129,16 +139,17 @@ def test_the_ball_is_found_in_a_picture_of_one_pixel_in_eight():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"cell": 12}, "cell is 12; it must be a multiple of 8"),
-        ({"ways": 9}, "ways is 9; it must be from 2 to 8"),
-        ({"steps": (4, 2)}, "steps is .*two rising numbers"),
-        ({"dead_ends": 1.5}, "dead_ends is 1.5; it must be from 0 to 1"),
-        ({"side": 3, "ways": 3, "steps": (3, 3)}, "3 ways of 3 steps have 12 cells, but 3 x 3 are 9"),
+        ({"side": 17}, "data.side is 17: input should be less than or equal to 16"),
+        ({"cell": 12}, "data.cell is 12: input should be a multiple of 8"),
+        ({"ways": 9}, "data.ways is 9: input should be less than or equal to 8"),
+        ({"steps": [4, 2]}, "steps is .*two rising numbers"),
+        ({"dead_ends": 1.5}, "data.dead_ends is 1.5: input should be less than or equal to 1"),
+        ({"side": 3, "ways": 3, "steps": [3, 3]}, "3 ways of 3 steps have 12 cells, but 3 x 3 are 9"),
     ],
 )
 def test_what_cannot_be_is_a_sentence(options, words):
-    with pytest.raises(DataError, match=words):
-        MazeSource(**options)
+    with pytest.raises(ChiasmError, match=words):
+        parts.build("data", {"type": "maze", **options})
 
 
 def test_ways_for_which_no_place_is_found_are_a_sentence(monkeypatch):

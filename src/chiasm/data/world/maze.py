@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from hashlib import blake2b
-from typing import Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import PositiveInt
+from pydantic import Field, PositiveInt
 
 from chiasm.data import Message, Picture, Sample, Source
 from chiasm.data.world.dice import Dice
@@ -15,12 +15,16 @@ from chiasm.data.world.glyphs import COLOURS
 from chiasm.data.world.maze_picture import MazePicture
 from chiasm.data.world.mazes import Maze, random_maze
 from chiasm.errors import DataError
+from chiasm.parts.bounds import Share
 
-VERSION = 1  # raised when the same options would give other mazes
+VERSION = 2  # raised when the same options would give other mazes
 QUESTION = "end?"
 FILLER = "."
 HELD_OUT = 8  # one of so many layouts is held out
 ATTEMPTS = 1000  # of which one layout is of the split
+Side = Annotated[int, Field(ge=2, le=16)]
+CellSide = Annotated[int, Field(ge=8, le=64, multiple_of=8)]
+Ways = Annotated[int, Field(ge=2, le=len(COLOURS))]
 Thought = Literal["none", "fillers", "words", "picture", "pictures"]
 
 
@@ -35,9 +39,9 @@ class MazeSource(Source, name="maze"):
         thought: what stands between question and answer. `none`: nothing. `fillers`: a word without a meaning for
             each move. `words`: the moves, `up`, `down`, `left` and `right`. `picture`: the maze after all moves, as
             a picture that is written. `pictures`: the maze after each of them.
-        side: rows and columns.
-        cell: side of a cell in pixels, a multiple of 8.
-        ways: how many corridors.
+        side: rows and columns, 2 to 16.
+        cell: side of a cell in pixels, a multiple of 8, at most 64.
+        ways: how many corridors, each with a colour of its own, 2 to 8.
         steps: fewest and most moves of each.
         dead_ends: share of the cells off all ways that are joined to a neighbour, so that ways have branches.
         split: `train`, or `held_out`: mazes whose walls, ball and places of marks, one layout of eight, never occur
@@ -50,17 +54,17 @@ class MazeSource(Source, name="maze"):
         self,
         *,
         thought: Thought = "none",
-        side: PositiveInt = 4,
-        cell: PositiveInt = 8,
-        ways: PositiveInt = 3,
+        side: Side = 4,
+        cell: CellSide = 8,
+        ways: Ways = 3,
         steps: tuple[PositiveInt, PositiveInt] = (2, 4),
-        dead_ends: float = 0.0,
+        dead_ends: Share = 0.0,
         split: Literal["train", "held_out"] = "train",
         mazes: PositiveInt = 20000,
         seed: int = 0,
     ):
         self.options = {key: value for key, value in locals().items() if key not in ("self", "__class__")}
-        _check(self.options)
+        _check(side, ways, steps)
         self.thought, self.side, self.cell, self.steps = thought, side, cell, steps
         self.colours, self.dead_ends = list(COLOURS)[:ways], dead_ends
         self.split, self.mazes, self.seed = split, mazes, seed
@@ -122,21 +126,12 @@ def _is_held_out(maze: Maze) -> bool:
     return blake2b(maze.layout.encode(), digest_size=1).digest()[0] % HELD_OUT == 0
 
 
-def _check(options: dict[str, Any]) -> None:
-    low, high = options["steps"]
-    cells = options["side"] ** 2
-    limits = {
-        "side": (2 <= options["side"] <= 16, "from 2 to 16"),
-        "cell": (options["cell"] % 8 == 0 and options["cell"] <= 64, "a multiple of 8 pixels, at most 64"),
-        "ways": (2 <= options["ways"] <= len(COLOURS), f"from 2 to {len(COLOURS)}"),
-        "steps": (low <= high, "two rising numbers"),
-        "dead_ends": (0 <= options["dead_ends"] <= 1, "from 0 to 1"),
-    }
-    for name, (holds, right) in limits.items():
-        if not holds:
-            raise DataError(f"maze: {name} is {options[name]!r}; it must be {right}")
-    if options["ways"] * (high + 1) > cells:
+def _check(side: int, ways: int, steps: tuple[int, int]) -> None:
+    low, high = steps
+    if low > high:
+        raise DataError(f"maze: steps is {steps!r}; it must be two rising numbers")
+    if ways * (high + 1) > side**2:
         raise DataError(
-            f"maze: {options['ways']} ways of {high} steps have {options['ways'] * (high + 1)} cells, but "
-            f"{options['side']} x {options['side']} are {cells}; raise side, or lower ways or steps"
+            f"maze: {ways} ways of {high} steps have {ways * (high + 1)} cells, but {side} x {side} are "
+            f"{side**2}; raise side, or lower ways or steps"
         )

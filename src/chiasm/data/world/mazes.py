@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -81,7 +81,7 @@ def random_maze(
     else:
         return None
     doors = {door(a, b) for way in ways for a, b in pairwise(way)}
-    doors |= set(_branches(free, side, dead_ends, dice))
+    doors |= set(_branches(free, {cell for way in ways for cell in way}, dead_ends, dice))
     marks = {way[-1]: colour for way, colour in zip(ways, dice.shuffle(colours), strict=True)}
     return Maze(side, dice.pick(ways), marks, frozenset(doors))
 
@@ -99,11 +99,13 @@ def _walk(free: set[Cell], steps: int, dice: Dice) -> tuple[Cell, ...]:
     return tuple(cells)
 
 
-def _branches(free: set[Cell], side: int, share: float, dice: Dice) -> Iterator[tuple[Cell, Cell]]:
-    """Doors that join cells off all ways to one neighbour each, so that no two ways are joined."""
-    joined = {(row, column) for row in range(side) for column in range(side)} - free
-    for cell in dice.shuffle(sorted(free)):
-        ends = [each for each in around(cell).values() if each in joined]
-        if ends and dice.uniform() < share:
-            yield door(cell, dice.pick(ends))
-            joined.add(cell)
+def _branches(free: Set[Cell], joined: set[Cell], share: float, dice: Dice) -> Iterator[tuple[Cell, Cell]]:
+    """Doors that join a share of the free cells, one after another, to a joined one beside it each.
+
+    So no two ways are joined.
+    """
+    for _ in range(round(share * len(free))):
+        beside = [cell for cell in sorted(free - joined) if joined & {*around(cell).values()}]
+        cell = dice.pick(beside)
+        yield door(cell, dice.pick([each for each in around(cell).values() if each in joined]))
+        joined.add(cell)
