@@ -116,7 +116,8 @@ def synthesise(model: Model, modality: str, prompt: Conversation, *, seed: int =
 
     modality: its name in the recipe. prompt: words, or messages as `Turn` takes them, the last of them the user's.
     seed: of what is drawn at random, if anything is.
-    Raises ChiasmError for a modality that the model has not, and DataError as `Turn` does.
+    Raises ChiasmError for a modality that the model has not, DataError where the last message is an answer, and as
+    `Turn` does.
     """
     sample = Sample("the conversation", tuple(as_messages(prompt)))
     return synthesise_all(model, modality, [sample], [check_seed(seed)])[0]

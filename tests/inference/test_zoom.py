@@ -1,5 +1,6 @@
 """Two looks at an image: which questions are asked, what is cut out, and which answer stays."""
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -7,7 +8,7 @@ from PIL import Image
 from chiasm.data.documents import document
 from chiasm.data.files import PictureInMemory
 from chiasm.data.picture_reader import PictureReader
-from chiasm.data.sample import Message, Picture, Sample
+from chiasm.data.sample import Message, Picture, Sample, Signal
 from chiasm.errors import ChiasmError, DataError
 from chiasm.inference import zoom as zooming
 from chiasm.inference.likelihood import answer_losses
@@ -115,6 +116,20 @@ def test_an_image_shown_earlier_is_looked_at_and_not_shown_again(monkeypatch, pi
         1,
         2,
     ]
+
+
+def test_a_signal_beside_the_image_stays_in_the_question(monkeypatch, picture):
+    class Heard(Signal):
+        modality = key = "sound"
+
+        def open(self):
+            return np.zeros(1)
+
+    model = Scripted(monkeypatch, ["white", "[0.6,0.2,0.8,0.6]", "red"], [0.7, 0.2])
+    sample = Sample("a question", (Message("user", (picture, Heard(), "What is it?")),))
+    zoom(None, [sample], tokens=8)
+    signals = [sum(isinstance(i, Signal) for m in each.messages for i in m.content) for each in model.asked]
+    assert signals == [1, 1, 1]
 
 
 def test_boxes_are_read_as_models_write_them():

@@ -247,6 +247,63 @@ def test_what_does_not_fit_is_a_sentence(model):
         batch_of(model, sample((Level(1.0, float("nan")), "a"), ("b",)))
     with pytest.raises(ChiasmError, match=r"this model has no modality 'sound'; it has: levels"):
         model.synthesise("sound", "a")
+    answered = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    with pytest.raises(
+        DataError, match="the conversation ends with an answer; it must end with what a levels shall"
+    ):
+        model.synthesise("levels", answered)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "wrong"),
+    [
+        (["a", "b"], "an array of <U1; it must be of real numbers"),
+        ([{}, None], "an array of object; it must be of real numbers"),
+        (np.array([1j, 2.0]), "an array of complex128; it must be of real numbers"),
+        ([[1.0], [1.0, 2.0]], "no array of numbers: "),
+        (np.array([1e300, 1.0]), "numbers that are not finite"),
+    ],
+)
+def test_an_array_of_anything_else_is_a_sentence(model, numbers, wrong):
+    class Odd(Level):
+        def open(self):
+            return numbers
+
+    with pytest.raises(DataError, match=f"levels levels .* (is|has) {wrong}"):
+        batch_of(model, sample((Odd(1.0, 1.0), "a"), ("b",)))
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "int64", "bool", "float16", ">f4"])
+def test_numbers_of_any_real_type_are_read(model, dtype):
+    class Typed(Level):
+        def open(self):
+            return np.array([0, 1], dtype=dtype)
+
+    batch = batch_of(model, sample((Typed(1.0, 1.0), "a"), ("b",)))
+    assert batch.signals["levels"].values.tolist() == [[0.0, 1.0]]
+
+
+def test_a_signal_that_is_checked_before_its_batch_is_made_is_opened_once(model):
+    class Counted(Level):
+        opened = 0
+
+        def open(self):
+            self.opened += 1
+            return super().open()
+
+    signal = Counted(0.5, 1.0)
+    reader = PictureReader(model.contract)
+    read = reader.decoded(document(model.contract, sample((signal, "how loud is it ?"), ("a",))))
+    batch = reader.attach(*pack([[read]]))
+    assert signal.opened == 1
+    assert batch.signals["levels"].values.tolist() == [[0.5, 1.0]]
+
+
+def test_a_modality_with_the_name_of_another_loss_is_refused_where_training_begins(model, tiny):
+    tiny["model"]["modalities"] = {"balance": {"type": "levels"}}
+    tiny["model"]["routing"] = {"type": "moe", "experts": 2}
+    with pytest.raises(RecipeError, match=r"model\.modalities names 'balance', which is the name of a loss"):
+        DocumentsAim(Model(load_recipe(tiny).model, texts=["a b"] * 9))
 
 
 @pytest.mark.parametrize("name", ["image", "text", "a b", "keys", "training", "_modules"])

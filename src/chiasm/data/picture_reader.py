@@ -15,7 +15,7 @@ from chiasm.data.contract import Contract
 from chiasm.data.cut import cut
 from chiasm.data.files import Decoded
 from chiasm.data.sample import Picture
-from chiasm.data.signals import open_signals, values_of
+from chiasm.data.signals import OpenedSignal, open_signals, values_of
 from chiasm.errors import DataError
 from chiasm.sequence import Document, Kind, PackedBatch, ReadImages, Slot, WrittenImages, WrittenMasks
 from chiasm.storage.cache import TensorCache
@@ -43,11 +43,14 @@ class PictureReader:
         self.broken = broken or {}
 
     def decoded(self, document: Document) -> Document:
-        """The document, its pictures decoded where `attach` will need that; raises DataError for a broken one, or
-        for a signal that cannot be opened.
+        """The document, its signals opened, and its pictures decoded where `attach` will need that.
+
+        Raises DataError for a broken one.
         """
-        for each in document.signals:
-            values_of(self.contract, each.signal)
+        signals = [
+            replace(slot, signal=OpenedSignal(slot.signal, values_of(self.contract, slot.signal).numpy()))
+            for slot in document.signals
+        ]
         slots = []
         for slot in document.slots:
             if slot.masks is not None:
@@ -60,7 +63,7 @@ class PictureReader:
             else:
                 self.check(slot)
             slots.append(slot)
-        return replace(document, slots=slots)
+        return replace(document, slots=slots, signals=signals)
 
     def check(self, slot: Slot) -> None:
         """Raise DataError where one of its pictures cannot be read."""

@@ -5,17 +5,30 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from chiasm.data.sample import Signal
 from chiasm.data.signal_files import SignalOfNumbers
-from chiasm.errors import DataError
+from chiasm.errors import DataError, reason
 from chiasm.sequence import Kind, Signals, SignalSlot
 
 if TYPE_CHECKING:
     from chiasm.data.contract import Contract
-    from chiasm.data.sample import Signal
+
+REAL = "biuf"  # kinds of numpy's types whose values a float is
+
+
+class OpenedSignal(Signal):
+    """A signal that was opened already. numbers: what it is."""
+
+    def __init__(self, signal: Signal, numbers: Float[np.ndarray, ...]):
+        self.modality, self.key, self.numbers = signal.modality, signal.key, numbers
+
+    def open(self) -> Float[np.ndarray, ...]:
+        return self.numbers
 
 
 def open_signals(
@@ -36,10 +49,19 @@ def open_signals(
 
 
 def values_of(contract: Contract, signal: Signal) -> Float[Tensor, ...]:
-    """The numbers of a signal; raises DataError for another shape than its modality's, or not finite ones."""
-    values = torch.as_tensor(signal.open(), dtype=torch.float32)
-    shape = contract.signals[signal.modality].shape
+    """The numbers of a signal; raises DataError for another shape than its modality's, and for what is no finite
+    number.
+    """
     name = signal.where if isinstance(signal, SignalOfNumbers) else f"{signal.modality} {signal.key}"
+    shape = contract.signals[signal.modality].shape
+    try:
+        numbers = np.asarray(signal.open())
+    except ValueError as error:  # of rows of several lengths
+        raise DataError(f"{name} is no array of numbers: {reason(error)}", "no numbers") from None
+    if numbers.dtype.kind not in REAL:
+        raise DataError(f"{name} is an array of {numbers.dtype}; it must be of real numbers", "no numbers")
+    with np.errstate(over="ignore"):
+        values = torch.from_numpy(numbers.astype(np.float32))
     if tuple(values.shape) != shape:
         raise DataError(f"{name} has shape {tuple(values.shape)}, but this model's has {shape}", "shape")
     if not bool(values.isfinite().all()):

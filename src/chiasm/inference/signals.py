@@ -25,12 +25,17 @@ class Synthesis(Request):
     """The signal with which a model answers a sample, which ends with what is asked; its result are the numbers.
 
     seed: of what is drawn at random, if anything is.
-    Raises ChiasmError for a modality that the model has not, and DataError for a sample that is too long.
+    Raises ChiasmError for a modality that the model has not, and DataError for a sample that is too long, or ends
+    with an answer.
     """
 
     def __init__(self, model: Model, modality: str, sample: Sample, seed: int):
         super().__init__()
         check_modality(model, modality)
+        if sample.messages[-1].role == "assistant":
+            raise DataError(
+                f"{sample.name} ends with an answer; it must end with what a {modality} shall answer", "turns"
+            )
         self.modality, self.seed = modality_of(model.modalities, modality), seed
         self.document = document(model.contract, sample, prompt=True)
         if self.positions > model.contract.context:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from chiasm.data.files import PictureInMemory
-from chiasm.data.sample import Message, Picture, Sample
+from chiasm.data.sample import Media, Message, Picture, Sample
 from chiasm.errors import ChiasmError, DataError
 from chiasm.inference.answers import answers
 from chiasm.inference.likelihood import answer_losses
@@ -159,7 +159,7 @@ class _Rounds:
             )
         self.picture = pictures[-1]
         last = sample.messages[-1].content
-        self.shown = tuple(item for item in last if isinstance(item, Picture))
+        self.shown = tuple(item for item in last if isinstance(item, Media))
         self.question = " ".join(item.strip() for item in last if isinstance(item, str))
         self.box_answer, self.problem = "", ""
         self.focus: Focus | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from chiasm.encoders.resizing import antialiased
+from chiasm.errors import RecipeError
 from chiasm.model import Model
 from chiasm.nn.losses import Loss
 from chiasm.nn.stepwise import after_step, forget
@@ -74,7 +75,9 @@ class DocumentsAim(Aim):
         self._images = None if model.image_head is None else ImageTerms(model, model.image_head)
         images = set() if self._images is None else self._images.names
         masks = {} if model.mask_head is None else model.mask_head.terms([1])
-        self.names = {"text", *images, *masks, *model.modalities, *model.routing.names}
+        self.names = {"text", *images, *masks, *model.routing.names}
+        _check_names(model.modalities, self.names)
+        self.names |= {*model.modalities}
 
     def losses(self, batch: PackedBatch) -> dict[str, Loss]:
         return self.model.losses(batch)
@@ -96,6 +99,16 @@ class DocumentsAim(Aim):
             counts |= self.model.mask_head.terms([len(target) for target in mask.targets])
         counts |= {name: float(len(signals.starts)) for name, signals in batch.written.signals.items()}
         return {name: count for name, count in counts.items() if count}
+
+
+def _check_names(modalities: Iterable[str], losses: Set[str]) -> None:
+    """Raise RecipeError for a modality that has the name of another part's loss: its own would be added to that."""
+    for name in modalities:
+        if name in losses:
+            raise RecipeError(
+                f"model.modalities names {name!r}, which is the name of a loss of this model too ("
+                f"{', '.join(sorted(losses))}); give the modality another"
+            )
 
 
 class CaptionsAim(DocumentsAim):
