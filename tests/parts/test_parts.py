@@ -1,8 +1,8 @@
 import re
-from typing import Optional
+from typing import Annotated, Optional
 
 import pytest
-from pydantic import PositiveInt
+from pydantic import Field, PositiveInt
 
 from chiasm import parts
 from chiasm.connectors import Connector
@@ -123,6 +123,30 @@ def test_an_option_may_be_a_part_or_several():
     assert "model.connector.many.0" in refused(
         {"type": "nested", "one": None, "many": [{"type": "patches", "patch_size": -1}]}
     )
+
+
+def test_a_list_of_parts_may_be_bounded():
+    class Bounded(Connector, name="bounded"):
+        """A part."""
+
+        def __init__(
+            self,
+            *,
+            several: Annotated[list[Encoder], Field(min_length=2)],
+            few: Annotated[list[Encoder], Field(max_length=1)] | None = None,
+        ):
+            self.several = several
+
+    patches = {"type": "patches"}
+    checked = parts.check("connector", {"type": "bounded", "several": [patches] * 2}, "here")
+    assert checked["several"][1]["patch_size"] == parts.options(Patches)["patch_size"].default
+    with pytest.raises(RecipeError, match=r"here\.several is .*at least 2 items"):
+        parts.check("connector", {"type": "bounded", "several": [patches]}, "here")
+    many = {"type": "bounded", "several": [patches] * 2, "few": [patches] * 2}
+    with pytest.raises(RecipeError, match=r"here\.few is .*at most 1 item"):
+        parts.check("connector", many, "here")
+    with pytest.raises(RecipeError, match=r"here\.several must be a list of parts of the slot encoder"):
+        parts.check("connector", {"type": "bounded", "several": patches}, "here")
 
 
 def test_an_option_takes_the_kinds_of_part_that_it_names_alone():

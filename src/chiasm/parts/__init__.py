@@ -12,11 +12,11 @@ import types
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Union, get_args, get_origin
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from chiasm.errors import RecipeError, excerpt, nearest, quoted
 from chiasm.parts.registry import Registry
-from chiasm.parts.signature import Option, has_stray_boolean, signature_options
+from chiasm.parts.signature import Option, forms, has_stray_boolean, signature_options, without_bounds
 from chiasm.storage.safe_yaml import check_plain
 
 if TYPE_CHECKING:
@@ -175,26 +175,33 @@ def build(
 
 def _check_value(owner: type[Part], option: Option, value: Any, where: str) -> Any:
     if slot := _nested_slot(option.annotation):
-        forms = _forms(option.annotation)
-        if value is None and types.NoneType in forms:
+        allowed = [without_bounds(form) for form in forms(option.annotation)]
+        if value is None and types.NoneType in allowed:
             return None
-        lists = [get_origin(form) is list for form in forms if form is not types.NoneType]
+        lists = [get_origin(form) is list for form in allowed if form is not types.NoneType]
         if isinstance(value, list) and any(lists):
-            return [_check_held(owner, option, item, f"{where}.{i}") for i, item in enumerate(value)]
+            held = [_check_held(owner, option, item, f"{where}.{i}") for i, item in enumerate(value)]
+            _validated(option.items_adapter, option, value, where)
+            return held
         if all(lists):
             raise RecipeError(f"{where} must be a list of parts of the slot {slot}; got {quoted(value)}")
         return _check_held(owner, option, value, where)
     check_plain(value, where)
+    valid = _validated(option.adapter, option, value, where)
+    if has_stray_boolean(option.annotation, value):
+        raise RecipeError(f"{where} is {quoted(value)}: a boolean is no number (expected {option.type})")
+    return valid
+
+
+def _validated(adapter: TypeAdapter[Any], option: Option, value: Any, where: str) -> Any:
+    """The value as an adapter has it; raises RecipeError naming the option."""
     try:
-        valid = option.adapter.validate_python(value, strict=None)
+        return adapter.validate_python(value, strict=None)
     except ValidationError as error:
         problem = error.errors()[0]
         raise RecipeError(
             f"{where} is {quoted(value)}: {problem['msg'].lower()} (expected {option.type})"
         ) from None
-    if has_stray_boolean(option.annotation, value):
-        raise RecipeError(f"{where} is {quoted(value)}: a boolean is no number (expected {option.type})")
-    return valid
 
 
 def _check_held(owner: type[Part], option: Option, spec: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -235,13 +242,12 @@ def _nested_slot(annotation: Any) -> str | None:
     return next((kind.slot for kind in _part_kinds(annotation)), None)
 
 
-def _forms(annotation: Any) -> tuple[Any, ...]:
-    """What an annotation allows, one by one."""
-    return get_args(annotation) if get_origin(annotation) in (types.UnionType, Union) else (annotation,)
-
-
 def _part_kinds(annotation: Any) -> list[type[Part]]:
-    """The classes of part that an annotation names: `Encoder`, `Encoder | None`, `list[Encoder]`, `A | B`."""
+    """The classes of part that an annotation names: `Encoder`, `Encoder | None`, `list[Encoder]`, `A | B`.
+
+    Bounds of a list, as in `Annotated[list[Encoder], Field(min_length=2)]`, are of the number of parts.
+    """
+    annotation = without_bounds(annotation)
     if inspect.isclass(annotation) and issubclass(annotation, Part):
         return [annotation]
     if get_origin(annotation) in (list, types.UnionType, Union):

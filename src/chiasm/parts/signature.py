@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property, reduce
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import ConfigDict, TypeAdapter
+from pydantic import ConfigDict, Field, TypeAdapter
 
 if TYPE_CHECKING:
     from chiasm.parts import Part
@@ -40,6 +40,14 @@ class Option:
         """What checks a value, built once: that takes a hundred times as long as to check one."""
         return TypeAdapter(self.annotation, config=ConfigDict(arbitrary_types_allowed=True))
 
+    @cached_property
+    def items_adapter(self) -> TypeAdapter[Any]:
+        """What checks the bounds of a list of parts, which are checked one by one."""
+        bounded = [form for form in forms(self.annotation) if get_origin(form) is Annotated]
+        return TypeAdapter(
+            Annotated[list[Any], Field(), *(b for form in bounded for b in get_args(form)[1:])]
+        )
+
 
 def has_stray_boolean(annotation: Any, value: Any) -> bool:
     """Whether a boolean stands where an annotation has only numbers, texts and null; pydantic reads a 0 or a 1."""
@@ -60,6 +68,16 @@ def _holds_boolean(value: Any) -> bool:
     if isinstance(value, Mapping):
         return any(map(_holds_boolean, value.values()))
     return any(map(_holds_boolean, value)) if isinstance(value, list | tuple) else isinstance(value, bool)
+
+
+def forms(annotation: Any) -> tuple[Any, ...]:
+    """What an annotation allows, one by one."""
+    return get_args(annotation) if get_origin(annotation) in (types.UnionType, Union) else (annotation,)
+
+
+def without_bounds(annotation: Any) -> Any:
+    """The type that bounds stand round."""
+    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
 
 
 def _unbounded(annotation: Any) -> Any:
