@@ -81,6 +81,13 @@ def test_two_batches_of_a_step_are_added_up_or_refused(name, tmp_path):
     assert len(read_metrics(tmp_path / "run")) == 2
 
 
+def test_a_rate_for_an_objective_without_weights_is_refused_before_anything_is_trained():
+    recipe = raw("token_alignment")
+    recipe["stages"][0]["train"]["objective"] = 1e-3
+    with pytest.raises(RecipeError, match="trains its objective, but 'token_alignment' has no weights"):
+        load_recipe(recipe)
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [

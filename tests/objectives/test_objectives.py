@@ -14,6 +14,7 @@ from chiasm.errors import RecipeError
 from chiasm.model import Model
 from chiasm.objectives import Described, Setting
 from chiasm.recipe import load_recipe
+from chiasm.training.optimiser import learning
 from chiasm.views import Size
 
 
@@ -47,6 +48,11 @@ def test_as_many_terms_as_promised_and_a_gradient_for_all_that_learns(model, nam
         assert (parameter.grad is not None) == parameter.requires_grad, key
     objective.after_step(model)
     assert {"spread", "rank"} <= set(objective.health())
+
+
+@pytest.mark.parametrize("name", sorted(OBJECTIVES.keys() - BESIDE.keys()))
+def test_an_objective_says_whether_it_has_weights(model, name):
+    assert parts.lookup("objective", name).learns == bool(learning(build(model, name)))
 
 
 def test_contrastive_is_clips_symmetric_cross_entropy(model):

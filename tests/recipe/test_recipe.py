@@ -62,6 +62,20 @@ def test_a_wrong_word_is_an_error_with_the_nearest_name(tiny, override, message)
     assert message in str(error.value)
 
 
+def test_an_image_tokenizer_that_holds_one_without_weights_cannot_be_trained(tiny):
+    held = {"type": "patched", "tokenizer": {"type": "pixels", "size": 32, "patch_size": 4}}
+    alone = {
+        "name": "codes",
+        "train": {"image_tokenizer": 1e-3},
+        "data": {"world": 1.0},
+        "steps": 1,
+        "rows": 2,
+    }
+    recipe = {"name": "alone", "model": {"image_tokenizer": held}, "data": tiny["data"], "stages": [alone]}
+    with pytest.raises(RecipeError, match="trains the image tokenizer, but 'pixels' has nothing to learn"):
+        load_recipe(recipe)
+
+
 def test_an_overlay_freezes_a_slot_by_null(tiny):
     tiny["tiny"] = {"stages": {"joint": {"train": {"connector": None}}}}
     assert list(load_recipe(tiny, tiny=True).stages[1].train) == ["language", "heads.image"]

@@ -61,6 +61,7 @@ class Objective(Part, nn.Module, slot="objective"):
     `Fixed`. All that it must remember is in its state dict, so that a stage that was killed goes on exactly.
 
     names: of its losses. trains: slots of the model that it can train. hands: slots that it changes when it ends.
+    learns: whether it has weights of its own.
     done: the share of the stage's steps that are done, for schedules; set before every step.
     cut_texts: how many texts of the last batch were longer than the objective reads, which cut them.
     """
@@ -68,6 +69,7 @@ class Objective(Part, nn.Module, slot="objective"):
     names: ClassVar[tuple[str, ...]]
     trains: ClassVar[tuple[str, ...]] = ("encoder",)
     hands: ClassVar[tuple[str, ...]] = ()
+    learns: ClassVar[bool] = True
     done: float = 0.0
     cut_texts: int = 0
     dull: Int[Tensor, ""]

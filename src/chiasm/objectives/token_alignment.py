@@ -34,6 +34,7 @@ class TokenAlignment(Objective, name="token_alignment"):
 
     names: ClassVar = ("alignment",)
     trains: ClassVar = ("connector", "encoder")
+    learns: ClassVar = False
 
     def __init__(self, setting: Setting, *, temperature: Positive = 0.05):
         super().__init__()

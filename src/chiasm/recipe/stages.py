@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from chiasm import parts
@@ -25,11 +26,8 @@ def check_stages(recipe: Recipe) -> None:
                 raise RecipeError(
                     f"{where} trains {slot!r}, which the model has not{nearest(slot, trainable)}"
                 )
-        if "image_tokenizer" in stage.train and not _tokenizer_learns(recipe):
-            name = recipe.model["image_tokenizer"]["type"]
-            raise RecipeError(
-                f"{where} trains the image tokenizer, but {name!r} has nothing to learn; leave it out"
-            )
+        if "image_tokenizer" in stage.train:
+            _check_tokenizer(recipe.model["image_tokenizer"], where)
         for alone in ("image_tokenizer",) if _conditions(recipe) else ("image_tokenizer", "image_decoder"):
             if alone in stage.train and len(stage.train) > 1 and stage.objective is None:
                 others = ", ".join(slot for slot in stage.train if slot != alone)
@@ -56,11 +54,14 @@ def _check_objective(recipe: Recipe, stage: Stage, where: str) -> None:
     part: Any = parts.lookup("objective", stage.objective["type"])
     if "encoder" not in recipe.model:
         raise RecipeError(f"{where}: objective {part.name!r} reads images, but the model has no encoder")
+    if "objective" in stage.train and not part.learns:
+        raise RecipeError(f"{where} trains its objective, but {part.name!r} has no weights; leave it out")
+    own = " and its own weights, objective" if part.learns else ""
     for slot in stage.train:
         if slot not in (*part.trains, "objective"):
             raise RecipeError(
                 f"{where} trains {slot!r}, but objective {part.name!r} teaches it nothing; it trains "
-                f"{', '.join(part.trains)} and its own weights, objective"
+                f"{', '.join(part.trains)}{own}"
             )
 
 
@@ -70,8 +71,15 @@ def _conditions(recipe: Recipe) -> bool:
     return head is not None and parts.lookup("alphabet", head["alphabet"]["type"]).conditions  # type: ignore[attr-defined]
 
 
-def _tokenizer_learns(recipe: Recipe) -> bool:
-    return parts.lookup("image_tokenizer", recipe.model["image_tokenizer"]["type"]).learns  # type: ignore[attr-defined]
+def _check_tokenizer(spec: Mapping[str, Any], where: str) -> None:
+    """Raise RecipeError where an image tokenizer, or one that it holds, cannot be trained."""
+    part: Any = parts.lookup("image_tokenizer", spec["type"])
+    if not part.learns:
+        raise RecipeError(
+            f"{where} trains the image tokenizer, but {part.name!r} has nothing to learn; leave it out"
+        )
+    if "tokenizer" in spec:
+        _check_tokenizer(spec["tokenizer"], where)
 
 
 def _learns(views: str) -> bool:
