@@ -4,8 +4,14 @@ import pytest
 import torch
 
 from chiasm import parts
-from chiasm.errors import RecipeError
+from chiasm.data.documents import document
+from chiasm.distribution.processes import Ranks
+from chiasm.errors import DataError, RecipeError
+from chiasm.model import Model
+from chiasm.recipe import load_recipe
 from chiasm.tokenizers.contact_sheet import ContactSheet
+from chiasm.training.train import build_sources
+from chiasm.training.usable import stage_batches
 
 
 @pytest.fixture
@@ -50,3 +56,35 @@ def test_how_many_grids_a_clip_has():
 def test_what_does_not_fit_is_a_sentence(options, sentence):
     with pytest.raises(RecipeError, match=sentence):
         parts.build("image_tokenizer", {"type": "contact_sheet", **options})
+
+
+def videopoet(*overrides):
+    frames = [f"data.{name}.of.frames=3" for name in ("films", "held-out")]
+    return load_recipe("videopoet", [*frames, *overrides], tiny=True)
+
+
+def test_sheets_of_another_number_of_frames_are_refused_by_all_that_learn_of_them():
+    recipe = videopoet()
+    model, sources = Model(recipe.model, texts=["a b"] * 9), build_sources(recipe)
+    wrong = "has a clip of 3 frames, but this model's image tokenizer makes codes of 5; set its frames"
+    with pytest.raises(DataError, match=wrong):
+        document(model.contract, sources["films"][0][0])
+    for stage in recipe.stages:
+        with pytest.raises(DataError, match=wrong):
+            stage_batches(model, sources, stage, 0, Ranks()).next()
+    clips = recipe.stages[0].model_copy(update={"data": {"clips": 1.0}})
+    with pytest.raises(
+        DataError, match=r"has a clip where .* sheets of 5 frames; data source 'films' makes those"
+    ):
+        stage_batches(model, {"clips": sources["films"].of}, clips, 0, Ranks()).next()
+
+
+def test_the_half_behind_its_codes_can_learn_alone(tokenizer):
+    pixels = torch.rand(2, 3, 32, 32)
+    codes = tokenizer.encode(pixels)
+    (loss,) = tokenizer.decoding_losses(codes, pixels).values()
+    expected = 2 * (tokenizer.tokenizer.decode_video(codes.view(2, 2, 4, 4)) - tokenizer.video(pixels)).abs()
+    torch.testing.assert_close(
+        loss.mean, expected.mean(), atol=0.05, rtol=0
+    )  # decoded pixels are cut to [0, 1]
+    assert set(tokenizer.decoding) == {f"tokenizer.{name}" for name in tokenizer.tokenizer.decoding}

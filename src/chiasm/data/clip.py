@@ -12,6 +12,7 @@ from torch import Tensor
 
 from chiasm.data.cut import cut
 from chiasm.data.sample import Picture
+from chiasm.errors import DataError
 from chiasm.views import Size, View
 
 
@@ -49,6 +50,24 @@ class ClipSheet(Picture):
             row, column = divmod(number, sheet_side(len(frames)))
             sheet.paste(frame, (column * frame.width, row * frame.height))
         return sheet
+
+
+def check_sheet(picture: Picture, frames: int | None, where: str) -> None:
+    """Raise DataError for a clip, or a sheet of another number of frames, where sheets of `frames` are wanted."""
+    if frames is None:
+        return
+    if isinstance(picture, Clip):
+        raise DataError(
+            f"{where} has a clip where this model's image tokenizer makes codes of sheets of {frames} frames; "
+            "data source 'films' makes those of clips",
+            "no sheet",
+        )
+    if isinstance(picture, ClipSheet) and picture.clip.length != frames:
+        raise DataError(
+            f"{where} has a clip of {picture.clip.length} frames, but this model's image tokenizer makes codes of "
+            f"{frames}; set its frames, or those of the data, to the same number",
+            "frames",
+        )
 
 
 def sheet_side(frames: int) -> int:

@@ -68,6 +68,7 @@ class Contract:
     connector: CountsTokens | None = None
     span: SpanLayout | None = None
     written_size: Size | None = None
+    sheet: int | None = None  # frames of the clips whose sheets are written; None = other images are
     shown: SpanLayout | None = None  # of pictures that are read by their codes; None: the encoder reads them
     says: bool = True  # words are predicted; else only read
     whole_pictures: bool = False  # tokens of a picture that is read see each other, else those before them

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from chiasm.data.clip import check_sheet
 from chiasm.data.contract import Contract
 from chiasm.data.picture_reader import PictureReader
 from chiasm.data.sample import Masks, Message, Picture, Sample, Signal
@@ -256,6 +257,7 @@ def _add_codes(
     source: Picture | None = None,
 ) -> None:
     """Append a picture's codes between its markers."""
+    check_sheet(picture, contract.sheet, result.name)
     tokenizer = contract.tokenizer
     result.add_text(tokenizer.before_picture, learn=learn)
     count = min(words, span.words)

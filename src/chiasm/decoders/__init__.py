@@ -58,6 +58,7 @@ class ImageDecoder(Part, nn.Module, slot="image_decoder"):
     size: height and width in pixels of the images that it makes.
     guided: whether it is led away from a negative target.
     edits: whether it changes a source image.
+    sheet: as of an image tokenizer (`chiasm.tokenizers.ImageTokenizer`).
     caption_words: how many words of the answer before an image its `caption_losses` read; 0 = it has none.
     reads_mixtures: whether it takes mixtures of words too, "n 1 k v", through which a gradient flows.
     """
@@ -66,6 +67,7 @@ class ImageDecoder(Part, nn.Module, slot="image_decoder"):
     size: int
     guided: bool = False
     edits: bool = False
+    sheet: int | None = None
     caption_words: int = 0
 
     @property

@@ -31,7 +31,7 @@ class TokenizerDecoder(ImageDecoder, name="tokenizer"):
             )
         # In a tuple, so that the tokenizer's weights are registered, saved and counted once, in its own slot.
         self._tokenizer = (image_tokenizer,)
-        self.space, self.size = image_tokenizer.space, image_tokenizer.size
+        self.space, self.size, self.sheet = image_tokenizer.space, image_tokenizer.size, image_tokenizer.sheet
 
     def decode(
         self,
@@ -58,5 +58,5 @@ class TokenizerDecoder(ImageDecoder, name="tokenizer"):
 
     def learners(self) -> Mapping[str, nn.Module]:
         """The half of the tokenizer behind its codes, which stay what they are."""
-        children = dict(self._tokenizer[0].named_children())
-        return {name: children[name] for name in self._tokenizer[0].decoding if name in children}
+        modules = dict(self._tokenizer[0].named_modules())
+        return {name: modules[name] for name in self._tokenizer[0].decoding if name in modules}

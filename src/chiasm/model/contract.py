@@ -30,6 +30,7 @@ def contract_of(model: Model) -> Contract:
         connector=model.connector,
         span=model.image_head.layout() if model.image_head is not None else None,
         written_size=Size(size, size) if size is not None else None,
+        sheet=model.image_tokenizer.sheet if model.image_tokenizer is not None else None,
         shown=model.image_head.read_layout()
         if model.reads_targets and model.image_head is not None
         else None,

@@ -26,17 +26,20 @@ class ImageTokenizer(Part, nn.Module, slot="image_tokenizer"):
     codebook_size: number of different codes.
     codebooks: 1, or as many as there are scales, each of which has one of its own, numbered from 0.
     end: the code that ends a picture, where the number of codes varies; what stands behind it means nothing.
+    sheet: of how many frames the sheets are (`chiasm.data.clip.ClipSheet`) that it makes codes of; None = it takes
+        images.
     decoding: names of its modules that make pixels of codes, where they can learn alone.
     """
 
     decodes: ClassVar[bool] = True
     learns: ClassVar[bool] = True
-    decoding: ClassVar[tuple[str, ...]] = ()
 
     size: int
     codebook_size: int
     codebooks: int = 1
     end: int | None = None
+    sheet: int | None = None
+    decoding: tuple[str, ...] = ()
 
     @property
     @abstractmethod
@@ -140,6 +143,12 @@ class VideoTokenizer(ImageTokenizer):
 
     @abstractmethod
     def decode_video(self, codes: Int[Tensor, "n u gh gw"]) -> Float[Tensor, "n t 3 h w"]: ...
+
+    def video_decoding_losses(
+        self, codes: Int[Tensor, "n u gh gw"], video: Float[Tensor, "n t 3 h w"]
+    ) -> dict[str, Loss]:
+        """`decoding_losses` of videos."""
+        raise RecipeError(f"image_tokenizer {self.name!r} has no decoder that learns alone")
 
 
 def join_scales(codes: Sequence[Int[Tensor, "n h w"]]) -> Int[Tensor, "n 1 l"]:

@@ -160,6 +160,14 @@ class VideoAutoencoder(QuantizedAutoencoder, VideoTokenizer):
             )
         return self._judged(reconstructed, video) | quantized.losses
 
+    def video_decoding_losses(
+        self, codes: Int[Tensor, "n u gh gw"], video: Float[Tensor, "n t 3 h w"]
+    ) -> dict[str, Loss]:
+        """Reconstruction."""
+        self.check_codes(codes.flatten(0, 1))
+        self.check_pixels(video.flatten(0, 1))
+        return self._judged(self.render_video(self.quantize.vectors(codes).detach()), video)
+
     @torch.no_grad()
     def decode_video(self, codes: Int[Tensor, "n u gh gw"]) -> Float[Tensor, "n t 3 h w"]:
         """Videos of codes, in [0, 1]; raises ChiasmError on codes out of range or of another grid."""

@@ -35,6 +35,8 @@ class ContactSheet(ImageTokenizer, name="contact_sheet"):
                 "is not; use open_magvit2_video or vqgan_video"
             )
         self.tokenizer, self.frames, self.side = tokenizer, frames, sheet_side(frames)
+        self.sheet = frames
+        self.decoding = tuple(f"tokenizer.{name}" for name in tokenizer.decoding)
         self.size, self.codebook_size = self.side * tokenizer.size, tokenizer.codebook_size
         self.grids = tokenizer.time_grids(frames)
 
@@ -48,7 +50,7 @@ class ContactSheet(ImageTokenizer, name="contact_sheet"):
 
     def decode(self, codes: Int[Tensor, "n gh gw"]) -> Float[Tensor, "n 3 h w"]:
         self.check_codes(codes)
-        video = self.tokenizer.decode_video(rearrange(codes, "n (u gh) gw -> n u gh gw", u=self.grids))
+        video = self.tokenizer.decode_video(self._by_grid(codes))
         over = self.side**2 - self.frames
         cells = functional.pad(video, (0, 0, 0, 0, 0, 0, 0, over), value=1.0)
         return rearrange(cells, "n (r s) c h w -> n c (r h) (s w)", r=self.side)
@@ -57,11 +59,21 @@ class ContactSheet(ImageTokenizer, name="contact_sheet"):
         """Those of the clips."""
         return self.tokenizer.video_losses(self.video(pixels))
 
+    def decoding_losses(
+        self, codes: Int[Tensor, "n gh gw"], pixels: Float[Tensor, "n 3 h w"]
+    ) -> dict[str, Loss]:
+        """Those of the clips."""
+        self.check_codes(codes)
+        return self.tokenizer.video_decoding_losses(self._by_grid(codes), self.video(pixels))
+
     def video(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n t 3 h w"]:
         """The frames on sheets."""
         self.check_pixels(pixels)
         cells = rearrange(pixels, "n c (r h) (s w) -> n (r s) c h w", r=self.side, s=self.side)
         return cells[:, : self.frames]
+
+    def _by_grid(self, codes: Int[Tensor, "n gh gw"]) -> Int[Tensor, "n u gh gw"]:
+        return rearrange(codes, "n (u gh) gw -> n u gh gw", u=self.grids)
 
     def health(self) -> dict[str, float]:
         return self.tokenizer.health()

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from chiasm.data import Media, Picture, Sample, Signal, Source
-from chiasm.data.clip import Clip, clip_pixels, pixels
+from chiasm.data.clip import Clip, check_sheet, clip_pixels, pixels
 from chiasm.data.cut import cut
 from chiasm.data.documents import Contract, document, reads_picture, writes_picture
 from chiasm.data.picture_reader import PictureReader
@@ -134,7 +134,7 @@ class PictureBatches:
         world: int = 1,
     ):
         self.size, self.reader = Size(learner.size, learner.size), reader
-        self.moving = isinstance(learner, VideoTokenizer)
+        self.moving, self.sheet = isinstance(learner, VideoTokenizer), learner.sheet
         self.stage = stage
         key = f"{seed}/{stage.name}"
         self.mixture: Mixture[Picture] = Mixture(sources, stage.data, key, pictures_of, rank, world)
@@ -145,9 +145,7 @@ class PictureBatches:
 
     def pack(self) -> list[Picture | Tensor]:
         """The pictures of the next batch; where broken ones are skipped, which is found out so, their pixels."""
-        return taken_of(
-            self.mixture, self.stage.rows, lambda each: self._pixels(each) if self.mixture.skips else each
-        )
+        return taken_of(self.mixture, self.stage.rows, self._checked)
 
     def fill(self, packed: list[Picture | Tensor]) -> Float[Tensor, "n *t 3 h w"] | EncodedImages:
         """Raises DataError where pictures and clips, or clips of different lengths, meet in one batch."""
@@ -165,6 +163,10 @@ class PictureBatches:
     def check(self, *, decode: bool = False) -> LeftOut:
         """The pictures from outside that have no size, or cannot be decoded, and records without any."""
         return self.mixture.check(lambda each: each.open() if decode else each.size)
+
+    def _checked(self, picture: Picture) -> Picture | Tensor:
+        check_sheet(picture, self.sheet, f"image {picture.key}")
+        return self._pixels(picture) if self.mixture.skips else picture
 
     def _pixels(self, picture: Picture) -> Tensor:
         if self.moving and isinstance(picture, Clip):
