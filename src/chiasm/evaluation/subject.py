@@ -53,9 +53,9 @@ class Subject(ABC):
     def answer(self, samples: Sequence[Sample], *, blind: bool = False) -> list[str]:
         """The answer to each sample's last question; `blind`: without the images."""
 
+    @abstractmethod
     def reply(self, samples: Sequence[Sample], *, blind: bool = False) -> list[Reply]:
         """The answer to each sample's last question in words and images; `blind`: without the images it shows."""
-        raise NotImplementedError
 
     @abstractmethod
     def draw(self, samples: Sequence[Sample], *, seed: int) -> list[Image.Image]:
