@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 import chiasm
-from chiasm.errors import ChiasmError, check_path, check_texts, excerpt, quoted
+from chiasm.errors import CheckpointError, ChiasmError, RecipeError, check_path, check_texts, excerpt, quoted
+from chiasm.studies.plan import load_study
 
 LONG = 10**5000  # Python writes no number of so many digits
 
@@ -62,6 +63,18 @@ def test_overrides_that_are_no_list_of_texts_are_refused(value):
 def test_a_recipe_is_a_mapping_or_a_path(value):
     with pytest.raises(ChiasmError, match=r"^recipe: it must be a path"):
         chiasm.load_recipe(value)
+
+
+def test_what_is_no_path_is_an_error_of_the_kind_that_is_promised(tmp_path):
+    for kind, call in (
+        (RecipeError, lambda: chiasm.load_recipe(5)),
+        (RecipeError, lambda: load_study(5)),
+        (CheckpointError, lambda: chiasm.load(5)),
+        (CheckpointError, lambda: chiasm.evaluate(5)),
+        (CheckpointError, lambda: chiasm.train("quickstart", 5)),
+    ):
+        with pytest.raises(kind, match="it must be a path"):
+            call()
 
 
 @pytest.mark.parametrize("value", [-1, 1.5, "2", 10**7, True])

@@ -102,20 +102,20 @@ def check_flag(name: str, value: object) -> None:
         raise ChiasmError(f"{name}: it must be true or false, not {quoted(value)}")
 
 
-def check_path(name: str, value: object) -> Path:
-    """The path that an argument is; raises ChiasmError for what is none, or what no file can be called."""
+def check_path(name: str, value: object, kind: type[ChiasmError] = ChiasmError) -> Path:
+    """The path that an argument is; raises an error of the kind for what is none, or what no file can be called."""
     if not isinstance(value, str | os.PathLike):
-        raise ChiasmError.of(name, f"it must be a path, not {quoted(value)}")
+        raise kind.of(name, f"it must be a path, not {quoted(value)}")
     if not str(value):
-        raise ChiasmError.of(name, "it is empty; it must be a path")
+        raise kind.of(name, "it is empty; it must be a path")
     try:
         path = Path(value)
     except TypeError:  # of bytes
-        raise ChiasmError.of(name, f"it must be a path in text, not {quoted(value)}") from None
+        raise kind.of(name, f"it must be a path in text, not {quoted(value)}") from None
     try:
         path.exists()
     except OSError as error:
-        raise ChiasmError.of(name, f"{excerpt(path)}: {(error.strerror or str(error)).lower()}") from None
+        raise kind.of(name, f"{excerpt(path)}: {(error.strerror or str(error)).lower()}") from None
     return path
 
 

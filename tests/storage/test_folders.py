@@ -1,13 +1,14 @@
 """Folders and files that take the place of others appear whole, or say why they cannot."""
 
 import os
+from pathlib import Path
 
 import pytest
 
 from chiasm.cli import main
 from chiasm.data.filtering.stream import whole_file
 from chiasm.errors import CheckpointError, ChiasmError
-from chiasm.storage.folders import read_json, whole_folder
+from chiasm.storage.folders import is_nameless, read_json, whole_folder
 
 
 @pytest.mark.parametrize("name", [".", "..", "/", "", "here/.."])
@@ -35,6 +36,15 @@ def test_commands_say_so(tmp_path, monkeypatch, capsys, command):
         main()
     assert ended.value.code == 1
     assert "nothing can be written in the place of ." in capsys.readouterr().err
+
+
+def test_names_of_dots_alone_are_names():
+    assert [name for name in (".", "..", "/", "a/..", "...", "a", "a.") if is_nameless(Path(name))] == [
+        ".",
+        "..",
+        "/",
+        "a/..",
+    ]
 
 
 def test_a_pipe_in_the_place_of_json_is_refused_at_once(tmp_path):

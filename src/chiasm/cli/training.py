@@ -119,10 +119,11 @@ def evolve(
     from chiasm.curation.evolution import EvolutionPlan
     from chiasm.curation.evolution import evolve as run
     from chiasm.curation.practice import Practice
+    from chiasm.storage.folders import is_nameless
 
     practice = Practice(problems, tries, temperature, tokens, verifier)
     plan = EvolutionPlan(data, practice, rounds, steps, share, tuple(gate or ()), seed)
-    named = folder if folder.name.strip(".") else folder.resolve()  # `.` and `..` are no names
+    named = folder.resolve() if is_nameless(folder) else folder
     place = out or Path(f"{named}-evolved")
     evolution = run(folder, place, plan, overrides=overrides or (), say=say, device=device)
     say(f"best: {evolution.best}")

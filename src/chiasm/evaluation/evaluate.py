@@ -54,7 +54,7 @@ def evaluate(
     Raises RecipeError for an override of anything else, CheckpointError for a folder without a model, ChiasmError
     where nothing can be measured.
     """
-    folder = check_path("folder", folder)
+    folder = check_path("folder", folder, CheckpointError)
     for override in check_texts("overrides", overrides, "dotted.key=value"):
         if section_of(override) not in OVERRIDABLE:
             raise RecipeError(

@@ -29,7 +29,7 @@ from chiasm.model.signals import signal_losses, with_signals
 from chiasm.model.visual_tokens import visual_tokens
 from chiasm.model.wiring import wire
 from chiasm.nn.losses import Loss, added, cross_entropy
-from chiasm.recipe.slots import MODALITIES, in_order
+from chiasm.recipe.slots import GROUPS, MODALITIES, in_order
 from chiasm.routing import Routing
 from chiasm.sequence import IGNORE, PackedBatch, ReadImages, WrittenImages, fill, fill_from
 from chiasm.sequence.cross_attended import CrossAttended
@@ -44,8 +44,6 @@ if TYPE_CHECKING:
     from chiasm.inference.masks import Segmentation
     from chiasm.inference.zoom import Zoom, ZoomedAnswer
     from chiasm.recipe import SamplingOptions
-
-GROUPS = ("heads", MODALITIES)  # attributes that hold several slots, by name
 
 
 class Embedded(NamedTuple):

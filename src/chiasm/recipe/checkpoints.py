@@ -21,7 +21,7 @@ FILES = ("recipe.yaml", "parts.json", "model.safetensors")
 
 def find_checkpoint(folder: str | Path) -> Path:
     """The folder with the model in a checkpoint's or a run's folder; raises CheckpointError."""
-    folder = check_path("folder", folder)
+    folder = check_path("folder", folder, CheckpointError)
     places = [folder, folder / "final", *reversed(training_checkpoints(folder))]
     for place in places:
         if all((place / name).is_file() for name in FILES):

@@ -15,7 +15,7 @@ SUFFIXES = (".yaml", ".yml")
 
 def find_recipe(source: str | Path) -> Path:
     """The file of a recipe given by path or by name; raises RecipeError."""
-    path = check_path("recipe", source)
+    path = check_path("recipe", source, RecipeError)
     if path.suffix in SUFFIXES or len(path.parts) > 1 or path.exists():
         if not path.exists():
             raise RecipeError(f"there is no recipe at {path}: no such file or folder")

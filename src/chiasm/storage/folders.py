@@ -66,9 +66,14 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(draft, ignore_errors=True)
 
 
+def is_nameless(path: Path) -> bool:
+    """Whether a path ends in no name, as `.`, `..` and `/` do."""
+    return path.name in ("", "..")
+
+
 def check_replaceable(path: Path) -> None:
-    """Raise CheckpointError for `.`, `..` and `/`: what is written beside them could not take their place."""
-    if path.name in ("", ".."):
+    """Raise CheckpointError for a path without a name: what is written beside it could not take its place."""
+    if is_nameless(path):
         raise CheckpointError(f"nothing can be written in the place of {path}; name a file or folder in it")
 
 

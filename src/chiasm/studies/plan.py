@@ -193,7 +193,7 @@ def studies() -> dict[str, Path]:
 def load_study(source: str | Path, preset: str | None = None) -> Study:
     """A study by name or file, with a preset laid over it; raises RecipeError naming what is not understood."""
     shipped_studies = studies()
-    path = check_path("study", source)
+    path = check_path("study", source, RecipeError)
     if path.suffix not in (".yaml", ".yml"):
         if str(source) not in shipped_studies:
             raise RecipeError(

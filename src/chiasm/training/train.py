@@ -76,7 +76,9 @@ def train(
         raise ChiasmError(
             f"workers must be a number of processes, 0 to {MOST_WORKERS}, not {quoted(workers)}"
         )
-    folder = check_path("folder", folder) if folder is not None else Path("runs") / recipe.name
+    folder = (
+        check_path("folder", folder, CheckpointError) if folder is not None else Path("runs") / recipe.name
+    )
     ranks = Ranks.start(choose_device(device))
     console = console or standard_console()
     if not ranks.first:
