@@ -56,8 +56,10 @@ python benchmarks/tiles.py
 
 trains one recipe, `internvl-1.5`, twice on the same written letters and scenes: with up to twelve tiles of 32
 pixels and a thumbnail, and with the whole picture in one view of 32 pixels. Parameters, steps and, nearly, the
-documents of a step are the same. The letters are 192 pixels high, the things of the scenes fill a quarter of the
-picture. Exact match; *blind* as above.
+documents of a step are the same. All tiles of a letter show it 128 pixels high: *small text* is what is legible
+then (capitals 7 pixels high), *smaller text* what is not. The things of the scenes fill a quarter of the picture.
+Exact match; *blind* as above. The two kinds of text were told apart after a first measurement, in which they were
+one task of 200 questions: 56 % (49 - 63) with tiles and 52 % (45 - 60) with a single view.
 """
 
 EXPLAINED_MIXED = """```bash

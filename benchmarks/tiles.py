@@ -30,14 +30,18 @@ ARMS = {
         "stages.instruct.rows=2",
     ],
 }
-TASKS = {"small text": "held-out", "large objects": "held-out-scenes"}
+LEGIBLE = 128  # pixels of the longer side of a page that twelve tiles show
+# By the resolution that a question needs: what tiles show and a single view does not, and what neither does.
+TEXTS = {"small text": f"{LEGIBLE} px", "smaller text": f"above {LEGIBLE} px"}
+SCENES = "large objects"
+TASKS = (*TEXTS, SCENES)
 
 
 def main() -> int:
     options = arguments(__doc__, "tiles").parse_args()
     page, runs = Path(options.out), Path(options.runs)
-    rows = [measured(task, arm, runs) for arm in ARMS for task in TASKS]
-    rows.sort(key=lambda row: list(TASKS).index(row["task"]))
+    rows = [row for arm in ARMS for row in measured(arm, runs)]
+    rows.sort(key=lambda row: TASKS.index(row["task"]))
     write(folder_of(page) / TILES, rows)
     write_page(gather([], page), page)
     for row in rows:
@@ -45,8 +49,8 @@ def main() -> int:
     return 0
 
 
-def measured(task: str, arm: str, runs: Path) -> dict[str, Any]:
-    """Train an arm, unless that was done, and measure it on a task by exact match."""
+def measured(arm: str, runs: Path) -> list[dict[str, Any]]:
+    """Train an arm, unless that was done, and measure it on each task by exact match."""
     import torch
 
     from chiasm.evaluation.evaluate import evaluate
@@ -55,12 +59,29 @@ def measured(task: str, arm: str, runs: Path) -> dict[str, Any]:
     torch.set_num_threads(1)
     folder = runs / arm.replace(" ", "-")
     seconds = train(load_recipe(RECIPE, ARMS[arm], tiny=True), folder)
-    asked = [f"evaluation.data={TASKS[task]}", "evaluation.metric=exact", "evaluation.questions=200"]
-    figures = evaluate(folder, overrides=asked, only=["questions"], report=False)
-    return _row(task, arm, figures, folder) | {"seconds": seconds}
+    exact = "evaluation.metric=exact"
+    bands = f"evaluation.tasks.resolution={{questions: 600, edges: [{LEGIBLE}]}}"
+    pages = evaluate(folder, overrides=[exact, bands], only=["resolution"], report=False)
+    asked = [exact, "evaluation.data=held-out-scenes", "evaluation.questions=200"]
+    scenes = evaluate(folder, overrides=asked, only=["questions"], report=False)
+    texts = pages["tasks"]["resolution"]["by_type"]
+    return [
+        *(
+            _row(task, arm, texts[band] | {"by_type": {}}, pages, folder, seconds)
+            for task, band in TEXTS.items()
+        ),
+        _row(SCENES, arm, scenes["tasks"]["questions"], scenes, folder, seconds),
+    ]
 
 
-def _row(task: str, arm: str, figures: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+def _row(
+    task: str,
+    arm: str,
+    scores: Mapping[str, Any],
+    figures: Mapping[str, Any],
+    folder: Path,
+    seconds: float,
+) -> dict[str, Any]:
     from chiasm.storage.folders import read_json
 
     run: Mapping[str, Any] = read_json(folder / "run.json")
@@ -68,7 +89,8 @@ def _row(task: str, arm: str, figures: Mapping[str, Any], folder: Path) -> dict[
     return {
         "task": task,
         "arm": arm,
-        "scores": figures["tasks"]["questions"],
+        "scores": scores,
+        "seconds": seconds,
         "parameters": cost["parameters"]["total"],
         "image_tokens": cost["image_tokens"]["read"],
         "commit": str(run["git"])[:7],
