@@ -20,6 +20,7 @@ from chiasm.errors import ChiasmError, DataError, RecipeError
 from chiasm.inference.engine import Engine
 from chiasm.inference.prefixes import DocumentContent
 from chiasm.inference.signals import Synthesis
+from chiasm.model import Model
 from chiasm.nn.losses import objective
 from chiasm.recipe import load_recipe
 from chiasm.sequence import Kind, pack
