@@ -93,6 +93,14 @@ def test_what_cannot_be_edited_is_refused_by_name(address, fields, named):
     assert reply["error"]["param"] == named.replace("[", ".").replace("]", "")
 
 
+@pytest.mark.parametrize("end", [9, 40, 120])
+def test_a_form_that_is_cut_off_loses_no_mask_in_silence(address, end):
+    fields = [("image", FILE), ("prompt", "a dog"), ("mask", ("m.png", png(MASK), "image/png"))]
+    body, kind = form(fields)
+    status, reply = post(address, "/v1/images/edits", body[:-end], **{"content-type": kind})
+    assert (status, "is cut off" in reply["error"]["message"]) == (400, True), reply
+
+
 @pytest.mark.parametrize("kind", ["text/plain", "multipart/form-data", "multipart/form-data; boundary=", ""])
 def test_a_body_of_another_kind_is_a_sentence(address, kind):
     status, reply = post(address, "/v1/images/edits", b"--x\r\nimage", **{"content-type": kind})

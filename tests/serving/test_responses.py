@@ -110,6 +110,7 @@ def test_an_image_and_instructions_are_read_as_a_chat_reads_them(client):
         ({"reasoning": {"effort": "low"}}, "reasoning"),
         ({"input": []}, "input"),
         ({"input": ""}, "input.0"),
+        ({"input": " "}, "input"),
         ({"input": 7}, "input"),
         ({"input": [7]}, "input.0"),
         ({"input": [{"type": "reasoning"}]}, "input.0.type"),

@@ -134,7 +134,7 @@ class Decoded(Picture):
 def picture_of_base64(text: str, where: str) -> PictureBytes:
     """The picture in a `data:` URL or in bare base64; raises DataError."""
     head, comma, body = text.partition(",") if text[:5].lower() == "data:" else ("", "", text)
-    if head and not (comma and head.endswith(";base64")):
+    if head and not (comma and head.lower().endswith(";base64")):
         raise DataError(f"{where} is a data URL without ';base64,': {excerpt(text)}", UNREADABLE)
     try:
         data = base64.b64decode("".join(body.split()), validate=True)

@@ -9,6 +9,7 @@ from typing import Any
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
@@ -39,7 +40,9 @@ async def edits_body(request: Request) -> EditsRequest:
     """Raises ChiasmError, or RequestValidationError naming the field, for a body that is no such request."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == FORM:
+        await request.body()  # which the form is read from, and then looked at whole
         async with request.form(max_files=MOST_FIELDS, max_fields=MOST_FIELDS) as form:
+            _check_end(await request.body(), request.headers["content-type"])
             fields = await _fields(form.multi_items())
     elif kind == JSON:
         fields = await _json(request)
@@ -49,6 +52,13 @@ async def edits_body(request: Request) -> EditsRequest:
         return EditsRequest.model_validate(fields, strict=kind == JSON)
     except ValidationError as error:
         raise RequestValidationError(error.errors(), body=fields) from None
+
+
+def _check_end(body: bytes, kind: str) -> None:
+    """Raise ChiasmError for a form that is cut off: its last field would be left out."""
+    boundary = parse_options_header(kind)[1][b"boundary"]
+    if not body.rstrip(b"\r\n").endswith(b"--" + boundary + b"--"):
+        raise ChiasmError("the body is cut off: a form ends with its boundary and two hyphens")
 
 
 async def _json(request: Request) -> Any:

@@ -150,6 +150,10 @@ class WordFields(SamplingFields):
     frequency_penalty: Literal[0] | None = None
 
 
+class ResponseFormat(RequestFields):
+    type: Literal["text"]
+
+
 class ChatRequest(WordFields, DrawingFields):
     messages: list[ChatMessage] = Field(min_length=1, max_length=4096)
     max_completion_tokens: int | None = Field(None, gt=0, le=MOST_TOKENS)
@@ -164,7 +168,7 @@ class ChatRequest(WordFields, DrawingFields):
     tool_choice: Literal["auto", "none"] | None = Field(None, description="none: they are left out")
     parallel_tool_calls: Literal[True] | None = None
     logprobs: Literal[False] | None = None
-    response_format: dict[Literal["type"], Literal["text"]] | None = None
+    response_format: ResponseFormat | None = None
 
 
 class TokensRequest(RequestFields):
