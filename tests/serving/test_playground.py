@@ -60,6 +60,18 @@ def test_errors_are_shown_and_the_page_speaks_chinese(page):
     assert page.inner_text("#send") == "发送"
 
 
+def test_a_file_that_is_no_image_is_named(page, tmp_path):
+    (tmp_path / "notes.txt").write_text("words")
+    Image.new("RGB", (32, 32), "red").save(tmp_path / "red.png")
+    page.set_input_files("#files", [tmp_path / "notes.txt", tmp_path / "red.png"])
+    page.wait_for_selector("#thumbs img")
+    assert page.locator("#thumbs img").count() == 1
+    assert page.inner_text("#notice") == "notes.txt: no image"
+    page.set_input_files("#files", tmp_path / "red.png")
+    page.wait_for_selector("#thumbs .thumb:nth-child(2) img")
+    assert not page.is_visible("#notice")
+
+
 def test_a_part_of_an_image_is_marked_and_drawn_anew_and_tokens_are_shown(page, tmp_path):
     Image.new("RGB", (32, 32), "red").save(tmp_path / "red.png")
     page.set_input_files("#files", tmp_path / "red.png")
