@@ -7,7 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from chiasm.nn import losses
-from chiasm.nn.losses import Loss, cross_entropy, objective
+from chiasm.nn.losses import Loss, added, cross_entropy, objective
 
 
 def loss(*terms: float, weight: float = 1.0) -> Loss:
@@ -20,6 +20,15 @@ def test_a_loss_has_one_term_an_element():
     assert float(of_six.mean) == 2.5  # the mean is not weighted: that is the objective's
     assert float(Loss.of(torch.tensor([7.0])).mean) == 7
     assert (Loss.of(torch.ones(2)).weight, Loss(torch.ones(()), torch.ones(())).weight) == (1, 1)
+
+
+def test_losses_of_one_name_have_the_terms_of_both():
+    both = added({"text": loss(1.0, 2.0), "image": loss(5.0)}, {"text": loss(9.0), "balance": loss(4.0)})
+    assert {name: (float(each.sum), float(each.count)) for name, each in both.items()} == {
+        "text": (12, 3),
+        "image": (5, 1),
+        "balance": (4, 1),
+    }
 
 
 def test_added_losses_are_under_one_mean():

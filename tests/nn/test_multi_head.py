@@ -9,6 +9,8 @@ from transformers.models.sam.modeling_sam import SamTwoWayTransformer
 
 from chiasm.errors import RecipeError
 from chiasm.nn.attention_pool import AttentionPool
+from chiasm.nn.deformable import DeformableAttention
+from chiasm.nn.grid_resampler import GridResampler
 from chiasm.nn.multi_head import MultiHeadAttention, attend_in_heads
 from chiasm.nn.two_way import TwoWayTransformer
 
@@ -65,6 +67,17 @@ def test_queries_may_share_the_heads_of_keys():
         shared = attend_in_heads(query, key, value, 2, mask)
         repeated = [each.view(2, 5, 2, 2).repeat_interleave(2, 2).flatten(2) for each in (key, value)]
         torch.testing.assert_close(shared, attend_in_heads(query, *repeated, 2, mask))
+
+
+def test_what_is_printed_of_attention_tells_its_heads():
+    """No weight has a shape that would."""
+    modules = [
+        MultiHeadAttention(8, 2),
+        AttentionPool(6, 8, 2, 5),
+        GridResampler(8, 8, 2, heads=2),
+    ]
+    assert all("heads=2" in str(module) for module in modules)
+    assert "h=2, l=3, p=4" in str(DeformableAttention(8, 2, points=4, levels=3))
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from chiasm import parts
 from chiasm.data.sample import Picture
@@ -134,6 +135,20 @@ def test_the_ball_is_found_in_a_picture_of_one_pixel_in_eight():
         for moved in range(len(maze.way)):
             small = MazePicture(maze, CELL, moved).open().resize((8, 8))
             assert ball_of(small, 4) == maze.way[moved]
+
+
+@pytest.mark.parametrize("line", [2, 3, 12, 13])
+@pytest.mark.parametrize("turned", [False, True])
+def test_the_ball_is_where_the_whole_ring_is_dark_and_nothing_else_counts(line, turned):
+    """One cell is dark all over but for one line of the ring; in the other the ring alone is dark."""
+    cells = np.zeros((2, 16, 2, 16, 3), dtype=np.uint8)
+    cells[0, :, 0][line, 2:14] = 255
+    cells[1, :, 1] = 255
+    cells[1, 2:14, 1, 2:14] = 0
+    cells[1, 4:12, 1, 4:12] = 255
+    cells[1, :, 0] = cells[0, :, 1] = 255
+    image = Image.fromarray(cells.reshape(32, 32, 3))
+    assert ball_of(image.transpose(Image.Transpose.TRANSPOSE) if turned else image, 2) == (1, 1)
 
 
 @pytest.mark.parametrize(

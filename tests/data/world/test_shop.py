@@ -47,6 +47,14 @@ def test_a_product_that_is_shown_is_not_named_and_stands_where_it_is_pointed_at(
     assert shown > 100
 
 
+def test_a_shelf_holds_two_to_four_products_and_two_errands_of_either_kind():
+    shop = Shop()
+    assert {len(shop.world.scene(index).things) for index in range(60)} == {2, 3, 4}
+    for index in range(10):
+        assert [errand.image is None for errand in shop.errands(index)].count(True) == 2
+        assert len(shop.errands(index)) == 4
+
+
 def test_what_is_not_sold_is_asked_for_about_as_often_as_what_is(shop):
     found = [s.messages[2].content[0] for s in samples(shop) if s.truth["type"] == "find"]
     missing = found.count(shop.catalogue.words["missing"]) / len(found)

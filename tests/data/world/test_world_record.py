@@ -15,13 +15,21 @@ import pytest
 
 from chiasm import parts
 from chiasm.data.mask_answers import MaskPicture
-from chiasm.data.world import MovingWorld, World, moving, source
+from chiasm.data.world import binding, maze, moving, shop, source
+from chiasm.data.world.glyphs import GlyphPicture, NoisePicture
+from chiasm.data.world.maze_picture import MazePicture
 from chiasm.data.world.regions import StrokePicture
 from chiasm.data.world.render import SceneMasks, ScenePicture, TextPicture
 from chiasm.data.world.scene import Scene
 
 RECORD = Path(__file__).parent / "record.json"
-VERSIONS = {"world": source.VERSION, "moving_world": moving.VERSION}
+VERSIONS = {
+    "world": source.VERSION,
+    "moving_world": moving.VERSION,
+    "binding": binding.VERSION,
+    "maze": maze.VERSION,
+    "shop": shop.VERSION,
+}
 QUESTIONS = {"what": 2, "where": 2, "count": 1, "exist": 2, "choice": 2, "relation": 2}
 DRAWN = {"caption": 1, "name": 2, "draw": 1, "edit": 2, "analogy": 2, "sentence": 1, "read": 2, "words": 3}
 
@@ -60,6 +68,26 @@ WORLDS = {
         "speed": [0.0, 0.3], "sides": [0.1, 0.9], "held_out": 0.3, "seed": 3,
     },
     "moving unseen": {"type": "moving_world", "split": "emoji", "objects": [1, 3], "tints": 5},
+    "bound in words": {"type": "binding"},
+    "bound behind fillers": {"type": "binding", "form": "offset", "length": [3, 3], "fillers": 5, "seed": 1},
+    "bound in cells": {"type": "binding", "form": "grid", "questions": 2, "grid": 3},
+    "bound by both": {
+        "type": "binding", "form": "image", "conjunction": True, "colours": 3, "shapes": 4, "items": 40,
+        "length": [4, 8], "cell": 24,
+    },
+    "bound in another image": {"type": "binding", "form": "shuffled"},
+    "bound in noise": {"type": "binding", "form": "noise"},
+    "mazes": {"type": "maze"},
+    "mazes in pictures": {
+        "type": "maze", "thought": "pictures", "side": 5, "cell": 16, "ways": 4, "steps": [1, 5], "dead_ends": 0.5,
+        "split": "held_out", "seed": 2,
+    },
+    "mazes in words": {"type": "maze", "thought": "words"},
+    "a shop": {"type": "shop"},
+    "a shop in Chinese": {
+        "type": "shop", "language": "zh", "phrasings": "held_out", "strangers": 0, "emoji": 16, "objects": [1, 3],
+        "named": 1, "shown": 3, "canvas": 96, "seed": 5,
+    },
 }  # fmt: skip
 
 
@@ -82,7 +110,6 @@ def test_the_record_has_every_task_of_the_world():
 def samples_of(name: str) -> dict[str, str]:
     """For each task the first words of its first sample, and a digest of all that twenty scenes give."""
     world = parts.build("data", WORLDS[name])
-    assert isinstance(world, World | MovingWorld)
     told: dict[str, list] = {}
     for sample in (sample for index in range(20) for sample in world[index]):
         told.setdefault(sample.truth["task"], []).append(plain(sample))
@@ -103,6 +130,11 @@ def plain(value):
         return value.canvas, value.scene.description()
     if isinstance(value, TextPicture):
         return value.canvas, value.lines, value.tint
+    if isinstance(value, GlyphPicture):
+        glyphs = [(cell, one.colour, one.shape, one.emoji.code) for cell, one in value.glyphs]
+        return value.grid, value.cell, glyphs
+    if isinstance(value, NoisePicture | MazePicture):
+        return (value.key,)
     if isinstance(value, MaskPicture):
         return value.size, plain(value.masks)
     if isinstance(value, SceneMasks):
@@ -126,6 +158,8 @@ def plain(value):
         return {name: each for name, each in fields.items() if name not in younger or each != younger[name]}
     if isinstance(value, dict):
         return {key: plain(inner) for key, inner in value.items()}
+    if isinstance(value, frozenset):
+        return sorted(value)
     return [plain(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
