@@ -105,11 +105,12 @@ def test_clips_are_measured_by_the_clip(tmp_path):
         "depth": 1,
         "quantizer": {"type": "lfq", "bits": 5},
     }
-    (told,) = report([trained(tmp_path, "video", tokenizer, moving)], tmp_path / "out", count=4)
+    out = tmp_path / "reports" / "of clips"  # neither folder is there yet
+    (told,) = report([trained(tmp_path, "video", tokenizer, moving)], out, count=4)
     assert (told["unit"], told["frames"], told["pictures"]) == ("clip", 5, 4)
     assert told["codes"] == 3 * 4 * 4  # the first frame alone, then two and two
     assert told["bits"] == 48 * 5
-    assert "clips of 5 frames" in (tmp_path / "out" / "report.md").read_text()
+    assert "clips of 5 frames" in (out / "report.md").read_text()
 
 
 def test_what_was_measured_on_other_pictures_stands_in_another_table(runs, tmp_path):
