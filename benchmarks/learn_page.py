@@ -68,7 +68,7 @@ python benchmarks/mixed_page.py
 
 trains one recipe, `{recipe}`, on letters whose title and sentence are each in Chinese or in English, and has it
 read the first held-out page that has both, whatever comes out. ANLS of {n} questions about held-out pages: {score},
-blind {blind}. {minutes} processor minutes of training, commit {commit}.
+blind {blind}; by kind: {kinds}. {minutes} processor minutes of training, commit {commit}.
 """
 
 EXPLAINED_MARKING = """Masks of what a question names, on held-out scenes. *gIoU*: intersection over union, on
@@ -182,6 +182,7 @@ def _mixed(row: Row, path: Path) -> list[str]:
         n=scores["n"],
         score=learn_tables.with_interval(scores, "score", "ci"),
         blind=learn_tables.with_interval(scores, "blind", "blind_ci"),
+        kinds=", ".join(f"*{name}* {percent(each['score'])}" for name, each in scores["by_type"].items()),
         minutes=f"{row['seconds'] / 60:.0f}",
         commit=row["commit"],
     )

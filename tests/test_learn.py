@@ -182,14 +182,23 @@ def test_of_tiles_is_said_what_the_intervals_allow(single, verdict):
 
 
 def test_of_a_page_in_two_languages_stands_what_was_read_as_it_came(tmp_path):
-    scores = {"score": 0.5, "ci": [0.4, 0.6], "blind": 0.1, "blind_ci": [0.0, 0.2], "n": 300}
+    kinds = {"read": {"score": 0.6}, "title": {"score": 0.4}}
+    scores = {
+        "score": 0.5,
+        "ci": [0.4, 0.6],
+        "blind": 0.1,
+        "blind_ci": [0.0, 0.2],
+        "n": 300,
+        "by_type": kinds,
+    }
     asked = [{"question": "标题是什么?", "answer": "来信\nPerth", "truth": "开罗来信"}]
     row = {"recipe": "internvl-1.5", "scores": scores, "asked": asked, "seconds": 90, "commit": "abc"}
     page = tmp_path / "learn.md"
     learn_figures.write(learn_figures.folder_of(page) / learn_figures.MIXED, [row])
     learn_page.write_page([], page)
     section = page.read_text().split("## A page in two languages")[1]
-    assert "300 questions about held-out pages: 50 % (40 - 60),\nblind 10 % (0 - 20)." in section
+    assert "300 questions about held-out pages: 50 % (40 - 60),\nblind 10 % (0 - 20); by kind: " in section
+    assert "by kind: *read* 60 %, *title* 40 %. 2 processor minutes" in section
     assert "| 标题是什么? | 来信<br>Perth | 开罗来信 |" in section
     assert "(learn/mixed-page.png)" in section
 
