@@ -28,10 +28,14 @@ def proposed(typed, word, folder):
         ("chiasm train quick", 2, ["quickstart", "quick-mine.yaml"]),
         ("chiasm parts conn", 2, ["connector"]),
         ("chiasm edit --ma", 2, ["--mask"]),
+        ("chiasm serve runs/", 2, ["runs/first/", "runs/second/"]),
+        ("chiasm serve old=runs/f", 2, ["old=runs/first/"]),
     ],
 )
 def test_commands_options_recipes_and_slots_are_proposed(tmp_path, typed, word, expected):
     (tmp_path / "quick-mine.yaml").touch()
+    for name in ("first", "second"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
     assert proposed(typed, word, tmp_path) == expected
 
 

@@ -9,6 +9,7 @@ import typer
 
 from chiasm.cli.arguments import Device, Dtype, Folder, Plugins, Seed
 from chiasm.cli.support import loaded, say, starting
+from chiasm.terminal import completion
 
 Guidance = Annotated[Optional[float], typer.Option(help="classifier-free guidance; 1 = none")]  # noqa: UP045
 Temperature = Annotated[Optional[float], typer.Option(help="0 = greedy")]  # noqa: UP045
@@ -204,7 +205,11 @@ def complete(
 def serve(
     folders: Annotated[
         list[str],
-        typer.Argument(help="runs or checkpoints; NAME=FOLDER gives one a name", metavar="FOLDER..."),
+        typer.Argument(
+            help="runs or checkpoints; NAME=FOLDER gives one a name",
+            metavar="FOLDER...",
+            autocompletion=completion.served_folders,
+        ),
     ],
     host: Annotated[str, typer.Option(help="0.0.0.0 = reachable from other machines")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535)] = 8000,

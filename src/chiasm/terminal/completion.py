@@ -30,6 +30,12 @@ def slot_names(incomplete: str) -> list[str]:
     return [slot for slot in SLOTS if slot.startswith(incomplete)]
 
 
+def served_folders(incomplete: str) -> list[str]:
+    """Folders, also behind `NAME=`."""
+    name, equals, place = incomplete.rpartition("=")
+    return [f"{name}{equals}{folder}" for folder in sorted(glob(escape(place) + "*/"))]
+
+
 def _proposed(names: Iterable[str], incomplete: str) -> list[str]:
     files = sorted(glob(escape(incomplete) + "*.yaml"))
     return [name for name in names if name.startswith(incomplete)] + files
