@@ -25,13 +25,13 @@ from time import process_time
 from typing import Any
 
 import yaml
-from learn_catalogue import write_catalogue
+from learn_catalogue import write_catalogue, write_grid
 from learn_figures import gather
 from learn_page import write_page
 
 ROOT = Path(__file__).parents[1]
 RECORD = "record.json"
-CATALOGUE = "systems.md"  # beside the page
+CATALOGUE, GRID = "systems.md", "grid.md"  # beside the page
 SECONDS = "seconds.json"  # processor time of training, session by session
 # Not shown to learn here: the quickstart's figures stand in the README, its tiny overlay only tries the
 # machinery, and so does that of the pretrained pair.
@@ -52,6 +52,7 @@ def main() -> int:
     failed = [row["name"] for row in rows if "failed" in row]
     write_page(rows, page)
     write_catalogue(rows, page.parent / CATALOGUE)
+    write_grid(page.parent / GRID)
     print(f"{options.out}: {len(rows) - len(failed)} recipes measured, {len(failed)} failed {failed or ''}")
     return 1 if failed else 0
 

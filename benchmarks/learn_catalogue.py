@@ -1,8 +1,9 @@
-"""The learning figures in the survey's catalogue of docs/systems.md, from the rows of docs/learn.md."""
+"""What other pages say of docs/learn.md: the survey's catalogue of docs/systems.md its figures, docs/grid.md its pictures."""
 
 from __future__ import annotations
 
 import re
+import runpy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from learn_tables import CONTROLS, DRAWING, MASKS, QUESTIONS, Row, percent, read
 
 from chiasm.recipe import recipes
 
+GRID = Path(__file__).parents[1] / "docs" / "grid.py"
 COLUMN = 5  # of the cells between bars: number, reference, what is here, replayed, learnt, missing
 UNMEASURED = "not measured"
 
@@ -20,6 +22,13 @@ def write_catalogue(rows: Sequence[Row], page: Path) -> None:
         figures = {row["name"]: row for row in rows if "failed" not in row}
         lines = page.read_text(encoding="utf-8").splitlines()
         page.write_text("\n".join(_line(line, figures) for line in lines) + "\n", encoding="utf-8")
+
+
+def write_grid(page: Path) -> None:
+    """Write docs/grid.md anew, if there is one, with links to the pictures that lie beside docs/learn.md."""
+    if page.is_file():
+        drawn = {path.stem for path in (page.parent / "learn").glob("*.webp")}
+        page.write_text(runpy.run_path(str(GRID))["page"](drawn), encoding="utf-8")
 
 
 def learnt(here: str, figures: Mapping[str, Row]) -> str:

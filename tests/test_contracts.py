@@ -12,11 +12,14 @@ from functools import cache
 
 import pytest
 import torch
+from PIL import Image
 
 from chiasm import parts
 from chiasm.data.corpus import corpus
 from chiasm.data.documents import document, draw_prompt, prompt_of, writes_picture
+from chiasm.data.files import PictureInMemory
 from chiasm.data.picture_reader import PictureReader
+from chiasm.data.sample import Message, Sample
 from chiasm.distribution.processes import Ranks
 from chiasm.errors import RecipeError
 from chiasm.heads import Sampling
@@ -34,6 +37,7 @@ from chiasm.sequence import pack
 from chiasm.training.aims import DocumentsAim, TokenizerAim
 from chiasm.training.optimiser import build_optimiser
 from chiasm.training.step import TrainStep
+from chiasm.training.train import build_model
 from tiny_recipe import TINY
 
 
@@ -58,6 +62,7 @@ EVERY = [
     for name in (HEADS if kind == "order" else parts.names(kind))
 ]
 EVERY.remove(("image_tokenizer", "vqgan"))
+IMAGE = Image.effect_mandelbrot((48, 32), (-2, -1, 1, 1), 20).convert("RGB")
 EVERY += [("image_tokenizer", f"vqgan.{name}") for name in parts.names("quantizer")]
 
 
@@ -165,6 +170,48 @@ def test_all_that_learns_gets_a_gradient_and_nothing_frozen_does(part, made):
             assert parameter.grad is None, f"{name} is frozen but got a gradient"
         else:
             assert parameter.grad is not None, f"{name} learns but got no gradient"
+
+
+@pytest.fixture(scope="module")
+def seeing(tmp_path_factory):
+    """A checkpoint of a model that sees and answers, and draws nothing."""
+    raw = deepcopy(TINY)
+    raw["model"] = {
+        key: each for key, each in raw["model"].items() if key not in ("image_tokenizer", "heads")
+    }
+    recipe = load_recipe(raw | {"stages": []})
+    model = Model(recipe.model, texts=texts()).eval()
+    with torch.no_grad():
+        for parameter in model.language.parameters():
+            parameter.mul_(4)  # so that answers depend on questions
+    folder = tmp_path_factory.mktemp("checkpoints") / "seeing"
+    save_model(model, recipe, folder)
+    return folder
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_a_model_that_gains_a_head_says_what_it_said_bit_for_bit(name, seeing):
+    gained = {"image_tokenizer": TINY["model"]["image_tokenizer"], **head_of(name)}
+    gained = {slot: spec for slot, spec in gained.items() if spec is not None and slot != "language"}
+    raw = {"name": "gaining", "start": str(seeing), "model": gained, "data": {}, "stages": []}
+    alone, model = load_model(seeing), build_model(load_recipe(raw)).eval()
+    model.train_only([slot for slot in ("heads.image", "image_decoder") if slot in model.slots()])
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:  # as a stage that teaches the head may leave them
+                parameter.add_(torch.randn_like(parameter))
+    words = len(alone.language.tokenizer)
+    for question in ("What is it?", "Where is the dog?", "How many?"):
+        sample = Sample("a question", (Message("user", (PictureInMemory(IMAGE), question)),))
+        logits = [
+            each.language.logits(Session(each, [document(each.contract, sample, prompt=True)]).last)[
+                :, :words
+            ]
+            for each in (alone, model)
+        ]
+        assert torch.equal(*logits)
+        message = [{"role": "user", "content": [IMAGE, question]}]
+        assert str(model.chat(message, tokens=6)) == str(alone.chat(message, tokens=6))
 
 
 def test_no_document_sees_another(made):

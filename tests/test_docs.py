@@ -36,6 +36,7 @@ NOT_RUN = (
     *("chiasm train smol", "chiasm train llava", "chiasm train fuyu", "chiasm train mine"),
     *("chiasm train gvt", "chiasm eval runs/gvt", "chiasm train psalm", "chiasm eval runs/psalm"),
     *("chiasm train caption", "chiasm generate runs/caption", "chiasm train benchmarks/"),
+    *("chiasm generate runs/grounded",),
 )
 
 
@@ -149,3 +150,10 @@ def test_the_page_of_parts_is_up_to_date(monkeypatch):
         monkeypatch.setattr(registry, "_definitions", own)
     page = runpy.run_path(str(ROOT / "docs" / "parts.py"))["page"]()
     assert (ROOT / "docs" / "parts.md").read_text(encoding="utf-8") == page, "run python docs/parts.py"
+
+
+def test_the_grid_is_up_to_date_and_shows_only_pictures_that_there_are():
+    text = (ROOT / "docs" / "grid.md").read_text(encoding="utf-8")
+    drawn = re.findall(r"\(learn\.md#([\w.-]+)\)", text)
+    assert all((ROOT / "docs" / "learn" / f"{name}.webp").is_file() for name in drawn)
+    assert text == runpy.run_path(str(ROOT / "docs" / "grid.py"))["page"](drawn), "run python docs/grid.py"

@@ -116,3 +116,13 @@ def form(fields):
         head += f'; filename="{file}"\r\ncontent-type: {kind}' if file else ""
         parts.append(head.encode() + b"\r\n\r\n" + data + b"\r\n")
     return b"".join(parts) + b"--edge--\r\n", "multipart/form-data; boundary=edge"
+
+
+def test_what_guidance_leads_away_from_may_be_given(client, model):
+    extra = {"seed": 5, "guidance_scale": 4.0, "negative_prompt": "a cat"}
+    reply = client.images.edit(image=png(IMAGE), prompt="a dog", extra_body=extra)
+    (expected,) = model.edit(IMAGE, "a dog", seed=5, guidance=4.0, negative="a cat")
+    assert opened(reply.data[0].b64_json).tobytes() == expected.tobytes()
+    reply = client.images.generate(prompt="a dog", model="tiny", extra_body=extra)
+    (expected,) = model.generate("a dog", seed=5, guidance=4.0, negative="a cat")
+    assert opened(reply.data[0].b64_json).tobytes() == expected.tobytes()

@@ -19,6 +19,10 @@ Signals = Annotated[
     typer.Option("--signal", help="MODALITY=FILE.npy: a signal that is read first; may be given again"),
 ]
 TopP = Annotated[Optional[float], typer.Option(help="the likeliest codes whose chances reach this; 1 = all")]  # noqa: UP045
+Negative = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(help="words that guidance leads away from; default: no words at all"),
+]
 
 
 def chat(
@@ -107,6 +111,7 @@ def generate(
         ),
     ] = False,
     guidance: Guidance = None,
+    negative: Negative = None,
     temperature: Temperature = None,
     top_k: TopK = None,
     top_p: TopP = None,
@@ -120,7 +125,9 @@ def generate(
 
     model = loaded(folder, device, dtype)
     sampling = {"guidance": guidance, "temperature": temperature, "top_k": top_k, "top_p": top_p}
-    pictures = model.generate(prompts, count=count, seed=seed, verbatim=verbatim, **sampling)
+    pictures = model.generate(
+        prompts, count=count, seed=seed, verbatim=verbatim, negative=negative, **sampling
+    )
     for i, picture in enumerate(pictures):
         say(f"{save_picture(picture, out)}  {prompts[i // count]}{words_of(picture)}")
 
@@ -160,6 +167,7 @@ def edit(
     out: Annotated[Path, typer.Option(help="folder for the images")] = Path("drawn"),
     count: Annotated[int, typer.Option(help="images that are drawn, of this seed and the next ones")] = 1,
     guidance: Guidance = None,
+    negative: Negative = None,
     temperature: Temperature = None,
     top_k: TopK = None,
     top_p: TopP = None,
@@ -173,7 +181,7 @@ def edit(
 
     model = loaded(folder, device, dtype)
     sampling = {"guidance": guidance, "temperature": temperature, "top_k": top_k, "top_p": top_p}
-    for each in model.edit(picture, prompt, mask=mask, count=count, seed=seed, **sampling):
+    for each in model.edit(picture, prompt, mask=mask, count=count, seed=seed, negative=negative, **sampling):
         say(f"{save_picture(each, out)}{words_of(each)}")
 
 

@@ -14,14 +14,18 @@ class Condition(NamedTuple):
     """What a denoiser reads beside the noisy image.
 
     tokens: that it attends to. mask: False where there is none; None = all are meant.
-    added: further inputs, by diffusers' names (`text_embeds`: a pooled vector; `time_ids`: sizes in pixels).
+    added: further inputs, by diffusers' names (`text_embeds`: a pooled vector; `time_ids`: sizes in pixels), and
+        `boxes` (n b 4: left, top, right, bottom in [0, 1]), `phrases` (n b p: what is in them) and `present` (n b:
+        1 for a box, 0 for what fills up).
     source: latents of the image to change, concatenated to the noisy ones.
+    gates: how far the layers that read boxes are open; 0 = as if there were none.
     """
 
     tokens: Float[Tensor, "n k d"]
     mask: Bool[Tensor, "n k"] | None = None
     added: dict[str, Tensor] | None = None
     source: Float[Tensor, "n c h w"] | None = None
+    gates: float = 1.0
 
     @staticmethod
     def stacked(conditions: Sequence[Condition]) -> Condition:
@@ -52,4 +56,5 @@ class Condition(NamedTuple):
         tokens = next(remaining)
         mask = next(remaining) if self.mask is not None else None
         added = {name: next(remaining) for name in sorted(self.added)} if self.added is not None else None
-        return Condition(tokens, mask, added, next(remaining) if self.source is not None else None)
+        source = next(remaining) if self.source is not None else None
+        return Condition(tokens, mask, added, source, self.gates)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from einops import rearrange
 from jaxtyping import Float
@@ -17,6 +19,13 @@ from chiasm.nn.generators import Generators
 from chiasm.nn.losses import Loss
 from chiasm.nn.training_noise import TrainingNoise
 from chiasm.tokenizers import ContinuousTokenizer
+
+
+class Kept(NamedTuple):
+    """What stays of an image to change: its latents, and 1 where they stay, 0 where new ones are drawn."""
+
+    latents: Float[Tensor, "n c h w"]
+    where: Float[Tensor, "n 1 h w"]
 
 
 class Denoising(nn.Module):
@@ -120,8 +129,9 @@ class Denoising(nn.Module):
         steps: int,
         guidance: Guidance,
         noise: Float[Tensor, "n c h w"] | None = None,
+        kept: Kept | None = None,
     ) -> Float[Tensor, "n c h w"]:
-        """Latents of images. noise: that they begin with; None = the generators' own."""
+        """Latents of images. noise: that they begin with; None = the generators' own. kept: what is not drawn."""
         like = condition.tokens
 
         def normal() -> Tensor:
@@ -131,8 +141,17 @@ class Denoising(nn.Module):
         stacked = Condition.stacked(branches)
         sampler, predict = self.scheduler.sampler(steps, like.device), self.average or self.denoiser
         x = (normal() if noise is None else noise) * sampler.start
-        for time in sampler.times:
+        if kept is not None and sampler.start != 1:
+            raise ChiasmError(
+                f"scheduler {self.scheduler.name!r} has noise of another scale, in which no part of an image can "
+                "be kept; take ddim, ddpm or pndm"
+            )
+        gates = self.denoiser.gates(len(sampler.times))
+        for time, opening in zip(sampler.times, gates, strict=True):
+            if kept is not None:
+                noisy = self.scheduler.noised(kept.latents, normal(), time.expand(len(x)))
+                x = kept.where * noisy + (1 - kept.where) * x
             rows = sampler.scaled(x, time).repeat(len(branches), 1, 1, 1)
-            predicted = predict(rows, time, stacked)
+            predicted = predict(rows, time, stacked._replace(gates=opening))
             x = sampler.step(guidance.combined(predicted.chunk(len(branches))), time, x, normal)
         return x

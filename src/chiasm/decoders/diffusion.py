@@ -16,7 +16,7 @@ from chiasm.decoders.conditioners.vectors import ANY
 from chiasm.decoders.conditions import Condition
 from chiasm.decoders.denoisers import PIXELS, Denoiser
 from chiasm.decoders.denoisers.unet import EXAMPLE_UNET
-from chiasm.decoders.denoising import Denoising
+from chiasm.decoders.denoising import Denoising, Kept
 from chiasm.decoders.guidance import Guidance
 from chiasm.decoders.schedulers import Scheduler
 from chiasm.errors import ChiasmError, RecipeError
@@ -115,7 +115,7 @@ class DiffusionDecoder(ImageDecoder, name="diffusion"):
         if option == "conditioner":
             denoiser, (context,) = built["denoiser"], wiring
             widths = denoiser.token_width, denoiser.pooled_width
-            return (ConditionerContext(context.space, *widths, context.reader),)
+            return (ConditionerContext(context.space, *widths, context.reader, denoiser.phrase_width),)
         return ()
 
     @property
@@ -142,7 +142,11 @@ class DiffusionDecoder(ImageDecoder, name="diffusion"):
             condition = condition._replace(
                 added={**condition.added, "time_ids": self._sizes(condition.tokens)}
             )
-        return condition._replace(source=self.source_latents(source)) if source is not None else condition
+        if source is None:
+            return condition
+        latents = self.denoising.latents(source)
+        read = self.denoising.denoiser.source(latents, self._in_own_scale(latents), condition)
+        return condition._replace(source=read)
 
     def empty(self, condition: Condition) -> Condition:
         """The same without a target."""
@@ -177,6 +181,7 @@ class DiffusionDecoder(ImageDecoder, name="diffusion"):
             (generators or Generators(range(len(target)))).for_pixels(),
             steps=self.steps,
             guidance=self._guidance(guidance),
+            kept=self._kept(condition, source),
         )
         return self.denoising.pixels(latents)
 
@@ -226,13 +231,17 @@ class DiffusionDecoder(ImageDecoder, name="diffusion"):
             return self.guidance
         return Guidance(scale, self.guidance.source_scale, self.guidance.rescale)
 
-    def source_latents(self, source: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n c h w"]:
-        """Of the image to change, in the autoencoder's own scale, as InstructPix2Pix and SEED-X take them."""
+    def _kept(self, condition: Condition, source: Float[Tensor, "n 3 h w"] | None) -> Kept | None:
+        """Of a source, what the denoiser leaves as it is."""
+        where = self.denoising.denoiser.keeps(condition) if source is not None else None
+        return (
+            Kept(self.denoising.latents(source), where) if source is not None and where is not None else None
+        )
+
+    def _in_own_scale(self, latents: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        """Latents in the scale of the autoencoder."""
         autoencoder = self.autoencoder
-        latents = self.denoising.latents(source)
-        if autoencoder is None:
-            return latents
-        return latents / autoencoder.scaling + autoencoder.shift
+        return latents if autoencoder is None else latents / autoencoder.scaling + autoencoder.shift
 
     def _sizes(self, like: Tensor) -> Float[Tensor, "n 6"]:
         """Original size, upper left corner of the crop, size to make: a whole image (SDXL, arXiv 2307.01952)."""

@@ -1,19 +1,18 @@
-"""A denoising network that puts named things into boxes: GLIGEN (arXiv 2301.07093), with which VITRON draws."""
+"""Layers with which a denoising network reads boxes: GLIGEN (arXiv 2301.07093)."""
 
 from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from einops import rearrange
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from chiasm.errors import ChiasmError, RecipeError, reason
+from chiasm.errors import RecipeError
 from chiasm.nn.multi_head import attend_in_heads
 
 FREQUENCIES = 8  # of each edge of a box
@@ -26,65 +25,6 @@ class Grounding(NamedTuple):
 
     tokens: Float[Tensor, "n k d"]
     scale: float = 1.0
-
-
-class GroundedUNet(nn.Module):
-    """Stable Diffusion's network with a gated layer in each of its transformer blocks that reads boxes.
-
-    Args:
-        unet: configuration of diffusers' UNet2DConditionModel; of an in-painting network, `in_channels` counts
-            latents, those of the masked source and the mask: 4 + 4 + 1.
-        phrase_width: of the embedding that says what is in a box.
-        gate: how an image reads its boxes: both attend to themselves together (`self`, as published), or the image
-            attends to the boxes (`cross`).
-    """
-
-    unet: Any
-
-    def __init__(
-        self, unet: Mapping[str, Any], *, phrase_width: int, gate: Literal["self", "cross"] = "self"
-    ):
-        super().__init__()
-        try:
-            from diffusers import UNet2DConditionModel
-            from diffusers.models.attention import BasicTransformerBlock
-        except ImportError:
-            raise RecipeError("a grounded network needs diffusers: pip install 'chiasm[diffusion]'") from None
-        try:
-            self.unet = UNet2DConditionModel(**unet)
-        except (TypeError, ValueError) as error:
-            raise RecipeError(
-                f"diffusers refuses the configuration of a grounded network: {reason(error)}"
-            ) from None
-        width = self.unet.config["cross_attention_dim"]
-        self.boxes = BoxTokens(phrase_width, width)
-        self.unet.position_net = _AsTheyAre()
-        kind = {"self": GatedSelfAttention, "cross": GroundedAttention}[gate]
-        for block in self.unet.modules():
-            if isinstance(block, BasicTransformerBlock):
-                fuser: Any = kind(block.dim, width, block.attn1.heads)
-                block.fuser = fuser
-
-    def forward(
-        self,
-        latents: Float[Tensor, "n c h w"],
-        times: Int[Tensor, " n"],
-        context: Float[Tensor, "n t d"],
-        grounding: Grounding,
-    ) -> Float[Tensor, "n c2 h w"]:
-        """The noise in latents. context: of the caption. Raises ChiasmError for channels that are not its own."""
-        channels = self.unet.config["in_channels"]
-        if latents.shape[1] != channels:
-            raise ChiasmError(
-                f"latents of {latents.shape[1]} channels given to a grounded network of {channels}"
-                + (", which are latents, source and mask" if channels == 9 else "")
-            )
-        return self.unet(
-            latents,
-            times,
-            encoder_hidden_states=context,
-            cross_attention_kwargs={"gligen": grounding._asdict()},
-        ).sample
 
 
 class BoxTokens(nn.Module):
@@ -206,8 +146,8 @@ class GroundedMLP(nn.Module):
         return self.output(values * F.gelu(gates))
 
 
-class _AsTheyAre(nn.Module):
-    """In the place where diffusers makes tokens of boxes: they are made once an image, not once a step."""
+class AsTheyAre(nn.Module):
+    """In the place where diffusers makes tokens of boxes, which `BoxTokens` has made."""
 
     def forward(self, tokens: Float[Tensor, "n k d"], scale: float) -> Grounding:
         return Grounding(tokens, scale)
@@ -216,10 +156,10 @@ class _AsTheyAre(nn.Module):
 def grounding_scales(steps: int, shares: tuple[float, float, float] = (0.3, 0.0, 0.7)) -> list[float]:
     """How much the gates say at each step: all of it, then less and less, then nothing, which draws better images.
 
-    shares: of the steps in each of the three; the default is VITRON's. Raises ChiasmError unless they add up to 1.
+    shares: of the steps in each of the three; the default is VITRON's. Raises RecipeError unless they add up to 1.
     """
     if min(shares) < 0 or not math.isclose(sum(shares), 1):
-        raise ChiasmError(
+        raise RecipeError(
             f"the shares of the steps are {shares}; none may be below 0, and they must add up to 1"
         )
     whole, falling = int(shares[0] * steps), int(shares[1] * steps)

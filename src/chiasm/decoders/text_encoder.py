@@ -84,12 +84,28 @@ class PublicTextEncoder(nn.Module):
 
     def read(self, texts: Sequence[str]) -> tuple[Float[Tensor, "n k d"], Bool[Tensor, "n k"] | None]:
         """The last hidden states of texts; and where their tokens stand, of an encoder that reads no padding."""
-        options: Any = {"padding": "max_length", "max_length": self.length, "truncation": True}
-        encoded = self.tokenizer([text.strip() for text in texts], return_tensors="pt", **options)
-        ids, mask = (encoded[name].to(self.tokenizer_file.device) for name in ("input_ids", "attention_mask"))
+        ids, mask = self._tokens(texts)
         if self.model.config.model_type in READS_PADDING:
             return self._hidden(ids), None
         return self._hidden(ids, mask), mask.bool()
+
+    @property
+    def pools(self) -> bool:
+        """Whether it makes one vector of a text."""
+        return self.model.config.model_type in READS_PADDING
+
+    @torch.no_grad()
+    def pooled(self, texts: Sequence[str]) -> Float[Tensor, "n d"]:
+        """One vector a text: the last hidden state at its end."""
+        self.model.eval()
+        return self.model(input_ids=self._tokens(texts)[0]).pooler_output
+
+    def _tokens(self, texts: Sequence[str]) -> tuple[Int[Tensor, "n k"], Int[Tensor, "n k"]]:
+        """Ids, and 1 where they are of a text."""
+        options: Any = {"padding": "max_length", "max_length": self.length, "truncation": True}
+        encoded = self.tokenizer([text.strip() for text in texts], return_tensors="pt", **options)
+        ids, mask = (encoded[name].to(self.tokenizer_file.device) for name in ("input_ids", "attention_mask"))
+        return ids, mask
 
     @torch.no_grad()
     def _hidden(

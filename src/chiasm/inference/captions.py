@@ -56,12 +56,20 @@ def captions_of(model: Model, texts: Sequence[str]) -> list[tuple[int, ...]]:
         )
     if model.image_decoder is not None and model.image_decoder.edits:
         raise ChiasmError.of("verbatim", NO_SOURCE)
+    return words_of_decoder(model, texts)
+
+
+def words_of_decoder(model: Model, texts: Sequence[str], called: str = "prompt") -> list[tuple[int, ...]]:
+    """The ids of texts; raises DataError for one that the image decoder does not read to its end.
+
+    called: what each text is.
+    """
     captions = [model.language.tokenizer.encode_plain(text) for text in texts]
     most = words_space(model).length
     for number, ids in enumerate(captions, 1):
         if len(ids) > most:
             raise DataError(
-                f"prompt {number} has {len(ids)} tokens, but this model's image decoder reads {most}; shorten it"
+                f"{called} {number} has {len(ids)} tokens, but this model's image decoder reads {most}; shorten it"
             )
     return captions
 

@@ -19,6 +19,7 @@ from chiasm.heads import Ask, DrawingState, Order, Retained, Sampling
 from chiasm.inference.captions import Captions, caption_texts, captions_of, captions_target
 from chiasm.inference.engine import Engine
 from chiasm.inference.kernels import inference_mode
+from chiasm.inference.negatives import EMPTY_PROMPT, Negative, negative_of
 from chiasm.inference.options import sampling_of
 from chiasm.inference.reading import CodeReader
 from chiasm.inference.requests import Extend, Read, Request, Steps, Wish
@@ -109,6 +110,7 @@ class Drawing(Request):
 
     progress: how far the images have got, to go on from there.
     original: the image whose other cells all of them keep; None = all of it is drawn.
+    negative: what guidance leads away from; None = the empty prompt.
     """
 
     def __init__(
@@ -119,6 +121,7 @@ class Drawing(Request):
         generators: Generators | None = None,
         progress: DrawingState | None = None,
         original: EditedImage | None = None,
+        negative: Document | None = None,
     ):
         super().__init__()
         if model.image_head is None:
@@ -130,7 +133,7 @@ class Drawing(Request):
             seeds = generators.seeds if generators is not None else ()
             self._captions = Captions(model, prompts, sampling_of(model), seeds)
         elif sampling.guidance != 1:
-            self.documents += [without_prompt(model.contract, each) for each in prompts]
+            self.documents += [negative or without_prompt(model.contract, each) for each in prompts]
         self.progress = progress
         self.generators = generators
         if progress is None and generators is not None:
@@ -188,6 +191,7 @@ def generate(
     top_k: int | None = None,
     top_p: float | None = None,
     verbatim: bool = False,
+    negative: str | None = None,
 ) -> list[Image.Image]:
     """Images of each prompt, which depend on it and on their seed alone, not on the prompts beside it.
 
@@ -196,6 +200,7 @@ def generate(
     count: images of each prompt, one behind another: of its seed, the seed after it, and so on.
     seed: of every prompt, or a list with one for each.
     verbatim: the prompts are those words themselves, and the language model is not asked.
+    negative: words that guidance leads away from; None = the empty prompt.
     Raises ChiasmError for an option out of range.
     """
     prompts = _prompts(prompt)
@@ -205,12 +210,13 @@ def generate(
     contract = model.contract  # a part alone has none, and says so
     if model.image_head is None:
         raise ChiasmError("this model has no image head: it cannot draw")
+    away = negative_of(model, negative, options.guidance)
     if verbatim:
         captions = [each for each in captions_of(model, prompts) for _ in range(count)]
-        return paint(model, captions, seeds, options.guidance)
+        return paint(model, captions, seeds, options.guidance, away)
     samples = [Sample(f"prompt {i}", (Message("user", (text,)),)) for i, text in enumerate(prompts, 1)]
     documents = [draw_prompt(contract, sample) for sample in samples for _ in range(count)]
-    return draw_images(model, documents, seeds, options.of_images)
+    return draw_images(model, documents, seeds, options.of_images, negative=away)
 
 
 def draw_images(
@@ -219,17 +225,20 @@ def draw_images(
     seeds: Sequence[int],
     sampling: Sampling,
     original: EditedImage | None = None,
+    negative: Negative = EMPTY_PROMPT,
 ) -> list[Image.Image]:
     """One image behind each prompt document, each with its seed; of an original, with what stays of it."""
     engine, handles = Engine(model), []
     for start in range(0, len(prompts), TOGETHER):
         some = slice(start, start + TOGETHER)
         generators, sources = Generators(seeds[some]), sources_of(model, prompts[some])
-        request = Drawing(model, prompts[some], sampling, generators, original=original)
+        request = Drawing(
+            model, prompts[some], sampling, generators, original=original, negative=negative.prompt
+        )
         handles.append((engine.submit(request), generators, sources))
     images: list[Image.Image] = []
     for handle, generators, sources in handles:
-        images += drawn_images(model, handle.result(), generators, sampling.guidance, sources)
+        images += drawn_images(model, handle.result(), generators, sampling.guidance, sources, negative)
     return images
 
 
@@ -247,10 +256,15 @@ def sources_of(model: Model, documents: Sequence[Document]) -> list[Picture] | N
 
 
 def paint(
-    model: Model, captions: Sequence[Sequence[int]], seeds: Sequence[int], guidance: float
+    model: Model,
+    captions: Sequence[Sequence[int]],
+    seeds: Sequence[int],
+    guidance: float,
+    negative: Negative = EMPTY_PROMPT,
 ) -> list[Image.Image]:
     """Images after words as they are (`captions_of`), each with its seed."""
-    return drawn_images(model, captions_target(model, captions), Generators(seeds), guidance)
+    target = captions_target(model, captions)
+    return drawn_images(model, target, Generators(seeds), guidance, negative=negative)
 
 
 def drawn_images(
@@ -259,9 +273,10 @@ def drawn_images(
     generators: Generators | None = None,
     guidance: float = 1.0,
     sources: Sequence[Picture] | None = None,
+    negative: Negative = EMPTY_PROMPT,
 ) -> list[Image.Image]:
     """The images of what the head has drawn; where they follow words, `image.info["caption"]` has these."""
-    images = to_images(decode(model, target, generators, guidance, sources))
+    images = to_images(decode(model, target, generators, guidance, sources, negative))
     if model.follows_words:
         for image, text in zip(images, caption_texts(model, target), strict=True):
             image.info["caption"] = text
@@ -275,12 +290,14 @@ def decode(
     generators: Generators | None = None,
     guidance: float = 1.0,
     sources: Sequence[Picture] | None = None,
+    negative: Negative = EMPTY_PROMPT,
 ) -> Float[Tensor, "n 3 h w"]:
     """Pixels of what the head has drawn (`draw`), one after another.
 
     guidance: with which it was drawn; of conditions the decoder guides, between what follows the prompt and what
         follows the empty one, or between words and none.
     sources: the images that these come of by a change (`sources_of`).
+    negative: with which it was drawn.
 
     In a batch the last bits of a convolution depend on how many images there are, and now and then a byte with
     them: decoded alone an image is the same whatever is drawn beside it.
@@ -295,6 +312,8 @@ def decode(
         options: dict[str, Any] = {"guidance": guidance} if model.follows_words or pairs else {}
         if pairs:
             options["negative"] = each[:, 1]
+        elif negative.words is not None:
+            options["negative"] = negative.words
         if sources is not None:
             pixels_of_source = CodeReader(model).target(sources[i])[None].to(model.device)
             options["source"] = fitting(pixels_of_source, model.image_decoder)

@@ -19,6 +19,7 @@ from chiasm.data.references import ImageLike, References, pictures_of
 from chiasm.data.sample import Message, Picture, Sample
 from chiasm.errors import ChiasmError, DataError, naming
 from chiasm.inference.drawing import EditedImage, draw_images
+from chiasm.inference.negatives import negative_of
 from chiasm.inference.options import sampling_of
 from chiasm.nn.generators import check_count, seeds_of
 from chiasm.sequence import Document
@@ -47,6 +48,7 @@ def edit(
     temperature: float | None = None,
     top_k: int | None = None,
     top_p: float | None = None,
+    negative: str | None = None,
 ) -> list[Image.Image]:
     """Draw a part of an image anew, or all of it.
 
@@ -57,12 +59,15 @@ def edit(
     images: PIL objects, bytes or paths.
     mask: an image of the same size; where it is fully transparent, new is drawn.
     count: images that are drawn: of the seed, the seed after it, and so on.
+    negative: words that guidance leads away from, behind the same images; None = the empty prompt.
     Raises ChiasmError for a model that cannot, and DataError for an image or a mask that does not fit.
     """
     options = sampling_of(model, guidance=guidance, temperature=temperature, top_k=top_k, top_p=top_p)
     seeds = seeds_of(seed, 1, check_count(count))
-    wanted = edit_of(model, pictures_of(images, "the edit"), prompt, mask)
-    return draw_images(model, [wanted.prompt] * count, seeds, options.of_images, wanted.original)
+    pictures = pictures_of(images, "the edit")
+    wanted = edit_of(model, pictures, prompt, mask)
+    away = negative_of(model, negative, options.guidance, pictures if mask is None else ())
+    return draw_images(model, [wanted.prompt] * count, seeds, options.of_images, wanted.original, away)
 
 
 def edit_of(model: Model, images: Sequence[Picture], prompt: str, mask: ImageLike | None) -> ImageEdit:

@@ -8,7 +8,7 @@ from typing import Any
 
 from chiasm.data.documents import document, draw_prompt
 from chiasm.data.files import PictureInMemory
-from chiasm.data.sample import Message, Sample
+from chiasm.data.sample import Message, Picture, Sample
 from chiasm.data.tool_calls import declared
 from chiasm.errors import ChiasmError, naming
 from chiasm.heads import Sampling
@@ -16,6 +16,7 @@ from chiasm.inference.calling import CalledTools
 from chiasm.inference.conversation import Conversation
 from chiasm.inference.drawing import Drawing, EditedImage, drawn_images, sources_of, without_negative
 from chiasm.inference.editing import edit_of
+from chiasm.inference.negatives import EMPTY_PROMPT, Negative, negative_of
 from chiasm.inference.options import refuse_unread, sampling_of
 from chiasm.inference.preview import Previews, watched
 from chiasm.inference.reading import CodedImage
@@ -55,16 +56,17 @@ class Images(Drawing):
         *,
         previews: int = 0,
         original: EditedImage | None = None,
+        negative: Negative = EMPTY_PROMPT,
     ):
-        super().__init__(model, prompts, sampling, generators, original=original)
-        self._previews, self._sources = previews, sources_of(model, prompts)
+        super().__init__(model, prompts, sampling, generators, original=original, negative=negative.prompt)
+        self._previews, self._sources, self._negative = previews, sources_of(model, prompts), negative
 
     def steps(self) -> Steps:
         assert self.progress is not None
         previews = Previews(self.model, self.progress, self.generators, self._previews)
         target = yield from watched(super().steps(), lambda: self._show(previews))
         guidance = self.sampling.guidance
-        images = drawn_images(self.model, target, self.generators, guidance, self._sources)
+        images = drawn_images(self.model, target, self.generators, guidance, self._sources, self._negative)
         own = without_negative(self.model, target, guidance)
         return [CodedImage(PictureInMemory(each), codes) for each, codes in zip(images, own, strict=True)]
 
@@ -157,7 +159,8 @@ def images_request(model: Model, body: ImagesRequest) -> tuple[Images, Sequence[
     _check_images(model, body)
     sample = Sample("the prompt", (Message("user", (body.prompt,)),))
     with naming("prompt"):
-        return _images(model, body, draw_prompt(model.contract, sample), None)
+        prompt = draw_prompt(model.contract, sample)
+    return _images(model, body, prompt, None, ())
 
 
 def edits_request(model: Model, body: EditsRequest, images: RequestImages) -> tuple[Images, Sequence[int]]:
@@ -167,7 +170,7 @@ def edits_request(model: Model, body: EditsRequest, images: RequestImages) -> tu
     mask = None if body.mask is None else images.file(body.mask.image_url, "mask").data()
     with naming("prompt"):
         wanted = edit_of(model, several, body.prompt, mask)
-        return _images(model, body, wanted.prompt, wanted.original)
+    return _images(model, body, wanted.prompt, wanted.original, several if mask is None else ())
 
 
 def _check_images(model: Model, body: ImagesRequest) -> None:
@@ -212,12 +215,21 @@ def _check_file(wanted: FileFields, *within: str) -> None:
 
 
 def _images(
-    model: Model, body: ImagesRequest, prompt: Document, original: EditedImage | None
+    model: Model,
+    body: ImagesRequest,
+    prompt: Document,
+    original: EditedImage | None,
+    before: Sequence[Picture],
 ) -> tuple[Images, Sequence[int]]:
+    """before: images that stand before the prompt."""
     options = sampling_of(
         model, guidance=body.guidance_scale, temperature=body.temperature, top_k=body.top_k, top_p=body.top_p
     )
     seeds = seeds_of(seed_of(body.seed), 1, body.n or 1)
+    with naming("negative_prompt"):
+        if body.negative_prompt is not None:
+            check_letters(model, [Message("user", (body.negative_prompt,))])
+        away = negative_of(model, body.negative_prompt, options.guidance, before)
     request = Images(
         model,
         [prompt] * len(seeds),
@@ -225,6 +237,7 @@ def _images(
         Generators(seeds),
         previews=body.partial_images or 0,
         original=original,
+        negative=away,
     )
     return request, seeds
 

@@ -208,6 +208,9 @@ class ImagesRequest(FileFields):
     stream: bool | None = False
     seed: Seed | None = None
     guidance_scale: Guidance = None
+    negative_prompt: Text | None = Field(
+        None, description="words that guidance leads away from; left out, no words at all"
+    )
     temperature: ImageTemperature = None
     top_k: ImageTopK = None
     top_p: ImageTopP = None

@@ -25,12 +25,14 @@ class ConditionerContext:
     space: of the targets; None = of whatever it takes. token_width: of the tokens that the denoiser attends to.
     pooled_width: of the pooled vector that it reads too; None = it reads none.
     reader: of words, where a language model writes them.
+    phrase_width: of the phrases that say what is in a box; None = the denoiser reads no boxes.
     """
 
     space: Space | None
     token_width: int
     pooled_width: int | None = None
     reader: WordReader | None = None
+    phrase_width: int | None = None
 
     def words(
         self, conditioner: str, length: int, head: str = "{type: caption, alphabet: {type: words}}"

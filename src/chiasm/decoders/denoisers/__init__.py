@@ -20,14 +20,34 @@ class Denoiser(Part, nn.Module, slot="denoiser"):
     token_width: of the condition's tokens.
     pooled_width: of the condition's pooled vector (`text_embeds`), which stands beside sizes (`time_ids`); None =
         it reads neither.
+    phrase_width: of the condition's `phrases`, which stand beside `boxes`; None = it reads no boxes.
     """
 
     channels: int
     token_width: int
     pooled_width: int | None = None
+    phrase_width: int | None = None
 
     @abstractmethod
     def forward(
         self, x: Float[Tensor, "n c h w"], times: Tensor, condition: Condition
     ) -> Float[Tensor, "n c h w"]:
         """The prediction of the scheduler's kind. times: one for all, or one an image."""
+
+    def gates(self, steps: int) -> list[float]:
+        """How far its layers that read boxes are open at each step of a generation (`Condition.gates`)."""
+        return [1.0] * steps
+
+    def source(
+        self, latents: Float[Tensor, "n c h w"], own_scale: Float[Tensor, "n c h w"], condition: Condition
+    ) -> Float[Tensor, "n c2 h w"]:
+        """What it reads of an image to change.
+
+        latents: the image's, as they are denoised. own_scale: the same in the autoencoder's own scale, as
+            InstructPix2Pix and SEED-X take them.
+        """
+        return own_scale
+
+    def keeps(self, condition: Condition) -> Float[Tensor, "n 1 h w"] | None:
+        """1 where a generation leaves the source as it is, 0 where it draws; None = it draws everywhere."""
+        return None

@@ -73,6 +73,11 @@ class UNet(Denoiser, name="unet"):
                 "denoiser 'unet' reads tokens, a pooled vector and sizes; its configuration asks for other inputs: "
                 f"{', '.join(other) or full['addition_embed_type']}"
             )
+        if full["attention_type"] != "default":
+            raise RecipeError(
+                f"denoiser 'unet' reads no boxes, but its attention_type is {full['attention_type']!r}; take "
+                "denoiser 'grounded_unet', without an attention_type"
+            )
         if full["addition_embed_type"] == "text_time":
             sizes = SIZES * full["addition_time_embed_dim"]
             self.pooled_width = full["projection_class_embeddings_input_dim"] - sizes

@@ -13,6 +13,7 @@ from chiasm.errors import CheckpointError, RecipeError
 from chiasm.interop.config import Config, reader
 from chiasm.interop.family import Family, Folder, Original
 from chiasm.interop.mapping import NameMap, Rule
+from chiasm.interop.shapes.grounding import box_rules, gated_rules
 from chiasm.nn.diffusers_library import library
 from chiasm.storage.folders import write_json, write_tensors
 
@@ -51,7 +52,7 @@ BESIDE = (
 
 
 class DiffusersFolder(Family, name="diffusers"):
-    """Stable Diffusion 1.5, 2 and XL, InstructPix2Pix and their kin, without their text encoders.
+    """Stable Diffusion 1.5, 2 and XL, InstructPix2Pix, GLIGEN and their kin, without their text encoders.
 
     What comes out is an image decoder alone, which takes vectors as wide as its network's tokens; a recipe starts
     from it with `start: {folder: ..., slots: [image_decoder]}` and may name another conditioner. A network that
@@ -88,22 +89,29 @@ class DiffusersFolder(Family, name="diffusers"):
         factor = 2 ** (len(vae["block_out_channels"]) - 1)
         latents = vae.get("latent_channels", 4)
         size = factor * unet["sample_size"]
+        gated = _gated(unet)
         decoder = {
             "type": "diffusion",
             "size": size,
             "autoencoder": {"type": "vae", "size": size, "config": vae},
-            "edits": unet.get("in_channels", 4) == 2 * latents,
-            "denoiser": {"type": "unet", "config": unet},
+            "edits": unet.get("in_channels", 4) == 2 * latents + gated,
+            "denoiser": {"type": "grounded_unet" if gated else "unet", "config": _without_gates(unet)},
             "conditioner": _conditioner(unet),
             "scheduler": _scheduler(config["scheduler"], config["index"].get("_class_name")),
         }
         return {"image_decoder": decoder}
 
     def names(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> NameMap:
-        ours = "image_decoder.denoising"
+        denoiser, autoencoder = (f"image_decoder.denoising.{each}." for each in ("denoiser", "autoencoder"))
+        vae = Rule("vae/{rest...}", autoencoder + "inner.{rest...}")
+        if not _gated(config["unet"]):
+            return NameMap(Rule("unet/{rest...}", denoiser + "inner.{rest...}"), vae)
+        block = "{where...}.transformer_blocks.{n}.fuser."
         return NameMap(
-            Rule("unet/{rest...}", ours + ".denoiser.inner.{rest...}"),
-            Rule("vae/{rest...}", ours + ".autoencoder.inner.{rest...}"),
+            *box_rules("unet/position_net.", denoiser + "boxes."),
+            *gated_rules("unet/" + block, denoiser + "unet." + block),
+            Rule("unet/{rest...}", denoiser + "unet.{rest...}"),
+            vae,
         )
 
     def remark(self, config: Mapping[str, Any], keys: Collection[str] = ()) -> str:
@@ -138,6 +146,22 @@ def _network(config: Config, name: str) -> dict[str, Any]:
     if actual != expected:
         raise CheckpointError(f"{CONFIGS[name]} is of a {actual}; only a {expected} is known here")
     return {key: config[key] for key in config if not key.startswith("_")}
+
+
+def _gated(unet: Mapping[str, Any]) -> bool:
+    """Whether a network reads boxes, as GLIGEN's does; raises CheckpointError where it reads images in them."""
+    kind = unet.get("attention_type", "default")
+    if kind not in ("default", "gated"):
+        raise CheckpointError(
+            f"{CONFIGS['unet']} has the attention_type {kind!r}; known are 'default' and 'gated', which reads "
+            "boxes with words"
+        )
+    return kind == "gated"
+
+
+def _without_gates(unet: dict[str, Any]) -> dict[str, Any]:
+    """The configuration of the network alone."""
+    return {key: value for key, value in unet.items() if key != "attention_type"}
 
 
 def _conditioner(unet: Mapping[str, Any]) -> dict[str, Any] | None:

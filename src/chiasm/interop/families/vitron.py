@@ -10,7 +10,8 @@ from einops import rearrange
 from torch import Tensor
 
 from chiasm.connectors.regions import RegionToken
-from chiasm.decoders.grounding import GroundedUNet, Grounding
+from chiasm.decoders.conditions import Condition
+from chiasm.decoders.denoisers.grounded_unet import GroundedUNet
 from chiasm.errors import CheckpointError
 from chiasm.interop.config import known_value
 from chiasm.interop.convert import load_named
@@ -18,6 +19,7 @@ from chiasm.interop.mapping import NameMap, Rule
 from chiasm.interop.parity.cases import Case
 from chiasm.interop.parity.replay import load_case
 from chiasm.interop.parity.verify import replays
+from chiasm.interop.shapes.grounding import box_rules, gated_rules
 from chiasm.interop.shapes.ldm_unet import ldm_unet, ldm_unet_rules
 
 GATES = {"gatedSA": "self", "gatedCA": "cross"}
@@ -45,14 +47,17 @@ def replay_grounded(case: Case) -> dict[str, Tensor]:
     """The noise in latents with boxes, and with closed gates."""
     config, inputs = case.config, case.inputs
     network = _network(case)
-    latents = inputs["x"]
-    if config["inpaint"]:
-        latents = torch.cat([latents, _source(case)], 1)
-    tokens = network.boxes(inputs["boxes"], inputs["positive_embeddings"], inputs["masks"])
+    added = {
+        "boxes": inputs["boxes"],
+        "phrases": inputs["positive_embeddings"],
+        "present": inputs["masks"],
+    }
+    source = _source(case) if config["inpaint"] else None
+    condition = Condition(inputs["context"], added=added, source=source)
     with_boxes, without = (
-        network(latents, inputs["timesteps"], inputs["context"], Grounding(tokens, scale))
-        for scale in (1.0, 0.0)
+        network(inputs["x"], inputs["timesteps"], condition._replace(gates=scale)) for scale in (1.0, 0.0)
     )
+    tokens = network.boxes(added["boxes"], added["phrases"], added["present"])
     return {"noise_pred": with_boxes, "noise_pred_scale0": without, "grounding_tokens": tokens}
 
 
@@ -76,7 +81,9 @@ def _network(case: Case) -> GroundedUNet:
     )
     known_value("ctx", config["ctx"], unet["cross_attention_dim"])
     phrase_width = len(tensors["position_net.null_positive_feature"])
-    network = GroundedUNet(unet, phrase_width=phrase_width, gate=gate).eval()
+    channels = unet["out_channels"]
+    source = channels if config["inpaint"] else 0
+    network = GroundedUNet(channels, source, config=unet, phrase_width=phrase_width, gate=gate).eval()
     names = NameMap(*grounded_rules(unet))
     ours, _ = names.to_ours(tensors, case.name)
     load_named(network, ours, names, case.name)
@@ -85,31 +92,11 @@ def _network(case: Case) -> GroundedUNet:
 
 def grounded_rules(unet: dict[str, Any]) -> list[Rule]:
     """Rules for GLIGEN's tensors: the UNet's, in which the gates stand, and those of the boxes' tokens."""
-    names = {
-        "alpha_attn": "gate",
-        "alpha_dense": "mlp_gate",
-        "linear.{p}": "boxes.{p}",
-        "attn.to_q.{p}": "query.{p}",
-        "attn.to_k.{p}": "key.{p}",
-        "attn.to_v.{p}": "value.{p}",
-        "attn.to_out.0.{p}": "out.{p}",
-        "ff.net.0.proj.{p}": "mlp.input.{p}",
-        "ff.net.2.{p}": "mlp.output.{p}",
-        "norm1.{p}": "norm.{p}",
-        "norm2.{p}": "mlp_norm.{p}",
-    }
-    rules = []
+    rules = box_rules("position_net.", "boxes.")
     for rule in ldm_unet_rules(unet, "", "unet."):
         theirs, ours = str(rule.theirs), str(rule.ours)
         if "attentions" in ours:  # its gates first, for the first rule that matches decides
-            theirs, ours = (
-                each.replace("{rest...}", "transformer_blocks.{n}.fuser.") for each in (theirs, ours)
-            )
-            rules += [Rule(theirs + a, ours + b) for a, b in names.items()]
+            block = "transformer_blocks.{n}.fuser."
+            rules += gated_rules(theirs.replace("{rest...}", block), ours.replace("{rest...}", block))
         rules.append(rule)
-    return [
-        Rule("position_net.linears.{n}.{p}", "boxes.network.{n}.{p}"),
-        Rule("position_net.null_positive_feature", "boxes.no_phrase"),
-        Rule("position_net.null_position_feature", "boxes.no_place"),
-        *rules,
-    ]
+    return rules
