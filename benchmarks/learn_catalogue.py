@@ -1,4 +1,4 @@
-"""What other pages say of docs/learn.md: the survey's catalogue of docs/systems.md its figures, docs/grid.md its pictures."""
+"""What other pages have of docs/learn.md: docs/systems.md its figures, docs/grid.md links to its pictures."""
 
 from __future__ import annotations
 

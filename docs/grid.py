@@ -13,11 +13,12 @@ from chiasm.recipe import load_recipe, recipes
 HERE = Path(__file__).parent
 HEAD = """# Orders, alphabets and decoders
 
-How a model draws is three choices, each made by itself: in which **order** the positions of an image are predicted, in
-which **alphabet** a position says what it has to say, and which **decoder** makes pixels of that. What the parts are
-stands in [systems](systems.md#how-a-picture-is-drawn), their options in [parts](parts.md). Published systems
-are points of this grid, and so are those that nobody has published: an order takes any alphabet of the kinds that it
-writes. Here is where the recipes lie, at their published sizes. This page is written by `python docs/grid.py`.
+How a model draws is three choices, each made by itself: in which **order** the positions of an image are
+predicted, in which **alphabet** a position says what it has to say, and which **decoder** makes pixels of that.
+What the parts are stands in [systems](systems.md#how-a-picture-is-drawn), their options in [parts](parts.md).
+Published systems are points of this grid, and so are those that nobody has published: an order takes any alphabet
+of what it writes. Here is where the recipes lie, at their published sizes. This page is written by `python
+docs/grid.py`.
 """
 # Systems of which there is no recipe, where they lie.
 OTHERS = {
@@ -29,10 +30,11 @@ OTHERS = {
 BETWEEN = """
 ## Which go together
 
-Recipes at each crossing of an order and an alphabet, and in italics systems of which there is none; *free*: nobody is there, but it can be built, trained and drawn
-with (the [contract tests](../tests/test_contracts.py) try each with a small model); *-*: the two do not write the same. Whatever
-is written, its decoder is the image tokenizer's own, or one that diffuses and is conditioned on codes, vectors or words.
-VITRON writes no image: its words call a [tool](systems.md#words-as-control), which may be any model of this page.
+Recipes at each crossing of an order and an alphabet, and in italics systems of which there is none. *Free*:
+nobody is there, but it can be built, trained and drawn with (the [contract tests](../tests/test_contracts.py) try
+each with a small model). *-*: the two do not write the same. Whatever is written, its decoder is the image
+tokenizer's own, or one that diffuses and is conditioned on codes, vectors or words. VITRON writes no image: its
+words call a [tool](systems.md#words-as-control), which may be any model of this page.
 """
 
 
