@@ -85,7 +85,8 @@ class GroundedUNet(Denoiser, name="grounded_unet"):
         kind = {"self": GatedSelfAttention, "cross": GroundedAttention}[gate]
         for block in self.unet.modules():
             if isinstance(block, BasicTransformerBlock):
-                block.fuser = kind(block.dim, width, block.attn1.heads)
+                fuser: Any = kind(block.dim, width, block.attn1.heads)
+                block.fuser = fuser
 
     def forward(
         self, x: Float[Tensor, "n c h w"], times: Tensor, condition: Condition
