@@ -132,13 +132,25 @@ def find_box(text: str, scale: float = 1.0) -> Box:
     match = _BOX.search(text)
     if match is None:
         raise DataError(f"the answer {text!r} names no box: four numbers, left, top, right, bottom")
-    left, top, right, bottom = (float(number) / scale for number in match.groups())
+    return box_of([float(number) for number in match.groups()], scale, repr(text))
+
+
+def box_of(edges: Sequence[float], scale: float, where: str) -> Box:
+    """A box as fractions of the image's sides; raises DataError where it lies outside the image."""
+    left, top, right, bottom = (edge / scale for edge in edges)
     if not (0 <= left <= right <= 1 and 0 <= top <= bottom <= 1):
         raise DataError(
-            f"the box in {text!r} is not within the image: its numbers rise from 0 to {scale:g}, "
+            f"the box in {where} is not within the image: its numbers rise from 0 to {scale:g}, "
             "left before right and top before bottom"
         )
     return left, top, right, bottom
+
+
+def focused(picture: Picture, box: Box, margin: int) -> tuple[Focus, Image.Image]:
+    """Where a second look at a box looks, and what it sees; raises DataError where that is nothing."""
+    image = picture.open()
+    focus = Focus.of(Size(image.height, image.width), box, margin)
+    return focus, image.crop(focus.crop)
 
 
 class _Rounds:
@@ -173,13 +185,10 @@ class _Rounds:
         """Cut out what an answer names."""
         self.box_answer = str(answer)
         try:
-            image = self.picture.open()
-            size = Size(image.height, image.width)
-            focus = Focus.of(size, find_box(answer, self.settings.scale), self.settings.margin)
+            box = find_box(answer, self.settings.scale)
+            self.focus, self.crop = focused(self.picture, box, self.settings.margin)
         except DataError as error:
             self.problem = str(error)
-            return
-        self.focus, self.crop = focus, image.crop(focus.crop)
 
     def for_answer(self) -> Sample:
         """The question again, behind the box and beside the crop."""
