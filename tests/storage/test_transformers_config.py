@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from chiasm.errors import CheckpointError
-from chiasm.storage.transformers_config import as_options, read_config
+from chiasm.errors import CheckpointError, RecipeError
+from chiasm.storage.transformers_config import as_options, build_config, read_config
 
 # Of config.json in public folders, the keys that their types in transformers do not have, or once had.
 PUBLIC = {
@@ -80,3 +80,24 @@ def test_a_file_that_is_no_config_is_a_sentence(content, tmp_path):
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(CheckpointError, match=r"^here: "):
         read_config(tmp_path, "here")
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"model_type": "llama", "num_hidden_layers": 10**9}, "num_hidden_layers is 1000000000; at most 1,000"),
+        ({"model_type": "gpt2", "n_layer": 1_001}, "n_layer is 1001; at most 1,000 layers"),
+        ({"model_type": "swin", "depths": [2, 10**8]}, r"depths is \[2, 100000000\]; at most 1,000 layers"),
+        ({"model_type": "llava", "text_config": {"model_type": "llama", "num_hidden_layers": 5_000}},
+         r"text_config\.num_hidden_layers is 5000; at most 1,000 layers"),
+        ({"model_type": "stablelm", "rope_parameters": {"rope_type": "default", "partial_rotary_factor": 7}},
+         r"rope_parameters\.partial_rotary_factor is 7; it is a share of each head, from 0 to 1"),
+        ({"model_type": "llama", "rope_parameters": {"rope_type": "default", "rope_theta": -1}},
+         r"rope_parameters\.rope_theta is -1; it must be positive"),
+    ],
+)  # fmt: skip
+def test_values_of_which_no_model_could_be_built_are_refused_before_anything_is(options, sentence, tmp_path):
+    with pytest.raises(RecipeError, match=f"model.language.config: {sentence}"):
+        build_config(options, "model.language.config")
+    with pytest.raises(CheckpointError, match=f"here: {sentence}"):
+        read_config(folder(tmp_path, options), "here")

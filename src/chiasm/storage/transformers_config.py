@@ -70,6 +70,8 @@ ROPE = frozenset({
     "beta_fast", "beta_slow", "short_factor", "long_factor", "low_freq_factor", "high_freq_factor",
     "mscale", "mscale_all_dim", "truncate", "partial_rotary_factor", "mrope_section", "mrope_interleaved",
 })  # fmt: skip
+MOST_LAYERS = 1_000  # of a model; the deepest that is public has 126
+LAYERS = re.compile(r"(^|_)(layers|layer|depths?)$")
 
 
 def build_config(config: Mapping[str, Any], where: str) -> Any:
@@ -90,6 +92,8 @@ def build_config(config: Mapping[str, Any], where: str) -> Any:
     if kind not in CONFIG_MAPPING:
         raise RecipeError(f"{where}: transformers has no model_type {kind!r}{_near(kind, CONFIG_MAPPING)}")
     options = {key: value for key, value in config.items() if key != "model_type"}
+    for problem in impossible_values(options):
+        raise RecipeError(f"{where}: {problem}")
     try:
         built = AutoConfig.for_model(kind, **options)
     except (
@@ -120,6 +124,8 @@ def read_config(folder: Path, unreadable: str, tower: str | None = None) -> Any:
         raw, _ = PreTrainedConfig.get_config_dict(folder)
         if not isinstance(raw.get("model_type"), str):  # transformers would guess it from the folder's name
             raise CheckpointError(f"{unreadable}: its config.json has no model_type")
+        for problem in impossible_values(raw):
+            raise CheckpointError(f"{unreadable}: {problem}")
         built: Any = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         if tower is not None and hasattr(built, tower):
             built, raw = getattr(built, tower), raw.get(tower) or {}
@@ -136,6 +142,29 @@ def read_config(folder: Path, unreadable: str, tower: str | None = None) -> Any:
             f"know{_near(key, accepted)}; take it out if it has no effect"
         )
     return built
+
+
+def impossible_values(options: Mapping[Any, Any], prefix: str = "") -> Iterator[str]:
+    """What is wrong with values that transformers takes unseen, such as more layers than any model has.
+
+    They are found before anything is built of them, which would not end, or end far from the key.
+    """
+    for key, value in options.items():
+        place = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            yield from impossible_values(value, f"{place}.")
+        elif isinstance(key, str) and LAYERS.search(key):
+            counts = value if isinstance(value, list) else [value]
+            if any(isinstance(each, int) and each > MOST_LAYERS for each in counts):
+                yield f"{place} is {value!r}; at most {MOST_LAYERS:,} layers are built"
+        elif key in ("partial_rotary_factor", "rope_pct") and _is_number(value) and not 0 <= value <= 1:
+            yield f"{place} is {value!r}; it is a share of each head, from 0 to 1"
+        elif key in ("rope_theta", "rotary_emb_base") and _is_number(value) and not value > 0:
+            yield f"{place} is {value!r}; it must be positive"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _without_effect(place: str, raw: Mapping[str, Any]) -> bool:
