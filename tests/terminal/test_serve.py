@@ -3,6 +3,7 @@
 import json
 import re
 import signal
+import socket
 import subprocess
 import sys
 import urllib.request
@@ -12,7 +13,7 @@ import pytest
 from chiasm.errors import ChiasmError
 from chiasm.model.checkpoint import save_model
 from chiasm.recipe import load_recipe
-from chiasm.terminal.serve import names
+from chiasm.terminal.serve import bound, names
 
 ADDRESS = re.compile(r"http://\S+/v1")
 
@@ -44,3 +45,21 @@ def test_models_have_names_of_their_own(tmp_path):
         names(["a/run", "b/run"])
     with pytest.raises(ChiasmError, match="no name"):
         names(["=a/run"])
+
+
+def test_an_address_that_cannot_be_listened_at_is_said_before_anything_is_loaded(tmp_path):
+    with bound("127.0.0.1", 0) as free, socket.create_connection(free.getsockname()):
+        taken = free.getsockname()[1]
+        with pytest.raises(
+            ChiasmError, match=rf"^127\.0\.0\.1:{taken} cannot be listened at: address already in use"
+        ):
+            bound("127.0.0.1", taken)
+    with pytest.raises(
+        ChiasmError, match=r"^nowhere\.invalid:8000 cannot be listened at: .* \(--host, --port\)$"
+    ):
+        bound("nowhere.invalid", 8000)
+    with pytest.raises(ChiasmError, match="it is no name of a machine"):
+        bound("\xe9" * 300, 8000)
+    command = [sys.executable, "-m", "chiasm.cli", "serve", str(tmp_path), "--host", "nowhere.invalid"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, "cannot be listened at" in done.stderr) == (1, True), done.stderr

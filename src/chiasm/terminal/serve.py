@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from chiasm.errors import ChiasmError
+from chiasm.errors import ChiasmError, excerpt
 from chiasm.model import Model
 from chiasm.model.checkpoint import load_model
 from chiasm.model.sharing import share_weights
@@ -40,8 +41,10 @@ def serve(
     except ImportError as error:
         raise ChiasmError(f"a server needs {error.name}: pip install 'chiasm[serve]'") from None
 
+    named = names(folders)
+    listening = bound(host, port)  # before models are loaded in vain
     models: dict[str, Model] = {}
-    for name, folder in names(folders).items():
+    for name, folder in named.items():
         model = load_model(folder, device, dtype)
         saved = share_weights(model, list(models.values()))
         if saved:
@@ -53,14 +56,9 @@ def serve(
     )
     app = create_app(models, key=key, limits=limits)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    config = uvicorn.Config(
-        app, host=host, port=port, log_config=None, access_log=False, timeout_graceful_shutdown=GRACE
-    )
-    try:
-        socket = config.bind_socket()
-    except (OSError, SystemExit):
-        raise ChiasmError(f"{host}:{port} cannot be listened at; is something else there? (--port)") from None
-    address = "http://{}:{}/v1".format(*socket.getsockname()[:2])
+    config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=GRACE)
+    place, number = listening.getsockname()[:2]
+    address = f"http://{f'[{place}]' if ':' in place else place}:{number}/v1"
     whom = "clients with the key" if key else "whoever reaches this address (CHIASM_API_KEY sets a key)"
 
     class Announced(uvicorn.Server):
@@ -69,7 +67,23 @@ def serve(
             say(f"{', '.join(models)} at {address} for {whom}")
 
     with suppress(KeyboardInterrupt):  # uvicorn has stopped by then
-        Announced(config).run([socket])
+        Announced(config).run([listening])
+
+
+def bound(host: str, port: int) -> socket.socket:
+    """A socket that listens; raises ChiasmError for an address that is taken, or none of this machine's."""
+    listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+        listening.listen()
+    except (OSError, TypeError) as error:  # TypeError: a name that cannot be encoded
+        listening.close()
+        why = getattr(error, "strerror", None) or "it is no name of a machine"
+        raise ChiasmError(
+            f"{excerpt(host)}:{port} cannot be listened at: {why.lower()} (--host, --port)"
+        ) from None
+    return listening
 
 
 def names(folders: Sequence[str]) -> dict[str, Path]:
