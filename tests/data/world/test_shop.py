@@ -98,3 +98,42 @@ def test_the_template_for_tools_learns_calls_and_answers(shop):
     assert text.startswith("<|call|>{")
     assert text.endswith(sample.messages[-1].content[0] + tokenizer.inner.eos_token)
     assert all(name in tokenizer.inner.decode(made.ids) for name in SERVICES)
+
+
+def test_a_visit_goes_on_about_one_shelf():
+    """Every answer is that of a look at the shelf or of the tool; calls have names of their own."""
+    shop = Shop(emoji=12, strangers=16, scenes=80, named=0, shown=0, visits=2)
+    beginnings, turns, drawn_and_asked = set(), set(), 0
+    for index in range(len(shop)):
+        scene = shop.world.scene(index)
+        cells = [shop.world.say.cell(cell, scene.grid) for cell in range(scene.cells)]
+        names = {shop.world.say.name(thing.emoji) for thing in scene.things}
+        for sample in shop[index]:
+            users = [message for message in sample.messages if message.role == "user"]
+            calls = [call for message in sample.messages for call in message.calls]
+            turns.add(len(users))
+            images = [
+                (message.role, item)
+                for message in sample.messages
+                for item in message.content
+                if isinstance(item, Picture)
+            ]
+            beginnings.add(images[0][0] if images else "look up")
+            assert len(images) <= 1
+            assert [call.id for call in calls] == [f"call{i:05}" for i in range(1, len(calls) + 1)]
+            assert not calls or sample.tools == TOOLS
+            answers = {str(m.content[0]) for m in sample.messages if m.role == "assistant" and m.content}
+            looks = answers - {a for a in answers if a.endswith(".")} - {str(image) for _, image in images}
+            assert looks <= {*cells, *names, "yes", "no", "nothing", "nowhere"}, looks
+            drawn_and_asked += bool(images and images[0][0] == "assistant" and looks)
+    assert (beginnings, turns) == ({"user", "assistant", "look up"}, {2, 3})
+    assert drawn_and_asked > 10
+
+
+def test_visits_change_nothing_else():
+    plain, more = Shop(emoji=12, scenes=10), Shop(emoji=12, scenes=10, visits=2)
+    for index in range(10):
+        assert [s.messages[0].content[-1] for s in plain[index]] == [
+            s.messages[0].content[-1] for s in more[index][:-2]
+        ]
+    assert plain.fingerprint != more.fingerprint
