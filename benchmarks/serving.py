@@ -3,27 +3,24 @@
     python benchmarks/serving.py runs/quickstart                 # 16 clients, 64 requests of each kind
     python benchmarks/serving.py runs/quickstart --clients 4 --requests 16
 
-Both are the same server and the same requests, over HTTP, taken in turns: first one client that sends one request
-after the other, as a server without an engine would answer them, then all clients at once. Every answer with many
-clients is compared with the one that was given alone.
+Both are the same server, in a process of its own, and the same requests, over HTTP, taken in turns: first one client
+that sends one request after the other, as a server without an engine would answer them, then all clients at once.
+Every answer with many clients is compared with the one that was given alone.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import socket
-import threading
+import tempfile
 import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from statistics import median
 from typing import Any
 
-import uvicorn
-
-import chiasm
-from chiasm.serving.app import Limits, create_app
+from served_folder import Served, served_folder
 
 
 def main() -> None:
@@ -34,7 +31,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--tokens", type=int, default=32, help="of an answer")
     options = parser.parse_args()
-    address = _served(options.folder, options.clients)
+    with tempfile.TemporaryDirectory() as place:
+        log, pending = Path(place) / "log", str(2 * options.clients)
+        with served_folder(options.folder, log, "--pending", pending) as server:
+            report(server, options)
+
+
+def report(server: Served, options: argparse.Namespace) -> None:
     kinds: dict[str, list[tuple[str, dict[str, Any]]]] = {
         "answers": [_question(i, options.tokens) for i in range(options.requests)],
         "images": [_drawing(i) for i in range(options.requests)],
@@ -43,9 +46,9 @@ def main() -> None:
     for kind, requests in kinds.items():
         alone, together, differing = [], [], 0
         for _ in range(options.rounds):
-            seconds, expected = _timed(address, requests, 1)
+            seconds, expected = _timed(server.url, requests, 1)
             alone.append(seconds)
-            seconds, answers = _timed(address, requests, options.clients)
+            seconds, answers = _timed(server.url, requests, options.clients)
             together.append(seconds)
             differing += sum(map(lambda one, two: one != two, expected, answers))
         ratio = median(one / many for one, many in zip(alone, together, strict=True))
@@ -54,16 +57,6 @@ def main() -> None:
             f"{kind:8} {rate:7.1f} requests/s with {options.clients} clients, {ratio:.2f} times one at a time; "
             f"{differing} of {len(requests) * options.rounds} answers differ"
         )
-
-
-def _served(folder: str, clients: int) -> str:
-    listening = socket.create_server(("127.0.0.1", 0))
-    app = create_app({"model": chiasm.load(folder)}, limits=Limits(pending=2 * clients))
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None))
-    threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True).start()
-    while not server.started:
-        time.sleep(0.01)
-    return "http://{}:{}".format(*listening.getsockname())
 
 
 def _question(number: int, tokens: int) -> tuple[str, dict[str, Any]]:
