@@ -3,9 +3,9 @@
     python benchmarks/serving.py runs/quickstart                 # 16 clients, 64 requests of each kind
     python benchmarks/serving.py runs/quickstart --clients 4 --requests 16
 
-Both are the same server, in a process of its own, and the same requests, over HTTP, taken in turns: first one client
-that sends one request after the other, as a server without an engine would answer them, then all clients at once.
-Every answer with many clients is compared with the one that was given alone.
+Both are the same server, in a process of its own, and the same requests, over HTTP, taken in turns: first one
+client that sends one request after the other, as a server without an engine would answer them, then all clients at
+once. Every answer with many clients is compared with the one that was given alone.
 """
 
 from __future__ import annotations
