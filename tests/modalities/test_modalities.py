@@ -11,6 +11,7 @@ import torch
 import chiasm
 from chiasm.conversation import Turn, as_messages
 from chiasm.data import Message, Sample, Source
+from chiasm.data.chat import Chat
 from chiasm.data.denoising import DenoisingSource
 from chiasm.data.documents import document
 from chiasm.data.picture_reader import PictureReader
@@ -185,6 +186,25 @@ def test_signals_come_from_files_in_arrays_and_in_bytes(model, tmp_path):
     assert np.array_equal(message.content[0].open(), numbers)
 
 
+def test_files_of_records_name_signals_and_a_run_knows_which(model, tmp_path):
+    turns = [
+        {"role": "user", "content": [{"signal": "loud.npy", "modality": "levels"}, "how loud is it ?"]},
+        {"role": "assistant", "content": [{"type": "signal", "signal": "loud.npy", "modality": "levels"}]},
+    ]
+    (tmp_path / "records.jsonl").write_text(json.dumps({"messages": turns}))
+    np.save(tmp_path / "loud.npy", np.array([0.5, 1.0]))
+    source = Chat(path=str(tmp_path / "records.jsonl"))
+    assert set(source.image_files()) == {tmp_path / "loud.npy"}
+    (read,) = source[0]
+    assert [each.kind for each in document(model.contract, read).signals] == [Kind.READ, Kind.WRITTEN]
+    losses = model.losses(batch_of(model, read))
+    same = model.losses(batch_of(model, sample((Level(0.5, 1.0), "how loud is it ?"), (Level(0.5, 1.0),))))
+    assert torch.equal(losses["levels"].sum, same["levels"].sum)
+    (tmp_path / "loud.npy").write_bytes(b"words")
+    with pytest.raises(DataError, match=r"levels loud\.npy of sample 1 .* is not a file of numbers"):
+        batch_of(model, source[0][0])
+
+
 @pytest.mark.parametrize(
     ("item", "sentence"),
     [
@@ -207,10 +227,14 @@ def test_what_names_no_signal_is_a_sentence(tmp_path, item, sentence):
     np.save(tmp_path / "loud.npy", np.zeros(2))
     np.save(folder / "loud.npy", np.zeros(2))
     (folder / "words.npy").write_text("words")
+
+    def opened():
+        record = {"messages": [{"role": "user", "content": [item]}]}
+        (message,) = RecordReader(References(folder, inside=True)).messages(record, "record 1")
+        return message.content[0].open()
+
     with pytest.raises(DataError, match=sentence):
-        RecordReader(References(folder, inside=True)).messages(
-            {"messages": [{"role": "user", "content": [item]}]}, "record 1"
-        )
+        opened()
 
 
 def test_a_run_trains_it_saves_it_and_loads_it_bit_for_bit(model, tiny, tmp_path):

@@ -33,7 +33,7 @@ class Source(Part, slot="data"):
         """Group `index`: the samples that belong together because they share a picture. Deterministic."""
 
     def image_files(self) -> Iterable[Path]:
-        """The files of the images in its samples, of which the fingerprint tells nothing."""
+        """The files of the images and signals in its samples, of which the fingerprint tells nothing."""
         return ()
 
     @property

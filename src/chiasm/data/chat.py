@@ -20,6 +20,7 @@ from chiasm.data.mask_records import RecordMasks
 from chiasm.data.records import MOST_TURNS, RecordReader
 from chiasm.data.references import References
 from chiasm.data.sample import Media, Message, Picture, Sample
+from chiasm.data.signal_files import SignalFile
 from chiasm.errors import DataError, excerpt
 from chiasm.storage import safe_json
 
@@ -99,7 +100,7 @@ class Chat(Source, name="chat"):
         for index in range(len(self)):
             for sample in self[index]:
                 contents = (item for message in sample.messages for item in message.content)
-                yield from (item.path for item in contents if isinstance(item, PictureFile))
+                yield from (item.path for item in contents if isinstance(item, PictureFile | SignalFile))
 
     def __len__(self) -> int:
         return len(self._records)

@@ -18,12 +18,11 @@ from chiasm.data.files import (
     PictureFile,
     PictureInMemory,
     check_regular,
-    open_regular,
     picture_of_base64,
 )
 from chiasm.data.images import SUFFIX
-from chiasm.data.sample import Picture
-from chiasm.data.signal_files import FORM, SignalOfNumbers, signal_of_bytes
+from chiasm.data.sample import Picture, Signal
+from chiasm.data.signal_files import FORM, SignalFile, SignalOfNumbers, signal_of_bytes
 from chiasm.errors import DataError, excerpt
 
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]+):", re.IGNORECASE)  # two letters and more: C: is a drive
@@ -39,7 +38,6 @@ _PATH = re.compile(
 )
 
 ImageLike = Picture | Image.Image | bytes | str | Path
-MOST_OF_A_SIGNAL = 1 << 30  # bytes of its file
 
 
 @dataclass(frozen=True)
@@ -75,7 +73,7 @@ class References:
             raise DataError(f"{where} has the base64 {excerpt(value)}; it must be text", "image form")
         return picture_of_base64(value, f"the base64 image of {where}")
 
-    def signal(self, value: Any, modality: Any, where: str) -> SignalOfNumbers:
+    def signal(self, value: Any, modality: Any, where: str) -> Signal:
         """The signal whose numbers `value` is, or which are in the file that it names; raises DataError."""
         if not isinstance(modality, str) or not modality:
             raise DataError(
@@ -92,8 +90,8 @@ class References:
         name = f"{modality} {excerpt(value)} of {where}"
         if self.inside:
             self._check_inside(self.folder / value, name)
-        with open_regular(self.folder / value, name, "signal") as file:
-            return signal_of_bytes(modality, file.read(MOST_OF_A_SIGNAL), name)
+        check_regular(self.folder / value, name, "signal")
+        return SignalFile(modality, self.folder / value, name)
 
     def _named(self, value: str, where: str) -> Picture:
         if not value:

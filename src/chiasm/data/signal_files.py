@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 import io
 import math
+from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
 
+from chiasm.data.files import MOST_BYTES, open_regular
 from chiasm.data.sample import Signal
 from chiasm.errors import DataError
 
@@ -31,6 +34,27 @@ class SignalOfNumbers(Signal):
 
     def open(self) -> Float[np.ndarray, ...]:
         return self._numbers
+
+
+class SignalFile(Signal):
+    """A signal in a .npy file, which is read when it is needed; raises DataError then.
+
+    where: what errors call it.
+    """
+
+    def __init__(self, modality: str, path: Path, where: str):
+        self.modality, self.path, self.where = modality, path, where
+
+    @cached_property
+    def key(self) -> str:  # type: ignore[override]
+        return self._read().key
+
+    def open(self) -> Float[np.ndarray, ...]:
+        return self._read().open()
+
+    def _read(self) -> SignalOfNumbers:
+        with open_regular(self.path, self.where, "signal") as file:
+            return signal_of_bytes(self.modality, file.read(MOST_BYTES), self.where)
 
 
 def signal_of_bytes(modality: str, data: bytes, where: str) -> SignalOfNumbers:

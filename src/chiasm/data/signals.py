@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from chiasm.data.sample import Signal
-from chiasm.data.signal_files import SignalOfNumbers
+from chiasm.data.signal_files import SignalFile, SignalOfNumbers
 from chiasm.errors import DataError, reason
 from chiasm.sequence import Kind, Signals, SignalSlot
 
@@ -52,7 +52,11 @@ def values_of(contract: Contract, signal: Signal) -> Float[Tensor, ...]:
     """The numbers of a signal; raises DataError for another shape than its modality's, and for what is no finite
     number.
     """
-    name = signal.where if isinstance(signal, SignalOfNumbers) else f"{signal.modality} {signal.key}"
+    name = (
+        signal.where
+        if isinstance(signal, SignalOfNumbers | SignalFile)
+        else f"{signal.modality} {signal.key}"
+    )
     shape = contract.signals[signal.modality].shape
     try:
         numbers = np.asarray(signal.open())
