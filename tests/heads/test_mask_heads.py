@@ -111,6 +111,38 @@ def test_a_codebook_writes_each_target_with_its_own_tokens():
     assert (before.scores != after.scores).tolist() == [[False, True, False]]
 
 
+@torch.no_grad()
+def test_a_mask_is_the_product_of_query_and_features_over_the_root_of_their_width(monkeypatch):
+    torch.manual_seed(0)
+    token, codebook = (
+        parts.build(
+            "mask_head", {"type": name, **parts.lookup("mask_head", name).example()}, MaskContext(12, LEVELS)
+        )
+        for name in ("seg_token", "seg_codebook")
+    )
+    hidden, pyramid, question = states(token, 2)
+    features = token._features(pyramid)
+    expected = (token.query(hidden)[..., None, None] * features[:, None]).sum(2) / 4
+    torch.testing.assert_close(token.predict(hidden, pyramid, question).masks, expected)
+    codebook.query[1][2].weight.zero_()
+    codebook.query[1][2].bias.fill_(1.0)
+    monkeypatch.setattr(codebook.blocks[1], "forward", lambda token, *_: (token, torch.ones(2, 16, 16)))
+    monkeypatch.setattr(codebook.doublings[1], "forward", lambda grid: grid)
+    mask, _ = codebook._at_scale(1, torch.randn(2, 1, 16), torch.randn(2, 4, 4, 16))
+    torch.testing.assert_close(mask, torch.full((2, 1, 4, 4), 16 / 4))
+
+
+def test_by_default_mask2former_has_its_published_sizes():
+    with torch.device("meta"):
+        head = parts.build("mask_head", {"type": "mask2former"}, MaskContext(12, (8, 16, 32, 64)))
+    assert head.embeddings().shape == (100, 12)
+    assert (len(head.pixel_decoder.layers), len(head.decoder.layers)) == (6, 9)
+    hidden = [layers[0].mlp[0].out_features for layers in (head.pixel_decoder.layers, head.decoder.layers)]
+    assert hidden == [1024, 2048]
+    assert head.decoder.layers[0].heads == 8
+    assert head.pixel_decoder.mask_features.weight.shape[:2] == (256, 256)
+
+
 def test_pixels_that_several_targets_claim_weigh_more():
     logits = torch.tensor([[[1.0, 1.0, -1.0]], [[1.0, -1.0, -1.0]], [[-1.0, -1.0, -1.0]]])
     assert claimed(logits, 2.0).tolist() == [[2.0, 1.0, 1.0]]

@@ -33,6 +33,7 @@ def test_every_position_has_the_cell_that_it_predicts():
     assert layout.rows == (0, 1, 2, 3, 4, 5)
     assert layout.coordinates[:6] == tuple((3 * r + c, r, c) for r in range(2) for c in range(3))
     assert layout.coordinates[6] == (6, 2, 0)  # behind the last code nothing is predicted
+    assert layout.opens == layout.exposed == (True,) * 7  # causal, the symbol included
 
 
 def test_the_symbol_stands_first_and_the_codes_behind_it():

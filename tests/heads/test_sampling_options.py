@@ -76,3 +76,13 @@ def test_an_image_depends_on_the_options_that_its_head_says_and_on_no_other(name
 
 def test_a_recipe_s_options_of_images_are_those_of_a_head():
     assert OF_IMAGES == OPTIONS
+
+
+def test_a_drawing_has_no_values_until_the_first_draw_is_noted():
+    generators = Generators([0])
+    progress = DrawingState(generators)
+    assert (progress.values, progress.steps, progress.retained) == (None, 0, None)
+    first = generators.state()
+    progress.note(torch.ones(1, 2), 1)
+    assert (progress.values.tolist(), progress.steps) == ([[1.0, 1.0]], 1)
+    assert str(progress.restored().state()) == str(first)

@@ -254,6 +254,13 @@ def test_codes_of_another_tokenizer_and_guidance_without_an_empty_prompt_are_ref
         model(unconditional=1.0)
 
 
+def test_its_alphabet_reads_no_codes():
+    """What stands at a position is made of the coarser scales by the tokenizer."""
+    order = model().image_head
+    assert order.symbols(order.space) == 0
+    assert order.alphabet.codes is None
+
+
 def test_the_tokenizers_weights_are_registered_once():
     made = model()
     assert not [name for name in made.image_head.state_dict() if "quantize" in name]

@@ -86,6 +86,18 @@ def test_only_more_steps_of_the_last_stage_go_on_from_what_was_trained(changes, 
     assert only_more_steps(mine, theirs, differing_keys(mine, theirs)) == more
 
 
+@pytest.mark.parametrize("stages", [1, 3])
+def test_more_steps_are_those_of_the_last_of_however_many_stages(stages):
+    first, last = toy().stages
+
+    def of(steps):
+        longer = last.model_copy(update={"steps": steps})
+        return toy().model_copy(update={"stages": (first, first, longer)[-stages:]})
+
+    for steps, more in ((9, True), (8, False), (7, False)):
+        assert only_more_steps(of(steps), of(8), [f"stages.{stages - 1}.steps"]) == more
+
+
 def test_a_stage_more_is_not_only_more_steps():
     mine = toy("stages.learn.steps=99")
     shorter = mine.model_copy(update={"stages": mine.stages[:1]})

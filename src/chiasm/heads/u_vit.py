@@ -53,8 +53,8 @@ class FlowEncoder(nn.Module):
         kernel: int,
         padding: int,
         depth: int,
-        bias: bool = True,
-        epsilon: float = 1e-6,
+        bias: bool,
+        epsilon: float,
     ):
         super().__init__()
         self.width = width
@@ -96,8 +96,8 @@ class FlowDecoder(nn.Module):
         *,
         doublings: int,
         depth: int,
-        bias: bool = True,
-        epsilon: float = 1e-6,
+        bias: bool,
+        epsilon: float,
     ):
         super().__init__()
         both = width + skipped
