@@ -18,7 +18,7 @@ import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 from served_folder import Served, served_folder
 
@@ -44,18 +44,19 @@ def report(server: Served, options: argparse.Namespace) -> None:
     }
     kinds["both"] = [pair[i % 2] for i, pair in enumerate(zip(*kinds.values(), strict=True))]
     for kind, requests in kinds.items():
-        alone, together, differing = [], [], 0
+        rounds, differing = [], 0
         for _ in range(options.rounds):
-            seconds, expected = _timed(server.url, requests, 1)
-            alone.append(seconds)
-            seconds, answers = _timed(server.url, requests, options.clients)
-            together.append(seconds)
+            alone, expected = _timed(server, requests, 1)
+            together, answers = _timed(server, requests, options.clients)
+            rounds.append((alone, together))
             differing += sum(map(lambda one, two: one != two, expected, answers))
-        ratio = median(one / many for one, many in zip(alone, together, strict=True))
-        rate = len(requests) / median(together)
+        rate = len(requests) / median(together.seconds for _, together in rounds)
+        ratio, work = (median(one[i] / many[i] for one, many in rounds) for i in range(2))
         print(
-            f"{kind:8} {rate:7.1f} requests/s with {options.clients} clients, {ratio:.2f} times one at a time; "
-            f"{differing} of {len(requests) * options.rounds} answers differ"
+            f"{kind:8} {rate:7.1f} requests/s with {options.clients} clients, {ratio:.2f} times one at a time, "
+            f"{work:.2f} times in processor seconds of the server; "
+            f"{differing} of {len(requests) * options.rounds} answers differ",
+            flush=True,
         )
 
 
@@ -69,11 +70,20 @@ def _drawing(number: int) -> tuple[str, dict[str, Any]]:
     return "/v1/images/generations", {"model": "model", "prompt": f"Draw: {number} dogs.", "seed": number}
 
 
-def _timed(address: str, requests: list[tuple[str, dict[str, Any]]], clients: int) -> tuple[float, list[Any]]:
-    began = time.perf_counter()
+class Cost(NamedTuple):
+    """Of some requests: seconds by the clock, and processor seconds of the server."""
+
+    seconds: float
+    processor: float
+
+
+def _timed(
+    server: Served, requests: list[tuple[str, dict[str, Any]]], clients: int
+) -> tuple[Cost, list[Any]]:
+    began, busy = time.perf_counter(), server.processor_seconds()
     with ThreadPoolExecutor(clients) as pool:
-        answers = list(pool.map(lambda each: _ask(address, *each), requests))
-    return time.perf_counter() - began, answers
+        answers = list(pool.map(lambda each: _ask(server.url, *each), requests))
+    return Cost(time.perf_counter() - began, server.processor_seconds() - busy), answers
 
 
 def _ask(address: str, path: str, body: dict[str, Any]) -> Any:
