@@ -271,9 +271,13 @@ def test_the_end_is_a_code_and_what_stands_behind_it_means_nothing():
         ChiasmError, match=r"codes from -1 to 16 .* of 16 codes \(0 to 15, and 16 for the end\)"
     ):
         made.vectors(codes)
-    painted = made.decode(codes.clamp(min=0))
-    assert painted.shape == (2, 3, 32, 32)
-    assert 0 <= painted.min() <= painted.max() <= 1
+    assert made.decode(codes.clamp(min=0)).shape == (2, 3, 32, 32)
+
+
+def test_what_is_painted_beyond_black_and_white_is_black_and_white(monkeypatch):
+    made, _ = prepared()
+    monkeypatch.setattr(made.painter, "forward", lambda features: torch.tensor([-0.5, 0.5, 1.5]))
+    assert made.decode(torch.zeros(1, 1, 16, dtype=torch.long)).tolist() == [0.0, 0.5, 1.0]
 
 
 def test_without_a_decoder_it_neither_learns_nor_paints():
