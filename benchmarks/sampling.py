@@ -1,4 +1,4 @@
-"""Drawing pictures by Chiasm and in the originals' ways, and next scale beside next token: speed, memory, output.
+"""Drawing pictures by Chiasm and in the originals' ways, scales and vectors beside codes one by one: speed, memory.
 
     python benchmarks/sampling.py
 
@@ -152,24 +152,11 @@ ORDERS = {"next_scale": "scales", "next_token": "raster"}
 
 def against_next_token(sizes: Sizes, side: int) -> dict[str, Any]:
     """The same causal language model, drawing side x side codes one by one, or scales."""
-    language = {
-        "type": "causal",
-        "vocabulary": 300,
-        "config": {
-            "model_type": "llama",
-            "hidden_size": sizes.width,
-            "intermediate_size": 4 * sizes.width,
-            "num_hidden_layers": sizes.depth,
-            "num_attention_heads": sizes.heads,
-            "num_key_value_heads": sizes.heads,
-            "max_position_embeddings": 2048,
-        },
-    }
     tokenizers = {"next_scale": multi_scale(sizes), "next_token": raster(sizes, side)}
     models = {
         name: built(
             {
-                "language": language,
+                "language": causal(sizes),
                 "image_tokenizer": tokenizer,
                 "heads": {"image": {"type": ORDERS[name], "alphabet": {"type": "own"}}},
             }
@@ -185,10 +172,57 @@ def against_next_token(sizes: Sizes, side: int) -> dict[str, Any]:
     return result
 
 
+VECTORS_BY = {"raster": "vectors, one by one", "whole": "vectors at once"}
+
+
+def against_vectors(sizes: Sizes, order: str) -> dict[str, Any]:
+    """The same causal language model and as many positions: codes one by one, or vectors by a flow, whose network
+    is as large as the tables of the codes. The time is that of drawing alone, for their decoders are not alike."""
+    side, wanted = sizes.scales[-1], parameters(_next_token(sizes))
+    counts = {hidden: parameters(_flow(sizes, order, hidden)) for hidden in (64, 128, 192)}
+    hidden = _root(counts, wanted)
+    models = {VECTORS_BY[order]: _flow(sizes, order, hidden), "codes, one by one": _next_token(sizes)}
+    prompts = ["a picture"] * sizes.pictures
+
+    def drawn(model: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        return _values(model, prompts, sizes.guidance), torch.zeros(1)
+
+    result = compared(
+        {name: partial(drawn, each) for name, each in models.items()}, sizes.pictures, sizes.rounds
+    )
+    result["parameters"] = {name: parameters(model) for name, model in models.items()}
+    result["codes"] = side * side
+    result["steps"] = {VECTORS_BY[order]: f"{sizes.steps} of the flow", "codes, one by one": side * side}
+    return result
+
+
 def against_diffusers(sizes: Sizes, scheduler: str) -> dict[str, Any]:
     """A denoiser of diffusers by our decoder, and by diffusers' pipeline."""
     size = 16 * sizes.scales[-1]
     return against_pipeline(scheduler, sizes.denoiser, size, sizes.steps, sizes.pictures, sizes.rounds)
+
+
+def _next_token(sizes: Sizes) -> Any:
+    head = {"type": "raster", "alphabet": {"type": "own"}}
+    tokenizer = raster(sizes, sizes.scales[-1])
+    return built({"language": causal(sizes), "image_tokenizer": tokenizer, "heads": {"image": head}})
+
+
+def _flow(sizes: Sizes, order: str, hidden: int) -> Any:
+    """Vectors of patches of 16 pixels. hidden: width of the flow's network."""
+    alphabet = {"type": "flow", "steps": sizes.steps, "hidden": hidden}
+    tokenizer = {"type": "pixels", "size": 16 * sizes.scales[-1], "patch_size": 16}
+    head = {"type": order, "alphabet": alphabet}
+    return built({"language": causal(sizes), "image_tokenizer": tokenizer, "heads": {"image": head}})
+
+
+def _root(counts: dict[int, int], wanted: int) -> int:
+    """The width, of 8 at least, with which a network has the wanted number of parameters, quadratic in it."""
+    (x, fx), (y, fy), (z, fz) = counts.items()
+    a = ((fz - fx) / (z - x) - (fy - fx) / (y - x)) / (z - y)
+    b = (fy - fx) / (y - x) - a * (x + y)
+    c = fx - a * x * x - b * x - wanted
+    return max(8, round((-b + max(0.0, b * b - 4 * a * c) ** 0.5) / (2 * a)))
 
 
 def total(scales: Sequence[int]) -> int:
@@ -201,6 +235,8 @@ COMPARISONS: dict[str, Callable[[Sizes], dict[str, Any]]] = {
     "llamagen": against_llamagen,
     "next scale, as many codes": same_codes,
     "next scale, the same grid": same_grid,
+    "vectors, one by one": partial(against_vectors, order="raster"),
+    "vectors, all at once": partial(against_vectors, order="whole"),
     "diffusion, ddim": partial(against_diffusers, scheduler="ddim"),
     "diffusion, euler": partial(against_diffusers, scheduler="euler"),
     "diffusion, pndm": partial(against_diffusers, scheduler="pndm"),
@@ -221,6 +257,20 @@ def var(sizes: Sizes, classes: int, **options: Any) -> Any:
     model = built({"language": language, "image_tokenizer": multi_scale(sizes), "heads": {"image": head}})
     lively(model)
     return model
+
+
+def causal(sizes: Sizes) -> dict[str, Any]:
+    """A language model of transformers."""
+    config = {
+        "model_type": "llama",
+        "hidden_size": sizes.width,
+        "intermediate_size": 4 * sizes.width,
+        "num_hidden_layers": sizes.depth,
+        "num_attention_heads": sizes.heads,
+        "num_key_value_heads": sizes.heads,
+        "max_position_embeddings": 2048,
+    }
+    return {"type": "causal", "vocabulary": 300, "config": config}
 
 
 def lively(model: Any) -> None:
@@ -256,10 +306,14 @@ def parameters(model: Any) -> int:
 
 
 def _drawn(model: Any, prompts: list[str], guidance: float) -> tuple[torch.Tensor, torch.Tensor]:
+    codes = _values(model, prompts, guidance)
+    return codes, decode(model, codes)
+
+
+def _values(model: Any, prompts: list[str], guidance: float) -> torch.Tensor:
     samples = [Sample(prompt, (Message("user", (prompt,)),)) for prompt in prompts]
     documents = [draw_prompt(model.contract, sample) for sample in samples]
-    codes = draw(model, documents, replace(GREEDY, guidance=guidance))
-    return codes, decode(model, codes)
+    return draw(model, documents, replace(GREEDY, guidance=guidance))
 
 
 def _options() -> argparse.Namespace:
@@ -267,7 +321,9 @@ def _options() -> argparse.Namespace:
     for name in ("width", "depth", "heads", "pictures", "rounds"):
         parser.add_argument(f"--{name}", type=int, help=f"default: {getattr(FULL, name)}")
     parser.add_argument("--threads", type=int, default=1, help="of torch (default: 1)")
-    parser.add_argument("--only", help="comparisons whose names begin so: var, llamagen, next, diffusion")
+    parser.add_argument(
+        "--only", help="comparisons whose names begin so: var, llamagen, next, vectors, diffusion"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument(
         "--quick", action="store_true", help="tiny sizes: shows that it runs, measures nothing"

@@ -75,6 +75,21 @@ def test_pictures_are_drawn_as_the_originals_draw_them(measured):
     for name in ("next scale, as many codes", "next scale, the same grid"):
         scale, token = result[name]["parameters"].values()
         assert abs(scale / token - 1) < 0.02
+    for name in ("vectors, one by one", "vectors, all at once"):
+        assert result[name]["processor_seconds"].keys() == result[name]["parameters"].keys()
+        assert result[name]["codes"] == 9
+
+
+def test_a_network_is_made_as_large_as_is_wanted(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    root = runpy.run_path(str(BENCHMARKS / "sampling.py"))["_root"]
+
+    def parameters(width):
+        return 3 * width * width + 40 * width + 700
+
+    counts = {width: parameters(width) for width in (64, 128, 192)}
+    assert root(counts, parameters(1000)) == 1000
+    assert root(counts, 0) == 8
 
 
 @pytest.mark.slow
