@@ -153,3 +153,31 @@ def test_a_small_network_learns_a_distribution_that_regression_would_average(nam
     assert ((signs == signs[:, :1]).all(1)).float().mean() > 0.9
     assert 0.3 < (signs[:, 0] > 0).float().mean() < 0.7
     assert drawn.abs().mean() > 0.8
+
+
+def test_of_two_vectors_that_may_follow_regression_draws_the_mean_and_a_flow_or_a_diffusion_one():
+    """One hidden state, behind which one of two opposite vectors stands: how a regression alone collapses."""
+    vectors = torch.tensor([[1.0, -1.0, 0.5], [-1.0, 1.0, -0.5]])
+    hidden, sampling = torch.ones(64, 4), Sampling()
+    nearest = {}
+    for name in ("regression", "flow", "diffusion"):
+        torch.manual_seed(0)
+        options = {} if name == "regression" else {"steps": 20, "depth": 1, "hidden": 32}
+        spec = {"type": "raster", "alphabet": {"type": name, **options}}
+        learner = build_head(spec, HeadContext(4, SPACE, Vocabulary(4))).alphabet.train()
+        optimiser = torch.optim.AdamW(learner.parameters(), lr=1e-2)
+        for _ in range(150):
+            optimiser.zero_grad()
+            (learner.loss(hidden, vectors.repeat(32, 1)) / len(hidden)).backward()
+            optimiser.step()
+        with torch.no_grad():
+            drawn = learner.eval().draw(hidden, sampling, Generators(range(64))).values
+        distances = torch.cdist(drawn.float(), vectors)
+        nearest[name] = (float(distances.min(1).values.mean()), distances.argmin(1).bincount(minlength=2))
+        if name == "regression":
+            assert (drawn - vectors.mean(0)).norm(dim=-1).max() < 0.1
+    assert nearest["regression"][0] > 1.3  # as far from either as the mean is
+    for name in ("flow", "diffusion"):
+        distance, counts = nearest[name]
+        assert distance < 0.5
+        assert counts.min() > 10

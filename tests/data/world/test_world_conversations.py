@@ -1,8 +1,12 @@
-"""Several questions about one picture in a document."""
+"""Several turns in a document: questions about one picture, and changes of pictures that are named by number."""
+
+import pytest
 
 from chiasm.data import Picture
+from chiasm.data.documents import document
 from chiasm.data.world import World
 from chiasm.data.world.questions import QUESTIONS
+from chiasm.sequence import Kind
 
 TASKS = {"what": 1, "where": 2, "count": 1, "exist": 2, "choice": 1, "draw": 1}
 
@@ -34,3 +38,52 @@ def test_what_is_no_question_stays_a_document_of_its_own():
     assert together[-1].messages[0] == alone[-1].messages[0]
     assert together[-1].truth == alone[-1].truth
     assert len({sample.name for sample in together}) == len(together)
+
+
+def cells(scene):
+    return {thing.cell: thing.emoji for thing in scene.things}
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_the_second_change_is_of_the_picture_that_is_named(language):
+    world, named = World(tasks={"referred": 2}, language=language, objects=(1, 4)), set()
+    for sample in [sample for index in range(30) for sample in world[index]]:
+        first, changed, second, answer = (message.content for message in sample.messages)
+        assert [message.role for message in sample.messages] == ["user", "assistant"] * 2
+        assert [isinstance(item, Picture) for item in (*first, *changed, *second, *answer)] == [
+            *(True, False),
+            True,
+            False,
+            True,
+        ]
+        number, truth = sample.truth["picture"], sample.truth
+        named.add(number)
+        assert second[0].startswith(world.say.again.format(number=number))
+        shown = (first, changed)[number - 1][0].scene
+        assert cells(truth["before"]) == cells(shown)
+        assert cells(truth["scene"]) == cells(answer[0].scene)
+        assert cells(truth["scene"]) != cells(truth["before"])
+        assert (world.change(sample).mask().any(), truth["kind"] in ("move", "replace", "remove")) == (
+            True,
+            True,
+        )
+        assert not {"earlier", "masks"} & truth.keys()
+    assert named == {1, 2}
+
+
+def test_a_thing_that_comes_into_a_named_picture_was_not_there():
+    for sample in [
+        sample for index in range(60) for sample in World(tasks={"referred": 1}, objects=(1, 2))[index]
+    ]:
+        if sample.truth["kind"] == "replace":
+            before, after = (set(cells(sample.truth[each]).values()) for each in ("before", "scene"))
+            assert len(after - before) == 1
+
+
+def test_a_model_reads_all_pictures_of_the_turns_and_learns_both_answers(tiny_model):
+    model, _ = tiny_model
+    world = World(
+        tasks={"referred": 1}, emoji=8, unseen=4, grid=2, canvas=32, drawn_canvas=32, objects=(1, 2)
+    )
+    made = document(model.contract, world[0][0])
+    assert [slot.kind for slot in made.slots] == [Kind.READ, Kind.WRITTEN, Kind.WRITTEN]

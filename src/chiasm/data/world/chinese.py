@@ -27,6 +27,7 @@ class Chinese(Phrases):
     nowhere, nothing = "不在图中", "什么也没有"
     region: ClassVar = {"box": "方框", "point": "点"}
     then, next_pair = "变成", "那么这张图变成什么?"
+    again = "和第{number}张图一样，但是："
 
     def cell(self, cell: int, grid: tuple[int, int]) -> str:
         return _cell(cell, *grid)

@@ -27,6 +27,7 @@ class English(Phrases):
     nowhere, nothing = "nowhere", "nothing"
     region: ClassVar = {"box": "the box ", "point": "the place "}
     then, next_pair = "becomes", "So what becomes of this?"
+    again = "As in picture {number}, but:"
 
     def cell(self, cell: int, grid: tuple[int, int]) -> str:
         return _cell(cell, *grid)

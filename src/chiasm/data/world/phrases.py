@@ -28,6 +28,7 @@ class Phrases(ABC):
     nothing: ClassVar[str]  # what is at an empty cell
     then: ClassVar[str]  # between the two pictures of an analogy
     next_pair: ClassVar[str]
+    again: ClassVar[str]  # before a change of the picture of a number
     region: ClassVar[Mapping[str, str]]  # what stands before the numbers of a box and of a point
 
     def __init__(self, phrasings: Phrasings = "plain", dice: Dice | None = None):

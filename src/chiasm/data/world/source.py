@@ -20,7 +20,7 @@ from chiasm.data.world.questions import QUESTIONS, answered_falsely
 from chiasm.data.world.render import SceneChange, ScenePicture
 from chiasm.data.world.scene import Scene
 from chiasm.data.world.splits import Split, strangers
-from chiasm.data.world.tasks import MASKS, TASKS, Exchange, truth_of
+from chiasm.data.world.tasks import EARLIER, MASKS, TASKS, Exchange, truth_of
 from chiasm.data.world.wordings import Phrasings
 
 # Raised when the same options would give other samples, so that caches and records are not mistaken.
@@ -79,8 +79,9 @@ class World(Source, name="world"):
         tasks: how many documents of each task a scene gives (fewer where a scene cannot be asked so many): what,
             where, count, exist, choice, relation, caption, name (one emoji that fills the picture, drawn from all
             of them evenly), draw, captioned (the same, with the plain caption before the image), edit, instructed
-            (the same, with the plain instruction before the image), analogy, sentence (an analogy in pictures
-            alone), read, words, segment (the masks of every thing of a name, which may be none),
+            (the same, with the plain instruction before the image), referred (two turns: a change, and then
+            another one of the first or the second picture, named by its number), analogy, sentence (an analogy in
+            pictures alone), read, words, segment (the masks of every thing of a name, which may be none),
             region and segment_region (what a box, a point or a stroke of red is on: its name, its mask),
             call (an instruction answered by the call of a tool; see `chiasm.data.calls`).
         mask_form: what answers `segment`: `head`, positions of a mask head; `polygons` or `runs`, words; `image`,
@@ -155,7 +156,7 @@ class World(Source, name="world"):
         return self.composer.draft(index).scene
 
     def change(self, sample: Sample) -> SceneChange:
-        """What an edit changes in the image as it is written; `sample` is of the tasks edit or instructed."""
+        """What an edit changes in the image as it is written (tasks edit, instructed, referred)."""
         before, after = (sample.truth[name].calmed(self.drawn_jitter) for name in ("before", "scene"))
         return SceneChange(before, after, self.drawn_canvas)
 
@@ -173,7 +174,7 @@ class World(Source, name="world"):
         if phrasings == "held_out":
             name += " in a held-out phrasing"
         messages = (
-            (Message("user", user), Message("assistant", assistant))
+            (*truth.get(EARLIER, ()), Message("user", user), Message("assistant", assistant))
             if assistant
             else (Message("document" if masks is None else "user", user),)
         )
@@ -181,7 +182,11 @@ class World(Source, name="world"):
         sample = Sample(
             f"scene {index} of world({self.split}), {name}",
             messages,
-            {**common, "scene": draft.scene, **{key: truth[key] for key in truth if key != MASKS}},
+            {
+                **common,
+                "scene": draft.scene,
+                **{key: truth[key] for key in truth if key not in (MASKS, EARLIER)},
+            },
             masks,
         )
         return answer_with_masks(sample, self.mask_form, self.mask_side)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from chiasm.data import Picture
+from chiasm.data.sample import Message
 from chiasm.data.world.calls import scene_call
 from chiasm.data.world.composer import TINTS, Draft
 from chiasm.data.world.dice import Dice
@@ -22,7 +23,8 @@ from chiasm.data.world.scene import Scene
 if TYPE_CHECKING:
     from chiasm.data.world.source import World
 
-MASKS = "masks"  # where the truth has those that are asked for, on its way into a sample
+# Where the truth has the masks that are asked for, and the turns before, on its way into a sample.
+MASKS, EARLIER = "masks", "earlier"
 # content of the user, content of the assistant (none: masks are the answer, or the first is a document of its own),
 # and the truth
 Exchange = tuple[tuple[str | Picture, ...], tuple[str | Picture, ...], dict[str, Any]]
@@ -67,6 +69,20 @@ def instructed(world: World, draft: Draft, say: Phrases, dice: Dice, count: int)
     for _ in range(count):
         example = scene_edit(draft, say, dice)
         yield _edited(world, example, example.text, example.plain)
+
+
+def referred(world: World, draft: Draft, say: Phrases, dice: Dice, count: int) -> Iterator[Exchange]:
+    for _ in range(count):
+        first = scene_edit(draft, say, dice)
+        number = 1 + dice.below(2) if first.after.single else 1
+        base = (first.before, first.after)[number - 1]
+        absent = tuple(emoji for emoji in draft.absent if emoji not in base.counts)
+        second = scene_edit(replace(draft, scene=base, absent=absent), say, dice)
+        prompt, answer, _ = _edited(world, first, first.text)
+        text = f"{say.again.format(number=number)} {second.text}"
+        _, target, truth = _edited(world, second, text)
+        earlier = (Message("user", prompt), Message("assistant", answer))
+        yield (text,), target, {**truth, "picture": number, EARLIER: earlier}
 
 
 def _edited(world: World, example: SceneEdit, text: str, *words: str) -> Exchange:
@@ -182,6 +198,7 @@ TASKS: dict[str, Callable[[World, Draft, Phrases, Dice, int], Iterator[Exchange]
     "captioned": captioned,
     "edit": edit,
     "instructed": instructed,
+    "referred": referred,
     "analogy": analogy,
     "sentence": sentence,
     "read": read,

@@ -18,7 +18,7 @@ from chiasm.evaluation.subject import prompt_and_words, written_image
 from chiasm.evaluation.tasks import Exam, NotApplicable, Outcome, Task
 from chiasm.evaluation.tasks.generation import checker_of
 
-TASKS = ("edit", "instructed")  # of the built-in world
+TASKS = ("edit", "instructed", "referred")  # of the built-in world
 EXAMPLES = 16  # edits in the report
 
 
