@@ -47,7 +47,7 @@ def cells(scene):
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_the_second_change_is_of_the_picture_that_is_named(language):
     world, named = World(tasks={"referred": 2}, language=language, objects=(1, 4)), set()
-    for sample in [sample for index in range(30) for sample in world[index]]:
+    for sample in [sample for index in range(10) for sample in world[index]]:
         first, changed, second, answer = (message.content for message in sample.messages)
         assert [message.role for message in sample.messages] == ["user", "assistant"] * 2
         assert [isinstance(item, Picture) for item in (*first, *changed, *second, *answer)] == [
@@ -63,18 +63,15 @@ def test_the_second_change_is_of_the_picture_that_is_named(language):
         assert cells(truth["before"]) == cells(shown)
         assert cells(truth["scene"]) == cells(answer[0].scene)
         assert cells(truth["scene"]) != cells(truth["before"])
-        assert (world.change(sample).mask().any(), truth["kind"] in ("move", "replace", "remove")) == (
-            True,
-            True,
-        )
+        assert truth["kind"] in ("move", "replace", "remove")
         assert not {"earlier", "masks"} & truth.keys()
     assert named == {1, 2}
+    assert world.change(sample).mask().any()
 
 
 def test_a_thing_that_comes_into_a_named_picture_was_not_there():
-    for sample in [
-        sample for index in range(60) for sample in World(tasks={"referred": 1}, objects=(1, 2))[index]
-    ]:
+    world = World(tasks={"referred": 1}, objects=(1, 2))
+    for sample in [sample for index in range(20) for sample in world[index]]:
         if sample.truth["kind"] == "replace":
             before, after = (set(cells(sample.truth[each]).values()) for each in ("before", "scene"))
             assert len(after - before) == 1
