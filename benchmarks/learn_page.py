@@ -50,8 +50,8 @@ again beside that part, enlarged; the likelier answer stays. Scores as above. *L
 a part; *chosen*: for which the second answer was the likelier one.
 """
 
-WIDE_LINES = """`dualfocus` gains nothing by it. The lines of these pages are nearly as wide as the page, and what is cut out is
-a square: 159 pixels of 192 on average in the 100 questions, which enlarges letters by a fifth.
+WIDE_LINES = """`dualfocus` gains nothing by it. The lines of these pages are nearly as wide as the page, and what
+is cut out is a square: 159 pixels of 192 on average in the 100 questions, which enlarges letters by a fifth.
 """
 
 EXPLAINED_TILES = """```bash
