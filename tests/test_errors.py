@@ -1,5 +1,6 @@
 """What is wrong with an argument is a sentence: short, printable, and named after the argument."""
 
+import base64
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,22 @@ def test_a_number_that_python_does_not_write_is_quoted_by_its_size(value):
     for text in (quoted(value), excerpt(value)):
         assert "16,610 bits" in text
         assert len(text) < 100
+
+
+SECRET = base64.b64encode(bytes(range(97, 123)) * 10).decode()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [SECRET, f"data:image/png;base64,{SECRET[:80]}", [SECRET], {"data": SECRET}, SECRET.encode()],
+    ids=["text", "URL", "list", "mapping", "bytes"],
+)
+def test_the_data_of_a_file_is_never_quoted(value):
+    for text in (quoted(value), excerpt(value)):
+        assert SECRET[:4] not in text
+        assert SECRET[-4:] not in text
+        assert "letters" in text or "bytes" in text
+    assert SECRET[:4] not in excerpt(Path(SECRET))
 
 
 @pytest.mark.parametrize("value", [None, 5, b"run", object(), ["run"], 1j])

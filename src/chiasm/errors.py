@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import re
 import reprlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -12,8 +13,26 @@ MOST_QUOTED = 200  # letters of a text
 MOST_REASON = 400  # letters of what another library says
 TOO_LONG = "too long"  # the kind of a DataError: more than the context holds
 
+_DATA_URL = re.compile(r"data:[^,\s]{0,80},", re.IGNORECASE)
+_BASE64 = re.compile(r"[A-Za-z0-9+/_-]{200,}={0,2}\s*")
+
+
+def _without_data(text: str) -> str:
+    """A text, but for the bytes of a file in it, which no error prints."""
+    if url := _DATA_URL.match(text):
+        return f"{url[0]}... ({len(text) - url.end():,} letters)"
+    return f"({len(text):,} letters, as of base64)" if _BASE64.fullmatch("".join(text.split())) else text
+
 
 class _Short(reprlib.Repr):
+    def repr_str(self, x: str, level: int) -> str:
+        return super().repr_str(_without_data(x), level)
+
+    def repr_bytes(self, x: bytes | bytearray, level: int) -> str:
+        return repr(x) if len(x) <= self.maxother else f"<{len(x):,} bytes>"
+
+    repr_bytearray = repr_bytes
+
     def repr_int(self, x: int, level: int) -> str:
         try:
             return super().repr_int(x, level)
@@ -84,14 +103,14 @@ class OutdatedError(ChiasmError):
 
 def excerpt(value: object, most: int = 60) -> str:
     """A value of a stranger's making as one short line that any terminal prints: text as it is, all else quoted."""
-    text = str(value) if isinstance(value, str | PurePath) else _QUOTED.repr(value)
+    text = _without_data(str(value)) if isinstance(value, str | PurePath) else _QUOTED.repr(value)
     text = text if len(text) <= most else f"{text[: most // 2]}...{text[-(most // 4) :]}"
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
 def quoted(value: object) -> str:
     """A value of a stranger's making as Python writes it, as one short line."""
-    whole = isinstance(value, str) and len(value) <= MOST_QUOTED
+    whole = isinstance(value, str) and len(value) <= MOST_QUOTED and not _DATA_URL.match(value)
     text = repr(value) if whole else " ".join(_QUOTED.repr(value).split())
     return text if whole or len(text) <= MOST_QUOTED else f"{text[:MOST_QUOTED]}..."
 
