@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from chiasm.data.files import PictureBytes, PictureFile, PictureInMemory, picture_of_base64
-from chiasm.data.images import to_rgb
+from chiasm.data.images import opacity, to_rgb
 from chiasm.errors import DataError
 
 HEIGHT, WIDTH = 6, 8
@@ -270,6 +270,26 @@ def test_an_image_of_unknown_range_is_refused(image, message):
 def test_an_image_without_pixels_is_refused():
     with pytest.raises(DataError, match="0 x 5 pixels"):
         PictureInMemory(Image.new("RGB", (0, 5)))
+
+
+def with_exif(format, exif):
+    image, file = Image.fromarray(COLOURS), io.BytesIO()
+    options = {"JPEG": {"quality": 100, "subsampling": 0}, "WEBP": {"lossless": True}}
+    image.save(file, format=format, exif=exif, **options.get(format, {}))
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    "exif", [b"garbage", b"Exif\0\0garbage", b"II*\0\xff\xff\xff\xff", b"MM\0*\0\0\0\x08\xff"]
+)
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP"])
+def test_an_image_whose_metadata_is_damaged_is_upright(format, exif, tmp_path):
+    data = with_exif(format, exif)
+    for way in WAYS:
+        picture = by(way, data, tmp_path)
+        assert picture.size == (HEIGHT, WIDTH)
+        assert np.abs(np.asarray(picture.open()).astype(int) - COLOURS).max() < 12
+    assert opacity(Image.open(io.BytesIO(data)), "it") is None
 
 
 def test_no_file_reaches_another_program(tmp_path, monkeypatch):

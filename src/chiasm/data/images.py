@@ -8,6 +8,7 @@ Colour profiles are not applied.
 from __future__ import annotations
 
 import io
+import re
 import warnings
 from collections.abc import Callable
 from typing import BinaryIO, TypeVar
@@ -26,6 +27,10 @@ SUFFIX = (
 MOST_PIXELS = 100_000_000  # 10,000 x 10,000; a larger image is taken for a decompression bomb
 BACKGROUND = (255, 255, 255)
 UNREADABLE = "unreadable image"  # the kind of error
+
+HEADER = 24  # bytes with which `begins_image` is content
+_BMP_HEADERS = (12, 16, 40, 52, 56, 64, 108, 124)  # bytes of the header behind a BMP's own 14
+_PPM = re.compile(rb"P(?:[1-6f]\s|0CMYK|y(?:P|RGB|CMYK))")
 
 _ORIENTATION = 0x0112  # of EXIF
 _TURNS = {
@@ -59,7 +64,7 @@ def measure(file: BinaryIO, where: str) -> Size:
     def size() -> Size:
         image = _open(_png_without_pixels(file), where)
         # PNG's own `getexif` decodes the whole image.
-        sideways = Image.Image.getexif(image).get(_ORIENTATION) in _SIDEWAYS
+        sideways = _orientation(image, Image.Image.getexif) in _SIDEWAYS
         if image.format == "TIFF":  # Pillow turns these itself where the tag is TIFF's own
             sideways = sideways and _ORIENTATION not in image.tag_v2  # type: ignore[attr-defined]
         return Size(image.width, image.height) if sideways else Size(image.height, image.width)
@@ -72,6 +77,17 @@ def has_header(start: bytes) -> bool:
     return start[8:12] != b"WEBP" and start[4:8] != b"ftyp"  # AVIF
 
 
+def begins_image(start: bytes) -> bool:
+    """Whether a file that begins with these bytes, HEADER of them if it has so many, is of one of FORMATS."""
+    Image.init()
+    if start.startswith(b"BM"):  # two bytes, with which other things begin too
+        return int.from_bytes(start[14:18], "little") in _BMP_HEADERS
+    if start.startswith(b"P"):
+        return _PPM.match(start) is not None
+    accepts = (Image.OPEN[name][1] for name in FORMATS if name in Image.OPEN)
+    return any(accept is not None and bool(accept(start)) for accept in accepts)
+
+
 def to_rgb(image: Image.Image, where: str) -> Image.Image:
     """A PIL image, of any mode, as its file would be read; raises DataError naming `where`."""
 
@@ -81,7 +97,7 @@ def to_rgb(image: Image.Image, where: str) -> Image.Image:
         _check_pixels(image, where)
         _scale_transparent(image)
         image.load()
-        turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
+        turn = _TURNS.get(_orientation(image))
         return opaque(image if turn is None else image.transpose(turn), where)
 
     return _sound(rgb, where)
@@ -96,7 +112,7 @@ def opacity(image: Image.Image, where: str) -> np.ndarray | None:
             return None
         _scale_transparent(image)
         image.load()
-        turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
+        turn = _TURNS.get(_orientation(image))
         upright = image if turn is None else image.transpose(turn)
         return np.asarray(upright.convert("RGBA").getchannel("A"))
 
@@ -113,6 +129,16 @@ def opaque(image: Image.Image, where: str) -> Image.Image:
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     return _sound(lambda: _opaque(image, where), where)
+
+
+def _orientation(
+    image: Image.Image, exif: Callable[[Image.Image], Image.Exif] = lambda image: image.getexif()
+) -> int:
+    """How the camera was held, of EXIF or XMP; upright (1) where that cannot be read."""
+    try:
+        return exif(image).get(_ORIENTATION, 1)
+    except Exception:  # metadata that is damaged, of an image that need not be
+        return 1
 
 
 def _opaque(image: Image.Image, where: str) -> Image.Image:
