@@ -1,6 +1,7 @@
 """Every form of a record, read alike in data files and by `chat`: good ones, and broken ones that are named."""
 
 import base64
+import io
 import json
 import os
 import time
@@ -11,6 +12,7 @@ from PIL import Image
 
 from chiasm.conversation import as_messages
 from chiasm.data.chat import Chat
+from chiasm.data.images import FORMATS
 from chiasm.data.references import path_items
 from chiasm.errors import DataError
 from chiasm.terminal.chat import items
@@ -206,6 +208,26 @@ BROKEN = {
         "unknown key 'source'",
         "unknown key",
     ),
+    "text with an image": (
+        talk([{"type": "text", "image": "a.png"}]),
+        "turn 1 has content of type 'text' with the image a.png; one of them must go",
+        "content",
+    ),
+    "words and an image that are said to be text": (
+        talk([{"type": "text", "text": "What?", "image_url": {"url": "a.png"}}]),
+        "of type 'text' with the image",
+        "content",
+    ),
+    "an unknown detail of an item": (
+        talk([{"type": "image_url", "image_url": {"url": "a.png", "detail": "nonsense"}}, "What?"]),
+        "turn 1 has an image with the detail nonsense; it must be auto, low, high",
+        "image form",
+    ),
+    "an unknown detail of a record's image": (
+        talk("<image>What?", image={"url": "a.png", "detail": ["low"]}),
+        "has an image with the detail ['low']",
+        "image form",
+    ),
     "a video": (
         talk([{"type": "video", "text": "x"}]),
         "content of type 'video'; known: text, image",
@@ -273,7 +295,7 @@ BROKEN = {
     ),
     "broken base64 under its own key": (
         talk([{"type": "image", "base64": "a%%b"}, "What?"]),
-        "turn 1 is no base64: a%%b",
+        "turn 1 is no base64: it has '%'",
         "unreadable image",
     ),
     "base64 that is no text": (
@@ -434,6 +456,59 @@ def test_what_is_broken_in_a_file_is_so_in_chat(form):
     assert message in str(error.value)
 
 
+def file_of(format):
+    image = Image.new("RGB", (5, 3), "red")
+    modes = {"PBM": "1", "PGM": "L"}
+    file = io.BytesIO()
+    kind = "PPM" if format in modes else format
+    image.convert(modes.get(format, "RGB")).save(file, format=kind)
+    return file.getvalue()
+
+
+FILES = {format: file_of(format) for format in (*FORMATS, "PBM", "PGM")} | {
+    "PPM in letters": b"P3\n5 3\n255\n" + b"255 0 0 " * 15,
+    "old BMP": b"BM" + bytes([74, 0, 0, 0, 0, 0, 0, 0, 26, 0, 0, 0, 12, 0, 0, 0, 5, 0, 3, 0, 1, 0, 24, 0])
+    + bytes(48),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("content", ["", "  ", [], [" "], [{"text": ""}]])
+def test_an_answer_to_nothing_is_not_learnt(content):
+    more = [{"role": "user", "content": content}, ANSWER]
+    for record, number in ((talk(content), 1), ({"messages": [*talk("What?")["messages"], *more]}, 3)):
+        with pytest.raises(DataError, match=rf"empty question \(message {number}\): there is nothing to ans"):
+            source(record)
+    skipping = source(talk(content), talk("What?"), broken="skip")
+    assert (len(skipping), skipping.skipped) == (1, {"empty": 1})
+
+
+@pytest.mark.parametrize("encode", [base64.b64encode, base64.urlsafe_b64encode, base64.encodebytes])
+@pytest.mark.parametrize("format", FILES)
+def test_bare_base64_of_every_format_is_an_image(format, encode):
+    text = encode(FILES[format]).decode()
+    for part in ({"image": text}, {"base64": text}, {"image_url": {"url": f"data:image/png;base64,{text}"}}):
+        assert as_messages([{"role": "user", "content": [part]}])[0].content[0].size == (3, 5)
+
+
+@pytest.mark.parametrize(
+    "start", ["Qk0xYmFyZm9v", "UDEwYmFyZm9vYmFy", "photos/cat", "QkM3", "9j4AAQSkZJRgAA"]
+)
+def test_the_name_of_a_file_is_no_base64(start, folder):
+    path = folder / start
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(FILES["PNG"])
+    assert as_messages([{"role": "user", "content": [{"image": start}]}])[0].content[0].size == (3, 5)
+
+
+@pytest.mark.parametrize("name", ["image", "base64"])
+def test_base64_of_what_is_no_image_is_not_printed(name):
+    secret = base64.b64encode(b"%PDF-1.7 a letter to a friend " * 10).decode()
+    with pytest.raises(DataError) as error:
+        as_messages([{"role": "user", "content": [{name: secret}]}])[0].content[0].size  # noqa: B018
+    assert secret[:6] not in str(error.value)
+    assert secret[-6:] not in str(error.value)
+
+
 def test_an_error_never_prints_a_picture():
     broken = "data:image/png;base64," + "QUJD" * 10_000 + "%"
     for content in (
@@ -589,12 +664,22 @@ def test_a_data_file_that_is_none_is_a_sentence(folder):
 
 
 PICTURE = {"image": "cat.png"}
+CATS = {"image": "照片/猫.png"}
 MESSAGES = {
     "cat.png what is this": [PICTURE, "what is this"],
     "What is in cat.png?": ["What is in", PICTURE, "?"],
     "Look at cat.png, please": ["Look at", PICTURE, ", please"],
     "(cat.png)": ["(", PICTURE, ")"],
     "cat.png里有什么？": [PICTURE, "里有什么？"],
+    "看cat.png，里有什么？": ["看", PICTURE, "，里有什么？"],
+    "左上角是什么，./cat.png": ["左上角是什么，", {"image": "./cat.png"}],
+    "请看：a/cat.png": ["请看：", {"image": "a/cat.png"}],
+    "见てcat.pngを": ["见て", PICTURE, "を"],
+    "看照片/猫.png和照片/猫.png。": ["看", CATS, "和", CATS, "。"],
+    "照片/猫.png是什么": [CATS, "是什么"],
+    "照片/没有.png": [{"image": "照片/没有.png"}],
+    "图（1）.png": [{"image": "图（1）.png"}],
+    "没有a/没有b.png": [{"image": "没有a/没有b.png"}],
     "Compare cat.png, and cat.png.": ["Compare", PICTURE, ", and", PICTURE, "."],
     "Compare cat.png,cat.png": ["Compare", PICTURE, ",", PICTURE],
     'Say "hello" about cat.png': ['Say "hello" about', PICTURE],
@@ -614,13 +699,20 @@ MESSAGES = {
 
 @pytest.mark.parametrize("message", MESSAGES)
 def test_paths_in_a_message_become_images_whatever_stands_behind_them(message, folder):
-    Image.new("RGB", (2, 2)).save("my cat.png")
+    os.mkdir("照片")
+    for name in ("my cat.png", "照片/猫.png"):
+        Image.new("RGB", (2, 2)).save(name)
     assert list(path_items(message)) == MESSAGES[message]
 
 
 def test_a_long_message_is_searched_in_little_time():
     """Without bounds, the search takes the square of the length: hours."""
-    for text in ("a" * 300_000 + ".png.", "a," * 100_000 + "x.png.zip", "'" * 50_000 + ".pngx"):
+    for text in (
+        "a" * 300_000 + ".png.",
+        "a," * 100_000 + "x.png.zip",
+        "'" * 50_000 + ".pngx",
+        "看" * 300_000 + ".png",
+    ):
         list(path_items(text))
 
 

@@ -25,7 +25,7 @@ from chiasm.errors import DataError, excerpt
 from chiasm.storage import safe_json
 
 RECORD_BYTES = 16 << 20  # most of one record
-_NAMES = {"assistant": "answer", "document": "document"}
+_NAMES = {"user": "question", "assistant": "answer", "document": "document"}
 
 
 class Chat(Source, name="chat"):
@@ -224,10 +224,11 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _check_turns(messages: Sequence[Message], where: str, masks: bool) -> None:
     """masks: they may stand in place of the last answer."""
     for number, message in enumerate(messages, 1):
-        learns = message.role == "document" or (message.role == "assistant" and message.learnt)
-        if learns and not any(isinstance(item, Media) or item.strip() for item in message.content):
+        says = message.role in ("user", "document") or (message.role == "assistant" and message.learnt)
+        if says and not any(isinstance(item, Media) or item.strip() for item in message.content):
+            reason = "there is nothing to answer" if message.role == "user" else "nothing to learn"
             raise DataError(
-                f"{where} has an empty {_NAMES[message.role]} (message {number}): nothing to learn", "empty"
+                f"{where} has an empty {_NAMES[message.role]} (message {number}): {reason}", "empty"
             )
     if [message.role for message in messages] == ["document"]:
         return

@@ -7,6 +7,7 @@ import binascii
 import hashlib
 import io
 import os
+import re
 import stat
 from abc import abstractmethod
 from collections import OrderedDict
@@ -19,13 +20,16 @@ from typing import BinaryIO
 
 from PIL import Image
 
-from chiasm.data.images import UNREADABLE, decode, has_header, measure, to_rgb
+from chiasm.data.images import HEADER, UNREADABLE, begins_image, decode, has_header, measure, to_rgb
 from chiasm.data.sample import Picture
 from chiasm.errors import DataError, excerpt
 from chiasm.views import Size
 
 MOST_BYTES = 1 << 30  # of an image file
 _HELD_PIXELS = 2_000_000  # of a decoded image that is held until its batch is put together
+_URL_SAFE = str.maketrans("-_", "+/")
+_NO_BASE64 = re.compile(r"[^A-Za-z0-9+/=\s_-]")
+_BASE64 = re.compile(r"[A-Za-z0-9+/\s_-]{12,}={0,2}\s*")
 _RECENT_BYTES = 128 << 20  # of files kept from the hashing of an image to its decoding
 
 
@@ -132,15 +136,28 @@ class Decoded(Picture):
 
 
 def picture_of_base64(text: str, where: str) -> PictureBytes:
-    """The picture in a `data:` URL or in bare base64; raises DataError."""
+    """The picture in a `data:` URL or in bare base64, of either alphabet; raises DataError."""
     head, comma, body = text.partition(",") if text[:5].lower() == "data:" else ("", "", text)
     if head and not (comma and head.lower().endswith(";base64")):
         raise DataError(f"{where} is a data URL without ';base64,': {excerpt(text)}", UNREADABLE)
     try:
-        data = base64.b64decode("".join(body.split()), validate=True)
+        data = base64.b64decode("".join(body.split()).translate(_URL_SAFE), validate=True)
     except (binascii.Error, ValueError):
-        raise DataError(f"{where} is no base64: {excerpt(text)}", UNREADABLE) from None
+        foreign = _NO_BASE64.search(body)
+        reason = f"it has {excerpt(foreign[0])!r}" if foreign else f"its {len(body):,} letters are not whole"
+        raise DataError(f"{where} is no base64: {reason}", UNREADABLE) from None
     return PictureBytes(data, where)
+
+
+def is_base64(text: str) -> bool:
+    """Whether a text is the bare base64 of an image, and no path."""
+    if _BASE64.fullmatch(text) is None:
+        return False
+    start = "".join(text[: 2 * HEADER].split()).translate(_URL_SAFE)
+    try:
+        return begins_image(base64.b64decode(start[: len(start) // 4 * 4]))
+    except binascii.Error:
+        return False
 
 
 @contextmanager

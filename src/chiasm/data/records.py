@@ -36,6 +36,7 @@ ITEM_IMAGES = ("image", "image_url", "url", "path", "base64")
 SIGNAL = ("signal", "modality")  # a .npy file of numbers, and whose they are
 _RECORD = "an object with 'messages' or 'conversations'"
 _TURN = "a mapping with 'role' and 'content', or 'from' and 'value'"
+DETAILS = ("auto", "low", "high")  # of OpenAI's images
 LEARNT = ("loss", "weight", "train")  # of ms-swift, OpenAI and axolotl
 
 
@@ -72,7 +73,7 @@ class RecordReader:
             )
         images = _one(fields, where, IMAGES)
         listed = images if isinstance(images, list | tuple) else [] if images is None else [images]
-        supply = _Supply([self.references.picture(_url(each), where) for each in listed], where)
+        supply = _Supply([self.references.picture(_url(each, where), where) for each in listed], where)
         system = self._system(fields.get("system"), where, supply)
         messages = [self._message(turn, f"{where}, turn {i}", supply) for i, turn in enumerate(turns, 1)]
         supply.check()
@@ -127,12 +128,17 @@ class RecordReader:
                 raise DataError(
                     f"{where} has content of type {excerpt(kind)!r}; known: text, image", "content"
                 )
+            if kind == "text" and image is not None:
+                raise DataError(
+                    f"{where} has content of type 'text' with the image {excerpt(image)}; one of them must go",
+                    "content",
+                )
             if text is not None and not isinstance(text, str):
                 raise DataError(f"{where} has the text {excerpt(text)}; it must be a string", "content")
             if image is not None and image is fields.get("base64"):
                 yield self.references.base64(image, where)
             elif image is not None:
-                yield self.references.picture(_url(image), where)
+                yield self.references.picture(_url(image, where), where)
             elif kind in ("image", "image_url"):
                 yield from supply.take()
             elif text is None:
@@ -245,9 +251,16 @@ def _one(fields: Mapping[str, Any], where: str, names: Sequence[str]) -> Any:
     return fields[present[0]] if present else None
 
 
-def _url(image: Any) -> Any:
+def _url(image: Any, where: str) -> Any:
     """What an image is named by, also where it stands in an object as OpenAI writes it."""
     if isinstance(image, Mapping):
+        detail = image.get("detail")
+        if detail is not None and not (isinstance(detail, str) and detail in DETAILS):
+            raise DataError(
+                f"{where} has an image with the detail {excerpt(detail)}; it must be {', '.join(DETAILS)}, none of "
+                "which changes anything: how an image is cut is the recipe's",
+                "image form",
+            )
         extra = image.keys() - {"url", "path", "detail", "bytes"}
         named = [image[key] for key in ("url", "path") if image.get(key) is not None]
         if len(named) == 1 and not extra and image.get("bytes") is None:

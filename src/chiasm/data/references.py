@@ -18,6 +18,7 @@ from chiasm.data.files import (
     PictureFile,
     PictureInMemory,
     check_regular,
+    is_base64,
     picture_of_base64,
 )
 from chiasm.data.images import SUFFIX
@@ -26,7 +27,6 @@ from chiasm.data.signal_files import FORM, SignalFile, SignalOfNumbers, signal_o
 from chiasm.errors import DataError, excerpt
 
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]+):", re.IGNORECASE)  # two letters and more: C: is a drive
-_BASE64 = re.compile(r"(iVBORw0KGgo|/9j/|R0lGOD|UklGR|Qk0|SUkq|TU0A|AAAA)[A-Za-z0-9+/\s]{40,}={0,2}\s*")
 _SUFFIX = SUFFIX + r"(?![A-Za-z0-9_/\\-]|\.[A-Za-z0-9])"
 # Behind these a path may begin, and with none of them.
 _OPENING = r"\s\"'“”‘’«»()\[\]{}<>,;。，、（）「」《》"
@@ -36,6 +36,10 @@ _PATH = re.compile(
     |(?<![^{_OPENING}])(?P<plain>(?:\\.|[^{_OPENING}])(?:\\.|[^\s"'“”«»<>]){{0,1000}}?{_SUFFIX})""",
     re.IGNORECASE | re.VERBOSE,
 )
+
+# Behind these too, where no spaces stand between words and what follows is a file, or reads like one.
+_CJK = re.compile(r"[\u3000-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff\uff00-\uffef]")
+_ASCII_PATH = re.compile(r"(?:\.{1,2}/)?[A-Za-z0-9_~]")
 
 ImageLike = Picture | Image.Image | bytes | str | Path
 
@@ -99,7 +103,7 @@ class References:
                 f"{where} has an empty name of an image; without one there is no key, or null", "image form"
             )
         scheme = match[1].lower() if (match := _SCHEME.match(value)) else ""
-        if scheme == "data" or _BASE64.fullmatch(value):
+        if scheme == "data" or is_base64(value):
             return picture_of_base64(value, f"an image of {where}")
         if scheme == "file":
             return self._file(_path_of_url(value, where), where)
@@ -141,7 +145,7 @@ def path_items(message: str) -> Iterator[str | Mapping[str, str]]:
     """A message as text and, for paths in it, `{"image": path}`.
 
     A path ends in an image's suffix, whatever punctuation stands behind it; one with spaces is known by quotation
-    marks round it or backslashes in it.
+    marks round it or backslashes in it. Chinese and Japanese words may stand on both sides of it, without a space.
     """
     end = 0
     for start, stop, path in _paths(message):
@@ -166,8 +170,28 @@ def _paths(text: str) -> Iterator[tuple[int, int, str]]:
         if quoted and " " in quoted and not _is_file(quoted):
             place = match.start() + 1  # what is quoted is words, the last of which may be a path
             continue
-        yield match.start(), match.end(), match["data"] or quoted or re.sub(r"\\(.)", r"\1", match["plain"])
+        start = match.start()
+        if plain := match["plain"]:
+            start += _words_before(plain)
+            plain = _unescaped(text[start : match.end()])
+        yield start, match.end(), match["data"] or quoted or plain
         place = match.end()
+
+
+def _words_before(plain: str) -> int:
+    """How many letters of what ends like a path are words before it, in a script without spaces."""
+    behind = [match.end() for match in _CJK.finditer(plain)]
+    if not behind or _is_file(_unescaped(plain)):
+        return 0
+    for start in behind:
+        if _is_file(_unescaped(plain[start:])):
+            return start
+    last = behind[-1]
+    return last if "/" not in plain[:last] and _ASCII_PATH.match(plain, last) else 0
+
+
+def _unescaped(plain: str) -> str:
+    return re.sub(r"\\(.)", r"\1", plain)
 
 
 def _is_file(path: str) -> bool:
