@@ -4,11 +4,14 @@ from datetime import datetime
 
 import pytest
 from PIL import Image
+from transformers import PreTrainedTokenizerFast
 
 from chiasm.data.files import PictureInMemory
 from chiasm.data.sample import Message
 from chiasm.errors import CheckpointError, DataError
 from chiasm.language.text import TextTokenizer
+from chiasm.language.trained import trained
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 TEXTS = ["What is at the top left?", "Where is the dog?", "a dog at the top left", "yes", "no"] * 20
 
@@ -50,6 +53,47 @@ def test_continued_an_answer_stands_directly_behind_what_asks(tokenizer):
     ]
     (prompt,) = tokenizer.runs(turns[:3], prompt=True)
     assert (prompt.text, prompt.learn) == ("<|begin|>the dog left<|end|>a", False)
+
+
+@pytest.mark.parametrize("model", ["BPE", "Unigram", "WordLevel"])
+def test_a_letter_without_a_token_is_not_learnt_in_silence(model):
+    letters = ["<unk>", "<s>", *"abcdefghijklmnopqrstuvwxyz ?"]
+    ids = {letter: id for id, letter in enumerate(letters)}
+    inner = Tokenizer({
+        "BPE": lambda: models.BPE(ids, [], unk_token="<unk>", fuse_unk=True),
+        "Unigram": lambda: models.Unigram([(letter, -1.0) for letter in letters], unk_id=0),
+        "WordLevel": lambda: models.WordLevel(ids, unk_token="<unk>"),
+    }[model]())  # fmt: skip
+    if model == "WordLevel":
+        inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    fast = PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="<unk>", eos_token="<s>")
+    tokenizer = TextTokenizer(fast)
+    tokenizer.use_template("plain")
+    turns = [said("user", "颜色 ?"), said("assistant", "a 红色 b")]
+    with pytest.raises(
+        DataError, match="the text tokenizer has no token for '红色', which is to be"
+    ) as caught:
+        tokenizer.tokens(turns)
+    assert caught.value.kind == "unknown characters"
+    with pytest.raises(DataError, match="has no token for '红色'"):
+        tokenizer.tokens([said("document", "a 红色")])
+    for fine in (
+        [*turns[:1], said("assistant", "a")],
+        [turns[0], Message("assistant", ("红色",), learnt=False)],
+    ):
+        tokenizer.tokens(fine)
+    tokenizer.tokens([*turns, said("user", "a")], prompt=True)
+
+
+def test_an_end_that_is_also_the_sign_of_the_unknown_is_learnt():
+    inner = PreTrainedTokenizerFast(
+        tokenizer_object=trained(TEXTS, 400), bos_token="<|end|>", eos_token="<|end|>", unk_token="<|end|>"
+    )
+    tokenizer = TextTokenizer(inner)
+    tokenizer.use_template("plain")
+    tokens = tokenizer.tokens([said("user", "Where?"), said("assistant", "left")])
+    assert tokens[-1].learn
+    assert tokens[-1].ids[-1] == tokenizer.end
 
 
 def test_an_answer_that_is_not_to_be_learnt_is_read_like_a_question(tokenizer):

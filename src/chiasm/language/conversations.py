@@ -103,7 +103,12 @@ class Conversations:
         written_tokens = [
             each
             for stretch in stretches
-            for each in tokenized(stretch, self.special, continued=words_follow and stretch is stretches[-1])
+            for each in tokenized(
+                stretch,
+                self.special,
+                continued=words_follow and stretch is stretches[-1],
+                whole=not prompt,
+            )
         ]
         return ([Tokens(begin, False)] if begin else []) + written_tokens
 

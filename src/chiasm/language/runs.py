@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from chiasm.data.sample import Media
-from chiasm.errors import DataError
-from chiasm.language.special import READ, WRITTEN, SpecialTokens
+from chiasm.errors import DataError, excerpt
+from chiasm.language.special import OPEN, READ, WRITTEN, SpecialTokens
 from chiasm.language.turns import Rendered
 
 
@@ -78,8 +78,13 @@ def joined(runs: Sequence[TextRun]) -> list[TextRun]:
     return result
 
 
-def tokenized(runs: Sequence[TextRun], special: SpecialTokens, *, continued: bool) -> list[Tokens]:
-    """Runs as tokens: one that reaches into what is learnt is learnt; `continued`: words follow."""
+def tokenized(
+    runs: Sequence[TextRun], special: SpecialTokens, *, continued: bool, whole: bool = False
+) -> list[Tokens]:
+    """Runs as tokens: one that reaches into what is learnt is learnt.
+
+    continued: words follow. whole: letters that are learnt and have no token are a DataError.
+    """
     text, learnt, pictures = "", [], []
     for run in runs:
         if run.media is not None:
@@ -99,6 +104,12 @@ def tokenized(runs: Sequence[TextRun], special: SpecialTokens, *, continued: boo
             continue
         span = bisect_right(ends, start)  # the first that ends behind the token's start
         learn = span < len(learnt) and max(stop, start + 1) > learnt[span][0]
+        if id == special.unknown and whole and learn and text[start] != OPEN:
+            raise DataError(
+                f"the text tokenizer has no token for {excerpt(text[start:stop].strip())!r}, which is to be "
+                "learnt: a model would learn to answer with its sign for what is unknown",
+                "unknown characters",
+            )
         if tokens and tokens[-1].media is None and tokens[-1].learn == learn:
             tokens[-1].ids.append(id)  # type: ignore[attr-defined]
         else:

@@ -45,6 +45,7 @@ class SpecialTokens:
         self._back = {tokenizer.token_to_id(_mark(id)): id for id in self.ids.values()}
         sides = {side: bool(added.get(image or "", {}).get(side)) for side in ("lstrip", "rstrip")}
         tokenizer.add_special_tokens([AddedToken(READ, **sides), AddedToken(WRITTEN)])
+        self.unknown = _unknown(json.loads(layout)["model"])
         self._images = {tokenizer.token_to_id(each) for each in (READ, WRITTEN)}
         self._tokenizer = tokenizer
         texts = sorted(self.ids, key=len, reverse=True)
@@ -95,6 +96,14 @@ class SpecialTokens:
             if count and longer.offsets[count - 1][1] == len(marked):  # no token reaches into the letter
                 ids, offsets = longer.ids[:count], longer.offsets[:count]
         return [None if id in self._images else self._back.get(id, id) for id in ids], offsets
+
+
+def _unknown(model: Mapping[str, Any]) -> int | None:
+    """The id that stands for what the vocabulary has no token for; None where there is no such id."""
+    if model.get("unk_id") is not None:
+        return int(model["unk_id"])
+    vocabulary = model["vocab"]
+    return vocabulary.get(model.get("unk_token")) if isinstance(vocabulary, Mapping) else None
 
 
 def _mark(id: int) -> str:

@@ -308,7 +308,8 @@ class TextTokenizer:
         """The messages as ids and pictures; with `prompt`, an answer is asked for at the end.
 
         draws: that answer is, or shall be, a picture. tools: that may be called in it, as declarations.
-        Raises DataError when the chat template cannot take the messages.
+        Raises DataError when the chat template cannot take the messages, or, without `prompt`, where what is learnt
+        has letters for which there is no token.
         """
         return self._conversations.tokens(messages, prompt=prompt, draws=draws, tools=tools)
 
