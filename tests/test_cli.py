@@ -1,6 +1,7 @@
 """The command line, as a user types it."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -150,6 +151,16 @@ def test_check_tells_what_is_learnt(capsys):
     told = run(capsys, "check", "quickstart", "--tiny", "--samples", "3")
     assert "read: 9" in told
     assert "scene 0 of world" in told
+
+
+def test_check_marks_in_letters_what_colours_would_tell(capsys):
+    told = run(capsys, "check", "quickstart", "--tiny", "--samples", "3")
+    assert "{+learnt+}  given  [image read]  {+[image written]+}" in told
+    assert "[read: 9]" in told
+    assert "{+[written: 36]+}" in told
+    answers = re.findall(r"<\|answer\|>\{\+(.*?)<\|end\|>\+\}", told)
+    assert answers, told
+    assert "\x1b[" not in told
 
 
 def test_parts_and_recipes_are_listed(capsys):

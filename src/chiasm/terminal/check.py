@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from itertools import groupby
 
 from rich.text import Text
@@ -23,10 +24,14 @@ from chiasm.training.train import build_sources
 from chiasm.training.usable import skipped, unusable
 
 LEARNT, GIVEN, READ, WRITTEN = "bold green", "dim", "black on cyan", "black on magenta"
+# By style, what stands round a stretch: with colours, and without.
+Marks = Mapping[str, tuple[str, str]]
+COLOURED: Marks = {LEARNT: ("", ""), GIVEN: ("", ""), READ: (" ", " "), WRITTEN: (" ", " ")}
+PLAIN: Marks = {LEARNT: ("{+", "+}"), GIVEN: ("", ""), READ: ("[", "]"), WRITTEN: ("{+[", "]+}")}
 
 
 def check(recipe: Recipe, samples: int, *, every: bool = False) -> None:
-    """Print the first samples of every source, coloured by loss mask and kind.
+    """Print the first samples of every source, coloured by loss mask and kind, or marked where there is no colour.
 
     every: first verify every record from outside and decode all of its images, for each stage.
     """
@@ -38,17 +43,9 @@ def check(recipe: Recipe, samples: int, *, every: bool = False) -> None:
     broken = {name: Counter(source.skipped) for name, source in sources.items()}
     if every:
         broken = skipped(sources, *unusable(recipe, model, sources, Ranks(), decode=True).values())
-    out.print(
-        Text.assemble(
-            ("learnt", LEARNT),
-            "  ",
-            ("given", GIVEN),
-            "  ",
-            (" image read ", READ),
-            "  ",
-            (" image written ", WRITTEN),
-        )
-    )
+    marks = PLAIN if out.color_system is None or out.no_color else COLOURED
+    legend = [("learnt", LEARNT), ("given", GIVEN), ("image read", READ), ("image written", WRITTEN)]
+    out.print(Text("  ").join(_marked(words, style, marks) for words, style in legend))
     for name, source in sorted(sources.items()):
         usable = len(source) - (broken[name] - Counter(source.skipped)).total()
         verified = "every record verified, every image decoded: " if every and source.foreign else ""
@@ -65,7 +62,7 @@ def check(recipe: Recipe, samples: int, *, every: bool = False) -> None:
                     raise
                 say(f"  skipped: {error}")
                 continue
-            out.print(Text("  ") + coloured(sequence, model.language.tokenizer))
+            out.print(Text("  ") + coloured(sequence, model.language.tokenizer, marks))
             if asking:
                 kinds = ", ".join(str((stage.objective or {})["type"]) for stage in asking)
                 say(f"  objective {kinds} {_described(sample, source)}")
@@ -82,7 +79,7 @@ def _described(sample: Sample, source: Source) -> str:
     return f"reads an image, {described.text!r}, labels: {', '.join(described.labels)}"
 
 
-def coloured(sequence: Document, tokenizer: TextTokenizer) -> Text:
+def coloured(sequence: Document, tokenizer: TextTokenizer, marks: Marks = COLOURED) -> Text:
     """A document as text: what is learnt, what is not, and how many positions an image takes."""
     # A label stands at the position before its token.
     learnt = [False, *(label == id for label, id in zip(sequence.labels, sequence.ids[1:], strict=False))]
@@ -93,8 +90,14 @@ def coloured(sequence: Document, tokenizer: TextTokenizer) -> Text:
     ):
         ids = [id for _, _, id in run]
         if kind == Kind.TEXT:
-            text.append(str(tokenizer.inner.decode(ids)), LEARNT if learns else GIVEN)
+            words, style = str(tokenizer.inner.decode(ids)), LEARNT if learns else GIVEN
         else:
             style, word = (READ, "read") if kind == Kind.READ else (WRITTEN, "written")
-            text.append(f" {word}: {len(ids)} ", style)
+            words = f"{word}: {len(ids)}"
+        text.append(_marked(words, style, marks))
     return text
+
+
+def _marked(words: str, style: str, marks: Marks) -> Text:
+    before, behind = marks[style]
+    return Text(f"{before}{words}{behind}", style)
