@@ -241,6 +241,21 @@ def test_files_of_hostile_content_are_a_sentence(tmp_path, name, content, said):
         recognise(Folder(tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("[]", "it holds no object ({...}) but []"),
+        ("{}", "its weight_map is None; it must be an object of tensors and files"),
+        ('{"weight_map": [1]}', "its weight_map is [1]; it must be"),
+    ],
+)
+def test_an_index_of_another_shape_is_a_sentence(tmp_path, content, reason):
+    (tmp_path / "model.safetensors.index.json").write_text(content)
+    with pytest.raises(CheckpointError) as caught:
+        read_tensors(tmp_path)
+    assert f"is not an index of checkpoint shards: {reason}" in str(caught.value)
+
+
 def test_an_index_that_is_nested_without_end_is_a_sentence(tmp_path):
     (tmp_path / "model.safetensors.index.json").write_text("[" * 100_000)
     with pytest.raises(CheckpointError, match="is not an index of checkpoint shards"):

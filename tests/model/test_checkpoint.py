@@ -244,3 +244,13 @@ def test_what_is_nested_without_end_is_a_sentence(saved, name, content):
     (folder / name).write_text(content)
     with pytest.raises(CheckpointError, match=f"{name} cannot be read: it is nested too deeply"):
         load_model(folder)
+
+
+@pytest.mark.parametrize("name", ["parts.json", "checksums.json"])
+@pytest.mark.parametrize("content", ["[1]", "null", '"text"', "3"])
+def test_json_of_another_shape_is_a_sentence_of_the_field(saved, name, content):
+    folder = saved[-1]
+    (folder / name).write_text(content)
+    with pytest.raises(CheckpointError, match=rf"{name} .*holds no object \(\{{\.\.\.\}}\) but ") as caught:
+        load_model(folder)
+    assert "attribute" not in str(caught.value)

@@ -28,7 +28,7 @@ from chiasm.model.checkpoint import load_model
 from chiasm.recipe import Recipe, load_recipe, section_of
 from chiasm.recipe.checkpoints import find_checkpoint, refuse_run
 from chiasm.storage.claim import claimed
-from chiasm.storage.folders import read_json, whole_folder, write_json
+from chiasm.storage.folders import read_object, whole_folder, write_json
 from chiasm.training.loop import Interrupted
 from chiasm.training.mixture import number
 from chiasm.training.run import command
@@ -163,7 +163,7 @@ def _evolve(
     with claimed(out, "evolving a model"):
         fixed = {
             "run": str(run.resolve()),
-            "weights of the run": read_json(run / "eval.json")["weights"],
+            "weights of the run": read_object(run / "eval.json")["weights"],
             "problems": source.fingerprint,
             "plan": asdict(plan),
             "gate": asdict(gate),
@@ -231,7 +231,7 @@ class _Evolving:
                 tried = attempts(model, self.source, problems, practice, seed)
                 counted = self._counted(place.name, tried, len(problems) * practice.tries)
                 write_json(draft / COUNTS, write_practice(draft, counted))
-        counts: dict[str, int] = read_json(folder / COUNTS)
+        counts: dict[str, int] = read_object(folder / COUNTS)
         return counts
 
     def _counted(self, name: str, tried: Iterator[Attempt], total: int) -> Iterator[Attempt]:
@@ -301,7 +301,7 @@ def _freeze(path: Path, fixed: dict[str, Any]) -> None:
     fixed = json.loads(json.dumps(fixed))
     if not path.is_file():
         write_json(path, fixed)
-    begun = read_json(path)
+    begun = read_object(path)
     differing = [key for key in fixed if begun.get(key) != fixed[key]]
     if differing:
         raise ChiasmError(

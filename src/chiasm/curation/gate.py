@@ -9,7 +9,7 @@ from typing import Any
 
 from chiasm.errors import ChiasmError, RecipeError, nearest
 from chiasm.evaluation.statistics import paired_interval, unpaired_interval
-from chiasm.storage.folders import read_json
+from chiasm.storage.folders import read_object
 
 FROZEN = ("settings", "fingerprint")  # of eval.json: what was asked, and of which data
 
@@ -49,7 +49,7 @@ class Gate:
 
         Raises ChiasmError for a place without a score, or with so few questions that nothing can be told.
         """
-        measured, samples = read_json(run / "eval.json"), _samples(run)
+        measured, samples = read_object(run / "eval.json"), _samples(run)
         scores = [place for place in _places(measured["tasks"]) if place.count(".") == 1]
         scores.sort(key=lambda place: place != "questions.score")
         gate = cls(tuple(places or scores), {key: measured[key] for key in FROZEN})
@@ -85,7 +85,7 @@ class Gate:
         return changes
 
     def _measured(self, run: Path) -> Mapping[str, Any]:
-        measured: Mapping[str, Any] = read_json(run / "eval.json")
+        measured: Mapping[str, Any] = read_object(run / "eval.json")
         for key in FROZEN:
             if measured.get(key) != self.frozen[key]:
                 raise ChiasmError(
@@ -118,7 +118,7 @@ def _places(table: Mapping[str, Any], above: str = "") -> Iterator[str]:
 
 
 def _samples(run: Path) -> Mapping[str, Any]:
-    samples: Mapping[str, Any] = read_json(run / "samples.json")
+    samples: Mapping[str, Any] = read_object(run / "samples.json")
     return samples
 
 

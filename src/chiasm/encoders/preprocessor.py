@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from chiasm.errors import CheckpointError, reason
+from chiasm.errors import CheckpointError, excerpt, reason
 from chiasm.storage import safe_json
 
 Colours = tuple[tuple[float, float, float], tuple[float, float, float]]
@@ -87,9 +87,11 @@ def read_preprocessor(folder: Path | None, model_type: str) -> Preprocessor:
         if file is None or not file.is_file():
             continue
         try:
-            config = safe_json.parse(file.read_text(encoding="utf-8"))
+            config = safe_json.parse_object(file.read_text(encoding="utf-8"))
             is_preprocessor = name == "preprocessor_config.json" or "image_processor" in config
             config = config.get("image_processor", config)
+            if not isinstance(config, dict):
+                raise ValueError(f"its image_processor is {excerpt(config)}; it must be an object")
             if is_preprocessor or config.keys() & USED:
                 return _understood({key: value for key, value in config.items() if value is not None})
         except CheckpointError as error:

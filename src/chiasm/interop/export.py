@@ -17,7 +17,7 @@ from chiasm.interop.origin import ASIDE, FILES, ORIGIN, digest_of_values
 from chiasm.language.tokenizer_folder import Templates, folder_template, write_template
 from chiasm.recipe.checkpoints import find_checkpoint, read_parts, read_weights
 from chiasm.recipe.start import targets_alone
-from chiasm.storage.folders import read_json, whole_folder
+from chiasm.storage.folders import read_object, whole_folder
 from chiasm.storage.integrity import check_seal
 from chiasm.storage.weights import read_tensors
 
@@ -41,7 +41,7 @@ def export_checkpoint(folder: str | Path, destination: str | Path, layout: str |
     # What only judged or made targets in training; no public layout has room for it.
     training = (*TRAINING, *(f"{slot}." for slot in targets_alone(record["model"])))
     tensors = {name: value for name, value in tensors.items() if not name.startswith(training)}
-    origin = read_json(checkpoint / ORIGIN) if (checkpoint / ORIGIN).is_file() else None
+    origin = read_object(checkpoint / ORIGIN) if (checkpoint / ORIGIN).is_file() else None
     family_name = layout or (origin or {}).get("family")
     if family_name is None:
         raise CheckpointError(f"{folder} was not imported; {_choices(record, tensors, str(folder))}")

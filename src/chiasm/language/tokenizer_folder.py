@@ -14,7 +14,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from chiasm.errors import CheckpointError, reason
 from chiasm.language.qwen_tokenizer import FILE, qwen_tokenizer
-from chiasm.storage.folders import read_json
+from chiasm.storage.folders import read_object
 from chiasm.storage.transformers_weights import quiet_transformers
 
 SETTINGS = "generation_config.json"
@@ -115,9 +115,4 @@ def _text(path: Path) -> str:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    content = read_json(path)
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path} is no JSON object")
-    return content
+    return read_object(path) if path.is_file() else {}

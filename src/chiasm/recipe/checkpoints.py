@@ -12,7 +12,7 @@ from chiasm.errors import CheckpointError, ChiasmError, RecipeError, check_path,
 from chiasm.recipe.files import SUFFIXES, recipes
 from chiasm.recipe.forms import refuse_old
 from chiasm.recipe.slots import by_slot
-from chiasm.storage.folders import read_json
+from chiasm.storage.folders import read_json, read_object
 from chiasm.storage.frozen import fetched
 from chiasm.storage.weights import read_tensors
 
@@ -66,7 +66,7 @@ def read_parts(folder: Path) -> dict[str, Any]:
 
 def read_record(folder: Path) -> dict[str, Any]:
     """What `parts.json` holds, of whatever form; raises CheckpointError unless it describes a model."""
-    record = read_json(folder / "parts.json")
+    record = read_object(folder / "parts.json")
     try:
         slots = by_slot(record["model"], "model")
         described = all(isinstance(options["type"], str) for options in slots.values())

@@ -16,7 +16,7 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from chiasm.errors import CheckpointError
+from chiasm.errors import CheckpointError, excerpt
 from chiasm.storage import safe_json
 from chiasm.storage.integrity import sync
 
@@ -38,6 +38,14 @@ def read_json(path: Path) -> Any:
         return safe_json.parse(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from None
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The object in a file of JSON; raises CheckpointError, also for what holds something else."""
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} holds no object ({{...}}) but {excerpt(content)}")
+    return content
 
 
 @contextmanager

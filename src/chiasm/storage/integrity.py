@@ -39,9 +39,9 @@ def check_seal(folder: Path, *, required: bool = False) -> None:
             raise CheckpointError(f"{folder} lacks {CHECKSUMS}, by which damage is noticed")
         return
     try:
-        sums = safe_json.parse(path.read_text(encoding="utf-8"))
+        sums = safe_json.parse_object(path.read_text(encoding="utf-8"))
         damaged = [name for name, expected in sums.items() if not _is(folder / name, expected)]
-    except (OSError, ValueError, AttributeError, TypeError) as error:
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from None
     if damaged:
         raise CheckpointError(

@@ -17,6 +17,16 @@ def parse(text: str | bytes, object_pairs_hook: Callable[[list[tuple[str, Any]]]
         raise ValueError("it is nested too deeply") from None
 
 
+def parse_object(
+    text: str | bytes, object_pairs_hook: Callable[[list[tuple[str, Any]]], Any] | None = None
+) -> dict[str, Any]:
+    """The object that a JSON text holds; raises ValueError, also for what is none."""
+    value = parse(text, object_pairs_hook)
+    if not isinstance(value, dict):
+        raise ValueError(f"it holds no object ({{...}}) but {excerpt(value)}")
+    return value
+
+
 def each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """An `object_pairs_hook` by which a key that stands twice in an object is an error, and not the last one's."""
     key = repeated(pairs)

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from chiasm.errors import CheckpointError, reason
+from chiasm.errors import CheckpointError, excerpt, reason
 from chiasm.storage import safe_json
 from chiasm.storage.skeleton import weightless
 
@@ -28,7 +28,7 @@ _STANDARD = (
     "pytorch_model.bin.index.json",
     "pytorch_model.bin",
 )
-_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
 # What training scripts put around the tensors: those that were trained, and their moving average.
 RAW = ("state_dict", "model", "module")
 AVERAGED = ("ema", "model_ema", "ema_model", "ema_state_dict", "state_dict_ema")
@@ -107,13 +107,13 @@ def read_choice(path: str | Path, *, averaged: bool = False) -> tuple[dict[str, 
     path = Path(path)
     if path.is_dir():
         standard = (path / name for name in _STANDARD)
-        path = next((file for file in standard if file.is_file()), None) or find_file(path, *_SUFFIXES)
+        path = next((file for file in standard if file.is_file()), None) or find_file(path, *SUFFIXES)
     if not path.is_file():
         raise CheckpointError(f"there is no checkpoint file {path}")
     if path.name.endswith(".index.json"):
         return _read_shards(path, averaged)
-    if path.suffix not in _SUFFIXES:
-        raise CheckpointError(f"{path} is no checkpoint that can be read here; known: {', '.join(_SUFFIXES)}")
+    if path.suffix not in SUFFIXES:
+        raise CheckpointError(f"{path} is no checkpoint that can be read here; known: {', '.join(SUFFIXES)}")
     try:
         return _read_file(path, averaged)
     except CheckpointError:
@@ -217,7 +217,7 @@ def _from_hub(name: str) -> Path:
     try:
         files = [file.rfilename for file in HfApi().model_info(name, timeout=10).siblings or []]
         if weightless():
-            skipped += [f"*{suffix}" for suffix in (*_SUFFIXES, ".gguf")]
+            skipped += [f"*{suffix}" for suffix in (*SUFFIXES, ".gguf")]
         elif any(file.endswith(".safetensors") for file in files):
             skipped += ["*.bin", "*.pt", "*.pth"]  # the same weights a second time
     except Exception as error:  # no network, or no such name: then only the cache can help
@@ -233,16 +233,20 @@ def _from_hub(name: str) -> Path:
 
 def _read_shards(index: Path, averaged: bool) -> tuple[dict[str, Tensor], bool]:
     try:
-        content = safe_json.parse(index.read_text(), safe_json.each_key_once)
-        places: dict[str, str] = dict(content["weight_map"])
+        content = safe_json.parse_object(index.read_text(), safe_json.each_key_once)
+        places = content.get("weight_map")
+        if not isinstance(places, dict):
+            raise ValueError(
+                f"its weight_map is {excerpt(places)}; it must be an object of tensors and files"
+            )
         files = sorted({str(file) for file in places.values()})
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{index} is not an index of checkpoint shards: {error!r}") from error
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{index} is not an index of checkpoint shards: {error}") from error
     tensors: dict[str, Tensor] = {}
     choice = False
     for file in files:
         shard = index.parent / file
-        if Path(file).name != file or shard.suffix not in _SUFFIXES:
+        if Path(file).name != file or shard.suffix not in SUFFIXES:
             raise CheckpointError(f"{index} names {file!r}, which is no checkpoint file of its folder")
         shards, twice = read_choice(shard, averaged=averaged)
         tensors, choice = tensors | shards, choice or twice

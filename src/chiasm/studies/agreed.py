@@ -7,7 +7,7 @@ from pathlib import Path
 
 from chiasm.errors import ChiasmError, RecipeError
 from chiasm.recipe import Recipe, write_text
-from chiasm.storage.folders import read_json
+from chiasm.storage.folders import read_object
 from chiasm.studies.budget import ArmCost, StageCost, matched_steps, matched_width
 from chiasm.studies.design import Terms, recipe_of
 from chiasm.studies.plan import Settings, Study, digest
@@ -42,7 +42,7 @@ class Agreed:
 
     def cost(self, arm: str) -> ArmCost:
         """Of an arm; the amount of data does not change what a step takes."""
-        record = read_json(self.folder / f"{arm}.json")
+        record = read_object(self.folder / f"{arm}.json")
         stages = {name: StageCost(*numbers) for name, numbers in record["stages"].items()}
         return ArmCost(record["parameters"], stages)
 
@@ -72,7 +72,7 @@ class Agreed:
         recipe = self.recipes[arm].model_copy(update={"name": arm})
         id = digest(recipe.model_dump(mode="json"))
         path = self.folder / f"{arm}.json"
-        if path.is_file() and read_json(path).get("id") == id:
+        if path.is_file() and read_object(path).get("id") == id:
             return None
         write_text(self.folder / f"{arm}.yaml", recipe.to_yaml())
         arguments = (str(self.folder / f"{arm}.yaml"), str(path), id, list(self.plugins))

@@ -10,7 +10,7 @@ from typing import Any
 from chiasm.errors import ChiasmError
 from chiasm.evaluation import metrics
 from chiasm.recipe import write_text
-from chiasm.storage.folders import read_json
+from chiasm.storage.folders import read_json, read_object
 from chiasm.studies.budget import ArmCost
 from chiasm.studies.design import Cell
 from chiasm.studies.plan import Study, score_at
@@ -21,8 +21,8 @@ CONTROLS = ("blind", "shuffled", "commonest", "copying", "everything")
 
 def record_of(cell: Cell, study: Study, folder: Path, cost: ArmCost) -> dict[str, Any]:
     """The record of a cell that was run in a folder; raises RecipeError where its evaluation lacks an endpoint."""
-    measured = read_json(folder / "eval.json")
-    run = read_json(folder / "run.json")
+    measured = read_object(folder / "eval.json")
+    run = read_object(folder / "run.json")
     task, _, rest = study.endpoint.partition(".")
     tasks, spent = measured["tasks"], measured["cost"]
     items = _items(folder, task) if rest == "score" else None
@@ -62,7 +62,7 @@ def read_record(folder: Path, name: str, id: str) -> dict[str, Any] | None:
     path = folder / FOLDER / f"{name}.json"
     if not path.is_file():
         return None
-    record = read_json(path)
+    record = read_object(path)
     return record if record.get("id") == id else None
 
 
@@ -76,7 +76,7 @@ def read_records(folder: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any
     """The records of the cells that are compared, those of the sweep, and how many cells there are to compare."""
     if not (folder / CELLS).is_file():
         raise ChiasmError(f"{folder} has no {CELLS}: run the study first")
-    cells = read_json(folder / CELLS)
+    cells = read_object(folder / CELLS)
     compared: list[dict[str, Any]] = []
     swept: list[dict[str, Any]] = []
     for name, cell in cells.items():
@@ -97,10 +97,10 @@ def controls_of(tasks: Mapping[str, Any], endpoint: str) -> dict[str, float]:
 
 def _oracle(folder: Path, task: str, metric: str) -> dict[str, float]:
     """The true answers, judged as answers are; of drawings, the true images through the image tokenizer."""
-    scores_of_task = read_json(folder / "eval.json")["tasks"].get(task, {})
+    scores_of_task = read_object(folder / "eval.json")["tasks"].get(task, {})
     if "oracle" in scores_of_task:
         return {"oracle": float(scores_of_task["oracle"])}
-    questions = read_json(folder / "samples.json").get(task, {}).get("asked", ())
+    questions = read_object(folder / "samples.json").get(task, {}).get("asked", ())
     judge = metrics.lookup(metric)
     scores = [
         float(judge(each["answer"], tuple(each.get("truths", (each["answer"],))))) for each in questions
@@ -114,5 +114,5 @@ def _oracle(folder: Path, task: str, metric: str) -> dict[str, float]:
 
 def _items(folder: Path, task: str) -> list[float] | None:
     """The score of each question, in the order in which they were asked."""
-    samples = read_json(folder / "samples.json").get(task, {})
+    samples = read_object(folder / "samples.json").get(task, {})
     return [float(each["score"]) for each in samples.get("asked", ())] or None
