@@ -23,12 +23,26 @@ def folder_with(path, config, **files):
     return Folder(path)
 
 
-@pytest.mark.parametrize("kind", ["qwen2_5_vl", "internvl", "paligemma", "riddle"])
+@pytest.mark.parametrize("kind", ["qwen2_5_vl", "paligemma", "riddle"])
 def test_a_family_that_is_not_known_is_named(tmp_path, kind):
     with pytest.raises(
         CheckpointError, match=f"this is {kind}, which Chiasm cannot import yet; `chiasm families`"
     ):
         recognise(folder_with(tmp_path, {"model_type": kind}))
+
+
+@pytest.mark.parametrize("kind", ["llava", "internvl", "multi_modality"])
+def test_a_family_that_is_known_is_named_with_what_its_folder_lacks(tmp_path, kind):
+    folder = folder_with(tmp_path, {"model_type": kind})
+    lacking = rf"this is {kind}, but lacks what it is recognised by: .*{kind}.* by config.json with"
+    with pytest.raises(CheckpointError, match=lacking) as caught:
+        recognise(folder)
+    assert "cannot import" not in str(caught.value)
+    assert "It holds no weights: no file *.safetensors, *.pth, *.pt, *.bin, *.ckpt" in str(caught.value)
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(CheckpointError, match=lacking) as caught:
+        recognise(folder)
+    assert "no weights" not in str(caught.value)
 
 
 def test_the_class_names_a_family_where_no_type_does(tmp_path):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from chiasm.errors import excerpt
+from chiasm.storage.weights import SUFFIXES
 
 if TYPE_CHECKING:
     from chiasm.interop.family import Folder
@@ -33,7 +35,8 @@ def described(folder: Folder) -> str:
             f" is of no known layout; it holds {listed}. `chiasm families` lists those that Chiasm can "
             f"import, and by what it recognises them{_unread(folder)}"
         )
-    return f": this is {name}, {_use(folder) or f'which Chiasm cannot import yet; {KNOWN}'}"
+    known = _use(folder) or _layouts(name) or f"which Chiasm cannot import yet; {KNOWN}"
+    return f": this is {name}, {known}{_without_weights(folder)}"
 
 
 def _unread(folder: Folder) -> str:
@@ -49,6 +52,22 @@ def _name(folder: Folder) -> str | None:
     first = architectures[0] if isinstance(architectures, list) and architectures else None
     named = (config.get("model_type"), config.get("_class_name"), first)
     return next((name for name in named if isinstance(name, str) and name), None)
+
+
+def _layouts(name: str) -> str | None:
+    """By what the families of this name are recognised, none of which is there."""
+    from chiasm.interop.family import all_families
+
+    word = re.compile(rf"(?<![\w-]){re.escape(name)}(?![\w-])")
+    families = [each for each in all_families().values() if word.search(f"{each.name} {each.looks_for}")]
+    listed = "; ".join(f"{each.name} by {each.looks_for}" for each in families)
+    return f"but lacks what it is recognised by: {listed}" if families else None
+
+
+def _without_weights(folder: Folder) -> str:
+    if any(path.suffix in SUFFIXES for path in folder.path.rglob("*")):
+        return ""
+    return f". It holds no weights: no file {', '.join(f'*{suffix}' for suffix in SUFFIXES)}"
 
 
 def _use(folder: Folder) -> str | None:
