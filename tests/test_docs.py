@@ -157,3 +157,11 @@ def test_the_grid_is_up_to_date_and_shows_only_pictures_that_there_are():
     drawn = re.findall(r"\(learn\.md#([\w.-]+)\)", text)
     assert all((ROOT / "docs" / "learn" / f"{name}.webp").is_file() for name in drawn)
     assert text == runpy.run_path(str(ROOT / "docs" / "grid.py"))["page"](drawn), "run python docs/grid.py"
+
+
+def test_the_command_by_which_the_quickstart_learns_chinese_reaches_all_of_its_data():
+    text = (ROOT / "README.zh.md").read_text(encoding="utf-8")
+    (names,) = re.findall(r"`chiasm train quickstart data\.\{([\w,-]+)\}\.language=zh ", text)
+    recipe = chiasm.load_recipe("quickstart", [f"data.{name}.language=zh" for name in names.split(",")])
+    assert [options["language"] for options in recipe.data.values()] == ["zh"] * 7
+    assert "左上是什么?" in text
