@@ -1,12 +1,22 @@
 """What is wrong with an argument is a sentence: short, printable, and named after the argument."""
 
 import base64
+from operator import getitem
 from pathlib import Path
 
 import pytest
 
 import chiasm
-from chiasm.errors import CheckpointError, ChiasmError, RecipeError, check_path, check_texts, excerpt, quoted
+from chiasm.errors import (
+    CheckpointError,
+    ChiasmError,
+    RecipeError,
+    check_path,
+    check_texts,
+    excerpt,
+    quoted,
+    reason,
+)
 from chiasm.studies.plan import load_study
 
 LONG = 10**5000  # Python writes no number of so many digits
@@ -17,6 +27,23 @@ def test_a_number_that_python_does_not_write_is_quoted_by_its_size(value):
     for text in (quoted(value), excerpt(value)):
         assert "16,610 bits" in text
         assert len(text) < 100
+
+
+@pytest.mark.parametrize(
+    ("read", "value"),
+    [
+        (lambda: [].items(), "a list"),
+        (lambda: getitem(None, "a"), "null"),
+        (lambda: getitem("a", "b"), "a text"),
+        (lambda: getitem([1], "b"), "a list"),
+        (lambda: dict(3), "a number"),
+        (lambda: (3.5).keys(), "a number"),
+    ],
+)
+def test_why_something_was_refused_is_not_said_in_terms_of_code(read, value):
+    with pytest.raises((TypeError, AttributeError)) as caught:
+        read()
+    assert reason(caught.value) == f"{value} stands where something else is expected"
 
 
 SECRET = base64.b64encode(bytes(range(97, 123)) * 10).decode()

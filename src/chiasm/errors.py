@@ -13,6 +13,10 @@ MOST_QUOTED = 200  # letters of a text
 MOST_REASON = 400  # letters of what another library says
 TOO_LONG = "too long"  # the kind of a DataError: more than the context holds
 
+# What Python says of a value of another type than code expects; no user needs to know of such code.
+_INTERNAL = re.compile(r"'?(\w+)'? (?:object (?:has no attribute|is not|does not)|indices must be)")
+_VALUES = {"dict": "an object", "list": "a list", "str": "a text", "string": "a text", "NoneType": "null"}
+_VALUES |= {"int": "a number", "float": "a number", "bool": "a truth value"}
 _DATA_URL = re.compile(r"data:[^,\s]{0,80},", re.IGNORECASE)
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{200,}={0,2}\s*")
 
@@ -150,6 +154,9 @@ def reason(error: Exception) -> str:
     if "trust_remote_code" in str(error):
         return "it needs code of its own (auto_map), and Chiasm runs none from a checkpoint"
     text = " ".join(str(error).split()) or type(error).__name__
+    internal = _INTERNAL.match(text) if isinstance(error, TypeError | AttributeError) else None
+    if internal and internal[1] in _VALUES:
+        return f"{_VALUES[internal[1]]} stands where something else is expected"
     return text if len(text) <= MOST_REASON else f"{text[:MOST_REASON]}..."
 
 
