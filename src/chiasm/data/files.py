@@ -144,7 +144,11 @@ def picture_of_base64(text: str, where: str) -> PictureBytes:
         data = base64.b64decode("".join(body.split()).translate(_URL_SAFE), validate=True)
     except (binascii.Error, ValueError):
         foreign = _NO_BASE64.search(body)
-        reason = f"it has {excerpt(foreign[0])!r}" if foreign else f"its {len(body):,} letters are not whole"
+        reason = (
+            f"it has {excerpt(foreign[0])!r}"
+            if foreign
+            else f"its {len(body):,} letters are not whole groups of four"
+        )
         raise DataError(f"{where} is no base64: {reason}", UNREADABLE) from None
     return PictureBytes(data, where)
 

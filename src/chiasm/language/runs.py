@@ -104,9 +104,10 @@ def tokenized(
             continue
         span = bisect_right(ends, start)  # the first that ends behind the token's start
         learn = span < len(learnt) and max(stop, start + 1) > learnt[span][0]
-        if id == special.unknown and whole and learn and text[start] != OPEN:
+        letters = text[start:stop].strip() if whole and learn and id == special.unknown else ""
+        if letters and letters[0] != OPEN:
             raise DataError(
-                f"the text tokenizer has no token for {excerpt(text[start:stop].strip())!r}, which is to be "
+                f"the text tokenizer has no token for {excerpt(letters)!r}, which is to be "
                 "learnt: a model would learn to answer with its sign for what is unknown",
                 "unknown characters",
             )
