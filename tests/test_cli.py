@@ -154,7 +154,7 @@ def test_check_tells_what_is_learnt(capsys):
 
 
 def test_check_marks_in_letters_what_colours_would_tell(capsys):
-    told = run(capsys, "check", "quickstart", "--tiny", "--samples", "3")
+    told = run(capsys, "check", "quickstart", "--tiny", "--samples", "20")
     assert "{+learnt+}  given  [image read]  {+[image written]+}" in told
     assert "[read: 9]" in told
     assert "{+[written: 36]+}" in told

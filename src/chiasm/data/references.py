@@ -30,15 +30,15 @@ _SCHEME = re.compile(r"([a-z][a-z0-9+.-]+):", re.IGNORECASE)  # two letters and 
 _SUFFIX = SUFFIX + r"(?![A-Za-z0-9_/\\-]|\.[A-Za-z0-9])"
 # Behind these a path may begin, and with none of them.
 _OPENING = r"\s\"'“”‘’«»()\[\]{}<>,;。，、（）「」《》"
+# Behind these too, where no spaces stand between words and what follows is a file, or reads like one.
+_CJK = re.compile(r"[\u3000-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff\uff00-\uffef]")
 _PATH = re.compile(
     rf"""(?P<data>data:image/[^\s"']+)
     |(?P<quote>["'])(?P<quoted>[^"'\n]{{1,1000}}?{_SUFFIX})(?P=quote)
-    |(?<![^{_OPENING}])(?P<plain>(?:\\.|[^{_OPENING}])(?:\\.|[^\s"'“”«»<>]){{0,1000}}?{_SUFFIX})""",
+    |(?:(?<![^{_OPENING}])|(?<=[A-Za-z0-9])(?={_CJK.pattern}))
+    (?P<plain>(?:\\.|[^{_OPENING}])(?:\\.|[^\s"'“”«»<>]){{0,1000}}?{_SUFFIX})""",
     re.IGNORECASE | re.VERBOSE,
 )
-
-# Behind these too, where no spaces stand between words and what follows is a file, or reads like one.
-_CJK = re.compile(r"[\u3000-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff\uff00-\uffef]")
 _ASCII_PATH = re.compile(r"(?:\.{1,2}/)?[A-Za-z0-9_~]")
 
 ImageLike = Picture | Image.Image | bytes | str | Path
@@ -180,14 +180,13 @@ def _paths(text: str) -> Iterator[tuple[int, int, str]]:
 
 def _words_before(plain: str) -> int:
     """How many letters of what ends like a path are words before it, in a script without spaces."""
-    behind = [match.end() for match in _CJK.finditer(plain)]
+    behind = [match.end() for match in _CJK.finditer(plain.partition("/")[0])]
     if not behind or _is_file(_unescaped(plain)):
         return 0
     for start in behind:
         if _is_file(_unescaped(plain[start:])):
             return start
-    last = behind[-1]
-    return last if "/" not in plain[:last] and _ASCII_PATH.match(plain, last) else 0
+    return behind[-1] if _ASCII_PATH.match(plain, behind[-1]) else 0
 
 
 def _unescaped(plain: str) -> str:
