@@ -679,7 +679,7 @@ MESSAGES = {
     "照片/猫.png是什么": [CATS, "是什么"],
     "照片/没有.png": [{"image": "照片/没有.png"}],
     "图（1）.png": [{"image": "图（1）.png"}],
-    "没有a/没有b.png": [{"image": "没有a/没有b.png"}],
+    "看a/没有b.png": ["看", {"image": "a/没有b.png"}],
     "Compare cat.png, and cat.png.": ["Compare", PICTURE, ", and", PICTURE, "."],
     "Compare cat.png,cat.png": ["Compare", PICTURE, ",", PICTURE],
     'Say "hello" about cat.png': ['Say "hello" about', PICTURE],
