@@ -230,15 +230,16 @@ def _images(
         if body.negative_prompt is not None:
             check_letters(model, [Message("user", (body.negative_prompt,))])
         away = negative_of(model, body.negative_prompt, options.guidance, before)
-    request = Images(
-        model,
-        [prompt] * len(seeds),
-        options.of_images,
-        Generators(seeds),
-        previews=body.partial_images or 0,
-        original=original,
-        negative=away,
-    )
+    with naming("prompt"):
+        request = Images(
+            model,
+            [prompt] * len(seeds),
+            options.of_images,
+            Generators(seeds),
+            previews=body.partial_images or 0,
+            original=original,
+            negative=away,
+        )
     return request, seeds
 
 
