@@ -1,10 +1,11 @@
 """The one family of errors that Chiasm raises for input it cannot use; the command line prints them bare."""
 
 import difflib
+import inspect
 import os
 import re
 import reprlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import Any, Self
@@ -53,9 +54,11 @@ class ChiasmError(Exception):
 
     field: the option, or the field of a request, that is wrong, as `seed` or `messages[0].content[1]`; None = no
         single one is.
+    unknown: it is about a name that nothing has, as what a plugin defines is before the plugin is loaded.
     """
 
     field: str | None = None
+    unknown: bool = False
 
     @classmethod
     def of(cls, field: str, sentence: str) -> Self:
@@ -123,6 +126,19 @@ def check_flag(name: str, value: object) -> None:
     """Raise ChiasmError for a value of a switch that is neither true nor false, such as the text "no"."""
     if not isinstance(value, bool):
         raise ChiasmError(f"{name}: it must be true or false, not {quoted(value)}")
+
+
+def known_options(name: str, function: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a call, all of which a function takes by name; raises ChiasmError for any other."""
+    known = [
+        each.name
+        for each in inspect.signature(function).parameters.values()
+        if each.kind is each.KEYWORD_ONLY
+    ]
+    for option in options:
+        if option not in known:
+            raise ChiasmError(f"{name} has no option {quoted(option)}{nearest(option, known)}")
+    return dict(options)
 
 
 def check_path(name: str, value: object, kind: type[ChiasmError] = ChiasmError) -> Path:

@@ -98,5 +98,7 @@ def test_a_visual_sentence_is_learnt_whole_but_its_first_code(model):
 
 
 def test_it_has_no_words(model):
-    with pytest.raises(ChiasmError, match="'a dog' is text: this model knows pictures alone"):
+    with pytest.raises(
+        ChiasmError, match=r"'a dog' is text: this model knows pictures alone \(its vocabulary is 0\)"
+    ):
         model.generate("a dog")

@@ -92,7 +92,9 @@ def test_a_connector_that_breaks_its_word_is_an_error(tiny_model):
     model, world = tiny_model
     batch = batch_of(model, documents_of(model, world, groups=1))
     batch.read.tokens = [7]
-    with pytest.raises(DataError, match=r"connector 'mlp' made 16 tokens of a grid of .* but promised 7"):
+    with pytest.raises(
+        DataError, match=r"connector 'mlp' made 16 tokens of a grid of \(4, 4\) but promised 7"
+    ):
         model.losses(batch)
 
 

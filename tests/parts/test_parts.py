@@ -4,16 +4,27 @@ from typing import Annotated, Optional
 import pytest
 from pydantic import Field, PositiveInt
 
+import chiasm
 from chiasm import parts
 from chiasm.connectors import Connector
 from chiasm.connectors.mlp import MLP
 from chiasm.encoders import Encoder
 from chiasm.encoders.patches import Patches
-from chiasm.errors import RecipeError
+from chiasm.errors import ChiasmError, RecipeError
 from chiasm.parts import SLOTS, Part, lookup, names, options
 from chiasm.recipe import load_recipe
 
 pytestmark = pytest.mark.usefixtures("nothing_left_behind")
+
+
+class Whole(Connector):
+    """Defines what a connector must, and nothing that a test is about."""
+
+    def tokens(self, grid):
+        return grid[0] * grid[1]
+
+    def forward(self, grid):
+        return grid.flatten(1, 2)
 
 
 def refused(spec, slot="connector"):
@@ -93,17 +104,17 @@ def test_an_option_is_explained_where_it_comes_from():
 
 def test_a_name_means_one_part_also_for_classes_of_equal_names():
     with pytest.raises(RecipeError, match=re.escape("connector 'mlp' is defined twice")):
-        type("MLP", (Connector,), {"__module__": "elsewhere", "__qualname__": "MLP"}, name="mlp")
+        type("MLP", (Whole,), {"__module__": "elsewhere", "__qualname__": "MLP"}, name="mlp")
 
 
 def test_a_class_that_is_defined_again_replaces_itself():
     for _ in range(2):
-        type("Mine", (Connector,), {"__module__": "notebook", "__qualname__": "Mine"}, name="mine")
+        type("Mine", (Whole,), {"__module__": "notebook", "__qualname__": "Mine"}, name="mine")
     assert "mine" in parts.names("connector")
 
 
 def test_a_required_option_is_asked_for():
-    class Needy(Connector, name="needy"):
+    class Needy(Whole, name="needy"):
         def __init__(self, in_width: int, out_width: int, *, rank: PositiveInt):
             super().__init__()
 
@@ -111,7 +122,7 @@ def test_a_required_option_is_asked_for():
 
 
 def test_an_option_may_be_a_part_or_several():
-    class Nested(Connector, name="nested"):
+    class Nested(Whole, name="nested"):
         def __init__(self, in_width: int, out_width: int, *, one: Optional[Encoder], many: list[Encoder]):  # noqa: UP045
             super().__init__()
             self.one, self.many = one, many
@@ -126,7 +137,7 @@ def test_an_option_may_be_a_part_or_several():
 
 
 def test_a_list_of_parts_may_be_bounded():
-    class Bounded(Connector, name="bounded"):
+    class Bounded(Whole, name="bounded"):
         """A part."""
 
         def __init__(
@@ -150,7 +161,7 @@ def test_a_list_of_parts_may_be_bounded():
 
 
 def test_an_option_takes_the_kinds_of_part_that_it_names_alone():
-    class Picky(Connector, name="picky"):
+    class Picky(Whole, name="picky"):
         """A part."""
 
         def __init__(self, *, one: MLP | None = None, many: list[Patches]):
@@ -216,3 +227,72 @@ def test_a_list_of_parts_is_no_single_one(value):
     spec = {**parts.lookup("encoder", "hybrid").example(), "type": "hybrid", "encoders": value}
     with pytest.raises(RecipeError, match="must be a list of parts of the slot encoder"):
         parts.check("encoder", spec, "model.encoder")
+
+
+def test_a_list_of_fixed_length_says_how_many_items_it_has():
+    class Twice(Whole, name="twice"):
+        def __init__(self, in_width: int, out_width: int, *, sides: tuple[int, int] = (1, 2), free=None):
+            super().__init__()
+
+    assert "sides is [3]: it must have 2 items, not 1" in refused({"type": "twice", "sides": [3]})
+    assert "sides is []: it must have 2 items, not 0" in refused({"type": "twice", "sides": []})
+    assert "it must have at most 2 items, not 3" in refused({"type": "twice", "sides": [1, 2, 3]})
+
+
+def test_an_option_without_an_annotation_takes_anything():
+    class Free(Whole, name="free"):
+        def __init__(self, in_width: int, out_width: int, *, what):
+            super().__init__()
+
+    assert refused({"type": "free"}) == "connector 'free' needs the option 'what' (Any) at model.connector"
+    assert parts.check("connector", {"type": "free", "what": [1, {"a": 2}]}, "c")["what"] == [1, {"a": 2}]
+
+
+def test_a_part_defines_what_its_slot_asks_of_each():
+    with pytest.raises(
+        RecipeError, match=r"connector 'half' does not define forward: .*Half in .*test_parts"
+    ):
+
+        class Half(Connector, name="half"):
+            def tokens(self, grid):
+                return 1
+
+    assert "half" not in parts.names("connector")
+
+
+@pytest.mark.parametrize("slot", SLOTS)
+def test_an_empty_part_of_any_slot_is_refused_if_there_is_anything_to_define(slot):
+    names(slot)  # imports the slot's package
+    interface = next(each for each in Part.__subclasses__() if each.slot == slot)
+    asked = [key for key, each in vars(interface).items() if getattr(each, "__isabstractmethod__", False)]
+    if asked:
+        with pytest.raises(RecipeError, match=rf"{slot} 'empty' does not define {asked[0]}"):
+            type("Empty", (interface,), {}, name="empty")
+
+
+@pytest.mark.parametrize(
+    ("statement", "reason"),
+    [("1 / 0", "ZeroDivisionError: division by zero"), ("raise SystemExit(3)", "it ends the program")],
+)
+def test_a_part_whose_constructor_fails_is_named_with_its_file_and_line(tmp_path, statement, reason):
+    file = tmp_path / "own.py"
+    file.write_text(
+        "from chiasm.connectors.linear import Linear\n\n\n"
+        f"class Failing(Linear, name='failing'):\n    def __init__(self, *widths):\n        {statement}\n"
+    )
+    chiasm.use(file)
+    with pytest.raises(
+        ChiasmError, match=rf"connector 'failing' cannot be built: line 6 of {file}: .*{reason}"
+    ):
+        parts.build("connector", {"type": "failing"}, 2, 3)
+
+
+def test_a_part_that_takes_no_wiring_is_named_with_its_place():
+    class Alone(Whole, name="alone"):
+        def __init__(self):
+            super().__init__()
+
+    with pytest.raises(
+        ChiasmError, match=r"'alone' cannot be built: .*Alone in line \d+ of .*positional arg"
+    ):
+        parts.build("connector", {"type": "alone"}, 2, 3)

@@ -4,6 +4,7 @@ import pickle
 from textwrap import dedent
 
 import pytest
+import yaml
 
 import chiasm
 from chiasm import parts
@@ -144,7 +145,10 @@ def test_what_a_plugin_defines_can_be_handed_to_a_process_that_loads_it_too(plug
     assert type(part).__module__.startswith("chiasm_plugin_mine_")
 
 
-@pytest.mark.parametrize("text", ["raise ValueError('no')", "def broken(:", "import nothing_of_this_name"])
+@pytest.mark.parametrize(
+    "text",
+    ["raise ValueError('no')", "def broken(:", "import nothing_of_this_name", "import sys\nsys.exit(3)"],
+)
 def test_a_plugin_that_fails_is_named_and_may_be_mended(plugin, text):
     plugin.write_text(dedent(text))
     with pytest.raises(ChiasmError, match=r"the plugin .*mine\.py cannot be imported"):
@@ -173,3 +177,38 @@ def test_a_checkpoint_never_brings_code_of_its_own(plugin, tmp_path, tiny, monke
         (folder / "recipe.yaml").write_text(f"{text}\n{line}\n")
         with pytest.raises(RecipeError, match=f"has no key '{line.split(':')[0]}'"):
             chiasm.load(folder)
+
+
+def test_a_plugin_that_ends_the_program_says_so(plugin):
+    plugin.write_text("raise SystemExit(3)")
+    with pytest.raises(ChiasmError, match=r"cannot be imported: it ends the program \(sys\.exit\(3\)\)"):
+        chiasm.use(plugin)
+
+
+def test_commands_name_the_plugins_that_they_need(plugin, tmp_path):
+    assert plugins.as_options() == ""
+    spaced = tmp_path / "my own.py"
+    spaced.write_text("")
+    chiasm.use(plugin, spaced)
+    assert plugins.as_options() == f" --plugin {plugin} --plugin '{spaced}'"
+
+
+def test_a_part_that_is_not_there_names_the_plugins_of_the_run(tmp_path, tiny):
+    tiny["model"]["connector"] = {"type": "averaged"}
+    run = tmp_path / "run"
+    for folder in (run, run / "final"):
+        folder.mkdir()
+        (folder / "recipe.yaml").write_text(yaml.safe_dump(tiny))
+    (run / "run.json").write_text('{"plugins": ["averaged.py", "other.py"]}')
+    for folder in (run, run / "final"):
+        with pytest.raises(
+            RecipeError, match=r"by its run\.json the run had --plugin averaged\.py --plugin other"
+        ):
+            load_recipe(folder)
+    with pytest.raises(RecipeError, match=r"model has no slot 'nothing'; did you mean 'routing'\?$"):
+        load_recipe(run, ["model.nothing={type: x}"])
+    for record in ("[]", "{", '{"plugins": 3}', '{"plugins": [3]}', "{}"):
+        (run / "run.json").write_text(record)
+        with pytest.raises(RecipeError) as error:
+            load_recipe(run)
+        assert "run.json" not in str(error.value)

@@ -199,3 +199,68 @@ def test_an_error_quotes_a_long_value_in_part(override):
 def test_a_mapping_that_holds_no_plain_data_is_a_sentence(tiny):
     with pytest.raises(RecipeError, match="no plain data"):
         load_recipe(tiny | {"about": memoryview(b"x")})
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("stages.joint.betas=[0.9]", "stages.joint.betas: it must have 2 items, not 1"),
+        ("stages.joint.betas=[]", "stages.joint.betas: it must have 2 items, not 0"),
+        ("stages.joint.betas=[0.1, 0.2, 0.3]", "stages.joint.betas: it must have at most 2 items, not 3"),
+        ("evaluation.labelled=[world]", "evaluation.labelled: it must have 2 items, not 1"),
+        ("stages.1.steps=0", "stages.joint.steps: input should be greater than 0"),
+    ],
+)
+def test_what_is_wrong_in_a_list_is_said_of_it_and_its_items_have_names(tiny, override, message):
+    with pytest.raises(RecipeError) as error:
+        load_recipe(tiny, [override])
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        (),
+        ("model",),
+        ("model", "heads"),
+        ("model", "heads", "image"),
+        ("model", "connector"),
+        ("data",),
+        ("data", "world"),
+        ("stages", 0),
+        ("stages", 0, "train"),
+        ("stages", 0, "data"),
+    ],
+)
+def test_a_key_that_is_no_text_is_refused_wherever_it_stands(tiny, place):
+    section = tiny
+    for key in place:
+        section = section[key]
+    for value in ("x", {"type": "x"}):
+        section[3] = value
+        with pytest.raises(RecipeError, match=r"\b3\b"):
+            load_recipe(tiny)
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("{type: world, emoji: 3}", "data.foo: world: emoji is 3; at least 9"),
+        ("{type: world, grid: 0}", "data.foo.grid is 0: input should be greater than or equal to 1"),
+        ("{type: world, seed: -1}", "data.foo.seed is -1"),
+        ("{type: world, tasks: {what: -1}}", "what asks for -1 documents of a scene; 0 to 10,000"),
+        ("{type: world, tints: 9}", "data.foo.tints is 9"),
+        ("{type: world, held_out: 0}", "data.foo.held_out is 0"),
+        ("{type: maze, steps: [5, 2]}", "data.foo: maze: steps is"),
+        ("{type: binding, cell: 2}", "data.foo: binding: cell is 2"),
+        ("{type: shop, emoji: 3}", "data.foo: the shelves: world: emoji is 3"),
+        ("{type: moving_world, sides: [2, 3]}", "data.foo: moving_world: sides is"),
+        ("{type: pages, rows: [9, 1]}", "data.foo: pages: rows is [9, 1]"),
+        ("{type: denoising, of: {type: world}, hidden: 0.99}", "data.foo: data source 'denoising' hides"),
+        ("{type: films, of: {type: moving_world, clips: 0}}", "data.foo.of.clips is 0"),
+    ],
+)
+def test_a_data_source_is_checked_though_nothing_uses_it(tiny, spec, message):
+    with pytest.raises(RecipeError) as error:
+        load_recipe(tiny, [f"data.foo={spec}"])
+    assert message in str(error.value)

@@ -31,11 +31,12 @@ def import_(
 ) -> None:
     """Turn an original project's checkpoint into one of Chiasm."""
     from chiasm.interop import import_checkpoint
+    from chiasm.parts.plugins import as_options
     from chiasm.recipe import load_recipe
 
     import_checkpoint(source, destination, layout=layout, tokenizer=tokenizer, averaged=averaged)
     say(load_recipe(destination / "recipe.yaml").about)
-    say(f"imported into {destination}; look at it: chiasm show {destination / 'recipe.yaml'}")
+    say(f"imported into {destination}; look at it: chiasm show {destination / 'recipe.yaml'}{as_options()}")
 
 
 def families(plugins: Plugins = None) -> None:
@@ -65,9 +66,10 @@ def merge(
 ) -> None:
     """Add the low-rank updates of a run (routing: lora) to its weights: a model that can be exported."""
     from chiasm.interop.merging import merge_checkpoint
+    from chiasm.parts.plugins import as_options
 
     merge_checkpoint(folder, destination)
-    say(f"merged into {destination}; in another layout: chiasm export {destination} OUT")
+    say(f"merged into {destination}; in another layout: chiasm export {destination} OUT{as_options()}")
 
 
 def upgrade(

@@ -16,7 +16,7 @@ from pydantic import Field
 from chiasm.data import Media, Message, Picture, Sample, Signal, Source
 from chiasm.data.world.dice import Dice
 from chiasm.errors import DataError, RecipeError
-from chiasm.parts.bounds import Cells, Chance
+from chiasm.parts.bounds import Cells, Chance, Seed
 
 VERSION = 1  # raised when the same options would give other samples
 LEAST = 4  # words of a text that can be damaged
@@ -58,9 +58,18 @@ class DenoisingSource(Source, name="denoising"):
         patches: Cells = 4,
         hidden: Chance = 0.5,
         special_tokens: bool = False,
-        seed: int = 0,
+        seed: Seed = 0,
     ):
-        if not any(text.values()) and not any(image.values()):
+        self.check_together({"text": text, "image": image, "patches": patches, "hidden": hidden})
+        self.of, self.text, self.image = of, _positive(text), _positive(image)
+        self.patches, self.hidden = patches, hidden
+        self.special_tokens, self.seed = special_tokens, seed
+        self.foreign, self.broken = of.foreign, of.broken
+
+    @classmethod
+    def check_together(cls, options: Mapping[str, Any]) -> None:
+        patches, hidden = options["patches"], options["hidden"]
+        if not any(options["text"].values()) and not any(options["image"].values()):
             raise RecipeError(
                 "data source 'denoising' has no kinds of texts and none of images; name some of either"
             )
@@ -69,10 +78,6 @@ class DenoisingSource(Source, name="denoising"):
                 f"data source 'denoising' hides a share of {hidden} of {patches} x {patches} patches; some must be "
                 "hidden, and some seen"
             )
-        self.of, self.text, self.image = of, _positive(text), _positive(image)
-        self.patches, self.hidden = patches, hidden
-        self.special_tokens, self.seed = special_tokens, seed
-        self.foreign, self.broken = of.foreign, of.broken
 
     @property
     def skipped(self) -> Mapping[str, int]:  # type: ignore[override]

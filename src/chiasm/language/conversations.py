@@ -59,7 +59,11 @@ class Conversations:
         """Ids of a text in which special tokens are special; see `encode_plain`."""
         ids = tuple(self.inner.encode(text, add_special_tokens=False))
         if self.bare and self.begin in ids:
-            ability = f"draws the classes 0 to {self.begin - 1}" if self.begin else "knows pictures alone"
+            ability = (
+                f"draws the classes 0 to {self.begin - 1}"
+                if self.begin
+                else "knows pictures alone (its vocabulary is 0)"
+            )
             raise DataError(f"{text!r} is {'no class' if self.begin else 'text'}: this model {ability}")
         return ids
 

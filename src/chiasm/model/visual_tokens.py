@@ -35,7 +35,7 @@ def visual_tokens(
         if visual.shape[1] != promised:
             raise DataError(
                 f"connector {connector.name!r} made {visual.shape[1]} tokens of a grid of "
-                f"{tuple(group.shape[1:3])} but promised {promised}"
+                f"{tuple(features.shape[1:3])} but promised {promised}"
             )
         if read.centres is not None:
             assert views is not None

@@ -14,9 +14,17 @@ from typing import TYPE_CHECKING, Any, ClassVar, Union, get_args, get_origin
 
 from pydantic import TypeAdapter, ValidationError
 
-from chiasm.errors import RecipeError, excerpt, nearest, quoted
-from chiasm.parts.registry import Registry
-from chiasm.parts.signature import Option, forms, has_stray_boolean, signature_options, without_bounds
+from chiasm.errors import ChiasmError, RecipeError, excerpt, nearest, quoted
+from chiasm.parts.plugins import failure, is_own
+from chiasm.parts.registry import Registry, place
+from chiasm.parts.signature import (
+    Option,
+    forms,
+    has_stray_boolean,
+    signature_options,
+    without_bounds,
+    wrong_length,
+)
 from chiasm.storage.safe_yaml import check_plain
 
 if TYPE_CHECKING:
@@ -60,6 +68,7 @@ class Part:
         if slot is not None:
             cls.slot = slot
         if name is not None:
+            _check_whole(cls, name)
             _registry(cls.slot).add(name, cls)
             cls.name = name
 
@@ -83,6 +92,10 @@ class Part:
         It stands in a model of width 32 whose images have 32 x 32 pixels.
         """
         return {}
+
+    @classmethod
+    def check_together(cls, options: Mapping[str, Any]) -> None:
+        """Raise ChiasmError for options that do not fit each other, as far as they alone tell."""
 
     @classmethod
     def held_wiring(cls, option: str, wiring: Sequence[Any], built: Mapping[str, Any]) -> Sequence[Any]:
@@ -147,6 +160,10 @@ def check(slot: str, spec: Mapping[str, Any], where: str) -> dict[str, Any]:
             )
         else:
             resolved[option.name] = option.default
+    try:
+        part.check_together(resolved)
+    except ChiasmError as error:
+        raise RecipeError(f"{where}: {error}") from None
     return resolved
 
 
@@ -161,6 +178,7 @@ def build(
 
     wiring: its positional arguments (widths and so on). inner: those of the parts that it holds, by option, where
         `Part.held_wiring` does not say.
+    Raises RecipeError as `check` does, and ChiasmError for a part of the user's own whose constructor fails.
     """
     resolved = check(slot, spec, where or slot)
     part = lookup(slot, resolved["type"])
@@ -168,7 +186,12 @@ def build(
     for key, option in options(part).items():
         arguments = (inner or {}).get(key) or part.held_wiring(key, wiring, built)
         built[key] = _build_nested(option.annotation, resolved[key], f"{where or slot}.{key}", arguments)
-    instance = part(*wiring, **built)
+    try:
+        instance = part(*wiring, **built)
+    except (Exception, SystemExit) as error:
+        if isinstance(error, ChiasmError) or not is_own(part):
+            raise
+        raise ChiasmError(f"{slot} {part.name!r} cannot be built: {failure(error, part)}") from error
     instance.spec = resolved
     return instance
 
@@ -198,10 +221,9 @@ def _validated(adapter: TypeAdapter[Any], option: Option, value: Any, where: str
     try:
         return adapter.validate_python(value, strict=None)
     except ValidationError as error:
-        problem = error.errors()[0]
-        raise RecipeError(
-            f"{where} is {quoted(value)}: {problem['msg'].lower()} (expected {option.type})"
-        ) from None
+        problems = error.errors()
+        complaint = wrong_length(problems) or problems[0]["msg"].lower()
+        raise RecipeError(f"{where} is {quoted(value)}: {complaint} (expected {option.type})") from None
 
 
 def _check_held(owner: type[Part], option: Option, spec: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -253,6 +275,18 @@ def _part_kinds(annotation: Any) -> list[type[Part]]:
     if get_origin(annotation) in (list, types.UnionType, Union):
         return [kind for each in get_args(annotation) for kind in _part_kinds(each)]
     return []
+
+
+def _check_whole(part: type[Part], name: str) -> None:
+    """Raise RecipeError for a part that does not define what its slot asks of each."""
+    asked = (key for each in part.__mro__ if issubclass(each, Part) for key in vars(each))
+    missing = [
+        key
+        for key in dict.fromkeys(asked)
+        if getattr(getattr(part, key, None), "__isabstractmethod__", False)
+    ]
+    if missing:
+        raise RecipeError(f"{part.slot} {name!r} does not define {', '.join(missing)}: {place(part)}")
 
 
 def _registry(slot: str) -> Registry[type[Part]]:

@@ -29,7 +29,9 @@ __all__ = [
     "Multipliers",
     "Pixels",
     "Positive",
+    "Questions",
     "Scales",
+    "Seed",
     "Share",
     "Times",
     "Tokens",
@@ -50,6 +52,8 @@ Heads = Annotated[int, Field(ge=1, le=1_024)]
 Kernel = Annotated[int, Field(ge=1, le=63)]  # the side of a convolution
 Multiplier = Annotated[int, Field(ge=1, le=64)]  # of a width
 Pixels = Annotated[int, Field(ge=1, le=16_384)]  # along a side
+Questions = Annotated[int, Field(ge=0, le=10**9)]  # of an evaluation
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Tokens = Annotated[int, Field(ge=1, le=2**22)]  # positions of a sequence, queries
 Vocabulary = Annotated[int, Field(ge=0, le=2**24)]
 Width = Annotated[int, Field(ge=1, le=65_536)]  # channels

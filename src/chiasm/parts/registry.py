@@ -57,7 +57,9 @@ class Registry(Generic[T]):
         if name not in items:
             slip = get_close_matches(name, items, n=1, cutoff=SLIP)
             hint = "" if slip else f" ({OWN})"
-            raise self.error(f"there is no {self.kind} {quoted(name)}{nearest(name, items)}{hint}")
+            error = self.error(f"there is no {self.kind} {quoted(name)}{nearest(name, items)}{hint}")
+            error.unknown = True
+            raise error
         return items[name]
 
     def _discover(self) -> None:

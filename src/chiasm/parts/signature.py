@@ -6,7 +6,7 @@ import inspect
 import operator
 import re
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property, reduce
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
@@ -54,6 +54,23 @@ def has_stray_boolean(annotation: Any, value: Any) -> bool:
     return _leaves(annotation) <= {int, float, str, types.NoneType} and _holds_boolean(value)
 
 
+def wrong_length(problems: Sequence[Any]) -> str | None:
+    """What is wrong with a list of a fixed or a bounded length, if that is the first of what pydantic finds."""
+    first = problems[0]
+    *owner, index = first["loc"] or (None,)
+    if first["type"] == "missing" and isinstance(
+        index, int
+    ):  # of a fixed length, once for each item that lacks
+        length = 1 + max(each["loc"][-1] for each in problems if list(each["loc"][:-1]) == owner)
+        return f"it must have {length} items, not {len(first['input'])}"
+    bound = {"too_long": ("at most", "max_length"), "too_short": ("at least", "min_length")}.get(
+        first["type"]
+    )
+    if bound is None or not isinstance(first["input"], list | tuple):
+        return None
+    return f"it must have {bound[0]} {first['ctx'][bound[1]]} items, not {len(first['input'])}"
+
+
 def _leaves(annotation: Any) -> set[Any]:
     """The types that an annotation is of, without bounds and containers."""
     if get_origin(annotation) is Annotated:
@@ -98,7 +115,9 @@ def signature_options(part: type[Part]) -> dict[str, Option]:
     docs = _argument_docs(part)
     signature = inspect.signature(part.__init__, eval_str=True)
     return {
-        p.name: Option(p.name, p.annotation, p.default, docs.get(p.name, ""))
+        p.name: Option(
+            p.name, Any if p.annotation is p.empty else p.annotation, p.default, docs.get(p.name, "")
+        )
         for p in signature.parameters.values()
         if p.kind is inspect.Parameter.KEYWORD_ONLY
     }

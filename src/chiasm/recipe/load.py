@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from chiasm import parts
 from chiasm.errors import RecipeError, check_flag, check_texts, nearest, quoted, reason
+from chiasm.parts.plugins import recorded
 from chiasm.recipe.files import find_base, find_recipe, read_raw
 from chiasm.recipe.forms import refuse_old
 from chiasm.recipe.overlay import load_value, merge, nested, on_base
@@ -39,10 +40,19 @@ def load_recipe(
     Raises RecipeError, with the nearest name for an unknown one, and OutdatedError for a recipe of an older form.
     """
     check_flag("tiny", tiny)
-    raw = _copied(source) if isinstance(source, Mapping) else _read(find_recipe(source))
-    if isinstance(source, Mapping):
-        refuse_old(raw, None)
-        raw = _on_base(raw, Path.cwd()) if "base" in raw else raw
+    if not isinstance(source, Mapping):
+        path = find_recipe(source)
+        raw = _overlaid(_read(path), path, overrides, tiny)
+        with recorded(path.absolute().parent):
+            return resolve(raw)
+    raw = _copied(source)
+    refuse_old(raw, None)
+    raw = _on_base(raw, Path.cwd()) if "base" in raw else raw
+    return resolve(_overlaid(raw, source, overrides, tiny))
+
+
+def _overlaid(raw: dict[str, Any], source: Any, overrides: Sequence[str], tiny: bool) -> dict[str, Any]:
+    """A raw recipe with its `tiny` and overrides laid over it."""
     overlay = raw.pop("tiny", None)
     if tiny:
         if overlay is None:
@@ -57,7 +67,7 @@ def load_recipe(
                 f"override {quoted(override)} has no value; {key}=null is none, or takes an item out"
             )
         raw = merge(raw, nested(key.split("."), load_value(value, override)))
-    return resolve(raw)
+    return raw
 
 
 def section_of(override: str) -> str:

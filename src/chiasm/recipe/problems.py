@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
 from chiasm.errors import excerpt, nearest, quoted
+from chiasm.parts.signature import wrong_length
 
 CONTAINERS = {"model": "mapping", "dict": "mapping", "mapping": "mapping", "list": "list", "tuple": "list"}
 EXPECTED = "input should be "
@@ -20,6 +21,10 @@ def sentence(error: ValidationError, model: type[BaseModel], body: Any, whole: s
     """
     place, problems = furthest(error.errors(), body)
     kind = problems[0]["type"]
+    place = _named(body, place)
+    if length := wrong_length([problems[0], *error.errors()]):
+        owner = place[:-1] if kind == "missing" else place
+        return f"{excerpt('.'.join(owner), 200)}: {length}"
     if kind in ("extra_forbidden", "missing"):
         *owner, key = place
         where = excerpt(".".join(owner), 200) or whole
@@ -47,6 +52,17 @@ def _message(problem: Any) -> str:
     return message[:1].lower() + message[1:]
 
 
+def _named(body: Any, place: Sequence[str]) -> list[str]:
+    """A place in which an item of a list stands by its name, as overrides name it."""
+    named: list[str] = []
+    for key in place:
+        item = body[int(key)] if isinstance(body, list | tuple) and int(key) < len(body) else None
+        body = body.get(key) if isinstance(body, Mapping) else item
+        name = item.get("name") if isinstance(item, Mapping) else None
+        named.append(name if isinstance(name, str) and name else key)
+    return named
+
+
 def furthest(problems: Sequence[Any], body: Any) -> tuple[list[str], list[Any]]:
     """Place of the first problem, and the problems there; of the branches of a union, those that read furthest."""
     placed = [(_place(body, each), each) for each in problems]
@@ -62,12 +78,16 @@ def _place(body: Any, problem: Any) -> list[str]:
     place: list[str] = []
     value = body
     for number, name in enumerate(problem["loc"]):
-        if name in value if isinstance(value, dict) else isinstance(value, list) and isinstance(name, int):
+        if name in value if isinstance(value, dict) else _has_item(value, name):
             value = value[name]
         elif not (problem["type"] == "missing" and number == len(problem["loc"]) - 1):
             continue
         place.append(str(name))
     return place
+
+
+def _has_item(value: Any, index: Any) -> bool:
+    return isinstance(value, list | tuple) and isinstance(index, int) and index < len(value)
 
 
 def fields_at(annotation: Any, place: Sequence[str]) -> list[str]:

@@ -70,6 +70,8 @@ def as_written(slots: Mapping[str, Any]) -> dict[str, Any]:
 def check_slots(slots: Mapping[str, Any]) -> None:
     """Raise RecipeError for what is no slot of a model."""
     for slot in slots:
+        if not isinstance(slot, str):
+            raise RecipeError(f"model has no slot {quoted(slot)}{nearest(str(slot), MODEL_SLOTS)}")
         if _is_modality(slot):
             _check_modality(slot)
         elif slot not in MODEL_SLOTS:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
+from chiasm.parts.plugins import as_options
 from chiasm.recipe import Recipe
 
 
 def next_steps(recipe: Recipe, folder: Path) -> str:
     """Where the model is, and the commands that fit what it can do."""
-    run = shlex.quote(str(folder))
+    run = shlex.quote(str(folder)) + as_options()
     steps = [f"model:   {folder / 'final'}"]
     if recipe.evaluation.data is not None:
         steps.append(f"measure: chiasm eval {run}")

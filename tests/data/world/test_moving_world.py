@@ -10,7 +10,7 @@ from chiasm.data.world import moving
 from chiasm.data.world.assets import artwork, emoji_set
 from chiasm.data.world.composer import TINTS
 from chiasm.data.world.moving import HEADINGS, Mover, SceneClip, bounced
-from chiasm.errors import DataError
+from chiasm.errors import DataError, RecipeError
 from chiasm.views import Size
 
 
@@ -90,7 +90,7 @@ def test_held_out_pairs_and_emoji_are_held_out():
     ],
 )
 def test_options_that_cannot_be_are_refused(options, said):
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(RecipeError, match=said):
         world(**options)
 
 
@@ -112,7 +112,7 @@ EDGES = [  # what is just taken, and what is just not
 @pytest.mark.parametrize(("taken", "refused", "words"), EDGES)
 def test_options_are_taken_up_to_their_limits(taken, refused, words):
     assert len(world(**taken)[0]) == 1
-    with pytest.raises(DataError, match=words):
+    with pytest.raises(RecipeError, match=words):
         world(**refused)
 
 

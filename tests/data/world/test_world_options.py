@@ -83,14 +83,15 @@ def test_the_moving_world_takes_options_up_to_their_limits(taken, refused, named
     ],
 )
 def test_sizes_beyond_any_use_are_refused_before_anything_is_built(option, most):
-    parts.check("data", {"type": "world", option: most}, "world")
-    with pytest.raises(ChiasmError, match=option):
+    options = parts.options(World)
+    options[option].adapter.validate_python(most)
+    with pytest.raises(ChiasmError, match=rf"world\.{option} is {most + 1}"):
         parts.check("data", {"type": "world", option: most + 1}, "world")
 
 
 def test_a_task_gives_at_most_ten_thousand_documents_of_a_scene():
     parts.check("data", {"type": "world", "tasks": {"draw": 10_000}}, "world")
-    with pytest.raises(ChiasmError, match="draw asks for 10,001 documents of a scene; at most 10,000"):
+    with pytest.raises(ChiasmError, match="draw asks for 10,001 documents of a scene; 0 to 10,000"):
         parts.check("data", {"type": "world", "tasks": {"draw": 10_001}}, "world")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from hashlib import blake2b
 from typing import Annotated, Any, Literal
@@ -19,6 +20,7 @@ from chiasm.data.world.composer import TINTS
 from chiasm.data.world.curated import CURATED
 from chiasm.data.world.dice import Dice
 from chiasm.errors import DataError, nearest
+from chiasm.parts.bounds import Seed
 from chiasm.views.focus import MARGIN
 
 VERSION = 2  # raised when the same options would give other samples
@@ -74,12 +76,12 @@ class Pages(Source, name="pages"):
         split: Split = "train",
         tints: Annotated[int, Field(ge=0, le=8)] = 0,
         margin: Annotated[int, Field(ge=0, le=4096)] = MARGIN,
-        seed: int = 0,
+        seed: Seed = 0,
     ):
         self.options = {
             key: value for key, value in locals().items() if key not in ("self", "__class__", "font")
         }
-        _check(rows, kinds, tasks, pages, together)
+        self.check_together(self.options)
         self.pages, self.canvas, self.rows, self.split = pages, canvas, rows, split
         self.kinds = [kind for kind, share in kinds.items() for _ in range(share)]
         self.tasks, self.tints, self.margin, self.seed = dict(tasks), tints, margin, seed
@@ -93,6 +95,10 @@ class Pages(Source, name="pages"):
         printed = {"en": (0,), "zh": (1,), "mixed": (0, 1)}[language]
         letters = "".join(name[side] for name in self.names for side in printed)
         self.typeface.require(f"{all_letters(language)}{letters}0123456789.,:", f"language: {language}")
+
+    @classmethod
+    def check_together(cls, options: Mapping[str, Any]) -> None:
+        _check(*(options[name] for name in ("rows", "kinds", "tasks", "pages", "together")))
 
     def __len__(self) -> int:
         return self.pages // self.together

@@ -6,7 +6,7 @@ lengths, wording and what the image looks like are choices of this project.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
@@ -19,6 +19,7 @@ from chiasm.data.world.assets import Emoji, assets_version, emoji_set
 from chiasm.data.world.dice import Dice
 from chiasm.data.world.glyphs import COLOURS, SHAPES, Glyph, GlyphPicture, NoisePicture
 from chiasm.errors import DataError
+from chiasm.parts.bounds import Seed
 
 VERSION = 2  # raised when the same options would give other lists
 FILLER = "."
@@ -71,14 +72,18 @@ class Binding(Source, name="binding"):
         cell: PositiveInt = 16,
         fillers: PositiveInt = 60,
         lists: PositiveInt = 20000,
-        seed: int = 0,
+        seed: Seed = 0,
     ):
         self.options = {key: value for key, value in locals().items() if key not in ("self", "__class__")}
-        _check(self.options)
+        self.check_together(self.options)
         self.form, self.length, self.conjunction, self.questions = form, length, conjunction, questions
         self.grid, self.cell, self.fillers, self.lists, self.seed = grid, cell, fillers, lists, seed
         self.colours, self.shapes = list(COLOURS)[:colours], list(SHAPES)[:shapes]
         self.items = one_word_emoji()[:items]
+
+    @classmethod
+    def check_together(cls, options: Mapping[str, Any]) -> None:
+        _check(options)
 
     def __len__(self) -> int:
         return self.lists
@@ -174,7 +179,7 @@ def _words(glyphs: Sequence[Glyph | None]) -> str:
     return "".join(f" {FILLER}" if one is None else f"{_key(one)} {one.emoji.english}" for one in glyphs)
 
 
-def _check(options: dict[str, Any]) -> None:
+def _check(options: Mapping[str, Any]) -> None:
     low, high = options["length"]
     keys = options["colours"] * options["shapes"] if options["conjunction"] else options["shapes"]
     most = min(keys, options["items"], options["grid"] ** 2)

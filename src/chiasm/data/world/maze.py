@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from hashlib import blake2b
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt
 
@@ -15,7 +15,7 @@ from chiasm.data.world.glyphs import COLOURS
 from chiasm.data.world.maze_picture import MazePicture
 from chiasm.data.world.mazes import Maze, random_maze
 from chiasm.errors import DataError
-from chiasm.parts.bounds import Share
+from chiasm.parts.bounds import Seed, Share
 
 VERSION = 2  # raised when the same options would give other mazes
 QUESTION = "end?"
@@ -61,14 +61,18 @@ class MazeSource(Source, name="maze"):
         dead_ends: Share = 0.0,
         split: Literal["train", "held_out"] = "train",
         mazes: PositiveInt = 20000,
-        seed: int = 0,
+        seed: Seed = 0,
     ):
         self.options = {key: value for key, value in locals().items() if key not in ("self", "__class__")}
-        _check(side, ways, steps)
+        self.check_together(self.options)
         self.thought, self.side, self.cell, self.steps = thought, side, cell, steps
         self.colours, self.dead_ends = list(COLOURS)[:ways], dead_ends
         self.split, self.mazes, self.seed = split, mazes, seed
         self.maze(0)
+
+    @classmethod
+    def check_together(cls, options: Mapping[str, Any]) -> None:
+        _check(options["side"], options["ways"], options["steps"])
 
     def __len__(self) -> int:
         return self.mazes

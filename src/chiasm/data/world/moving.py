@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
+from typing import Any
 
 from PIL import Image
 from pydantic import NonNegativeFloat, PositiveInt
@@ -17,6 +19,7 @@ from chiasm.data.world.dice import Dice
 from chiasm.data.world.scene import Box
 from chiasm.data.world.splits import Split, is_held_out
 from chiasm.errors import DataError
+from chiasm.parts.bounds import Seed
 from chiasm.views import Size
 
 VERSION = 1  # raised when the same options would give other clips
@@ -118,13 +121,17 @@ class MovingWorld(Source, name="moving_world"):
         clips: PositiveInt = 4000,
         split: Split = "train",
         held_out: float = 0.1,
-        seed: int = 0,
+        seed: Seed = 0,
     ):
         self.options = {key: value for key, value in locals().items() if key not in ("self", "__class__")}
-        _check(self.options)
+        self.check_together(self.options)
         self.canvas, self.length, self.objects, self.sides, self.speed = canvas, frames, objects, sides, speed
         self.tints, self.clips, self.split, self.held_out, self.seed = tints, clips, split, held_out, seed
         self.emoji = emoji_set(emoji + unseen)[emoji:] if split == "emoji" else emoji_set(emoji)
+
+    @classmethod
+    def check_together(cls, options: Mapping[str, Any]) -> None:
+        _check(options)
 
     def __len__(self) -> int:
         return self.clips
@@ -188,7 +195,7 @@ def bounced(place: float, limit: float) -> float:
     return min(folded, 2 * limit - folded)
 
 
-def _check(options: dict) -> None:  # type: ignore[type-arg]
+def _check(options: Mapping[str, Any]) -> None:
     low, high = options["objects"]
     limits = {
         "objects": (low <= high, "two rising numbers"),

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from pydantic import NonNegativeInt, PositiveInt
 
+from chiasm import parts
 from chiasm.data import Message, Picture, Sample, Source
 from chiasm.data.sample import ToolCall
 from chiasm.data.tool_calls import declared
@@ -26,12 +27,14 @@ from chiasm.data.world.scene import Thing
 from chiasm.data.world.shop_wordings import ASKED, SHOWN, WORDS
 from chiasm.data.world.source import World
 from chiasm.data.world.tasks import draw
+from chiasm.parts.bounds import Seed
 
 VERSION = 1  # raised when the same options would give other samples
 Service = Literal["price", "size", "find"]
 SERVICES: tuple[Service, ...] = ("price", "size", "find")
 DEAREST = 99  # coins
 LOOKS = ("what", "where", "exist")  # kinds of questions about a shelf
+OF_WORLD = ("emoji", "strangers", "grid", "canvas", "objects", "language", "scenes", "seed")  # of its shelves
 _SAYS = {"price": "what a product costs", "size": "how large a product is", "find": "whether it is sold"}
 TOOLS = declared(
     [
@@ -125,24 +128,18 @@ class Shop(Source, name="shop"):
         language: Language = "en",
         phrasings: Literal["train", "held_out"] = "train",
         scenes: PositiveInt = 4000,
-        seed: int = 0,
+        seed: Seed = 0,
     ):
         self.options = {key: value for key, value in locals().items() if key not in ("self", "__class__")}
-        self.world = World(
-            emoji=emoji,
-            strangers=strangers,
-            grid=grid,
-            canvas=canvas,
-            objects=objects,
-            drawn_jitter=0.0,
-            language=language,
-            scenes=scenes,
-            seed=seed,
-        )
+        self.world = World(drawn_jitter=0.0, **{name: self.options[name] for name in OF_WORLD})
         self.named, self.shown, self.visits = named, shown, visits
         self.phrasings, self.seed = phrasings, seed
         self.language: Language = language
         self.catalogue = Catalogue(self.world.emoji, language, seed)
+
+    @classmethod
+    def check_together(cls, options: Mapping[str, Any]) -> None:
+        parts.check("data", {"type": "world"} | {name: options[name] for name in OF_WORLD}, "the shelves")
 
     def __len__(self) -> int:
         return len(self.world)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from hashlib import blake2b
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
@@ -22,6 +22,7 @@ from chiasm.data.world.scene import Scene
 from chiasm.data.world.splits import Split, strangers
 from chiasm.data.world.tasks import EARLIER, MASKS, TASKS, Exchange, truth_of
 from chiasm.data.world.wordings import Phrasings
+from chiasm.parts.bounds import Seed, Share
 
 # Raised when the same options would give other samples, so that caches and records are not mistaken.
 VERSION = 4
@@ -31,16 +32,16 @@ DEFAULT_TASKS = {**dict.fromkeys(QUESTIONS, 1), "draw": 1, "words": 1}
 def few_documents(tasks: dict[str, int]) -> dict[str, int]:
     """Tasks of which a scene gives so many documents as memory holds."""
     for name, count in tasks.items():
-        if count > MOST_DOCUMENTS:
-            raise ValueError(f"{name} asks for {count:,} documents of a scene; at most {MOST_DOCUMENTS:,}")
+        if not 0 <= count <= MOST_DOCUMENTS:
+            raise ValueError(f"{name} asks for {count:,} documents of a scene; 0 to {MOST_DOCUMENTS:,}")
     return tasks
 
 
 MOST_DOCUMENTS = 10_000  # of a task and a scene
 # Upper ends that keep a slip of the keyboard from asking for more memory or time than there is.
-Amount = Annotated[int, Field(le=10**9)]
-Rows = Annotated[int, Field(le=64)]
-Side = Annotated[int, Field(le=4_096)]  # pixels
+Amount = Annotated[int, Field(ge=0, le=10**9)]
+Rows = Annotated[int, Field(ge=1, le=64)]
+Side = Annotated[int, Field(ge=1, le=4_096)]  # pixels
 Tasks = Annotated[dict[str, int], AfterValidator(few_documents)]
 
 
@@ -99,27 +100,27 @@ class World(Source, name="world"):
         canvas: Side = 192,
         drawn_canvas: Side = 96,
         objects: tuple[int, int] = (2, 5),
-        jitter: float = 1.0,
-        drawn_jitter: float = 1.0,
-        tints: int = 8,
+        jitter: Share = 1.0,
+        drawn_jitter: Share = 1.0,
+        tints: Annotated[int, Field(ge=1, le=8)] = 8,
         scenes: Amount = 8000,
         split: Split = "train",
-        held_out: float = 0.1,
+        held_out: Annotated[float, Field(gt=0, le=0.5)] = 0.1,
         styles: tuple[str, ...] = ("plain",),
         unseen_styles: tuple[str, ...] = ("flat", "line", "grey", "mirror"),
         language: Language = "en",
         phrasings: Phrasings = "train",
-        unanswerable: float = 0.1,
-        untrue: float = 0.0,
+        unanswerable: Share = 0.1,
+        untrue: Share = 0.0,
         strangers: Amount = 0,
         turns: Amount = 1,
         tasks: Tasks = DEFAULT_TASKS,
         mask_form: MaskForm = "head",
         mask_side: MaskSide = 24,
-        seed: int = 0,
+        seed: Seed = 0,
     ):
         self.options = {key: value for key, value in locals().items() if key not in ("self", "__class__")}
-        check_options(self.options, task_names=[*QUESTIONS, *TASKS])
+        self.check_together(self.options)
         self.split, self.canvas, self.drawn_canvas, self.seed = split, canvas, drawn_canvas, seed
         self.scenes, self.tasks, self.drawn_jitter, self.turns = scenes, dict(tasks), drawn_jitter, turns
         self.untrue, self.mask_form, self.mask_side = untrue, mask_form, mask_side
@@ -134,6 +135,10 @@ class World(Source, name="world"):
             split, self.emoji, self.grid, objects, held_out, self.styles, jitter, tints, seed, unanswerable,
             _strangers(emoji + unseen, self.options["strangers"], split),
         )  # fmt: skip
+
+    @classmethod
+    def check_together(cls, options: Mapping[str, Any]) -> None:
+        check_options(options, task_names=[*QUESTIONS, *TASKS])
 
     def __len__(self) -> int:
         return self.scenes
