@@ -12,6 +12,7 @@ from chiasm.data.sample import Message, Sample
 from chiasm.errors import ChiasmError, RecipeError
 from chiasm.evaluation.evaluate import evaluate, held_out, is_evaluated
 from chiasm.evaluation.subject import ModelSubject
+from chiasm.evaluation.tasks import Outcome, Task
 from chiasm.inference.session import Session
 from chiasm.model import Model
 from chiasm.model.checkpoint import save_model
@@ -257,3 +258,16 @@ def _scores(value, key="score"):
     if isinstance(value, list):
         return [x for each in value for x in _scores(each, key)]
     return [value]
+
+
+@pytest.mark.usefixtures("nothing_left_behind")
+def test_a_task_of_ones_own_that_fails_leaves_the_results_of_the_others(run, tmp_path):
+    type("Boom", (Task,), {"run": lambda self, exam: Outcome({"score": float("nan")}, {})}, name="boom")
+    folder = shutil.copytree(run[0], tmp_path / "copy")
+    with pytest.raises(ChiasmError, match=r"^task 'boom' gives nan for 'score'"):
+        evaluate(folder, only=["boom", "text"])
+    written = json.loads((folder / "eval.json").read_text())
+    assert written["tasks"].keys() == {"text"}
+    assert written["failed"].keys() == {"boom"}
+    assert (folder / "report.html").is_file()
+    assert not is_evaluated(folder)

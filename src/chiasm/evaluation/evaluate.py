@@ -19,6 +19,7 @@ from chiasm.distribution.devices import DTYPES
 from chiasm.errors import CheckpointError, ChiasmError, RecipeError, check_path, check_texts, quoted
 from chiasm.evaluation import experts
 from chiasm.evaluation.cost import cost
+from chiasm.evaluation.outcomes import FailedTask, run_task
 from chiasm.evaluation.report import SAMPLES, numbers, write_report
 from chiasm.evaluation.subject import ModelSubject
 from chiasm.evaluation.tasks import Exam, NotApplicable, check, tasks
@@ -52,7 +53,7 @@ def evaluate(
     say: is called with lines about the progress. device, dtype: as for `chiasm.load`.
     Returns what eval.json holds: the figures, and how they were measured.
     Raises RecipeError for an override of anything else, CheckpointError for a folder without a model, ChiasmError
-    where nothing can be measured.
+    where nothing can be measured, or a task of one's own fails: then the results of the others are there.
     """
     folder = check_path("folder", folder, CheckpointError)
     for override in check_texts("overrides", overrides, "dotted.key=value"):
@@ -94,8 +95,10 @@ def evaluate(
         "weights": _weights(folder),
     }
     save(folder, results, samples, pictures)
-    if report:
+    if report and results["tasks"]:
         say(f"report: {write_report(folder)}")
+    if results["failed"]:
+        raise ChiasmError("; ".join(results["failed"].values()))
     return results
 
 
@@ -105,9 +108,14 @@ def is_evaluated(folder: Path) -> bool:
         measured = read_json(folder / "eval.json")
     except CheckpointError:
         return False
-    expected = {"only": [], "weights": _weights(folder), "settings": settings_of(load_recipe(folder))}
+    expected = {
+        "only": [],
+        "failed": {},
+        "weights": _weights(folder),
+        "settings": settings_of(load_recipe(folder)),
+    }
     current = isinstance(measured, dict) and all(
-        measured.get(key) == value for key, value in expected.items()
+        measured.get(key, {}) == value for key, value in expected.items()
     )
     return current and (folder / "report.html").is_file()
 
@@ -149,13 +157,14 @@ def examine(
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Image.Image]]:
     """What eval.json and samples.json hold, and the pictures of the report by file name.
 
-    training: the lines of metrics.jsonl. Raises ChiasmError where no task applies.
+    training: the lines of metrics.jsonl. A task of the user's own that fails stands in `failed`, with a sentence.
+    Raises ChiasmError where no task applies.
     """
     exam = Exam(subject, source, recipe.evaluation, recipe.seed, _labelled(recipe))
     registered, chosen = tasks(recipe.evaluation.tasks), list(only)
     for name in chosen:
         parts.lookup("task", name)
-    results: dict[str, Any] = {"tasks": {}, "left_out": {}}
+    results: dict[str, Any] = {"tasks": {}, "left_out": {}, "failed": {}}
     samples: dict[str, Any] = {}
     images: dict[str, Image.Image] = {}
     seconds: dict[str, float] = {}
@@ -163,17 +172,15 @@ def examine(
     for name in chosen or usual:
         begin = perf_counter()
         try:
-            outcome = registered[name].run(exam)
+            outcome = run_task(registered[name], exam)
         except NotApplicable as reason:
             results["left_out"][name] = str(reason)
             say(f"{name}: left out, {reason}")
             continue
-        except ChiasmError:
-            raise
-        except Exception as error:
-            if type(registered[name]).__module__.startswith("chiasm."):
-                raise
-            raise ChiasmError(f"the evaluation task {name!r} fails: {error!r}") from error  # the user's own
+        except FailedTask as error:
+            results["failed"][name] = str(error)
+            say(f"{name}: failed, {error}")
+            continue
         seconds[name] = perf_counter() - begin
         results["tasks"][name] = outcome.scores
         samples[name] = outcome.samples
@@ -182,7 +189,7 @@ def examine(
     if skipped := Counter(source.skipped) + Counter(exam.unusable.values()):
         results["skipped"] = dict(skipped)
         say(f"held-out data: {counts(skipped)}")
-    if not results["tasks"]:
+    if not results["tasks"] and not results["failed"]:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in results["left_out"].items())
         raise ChiasmError(f"nothing of this model can be measured on {recipe.evaluation.data!r}: {reasons}")
     if use := subject.model.routing.report():

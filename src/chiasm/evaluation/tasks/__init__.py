@@ -14,7 +14,7 @@ from PIL import Image
 from chiasm import parts
 from chiasm.data import Source
 from chiasm.data.sample import Sample
-from chiasm.errors import ChiasmError, DataError, RecipeError
+from chiasm.errors import DataError, RecipeError
 from chiasm.evaluation import metrics
 from chiasm.evaluation.asking import QuestionRecord, ask
 from chiasm.evaluation.conversations import Item, answer_items, questions_of
@@ -168,10 +168,5 @@ def check(evaluation: Evaluation) -> None:
 
 
 def _built(name: str, options: Mapping[str, Any]) -> Task:
-    try:
-        task: Task = parts.build("task", {**options, "type": name}, where=f"evaluation.tasks.{name}")
-        return task
-    except ChiasmError:
-        raise
-    except Exception as error:  # whatever the user's code raises
-        raise ChiasmError(f"the evaluation task {name!r} cannot be built: {error}") from error
+    task: Task = parts.build("task", {**options, "type": name}, where=f"evaluation.tasks.{name}")
+    return task

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from chiasm.data.sample import Sample
 from chiasm.errors import ChiasmError
 from chiasm.evaluation.asking import scores_by_type
 from chiasm.evaluation.tasks import BLIND, SEEING, Exam, NotApplicable, Outcome, Task
 from chiasm.evaluation.tasks.questions import about_pictures
+from chiasm.parts.bounds import Pixels, Questions
 
 EDGES = (64, 96, 128, 192, 256, 384, 512, 768, 1024)
 
@@ -24,10 +28,15 @@ class ByResolution(Task, name="resolution"):
 
     on_request = True
 
-    def __init__(self, *, questions: int = 600, edges: tuple[int, ...] = EDGES):
-        if not edges or list(edges) != sorted(set(edges)):
-            raise ChiasmError(f"edges are {list(edges)}; rising numbers of pixels")
+    def __init__(self, *, questions: Questions = 600, edges: tuple[Pixels, ...] = EDGES):
+        self.check_together({"edges": edges})
         self.questions, self.edges = questions, edges
+
+    @classmethod
+    def check_together(cls, options: Mapping[str, Any]) -> None:
+        edges = list(options["edges"])
+        if not edges or edges != sorted(set(edges)):
+            raise ChiasmError(f"edges are {edges}; rising numbers of pixels")
 
     def run(self, exam: Exam) -> Outcome:
         if not exam.subject.sees:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
+
+from pydantic import Field
 
 from chiasm.evaluation.asking import QuestionRecord, scores_by_type
 from chiasm.evaluation.subject import ModelSubject
 from chiasm.evaluation.tasks import SEEING, Exam, NotApplicable, Outcome, Task
 from chiasm.evaluation.tasks.questions import about_pictures
 from chiasm.inference.zoom import Zoom, ZoomedAnswer
+from chiasm.parts.bounds import Positive, Questions
 
 
 class ZoomTask(Task, name="zoom"):
@@ -30,11 +34,11 @@ class ZoomTask(Task, name="zoom"):
     def __init__(
         self,
         *,
-        questions: int = 200,
+        questions: Questions = 200,
         box_question: str = Zoom.box_question,
         focus_question: str = Zoom.focus_question,
-        scale: float = Zoom.scale,
-        margin: int = Zoom.margin,
+        scale: Positive = Zoom.scale,
+        margin: Annotated[int, Field(ge=0, le=16_384)] = Zoom.margin,
     ):
         self.questions = questions
         self.settings = Zoom(box_question, focus_question, scale, margin)
