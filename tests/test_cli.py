@@ -399,3 +399,47 @@ def test_an_output_that_cannot_be_written_is_a_sentence(capsys, tmp_path, name):
 def test_wrong_usage_exits_with_two(capsys):
     run(capsys, "train", rc=2)
     run(capsys, "nonsense", rc=2)
+
+
+def test_an_option_that_can_be_given_once_is_given_once(capsys):
+    refused = run(capsys, "chat", "nowhere", "-m", "x", "--message", "y", rc=1)
+    assert refused == "error: --message is given 2 times; it can be given once\n"
+    assert "--steps is given 2 times" in run(
+        capsys,
+        "data",
+        "select",
+        "run",
+        "a.jsonl",
+        "--target",
+        "a",
+        "--target",
+        "b",
+        "--steps=1",
+        "--steps=2",
+        rc=1,
+    )
+    several = run(capsys, "chat", "nowhere", "-m", "x", "-p", "a.png", "-p", "b.png", rc=1)
+    assert "there is no folder nowhere" in several
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "generate nowhere prompt --out",
+        "edit nowhere a.png prompt --out",
+        "complete nowhere a.png --out",
+        "synthesise nowhere sound prompt --out",
+        "chat nowhere -m x --save",
+    ],
+)
+def test_a_file_in_the_place_of_a_folder_is_refused_before_anything_is_loaded(capsys, tmp_path, command):
+    file = tmp_path / "file"
+    file.touch()
+    for place in (file, file / "below"):
+        assert run(capsys, *command.split(), place, rc=1) == f"error: {file} is a file; name a folder\n"
+
+
+def test_a_slot_that_is_not_there_is_all_that_is_said(capsys):
+    assert run(capsys, "parts", "conector", rc=1) == (
+        "error: there is no slot 'conector'; did you mean 'connector'?\n"
+    )

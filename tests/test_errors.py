@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import chiasm
+from chiasm.conversation import chat
 from chiasm.errors import (
     CheckpointError,
     ChiasmError,
@@ -17,6 +18,7 @@ from chiasm.errors import (
     quoted,
     reason,
 )
+from chiasm.model import Model
 from chiasm.studies.plan import load_study
 
 LONG = 10**5000  # Python writes no number of so many digits
@@ -125,3 +127,26 @@ def test_what_is_no_path_is_an_error_of_the_kind_that_is_promised(tmp_path):
 def test_workers_are_a_number_of_processes(value, tmp_path):
     with pytest.raises(ChiasmError, match="workers must be a number of processes"):
         chiasm.train("quickstart", tmp_path, workers=value)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: Model.chat(None, "hi", tokns=1), "chat has no option 'tokns'; did you mean 'tokens'?"),
+        (lambda: chat(None, "hi", foo=1), "chat has no option 'foo'; known: engine, "),
+        (
+            lambda: Model.generate(None, "x", size=64),
+            "generate has no option 'size'; known: count, guidance, ",
+        ),
+        (lambda: Model.generate(None, "x", word_top_k=1), "generate has no option 'word_top_k'"),
+        (lambda: Model.edit(None, "x.png", "x", masks=1), "edit has no option 'masks'; did you mean 'mask'?"),
+        (lambda: Model.complete(None, [], guidance=2.0), "complete has no option 'guidance'"),
+        (lambda: Model.synthesise(None, "m", "x", sed=1), "synthesise has no option 'sed'; did you mean"),
+        (lambda: Model.zoom(None, "x", scale=1), "zoom has no option 'scale'"),
+        (lambda: Model.zoom(None, "x", 3), "settings: it must be a chiasm.inference.zoom.Zoom, not 3"),
+    ],
+)
+def test_an_option_that_a_call_has_not_is_named_before_anything_is_done(call, message):
+    with pytest.raises(ChiasmError) as error:
+        call()
+    assert message in str(error.value)

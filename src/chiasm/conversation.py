@@ -17,7 +17,7 @@ from chiasm.data.records import RecordReader
 from chiasm.data.references import References, first_path
 from chiasm.data.sample import Media, Message, Picture, Role, Sample, ToolCall
 from chiasm.data.tool_calls import calls_of, declared, link_answers
-from chiasm.errors import DataError, excerpt
+from chiasm.errors import ChiasmError, DataError, excerpt, known_options, quoted
 from chiasm.inference import conversation as requests
 from chiasm.inference.calling import CalledTools
 from chiasm.inference.engine import Engine
@@ -67,7 +67,7 @@ class Reply:
 
 def chat(model: Model, messages: Conversation, **options: Any) -> Reply:
     """Answer a conversation. Arguments and errors are those of `Turn`."""
-    reply, turn = Reply(), Turn(model, messages, **options)
+    reply, turn = Reply(), Turn(model, messages, **known_options("chat", Turn, options))
     for piece in turn:
         reply.add(piece)
     reply.calls, reply.cut, reply.tokens = turn.calls, turn.cut, turn.tokens
@@ -91,6 +91,8 @@ def zoom(
 
     settings: how the model is asked for the part to look at. The other arguments and errors are those of `Turn`.
     """
+    if settings is not None and not isinstance(settings, Zoom):
+        raise ChiasmError.of("settings", f"it must be a chiasm.inference.zoom.Zoom, not {quoted(settings)}")
     options = sampling_of(
         model,
         tokens=tokens,

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from chiasm.cli.answers import chat, complete, edit, generate, serve, synthesise
-from chiasm.cli.arguments import MARKUP, Device, Dtype, Overrides, Plugins
+from chiasm.cli.arguments import MARKUP, Command, Device, Dtype, Overrides, Plugins
 from chiasm.cli.checkpoints import export, families, import_, merge, upgrade, verify
 from chiasm.cli.data import data_app
 from chiasm.cli.listings import doctor, parts, recipes, world
@@ -97,7 +97,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "verify": verify,
 }
 for name, command in COMMANDS.items():
-    app.command(name)(command)
+    app.command(name, cls=Command)(command)
 
 
 def main() -> None:

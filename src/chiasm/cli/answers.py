@@ -121,8 +121,10 @@ def generate(
     plugins: Plugins = None,
 ) -> None:
     """Draw pictures from words."""
+    from chiasm.storage.folders import check_folder
     from chiasm.terminal.pictures import save_picture, words_of
 
+    check_folder(out)
     model = loaded(folder, device, dtype)
     sampling = {"guidance": guidance, "temperature": temperature, "top_k": top_k, "top_p": top_p}
     pictures = model.generate(
@@ -147,8 +149,10 @@ def synthesise(
     plugins: Plugins = None,
 ) -> None:
     """Answer with a signal of a modality beside text and images, into a file of its numbers (.npy)."""
+    from chiasm.storage.folders import check_folder
     from chiasm.terminal.signals import messages_with, save_signal
 
+    check_folder(out)
     model = loaded(folder, device, dtype)
     messages = messages_with(signals or [], picture or [], prompt)
     say(str(save_signal(model.synthesise(modality, messages, seed=seed), modality, out)))
@@ -177,8 +181,10 @@ def edit(
     plugins: Plugins = None,
 ) -> None:
     """Draw a part of a picture anew, under a mask, or all of it after an instruction."""
+    from chiasm.storage.folders import check_folder
     from chiasm.terminal.pictures import save_picture, words_of
 
+    check_folder(out)
     model = loaded(folder, device, dtype)
     sampling = {"guidance": guidance, "temperature": temperature, "top_k": top_k, "top_p": top_p}
     for each in model.edit(picture, prompt, mask=mask, count=count, seed=seed, negative=negative, **sampling):
@@ -201,8 +207,10 @@ def complete(
     plugins: Plugins = None,
 ) -> None:
     """Draw what follows in a row of pictures, without words or guidance; all must fit into the context."""
+    from chiasm.storage.folders import check_folder
     from chiasm.terminal.pictures import save_picture
 
+    check_folder(out)
     model = loaded(folder, device, dtype)
     for picture in model.complete(
         pictures, count=count, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed

@@ -3,13 +3,30 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from pathlib import Path
-from typing import Annotated, Literal, Optional
+from typing import Annotated, Any, Literal, Optional
 
 import typer
+from typer.core import TyperCommand, TyperOption
+
+from chiasm.errors import ChiasmError
 
 # Frames are for terminals; what is piped or kept is plain.
 MARKUP: Literal["rich"] | None = "rich" if sys.stdout.isatty() and sys.stderr.isatty() else None
+
+
+class Command(TyperCommand):
+    """A command that refuses an option given twice, of which the last alone would count."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if not ctx.resilient_parsing:  # of completion
+            _, _, order = self.make_parser(ctx).parse_args(args=list(args))
+            for option, count in Counter(order).items():
+                if count > 1 and isinstance(option, TyperOption) and not option.multiple:
+                    raise ChiasmError(f"{option.opts[-1]} is given {count} times; it can be given once")
+        return super().parse_args(ctx, args)
+
 
 Overrides = Annotated[
     Optional[list[str]],  # noqa: UP045 (typer reads this form on every Python)

@@ -18,7 +18,7 @@ from chiasm.data.sample import Message
 from chiasm.decoders import ImageDecoder
 from chiasm.distribution.devices import fitting
 from chiasm.encoders import Encoder
-from chiasm.errors import DataError
+from chiasm.errors import DataError, known_options
 from chiasm.heads import Order, Span
 from chiasm.heads.segmentation import MaskHead
 from chiasm.language import Language
@@ -298,13 +298,13 @@ class Model(nn.Module):
         """Answer about an image in two looks; see `chiasm.conversation.zoom`."""
         from chiasm.conversation import zoom
 
-        return zoom(self, messages, settings, **options)
+        return zoom(self, messages, settings, **known_options("zoom", zoom, options))
 
     def generate(self, prompt: str | Sequence[str], **options: Any) -> list[Image.Image]:
         """Draw a picture for each prompt; see `chiasm.inference.drawing.generate`."""
         from chiasm.inference.drawing import generate
 
-        return generate(self, prompt, **options)
+        return generate(self, prompt, **known_options("generate", generate, options))
 
     def segment(self, image: Any, question: str) -> Segmentation:
         """Mark what a question asks for in an image; see `chiasm.inference.masks.segment`."""
@@ -316,19 +316,19 @@ class Model(nn.Module):
         """Answer a conversation with a signal of a modality; see `chiasm.conversation.synthesise`."""
         from chiasm.conversation import synthesise
 
-        return synthesise(self, modality, prompt, **options)
+        return synthesise(self, modality, prompt, **known_options("synthesise", synthesise, options))
 
     def complete(self, pictures: Sequence[Any], **options: Any) -> list[Image.Image]:
         """Draw what follows in a row of pictures; see `chiasm.inference.completion.complete`."""
         from chiasm.inference.completion import complete
 
-        return complete(self, pictures, **options)
+        return complete(self, pictures, **known_options("complete", complete, options))
 
     def edit(self, images: Any, prompt: str, **options: Any) -> list[Image.Image]:
         """Draw a picture anew, or the part of it under a mask; see `chiasm.inference.editing.edit`."""
         from chiasm.inference.editing import edit
 
-        return edit(self, images, prompt, **options)
+        return edit(self, images, prompt, **known_options("edit", edit, options))
 
     sampling: SamplingOptions | None = None  # defaults of `chat` and `generate`, from the recipe
 

@@ -16,7 +16,7 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from chiasm.errors import CheckpointError, excerpt
+from chiasm.errors import CheckpointError, ChiasmError, excerpt
 from chiasm.storage import safe_json
 from chiasm.storage.integrity import sync
 
@@ -83,6 +83,13 @@ def check_replaceable(path: Path) -> None:
     """Raise CheckpointError for a path without a name: what is written beside it could not take its place."""
     if is_nameless(path):
         raise CheckpointError(f"nothing can be written in the place of {path}; name a file or folder in it")
+
+
+def check_folder(path: Path) -> None:
+    """Raise ChiasmError for a path that is no folder and cannot become one, because a file is in its way."""
+    there = next((each for each in (path, *path.parents) if each.exists() or each.is_symlink()), None)
+    if there is not None and not there.is_dir():
+        raise ChiasmError(f"{there} is a file; name a folder")
 
 
 def remove_drafts(folder: Path) -> None:

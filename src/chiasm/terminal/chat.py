@@ -27,6 +27,7 @@ from chiasm.model import Model
 from chiasm.model.checkpoint import load_model
 from chiasm.recipe.schema import OF_IMAGES
 from chiasm.storage import safe_json
+from chiasm.storage.folders import check_folder
 from chiasm.terminal.console import console as standard_console
 from chiasm.terminal.console import fail
 from chiasm.terminal.pictures import preview, save_picture
@@ -64,6 +65,7 @@ def converse(
         raise ChiasmError(
             f"{drawing[0]} is of images that are drawn; with zoom, answers are words: leave one out"
         )
+    check_folder(save)
     console = standard_console()
     model = load_model(folder, device, dtype)
     history: list[Message] = []

@@ -13,8 +13,9 @@ def table(slot: str | None) -> None:
     """Print the parts of one slot, or of all."""
     out = console()
     for each in [slot] if slot else parts.SLOTS:
+        names = parts.names(each)
         say(Text(f"\n{each}", "bold"))
-        for name in parts.names(each):
+        for name in names:
             part = parts.lookup(each, name)
             say(Text.assemble("  ", (name, "cyan"), f"  {_first_line(part)}"))
             rows = Table(box=None, show_header=False, padding=(0, 1, 0, 3))
