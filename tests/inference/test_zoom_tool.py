@@ -1,14 +1,18 @@
 """The second look as a tool: what a call gives, and that a model goes on behind it."""
 
+import json
+
 import pytest
 from PIL import Image
 
+from chiasm import conversation
 from chiasm.conversation import Reply
 from chiasm.data.documents import document
 from chiasm.data.files import PictureInMemory
 from chiasm.data.sample import Message, Picture, Sample, ToolCall
 from chiasm.data.tool_calls import declared
 from chiasm.errors import ChiasmError
+from chiasm.inference import conversation as requests
 from chiasm.inference import zoom_tool as looking
 from chiasm.inference.zoom import Zoom
 from chiasm.inference.zoom_tool import chat_zooming, zoom_tool, zoomed
@@ -38,6 +42,10 @@ def test_a_call_gives_the_part_that_it_names(asked):
     [
         ({}, "zoom takes numbers for left, top, right, bottom"),
         ({**BOX, "left": "far"}, "zoom takes numbers"),
+        ({**BOX, "left": False}, "zoom takes numbers"),
+        ({**BOX, "right": 10**400}, "zoom takes numbers"),
+        ({**BOX, "right": float("nan")}, "zoom takes numbers"),
+        ({**BOX, "right": float("inf")}, "zoom takes numbers"),
         ({**BOX, "left": 0.9}, "the box in the call is not within the image"),
         ({**BOX, "right": 600}, "its numbers rise from 0 to 1"),
     ],
@@ -79,6 +87,45 @@ def test_a_model_that_only_ever_looks_is_stopped(monkeypatch, asked):
     monkeypatch.setattr(looking, "chat", lambda *_, **__: Reply(calls=(ToolCall("zoom", BOX),)))
     with pytest.raises(ChiasmError, match="looks: after 2 the model asked for another"):
         chat_zooming(None, asked)
+
+
+@pytest.mark.parametrize("looks", [0, -1, "2", True, 2.0, None])
+def test_looks_that_are_no_number_of_them_are_refused_before_the_model_is_asked(asked, looks):
+    with pytest.raises(ChiasmError, match="looks: it must be a whole number from 1, not"):
+        chat_zooming(None, asked, looks=looks)
+
+
+def test_tools_of_the_callers_own_are_refused(asked):
+    with pytest.raises(ChiasmError, match="tools: zoom is the only one here"):
+        chat_zooming(None, asked, tools=[zoom_tool()])
+
+
+def test_a_model_that_draws_and_calls_twice_reads_all_of_it_again(tiny, asked, monkeypatch):
+    tiny["model"]["language"]["chat_template"] = "tools"
+    tiny["model"]["language"]["config"]["max_position_embeddings"] = 2048
+    model = Model(load_recipe(tiny).model, texts=["What colour is it? Let me see. red"] * 9).eval()
+    tokenizer, prompts = model.language.tokenizer, []
+    call = tokenizer.encode(json.dumps({"name": "zoom", "arguments": BOX}))
+    answers = [[*tokenizer.encode("See"), tokenizer.draw, *call], call, tokenizer.encode("red")]
+
+    def says(logits, sampling, seeds, place, seen):
+        return [[*answers[len(prompts) - 1], tokenizer.end][place]]
+
+    def recorded(contract, sample, **options):
+        prompt = document(contract, sample, **options)
+        prompts.append([tuple(slot.picture.size) for slot in prompt.slots])
+        return prompt
+
+    monkeypatch.setattr(requests, "choose_words", says)
+    monkeypatch.setattr(conversation, "document", recorded)
+    reply = chat_zooming(model, asked, tokens=200)
+    assert (reply.text, reply.cut) == ("red", False)
+    shown, drawn = (100, 200), (32, 32)
+    crop = tuple(zoomed(asked, ToolCall("zoom", BOX)).content[0].size)
+    assert prompts == [[shown], [shown, drawn, crop], [shown, drawn, crop, crop]]
+    prompts.clear()
+    with pytest.raises(ChiasmError, match="looks: after 1 the model asked for another"):
+        chat_zooming(model, asked, looks=1, tokens=200)
 
 
 def test_the_crop_is_read_as_an_image_of_the_conversation(tiny, asked):
