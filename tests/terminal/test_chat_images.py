@@ -4,6 +4,7 @@ import pytest
 
 from chiasm.errors import DataError
 from chiasm.terminal import chat
+from chiasm.terminal.questions import question
 from coloured import COLOURS, named, write_coloured
 
 
@@ -15,8 +16,8 @@ def folder(tmp_path, monkeypatch):
 
 
 def content(message, *images):
-    (question,) = chat.question(message, images)
-    return named(question.content)
+    (asked,) = question(message, images)
+    return named(asked.content)
 
 
 def test_a_marker_stands_for_an_image_of_its_own_else_they_come_first(folder):
@@ -33,7 +34,7 @@ def test_markers_without_their_images_are_a_sentence_that_says_what_to_do(messag
     markers = message.count("<image>")
     counts = f"the message has {markers} <image> markers but {len(images)} images come with it (-p)"
     with pytest.raises(DataError) as error:
-        chat.question(message, list(images))
+        question(message, list(images))
     assert counts in str(error.value)
     assert "without markers they stand before the message" in str(error.value)
 

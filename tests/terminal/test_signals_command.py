@@ -48,6 +48,11 @@ def test_a_signal_is_heard_in_chat(run, capsys):
         (("chat", "run", "-m", "a", "--signal", "loud.npy"), "signal: 'loud.npy' must be MODALITY=FILE.npy"),
         (("chat", "run", "-m", "a", "--signal", "sound=loud.npy"), "this model's are: levels"),
         (("chat", "run", "-m", "a", "--signal", "levels=none.npy"), "there is no signal at none.npy"),
+        (
+            ("synthesise", "run", "levels", "is <image> loud ?"),
+            "the message has 1 <image> markers but 0 images",
+        ),
+        (("synthesise", "run", "levels", "is none.png loud ?"), "there is no picture at none.png"),
         (("synthesise", "run", "sound", "a"), "this model has no modality 'sound'; it has: levels"),
     ],
 )

@@ -150,11 +150,12 @@ def synthesise(
 ) -> None:
     """Answer with a signal of a modality beside text and images, into a file of its numbers (.npy)."""
     from chiasm.storage.folders import check_folder
-    from chiasm.terminal.signals import messages_with, save_signal
+    from chiasm.terminal.questions import question
+    from chiasm.terminal.signals import save_signal, signal_items
 
     check_folder(out)
+    messages = question(prompt, picture or [], signal_items(signals or []))
     model = loaded(folder, device, dtype)
-    messages = messages_with(signals or [], picture or [], prompt)
     say(str(save_signal(model.synthesise(modality, messages, seed=seed), modality, out)))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,15 +11,13 @@ from PIL.Image import Image
 from rich.console import Console
 from rich.text import Text
 
-from chiasm.conversation import Reply, Turn, as_messages
+from chiasm.conversation import Reply, Turn
 from chiasm.conversation import zoom as look_twice
 from chiasm.data import Message, Picture
 from chiasm.data.files import PictureInMemory
-from chiasm.data.records import MARKER
-from chiasm.data.references import path_items
 from chiasm.data.sample import ToolCall
 from chiasm.data.tool_calls import declared
-from chiasm.errors import ChiasmError, DataError
+from chiasm.errors import ChiasmError
 from chiasm.inference.answers import is_cut
 from chiasm.inference.options import sampling_of
 from chiasm.model import Model
@@ -31,7 +28,8 @@ from chiasm.storage.folders import check_folder
 from chiasm.terminal.console import console as standard_console
 from chiasm.terminal.console import fail
 from chiasm.terminal.pictures import preview, save_picture
-from chiasm.terminal.signals import items as signal_items
+from chiasm.terminal.questions import question
+from chiasm.terminal.signals import signal_items
 
 HELP = (
     "Images whose paths stand in a message are read by the model. "
@@ -70,11 +68,13 @@ def converse(
     model = load_model(folder, device, dtype)
     history: list[Message] = []
     attached, options = list(images), {"seed": seed, **(sampling or {})}
-    heard = signal_items(signals)
+    attached_signals = signal_items(signals)
     if tools is not None:
         options["tools"] = declared(_json(tools))
     if message is not None:
-        _Answer(console, model, history, question(message, attached, heard), save, options, zoom).run()
+        _Answer(
+            console, model, history, question(message, attached, attached_signals), save, options, zoom
+        ).run()
         return
     if sampling:  # what is wrong with it is said before the first message
         sampling_of(model, **sampling)
@@ -96,10 +96,10 @@ def converse(
         elif text or stopped or goes_on:
             try:
                 answer = stopped if stopped and not text else None
-                asked = question(text, attached, heard) if text else []
+                asked = question(text, attached, attached_signals) if text else []
                 answer = answer or _Answer(console, model, history, asked, save, options, zoom)
                 stopped = None if answer.run() else answer
-                attached, heard = [], []
+                attached, attached_signals = [], []
             except ChiasmError as error:
                 fail(error)
 
@@ -123,42 +123,6 @@ def _json(path: Path) -> Any:
         return safe_json.parse(path.read_bytes())
     except (OSError, ValueError) as error:
         raise ChiasmError(f"tools: {path} cannot be read: {error}") from None
-
-
-def items(message: str) -> list[Any]:
-    """A message as text and images: paths in it become images, in their places."""
-    return [
-        item if isinstance(item, str) else {"image": _expanded(item["image"])} for item in path_items(message)
-    ]
-
-
-def question(
-    message: str, images: Sequence[Path], signals: Sequence[Mapping[str, Any]] = ()
-) -> list[Message]:
-    """A message with images that came beside it: where its `<image>` markers stand, or before it if it has none.
-
-    signals: that stand before all else.
-    """
-    parts = [{"text": item} if isinstance(item, str) else item for item in items(message)]
-    attached = [{"image": path} for path in images]
-    markers = sum(part.get("text", "").count(MARKER) for part in parts)
-    if not markers:
-        return as_messages([{"role": "user", "content": [*signals, *attached, *parts]}])
-    if markers != len(attached):
-        raise DataError(
-            f"the message has {markers} {MARKER} markers but {len(attached)} images come with it (-p): each marker "
-            "stands for one of them; without markers they stand before the message"
-        )
-    content = [*signals, *parts]
-    return as_messages({"messages": [{"role": "user", "content": content}], "images": list(images)})
-
-
-def _expanded(path: str) -> str:
-    """A path with the user's home for ~; what no name of a user can be stays, and is no file."""
-    try:
-        return os.path.expanduser(path)
-    except ValueError:
-        return path
 
 
 class _Answer:

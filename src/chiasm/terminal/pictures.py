@@ -1,28 +1,20 @@
 """Images to files, and to the terminal as coloured half blocks."""
 
-from itertools import count
 from pathlib import Path
 
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from rich.text import Text
 
+from chiasm.terminal.files import save_next
+
 
 def save_picture(image: Image.Image, folder: Path) -> Path:
     """Save as the next free picture-NNN.png of a folder; the words that it was drawn after stand in the file."""
-    folder.mkdir(parents=True, exist_ok=True)
     notes = PngInfo()
     if caption := image.info.get("caption"):
         notes.add_itxt("Description", caption)
-    for number in count(1):
-        path = folder / f"picture-{number:03}.png"
-        try:
-            with path.open("xb") as file:
-                image.save(file, "PNG", pnginfo=notes)
-            return path
-        except FileExistsError:
-            continue
-    raise AssertionError("unreachable")
+    return save_next(folder, "picture", "png", lambda file: image.save(file, "PNG", pnginfo=notes))
 
 
 def words_of(image: Image.Image) -> str:
