@@ -14,7 +14,7 @@ from chiasm.data.world.dice import Dice
 from chiasm.data.world.glyphs import COLOURS
 from chiasm.data.world.maze_picture import MazePicture
 from chiasm.data.world.mazes import Maze, random_maze
-from chiasm.errors import DataError
+from chiasm.errors import DataError, RecipeError
 from chiasm.parts.bounds import Seed, Share
 
 VERSION = 2  # raised when the same options would give other mazes
@@ -133,9 +133,9 @@ def _is_held_out(maze: Maze) -> bool:
 def _check(side: int, ways: int, steps: tuple[int, int]) -> None:
     low, high = steps
     if low > high:
-        raise DataError(f"maze: steps is {steps!r}; it must be two rising numbers")
+        raise RecipeError(f"maze: steps is {steps!r}; it must be two numbers, the first not above the second")
     if ways * (high + 1) > side**2:
-        raise DataError(
+        raise RecipeError(
             f"maze: {ways} ways of {high} steps have {ways * (high + 1)} cells, but {side} x {side} are "
             f"{side**2}; raise side, or lower ways or steps"
         )
