@@ -6,7 +6,8 @@ import pickle
 import numpy as np
 import pytest
 
-from chiasm.data.signal_files import file_of_signal, signal_of_bytes
+from chiasm.data import signal_files
+from chiasm.data.signal_files import SignalFile, file_of_signal, signal_of_bytes
 from chiasm.errors import DataError
 
 
@@ -51,7 +52,8 @@ HUGE = saved(np.zeros(4, np.float32)).replace(b"(4,), }" + b" " * 12, b"(4000000
         (b"\x93NUMPY\x09\x00" + saved(np.zeros(4))[8:], "is not a file of numbers"),
         (saved(np.array([Trap()], object), allow_pickle=True), "holds object"),
         (pickle.dumps(Trap()), "is not a file of numbers"),
-        (saved(np.array(["a"])), "holds str32; a signal is of numbers"),
+        (saved(np.array(["a"])), "holds str32; a signal is of real numbers"),
+        (saved(np.array([True])), "holds bool; .* truth values as 0 and 1"),
         (saved(np.array([1j])), "holds complex128"),
         (saved(np.array([(1, 2)], [("a", int), ("b", int)])), "holds void128"),
         (saved(np.zeros((0, 3))), r"has the shape \(0, 3\): it is empty"),
@@ -61,8 +63,33 @@ HUGE = saved(np.zeros(4, np.float32)).replace(b"(4,), }" + b" " * 12, b"(4000000
         (saved(np.zeros(4)).replace(b"(4,)", b"(-4)"), "is not a file of numbers"),
         (saved(np.zeros(4)).replace(b"{", b"["), "is not a file of numbers"),
     ],
-    ids=range(15),
+    ids=range(16),
 )
 def test_what_is_no_signal_is_a_sentence(data, sentence):
     with pytest.raises(DataError, match=sentence):
         signal_of_bytes("sound", data, "a sound")
+
+
+@pytest.mark.parametrize("first", ["key", "open"])
+def test_a_key_and_the_numbers_take_one_reading_of_a_file(tmp_path, monkeypatch, first):
+    path = tmp_path / "loud.npy"
+    path.write_bytes(saved(np.array([0.5, 1.0])))
+    signal, readings = SignalFile("sound", path, "a sound"), []
+
+    def read(*arguments):
+        readings.append(arguments)
+        return signal_of_bytes(*arguments)
+
+    monkeypatch.setattr(signal_files, "signal_of_bytes", read)
+    if first == "key":
+        assert signal.key
+    assert signal.open().tolist() == [0.5, 1.0]
+    assert signal.key == signal_of_bytes("sound", path.read_bytes(), "it").key
+    assert len(readings) == 1
+
+
+def test_a_file_above_the_limit_is_named_with_its_size(tmp_path, monkeypatch):
+    (tmp_path / "long.npy").write_bytes(saved(np.zeros(200)))
+    monkeypatch.setattr(signal_files, "MOST_BYTES", 1000)
+    with pytest.raises(DataError, match="a sound has 1,728 bytes, more than 1,000"):
+        SignalFile("sound", tmp_path / "long.npy", "a sound").open()

@@ -218,7 +218,14 @@ def test_files_of_records_name_signals_and_a_run_knows_which(model, tmp_path):
         ({"modality": "levels"}, "names the signal None; it must be the path of a file of numbers"),
         ({"signal": [1, 2], "modality": "levels"}, r"names the signal \[1, 2\]"),
         ({"signal": "loud.npy", "modality": "levels", "text": "a"}, "has the unknown key 'text'"),
-        ({"signal": "loud.npy", "modality": "levels", "type": "image"}, "has a signal of the type 'image'"),
+        (
+            {"signal": "loud.npy", "modality": "levels", "type": "image"},
+            "of the type 'image'; it must be signal",
+        ),
+        (
+            {"signal": np.array([True, False]), "modality": "levels"},
+            "has a signal of bool; .* truth values as 0 and 1",
+        ),
     ],
 )
 def test_what_names_no_signal_is_a_sentence(tmp_path, item, sentence):
@@ -285,6 +292,7 @@ def test_what_does_not_fit_is_a_sentence(model):
         (["a", "b"], "an array of <U1; it must be of real numbers"),
         ([{}, None], "an array of object; it must be of real numbers"),
         (np.array([1j, 2.0]), "an array of complex128; it must be of real numbers"),
+        (np.array([True, False]), "an array of bool; it must be of real numbers .* truth values as 0 and 1"),
         ([[1.0], [1.0, 2.0]], "no array of numbers: "),
         (np.array([1e300, 1.0]), "numbers that are not finite"),
     ],
@@ -298,7 +306,7 @@ def test_an_array_of_anything_else_is_a_sentence(model, numbers, wrong):
         batch_of(model, sample((Odd(1.0, 1.0), "a"), ("b",)))
 
 
-@pytest.mark.parametrize("dtype", ["uint16", "int64", "bool", "float16", ">f4"])
+@pytest.mark.parametrize("dtype", ["uint16", "int64", "float16", ">f4"])
 def test_numbers_of_any_real_type_are_read(model, dtype):
     class Typed(Level):
         def open(self):

@@ -119,7 +119,8 @@ class RecordReader:
         elif isinstance(part, Mapping) and not part.keys().isdisjoint(SIGNAL):
             fields = self._fields(part, where, ("type", *SIGNAL), "an object")
             if fields.get("type") not in (None, "signal"):
-                raise DataError(f"{where} has a signal of the type {excerpt(fields['type'])!r}", "content")
+                wrong = excerpt(fields["type"])
+                raise DataError(f"{where} has a signal of the type {wrong!r}; it must be signal", "content")
             yield self.references.signal(fields.get("signal"), fields.get("modality"), where)
         elif isinstance(part, Mapping):
             fields = self._fields(part, where, ("type", "text", *ITEM_IMAGES, *SIGNAL), "an object")

@@ -23,7 +23,7 @@ from chiasm.data.files import (
 )
 from chiasm.data.images import SUFFIX
 from chiasm.data.sample import Picture, Signal
-from chiasm.data.signal_files import FORM, SignalFile, SignalOfNumbers, signal_of_bytes
+from chiasm.data.signal_files import FORM, REAL, REAL_NUMBERS, SignalFile, SignalOfNumbers, signal_of_bytes
 from chiasm.errors import DataError, excerpt
 
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]+):", re.IGNORECASE)  # two letters and more: C: is a drive
@@ -83,7 +83,11 @@ class References:
             raise DataError(
                 f"{where} has a signal of the modality {excerpt(modality)}; it must be a name", "signal"
             )
-        if isinstance(value, np.ndarray) and value.dtype.kind in "fiu":
+        if isinstance(value, np.ndarray):
+            if value.dtype.kind not in REAL:
+                raise DataError(
+                    f"{where} has a signal of {value.dtype}; it must be of {REAL_NUMBERS}", "signal"
+                )
             return SignalOfNumbers(modality, value, f"the {modality} of {where}")
         if isinstance(value, bytes | bytearray):
             return signal_of_bytes(modality, bytes(value), f"the {modality} of {where}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import math
-from functools import cached_property
+import os
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,8 @@ from chiasm.data.sample import Signal
 from chiasm.errors import DataError
 
 FORM = "a file of numbers as numpy.save writes it (.npy)"
+REAL = "fiu"  # kinds of numpy's types of which signals are: floating point, and whole numbers with and without sign
+REAL_NUMBERS = "real numbers (of a type such as float32 or int16; truth values as 0 and 1)"
 
 
 class SignalOfNumbers(Signal):
@@ -39,21 +41,34 @@ class SignalOfNumbers(Signal):
 class SignalFile(Signal):
     """A signal in a .npy file, which is read when it is needed; raises DataError then.
 
+    What was read for the key is held until it is opened, so that both take one reading.
+
     where: what errors call it.
     """
+
+    _key: str | None = None
+    _unopened: SignalOfNumbers | None = None
 
     def __init__(self, modality: str, path: Path, where: str):
         self.modality, self.path, self.where = modality, path, where
 
-    @cached_property
+    @property
     def key(self) -> str:  # type: ignore[override]
-        return self._read().key
+        if self._key is None:
+            signal = self._unopened = self._read()
+            self._key = signal.key
+        return self._key
 
     def open(self) -> Float[np.ndarray, ...]:
-        return self._read().open()
+        signal, self._unopened = self._unopened or self._read(), None
+        self._key = signal.key
+        return signal.open()
 
     def _read(self) -> SignalOfNumbers:
         with open_regular(self.path, self.where, "signal") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > MOST_BYTES:
+                raise DataError(f"{self.where} has {size:,} bytes, more than {MOST_BYTES:,}", "signal")
             return signal_of_bytes(self.modality, file.read(MOST_BYTES), self.where)
 
 
@@ -68,8 +83,8 @@ def signal_of_bytes(modality: str, data: bytes, where: str) -> SignalOfNumbers:
         shape, by_columns, kind = headers[np.lib.format.read_magic(file)](file)
     except (ValueError, KeyError, TypeError, SyntaxError, RecursionError, MemoryError):
         raise DataError(f"{where} is not {FORM}", "signal") from None
-    if kind.kind not in "fiu":
-        raise DataError(f"{where} holds {kind.name}; a signal is of numbers", "signal")
+    if kind.kind not in REAL:
+        raise DataError(f"{where} holds {kind.name}; a signal is of {REAL_NUMBERS}", "signal")
     if min(shape, default=1) <= 0:
         raise DataError(f"{where} has the shape {shape}: it is empty", "signal")
     if len(data) - file.tell() != math.prod(shape) * kind.itemsize:

@@ -11,14 +11,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from chiasm.data.sample import Signal
-from chiasm.data.signal_files import SignalFile, SignalOfNumbers
+from chiasm.data.signal_files import REAL, REAL_NUMBERS, SignalFile, SignalOfNumbers
 from chiasm.errors import DataError, reason
 from chiasm.sequence import Kind, Signals, SignalSlot
 
 if TYPE_CHECKING:
     from chiasm.data.contract import Contract
-
-REAL = "biuf"  # kinds of numpy's types whose values a float is
 
 
 class OpenedSignal(Signal):
@@ -63,7 +61,7 @@ def values_of(contract: Contract, signal: Signal) -> Float[Tensor, ...]:
     except ValueError as error:  # of rows of several lengths
         raise DataError(f"{name} is no array of numbers: {reason(error)}", "no numbers") from None
     if numbers.dtype.kind not in REAL:
-        raise DataError(f"{name} is an array of {numbers.dtype}; it must be of real numbers", "no numbers")
+        raise DataError(f"{name} is an array of {numbers.dtype}; it must be of {REAL_NUMBERS}", "no numbers")
     with np.errstate(over="ignore"):
         values = torch.from_numpy(numbers.astype(np.float32))
     if tuple(values.shape) != shape:
