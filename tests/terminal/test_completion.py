@@ -30,12 +30,13 @@ def proposed(typed, word, folder):
         ("chiasm edit --ma", 2, ["--mask"]),
         ("chiasm serve runs/", 2, ["runs/first/", "runs/second/"]),
         ("chiasm serve old=runs/f", 2, ["old=runs/first/"]),
+        ("chiasm serve old=other/lr=1/", 2, ["old=other/lr=1/third/"]),
     ],
 )
 def test_commands_options_recipes_and_slots_are_proposed(tmp_path, typed, word, expected):
     (tmp_path / "quick-mine.yaml").touch()
-    for name in ("first", "second"):
-        (tmp_path / "runs" / name).mkdir(parents=True)
+    for name in ("runs/first", "runs/second", "other/lr=1/third"):
+        (tmp_path / name).mkdir(parents=True)
     assert proposed(typed, word, tmp_path) == expected
 
 

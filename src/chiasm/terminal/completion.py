@@ -32,8 +32,9 @@ def slot_names(incomplete: str) -> list[str]:
 
 def served_folders(incomplete: str) -> list[str]:
     """Folders, also behind `NAME=`."""
-    name, equals, place = incomplete.rpartition("=")
-    return [f"{name}{equals}{folder}" for folder in sorted(glob(escape(place) + "*/"))]
+    name, equals, place = incomplete.partition("=")
+    start = f"{name}=" if equals else ""
+    return [f"{start}{folder}" for folder in sorted(glob(escape(place if equals else name) + "*/"))]
 
 
 def _proposed(names: Iterable[str], incomplete: str) -> list[str]:
