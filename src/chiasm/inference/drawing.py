@@ -210,13 +210,13 @@ def generate(
     contract = model.contract  # a part alone has none, and says so
     if model.image_head is None:
         raise ChiasmError("this model has no image head: it cannot draw")
-    away = negative_of(model, negative, options.guidance)
+    negative_prompt = negative_of(model, negative, options.guidance)
     if verbatim:
         captions = [each for each in captions_of(model, prompts) for _ in range(count)]
-        return paint(model, captions, seeds, options.guidance, away)
+        return paint(model, captions, seeds, options.guidance, negative_prompt)
     samples = [Sample(f"prompt {i}", (Message("user", (text,)),)) for i, text in enumerate(prompts, 1)]
     documents = [draw_prompt(contract, sample) for sample in samples for _ in range(count)]
-    return draw_images(model, documents, seeds, options.of_images, negative=away)
+    return draw_images(model, documents, seeds, options.of_images, negative=negative_prompt)
 
 
 def draw_images(

@@ -66,8 +66,10 @@ def edit(
     seeds = seeds_of(seed, 1, check_count(count))
     pictures = pictures_of(images, "the edit")
     wanted = edit_of(model, pictures, prompt, mask)
-    away = negative_of(model, negative, options.guidance, pictures if mask is None else ())
-    return draw_images(model, [wanted.prompt] * count, seeds, options.of_images, wanted.original, away)
+    negative_prompt = negative_of(model, negative, options.guidance, pictures if mask is None else ())
+    return draw_images(
+        model, [wanted.prompt] * count, seeds, options.of_images, wanted.original, negative_prompt
+    )
 
 
 def edit_of(model: Model, images: Sequence[Picture], prompt: str, mask: ImageLike | None) -> ImageEdit:

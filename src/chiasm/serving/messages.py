@@ -117,20 +117,20 @@ def longest_token(model: Model) -> int:
 
 
 def messages_of(
-    given: Sequence[ChatMessage], images: RequestImages, *, answered: bool = False
+    sent: Sequence[ChatMessage], images: RequestImages, *, answered: bool = False
 ) -> list[Message]:
     """Raises DataError naming a message that holds nothing, an image that cannot be read, or one too many.
 
     answered: the last may be an answer of the model.
     """
     messages = []
-    for number, message in enumerate(given):
+    for number, message in enumerate(sent):
         where = f"messages[{number}]"
         with naming(where):
             messages.append(_message(message, where, images))
     with naming("messages"):
         if messages[-1].role not in ((*ANSWERED, "assistant") if answered else ANSWERED):
-            raise DataError(f"the last message is of the role {given[-1].role!r}; there is nothing to answer")
+            raise DataError(f"the last message is of the role {sent[-1].role!r}; there is nothing to answer")
         if is_blank(messages[-1]):
             raise DataError("the last message is empty: there is nothing to answer")
         return link_answers(messages)
@@ -186,11 +186,11 @@ def _content(message: ChatMessage, where: str, images: RequestImages) -> Iterato
         yield images.read(part.image_url.url, f"{where}.images[{number}]")
 
 
-def _signal(given: SignalNumbers, message: ChatMessage, where: str) -> SignalOfNumbers:
+def _signal(signal: SignalNumbers, message: ChatMessage, where: str) -> SignalOfNumbers:
     if message.role == "assistant":  # what a signal that was written has become is not read again
         raise DataError(f"{where}: one that the model made is given back by the role 'user'")
     try:
-        data = base64.b64decode(given.data, validate=True)
+        data = base64.b64decode(signal.data, validate=True)
     except (binascii.Error, ValueError):
-        raise DataError(f"{where}.data is no base64: {excerpt(given.data)}") from None
-    return signal_of_bytes(given.modality, data, f"{where}.data")
+        raise DataError(f"{where}.data is no base64: {excerpt(signal.data)}") from None
+    return signal_of_bytes(signal.modality, data, f"{where}.data")

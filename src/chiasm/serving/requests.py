@@ -229,7 +229,7 @@ def _images(
     with naming("negative_prompt"):
         if body.negative_prompt is not None:
             check_letters(model, [Message("user", (body.negative_prompt,))])
-        away = negative_of(model, body.negative_prompt, options.guidance, before)
+        negative = negative_of(model, body.negative_prompt, options.guidance, before)
     with naming("prompt"):
         request = Images(
             model,
@@ -238,7 +238,7 @@ def _images(
             Generators(seeds),
             previews=body.partial_images or 0,
             original=original,
-            negative=away,
+            negative=negative,
         )
     return request, seeds
 

@@ -90,9 +90,9 @@ def names(folders: Sequence[str]) -> dict[str, Path]:
     """Folders by the names under which their models are served; raises ChiasmError for one name twice."""
     named: dict[str, Path] = {}
     for each in folders:
-        given, equals, place = each.partition("=")
+        label, equals, place = each.partition("=")
         folder = Path(place if equals else each)
-        name = given if equals else folder.resolve().name
+        name = label if equals else folder.resolve().name
         if not name or name in named:
             problem = f"there is another {name!r}" if name else "it has no name"
             raise ChiasmError(f"{each!r}: {problem}; give it one: NAME=FOLDER")
