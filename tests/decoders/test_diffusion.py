@@ -60,6 +60,24 @@ def test_what_guidance_leads_away_from_may_be_given():
     assert not torch.allclose(images[0], images[2], atol=1e-6)
 
 
+def test_what_is_read_of_a_source_is_the_targets_with_a_negative_target_too(monkeypatch):
+    decoder, asked, read = built(edits=True, denoiser=unet(8)), [], []
+    denoiser = decoder.denoising.denoiser
+
+    def source(latents, own_scale, condition):
+        asked.append(condition.tokens)
+        return own_scale * condition.tokens.mean()
+
+    monkeypatch.setattr(denoiser, "source", source)
+    denoiser.register_forward_pre_hook(lambda _, inputs: read.append(inputs[2].source))
+    decoder.decode(target(1), negative=target(2), source=torch.rand(1, 3, 32, 32))
+    (tokens,) = asked  # and not once more, of the negative
+    assert torch.equal(tokens, decoder.condition(target(1)).tokens)
+    for nothing, without, whole in (each.chunk(3) for each in read):
+        assert not nothing.any()
+        assert torch.equal(without, whole)
+
+
 def test_guidance_of_one_runs_the_network_once_a_step():
     decoder, rows = built(), []
     decoder.denoising.denoiser.register_forward_pre_hook(lambda _, inputs: rows.append(len(inputs[0])))
@@ -207,6 +225,19 @@ def test_parts_that_do_not_fit_are_refused(space, options, words):
 def test_inputs_that_it_cannot_use_are_refused(inputs, words):
     with pytest.raises(ChiasmError, match=words):
         built().decode(target(1), **inputs)
+
+
+def test_gates_that_would_stay_closed_and_a_scheduler_that_keeps_no_parts_are_refused_before_anything_is_drawn():
+    boxes = {**unet(9), "type": "grounded_unet"}
+    with pytest.raises(RecipeError, match="are open in none of 2: boxes would not be read"):
+        built(edits=True, denoiser=boxes, scheduler={"type": "ddim"}, steps=2)
+    with pytest.raises(
+        RecipeError, match=r"'euler' has noise of another scale.*'grounded_unet' can keep no part"
+    ):
+        built(edits=True, denoiser=boxes, scheduler={"type": "euler"}, steps=10)
+    assert built(
+        edits=True, denoiser=boxes, scheduler={"type": "ddim"}, steps=10
+    ).denoising.denoiser.keeps_parts
 
 
 def test_an_editor_without_its_source_and_a_source_of_another_size_are_refused():

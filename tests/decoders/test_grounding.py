@@ -73,15 +73,24 @@ def test_it_paints_into_the_boxes_and_reads_the_source_outside_of_them():
     condition = Condition(torch.randn(1, 5, 12), added=added)
     drawn = torch.zeros(8, 8)
     drawn[:2, :4] = drawn[4:, 6:] = 1  # rows, columns; the third box is not there
-    assert torch.equal(network.keeps(condition)[0, 0], 1 - drawn)
+    assert torch.equal(network.keeps(condition, (8, 8))[0, 0], 1 - drawn)
     latents = torch.randn(1, 4, 8, 8)
     source = network.source(latents, 7 * latents, condition)
     assert torch.equal(source, torch.cat([latents * (1 - drawn), (1 - drawn)[None, None]], 1))
     assert predicted(network, added, source=source).shape == (1, 4, 8, 8)
     with pytest.raises(ChiasmError, match="paints into boxes, and is given none"):
         network.source(latents, latents, condition._replace(added=None))
-    with pytest.raises(ChiasmError, match="boxes on a grid of 8 x 8 latents, but the source has 4 x 4"):
-        network.source(latents[..., :4, :4], latents, condition)
+
+
+def test_boxes_lie_on_the_grid_of_the_latents_whatever_sample_size_says():
+    network = built({"in_channels": 9, "sample_size": None}, source=4)
+    boxes = torch.tensor([[[0.0, 0.0, 0.5, 0.25]]])
+    added = {"boxes": boxes, "phrases": torch.zeros(1, 1, 10), "present": torch.ones(1, 1)}
+    latents = torch.ones(1, 4, 4, 6)
+    source = network.source(latents, latents, Condition(torch.randn(1, 5, 12), added=added))
+    drawn = torch.zeros(4, 6)
+    drawn[:1, :3] = 1
+    assert torch.equal(source, (1 - drawn).expand(1, 5, 4, 6))
 
 
 def test_an_absent_box_has_one_token_wherever_it_is():
@@ -99,6 +108,14 @@ def test_gates_are_open_then_close_step_by_step_then_stay_closed():
         grounding_scales(10, (0.3, 0.4, 0.4))
 
 
+@pytest.mark.parametrize(("steps", "shares"), [(3, (0.3, 0.0, 0.7)), (4, (0.0, 0.3, 0.7))])
+def test_so_few_steps_that_no_box_would_be_read_are_a_sentence(steps, shares):
+    with pytest.raises(RecipeError, match=f"are open in none of {steps}: boxes would not be read; take more"):
+        grounding_scales(steps, shares)
+    assert any(grounding_scales(2 * steps, shares))
+    assert not any(grounding_scales(steps, (0.0, 0.0, 1.0)))  # as it was asked
+
+
 def test_other_channels_than_the_networks_are_refused():
     network = built({"in_channels": 9}, source=4)
     with pytest.raises(
@@ -113,10 +130,23 @@ def test_other_channels_than_the_networks_are_refused():
         (
             {"in_channels": 9},
             {},
-            "in_channels 9 and out_channels 4, but the latents have 4 channels: they must be 4",
+            "in_channels 9 and out_channels 4, but the images have 4 channels: they must be 4",
         ),
         ({}, {"source": 4}, "4 of the image to change and its mask: they must be 9 and 4"),
         ({"attention_type": "gated"}, {}, "has gates of its own; leave attention_type out"),
+        (
+            {
+                "addition_embed_type": "text_time",
+                "addition_time_embed_dim": 8,
+                "projection_class_embeddings_input_dim": 60,
+            },
+            {},
+            "reads tokens and boxes; its configuration asks for other inputs: addition_embed_type text_time",
+        ),
+        ({"class_embed_type": "timestep"}, {}, "asks for other inputs: class_embed_type"),
+        ({"num_class_embeds": 4}, {}, "asks for other inputs: num_class_embeds"),
+        ({"encoder_hid_dim": 16}, {}, "asks for other inputs: encoder_hid_dim_type, encoder_hid_dim"),
+        ({"cross_attention_dim": [12, 12]}, {}, r"cross_attention_dim is \[12, 12\]; it must be one number"),
         ({}, {"shares": [0.3, 0.3, 0.3]}, "they must add up to 1"),
         ({"brand_new": 1}, {}, "diffusers refuses the configuration"),
     ],

@@ -112,6 +112,9 @@ class ImageDecoder(Part, nn.Module, slot="image_decoder"):
         Where the targets have a graph, gradients reach what made them, whether or not the decoder learns.
         """
 
+    def check_words(self, text: str, called: str) -> None:
+        """Raises DataError for words that it would not read to their end. called: what they are."""
+
     def caption_losses(self, target: Tensor, words: Int[Tensor, "n k"]) -> dict[str, Loss]:
         """Losses by name of targets against the words before their images; -1 stands behind the last."""
         return {}

@@ -22,7 +22,9 @@ from chiasm.tokenizers import ContinuousTokenizer
 
 
 class Kept(NamedTuple):
-    """What stays of an image to change: its latents, and 1 where they stay, 0 where new ones are drawn."""
+    """What is put back of an image to change before each step: its latents, and 1 where they are, 0 where new ones
+    are drawn. It takes a sampler whose noise begins with the deviation 1.
+    """
 
     latents: Float[Tensor, "n c h w"]
     where: Float[Tensor, "n 1 h w"]
@@ -141,11 +143,6 @@ class Denoising(nn.Module):
         stacked = Condition.stacked(branches)
         sampler, predict = self.scheduler.sampler(steps, like.device), self.average or self.denoiser
         x = (normal() if noise is None else noise) * sampler.start
-        if kept is not None and sampler.start != 1:
-            raise ChiasmError(
-                f"scheduler {self.scheduler.name!r} has noise of another scale, in which no part of an image can "
-                "be kept; take ddim, ddpm or pndm"
-            )
         gates = self.denoiser.gates(len(sampler.times))
         for time, opening in zip(sampler.times, gates, strict=True):
             if kept is not None:

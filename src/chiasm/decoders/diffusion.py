@@ -102,7 +102,13 @@ class DiffusionDecoder(ImageDecoder, name="diffusion"):
         self.caption_words = 0 if conditioner is None else conditioner.caption_words
         self.space = Vectors(ANY, denoiser.token_width) if conditioner is None else conditioner.space
         self.denoising = Denoising(denoiser, autoencoder, scheduler, size, average)
-        scheduler.sampler(steps)  # a number of steps that it cannot take is an error now
+        sampler = scheduler.sampler(steps)  # a number of steps that it cannot take is an error now
+        denoiser.gates(len(sampler.times))
+        if denoiser.keeps_parts and sampler.start != 1:
+            raise RecipeError(
+                f"image_decoder {self.name!r}: scheduler {scheduler.name!r} has noise of another scale, in which "
+                f"denoiser {denoiser.name!r} can keep no part of an image; take ddim, ddpm, pndm or flow"
+            )
         if min_snr is not None:
             scheduler.min_snr_weights(torch.zeros(1, dtype=torch.long, device="cpu"), min_snr)
 
@@ -169,7 +175,11 @@ class DiffusionDecoder(ImageDecoder, name="diffusion"):
         """Images of targets; the same seed gives the same image."""
         self.check_inputs(target, generators=generators, negative=negative, guidance=guidance, source=source)
         condition = self.condition(target, source)
-        without = self.empty(condition) if negative is None else self.condition(negative, source)
+        without = (
+            self.empty(condition)
+            if negative is None
+            else self.condition(negative)._replace(source=condition.source)
+        )
         if without.tokens.shape != condition.tokens.shape:
             raise ChiasmError(
                 f"image_decoder {self.name!r}: the targets have the shape {tuple(target.shape)}, but the negative "
@@ -202,6 +212,10 @@ class DiffusionDecoder(ImageDecoder, name="diffusion"):
         )
         return {"diffusion": loss}
 
+    def check_words(self, text: str, called: str) -> None:
+        if self.conditioner is not None:
+            self.conditioner.check_words(text, called)
+
     def caption_losses(self, target: Tensor, words: Int[Tensor, "n k"]) -> dict[str, Loss]:
         return {} if self.conditioner is None else self.conditioner.caption_losses(target, words)
 
@@ -232,11 +246,12 @@ class DiffusionDecoder(ImageDecoder, name="diffusion"):
         return Guidance(scale, self.guidance.source_scale, self.guidance.rescale)
 
     def _kept(self, condition: Condition, source: Float[Tensor, "n 3 h w"] | None) -> Kept | None:
-        """Of a source, what the denoiser leaves as it is."""
-        where = self.denoising.denoiser.keeps(condition) if source is not None else None
-        return (
-            Kept(self.denoising.latents(source), where) if source is not None and where is not None else None
-        )
+        """Of a source, what the denoiser puts back before each step."""
+        if source is None:
+            return None
+        _, *grid = self.denoising.shape
+        where = self.denoising.denoiser.keeps(condition, (grid[0], grid[1]))
+        return Kept(self.denoising.latents(source), where) if where is not None else None
 
     def _in_own_scale(self, latents: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
         """Latents in the scale of the autoencoder."""

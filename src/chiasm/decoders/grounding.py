@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -153,15 +154,26 @@ class AsTheyAre(nn.Module):
         return Grounding(tokens, scale)
 
 
-def grounding_scales(steps: int, shares: tuple[float, float, float] = (0.3, 0.0, 0.7)) -> list[float]:
+def grounding_scales(steps: int, shares: Sequence[float] = (0.3, 0.0, 0.7)) -> list[float]:
     """How much the gates say at each step: all of it, then less and less, then nothing, which draws better images.
 
-    shares: of the steps in each of the three; the default is VITRON's. Raises RecipeError unless they add up to 1.
+    shares: of the steps in each of the three; the default is VITRON's. Raises RecipeError unless they add up to 1,
+        and for so few steps that none comes of a share with open gates.
     """
+    check_shares(shares)
+    whole, falling = int(shares[0] * steps), int(shares[1] * steps)
+    scales = [1.0] * whole + [(falling - 1 - i) / falling for i in range(falling)]
+    if (shares[0] or shares[1]) and not any(scales):
+        raise RecipeError(
+            f"gates that are open for {shares[0]:g} and close for {shares[1]:g} of the steps are open in none of "
+            f"{steps}: boxes would not be read; take more steps or larger shares"
+        )
+    return scales + [0.0] * (steps - len(scales))
+
+
+def check_shares(shares: Sequence[float]) -> None:
+    """Raises RecipeError for shares of the steps that do not add up to 1."""
     if min(shares) < 0 or not math.isclose(sum(shares), 1):
         raise RecipeError(
             f"the shares of the steps are {shares}; none may be below 0, and they must add up to 1"
         )
-    whole, falling = int(shares[0] * steps), int(shares[1] * steps)
-    scales = [1.0] * whole + [(falling - 1 - i) / falling for i in range(falling)]
-    return scales + [0.0] * (steps - len(scales))

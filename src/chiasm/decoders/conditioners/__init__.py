@@ -69,6 +69,9 @@ class Conditioner(Part, nn.Module, slot="conditioner"):
     def forward(self, target: Tensor) -> Condition:
         """The condition of targets, with the pooled vector as `text_embeds` where the denoiser reads one."""
 
+    def check_words(self, text: str, called: str) -> None:
+        """Raises DataError for words that it would not read to their end. called: what they are."""
+
     def caption_losses(self, target: Tensor, words: Int[Tensor, "n k"]) -> dict[str, Loss]:
         """Losses by name of targets against the words before their images; -1 stands behind the last."""
         return {}

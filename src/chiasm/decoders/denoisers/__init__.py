@@ -21,12 +21,14 @@ class Denoiser(Part, nn.Module, slot="denoiser"):
     pooled_width: of the condition's pooled vector (`text_embeds`), which stands beside sizes (`time_ids`); None =
         it reads neither.
     phrase_width: of the condition's `phrases`, which stand beside `boxes`; None = it reads no boxes.
+    keeps_parts: a generation draws into parts of the source, and holds the others to it (`keeps`).
     """
 
     channels: int
     token_width: int
     pooled_width: int | None = None
     phrase_width: int | None = None
+    keeps_parts: bool = False
 
     @abstractmethod
     def forward(
@@ -48,6 +50,8 @@ class Denoiser(Part, nn.Module, slot="denoiser"):
         """
         return own_scale
 
-    def keeps(self, condition: Condition) -> Float[Tensor, "n 1 h w"] | None:
-        """1 where a generation leaves the source as it is, 0 where it draws; None = it draws everywhere."""
+    def keeps(self, condition: Condition, grid: tuple[int, int]) -> Float[Tensor, "n 1 h w"] | None:
+        """1 where the source is put back before each step of a generation, 0 where it draws; None = it draws
+        everywhere. grid: rows and columns of the latents.
+        """
         return None

@@ -11,13 +11,20 @@ from torch import Tensor
 
 from chiasm.decoders.conditions import Condition
 from chiasm.decoders.denoisers import Denoiser
-from chiasm.decoders.denoisers.unet import EXAMPLE_UNET, SD15_UNET
+from chiasm.decoders.denoisers.unet import (
+    EXAMPLE_UNET,
+    SD15_UNET,
+    check_channels,
+    check_inputs,
+    token_width,
+)
 from chiasm.decoders.grounding import (
     AsTheyAre,
     BoxTokens,
     GatedSelfAttention,
     GroundedAttention,
     Grounding,
+    check_shares,
     grounding_scales,
 )
 from chiasm.errors import ChiasmError, RecipeError
@@ -33,15 +40,17 @@ class GroundedUNet(Denoiser, name="grounded_unet"):
 
     The gates begin closed: a network of Stable Diffusion is unchanged until they learn. With `edits` it paints into
     the boxes of a source image: it reads the source outside of them, and where that is (4 + 4 + 1 channels), and a
-    generation leaves the rest as it is. Of a conditioner that knows no boxes it is as if there were no gates. It
-    needs `chiasm[diffusion]`.
+    generation puts the rest of the source back before each step (not after the last, as published: what it makes
+    of the rest is near to the source, not equal). Of a conditioner that knows no boxes it is as if there were no
+    gates. It needs `chiasm[diffusion]`.
 
     Args:
         config: configuration of UNet2DConditionModel; the default is Stable Diffusion 1.5's.
         phrase_width: of the vector that says what is in a box; null = as wide as the words' tokens.
         gate: how an image reads its boxes: both attend to themselves together (`self`, as published), or the image
             attends to the boxes (`cross`).
-        shares: of a generation's steps, in which the gates are open, close step by step, and are closed.
+        shares: of a generation's steps, in which the gates are open, close step by step, and are closed. Too few
+            steps for any with boxes are an error.
     """
 
     def __init__(
@@ -55,29 +64,20 @@ class GroundedUNet(Denoiser, name="grounded_unet"):
         shares: Shares = [0.3, 0.0, 0.7],  # noqa: B006 (never changed)
     ):
         super().__init__()
-        self.unet: Any = create("UNet2DConditionModel", config, f"denoiser {self.name!r}")
+        who = f"denoiser {self.name!r}"
+        self.unet: Any = create("UNet2DConditionModel", config, who)
         full = self.unet.config
-        wanted = channels + (source_channels + 1 if source_channels else 0)
-        if (full["in_channels"], full["out_channels"]) != (wanted, channels):
-            beside = f", {source_channels} of the image to change and its mask" if source_channels else ""
-            raise RecipeError(
-                f"denoiser {self.name!r} has in_channels {full['in_channels']} and out_channels "
-                f"{full['out_channels']}, but the latents have {channels} channels{beside}: they must be "
-                f"{wanted} and {channels}"
-            )
+        read = channels + (source_channels + 1 if source_channels else 0)
+        beside = f", {source_channels} of the image to change and its mask" if source_channels else ""
+        check_channels(full, who, channels, read, beside)
+        check_inputs(full, f"{who} reads tokens and boxes")
         if full["attention_type"] != "default":
-            raise RecipeError(
-                f"denoiser {self.name!r} has gates of its own; leave attention_type out of its configuration"
-            )
-        width = full["cross_attention_dim"]
-        if not isinstance(width, int):
-            raise RecipeError(
-                f"denoiser {self.name!r}: cross_attention_dim is {width}; it must be one number"
-            )
+            raise RecipeError(f"{who} has gates of its own; leave attention_type out of its configuration")
+        width = token_width(full, who)
         self.channels, self.token_width, self.phrase_width = channels, width, phrase_width or width
-        self.paints_into_boxes = bool(source_channels)
+        self.keeps_parts = bool(source_channels)
         self.shares = shares
-        self.gates(1)  # shares that do not add up are an error now
+        check_shares(shares)
         self.boxes = BoxTokens(self.phrase_width, width)
         from diffusers.models.attention import BasicTransformerBlock
 
@@ -97,7 +97,7 @@ class GroundedUNet(Denoiser, name="grounded_unet"):
         if x.shape[1] != channels:
             raise ChiasmError(
                 f"{x.shape[1]} channels given to a denoiser {self.name!r} of {channels}"
-                + (", which are latents, source and mask" if self.paints_into_boxes else "")
+                + (", which are latents, source and mask" if self.keeps_parts else "")
             )
         return self.unet(
             x,
@@ -108,28 +108,26 @@ class GroundedUNet(Denoiser, name="grounded_unet"):
         ).sample  # type: ignore[no-any-return]
 
     def gates(self, steps: int) -> list[float]:
-        first, falling, last = self.shares
-        return grounding_scales(steps, (first, falling, last))
+        return grounding_scales(steps, self.shares)
 
     def source(
         self, latents: Float[Tensor, "n c h w"], own_scale: Float[Tensor, "n c h w"], condition: Condition
     ) -> Float[Tensor, "n c2 h w"]:
-        keeps = self.keeps(condition)
+        height, width = latents.shape[-2:]
+        keeps = self.keeps(condition, (height, width))
         if keeps is None:
             raise ChiasmError(
                 f"denoiser {self.name!r} paints into boxes, and is given none; take conditioner 'grounded_text', "
                 "and words with a <region>"
             )
-        keeps = _fitted(keeps, latents)
         return torch.cat([latents * keeps, keeps], 1)
 
-    def keeps(self, condition: Condition) -> Float[Tensor, "n 1 h w"] | None:
-        """Outside of all boxes, on a grid of the network's own latents."""
+    def keeps(self, condition: Condition, grid: tuple[int, int]) -> Float[Tensor, "n 1 h w"] | None:
+        """Outside of all boxes."""
         if condition.added is None or "boxes" not in condition.added:
             return None
         boxes, present = condition.added["boxes"], condition.added["present"]
-        side = self.unet.config["sample_size"]
-        height, width = side if isinstance(side, list | tuple) else (side, side)
+        height, width = grid
         rows, columns = (torch.arange(count, device=boxes.device) for count in (height, width))
         left, top, right, bottom = (
             edge[..., None, None]
@@ -149,16 +147,5 @@ class GroundedUNet(Denoiser, name="grounded_unet"):
 
     @classmethod
     def example(cls) -> dict[str, Any]:
-        own = {"cross_attention_dim": 24, "in_channels": 3, "out_channels": 3, "sample_size": 32}
-        return {"config": {**EXAMPLE_UNET, **own}}
-
-
-def _fitted(
-    where: Float[Tensor, "n 1 h w"], latents: Float[Tensor, "n c h2 w2"]
-) -> Float[Tensor, "n 1 h2 w2"]:
-    if where.shape[-2:] != latents.shape[-2:]:
-        raise ChiasmError(
-            f"boxes on a grid of {where.shape[-2]} x {where.shape[-1]} latents, but the source has "
-            f"{latents.shape[-2]} x {latents.shape[-1]}; sample_size must be that of the images"
-        )
-    return where
+        own = {"cross_attention_dim": 24, "in_channels": 3, "out_channels": 3}
+        return {"config": {**EXAMPLE_UNET, **own}, "shares": [0.5, 0.0, 0.5]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -61,18 +62,11 @@ class UNet(Denoiser, name="unet"):
         super().__init__()
         self.inner = create("UNet2DConditionModel", config, f"denoiser {self.name!r}")
         full = self.inner.config
-        self._check_channels(full, channels, source_channels)
-        self.channels, self.token_width = channels, full["cross_attention_dim"]
-        if not isinstance(self.token_width, int):
-            raise RecipeError(
-                f"denoiser 'unet': cross_attention_dim is {self.token_width}; it must be one number"
-            )
-        other = [name for name in OTHER_INPUTS if full.get(name) is not None]
-        if other or full["addition_embed_type"] not in (None, "text_time"):
-            raise RecipeError(
-                "denoiser 'unet' reads tokens, a pooled vector and sizes; its configuration asks for other inputs: "
-                f"{', '.join(other) or full['addition_embed_type']}"
-            )
+        who = f"denoiser {self.name!r}"
+        beside = f" and {source_channels} of the image to change" if source_channels else ""
+        check_channels(full, who, channels, channels + source_channels, beside)
+        check_inputs(full, f"{who} reads tokens, a pooled vector and sizes", additions=("text_time",))
+        self.channels, self.token_width = channels, token_width(full, who)
         if full["attention_type"] != "default":
             raise RecipeError(
                 f"denoiser 'unet' reads no boxes, but its attention_type is {full['attention_type']!r}; take "
@@ -96,16 +90,41 @@ class UNet(Denoiser, name="unet"):
         )
         return result.sample  # type: ignore[no-any-return]
 
-    def _check_channels(self, config: Any, channels: int, source_channels: int) -> None:
-        wanted = (channels + source_channels, channels)
-        if (config["in_channels"], config["out_channels"]) != wanted:
-            beside = f" and {source_channels} of the image to change" if source_channels else ""
-            raise RecipeError(
-                f"denoiser 'unet' has in_channels {config['in_channels']} and out_channels "
-                f"{config['out_channels']}, but the images have {channels} channels{beside}: they must be "
-                f"{wanted[0]} and {wanted[1]}{_AUTOENCODER if channels == PIXELS else ''}"
-            )
-
     @classmethod
     def example(cls) -> dict[str, Any]:
         return {"config": {**EXAMPLE_UNET, "cross_attention_dim": 24, "in_channels": 3, "out_channels": 3}}
+
+
+def check_channels(config: Mapping[str, Any], who: str, channels: int, read: int, beside: str) -> None:
+    """Raises RecipeError for a UNet of other channels than these.
+
+    who: begins messages. channels: of the images or latents. read: with all that stands beside them, `beside`.
+    """
+    if (config["in_channels"], config["out_channels"]) != (read, channels):
+        raise RecipeError(
+            f"{who} has in_channels {config['in_channels']} and out_channels {config['out_channels']}, but the "
+            f"images have {channels} channels{beside}: they must be {read} and {channels}"
+            f"{_AUTOENCODER if channels == PIXELS else ''}"
+        )
+
+
+def check_inputs(config: Mapping[str, Any], reads: str, additions: Sequence[str] = ()) -> None:
+    """Raises RecipeError for a UNet that asks for inputs of which no condition has any.
+
+    reads: who reads what, which begins the message. additions: values of addition_embed_type that it can take.
+    """
+    other = [name for name in OTHER_INPUTS if config.get(name) is not None]
+    addition = config["addition_embed_type"]
+    if other or addition not in (None, *additions):
+        raise RecipeError(
+            f"{reads}; its configuration asks for other inputs: "
+            f"{', '.join(other) or f'addition_embed_type {addition}'}"
+        )
+
+
+def token_width(config: Mapping[str, Any], who: str) -> int:
+    """Of the tokens that a UNet attends to; raises RecipeError where its blocks differ."""
+    width = config["cross_attention_dim"]
+    if not isinstance(width, int):
+        raise RecipeError(f"{who}: cross_attention_dim is {width}; it must be one number")
+    return width
