@@ -115,6 +115,16 @@ def test_a_saved_one_needs_neither_folder(folders):
     torch.testing.assert_close(again(target("a dog")).tokens, conditioner(target("a dog")).tokens)
 
 
+def test_words_that_it_does_not_read_to_their_end_are_a_sentence(folders):
+    conditioner = built(checkpoint=str(folders / "clip"))
+    count = len(conditioner.tokenizer(("two cars " * 10).strip()).input_ids)
+    conditioner.check_words("two cars", "prompt 1")
+    with pytest.raises(
+        ChiasmError, match=f"prompt 1 has {count} tokens, but the text encoder .* reads 10; shorten"
+    ):
+        conditioner.check_words("two cars " * 10, "prompt 1")
+
+
 def test_nothing_of_it_learns_but_a_projection(folders):
     conditioner = built(checkpoint=str(folders / "clip"), width=6, projected=True)
     assert conditioner(target("a dog")).tokens.shape == (1, 10, 6)

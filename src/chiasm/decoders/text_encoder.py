@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from chiasm.errors import CheckpointError, RecipeError
+from chiasm.errors import CheckpointError, DataError, RecipeError
 from chiasm.storage.skeleton import weightless
 from chiasm.storage.transformers_config import as_options, build_config, read_config
 from chiasm.storage.transformers_weights import load_pretrained
@@ -27,7 +27,7 @@ READS_PADDING = ("clip_text_model",)  # as Stable Diffusion was trained
 class PublicTextEncoder(nn.Module):
     """CLIP's text tower (Stable Diffusion, arXiv 2112.10752) or T5's encoder (Imagen, 2205.11487), frozen.
 
-    Texts are padded to `length` tokens; what is longer loses its end.
+    Texts are padded to `length` tokens; what is longer loses its end (`check_length`).
 
     Args:
         who: whose it is, which begins messages.
@@ -99,6 +99,15 @@ class PublicTextEncoder(nn.Module):
         """One vector a text: the last hidden state at its end."""
         self.model.eval()
         return self.model(input_ids=self._tokens(texts)[0]).pooler_output
+
+    def check_length(self, text: str, called: str) -> None:
+        """Raises DataError for a text that it does not read to its end. called: what the text is."""
+        count = len(self.tokenizer(text.strip(), verbose=False).input_ids)
+        if count > self.length:
+            raise DataError(
+                f"{called} has {count} tokens, but the text encoder of this model's image decoder reads "
+                f"{self.length}; shorten it"
+            )
 
     def _tokens(self, texts: Sequence[str]) -> tuple[Int[Tensor, "n k"], Int[Tensor, "n k"]]:
         """Ids, and 1 where they are of a text."""

@@ -66,11 +66,13 @@ def words_of_decoder(model: Model, texts: Sequence[str], called: str = "prompt")
     """
     captions = [model.language.tokenizer.encode_plain(text) for text in texts]
     most = words_space(model).length
-    for number, ids in enumerate(captions, 1):
+    for number, (text, ids) in enumerate(zip(texts, captions, strict=True), 1):
         if len(ids) > most:
             raise DataError(
                 f"{called} {number} has {len(ids)} tokens, but this model's image decoder reads {most}; shorten it"
             )
+        if model.image_decoder is not None:
+            model.image_decoder.check_words(text, f"{called} {number}")
     return captions
 
 

@@ -22,8 +22,9 @@ class GroundedText(Conditioner, name="grounded_text"):
     """CLIP's text tower, frozen, for what an image shows and for each thing in a box (GLIGEN, arXiv 2301.07093).
 
     Boxes stand among the words, `<region>a cat: 500,400,900,900</region>`: left, top, right and bottom in parts of
-    the image's sides. The words without them are the tokens; a thing is what the tower pools of its name. What
-    guidance leads away from is the empty text without boxes.
+    the image's sides. The words without them are the tokens; a thing is what the tower pools of its name. Of what
+    a model writes that is longer than `length`, the end is lost. What guidance leads away from is the empty text
+    without boxes.
 
     Args:
         checkpoint: a local folder or hub name of the encoder; of CLIP's two towers the text's is taken.
@@ -88,6 +89,12 @@ class GroundedText(Conditioner, name="grounded_text"):
         read = [named_boxes(text, self.scale) for text in texts]
         tokens, mask = self.encoder.read([words for words, _ in read])
         return Condition(tokens, mask, self._added([boxes for _, boxes in read], tokens))
+
+    def check_words(self, text: str, called: str) -> None:
+        words, boxes = named_boxes(text, self.scale)
+        self.encoder.check_length(words, called)
+        for number, box in enumerate(boxes, 1):
+            self.encoder.check_length(box.name, f"the name of region {number} of {called}")
 
     def empty(self, condition: Condition) -> Condition:
         count = len(condition.tokens)

@@ -20,8 +20,9 @@ from chiasm.tokenizers.spaces import WordIds
 class TextModel(PublicTextEncoder, Conditioner, name="text_model"):
     """CLIP's text tower (Stable Diffusion, arXiv 2112.10752) or T5's encoder (Imagen, 2205.11487), frozen.
 
-    The language model's words are written out as text, which the encoder's own tokenizer reads; what is longer than
-    `length` loses its end. The last hidden states are the tokens. What guidance leads away from is the empty text.
+    The language model's words are written out as text, which the encoder's own tokenizer reads; of what a model
+    writes that is longer than `length`, the end is lost. The last hidden states are the tokens. What guidance leads
+    away from is the empty text.
 
     Args:
         checkpoint: a local folder or hub name of the encoder; of CLIP's two towers the text's is taken.
@@ -77,6 +78,9 @@ class TextModel(PublicTextEncoder, Conditioner, name="text_model"):
     def forward(self, target: Int[Tensor, "n 1 k"]) -> Condition:
         words_mask(target, self.space, self.name)
         return self._condition(written_out(self.codec, target[:, 0], self.space.size))
+
+    def check_words(self, text: str, called: str) -> None:
+        self.check_length(text, called)
 
     def empty(self, condition: Condition) -> Condition:
         return self._condition([""] * len(condition.tokens))
