@@ -1,14 +1,20 @@
 """GLIGEN as diffusers keeps it: imported, it draws named things into boxes as diffusers' own network does."""
 
 import json
+import re
 from copy import deepcopy
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from test_diffusers import SIZE, UNET, VAE
 from transformers import CLIPTextConfig, CLIPTextModel
 
+from chiasm.data.calls import parse_call, run_call
 from chiasm.errors import ChiasmError
+from chiasm.inference.captions import captions_target, words_of_decoder
 from chiasm.interop import export_checkpoint, import_checkpoint
 from chiasm.language.text import TextTokenizer
 from chiasm.model import Model
@@ -122,8 +128,6 @@ def theirs(place, source=None):
 
 
 def target(model, *texts):
-    from chiasm.inference.captions import captions_of, captions_target, words_of_decoder  # noqa: F401
-
     return captions_target(model, words_of_decoder(model, texts))
 
 
@@ -145,21 +149,30 @@ def test_it_comes_back_bit_for_bit(place, tmp_path):
         assert all(torch.equal(one[key], other[key]) for key in one)
 
 
-def test_a_tool_of_a_call_draws_a_thing_into_its_region(tmp_path):
-    from chiasm.data.calls import parse_call, run_call
-    from chiasm.data.named_boxes import with_named_boxes
-
-    model = painter(written(tmp_path / "gligen"))
-    _, call = parse_call("<module>A</module> <instruction>generation: a cat</instruction>")
-    region = [("a cat", (0, 0, 500, 500))]
-
-    def draw(call, images):
-        return model.generate(with_named_boxes(call.instruction, region), verbatim=True, seed=7)[0]
-
-    image = run_call(call, {"image generation": draw})
-    plain = model.generate("a cat", verbatim=True, seed=7)[0]
-    assert image.size == plain.size == (SIZE, SIZE)
-    assert image.tobytes() != plain.tobytes()
+def test_the_tool_of_the_page_of_systems_paints_into_the_region_alone(tmp_path):
+    page = (Path(__file__).parents[2] / "docs" / "systems.md").read_text(encoding="utf-8")
+    (block,) = (
+        each for each in re.findall(r"^```python\n(.*?)^```", page, re.M | re.S) if "def paint" in each
+    )
+    names = {"painter": painter(written(tmp_path / "gligen"))}
+    exec(block, names)
+    before = Image.effect_mandelbrot((48, 24), (-2, -1, 1, 1), 20)  # no square
+    call = "<module>C</module> <instruction>generation: a cat</instruction>"
+    images = [
+        run_call(parse_call(f"{call} <region>{region}</region>", (24, 48))[1], names["tools"], [before])
+        for region in ("12,6,36,18", "12,6,37,18")
+    ]
+    own, after = (np.asarray(each.convert("RGB")) for each in (before, images[0]))
+    outside = np.ones((24, 48), bool)
+    outside[6:18, 12:36] = False
+    assert (own == after)[outside].all()
+    expected = names["painter"].generate(
+        "a cat <region>a cat: 250,250,750,750</region>", verbatim=True, seed=7
+    )[0]
+    assert (np.asarray(expected.resize((48, 24)))[6:18, 12:36] == after[6:18, 12:36]).all()
+    assert images[0].tobytes() != images[1].tobytes()
+    with pytest.raises(ChiasmError, match="names no region to paint into"):
+        run_call(parse_call(call)[1], names["tools"], [before])
 
 
 @pytest.mark.parametrize(
@@ -170,12 +183,22 @@ def test_a_tool_of_a_call_draws_a_thing_into_its_region(tmp_path):
             "a <region>b: 0,0,9,9</region>" * 5,
             "an image has 5 regions, but conditioner 'grounded_text' reads 4",
         ),
+        (
+            "a cat and a dog " * 8,
+            r"prompt 1 has \d+ tokens, but the text encoder of this model's image decoder reads 12; shorten",
+        ),
+        (
+            f"a cat <region>a cat: 0,0,9,9</region> <region>{'two cars ' * 9}: 0,0,9,9</region>",
+            r"the name of region 2 of prompt 1 has \d+ tokens, but the text encoder of .* reads 12; shorten",
+        ),
     ],
 )
 def test_words_that_it_cannot_follow_are_sentences(tmp_path, words, sentence):
     model = painter(written(tmp_path / "gligen"))
     with pytest.raises(ChiasmError, match=sentence):
         model.generate(words, verbatim=True)
+    with pytest.raises(ChiasmError, match=sentence.replace("prompt 1", "negative prompt 1")):
+        model.generate("a cat", verbatim=True, guidance=2.0, negative=words)
 
 
 def test_boxes_with_images_in_them_are_refused_by_name(tmp_path):
