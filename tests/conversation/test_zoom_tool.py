@@ -7,15 +7,15 @@ from PIL import Image
 
 from chiasm import conversation
 from chiasm.conversation import Reply
+from chiasm.conversation import zoom_tool as looking
+from chiasm.conversation.zoom_tool import chat_zooming, zoom_tool, zoomed
 from chiasm.data.documents import document
 from chiasm.data.files import PictureInMemory
 from chiasm.data.sample import Message, Picture, Sample, ToolCall
 from chiasm.data.tool_calls import declared
 from chiasm.errors import ChiasmError
 from chiasm.inference import conversation as requests
-from chiasm.inference import zoom_tool as looking
 from chiasm.inference.zoom import Zoom
-from chiasm.inference.zoom_tool import chat_zooming, zoom_tool, zoomed
 from chiasm.model import Model
 from chiasm.recipe import load_recipe
 from chiasm.sequence import Kind
