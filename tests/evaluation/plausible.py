@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageFilter
 
-from chiasm.conversation import Reply
 from chiasm.data.sample import Picture, Sample
 from chiasm.data.world import ScenePicture
 from chiasm.evaluation.evaluate import save
@@ -35,9 +34,6 @@ class Plausible(Subject):
 
     def answer(self, samples: Sequence[Sample], *, blind: bool = False) -> list[str]:
         return [self._answer(sample, blind) for sample in samples]
-
-    def reply(self, samples: Sequence[Sample], *, blind: bool = False) -> list[Reply]:
-        raise NotImplementedError
 
     def draw(self, samples: Sequence[Sample], *, seed: int) -> list[Image.Image]:
         return [self._draw(sample) for sample in samples]

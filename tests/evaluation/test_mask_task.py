@@ -27,9 +27,6 @@ class Knowing(Subject):
             text[:-2] + ";" if self.every and i % self.every == 0 else text for i, text in enumerate(texts)
         ]
 
-    def reply(self, samples, *, blind=False):
-        raise NotImplementedError
-
     def draw(self, samples, *, seed):
         return [self.answers[pictures_read(each)[0].key].open() for each in samples]
 

@@ -5,14 +5,14 @@ import pytest
 from chiasm.conversation import Reply
 from chiasm.data.world.maze import FILLER, MazeSource
 from chiasm.data.world.maze_picture import MazePicture
-from chiasm.evaluation.subject import Subject, pictures_read
+from chiasm.evaluation.subject import ReplyingSubject, Subject, pictures_read
 from chiasm.evaluation.tasks import Exam, NotApplicable
 from chiasm.evaluation.tasks.maze import MazeQuestions
 from chiasm.evaluation.tasks.questions import Questions
 from chiasm.recipe import Evaluation
 
 
-class Solver(Subject):
+class Solver(ReplyingSubject):
     """Reads the maze that it is shown, thinks and answers; `thought` and `answer` say what of it is wrong."""
 
     sees, draws = True, True
@@ -98,3 +98,17 @@ def test_a_subject_that_does_not_see_is_not_asked():
     subject.sees = False
     with pytest.raises(NotApplicable, match="no encoder"):
         MazeQuestions().run(Exam(subject, MazeSource(mazes=5), Evaluation()))
+
+
+def test_a_subject_that_answers_in_words_alone_is_not_asked():
+    class Short(Subject):
+        sees, draws = True, False
+
+        def answer(self, samples, *, blind=False): ...
+
+        def draw(self, samples, *, seed): ...
+
+        def reconstruct(self, images): ...
+
+    with pytest.raises(NotApplicable, match="in words alone"):
+        MazeQuestions().run(Exam(Short(), MazeSource(mazes=5), Evaluation()))

@@ -20,9 +20,6 @@ class Reader(Subject):
         seen = (not blind and sample.truth["resolution"] <= 256 for sample in samples)
         return [expected(sample) if can else "" for sample, can in zip(samples, seen)]
 
-    def reply(self, samples, *, blind=False):
-        raise NotImplementedError
-
     def draw(self, samples, *, seed):
         raise NotImplementedError
 

@@ -60,9 +60,6 @@ class Wrong(Subject):
     def answer(self, samples, *, blind=False):
         return ["wrong"] * len(samples)
 
-    def reply(self, samples, *, blind=False):
-        raise NotImplementedError
-
     def draw(self, samples, *, seed):
         self.seeds.append(seed)
         self.drawn.append([question(sample) for sample in samples])

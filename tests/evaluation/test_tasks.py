@@ -4,7 +4,6 @@ import pytest
 from PIL import Image, ImageFilter
 from plausible import a_recipe
 
-from chiasm.conversation import Reply
 from chiasm.data.documents import prompt_of
 from chiasm.data.sample import Message, Picture, Sample
 from chiasm.evaluation.asking import QuestionRecord, ask, scores_by_type
@@ -25,9 +24,6 @@ class Perfect(Subject):
 
     def answer(self, samples: Sequence[Sample], *, blind: bool = False) -> list[str]:
         return [f" {expected(sample).upper()}. " for sample in samples]
-
-    def reply(self, samples: Sequence[Sample], *, blind: bool = False) -> list[Reply]:
-        raise NotImplementedError
 
     def draw(self, samples: Sequence[Sample], *, seed: int) -> list[Image.Image]:
         return [picture.open() for sample in samples for picture in sample.messages[-1].content]

@@ -54,10 +54,6 @@ class Subject(ABC):
         """The answer to each sample's last question; `blind`: without the images."""
 
     @abstractmethod
-    def reply(self, samples: Sequence[Sample], *, blind: bool = False) -> list[Reply]:
-        """The answer to each sample's last question in words and images; `blind`: without the images it shows."""
-
-    @abstractmethod
     def draw(self, samples: Sequence[Sample], *, seed: int) -> list[Image.Image]:
         """An image for the prompt of each sample; the first has the seed, each further one the next."""
 
@@ -70,7 +66,15 @@ class Subject(ABC):
         return [picture.open() for picture in images]
 
 
-class ModelSubject(Subject):
+class ReplyingSubject(Subject):
+    """Interface of a subject whose answers may be of words and images, one after another."""
+
+    @abstractmethod
+    def reply(self, samples: Sequence[Sample], *, blind: bool = False) -> list[Reply]:
+        """The answer to each sample's last question in words and images; `blind`: without the images it shows."""
+
+
+class ModelSubject(ReplyingSubject):
     """A model with its recipe's sampling settings. Answers are greedy.
 
     answer_tokens: most tokens of an answer; default: the longest true one of a call, and some more.

@@ -14,7 +14,6 @@ import numpy as np
 from PIL import Image
 from scipy import stats
 
-from chiasm.conversation import Reply
 from chiasm.data.sample import Message, Sample
 from chiasm.data.world import World
 from chiasm.evaluation.subject import Subject, expected, pictures_read, question
@@ -152,9 +151,6 @@ class Seer(Subject):
 
     def _key(self, sample: Sample) -> tuple[str, str]:
         return pictures_read(sample)[0].key, question(sample)
-
-    def reply(self, samples: Sequence[Sample], *, blind: bool = False) -> list[Reply]:
-        raise NotImplementedError
 
     def draw(self, samples: Sequence[Sample], *, seed: int) -> list[Image.Image]:
         raise NotImplementedError

@@ -13,7 +13,7 @@ from chiasm.data.world.mazes import Maze
 from chiasm.evaluation.asking import QuestionRecord, ask, scores_by_type
 from chiasm.evaluation.conversations import Item
 from chiasm.evaluation.metrics import lookup, normalise
-from chiasm.evaluation.subject import with_pictures
+from chiasm.evaluation.subject import ReplyingSubject, with_pictures
 from chiasm.evaluation.tasks import Exam, NotApplicable, Outcome, Task
 from chiasm.evaluation.tasks.questions import swapped
 
@@ -30,14 +30,17 @@ class MazeQuestions(Task, name="maze"):
     on_request = True
 
     def run(self, exam: Exam) -> Outcome:
-        if not exam.subject.sees:
+        subject = exam.subject
+        if not subject.sees:
             raise NotApplicable("the model has no encoder")
+        if not isinstance(subject, ReplyingSubject):
+            raise NotApplicable("the subject answers in words alone, without a thought that may be an image")
         items = exam.required("mazes", _matches, exam.sizes.questions)
         samples = [item.sample for item in items]
         swap = swapped(samples, exam.seed)
-        replies = {"said": exam.subject.reply(samples), "blind": exam.subject.reply(samples, blind=True)}
+        replies = {"said": subject.reply(samples), "blind": subject.reply(samples, blind=True)}
         if swap:
-            replies["shuffled"] = exam.subject.reply([with_pictures(sample, swap) for sample in samples])
+            replies["shuffled"] = subject.reply([with_pictures(sample, swap) for sample in samples])
         questions = ask([_short(item) for item in items], lookup(exam.sizes.metric))
         for condition, answered in replies.items():
             for question, reply in zip(questions, answered, strict=True):
