@@ -280,6 +280,14 @@ def test_piped_help_and_usage_are_plain(arguments):
         assert frame not in done.stdout + done.stderr
 
 
+@pytest.mark.parametrize("command", ["train", "serve"])
+def test_the_help_of_dtype_says_what_training_takes(command):
+    done = subprocess.run(
+        [sys.executable, "-m", "chiasm.cli", command, "--help"], capture_output=True, text=True
+    )
+    assert "fp32, bf16, fp16 or fp64, in training fp32 or bf16" in " ".join(done.stdout.split())
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -41,7 +41,8 @@ Device = Annotated[
 Dtype = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(
-        help="fp32, bf16, fp16 or fp64; default: as the checkpoint has it, in training as the recipe says"
+        help="fp32, bf16, fp16 or fp64, in training fp32 or bf16; default: as the checkpoint has it, in training "
+        "as the recipe says"
     ),
 ]
 
