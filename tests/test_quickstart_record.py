@@ -29,13 +29,29 @@ def test_without_a_record_the_readme_has_no_percentage():
         assert not SHARE.findall(README)
 
 
-def test_the_readme_shows_the_tables_of_the_record(record):
-    assert quickstart.with_tables(README, record) == README
+@pytest.fixture(scope="module")
+def alone():
+    return json.loads(quickstart.ALONE.read_text(encoding="utf-8"))
 
 
-def test_the_readme_has_no_other_percentage(record):
-    """Every share in the README's prose and tables is one of the record's tables."""
-    assert not SHARE.findall(README.replace(quickstart.tables(record), ""))
+def test_the_readme_shows_the_tables_of_the_records(record, alone):
+    assert quickstart.with_tables(README, record, alone) == README
+
+
+def test_the_readme_has_no_other_percentage(record, alone):
+    """Every share in the README's prose and tables is one of the records' tables."""
+    assert not SHARE.findall(README.replace(quickstart.tables(record, alone), ""))
+
+
+def test_the_time_by_the_clock_is_of_a_seed_that_had_the_cores_for_itself(alone):
+    (seed,) = alone["seeds"]
+    (session,) = seed["sessions"]
+    assert session["jobs"] == 1
+    assert session["threads"] == seed["machine"]["cores"]
+    assert session["load"] < seed["machine"]["cores"] + 1
+    assert quickstart.clock(alone).startswith(
+        f"`chiasm quickstart` takes {session['wall'] / 60:.1f} minutes by the clock on 2 cores"
+    )
 
 
 def test_the_record_is_that_of_its_seeds(record):
