@@ -6,9 +6,9 @@
     python benchmarks/quickstart.py --seeds 0 --out benchmarks/records/quickstart-alone.json   # on quiet cores
 
 Each seed is what `chiasm quickstart` does, with a cache of its own, so that nothing is left from another run. One
-that was stopped goes on where it was; one that is done is not trained again. What the README shows is written anew from
-the two records that lie in the repository: the scores of five seeds, on whatever machine was at hand, and the time that
-one takes by the clock where nothing else runs. `benchmarks/README.md` says how to read them.
+that was stopped goes on where it was; one that is done is not trained again. What the README shows is written
+anew from the two records that lie in the repository: the scores of five seeds, on whatever machine was at hand,
+and the time that one takes by the clock where nothing else runs. `benchmarks/README.md` says how to read them.
 """
 
 from __future__ import annotations
