@@ -39,6 +39,7 @@ WORLDS = {
     "default": {"type": "world"},
     "calls": {"type": "world", "tasks": {"call": 1}},
     "words before images": {"type": "world", "tasks": {"captioned": 1, "instructed": 2}},
+    "references": {"type": "world", "tasks": {"referred": 1}},
     "segments": {"type": "world", "unanswerable": 0.3, "tasks": {"segment": 2}},
     "segments as images": {"type": "world", "mask_form": "image", "unanswerable": 0.3, "tasks": {"segment": 2}},
     "regions": {"type": "world", "tasks": {"region": 2, "segment_region": 1}},
@@ -101,7 +102,7 @@ def test_the_samples_of_a_version_stay_as_they_are(name):
 def test_the_record_has_every_task_of_the_world():
     others = {
         each
-        for name in ("calls", "segments", "regions", "words before images")
+        for name in ("calls", "segments", "regions", "words before images", "references")
         for each in WORLDS[name]["tasks"]
     }
     assert {*QUESTIONS, *DRAWN, *others} == {*source.QUESTIONS, *source.TASKS}
