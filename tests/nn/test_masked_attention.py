@@ -136,3 +136,22 @@ def test_an_mlp_has_as_many_layers_as_its_depth_with_relu_between():
     widths = [(each.in_features, each.out_features) for each in mlp(2, 3, 4, depth=3)[::2]]
     assert widths == [(2, 3), (3, 3), (3, 4)]
     assert len(mlp(2, 3, 4, depth=1)) == 1
+
+
+@torch.no_grad()
+def test_levels_of_another_width_are_projected_place_by_place_and_know_which_they_are():
+    queries, features, levels = example()
+    levels = [torch.randn(1, 6, *size) for size in SIZES]
+    module = MaskedDecoder(8, 6, 4, queries=1, heads=2, hidden=12, depth=4, prenorm=False)
+    same = decoder()
+    same.load_state_dict(
+        {name: each for name, each in module.state_dict().items() if not name.startswith("projections")}
+    )
+    same.level_embeddings.zero_()
+    ready = [
+        torch.einsum("oi,nihw->nohw", conv.weight[..., 0, 0], level) + (conv.bias + own)[:, None, None]
+        for conv, level, own in zip(module.projections, levels, module.level_embeddings, strict=True)
+    ]
+    for a, b in zip(module(queries, features, levels), same(queries, features, ready), strict=True):
+        torch.testing.assert_close(a.queries, b.queries)
+        torch.testing.assert_close(a.logits, b.logits)

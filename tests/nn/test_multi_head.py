@@ -137,3 +137,13 @@ def test_heads_divide_the_narrowed_width():
     with pytest.raises(RecipeError, match="8 heads do not divide 1/2 of the width 8"):
         TwoWayTransformer(8, depth=1, heads=8, hidden=8)
     assert TwoWayTransformer(12, depth=1, heads=2, hidden=8, narrowing=3).last.query.out_features == 4
+
+
+@torch.no_grad()
+def test_keys_of_fewer_heads_are_read_by_as_many_queries_each():
+    query, (key, value) = (
+        torch.randn(2, 5, 12),
+        torch.randn(2, 2, 5, 6),
+    )  # six heads of queries, three of keys
+    repeated = (each.view(2, 5, 3, 2).repeat_interleave(2, 2).flatten(2) for each in (key, value))
+    torch.testing.assert_close(attend_in_heads(query, key, value, 2), attend_in_heads(query, *repeated, 2))
