@@ -15,7 +15,7 @@ from chiasm.data.chat import Chat
 from chiasm.data.images import FORMATS
 from chiasm.data.references import path_items
 from chiasm.errors import DataError
-from chiasm.terminal.questions import message_items
+from chiasm.terminal.chat import items
 from coloured import COLOURS, named, write_coloured
 
 
@@ -767,6 +767,6 @@ def test_an_image_whose_url_is_none_is_a_sentence(image):
 
 def test_a_path_in_the_terminal_that_no_file_can_have_is_a_sentence():
     for message in ("~nobody\0x.png", "~/\0.png", "'a\0b.png'", "\ud800.png"):
-        parts = [{"text": each} if isinstance(each, str) else each for each in message_items(message)]
+        parts = [{"text": each} if isinstance(each, str) else each for each in items(message)]
         with pytest.raises(DataError, match=r"cannot be read|there is no picture"):
             as_messages([{"role": "user", "content": parts}])

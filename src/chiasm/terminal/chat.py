@@ -28,6 +28,7 @@ from chiasm.storage.folders import check_folder
 from chiasm.terminal.console import console as standard_console
 from chiasm.terminal.console import fail
 from chiasm.terminal.pictures import preview, save_picture
+from chiasm.terminal.questions import items as items  # scripts know it from here
 from chiasm.terminal.questions import question
 from chiasm.terminal.signals import signal_items
 

@@ -14,7 +14,7 @@ from chiasm.data.references import path_items
 from chiasm.errors import DataError
 
 
-def message_items(message: str) -> list[Any]:
+def items(message: str) -> list[Any]:
     """A message as text and images: paths in it become images, in their places."""
     return [
         item if isinstance(item, str) else {"image": _expanded(item["image"])} for item in path_items(message)
@@ -28,7 +28,7 @@ def question(
 
     signals: that stand before all else.
     """
-    parts = [{"text": item} if isinstance(item, str) else item for item in message_items(message)]
+    parts = [{"text": item} if isinstance(item, str) else item for item in items(message)]
     attached = [{"image": path} for path in images]
     markers = sum(part.get("text", "").count(MARKER) for part in parts)
     if not markers:
