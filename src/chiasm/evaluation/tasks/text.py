@@ -1,4 +1,4 @@
-"""Questions told in words only: what the language model can do without a picture."""
+"""Questions in words only: what the language model can do without a picture."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ class DeepseekVL(Family, name="deepseek-vl"):
         "*.pixel_mean": "taken over by the encoder",
         "*.pixel_std": "taken over by the encoder",
         "vision_config.params.high_res_cfg.select_layer": "SAM has one output",
-        "*.cls": "one class is known at each place, by whose tensors and options it is told",
+        "*.cls": "one class is known at each place, which its tensors and options show",
     }
 
     def recognises(self, folder: Folder) -> bool:

@@ -59,7 +59,7 @@ class Janus(Family, name="janus"):
         "*.output_dim": "the tensors tell",
         "*.n_embed": "the tensors tell",
         "*.input_dim": "the tensors tell",
-        "*.cls": "one class is known at each place, by whose tensors and options it is told",
+        "*.cls": "one class is known at each place, which its tensors and options show",
         "gen_head_config.params.image_token_size": "the tensors tell",
         "*.ckpt_path": "where weights once were",
     }

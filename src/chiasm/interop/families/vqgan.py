@@ -163,7 +163,7 @@ def _is_gumbel(config: Mapping[str, Any], keys: Collection[str]) -> bool:
 
 
 def _weights(config: Config) -> dict[str, float]:
-    """Of the quantizer's two losses: unless told otherwise, beta stands with the one it was not meant for."""
+    """Of the quantizer's two losses: by default beta stands with the one it was not meant for."""
     beta = config.get("beta", 0.25)
     if config.get("legacy", True):
         return {"codebook_weight": beta, "commitment": 1.0}

@@ -10,7 +10,7 @@ FORMER = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.
 
 
 def autoencoder_rules(keys: Collection[str], prefix: str, ours: str) -> list[Rule]:
-    """Rules for an autoencoder's tensors, which begin with `prefix`; keys: all names, by which its age is told."""
+    """Rules for an autoencoder's tensors, which begin with `prefix`; keys: all names, which show its age."""
     place = ".mid_block.attentions.{n}."
     former = any(key.startswith(prefix) and key.endswith(".proj_attn.weight") for key in keys)
     rules = [

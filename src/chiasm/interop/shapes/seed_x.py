@@ -51,7 +51,7 @@ def agent_shape(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def adapter_shape(tensors: Mapping[str, Tensor], prefix: str = "resampler.") -> dict[str, Any]:
-    """Of the adapter of the diffusion model; whether it changes an image is told by the network's first layer."""
+    """Of the adapter of the diffusion model; whether it changes an image shows in its first layer."""
     latents = tensors[prefix + "latents"]
     return {
         "dim": latents.shape[2],
