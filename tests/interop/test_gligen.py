@@ -141,6 +141,17 @@ def test_its_images_are_those_of_diffusers_network(place):
     assert (moved - ours).abs().max() > 1e-3
 
 
+def test_an_image_to_change_is_encoded_once(place, monkeypatch):
+    decoder, encoded = painter(place).image_decoder, []
+    if not decoder.edits:
+        pytest.skip("it changes no image")
+    latents = decoder.denoising.latents
+    monkeypatch.setattr(decoder.denoising, "latents", lambda source: encoded.append(1) or latents(source))
+    words = target(painter(place), WORDS)
+    decoder.decode(words, source=torch.rand(1, 3, SIZE, SIZE), negative=words, generators=Generators([7]))
+    assert encoded == [1]
+
+
 def test_it_comes_back_bit_for_bit(place, tmp_path):
     again = export_checkpoint(import_checkpoint(place, tmp_path / "ours"), tmp_path / "again")
     for name in ("unet", "vae"):

@@ -10,12 +10,18 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from chiasm import parts
+from chiasm.decoders import DecoderContext
+from chiasm.decoders.denoisers.unet import EXAMPLE_UNET
 from chiasm.errors import CheckpointError, ChiasmError
 from chiasm.interop import Folder, export_checkpoint, find_family, import_checkpoint, recognise
 from chiasm.interop.convert import _numbers
 from chiasm.interop.families.seed_x import DETOKENIZER, DIFFUSION, MARKERS, VISUAL, WORD
+from chiasm.interop.families.seed_x_decoder_cases import _source
+from chiasm.interop.parity.cases import Case
 from chiasm.interop.parity.verify import verify
 from chiasm.model.checkpoint import load_model
+from chiasm.tokenizers.spaces import Vectors
 
 PLACE = os.environ.get("CHIASM_PARITY")
 TEXT, HIDDEN, WIDTH, FEATURES, LATENT = 50, 64, 16, 128, 16  # words, then channels
@@ -36,6 +42,27 @@ def test_every_case_agrees():
     results = verify([Path(PLACE or "") / "seed_x"])
     assert results
     assert not [str(each) for each in results if not each.agrees]
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+def test_a_case_may_hold_the_image_to_change_or_its_latents(channels):
+    autoencoder = {"type": "vae", "size": 32, "config": VAE}
+    unet = {**EXAMPLE_UNET, "cross_attention_dim": 24, "in_channels": 8, "out_channels": 4}
+    decoder = parts.build(
+        "image_decoder",
+        {"type": "diffusion", "size": 32, "edits": True, "autoencoder": autoencoder,
+         "conditioner": {"type": "vectors"}, "denoiser": {"type": "unet", "config": unet}, "scheduler": {"type": "euler"}},
+        DecoderContext(Vectors((2, 2), 24)),
+    )  # fmt: skip
+    image = torch.rand(1, channels, 32, 32) * 2 - 1
+    case = Case(Path("case.json"), {"system": "seed_x"})
+    case.inputs = {"image_embeds": torch.zeros(1), "image": image}
+    source = _source(case, decoder)
+    if channels == 4:
+        assert source is image
+    else:
+        own = decoder.denoising.latents((image + 1) / 2)
+        torch.testing.assert_close(source, own / decoder.autoencoder.scaling + decoder.autoencoder.shift)
 
 
 def random(shapes, prefix=""):

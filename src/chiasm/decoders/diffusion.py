@@ -138,6 +138,10 @@ class DiffusionDecoder(ImageDecoder, name="diffusion"):
 
     def condition(self, target: Tensor, source: Float[Tensor, "n 3 h w"] | None = None) -> Condition:
         """What the denoiser is conditioned on; raises ChiasmError for a target of another form."""
+        return self._condition(target, self._latents(source))
+
+    def _condition(self, target: Tensor, source: Float[Tensor, "n c h w"] | None) -> Condition:
+        """source: latents of the image to change."""
         if self.conditioner is None:
             raise ChiasmError(
                 f"image_decoder {self.name!r} has no conditioner: its recipe must name one before it can learn "
@@ -150,8 +154,7 @@ class DiffusionDecoder(ImageDecoder, name="diffusion"):
             )
         if source is None:
             return condition
-        latents = self.denoising.latents(source)
-        read = self.denoising.denoiser.source(latents, self._in_own_scale(latents), condition)
+        read = self.denoising.denoiser.source(source, self._in_own_scale(source), condition)
         return condition._replace(source=read)
 
     def empty(self, condition: Condition) -> Condition:
@@ -174,11 +177,12 @@ class DiffusionDecoder(ImageDecoder, name="diffusion"):
     ) -> Float[Tensor, "n 3 h w"]:
         """Images of targets; the same seed gives the same image."""
         self.check_inputs(target, generators=generators, negative=negative, guidance=guidance, source=source)
-        condition = self.condition(target, source)
+        source_latents = self._latents(source)
+        condition = self._condition(target, source_latents)
         without = (
             self.empty(condition)
             if negative is None
-            else self.condition(negative)._replace(source=condition.source)
+            else self._condition(negative, None)._replace(source=condition.source)
         )
         if without.tokens.shape != condition.tokens.shape:
             raise ChiasmError(
@@ -191,7 +195,7 @@ class DiffusionDecoder(ImageDecoder, name="diffusion"):
             (generators or Generators(range(len(target)))).for_pixels(),
             steps=self.steps,
             guidance=self._guidance(guidance),
-            kept=self._kept(condition, source),
+            kept=self._kept(condition, source_latents),
         )
         return self.denoising.pixels(latents)
 
@@ -245,13 +249,20 @@ class DiffusionDecoder(ImageDecoder, name="diffusion"):
             return self.guidance
         return Guidance(scale, self.guidance.source_scale, self.guidance.rescale)
 
-    def _kept(self, condition: Condition, source: Float[Tensor, "n 3 h w"] | None) -> Kept | None:
-        """Of a source, what the denoiser puts back before each step."""
+    def _kept(self, condition: Condition, source: Float[Tensor, "n c h w"] | None) -> Kept | None:
+        """Of the latents of a source, what the denoiser puts back before each step."""
         if source is None:
             return None
-        _, *grid = self.denoising.shape
-        where = self.denoising.denoiser.keeps(condition, (grid[0], grid[1]))
-        return Kept(self.denoising.latents(source), where) if where is not None else None
+        rows, columns = source.shape[-2:]
+        where = self.denoising.denoiser.keeps(condition, (rows, columns))
+        return Kept(source, where) if where is not None else None
+
+    def source_latents(self, source: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n c h w"]:
+        """Of the image to change, in the autoencoder's own scale, as InstructPix2Pix and SEED-X take them."""
+        return self._in_own_scale(self.denoising.latents(source))
+
+    def _latents(self, source: Float[Tensor, "n 3 h w"] | None) -> Float[Tensor, "n c h w"] | None:
+        return None if source is None else self.denoising.latents(source)
 
     def _in_own_scale(self, latents: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
         """Latents in the scale of the autoencoder."""
