@@ -51,7 +51,8 @@ def test_a_case_may_hold_the_image_to_change_or_its_latents(channels):
     decoder = parts.build(
         "image_decoder",
         {"type": "diffusion", "size": 32, "edits": True, "autoencoder": autoencoder,
-         "conditioner": {"type": "vectors"}, "denoiser": {"type": "unet", "config": unet}, "scheduler": {"type": "euler"}},
+         "conditioner": {"type": "vectors"}, "denoiser": {"type": "unet", "config": unet},
+         "scheduler": {"type": "euler"}},
         DecoderContext(Vectors((2, 2), 24)),
     )  # fmt: skip
     image = torch.rand(1, channels, 32, 32) * 2 - 1
