@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from chiasm.cli.answers import chat, complete, edit, generate, serve, synthesise
-from chiasm.cli.arguments import MARKUP, Command, Device, Dtype, Overrides, Plugins
+from chiasm.cli.arguments import MARKUP, Commands, Device, Dtype, Overrides, Plugins
 from chiasm.cli.checkpoints import export, families, import_, merge, upgrade, verify
 from chiasm.cli.data import data_app
 from chiasm.cli.listings import doctor, parts, recipes, world
@@ -19,7 +19,7 @@ from chiasm.cli.support import fail, say
 from chiasm.cli.tokenizers import tokenizer_app
 from chiasm.cli.training import check, evaluate, evolve, show, train
 
-app = typer.Typer(
+app = Commands(
     name="chiasm",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -97,7 +97,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "verify": verify,
 }
 for name, command in COMMANDS.items():
-    app.command(name, cls=Command)(command)
+    app.command(name)(command)
 
 
 def main() -> None:

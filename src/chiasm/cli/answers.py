@@ -121,11 +121,9 @@ def generate(
     plugins: Plugins = None,
 ) -> None:
     """Draw pictures from words."""
-    from chiasm.storage.folders import check_folder
     from chiasm.terminal.pictures import save_picture, words_of
 
-    check_folder(out)
-    model = loaded(folder, device, dtype)
+    model = loaded(folder, device, dtype, into=out)
     sampling = {"guidance": guidance, "temperature": temperature, "top_k": top_k, "top_p": top_p}
     pictures = model.generate(
         prompts, count=count, seed=seed, verbatim=verbatim, negative=negative, **sampling
@@ -149,13 +147,12 @@ def synthesise(
     plugins: Plugins = None,
 ) -> None:
     """Answer with a signal of a modality beside text and images, into a file of its numbers (.npy)."""
-    from chiasm.storage.folders import check_folder
-    from chiasm.terminal.questions import question
-    from chiasm.terminal.signals import save_signal, signal_items
+    with starting():
+        from chiasm.terminal.questions import question
+        from chiasm.terminal.signals import save_signal, signal_items
 
-    check_folder(out)
     messages = question(prompt, picture or [], signal_items(signals or []))
-    model = loaded(folder, device, dtype)
+    model = loaded(folder, device, dtype, into=out)
     say(str(save_signal(model.synthesise(modality, messages, seed=seed), modality, out)))
 
 
@@ -182,11 +179,9 @@ def edit(
     plugins: Plugins = None,
 ) -> None:
     """Draw a part of a picture anew, under a mask, or all of it after an instruction."""
-    from chiasm.storage.folders import check_folder
     from chiasm.terminal.pictures import save_picture, words_of
 
-    check_folder(out)
-    model = loaded(folder, device, dtype)
+    model = loaded(folder, device, dtype, into=out)
     sampling = {"guidance": guidance, "temperature": temperature, "top_k": top_k, "top_p": top_p}
     for each in model.edit(picture, prompt, mask=mask, count=count, seed=seed, negative=negative, **sampling):
         say(f"{save_picture(each, out)}{words_of(each)}")
@@ -208,11 +203,9 @@ def complete(
     plugins: Plugins = None,
 ) -> None:
     """Draw what follows in a row of pictures, without words or guidance; all must fit into the context."""
-    from chiasm.storage.folders import check_folder
     from chiasm.terminal.pictures import save_picture
 
-    check_folder(out)
-    model = loaded(folder, device, dtype)
+    model = loaded(folder, device, dtype, into=out)
     for picture in model.complete(
         pictures, count=count, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed
     ):

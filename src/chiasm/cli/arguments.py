@@ -28,6 +28,15 @@ class Command(TyperCommand):
         return super().parse_args(ctx, args)
 
 
+class Commands(typer.Typer):
+    """Commands of that kind."""
+
+    def command(
+        self, name: str | None = None, *, cls: type[TyperCommand] | None = Command, **options: Any
+    ) -> Any:
+        return super().command(name, cls=cls, **options)
+
+
 Overrides = Annotated[
     Optional[list[str]],  # noqa: UP045 (typer reads this form on every Python)
     typer.Argument(help="dotted.key=value, such as model.connector.depth=3", metavar="[KEY=VALUE]..."),

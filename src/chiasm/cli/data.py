@@ -7,9 +7,9 @@ from typing import Annotated, Literal, Optional
 
 import typer
 
-from chiasm.cli.arguments import MARKUP, Command, Device, Dtype, Folder, Plugins, Seed
+from chiasm.cli.arguments import MARKUP, Commands, Device, Dtype, Folder, Plugins, Seed
 
-data_app = typer.Typer(help="Work on data files.", no_args_is_help=True, rich_markup_mode=MARKUP)
+data_app = Commands(help="Work on data files.", no_args_is_help=True, rich_markup_mode=MARKUP)
 Place = Annotated[
     str, typer.Argument(help="a run's folder or a checkpoint, or a server's address (http://.../v1)")
 ]
@@ -34,7 +34,7 @@ QuestionCount = Annotated[int, typer.Option("--questions", min=1, help="that the
 AskingTemperature = Annotated[float, typer.Option(min=0, help="of the model's questions")]
 
 
-@data_app.command("filter", cls=Command)
+@data_app.command("filter")
 def data_filter(
     source: Annotated[Path, typer.Argument(help="JSON or JSON Lines of interleaved documents")],
     destination: Annotated[Path, typer.Argument(help="JSON Lines of those that stay")],
@@ -72,7 +72,7 @@ def data_filter(
     )
 
 
-@data_app.command("select", cls=Command)
+@data_app.command("select")
 def data_select(
     folder: Folder,
     files: Annotated[list[Path], typer.Argument(help="JSON or JSON Lines of conversations: a set each")],
@@ -129,7 +129,7 @@ def data_select(
     )
 
 
-@data_app.command("make", cls=Command)
+@data_app.command("make")
 def data_make(
     place: Place,
     images: Annotated[
@@ -160,7 +160,7 @@ def data_make(
     make(choice, images, out, making_of(questions, temperature, filters, reasons, wordings), folder=folder)
 
 
-@data_app.command("precision", cls=Command)
+@data_app.command("precision")
 def data_precision(
     place: Place,
     source: Annotated[str, typer.Argument(help="data whose answers are known: pages, world, chat ...")],

@@ -24,10 +24,13 @@ def starting() -> Iterator[None]:
         gc.enable()
 
 
-def loaded(folder: Path, device: str | None, dtype: str | None) -> Model:
+def loaded(folder: Path, device: str | None, dtype: str | None, *, into: Path) -> Model:
+    """The model of a folder. into: where files will be written, which is checked before anything is made."""
     with starting():
         from chiasm.model.checkpoint import load_model
+        from chiasm.storage.folders import check_folder
 
+        check_folder(into)
         return load_model(folder, device, dtype)
 
 

@@ -7,12 +7,12 @@ from typing import Annotated, Optional
 
 import typer
 
-from chiasm.cli.arguments import MARKUP, Command, Device, Dtype, Plugins
+from chiasm.cli.arguments import MARKUP, Commands, Device, Dtype, Plugins
 
-tokenizer_app = typer.Typer(help="Look at image tokenizers.", no_args_is_help=True, rich_markup_mode=MARKUP)
+tokenizer_app = Commands(help="Look at image tokenizers.", no_args_is_help=True, rich_markup_mode=MARKUP)
 
 
-@tokenizer_app.command("report", cls=Command)
+@tokenizer_app.command("report")
 def tokenizer_report(
     runs: Annotated[
         list[str],
