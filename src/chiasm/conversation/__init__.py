@@ -237,7 +237,7 @@ def as_messages(messages: Conversation) -> list[Message]:
     read = link_answers(_READER.messages(record, "the conversation"))
     if not read or any(message.role == "document" for message in read):
         raise DataError("the conversation must have turns of the roles system, user and assistant")
-    if not any(isinstance(item, Media) or item.strip() for item in read[-1].content):
+    if read[-1].is_blank:
         raise DataError(f"the conversation, turn {len(read)} is empty: there is nothing to answer", "turns")
     return read
 

@@ -19,7 +19,7 @@ from chiasm.data.mask_answers import MaskForm, MaskSide, answer_with_masks
 from chiasm.data.mask_records import RecordMasks
 from chiasm.data.records import MOST_TURNS, RecordReader
 from chiasm.data.references import References
-from chiasm.data.sample import Media, Message, Picture, Sample
+from chiasm.data.sample import Message, Picture, Sample
 from chiasm.data.signal_files import SignalFile
 from chiasm.errors import DataError, excerpt
 from chiasm.storage import safe_json
@@ -225,7 +225,7 @@ def _check_turns(messages: Sequence[Message], where: str, masks: bool) -> None:
     """masks: they may stand in place of the last answer."""
     for number, message in enumerate(messages, 1):
         says = message.role in ("user", "document") or (message.role == "assistant" and message.learnt)
-        if says and not any(isinstance(item, Media) or item.strip() for item in message.content):
+        if says and message.is_blank:
             reason = "there is nothing to answer" if message.role == "user" else "nothing to learn"
             raise DataError(
                 f"{where} has an empty {_NAMES[message.role]} (message {number}): {reason}", "empty"

@@ -93,6 +93,11 @@ class Message:
     calls: tuple[ToolCall, ...] = ()
     call: ToolCall | None = None
 
+    @property
+    def is_blank(self) -> bool:
+        """Whether its content is white space at most."""
+        return not any(isinstance(item, Media) or item.strip() for item in self.content)
+
 
 @dataclass(frozen=True)
 class Sample:

@@ -131,15 +131,9 @@ def messages_of(
     with naming("messages"):
         if messages[-1].role not in ((*ANSWERED, "assistant") if answered else ANSWERED):
             raise DataError(f"the last message is of the role {sent[-1].role!r}; there is nothing to answer")
-        if is_blank(messages[-1]):
+        if messages[-1].role == "user" and messages[-1].is_blank:
             raise DataError("the last message is empty: there is nothing to answer")
         return link_answers(messages)
-
-
-def is_blank(message: Message) -> bool:
-    """Whether a user says nothing."""
-    says = any(isinstance(item, Media) or item.strip() for item in message.content)
-    return message.role == "user" and not says
 
 
 def _message(message: ChatMessage, where: str, images: RequestImages) -> Message:

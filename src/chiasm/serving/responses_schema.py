@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag
 from chiasm.data.sample import Message, Picture, ToolCall
 from chiasm.data.tool_calls import call_of, link_answers
 from chiasm.errors import DataError, naming
-from chiasm.serving.messages import ANSWERED, ROLES, RequestImages, is_blank
+from chiasm.serving.messages import ANSWERED, ROLES, RequestImages
 from chiasm.serving.schema import (
     MOST_TOKENS,
     DrawingFields,
@@ -188,7 +188,7 @@ def response_messages(body: ResponsesRequest, images: RequestImages) -> list[Mes
             messages.append(message)
     if messages[-1].role not in ANSWERED:
         raise DataError.of("input", "its last item is no message of a user; there is nothing to answer")
-    if is_blank(messages[-1]):
+    if messages[-1].role == "user" and messages[-1].is_blank:
         raise DataError.of("input", "its last item is empty; there is nothing to answer")
     with naming("input"):
         return link_answers(messages)
