@@ -26,8 +26,11 @@ def check_stages(recipe: Recipe) -> None:
                 raise RecipeError(
                     f"{where} trains {slot!r}, which the model has not{nearest(slot, trainable)}"
                 )
-        if "image_tokenizer" in stage.train:
-            _check_tokenizer(recipe.model["image_tokenizer"], where)
+        fixed = without_weights(recipe.model["image_tokenizer"]) if "image_tokenizer" in stage.train else None
+        if fixed is not None:
+            raise RecipeError(
+                f"{where} trains the image tokenizer, but {fixed!r} has nothing to learn; leave it out"
+            )
         for alone in ("image_tokenizer",) if _conditions(recipe) else ("image_tokenizer", "image_decoder"):
             if alone in stage.train and len(stage.train) > 1 and stage.objective is None:
                 others = ", ".join(slot for slot in stage.train if slot != alone)
@@ -71,15 +74,11 @@ def _conditions(recipe: Recipe) -> bool:
     return head is not None and parts.lookup("alphabet", head["alphabet"]["type"]).conditions  # type: ignore[attr-defined]
 
 
-def _check_tokenizer(spec: Mapping[str, Any], where: str) -> None:
-    """Raise RecipeError where an image tokenizer, or one that it holds, cannot be trained."""
-    part: Any = parts.lookup("image_tokenizer", spec["type"])
-    if not part.learns:
-        raise RecipeError(
-            f"{where} trains the image tokenizer, but {part.name!r} has nothing to learn; leave it out"
-        )
-    if "tokenizer" in spec:
-        _check_tokenizer(spec["tokenizer"], where)
+def without_weights(tokenizer: Mapping[str, Any]) -> str | None:
+    """The type of an image tokenizer, or of one that it holds, that has nothing to learn; None = all do."""
+    if not parts.lookup("image_tokenizer", tokenizer["type"]).learns:  # type: ignore[attr-defined]
+        return str(tokenizer["type"])
+    return without_weights(tokenizer["tokenizer"]) if "tokenizer" in tokenizer else None
 
 
 def _learns(views: str) -> bool:
