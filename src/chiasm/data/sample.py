@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -36,6 +37,11 @@ class Signal(ABC):
 
     modality: str
     key: str
+
+    @cached_property
+    def where(self) -> str:
+        """What errors call it."""
+        return f"{self.modality} {self.key}"
 
     @abstractmethod
     def open(self) -> Float[np.ndarray, ...]:

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from chiasm.data.sample import Signal
-from chiasm.data.signal_files import REAL, REAL_NUMBERS, SignalFile, SignalOfNumbers
+from chiasm.data.signal_files import REAL, REAL_NUMBERS
 from chiasm.errors import DataError, reason
 from chiasm.sequence import Kind, Signals, SignalSlot
 
@@ -23,7 +23,8 @@ class OpenedSignal(Signal):
     """A signal that was opened already. numbers: what it is."""
 
     def __init__(self, signal: Signal, numbers: Float[np.ndarray, ...]):
-        self.modality, self.key, self.numbers = signal.modality, signal.key, numbers
+        self.modality, self.key, self.where = signal.modality, signal.key, signal.where
+        self.numbers = numbers
 
     def open(self) -> Float[np.ndarray, ...]:
         return self.numbers
@@ -50,11 +51,7 @@ def values_of(contract: Contract, signal: Signal) -> Float[Tensor, ...]:
     """The numbers of a signal; raises DataError for another shape than its modality's, and for what is no finite
     number.
     """
-    name = (
-        signal.where
-        if isinstance(signal, SignalOfNumbers | SignalFile)
-        else f"{signal.modality} {signal.key}"
-    )
+    name = signal.where
     shape = contract.signals[signal.modality].shape
     try:
         numbers = np.asarray(signal.open())
