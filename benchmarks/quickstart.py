@@ -48,9 +48,9 @@ def main() -> int:
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     if out.resolve() in (RECORD, ALONE):
-        shown = with_tables(README.read_text(encoding="utf-8"), read(RECORD), read(ALONE))
-        README.write_text(shown, encoding="utf-8")
-    print(tables(record, record))
+        text = with_tables(README.read_text(encoding="utf-8"), read(RECORD), read(ALONE))
+        README.write_text(text, encoding="utf-8")
+    print(tables(record))
     print(f"\nrecord: {out}")
     return 0
 
@@ -195,15 +195,20 @@ def read(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def tables(record: dict[str, Any], alone: dict[str, Any]) -> str:
-    """What the README shows: how both records were measured, the scores, and the types of questions."""
-    return "\n\n".join((clock(alone), measured(record), headline(record), by_type(record)))
+def tables(record: dict[str, Any]) -> str:
+    """How a record was measured, the scores, and the types of questions."""
+    return "\n\n".join((measured(record), headline(record), by_type(record)))
+
+
+def shown(record: dict[str, Any], alone: dict[str, Any]) -> str:
+    """What the README shows of the two records."""
+    return f"{clock(alone)}\n\n{tables(record)}"
 
 
 def with_tables(readme: str, record: dict[str, Any], alone: dict[str, Any]) -> str:
     """The README with the tables of these records in place of those of others."""
     before, rest = readme.split(BEGIN)
-    return before + BEGIN + tables(record, alone) + "\n" + END + rest.split(END)[1]
+    return before + BEGIN + shown(record, alone) + "\n" + END + rest.split(END)[1]
 
 
 def clock(record: dict[str, Any]) -> str:
@@ -221,7 +226,7 @@ def clock(record: dict[str, Any]) -> str:
 def measured(record: dict[str, Any]) -> str:
     """How the record came about, the strain on the machine included: it makes each step take longer."""
     seeds, times, wall = record["seeds"], record["seconds"]["processor"], record["seconds"]["wall"]
-    machine, n = seeds[0]["machine"], seeds[0]["n"]
+    machine, n, threads = seeds[0]["machine"], seeds[0]["n"], seeds[0]["sessions"][0]["threads"]
     count = "one seed" if len(seeds) == 1 else f"{len(seeds)} seeds"
     commits = ", ".join(commit[:7] for commit in record["commit"])
     load = max(session["load"] for each in seeds for session in each["sessions"])
@@ -229,7 +234,8 @@ def measured(record: dict[str, Any]) -> str:
     return (
         f"Measured with {count} on {machine['cores']} cores ({machine['cpu']}){shared}, no GPU, commit "
         f"{commits}: {_minutes(times['median'])} processor minutes a seed (at most {_minutes(times['worst'])}), "
-        f"evaluation and report included, or {_minutes(wall['median'])} minutes by the clock with one thread; "
+        f"evaluation and report included, or {_minutes(wall['median'])} minutes by the clock with "
+        f"{'one thread' if threads == 1 else f'{threads} threads'}; "
         f"{n['questions']:,} questions and {n['pictures']} drawings a seed."
     )
 

@@ -40,7 +40,7 @@ def test_the_readme_shows_the_tables_of_the_records(record, alone):
 
 def test_the_readme_has_no_other_percentage(record, alone):
     """Every share in the README's prose and tables is one of the records' tables."""
-    assert not SHARE.findall(README.replace(quickstart.tables(record, alone), ""))
+    assert not SHARE.findall(README.replace(quickstart.shown(record, alone), ""))
 
 
 def test_the_time_by_the_clock_is_of_a_seed_that_had_the_cores_for_itself(alone):
