@@ -130,7 +130,7 @@ def test_under_a_mask_no_image_is_read_before_it():
 
 def test_the_command_line_takes_one(tmp_path, monkeypatch, capsys):
     model = built("codes")
-    monkeypatch.setattr("chiasm.cli.answers.loaded", lambda *_: model)
+    monkeypatch.setattr("chiasm.cli.answers.loaded", lambda *_, **__: model)
     command = ["chiasm", "generate", "run", "Draw: a dog.", "--seed", "3", "--out", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", [*command, "--guidance", "4", "--negative", "Draw: a cat."])
     main()

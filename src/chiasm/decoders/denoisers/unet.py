@@ -60,9 +60,9 @@ class UNet(Denoiser, name="unet"):
 
     def __init__(self, channels: int, source_channels: int, *, config: dict[str, Any] = SD15_UNET):
         super().__init__()
-        self.inner = create("UNet2DConditionModel", config, f"denoiser {self.name!r}")
-        full = self.inner.config
         who = f"denoiser {self.name!r}"
+        self.inner = create("UNet2DConditionModel", config, who)
+        full = self.inner.config
         beside = f" and {source_channels} of the image to change" if source_channels else ""
         check_channels(full, who, channels, channels + source_channels, beside)
         check_inputs(full, f"{who} reads tokens, a pooled vector and sizes", additions=("text_time",))
